@@ -1,0 +1,1 @@
+"""The .beton dataset format and its loader: numpy and numba, nothing of training."""

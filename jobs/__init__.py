@@ -1,0 +1,1 @@
+"""One file per experiment: a flat config and the wiring."""

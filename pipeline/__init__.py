@@ -1,0 +1,1 @@
+"""From raw archives to trained models and the conclusions drawn from them."""

@@ -1,0 +1,1 @@
+"""Readers of raw archives, one file per kind."""
