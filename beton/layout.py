@@ -1,0 +1,221 @@
+"""The layout of a file: its dtypes and constants, and the one place where its numbers are checked.
+
+FORMAT.md has the tables. `parse` finds the parts of a file in its bytes, `validate` checks every
+pointer, size and count in them, all samples at once. What has passed is trusted from then on, by
+compiled kernels too. Nothing is decoded here, and no checksum is computed.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from beton.errors import BetonError, FormatError
+from beton.fields import ARGUMENTS_SIZE, UNKNOWN, Field, field_from
+
+Array = NDArray[Any]
+Bytes = NDArray[np.uint8]
+Ints = NDArray[np.int64]
+
+VERSION = 2
+NAME_SIZE = 16
+MIN_PAGE_SIZE, MAX_PAGE_SIZE = 1 << 12, 1 << 31
+MANIFEST_ID = 2**64 - 1
+MANIFEST_ALIGNMENT = 8
+
+HEADER = np.dtype(
+    [
+        ("version", "<u2"),
+        ("num_fields", "<u2"),
+        ("page_size", "<u4"),
+        ("num_samples", "<u8"),
+        ("alloc_table_ptr", "<u8"),
+    ]
+)
+DESCRIPTOR = np.dtype(
+    [("type_id", "<u1"), ("name", "<u1", NAME_SIZE), ("arguments", "<u1", ARGUMENTS_SIZE)]
+)
+ALLOCATION = np.dtype([("sample_id", "<u8"), ("ptr", "<u8"), ("size", "<u8")])
+
+
+def align(offset: int, to: int) -> int:
+    """Round up to a multiple."""
+    return -(-offset // to) * to
+
+
+def metadata_dtype(fields: Iterable[Field]) -> np.dtype[Any]:
+    """Return the dtype of a sample's record, its members named f0, f1, ... in field order."""
+    return np.dtype([("", field.metadata_dtype) for field in fields], align=True)
+
+
+def check_name(name: str) -> None:
+    """Refuse a field name that FFCV would cut, fail on, or that could not be printed."""
+    if not (1 <= len(name) <= NAME_SIZE and name.isascii() and name.isprintable()):
+        raise FormatError(
+            "name of a field",
+            got=repr(name),
+            expected=f"1 to {NAME_SIZE} printable ASCII characters",
+        )
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The parts of a file. `metadata` and the tables are copies: the file may change, they not."""
+
+    page_size: int
+    fields: dict[str, Field]
+    metadata: Array  # (samples,) records, read-only
+    regions: Array  # ALLOCATION rows of the samples, those of no bytes left out
+    manifest: tuple[int, int] | None  # where it lies: start, end
+    data_start: int
+    data_end: int  # of the last region
+    table_start: int
+
+    def column(self, name: str) -> Array:
+        """Return the records (samples,) of one field."""
+        column: Array = self.metadata[f"f{list(self.fields).index(name)}"]
+        return column
+
+
+def parse(data: Bytes) -> Layout:
+    """Find the parts of a file in its bytes (n,) and check that they lie inside. Raises FormatError.
+
+    No number of the file decides an allocation before it was compared with the file's size.
+    """
+    total = len(data)
+    if total < HEADER.itemsize:
+        raise FormatError("too short for a header", got=total, expected=HEADER.itemsize)
+    header = data[: HEADER.itemsize].view(HEADER)[0]
+    version, count, page_size, samples, table_start = (int(number) for number in header.item())
+    if version != VERSION:
+        raise FormatError("version of the format", got=version, expected=VERSION)
+    if page_size & (page_size - 1) or not MIN_PAGE_SIZE <= page_size <= MAX_PAGE_SIZE:
+        raise FormatError(
+            "page size", got=page_size, expected=f"a power of 2, {MIN_PAGE_SIZE} to {MAX_PAGE_SIZE}"
+        )
+    metadata_start = HEADER.itemsize + count * DESCRIPTOR.itemsize
+    if not HEADER.itemsize < metadata_start <= total:
+        raise FormatError("number of fields", got=count, expected=f"1 to {total // 1041}")
+    fields = _parse_fields(data[HEADER.itemsize : metadata_start].view(DESCRIPTOR))
+    dtype = metadata_dtype(fields.values())
+    metadata_end = metadata_start + samples * dtype.itemsize
+    if not metadata_start < metadata_end <= total:
+        most = (total - metadata_start) // dtype.itemsize
+        raise FormatError("number of samples", got=samples, expected=f"1 to {most}")
+    if not metadata_end <= table_start <= total or (total - table_start) % ALLOCATION.itemsize:
+        raise FormatError(
+            "place of the allocation table",
+            got=table_start,
+            expected=f"{metadata_end} to {total}, whole rows of {ALLOCATION.itemsize} bytes",
+        )
+    metadata = data[metadata_start:metadata_end].view(dtype).copy()
+    metadata.setflags(write=False)
+    data_start = align(metadata_end, page_size)
+    table = data[table_start:].view(ALLOCATION).copy()
+    if len(table) == 0 and table_start > data_start:
+        raise FormatError("no allocation table, yet data", got=table_start, expected=metadata_end)
+    manifest = None
+    if len(table) and table[-1]["sample_id"] == MANIFEST_ID:
+        start, size = int(table[-1]["ptr"]), int(table[-1]["size"])
+        if start < data_start or start + size != table_start:
+            raise FormatError("place of the manifest", got=start, expected=table_start - size)
+        manifest = start, start + size
+        table = table[:-1]
+    regions = table[table["size"] > 0]  # FFCV gives a region of no bytes a pointer that means none
+    limit = manifest[0] if manifest else table_start
+    data_end = _validate_table(regions, samples, page_size, data_start, limit)
+    if manifest and manifest[0] != align(data_end, MANIFEST_ALIGNMENT):
+        raise FormatError("place of the manifest", got=manifest[0], expected=f"next to {data_end}")
+    if manifest and data[data_end : manifest[0]].any():
+        raise FormatError("bytes other than 0 before the manifest", got=data_end)
+    return Layout(
+        page_size, fields, metadata, regions, manifest, data_start, data_end, table_start
+    )
+
+
+def _parse_fields(descriptors: Array) -> dict[str, Field]:
+    fields: dict[str, Field] = {}
+    for descriptor in descriptors:
+        raw = descriptor["name"].tobytes()
+        name = raw.rstrip(b"\0").decode("latin-1")
+        check_name(name)
+        if name in fields:
+            raise FormatError("two fields of one name", got=repr(name))
+        try:
+            field = field_from(int(descriptor["type_id"]), descriptor["arguments"].tobytes())
+        except BetonError as error:
+            raise error.at(field=name) from error.__cause__
+        fields[name] = field
+    return fields
+
+
+def _validate_table(table: Array, samples: int, page_size: int, start: int, limit: int) -> int:
+    """Check the regions of the samples among themselves; returns where the last one ends."""
+
+    def refuse(reason: str, wrong: NDArray[np.bool_], expected: str | None = None) -> None:
+        if wrong.any():
+            row = table[wrong.argmax()]
+            got = f"{row['size']} bytes at {row['ptr']}"
+            raise FormatError(reason, sample=int(row["sample_id"]), got=got, expected=expected)
+
+    table = table[np.argsort(table["ptr"], kind="stable")]
+    pointers, sizes = table["ptr"], table["size"]
+    refuse("region of a sample beyond the last", table["sample_id"] >= samples, f"below {samples}")
+    # Unsigned numbers wrap around, but only in rows that the comparison before has caught.
+    outside = (pointers < start) | (pointers > limit) | (sizes > limit - pointers)
+    refuse("region outside the data", outside, f"{start} to {limit}")
+    crosses = (pointers - start) // page_size != (pointers + sizes - 1 - start) // page_size
+    refuse("region across pages", crosses, f"pages of {page_size} bytes")
+    refuse("regions overlap", pointers[1:] < pointers[:-1] + sizes[:-1])
+    return int(pointers[-1] + sizes[-1]) if len(table) else start
+
+
+def validate(layout: Layout) -> dict[str, tuple[Ints, Ints]]:
+    """Check every record of every field; returns per field pointers and sizes, int64 (samples,).
+
+    A payload must be a region of its own sample, of the size that its record says. A value of no
+    bytes has pointer 0 in the result. The arrays of a field without payloads are empty.
+    """
+    order = np.argsort(layout.regions["ptr"])
+    regions = layout.regions[order]
+    return {
+        name: _validate_column(name, field, layout.column(name), regions)
+        for name, field in layout.fields.items()
+    }
+
+
+def _validate_column(name: str, field: Field, column: Array, regions: Array) -> tuple[Ints, Ints]:
+    try:
+        field.validate(column)
+    except BetonError as error:
+        raise error.at(field=name) from None
+    found = field.regions(column)
+    if found is None:
+        return np.empty(0, np.int64), np.empty(0, np.int64)
+    pointers, sizes = found
+    present = sizes != 0
+
+    def refuse(reason: str, wrong: NDArray[np.bool_], got: Array, expected: Array | None) -> None:
+        wrong = wrong & present
+        if wrong.any():
+            i = int(wrong.argmax())
+            raise FormatError(
+                reason,
+                field=name,
+                sample=i,
+                got=int(got[i]),
+                expected=None if expected is None else int(expected[i]),
+            )
+
+    if len(regions) == 0:
+        refuse("pointer to no region", present, pointers, None)
+        return np.zeros(len(column), np.int64), np.zeros(len(column), np.int64)
+    at = np.minimum(np.searchsorted(regions["ptr"], pointers), len(regions) - 1)
+    refuse("pointer to no region", regions["ptr"][at] != pointers, pointers, None)
+    owner = regions["sample_id"][at]
+    refuse("region of another sample", owner != np.arange(len(column)), owner, None)
+    real = regions["size"][at].astype(np.int64)
+    refuse("size of a region", (sizes != UNKNOWN) & (sizes != real), real, sizes)
+    return np.where(present, pointers, 0).astype(np.int64), np.where(present, real, 0)

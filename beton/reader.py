@@ -1,0 +1,180 @@
+"""Read a file: mapped into memory, checked once, then views of records.
+
+Opening checks everything that a kernel will rely on (see `layout.validate`) and, where the file has
+a manifest, the checksums of all but the pages of data; these are checked when first used. The
+metadata is copied at open, so that what was checked cannot change; pages stay in the file's mapping,
+which survives the file's deletion or replacement by a rename (not its being cut short in place).
+"""
+
+import mmap
+import os
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from beton import layout
+from beton.errors import BetonError, ChecksumError, FormatError
+from beton.fields import Field
+from beton.manifest import Manifest
+
+Ids = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Column:
+    """One field of a file, as arrays that kernels can take.
+
+    `metadata` (samples,) are its records, `data` (file,) uint8 the whole file, `pointers` and
+    `sizes`, int64 (samples,), where payloads lie in it: checked, contiguous, and empty for a field
+    without payloads. A value of no bytes has pointer 0. All are read-only.
+    """
+
+    file: str
+    name: str
+    field: Field
+    metadata: NDArray[Any]
+    data: NDArray[np.uint8]
+    pointers: Ids
+    sizes: Ids
+
+    def payload(self, sample: int) -> NDArray[np.uint8]:
+        """Return the bytes of one sample, a view; none for a field without payloads."""
+        if not len(self.pointers):
+            return self.data[:0]
+        start = int(self.pointers[sample])
+        return self.data[start : start + int(self.sizes[sample])]
+
+    def decode(self, sample: int) -> Any:
+        """Return the value of one sample. Raises BetonError if its payload is damaged."""
+        try:
+            return self.field.decode(self.metadata[sample], self.payload(sample))
+        except BetonError as error:
+            raise error.at(file=self.file, field=self.name, sample=sample) from error.__cause__
+
+
+class Reader:
+    """A file opened for reading; a sequence of samples, each a dict of name to value.
+
+    `fields` are the fields by name, `metadata` all records (samples,), `info` what the writer's
+    caller stored ({} without a manifest). Raises BetonError if the file is damaged, OSError if it
+    cannot be opened. A context manager; columns taken from it stay valid after it is closed.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+        self._data = _map(self.path)
+        try:
+            self._open()
+        except BetonError as error:
+            raise error.at(file=self.path) from error.__cause__
+
+    def _open(self) -> None:
+        data = self._data
+        parts = layout.parse(data)
+        self.manifest: Manifest | None = None
+        self._unverified = np.zeros(0, np.bool_)
+        if parts.manifest is not None:
+            start, end = parts.manifest
+            self.manifest = Manifest.unpack(data[start:end].tobytes())
+            pages = -(-(parts.data_end - parts.data_start) // parts.page_size)
+            if len(self.manifest.pages) != pages:
+                raise FormatError(
+                    "checksums of pages", got=len(self.manifest.pages), expected=pages
+                )
+            for what, expected, part in (
+                ("head", self.manifest.head, data[: parts.data_start]),
+                ("allocation table", self.manifest.table, data[parts.table_start :]),
+            ):
+                if zlib.crc32(part) != expected:
+                    raise ChecksumError(f"{what} has changed since it was written")
+            self._unverified = np.ones(pages, np.bool_)
+        locations = layout.validate(parts)
+        self._parts = parts
+        self.fields = parts.fields
+        self.metadata = parts.metadata
+        self.page_size = parts.page_size
+        self.info: dict[str, Any] = dict(self.manifest.info) if self.manifest else {}
+        self._columns = {
+            name: Column(
+                str(self.path), name, field, parts.column(name), data, *map(_frozen, locations[name])
+            )
+            for name, field in self.fields.items()
+        }
+
+    def __len__(self) -> int:
+        return len(self.metadata)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the file; the mapping goes when the last column does."""
+        self._columns = {}
+        self._data = self._data[:0].copy()
+
+    def column(self, name: str) -> Column:
+        """Return one field's arrays. Raises BetonError for a name that the file does not have."""
+        if name not in self._columns:
+            reason = "no such field" if name not in self.fields else "the file is closed"
+            raise BetonError(reason, file=self.path, field=name, expected=", ".join(self.fields))
+        return self._columns[name]
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        """Decode one sample, a negative index counting from the end; its pages are checked first."""
+        sample = index + len(self) if index < 0 else index
+        if not 0 <= sample < len(self):
+            raise IndexError(f"{self.path}: sample {index} of {len(self)}")
+        self.check(np.array([sample]))
+        return {name: self.column(name).decode(sample) for name in self.fields}
+
+    def check(self, ids: Ids) -> None:
+        """Verify the pages that hold the samples `ids` (n,) and were not verified before.
+
+        Costs next to nothing once all are. Raises ChecksumError. Any thread may call it.
+        """
+        if not self._unverified.any():
+            return
+        wanted = np.zeros_like(self._unverified)
+        for column in self._columns.values():
+            if len(column.pointers):
+                present = ids[column.sizes[ids] > 0]
+                offsets = column.pointers[present] - self._parts.data_start
+                wanted[offsets // self.page_size] = True
+        self._verify_pages(np.flatnonzero(wanted & self._unverified))
+
+    def verify(self) -> None:
+        """Verify every page: with what opening did, every byte. Raises ChecksumError."""
+        self._verify_pages(np.arange(len(self._unverified)))
+
+    def _verify_pages(self, pages: NDArray[np.intp]) -> None:
+        if self.manifest is None:
+            return
+        for page in pages:
+            start = self._parts.data_start + int(page) * self.page_size
+            end = min(start + self.page_size, self._parts.data_end)
+            if zlib.crc32(self._data[start:end]) != self.manifest.pages[page]:
+                raise ChecksumError(
+                    f"page {page} (bytes {start} to {end}) has changed since it was written",
+                    file=self.path,
+                )
+            self._unverified[page] = False
+
+
+def _map(path: Path) -> NDArray[np.uint8]:
+    with path.open("rb") as file:
+        if os.fstat(file.fileno()).st_size == 0:  # which cannot be mapped
+            raise FormatError("the file is empty", file=path)
+        return np.frombuffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), np.uint8)
+
+
+def _frozen(array: Ids) -> Ids:
+    array = np.ascontiguousarray(array)
+    array.setflags(write=False)
+    return array

@@ -1,0 +1,214 @@
+#!/usr/bin/env bash
+# The one door to inkrun: sets up the environment, prepares data, starts jobs. `./launch.sh --help`
+# lists what it does. It knows processes, precision and CPUs; everything about training is an
+# option of the jobs.
+set -euo pipefail
+
+root=$(cd "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")" && pwd)
+environment=${VIRTUAL_ENV:-$root/.venv}
+python=$environment/bin/python
+
+usage() {
+  cat <<'END'
+Usage: ./launch.sh [COMMAND] [ARGUMENTS]
+
+  (none)          set up, prepare the data it finds, train part 1, say where the results are
+  setup [EXTRA…]  make .venv, or use the active virtual environment, and install inkrun into it;
+                  extras: test, ffcv
+  prep            pictures → data/*.beton, once            (jobs/prep.py)
+  train JOB       train, for example: train part1          (jobs/part1.py)
+  evaluate RUN    score a checkpoint on labelled pictures  (jobs/evaluate.py)
+  bench           measure the loader                       (jobs/bench_loader.py)
+  test            ruff, mypy and the tests; with arguments: pytest alone, with them
+  --help          this page; after a command: the command's own options
+
+Options of train, in any place; all others are the job's:
+  --processes N   processes on this machine (default: one per GPU, else one)
+  --precision P   no, bf16 or fp16 (default: what the hardware has)
+  --cpus N        CPU cores to use, all processes together (default: all)
+
+PYTHON=python3.12 ./launch.sh setup chooses the Python that .venv is made with.
+END
+}
+
+# die STATUS LINE…: status 1 is for what the machine lacks, 2 for a wrong command.
+die() {
+  printf 'launch.sh: %s\n' "${@:2}" >&2
+  exit "$1"
+}
+
+# The first Python that is new enough and can make environments.
+find_python() {
+  local candidate incomplete=""
+  for candidate in ${PYTHON:-python3 python3.13 python3.12 python3.11 python3.14}; do
+    "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || continue
+    if "$candidate" -c 'import ensurepip, venv' 2>/dev/null; then
+      echo "$candidate"
+      return
+    fi
+    incomplete=${incomplete:-${candidate##*/}}
+  done
+  if [[ -n $incomplete ]]; then
+    die 1 "$incomplete cannot make a virtual environment: its module venv is missing." \
+      "On Debian or Ubuntu: apt install $incomplete-venv; then run this again."
+  fi
+  die 1 "no Python 3.11 or newer found among: ${PYTHON:-python3, python3.11 to python3.14}." \
+    "On Debian or Ubuntu: apt install python3 python3-venv; then run this again."
+}
+
+usable_environment() {
+  "$python" -c 'import pip, sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null
+}
+
+# What an installation is good for: this Python, this checkout, these dependencies.
+state() {
+  "$python" -c 'import sys; print(*sys.version_info[:2], *sys.argv[1:])' \
+    "$(cksum <"$root/pyproject.toml")" "$root" 2>/dev/null
+}
+
+# set_up [EXTRA…]: install what the stamps in the environment do not vouch for.
+set_up() {
+  local extra current extras="" pip=("$python" -m pip install -qq --disable-pip-version-check)
+  local missing=()
+  current=$(state) || true
+  for extra in base "$@"; do
+    [[ -n $current && $(cat "$environment/.inkrun-$extra" 2>/dev/null) == "$current" ]] ||
+      missing+=("$extra")
+  done
+  ((${#missing[@]})) || return 0
+
+  if [[ -n ${VIRTUAL_ENV:-} ]]; then
+    usable_environment || die 1 "no Python 3.11 or newer with pip in the active $environment." \
+      "Leave it (deactivate) and run this again: it makes an environment of its own."
+  elif ! usable_environment; then
+    current=$(find_python)
+    "$current" -m venv --clear "$environment"
+  fi
+
+  for extra in "${missing[@]}"; do
+    rm -f "$environment/.inkrun-$extra"
+    [[ $extra == base ]] || extras+=,$extra
+  done
+  extras=${extras:+[${extras#,}]}
+  echo "Installing inkrun$extras into $environment (the first time: some minutes, 6 GB)."
+  if [[ $extras == *ffcv* ]]; then # its build needs what is in the environment
+    "${pip[@]}" "setuptools>=77"
+    pip+=(--no-build-isolation)
+  fi
+  (cd "$root" && "${pip[@]}" -e ".$extras") ||
+    die 1 "the installation failed: pip's reason is above. Run this again when it is mended."
+  for extra in "${missing[@]}"; do
+    state >"$environment/.inkrun-$extra"
+  done
+  echo "Installed in $SECONDS s."
+}
+
+# run JOB [ARGUMENT…]: becomes the job, so that exit status and signals are the job's own.
+run() {
+  set_up
+  exec "$python" "$root/jobs/$1.py" "${@:2}"
+}
+
+# accelerate and torch answer a process that ends with an error with pages of their own. The job has
+# said what is wrong already, so only its exit status is passed on.
+launcher='
+import logging, sys
+from accelerate.commands.launch import main
+from torch.distributed.elastic.multiprocessing.api import SignalException
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+
+logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
+try:
+    main()
+except ChildFailedError as error:
+    status = error.get_first_failure()[1].exitcode
+    sys.exit(status if status > 0 else 128 - status)
+except SignalException as stop:
+    sys.exit(128 + stop.sigval)
+'
+
+# Leaves the first so many of the cores that this process may use to the command that follows.
+limiter='
+import os, sys
+os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: int(sys.argv[1])])
+os.execv(sys.argv[2], sys.argv[2:])
+'
+
+# train JOB [--processes N] [--precision P] [--cpus N] [ARGUMENT…]
+train() {
+  local job=$1 processes="" precision="" cpus="" arguments=() command=()
+  [[ $job =~ ^[a-z0-9]+$ && -f $root/jobs/$job.py ]] ||
+    die 2 "no job to train is called '$job'; try: ./launch.sh train part1"
+  shift
+  while (($#)); do
+    case $1 in
+      --processes=* | --precision=* | --cpus=*)
+        set -- "${1%%=*}" "${1#*=}" "${@:2}"
+        continue
+        ;;
+      --processes | --precision | --cpus)
+        (($# > 1)) || die 2 "$1 needs a value"
+        printf -v "${1#--}" %s "$2"
+        shift
+        ;;
+      *) arguments+=("$1") ;;
+    esac
+    shift
+  done
+  [[ $processes =~ ^([1-9][0-9]*)?$ ]] || die 2 "--processes: expected a number, got $processes"
+  [[ $cpus =~ ^([1-9][0-9]*)?$ ]] || die 2 "--cpus: expected a number, got $cpus"
+  [[ $precision =~ ^(no|bf16|fp16)?$ ]] ||
+    die 2 "--precision: expected no, bf16 or fp16, got $precision"
+  set_up
+
+  if [[ -z $processes && -e /dev/nvidiactl ]]; then
+    processes=$("$python" -c 'import torch; print(max(1, torch.cuda.device_count()))')
+  fi
+  if ((${processes:-1} == 1)); then
+    # What accelerate's launcher does for one process, less its limit of one thread.
+    command=("$python")
+  else
+    command=("$python" -c "$launcher" --multi_gpu --num_processes "$processes" --num_machines 1
+      --mixed_precision "${precision:-no}" --dynamo_backend no --main_process_port 0)
+  fi
+  [[ -z $cpus ]] || command=("$python" -c "$limiter" "$cpus" "${command[@]}")
+  [[ -z $precision ]] || arguments+=(--precision "$precision")
+  exec "${command[@]}" "$root/jobs/$job.py" "${arguments[@]}"
+}
+
+# Ruff, mypy and pytest over the whole tree; with arguments, pytest with them and nothing else.
+check() {
+  set_up test
+  cd "$root"
+  if (($# == 0)); then
+    "$python" -m ruff check
+    "$python" -m ruff format --check
+    "$python" -m mypy
+  fi
+  exec "$python" -m pytest "$@"
+}
+
+setup() {
+  local extra
+  for extra in "$@"; do
+    [[ $extra =~ ^(test|ffcv)$ ]] || die 2 "no extra is called '$extra'; there are: test, ffcv"
+  done
+  set_up "$@"
+  echo "inkrun is set up; to use its commands: source $environment/bin/activate"
+}
+
+case ${1:-} in
+  "")
+    set_up
+    "$python" "$root/jobs/prep.py" part1 # without data it says how to get some and ends with 2
+    train part1
+    ;;
+  -h | --help | help) usage ;;
+  setup | train)
+    if [[ $* == train || ${2:-} =~ ^(-h|--help)$ ]]; then usage; else "$@"; fi
+    ;;
+  prep | evaluate) run "$@" ;;
+  bench) run bench_loader "${@:2}" ;;
+  test) check "${@:2}" ;;
+  *) die 2 "unknown command '$1'; ./launch.sh --help lists them." ;;
+esac

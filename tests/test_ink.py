@@ -1,0 +1,171 @@
+import numpy as np
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from reference import box_resize
+
+from beton import ink
+from beton.errors import BetonError
+
+Image = NDArray[np.uint8]
+
+
+def soft(image: Image) -> Image:
+    """Blur along both axes, as anti-aliasing does."""
+    wide = np.pad(image.astype(np.uint16), 1, mode="edge")
+    total = sum(
+        wide[y : y + image.shape[0], x : x + image.shape[1]] for y in range(3) for x in range(3)
+    )
+    return (np.asarray(total) // 9).astype(np.uint8)
+
+
+@st.composite
+def images(draw: st.DrawFn, side: int = 40) -> Image:
+    """Pictures of every kind: few values or many, blocky or noisy, blank, anti-aliased."""
+    height, width = draw(st.integers(1, side)), draw(st.integers(1, side))
+    palette = draw(st.lists(st.integers(0, 255), min_size=1, max_size=5))
+    block = draw(st.tuples(st.integers(1, 6), st.integers(1, 9)))
+    rng = np.random.default_rng(draw(st.integers(0, 2**32)))
+    cells = rng.choice(np.array(palette, np.uint8), (height, width))
+    image = np.kron(cells, np.ones(block, np.uint8))[:height, :width]
+    return soft(image) if draw(st.booleans()) else image
+
+
+def pages(value: int) -> Image:
+    page = np.full((900, 1200), 255, np.uint8)
+    page[300:600, 500:520] = value
+    return page
+
+
+@given(images(), st.sampled_from(ink.MODES))
+@example(np.full((900, 1200), 255, np.uint8), "auto")
+@example(np.zeros((900, 1200), np.uint8), "auto")
+@example(np.zeros((1, 1), np.uint8), "runs")
+@example(pages(0), "auto")
+@example(soft(pages(3)), "auto")
+@settings(max_examples=400, deadline=None)
+def test_decode_gives_back_every_pixel(image: Image, mode: str) -> None:
+    encoded = ink.encode(image, mode)
+    assert np.array_equal(ink.decode(encoded), image)
+
+
+@pytest.mark.parametrize("mode", ink.MODES)
+def test_widest_and_tallest_pictures(mode: str) -> None:
+    wide = np.zeros((3, 65535), np.uint8)
+    wide[0, 65534], wide[1, 100:], wide[2, ::2] = 3, 7, 9
+    for image in (wide, np.ascontiguousarray(wide.T)):
+        assert np.array_equal(ink.decode(ink.encode(image, mode)), image)
+
+
+def test_one_pixel_on_a_page() -> None:
+    page = np.full((900, 1200), 255, np.uint8)
+    page[899, 1199] = 254
+    encoded = ink.encode(page)
+    assert (encoded.mode, encoded.background, encoded.ink, encoded.runs) == (ink.FLAT, 255, 254, 1)
+    assert len(encoded.payload) < 10
+    assert np.array_equal(ink.decode(encoded), page)
+
+
+@given(images())
+@settings(max_examples=200, deadline=None)
+def test_auto_is_whichever_is_smaller(image: Image) -> None:
+    auto, runs = len(ink.encode(image).payload), len(ink.encode(image, "runs").payload)
+    assert auto == min(runs, image.size)
+
+
+@given(images())
+@settings(max_examples=200, deadline=None)
+def test_runs_are_maximal_sorted_and_inside(image: Image) -> None:
+    encoded = ink.encode(image, "runs")
+    assert np.bincount(image.reshape(-1)).argmax() == encoded.background or (
+        np.bincount(image.reshape(-1))[encoded.background] == np.bincount(image.reshape(-1)).max()
+    )
+    rows, starts, ends, values = ink.read_runs(encoded).astype(int).T
+    assert (values != encoded.background).all()
+    assert ((starts < ends) & (ends <= image.shape[1]) & (rows < image.shape[0])).all()
+    same_row = rows[1:] == rows[:-1]
+    assert (rows[1:] >= rows[:-1]).all()
+    assert (starts[1:] >= ends[:-1])[same_row].all()
+    touching = same_row & (starts[1:] == ends[:-1])
+    assert (values[1:] != values[:-1])[touching].all()
+
+
+@given(images(), st.data())
+@settings(max_examples=600, deadline=None)
+def test_a_damaged_payload_is_an_error_or_a_picture(image: Image, data: st.DataObject) -> None:
+    encoded = ink.encode(image, data.draw(st.sampled_from(ink.MODES)))
+    payload = bytearray(encoded.payload)
+    for _ in range(data.draw(st.integers(1, 3))):
+        if payload:
+            payload[data.draw(st.integers(0, len(payload) - 1))] = data.draw(st.integers(0, 255))
+    cut = (
+        payload[: data.draw(st.integers(0, len(payload)))] if data.draw(st.booleans()) else payload
+    )
+    size = len(payload) if encoded.mode == ink.RAW else len(cut)
+    damaged = bytes(payload if encoded.mode == ink.RAW else cut)
+    assert len(damaged) == size
+    fields = {**vars(encoded), "payload": damaged}
+    try:
+        assert ink.decode(ink.Encoded(**fields)).shape == image.shape
+    except BetonError as error:
+        assert str(error) in set(ink.DAMAGES.values())
+
+
+sides = st.integers(1, 50)
+whole = st.just((0.0, 0.0, 1.0, 1.0, 0.0))
+windows = st.tuples(
+    st.floats(-0.6, 0.6),
+    st.floats(-0.6, 0.6),
+    st.floats(0.05, 2.5),
+    st.floats(0.05, 2.5),
+    st.floats(-1.5, 1.5),
+)
+
+
+@given(images(), sides, sides, whole | windows)
+@settings(max_examples=500, deadline=None)
+def test_resize_is_the_box_filter(
+    image: Image, height: int, width: int, window: tuple[float, float, float, float, float]
+) -> None:
+    encoded = ink.encode(image, "runs")
+    h, w = image.shape
+    x, y, across, down, shear = window
+    geometry = (x * w, y * h, across * w, down * h, shear, h / 2)
+    expected = box_resize(image, encoded.background, geometry, height, width)
+    sums = np.zeros(width + 2)
+    grey = np.empty((height, width), np.uint8)
+    runs = ink.read_runs(encoded)
+    ink.resize(runs, encoded.background, np.array(geometry), 1.0, 0.5, sums, grey)
+    assert np.abs(grey - expected).max() <= 0.5 + 1e-6
+    real = np.empty((height, width), np.float32)
+    ink.resize(runs, encoded.background, np.array(geometry), 0.5, -3.0, sums, real)
+    assert np.abs(real - (expected * 0.5 - 3)).max() <= 1e-4
+    assert not sums.any()
+
+
+def test_resize_of_a_page_to_every_scale() -> None:
+    page = soft(pages(0))
+    encoded = ink.encode(page)
+    geometry = (0.0, 0.0, 1200.0, 900.0, 0.0, 450.0)
+    for height, width in [(1, 1), (28, 28), (224, 224), (899, 1201), (1800, 1300)]:
+        out = np.empty((height, width), np.uint8)
+        ink.resize(
+            ink.read_runs(encoded), 255, np.array(geometry), 1, 0.5, np.zeros(width + 2), out
+        )
+        assert np.abs(out - box_resize(page, 255, geometry, height, width)).max() <= 0.5 + 1e-6
+
+
+@pytest.mark.parametrize(
+    ("image", "mode"),
+    [
+        (np.zeros((2, 2), np.uint16), "auto"),
+        (np.zeros((2, 2, 1), np.uint8), "auto"),
+        (np.zeros((0, 2), np.uint8), "auto"),
+        (np.zeros((1, 65536), np.uint8), "auto"),
+        (np.zeros((2, 2), np.uint8), "zip"),
+    ],
+)
+def test_what_cannot_be_stored_is_refused(image: Image, mode: str) -> None:
+    with pytest.raises(ValueError, match=r"got .*, expected"):
+        ink.encode(image, mode)

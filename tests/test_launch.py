@@ -1,0 +1,276 @@
+"""launch.sh: a copy of it runs against an environment that only pretends to install anything."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+# Stands in for a Python: writes down which module or job it is told to run and ends with the
+# status in the file of that name; makes an environment of itself. All else is the real Python's.
+PYTHON = """#!/usr/bin/env bash
+here=$(dirname "${{BASH_SOURCE[0]}}")
+case "$*" in
+  "-m venv"*)
+    mkdir -p "${{@: -1}}/bin" && cp "${{BASH_SOURCE[0]}}" "${{@: -1}}/bin/python" ;;
+  "-m "*|/*/jobs/*.py*)
+    echo "$*" >>"$here/calls"
+    nproc >"$here/cores"
+    name=$(basename "${{1/-m/$2}}" .py)
+    exit "$(cat "$here/$name.status" 2>/dev/null || echo 0)" ;;
+  *) exec {python} "$@" ;;
+esac
+"""
+
+
+def fake_python(path: Path, python: str = sys.executable) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(PYTHON.format(python=python))
+    path.chmod(0o755)
+    return path
+
+
+class Checkout:
+    """A checkout with launch.sh and jobs, and a pretended environment, active or its own."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root / "a check out"
+        self.bin = fake_python(root / "environment" / "bin" / "python").parent
+        (self.root / "jobs").mkdir(parents=True)
+        for name in ("launch.sh", "pyproject.toml"):
+            shutil.copy(ROOT / name, self.root)
+        for job in ("prep", "part1", "evaluate", "bench_loader"):
+            (self.root / "jobs" / f"{job}.py").touch()
+
+    def __call__(
+        self, *arguments: str, cwd: Path | None = None, **env: str
+    ) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            ["bash", str(self.root / "launch.sh"), *arguments],
+            cwd=cwd or self.root,
+            env={**os.environ, "VIRTUAL_ENV": str(self.bin.parent), **env},
+            check=False,
+            capture_output=True,
+            text=True,
+        )
+
+    def calls(self) -> list[str]:
+        """What was run since the last look, with paths in this checkout made relative to it."""
+        log = self.bin / "calls"
+        lines = log.read_text().replace(f"{self.root}/", "").splitlines() if log.exists() else []
+        log.unlink(missing_ok=True)
+        return lines
+
+    def names(self) -> list[str]:
+        """The modules and jobs that were run since the last look."""
+        return [call.removeprefix("-m ").split()[0] for call in self.calls()]
+
+    def fail(self, name: str, status: int) -> None:
+        (self.bin / f"{name}.status").write_text(str(status))
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Checkout:
+    return Checkout(tmp_path)
+
+
+@pytest.fixture
+def ready(checkout: Checkout) -> Checkout:
+    assert checkout("setup", "test").returncode == 0
+    checkout.calls()
+    return checkout
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["-h"], ["help"], ["train"], ["train", "--help"]]
+)
+def test_help_needs_no_environment(checkout: Checkout, arguments: list[str]) -> None:
+    run = checkout(*arguments, VIRTUAL_ENV="")
+    assert run.returncode == 0
+    assert "Usage: ./launch.sh" in run.stdout
+    assert run.stderr == ""
+    assert not (checkout.root / ".venv").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["trian"], "unknown command 'trian'"),
+        (["setup", "tests"], "no extra is called 'tests'"),
+        (["train", "part9"], "'part9'"),
+        (["train", "../part1"], "'../part1'"),
+        (["train", "part1", "--processes", "0"], "--processes: expected a number, got 0"),
+        (["train", "part1", "--processes"], "--processes needs a value"),
+        (["train", "part1", "--cpus=two"], "--cpus: expected a number, got two"),
+        (["train", "part1", "--precision", "fp8"], "--precision: expected no, bf16 or fp16"),
+    ],
+)
+def test_a_wrong_command_says_so(checkout: Checkout, arguments: list[str], says: str) -> None:
+    run = checkout(*arguments)
+    assert run.returncode == 2
+    assert says in run.stderr
+    assert checkout.calls() == []
+
+
+def test_set_up_installs_once(checkout: Checkout) -> None:
+    assert checkout("setup").returncode == 0
+    (install,) = checkout.calls()
+    assert install.endswith(" -e .")
+    assert checkout("setup").returncode == 0
+    assert checkout.calls() == []
+
+    assert checkout("setup", "test").returncode == 0
+    (install,) = checkout.calls()
+    assert install.endswith(" -e .[test]")
+    assert checkout("setup", "test").returncode == 0
+    assert checkout.calls() == []
+
+
+def test_changed_dependencies_are_installed(ready: Checkout) -> None:
+    with (ready.root / "pyproject.toml").open("a") as file:
+        file.write("\n# another dependency\n")
+    ready("prep")
+    assert ready.names() == ["pip", "jobs/prep.py"]
+
+
+def test_another_checkout_is_installed(ready: Checkout, tmp_path: Path) -> None:
+    ready.root = ready.root.rename(tmp_path / "moved")
+    assert ready("setup").returncode == 0
+    assert len(ready.calls()) == 1
+
+
+def test_a_failed_set_up_is_not_taken_for_done(checkout: Checkout) -> None:
+    checkout.fail("pip", 1)
+    for _ in range(2):
+        run = checkout("prep")
+        assert run.returncode == 1
+        assert "installation failed" in run.stderr
+        assert checkout.names() == ["pip"]
+    checkout.fail("pip", 0)
+    assert checkout("prep").returncode == 0
+
+
+def test_the_original_package_is_built_with_what_is_there(ready: Checkout) -> None:
+    assert ready("setup", "ffcv").returncode == 0
+    first, second = ready.calls()
+    assert "setuptools" in first
+    assert second.endswith("--no-build-isolation -e .[ffcv]")
+
+
+def test_the_whole_road(ready: Checkout) -> None:
+    assert ready().returncode == 0
+    assert ready.calls() == ["jobs/prep.py part1", "jobs/part1.py"]
+
+
+def test_no_data_no_training(ready: Checkout) -> None:
+    ready.fail("prep", 2)
+    assert ready().returncode == 2
+    assert ready.calls() == ["jobs/prep.py part1"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "call"),
+    [
+        (["prep", "--source", "a b.zip", "part1"], "jobs/prep.py --source a b.zip part1"),
+        (["train", "part1", "--epochs", "3"], "jobs/part1.py --epochs 3"),
+        (["train", "part1", "--processes=1", "--seed", "1"], "jobs/part1.py --seed 1"),
+        (["train", "part1", "--help"], "jobs/part1.py --help"),
+        (["evaluate", "runs/x", "--json"], "jobs/evaluate.py runs/x --json"),
+        (["bench"], "jobs/bench_loader.py"),
+        (["test", "-k", "ink"], "-m pytest -k ink"),
+    ],
+)
+def test_commands_reach_their_jobs(ready: Checkout, arguments: list[str], call: str) -> None:
+    assert ready(*arguments).returncode == 0
+    assert ready.calls() == [call]
+
+
+@pytest.mark.parametrize("status", [1, 2, 130])
+def test_a_job_s_status_is_passed_on(ready: Checkout, status: int) -> None:
+    ready.fail("part1", status)
+    assert ready("train", "part1").returncode == status
+
+
+def test_checks_stop_at_the_first_that_fails(ready: Checkout) -> None:
+    assert ready("test").returncode == 0
+    assert ready.names() == ["ruff", "ruff", "mypy", "pytest"]
+    ready.fail("mypy", 1)
+    assert ready("test").returncode == 1
+    assert ready.names() == ["ruff", "ruff", "mypy"]
+
+
+def test_from_another_folder(ready: Checkout, tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    link = tmp_path / "door"
+    link.symlink_to(ready.root / "launch.sh")
+    run = subprocess.run(
+        [str(link), "prep"],
+        cwd=elsewhere,
+        env={**os.environ, "VIRTUAL_ENV": str(ready.bin.parent)},
+        check=False,
+    )
+    assert run.returncode == 0
+    assert ready.calls() == ["jobs/prep.py"]
+
+
+def test_makes_an_environment_of_its_own(checkout: Checkout, tmp_path: Path) -> None:
+    python = str(fake_python(tmp_path / "python3"))
+    checkout.bin = checkout.root / ".venv" / "bin"
+    for _ in range(2):
+        assert checkout("setup", VIRTUAL_ENV="", PYTHON=python).returncode == 0
+    assert len(checkout.calls()) == 1
+
+    # What a killed set-up or an upgraded system may leave is made anew.
+    (checkout.bin / "python").unlink()
+    assert checkout("prep", VIRTUAL_ENV="", PYTHON=python).returncode == 0
+    assert checkout.names() == ["pip", "jobs/prep.py"]
+
+
+@pytest.mark.parametrize(
+    ("lacks", "says"),
+    [
+        ("3.11", "no Python 3.11 or newer found"),
+        ("ensurepip", "apt install python3-venv"),
+    ],
+)
+def test_says_which_python_is_missing(
+    checkout: Checkout, tmp_path: Path, lacks: str, says: str
+) -> None:
+    python = tmp_path / "python3"
+    python.write_text(f'#!/bin/sh\ncase "$2" in *"{lacks.replace(".", ", ")}"*) exit 1; esac\n')
+    python.chmod(0o755)
+    run = checkout("setup", VIRTUAL_ENV="", PYTHON=str(python))
+    assert run.returncode == 1
+    assert says in run.stderr
+    assert not (checkout.root / ".venv").exists()
+
+
+def test_an_active_environment_too_old(checkout: Checkout) -> None:
+    (checkout.bin / "python").write_text("#!/bin/sh\nexit 1\n")
+    run = checkout("setup")
+    assert run.returncode == 1
+    assert "deactivate" in run.stderr
+
+
+def test_cpus(ready: Checkout) -> None:
+    assert ready("train", "part1", "--cpus", "1", "--epochs", "2").returncode == 0
+    assert ready.calls() == ["jobs/part1.py --epochs 2"]
+    assert (ready.bin / "cores").read_text() == "1\n"
+
+
+def test_two_processes_end_with_the_job_s_status_and_words(ready: Checkout) -> None:
+    (ready.root / "jobs" / "part1.py").write_text(
+        "import os, sys\n"
+        "print(sys.argv[1:], os.environ['WORLD_SIZE'], file=sys.stderr)\n"
+        "sys.exit(int(sys.argv[1]))\n"
+    )
+    run = ready("train", "part1", "0", "--processes", "2")
+    assert (run.returncode, run.stderr) == (0, "['0'] 2\n" * 2)
+    run = ready("train", "part1", "3", "--processes", "2")
+    assert run.returncode == 3
+    assert set(run.stderr.splitlines()) == {"['3'] 2"}

@@ -1,0 +1,174 @@
+"""What the packages may know of each other, held on the source text itself."""
+
+import ast
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+BETON_MAY_IMPORT = {"beton", "numba", "numpy", "simplejpeg"} | set(sys.stdlib_module_names)
+COMMAND_MAY_IMPORT = BETON_MAY_IMPORT | {"PIL", "rich"}
+MACHINE_PATH = re.compile(r"(?<![\w.~])/(?:work|farm|root|home|Users)/")
+
+Rule = Callable[[ast.Module], Iterator[str]]
+
+
+def imported(tree: ast.Module) -> Iterator[str]:
+    """Full names of what is imported, wherever the import stands; a relative one stays inside."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (name.name for name in node.names)
+        elif isinstance(node, ast.ImportFrom) and not node.level:
+            yield from (f"{node.module}.{name.name}" for name in node.names)
+
+
+def used(tree: ast.Module) -> Iterator[str]:
+    """Every dotted name in an expression: `print`, `os.environ`."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Name | ast.Attribute):
+            yield ast.unparse(node)
+
+
+def only_imports(allowed: set[str]) -> Rule:
+    return lambda tree: (n for n in imported(tree) if n.split(".")[0] not in allowed)
+
+
+def never_imports(*forbidden: str) -> Rule:
+    return lambda tree: (n for n in imported(tree) if n.split(".")[0] in forbidden)
+
+
+def never_names(*forbidden: str) -> Rule:
+    def rule(tree: ast.Module) -> Iterator[str]:
+        return (n for n in (*imported(tree), *used(tree)) if n in forbidden)
+
+    return rule
+
+
+RULES: dict[str, tuple[Callable[[str], bool], Rule]] = {
+    "beton imports numpy, numba and its JPEG codec": (
+        lambda path: path.startswith("beton/") and path != "beton/__main__.py",
+        only_imports(BETON_MAY_IMPORT),
+    ),
+    "beton's command may also draw and print tables": (
+        lambda path: path == "beton/__main__.py",
+        only_imports(COMMAND_MAY_IMPORT),
+    ),
+    "beton does not print and reads no environment": (
+        lambda path: path.startswith("beton/") and path != "beton/__main__.py",
+        never_names("print", "os.environ", "os.getenv", "os.putenv", "sys.stdout", "sys.stderr"),
+    ),
+    "pipeline does not import jobs": (
+        lambda path: path.startswith("pipeline/"),
+        never_imports("jobs", "tests"),
+    ),
+    "pipeline reads no command line": (
+        lambda path: path.startswith("pipeline/"),
+        never_names("sys.argv", "tyro", "tyro.cli", "argparse", "argparse.ArgumentParser"),
+    ),
+    "pipeline/train.py alone uses Accelerator": (
+        lambda path: (
+            path.startswith(("beton/", "pipeline/", "jobs/")) and path != "pipeline/train.py"
+        ),
+        never_names("accelerate.Accelerator", "Accelerator"),
+    ),
+    "jobs do not import each other": (
+        lambda path: path.startswith("jobs/"),
+        never_imports("jobs", "tests"),
+    ),
+}
+
+
+def broken_rules(path: str, source: str) -> list[str]:
+    tree = ast.parse(source)
+    return [
+        f"{path}: {name}, got {offence}"
+        for name, (applies, rule) in RULES.items()
+        if applies(path)
+        for offence in rule(tree)
+    ]
+
+
+def tree_files() -> list[Path]:
+    """Every file that belongs to the project, new ones included, ignored ones left out."""
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT,
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout
+    return [ROOT / name for name in listed.split("\0") if name and (ROOT / name).is_file()]
+
+
+def test_imports_run_one_way() -> None:
+    sources = [p for top in ("beton", "pipeline", "jobs") for p in (ROOT / top).rglob("*.py")]
+    assert len(sources) > 3
+    assert [
+        line
+        for p in sources
+        for line in broken_rules(p.relative_to(ROOT).as_posix(), p.read_text())
+    ] == []
+
+
+@pytest.mark.parametrize(
+    ("path", "source"),
+    [
+        ("beton/loader.py", "import torch"),
+        ("beton/loader.py", "def f():\n    from pipeline.train import train"),
+        ("beton/reader.py", "from rich.table import Table"),
+        ("beton/__main__.py", "import torch.nn"),
+        ("beton/rng.py", "import os\nseed = os.environ['SEED']"),
+        ("beton/rng.py", "from os import environ\nfrom pipeline import recipe"),
+        ("beton/writer.py", "print('written')"),
+        ("pipeline/prepare.py", "import jobs.prep"),
+        ("pipeline/prepare.py", "import sys\npath = sys.argv[1]"),
+        ("pipeline/sources/idx.py", "import tyro"),
+        ("pipeline/report.py", "from accelerate import Accelerator"),
+        ("pipeline/report.py", "import accelerate\na = accelerate.Accelerator()"),
+        ("jobs/part1.py", "from jobs.prep import main"),
+    ],
+)
+def test_a_broken_rule_is_seen(path: str, source: str) -> None:
+    assert broken_rules(path, source)
+
+
+def test_no_path_of_one_machine() -> None:
+    found = []
+    for path in tree_files():
+        try:
+            text = path.read_text(encoding="utf-8")
+        except UnicodeDecodeError:
+            continue  # a picture or a golden file
+        found += [f"{path.relative_to(ROOT)}: {m.group()}" for m in MACHINE_PATH.finditer(text)]
+    assert found == []
+
+
+IMPORT_ALL = """
+import os, pkgutil, sys, threading
+import numba, numpy, simplejpeg
+before = dict(os.environ), threading.active_count(), numba.get_num_threads(), os.getcwd()
+import beton
+for module in pkgutil.walk_packages(beton.__path__, "beton."):
+    if not module.name.endswith("__main__"):
+        __import__(module.name)
+after = dict(os.environ), threading.active_count(), numba.get_num_threads(), os.getcwd()
+assert after == before, (before, after)
+heavy = {"torch", "accelerate", "rich", "PIL", "pipeline"} & set(sys.modules)
+assert not heavy, heavy
+"""
+
+
+def test_importing_beton_has_no_effects(tmp_path: Path) -> None:
+    run = subprocess.run(
+        [sys.executable, "-c", IMPORT_ALL],
+        cwd=tmp_path,
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    assert (run.returncode, run.stdout, run.stderr) == (0, "", "")
+    assert list(tmp_path.iterdir()) == []
