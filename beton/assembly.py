@@ -1,4 +1,4 @@
-"""Put a file together: encoded samples, whose sizes are all known, into pages and under its name."""
+"""Put a file together: samples encoded and their sizes known, into pages, and under its name."""
 
 import os
 import secrets
@@ -76,20 +76,18 @@ def choose_page_size(sizes: Ints, head_size: int) -> int:
 
 @dataclass(frozen=True)
 class Plan:
-    """Where everything goes. `pointers` (samples, fields with payloads); `bounds` as `paginate`."""
+    """Where everything goes: bytes of payload in each page, and every region's pointer."""
 
     page_size: int
     data_start: int
     data_end: int
-    bounds: Ints
-    pointers: Ints
+    filled: Ints  # (pages,)
+    pointers: Ints  # (samples, fields with payloads)
 
 
-def plan(sizes: Ints, head_size: int, page_size: int | None) -> Plan:
+def plan(sizes: Ints, head_size: int, page_size: int | None = None) -> Plan:
     """Lay out regions of `sizes` (samples, fields with payloads), a sample's own side by side."""
-    whole = sizes.sum(axis=1)
-    if not sizes.shape[1]:
-        whole = whole[:0]
+    whole = sizes.sum(axis=1) if sizes.shape[1] else np.zeros(0, np.int64)
     size = choose_page_size(whole, head_size) if page_size is None else page_size
     if (whole > size).any():
         i = int((whole > size).argmax())
@@ -98,13 +96,14 @@ def plan(sizes: Ints, head_size: int, page_size: int | None) -> Plan:
         )
     bounds = paginate(whole, size)
     start = align(head_size, size)
-    ends = np.cumsum(whole)
-    in_page = np.repeat(np.arange(len(bounds) - 1), np.diff(bounds))  # of each sample
-    before = (ends - whole)[bounds[:-1]]  # bytes of payload before each page
-    bases = start + in_page * size + (ends - whole) - before[in_page]
-    pointers = bases[:, None] + np.cumsum(sizes, axis=1) - sizes if len(whole) else sizes
-    end = int(pointers[-1, -1] + sizes[-1, -1]) if len(whole) else start
-    return Plan(size, start, end, bounds, pointers)
+    offsets = np.concatenate([[0], np.cumsum(whole)])[bounds]  # of pages in the payload
+    filled = np.diff(offsets)
+    pages = len(filled)
+    shifts = start + np.arange(pages) * size - offsets[:-1]
+    in_payload = (np.cumsum(sizes) - sizes.reshape(-1)).reshape(sizes.shape)
+    pointers = in_payload + np.repeat(shifts, np.diff(bounds))[:, None] if pages else in_payload
+    end = start + (pages - 1) * size + int(filled[-1]) if pages else start
+    return Plan(size, start, end, filled, pointers)
 
 
 def assemble(
@@ -122,7 +121,7 @@ def assemble(
     table["ptr"][:-1] = layout.pointers.reshape(-1)
     table["size"][:-1] = sizes.reshape(-1)
     settings = {name: field.settings() for name, field in fields.items()}
-    pages = np.zeros(len(layout.bounds) - 1, np.uint32)
+    pages = np.zeros(len(layout.filled), np.uint32)
     manifest = Manifest(info, settings, head=0, table=0, pages=pages)
     # Its length is the same with all checksums filled in, so the table's place is known now.
     manifest_start = align(layout.data_end, MANIFEST_ALIGNMENT)
@@ -135,9 +134,9 @@ def assemble(
             pages[k] = zlib.crc32(page)
             file.write(page)
         file.write(bytes(manifest_start - layout.data_end))
-        sums = zlib.crc32(head), zlib.crc32(table.tobytes())
-        file.write(replace(manifest, head=sums[0], table=sums[1], pages=pages).pack())
-        file.write(table.tobytes())
+        rows = table.tobytes()
+        file.write(replace(manifest, head=zlib.crc32(head), table=zlib.crc32(rows)).pack())
+        file.write(rows)
     return table_start + table.nbytes
 
 
@@ -159,15 +158,10 @@ def _head(
 
 def _pages(layout: Plan, spool: IO[bytes]) -> Iterator[bytes]:
     """Yield the pages, all but the last padded to their full size."""
-    pages = len(layout.bounds) - 1
-    for k in range(pages):
-        start = layout.data_start + k * layout.page_size
-        following = layout.bounds[k + 1]
-        if k + 1 == pages:
-            yield spool.read(layout.data_end - start)
-        else:
-            last = layout.pointers[following - 1]
-            ...
+    for filled in layout.filled[:-1]:
+        yield spool.read(filled).ljust(layout.page_size, b"\0")
+    for filled in layout.filled[-1:]:
+        yield spool.read(filled)
 
 
 @contextmanager

@@ -12,7 +12,7 @@ class BetonError(ValueError):
     """Something in a .beton file, or meant for one, is not as it must be.
 
     The arguments stay as attributes. `str()` is one line:
-    `part1.beton: field 'image', sample 12: pointer outside the data (got 99, expected 4096 to 8192)`.
+    `part1.beton: field 'image', sample 12: pointer to no region (got 99, expected 4096)`.
     """
 
     def __init__(

@@ -185,7 +185,9 @@ class RGBImageField(Field):
         image = np.asarray(value)
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
             raise SampleError(
-                "not a colour picture", got=f"{image.dtype} {image.shape}", expected="uint8 (h, w, 3)"
+                "not a colour picture",
+                got=f"{image.dtype} {image.shape}",
+                expected="uint8 (h, w, 3)",
             )
         if self.max_resolution is not None:
             image = shrink(image, self.max_resolution)
@@ -581,4 +583,3 @@ def field_from(type_id: int, arguments: bytes) -> Field:
         what = "custom field of a kind unknown here" if type_id == 255 else "type of a field"
         raise FormatError(what, got=type_id, expected=f"{min(KINDS)} to {max(KINDS)}")
     return kind.from_arguments(arguments)
-

@@ -36,6 +36,7 @@ Runs are trusted by the resize kernels, so `unpack` checks each bound while it r
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -141,6 +142,12 @@ def decode(encoded: Encoded) -> Pixels:
     image = np.full((encoded.height, encoded.width), encoded.background, np.uint8)
     _paint(read_runs(encoded), image)
     return image
+
+
+@kernel
+def _wide(number: Any) -> Any:
+    """Make a signed 64-bit number of a byte or a coordinate: differences must not wrap around."""
+    return np.int64(number)
 
 
 @kernel
@@ -276,7 +283,7 @@ def _pack_spans(runs: Runs, out: Pixels, at: int) -> int:
     end_row = 0  # the row after the previous segment
     i = 0
     while i < total:
-        top = np.int64(runs[i, 0])
+        top = _wide(runs[i, 0])
         n, following = _spans_of_row(runs, i, spans)
         # How far does this number of spans hold? The segment's height precedes its rows.
         rows = 1
@@ -322,9 +329,9 @@ def _pack_values(runs: Runs, ink: int, out: Pixels, at: int) -> int:
             if runs[i, 3] == ink:
                 solid = i
                 inks += 1
-        begin, end = np.int64(runs[first, 1]), np.int64(runs[stop - 1, 2])
-        left = np.int64(runs[solid, 1]) - begin if inks else end - begin
-        right = end - np.int64(runs[solid, 2]) if inks else 0
+        begin, end = _wide(runs[first, 1]), _wide(runs[stop - 1, 2])
+        left = _wide(runs[solid, 1]) - begin if inks else end - begin
+        right = end - _wide(runs[solid, 2]) if inks else 0
         if inks <= 1 and left <= SOFT and right <= SOFT:
             out[at] = left << 4 | right
             at += 1
@@ -338,7 +345,7 @@ def _pack_values(runs: Runs, ink: int, out: Pixels, at: int) -> int:
             at += 1
             for i in range(first, stop):
                 out[at] = runs[i, 3]
-                at = _put_varint(out, at + 1, np.int64(runs[i, 2]) - np.int64(runs[i, 1]))
+                at = _put_varint(out, at + 1, _wide(runs[i, 2]) - _wide(runs[i, 1]))
         first = stop
     return at
 
@@ -350,7 +357,7 @@ def _get_varint(data: Pixels, at: int, stop: int) -> tuple[int, int]:
     for shift in range(0, 21, 7):
         if at >= stop:
             return -1, at
-        byte = np.int64(data[at])
+        byte = _wide(data[at])
         at += 1
         number |= (byte & 127) << shift
         if byte < 128:
@@ -363,12 +370,12 @@ def _get_difference(data: Pixels, at: int, stop: int, old: int) -> tuple[int, in
     """Return (new value, position after it); the value is -1 where the stream ends early."""
     if at >= stop:
         return -1, at
-    byte = np.int64(data[at])
+    byte = _wide(data[at])
     if byte != 0:
         return old + byte - 128, at + 1
     if at + 3 > stop:
         return -1, at
-    return np.int64(data[at + 1]) | (np.int64(data[at + 2]) << 8), at + 3
+    return _wide(data[at + 1]) | (_wide(data[at + 2]) << 8), at + 3
 
 
 @kernel
@@ -389,7 +396,7 @@ def _unpack_values(
     """
     if at >= stop:
         return -1, at
-    head = np.int64(data[at])
+    head = _wide(data[at])
     at += 1
     left, right = head >> 4, head & 15
     if head != PAIRS and (left > SOFT or right > SOFT or left + right > b - a):
@@ -402,7 +409,7 @@ def _unpack_values(
         if head == PAIRS or x < a + left or x >= b - right:
             if at >= stop:
                 return -1, at
-            value = np.int64(data[at])
+            value = _wide(data[at])
             at += 1
             if head == PAIRS:
                 length, at = _get_varint(data, at, stop)
@@ -450,9 +457,9 @@ def unpack(
     if mode == GREY:
         if size < 4:
             return -1
-        length = np.int64(0)
+        length = 0
         for k in range(4):
-            length |= np.int64(data[start + k]) << (8 * k)
+            length |= _wide(data[start + k]) << (8 * k)
         at = start + 4
         if length > stop - at:
             return -1
@@ -487,10 +494,10 @@ def unpack(
                     last = source
                     while last + 1 < here and runs[last + 1, 1] == runs[last, 2]:
                         last += 1
-                    a, at = _get_difference(data, at, stop, np.int64(runs[source, 1]))
+                    a, at = _get_difference(data, at, stop, _wide(runs[source, 1]))
                     if a < 0:
                         return -1 if at >= stop else -2
-                    b, at = _get_difference(data, at, stop, np.int64(runs[last, 2]))
+                    b, at = _get_difference(data, at, stop, _wide(runs[last, 2]))
                     source = last + 1
                 if a <= end or b <= a or b > width:
                     return -2

@@ -80,7 +80,7 @@ class Layout:
 
 
 def parse(data: Bytes) -> Layout:
-    """Find the parts of a file in its bytes (n,) and check that they lie inside. Raises FormatError.
+    """Find the parts of a file in its bytes (n,), check that they are inside. Raises FormatError.
 
     No number of the file decides an allocation before it was compared with the file's size.
     """
@@ -130,9 +130,7 @@ def parse(data: Bytes) -> Layout:
         raise FormatError("place of the manifest", got=manifest[0], expected=f"next to {data_end}")
     if manifest and data[data_end : manifest[0]].any():
         raise FormatError("bytes other than 0 before the manifest", got=data_end)
-    return Layout(
-        page_size, fields, metadata, regions, manifest, data_start, data_end, table_start
-    )
+    return Layout(page_size, fields, metadata, regions, manifest, data_start, data_end, table_start)
 
 
 def _parse_fields(descriptors: Array) -> dict[str, Field]:
@@ -146,7 +144,8 @@ def _parse_fields(descriptors: Array) -> dict[str, Field]:
         try:
             field = field_from(int(descriptor["type_id"]), descriptor["arguments"].tobytes())
         except BetonError as error:
-            raise error.at(field=name) from error.__cause__
+            error.at(field=name)
+            raise
         fields[name] = field
     return fields
 
@@ -190,7 +189,8 @@ def _validate_column(name: str, field: Field, column: Array, regions: Array) -> 
     try:
         field.validate(column)
     except BetonError as error:
-        raise error.at(field=name) from None
+        error.at(field=name)
+        raise
     found = field.regions(column)
     if found is None:
         return np.empty(0, np.int64), np.empty(0, np.int64)

@@ -30,7 +30,7 @@ Array = NDArray[Any]
 Allocate = Callable[[tuple[int, ...], DTypeLike], Array]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Batch:
     """Arrays by name, of b = batch_size // shard.count rows each.
 
@@ -75,7 +75,7 @@ class Slots:
             )
         # A view of a view refers to the array that owns the memory; a buffer between them keeps the
         # count of references on this one.
-        return np.asarray(memoryview(array)) if isinstance(array.base, np.ndarray) else array
+        return np.asarray(memoryview(array.data)) if isinstance(array.base, np.ndarray) else array
 
 
 def _references(arrays: Mapping[str, Array]) -> list[int]:

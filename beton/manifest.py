@@ -17,7 +17,6 @@ from beton.errors import ChecksumError, FormatError, SampleError
 
 MAGIC = b"inkrun\0\1"
 HEAD = np.dtype([("magic", "S8"), ("crc", "<u4"), ("length", "<u4")])
-# numpy strips trailing NULs of an S8; the magic ends in a byte that is not one.
 
 
 @dataclass(frozen=True)
@@ -46,7 +45,9 @@ class Manifest:
             },
         }
         try:
-            text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
+            text = json.dumps(
+                value, sort_keys=True, separators=(",", ":"), allow_nan=False
+            ).encode()
         except (TypeError, ValueError, RecursionError) as error:
             raise SampleError(f"info is not JSON: {error}") from error
         head = np.array([(MAGIC, zlib.crc32(text), len(text))], HEAD)
@@ -69,7 +70,8 @@ class Manifest:
             if not (isinstance(info, dict) and isinstance(fields, dict)):
                 raise TypeError("info and fields must be objects")
             head_sum, table_sum, pages = (
-                np.frombuffer(bytes.fromhex(sums[name]), ">u4") for name in ("head", "table", "pages")
+                np.frombuffer(bytes.fromhex(sums[name]), ">u4")
+                for name in ("head", "table", "pages")
             )
             return cls(info, fields, head_sum.item(), table_sum.item(), pages.astype(np.uint32))
         except (ValueError, TypeError, KeyError, RecursionError) as error:

@@ -49,7 +49,7 @@ class Step(Protocol):
 
 
 class Op(Protocol):
-    """A declaration of what to do to a field."""
+    """A declaration of what to do to a field: hashable, comparable, of arguments only."""
 
     def bind(self, column: Column, ids: Ids, batch: int) -> Step:
         """Prepare for batches of `batch` rows drawn from the samples `ids` of a column.
@@ -108,7 +108,7 @@ def whole(sizes: Array) -> NDArray[np.float64]:
 
 
 @dataclass(frozen=True)
-class Scalar:
+class Scalar(Op):
     """A number per sample: int64 or float64 (b,)."""
 
     def bind(self, column: Column, ids: Ids, batch: int) -> Step:  # noqa: ARG002
@@ -128,7 +128,7 @@ class _Scalar:
 
 
 @dataclass(frozen=True)
-class FixedArray:
+class FixedArray(Op):
     """An array of the field's dtype and shape per sample: (b, *shape)."""
 
     def bind(self, column: Column, ids: Ids, batch: int) -> Step:  # noqa: ARG002
@@ -151,7 +151,7 @@ class _FixedArray:
 
 
 @dataclass(frozen=True)
-class Bytes:
+class Bytes(Op):
     """Bytes or JSON text per sample: uint8 (b, longest), zero-padded, and "size" int64 (b,)."""
 
     def bind(self, column: Column, ids: Ids, batch: int) -> Step:
@@ -176,7 +176,7 @@ class _Bytes:
 
 
 @dataclass(frozen=True)
-class Rgb:
+class Rgb(Op):
     """A decoded colour picture per sample, all of one size: uint8 (b, h, w, 3)."""
 
     def bind(self, column: Column, ids: Ids, batch: int) -> Step:
@@ -217,7 +217,7 @@ def _scaling(normalize: Normalize | None) -> tuple[np.dtype[Any], float, float]:
 
 
 @dataclass(frozen=True)
-class Pixels:
+class Pixels(Op):
     """An ink picture per sample as it is, all of one size.
 
     uint8 (b, h, w), or float32 if normalised.
@@ -249,7 +249,7 @@ class _Pixels:
 
 
 @dataclass(frozen=True)
-class Resize:
+class Resize(Op):
     """An ink picture per sample, area-averaged to (height, width) straight from its runs.
 
     uint8 (b, height, width), or float32 if normalised. Every pixel is within half a grey level of
@@ -293,7 +293,7 @@ class _Resize:
 
 
 @dataclass(frozen=True)
-class Runs:
+class Runs(Op):
     """The runs themselves, for a device that makes pictures of them.
 
     uint16 (capacity, 4) rows of (row, start, end, value), the samples' runs one after another;

@@ -1,9 +1,10 @@
 """Read a file: mapped into memory, checked once, then views of records.
 
-Opening checks everything that a kernel will rely on (see `layout.validate`) and, where the file has
-a manifest, the checksums of all but the pages of data; these are checked when first used. The
-metadata is copied at open, so that what was checked cannot change; pages stay in the file's mapping,
-which survives the file's deletion or replacement by a rename (not its being cut short in place).
+Opening checks everything that a kernel will rely on (see `layout.validate`) and, where the file
+has a manifest, the checksums of all but the pages of data; these are checked when first used. The
+metadata is copied at open, so that what was checked cannot change. Pages stay in the file's
+mapping, which survives the file's deletion and its replacement by a rename, but not its being cut
+short in place.
 """
 
 import mmap
@@ -53,7 +54,8 @@ class Column:
         try:
             return self.field.decode(self.metadata[sample], self.payload(sample))
         except BetonError as error:
-            raise error.at(file=self.file, field=self.name, sample=sample) from error.__cause__
+            error.at(file=self.file, field=self.name, sample=sample)
+            raise
 
 
 class Reader:
@@ -70,7 +72,8 @@ class Reader:
         try:
             self._open()
         except BetonError as error:
-            raise error.at(file=self.path) from error.__cause__
+            error.at(file=self.path)
+            raise
 
     def _open(self) -> None:
         data = self._data
@@ -89,7 +92,7 @@ class Reader:
                 ("head", self.manifest.head, data[: parts.data_start]),
                 ("allocation table", self.manifest.table, data[parts.table_start :]),
             ):
-                if zlib.crc32(part) != expected:
+                if zlib.crc32(part.data) != expected:
                     raise ChecksumError(f"{what} has changed since it was written")
             self._unverified = np.ones(pages, np.bool_)
         locations = layout.validate(parts)
@@ -100,7 +103,12 @@ class Reader:
         self.info: dict[str, Any] = dict(self.manifest.info) if self.manifest else {}
         self._columns = {
             name: Column(
-                str(self.path), name, field, parts.column(name), data, *map(_frozen, locations[name])
+                str(self.path),
+                name,
+                field,
+                parts.column(name),
+                data,
+                *map(_frozen, locations[name]),
             )
             for name, field in self.fields.items()
         }
@@ -127,7 +135,7 @@ class Reader:
         return self._columns[name]
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        """Decode one sample, a negative index counting from the end; its pages are checked first."""
+        """Decode one sample, once its pages are checked; a negative index counts from the end."""
         sample = index + len(self) if index < 0 else index
         if not 0 <= sample < len(self):
             raise IndexError(f"{self.path}: sample {index} of {len(self)}")
@@ -159,7 +167,7 @@ class Reader:
         for page in pages:
             start = self._parts.data_start + int(page) * self.page_size
             end = min(start + self.page_size, self._parts.data_end)
-            if zlib.crc32(self._data[start:end]) != self.manifest.pages[page]:
+            if zlib.crc32(self._data[start:end].data) != self.manifest.pages[page]:
                 raise ChecksumError(
                     f"page {page} (bytes {start} to {end}) has changed since it was written",
                     file=self.path,

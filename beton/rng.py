@@ -17,7 +17,7 @@ _STEP = np.uint64(0x9E3779B97F4A7C15)
 _MULTIPLY_1 = np.uint64(0xBF58476D1CE4E5B9)
 _MULTIPLY_2 = np.uint64(0x94D049BB133111EB)
 _SHIFTS = (np.uint64(30), np.uint64(27), np.uint64(31))
-_TO_UNIT = 2.0**-53
+_TO_UNIT = np.float64(2.0**-53)
 
 
 @kernel
@@ -52,4 +52,5 @@ def uniform(
     seed: int, epoch: int, ids: NDArray[np.int64], purpose: int, count: int = 1
 ) -> NDArray[np.float64]:
     """Return `count` numbers in [0, 1) for each of the samples `ids` (n,): float64 (n, count)."""
-    return (bits(seed, epoch, ids, purpose, count) >> np.uint64(11)) * _TO_UNIT
+    numbers = bits(seed, epoch, ids, purpose, count) >> np.uint64(11)
+    return numbers.astype(np.float64) * _TO_UNIT

@@ -10,44 +10,35 @@ import itertools
 import multiprocessing
 import os
 import pickle
-import secrets
 import signal
 import tempfile
 import threading
-import zlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from beton.assembly import assemble, plan
 from beton.errors import BetonError, SampleError
 from beton.fields import Field
 from beton.layout import (
-    ALLOCATION,
     DESCRIPTOR,
     HEADER,
-    MANIFEST_ALIGNMENT,
-    MANIFEST_ID,
     MAX_PAGE_SIZE,
     MIN_PAGE_SIZE,
-    VERSION,
-    align,
     check_name,
     metadata_dtype,
 )
-from beton.manifest import Manifest
 
 Ints = NDArray[np.int64]
 Info = Mapping[str, Any]
 
 CHUNK = 32  # samples that a worker gets at once
-SMALLEST_CHOSEN_PAGE = 1 << 16
-WASTE = 0.05  # of the payload: padding that a page size may cost
 
 
 @dataclass(frozen=True)
@@ -99,7 +90,8 @@ def write(
         with tempfile.TemporaryFile(dir=target.parent) as spool:
             return _write(target, job, samples, info, workers, page_size, progress, spool)
     except BetonError as error:
-        raise error.at(file=target) from error.__cause__
+        error.at(file=target)
+        raise
 
 
 def _is_indexable(samples: Any) -> bool:
@@ -146,7 +138,7 @@ class _Encoded(NamedTuple):
     sizes: Ints
     payload: bytes
     skipped: list[tuple[int, str]]
-    count: int
+    done: int
 
 
 @dataclass(frozen=True)
@@ -172,7 +164,8 @@ class _Job:
                 kept = len(sizes)
                 parts = list(self._encode_sample(sample, metadata[kept : kept + 1], index))
             except BetonError as error:
-                raise error.at(file=self.file, sample=index) from error.__cause__
+                error.at(file=self.file, sample=index)
+                raise
             except Exception as error:
                 error.add_note(f"at sample {index} of the data set for {self.file}")
                 raise
@@ -188,7 +181,8 @@ class _Job:
             try:
                 payload = field.encode(value, record[f"f{position}"], index)
             except BetonError as error:
-                raise error.at(field=name) from error.__cause__
+                error.at(field=name)
+                raise
             except Exception as error:
                 error.add_note(f"while encoding field {name!r}")
                 raise
@@ -306,7 +300,7 @@ def _write(
         sizes_of_chunks.append(encoded.sizes)
         skipped += encoded.skipped
         if progress is not None:
-            progress(encoded.count)
+            progress(encoded.done)
     spool.seek(0)
     dtype = metadata_dtype(job.fields.values())
     metadata = np.frombuffer(metadata_bytes, dtype)
@@ -324,11 +318,13 @@ def _write(
         try:
             job.fields[name].finish(column)
         except BetonError as error:
-            raise error.at(field=name) from None
+            error.at(field=name)
+            raise
     head_size = HEADER.itemsize + len(job.fields) * DESCRIPTOR.itemsize + metadata.nbytes
-    plan = _plan(sizes, head_size, page_size)
+    layout = plan(sizes, head_size, page_size)
     for position, name in enumerate(stored):
         regions = found[name]
         assert regions is not None
-        regions[0][:] = plan.pointers[:, position]
-    ...
+        regions[0][:] = layout.pointers[:, position]
+    size = assemble(target, job.fields, metadata, sizes, spool, layout, manifest_info)
+    return replace(summary, file_bytes=size)

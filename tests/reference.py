@@ -5,11 +5,12 @@ from numpy.typing import NDArray
 
 
 def cover(n: int, start: float, size: float, cells: int) -> NDArray[np.float64]:
-    """Overlap, in cells, of n unit pixels with `cells` cells of the window [start, start + size)."""
+    """Return the overlap, in cells, of `cells` cells of the window with n unit pixels."""
     edges = start + np.arange(cells + 1) * size / cells
     pixels = np.arange(n)
     overlap = np.minimum(edges[1:, None], pixels + 1) - np.maximum(edges[:-1, None], pixels)
-    return np.clip(overlap, 0, None) * cells / size
+    covered: NDArray[np.float64] = np.maximum(overlap, 0) * cells / size
+    return covered
 
 
 def box_resize(
@@ -22,10 +23,10 @@ def box_resize(
     """Area-average a window of a picture to (height, width); outside of it is background."""
     x0, y0, w, h, shear, centre = geometry
     contrast = image.astype(np.float64) - background
-    rows = np.stack(
-        [
-            cover(image.shape[1], x0 + shear * (y + 0.5 - centre), w, width) @ contrast[y]
-            for y in range(len(image))
-        ]
-    )
+    if shear == 0:
+        rows = contrast @ cover(image.shape[1], x0, w, width).T
+    else:
+        shifts = x0 + shear * (np.arange(len(image)) + 0.5 - centre)
+        pairs = zip(shifts, contrast, strict=True)
+        rows = np.stack([cover(image.shape[1], x, w, width) @ row for x, row in pairs])
     return background + cover(image.shape[0], y0, h, height) @ rows

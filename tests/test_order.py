@@ -29,7 +29,7 @@ def test_ranks_share_each_global_batch(n: int, rows: int, count: int, drop_last:
     size = rows * count
     order = epoch_order(n, 3, 1)
     batches = count_batches(n, size, drop_last)
-    seen = []
+    seen: list[int] = []
     for number in range(batches):
         whole = batch_ids(order, number, size, Shard())
         parts = [batch_ids(order, number, size, Shard(index, count)) for index in range(count)]

@@ -21,7 +21,7 @@ from beton.jit import kernel
 
 # Only these are tried: some of Pillow's other formats start programs or fetch other files.
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP", "PPM")
-SUFFIXES = (
+SUFFIXES = tuple(
     ".png .jpg .jpeg .bmp .gif .tif .tiff .webp .ppm .pgm .pbm .pnm".split()  # of those formats
 )
 LONGEST_SIDE = 65535
@@ -90,7 +90,13 @@ def _decode_plain_png(image: PngImageFile, data: bytes | bytearray) -> Pixels | 
     if len(inflated) != height * stride:
         return None
     rows = np.frombuffer(inflated, np.uint8).reshape(height, stride)
-    return _weigh(rows, channels) if _unfilter(rows, channels) else None
+    if not _unfilter(rows, channels):
+        return None
+    if channels < 3:
+        return np.ascontiguousarray(rows[:, 1::channels])
+    pixels = np.empty((height, width), np.uint8)
+    _weigh(rows, channels, pixels)
+    return pixels
 
 
 def _join_idat(data: bytes | bytearray, position: int) -> bytes | None:
@@ -152,20 +158,22 @@ def _unfilter(rows: Pixels, step: int) -> bool:
 
 
 @kernel
-def _weigh(rows: Pixels, step: int) -> Pixels:
-    """Return the grey values (h, w) of unfiltered rows (h, 1 + w * step)."""
-    red, green, blue = np.uint32(19595), np.uint32(38470), np.uint32(7471)  # ITU-R 601-2, in 2^-16
-    half, places = np.uint32(0x8000), np.uint32(16)
-    height, width = rows.shape[0], (rows.shape[1] - 1) // step
-    out = np.empty((height, width), np.uint8)
+def _grey(row: Pixels, i: int) -> np.uint8:
+    """Return the luma of the red, green and blue at row[i]: ITU-R 601-2 in units of 2^-16."""
+    red, green, blue = np.uint32(row[i]), np.uint32(row[i + 1]), np.uint32(row[i + 2])
+    weighed = red * np.uint32(19595) + green * np.uint32(38470) + blue * np.uint32(7471)
+    return np.uint8((weighed + np.uint32(0x8000)) >> np.uint32(16))
+
+
+@kernel
+def _weigh(rows: Pixels, step: int, out: Pixels) -> None:
+    """Write the grey values of unfiltered rows (h, 1 + w * step), step 3 or 4, into out (h, w)."""
+    height, width = out.shape
     for y in range(height):
         row = rows[y, 1:]
-        if step < 3:
+        if step == 3:  # a step that is known when compiling lets this run on vectors
             for x in range(width):
-                out[y, x] = row[x * step]
+                out[y, x] = _grey(row, 3 * x)
         else:
             for x in range(width):
-                r, g, b = row[x * step], row[x * step + 1], row[x * step + 2]
-                grey = np.uint32(r) * red + np.uint32(g) * green + np.uint32(b) * blue + half
-                out[y, x] = grey >> places
-    return out
+                out[y, x] = _grey(row, 4 * x)

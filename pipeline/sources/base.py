@@ -1,0 +1,148 @@
+"""What a source is: a labelled set of pictures that lists cheaply and decodes one at a time.
+
+A source knows its classes, and each picture's label, writer and name, without decoding any; it can
+be pickled, and what it has open stays with its process. Each kind of source is one file here.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+Ints = NDArray[np.int64]
+Pixels = NDArray[np.uint8]
+
+SPLITS = ("train", "validation", "test")
+TRAIN, VALIDATION, TEST = range(3)
+FREE = -1  # the source does not say which split
+UNKNOWN = -1  # the source does not say which writer
+
+
+class SourceError(ValueError):
+    """A source cannot be used as a whole; the message is one line that names it and says why."""
+
+
+class PictureError(ValueError):
+    """One picture cannot be decoded; the message is the reason, without the picture's name."""
+
+
+@dataclass(frozen=True)
+class Entries:
+    """What is known of n pictures without decoding them.
+
+    `labels` (n,) index `classes`, `writers` (n,) index `writer_names` or are UNKNOWN, `given` (n,)
+    are the splits that the source comes with: indices into SPLITS, or FREE.
+    """
+
+    classes: tuple[str, ...]
+    labels: Ints
+    writers: Ints
+    writer_names: tuple[str, ...]
+    given: Ints
+
+    @classmethod
+    def of(
+        cls,
+        classes: Sequence[str],
+        labels: Sequence[int] | Ints,
+        *,
+        writers: Sequence[str | None] | None = None,
+        given: Sequence[int] | Ints | None = None,
+    ) -> Self:
+        """Build entries from labels, names of writers (None: unknown) and given splits."""
+        n = len(labels)
+        writer_names = sorted({name for name in writers or () if name is not None})
+        index: dict[str | None, int] = {name: i for i, name in enumerate(writer_names)}
+        return cls(
+            tuple(classes),
+            np.asarray(labels, np.int64),
+            np.array([index.get(name, UNKNOWN) for name in writers or [None] * n], np.int64),
+            tuple(writer_names),
+            np.full(n, FREE) if given is None else np.asarray(given, np.int64),
+        )
+
+
+class Source(ABC):
+    """A labelled set of pictures.
+
+    `origin` is "real" or "synthetic", `bytes` the size of the files that it is made of,
+    `passed_over` the number of other files that were there.
+    """
+
+    kind: str
+    looks_for: str  # what a path must hold to be of this kind, for a message
+    origin: str = "real"
+
+    path: Path
+    entries: Entries
+    bytes: int
+    passed_over: int = 0
+
+    def __len__(self) -> int:
+        return len(self.entries.labels)
+
+    @abstractmethod
+    def name(self, index: int) -> str:
+        """Return what the source calls the picture."""
+
+    @abstractmethod
+    def picture(self, index: int) -> Pixels:
+        """Decode a picture: uint8 (h, w). Raises PictureError; SourceError or OSError for all."""
+
+    @abstractmethod
+    def digest(self) -> str:
+        """Return "sha256:…" of all that the pictures and labels are made from."""
+
+    def check(self) -> Self:
+        """Return the source itself. Raises SourceError if nothing can be learned from it."""
+        if not len(self):
+            raise SourceError(f"{self.path}: holds no pictures")
+        present = np.unique(self.entries.labels)
+        if len(present) < 2:
+            name = self.entries.classes[present[0]]
+            raise SourceError(
+                f"{self.path}: all {len(self)} pictures are of one class, {name!r}; "
+                "a set with one class cannot be learned"
+            )
+        return self
+
+
+class Subset(Source):
+    """Some classes of another source, numbered in the order given."""
+
+    looks_for = "some classes of another source"
+
+    def __init__(self, source: Source, classes: Sequence[str]) -> None:
+        entries = source.entries
+        if missing := [name for name in classes if name not in entries.classes]:
+            raise SourceError(
+                f"{source.path}: has no classes {', '.join(missing)}; "
+                f"it has {', '.join(entries.classes)}"
+            )
+        number = np.full(len(entries.classes), -1)
+        number[[entries.classes.index(name) for name in classes]] = np.arange(len(classes))
+        labels = number[entries.labels]
+        rows = np.flatnonzero(labels >= 0)
+        self._source, self._rows = source, rows
+        self.entries = replace(
+            entries,
+            classes=tuple(classes),
+            labels=labels[rows],
+            writers=entries.writers[rows],
+            given=entries.given[rows],
+        )
+        self.kind, self.origin, self.path = source.kind, source.origin, source.path
+        self.bytes, self.passed_over = source.bytes, source.passed_over
+
+    def name(self, index: int) -> str:
+        return self._source.name(int(self._rows[index]))
+
+    def picture(self, index: int) -> Pixels:
+        return self._source.picture(int(self._rows[index]))
+
+    def digest(self) -> str:
+        return self._source.digest()

@@ -1,0 +1,91 @@
+"""A folder or zip archive with one folder of pictures per class, at any depth."""
+
+import re
+from collections.abc import Sequence
+from pathlib import PurePosixPath
+
+from pipeline.sources.base import (
+    FREE,
+    TEST,
+    TRAIN,
+    VALIDATION,
+    Entries,
+    Pixels,
+    Source,
+    SourceError,
+)
+from pipeline.sources.files import Files
+from pipeline.sources.picture import SUFFIXES, decode
+
+SPLIT_FOLDERS = {
+    **dict.fromkeys(("train", "training"), TRAIN),
+    **dict.fromkeys(("val", "valid", "validation"), VALIDATION),
+    **dict.fromkeys(("test", "testing"), TEST),
+}
+
+
+class PictureFiles(Source):
+    """Pictures that are files of their own: `rows` says which of `files`, one per entry."""
+
+    def __init__(self, files: Files, rows: Sequence[int], entries: Entries) -> None:
+        self.path, self.entries = files.path, entries
+        self.bytes = sum(files.sizes[row] for row in rows)
+        self.passed_over = len(files.names) - len(rows)
+        self._files, self._rows = files, list(rows)
+
+    def name(self, index: int) -> str:
+        return self._files.names[self._rows[index]]
+
+    def picture(self, index: int) -> Pixels:
+        return decode(self._files.read(self._rows[index]))
+
+    def digest(self) -> str:
+        return self._files.digest(self._rows)
+
+
+class Folders(PictureFiles):
+    """The class is the name of the folder that a picture lies in."""
+
+    kind = "folders"
+    looks_for = "one folder of pictures per class (0/a.png, 1/b.png, …)"
+
+    @classmethod
+    def find(cls, files: Files) -> Source | None:
+        """Return the source that `files` hold, None if there is no picture in a folder."""
+        rows = picture_rows(files)
+        folders = [PurePosixPath(files.names[row]).parent for row in rows]
+        if not any(folder.name for folder in folders):
+            return None
+        for folder in sorted(set(folders)):
+            if above := next((p for p in folder.parents if p in set(folders)), None):
+                raise SourceError(
+                    f"{files.path}: pictures lie both in {str(above)!r} and below it, in "
+                    f"{str(folder)!r}; expected {cls.looks_for}"
+                )
+        names = [folder.name for folder in folders]
+        classes = sorted(set(names), key=natural)
+        number = {name: i for i, name in enumerate(classes)}
+        entries = Entries.of(classes, [number[name] for name in names], given=given(folders))
+        return cls(files, rows, entries)
+
+
+def picture_rows(files: Files) -> list[int]:
+    """Return the indices of the files that are pictures by their names."""
+    return [i for i, name in enumerate(files.names) if name.lower().endswith(SUFFIXES)]
+
+
+def given(folders: Sequence[PurePosixPath]) -> list[int] | None:
+    """Return the splits that the folders around the class folders say, None if they say none."""
+    words = [folder.parent.name.lower() for folder in folders]
+    if len(set(words)) < 2 or not set(words) <= SPLIT_FOLDERS.keys():
+        return None
+    splits = [SPLIT_FOLDERS[word] for word in words]
+    if VALIDATION in splits:
+        return splits
+    return [FREE if split == TRAIN else split for split in splits]
+
+
+def natural(name: str) -> tuple[list[str | int], str]:
+    """Return a sort key that puts "2" before "10"."""
+    parts = re.split(r"([0-9]+)", name)
+    return [int(part) if i % 2 else part for i, part in enumerate(parts)], name

@@ -1,0 +1,136 @@
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from beton import ink
+from pipeline.device import rasterize
+
+Floats = NDArray[np.float64]
+Picture = tuple[NDArray[np.uint8], Floats]  # pixels, window
+
+
+def overlaps(edges: Floats, pixels: int) -> Floats:
+    """(n, pixels): how much of each source pixel lies between each pair of neighbouring edges."""
+    source = np.arange(pixels)
+    low = np.maximum(edges[:-1, None], source)
+    high = np.minimum(edges[1:, None], source + 1)
+    return np.maximum(high - low, 0) / np.diff(edges)[:, None]
+
+
+def box_filter(picture: Picture, background: int, height: int, width: int) -> Floats:
+    pixels, (x0, y0, window_width, window_height, shear, centre) = picture
+    ink_only = pixels.astype(np.float64) - background
+    columns = x0 + np.arange(width + 1) * window_width / width
+    narrow = np.stack(
+        [
+            overlaps(columns + shear * (y + 0.5 - centre), pixels.shape[1]) @ line
+            for y, line in enumerate(ink_only)
+        ]
+    )
+    rows = y0 + np.arange(height + 1) * window_height / height
+    return overlaps(rows, pixels.shape[0]) @ narrow + background
+
+
+def runs_of(pixels: NDArray[np.uint8], background: int) -> NDArray[np.uint16]:
+    found = []
+    for y, line in enumerate(pixels):
+        edges = np.flatnonzero(np.diff(line, prepend=-1, append=-1))
+        for start, end in zip(edges[:-1], edges[1:], strict=True):
+            if line[start] != background:
+                found.append((y, start, end, line[start]))
+    return np.array(found, np.uint16).reshape(-1, 4)
+
+
+def render(
+    pictures: list[Picture], backgrounds: list[int], height: int, width: int, device: str = "cpu"
+) -> NDArray[np.float32]:
+    runs = [runs_of(pixels, b) for (pixels, _), b in zip(pictures, backgrounds, strict=True)]
+    unspecified = np.full((3, 4), 65535, np.uint16)
+    tensors = (
+        np.concatenate([*runs, unspecified]),
+        np.cumsum([0, *map(len, runs)]),
+        np.array(backgrounds, np.uint8),
+        np.stack([window for _, window in pictures]),
+    )
+    moved = [torch.from_numpy(array).to(device) for array in tensors]
+    return rasterize(moved[0], moved[1], moved[2], moved[3], height, width).cpu().numpy()
+
+
+def whole(pixels: NDArray[np.uint8]) -> Floats:
+    height, width = pixels.shape
+    return np.array([0, 0, width, height, 0, height / 2])
+
+
+@st.composite
+def a_picture(draw: st.DrawFn) -> tuple[Picture, int]:
+    side = st.integers(1, 40)
+    height, width = draw(side), draw(side)
+    numbers = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    levels = numbers.integers(0, 256, draw(st.integers(1, 4)), np.uint8)
+    pixels = numbers.choice(levels, (height, width))
+    window = whole(pixels)
+    if draw(st.booleans()):
+        window[:2] = numbers.uniform(-0.7, 0.7, 2) * (width, height)
+        window[2:4] *= numbers.uniform(0.2, 3, 2)
+        window[4] = numbers.uniform(-2, 2)
+    return (pixels, window), int(numbers.choice(levels))
+
+
+SIDES = st.integers(1, 50)
+
+
+@given(st.lists(a_picture(), min_size=1, max_size=4), SIDES, SIDES)
+@settings(max_examples=150, deadline=None)
+def test_it_is_a_box_filter_up_and_down_cropped_and_sheared(
+    batch: list[tuple[Picture, int]], height: int, width: int
+) -> None:
+    pictures, backgrounds = [p for p, _ in batch], [b for _, b in batch]
+    got = render(pictures, backgrounds, height, width)
+    assert got.shape == (len(batch), 1, height, width)
+    assert got.dtype == np.float32
+    for one, picture, background in zip(got, pictures, backgrounds, strict=True):
+        expected = box_filter(picture, background, height, width)
+        np.testing.assert_allclose(one[0], expected, atol=1e-3)
+
+
+@given(a_picture(), SIDES, SIDES)
+@settings(max_examples=50, deadline=None)
+def test_it_agrees_with_the_loaders_kernel_within_a_grey_level(
+    batch: tuple[Picture, int], height: int, width: int
+) -> None:
+    picture, background = batch
+    expected = np.empty((height, width), np.uint8)
+    runs = runs_of(picture[0], background)
+    ink.resize(runs, background, picture[1], 1.0, 0.5, np.zeros(width + 2), expected)
+    got = render([picture], [background], height, width)[0, 0]
+    assert np.abs(got - expected).max() <= 0.501
+
+
+def test_tens_of_thousands_of_runs_in_one_pixel_keep_their_precision() -> None:
+    pixels = np.zeros((3, 65535), np.uint8)
+    pixels[:, ::2] = 255
+    got = render([(pixels, whole(pixels))], [0], 1, 1)
+    assert abs(float(got[0, 0, 0, 0]) - pixels.mean()) < 1e-3
+
+
+def test_a_batch_without_ink_is_its_backgrounds() -> None:
+    pixels = np.full((5, 7), 200, np.uint8)
+    got = render([(pixels, whole(pixels))] * 2, [200, 200], 4, 4)
+    assert (got == 200).all()
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU; torch sees none")
+def test_a_gpu_gives_what_the_cpu_gives() -> None:
+    numbers = np.random.default_rng(0)
+    pictures = []
+    for _ in range(64):
+        pixels = np.where(numbers.random((90, 120)) < 0.05, 0, 255).astype(np.uint8)
+        window = whole(pixels) + numbers.uniform(-0.3, 0.3, 6)
+        pictures.append((pixels, window))
+    backgrounds = [255] * len(pictures)
+    cpu = render(pictures, backgrounds, 48, 64)
+    np.testing.assert_allclose(render(pictures, backgrounds, 48, 64, "cuda"), cpu, atol=1e-4)

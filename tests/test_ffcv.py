@@ -1,0 +1,152 @@
+"""Files travel both ways between beton and the real ffcv package."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from beton import fields
+from beton.reader import Reader
+from beton.writer import write
+
+ffcv = pytest.importorskip("ffcv")
+torch = pytest.importorskip("torch")
+
+import ffcv.fields as theirs  # noqa: E402
+from ffcv.fields.rgb_image import encode_jpeg  # noqa: E402
+from ffcv.libffcv import imdecode  # noqa: E402
+
+pytestmark = pytest.mark.ffcv
+
+Sample = dict[str, Any]
+SAMPLES = 150  # of about 25 KB: several pages of 64 KiB, and one of FFCV's 2 MiB and a part
+SIDE = (67, 41)  # odd: the edges of JPEG's blocks are in play
+
+
+def picture(i: int) -> NDArray[np.uint8]:
+    y, x = np.mgrid[: SIDE[0], : SIDE[1]]
+    waves = [np.sin((y * (c + 1) + x * i) / 9.0) for c in range(3)]
+    return (127.5 + 127.5 * np.stack(waves, axis=2)).astype(np.uint8)
+
+
+class Samples:
+    """One field of every kind, as FFCV's own writer takes the values."""
+
+    names = ("float", "int", "raw", "jpg", "bytes", "array", "json", "tensor", "big")
+
+    def __len__(self) -> int:
+        return SAMPLES
+
+    def __getitem__(self, i: int) -> tuple[Any, ...]:
+        random = np.random.default_rng(i)
+        return (
+            i / 3 - 1e300 * (i == 7),
+            i - 2**63 * (i == 9),
+            picture(i),
+            picture(i),
+            random.integers(0, 256, 0 if i % 5 == 1 else 1 + i, dtype=np.uint8),
+            np.arange(i, i + 6, dtype=np.int32).reshape(2, 3),
+            {"i": i, "text": "é\0" * (i % 4), "none": None},
+            torch.arange(4, dtype=torch.float32).reshape(2, 1, 2) + i,
+            random.integers(0, 256, (16, 1024), dtype=np.uint8),
+        )
+
+
+OURS = {
+    "float": fields.FloatField(),
+    "int": fields.IntField(),
+    "raw": fields.RGBImageField("raw"),
+    "jpg": fields.RGBImageField("jpg"),
+    "bytes": fields.BytesField(),
+    "array": fields.NDArrayField(np.dtype("<i4"), (2, 3)),
+    "json": fields.JSONField(),
+    "tensor": fields.TorchTensorField("torch.float32", (2, 1, 2)),
+    "big": fields.NDArrayField(np.dtype("u1"), (16, 1024)),
+}
+
+
+def their_fields() -> dict[str, Any]:
+    return {
+        "float": theirs.FloatField(),
+        "int": theirs.IntField(),
+        "raw": theirs.RGBImageField("raw"),
+        "jpg": theirs.RGBImageField("jpg"),
+        "bytes": theirs.BytesField(),
+        "array": theirs.NDArrayField(np.dtype("<i4"), (2, 3)),
+        "json": theirs.JSONField(),
+        "tensor": theirs.TorchTensorField(torch.float32, (2, 1, 2)),
+        "big": theirs.NDArrayField(np.dtype("u1"), (16, 1024)),
+    }
+
+
+@pytest.fixture(scope="module")
+def our_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("ours") / "ours.beton"
+    write(path, OURS, Samples(), info={"classes": ["a", "b"]}, workers=2)
+    return path
+
+
+@pytest.fixture(scope="module")
+def their_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("theirs") / "theirs.beton"
+    writer = ffcv.DatasetWriter(str(path), their_fields(), num_workers=2, page_size=1 << 21)
+    writer.from_indexed_dataset(Samples(), chunksize=7)
+    return path
+
+
+def iterate(path: Path, os_cache: bool, **options: Any) -> Iterator[Sample]:
+    loader = ffcv.Loader(
+        str(path), batch_size=32, num_workers=2, os_cache=os_cache, drop_last=False, **options
+    )
+    names = list(loader.reader.handlers)
+    for batch in loader:
+        arrays = [value.numpy() for value in batch]
+        for row in zip(*arrays, strict=True):
+            yield dict(zip(names, (value.copy() for value in row), strict=True))
+
+
+def their_pixels(data: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Decode a JPEG as FFCV does."""
+    out = np.zeros((*SIDE, 3), np.uint8)
+    imdecode(data, out, *SIDE, *SIDE, 0, 0, 1, 1, False, False)
+    return out
+
+
+def same(sample: Sample, expected: tuple[Any, ...]) -> None:
+    """Compare what either package read (all but JPEG pixels) with what was written."""
+    for name, wanted in zip(Samples.names, expected, strict=True):
+        got = sample[name]
+        if name == "bytes":
+            got, wanted = bytes(got)[: len(wanted)], bytes(wanted)
+        elif name == "json":
+            got = theirs.JSONField.unpack(got) if isinstance(got, np.ndarray) else got
+        if name == "json":
+            assert got == wanted
+        elif name != "jpg":
+            np.testing.assert_array_equal(np.squeeze(got), np.squeeze(wanted), err_msg=name)
+
+
+@pytest.mark.parametrize("os_cache", [True, False], ids=["os cache", "process cache"])
+def test_ffcv_iterates_our_file_with_equal_values(our_file: Path, os_cache: bool) -> None:
+    reader = Reader(our_file)
+    assert len(np.unique(reader.column("big").pointers // reader.page_size)) > 3
+    samples = list(iterate(our_file, os_cache))
+    assert len(samples) == SAMPLES
+    for i, sample in enumerate(samples):
+        same(sample, Samples()[i])
+        np.testing.assert_array_equal(sample["jpg"], reader[i]["jpg"])
+
+
+@pytest.mark.parametrize("os_cache", [True, False], ids=["os cache", "process cache"])
+def test_we_read_their_file_and_so_do_they(their_file: Path, os_cache: bool) -> None:
+    reader = Reader(their_file)
+    assert reader.info == {}
+    assert reader.manifest is None
+    for i, sample in enumerate(iterate(their_file, os_cache)):
+        ours = reader[i]
+        same(sample, Samples()[i])
+        same(ours, Samples()[i])
+        np.testing.assert_array_equal(ours["jpg"], sample["jpg"])
