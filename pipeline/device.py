@@ -42,6 +42,7 @@ def rasterize(
         geometry: float64 (B, 6), rows of (x0, y0, width, height, shear, centre) in source pixels:
             source row y is seen shifted left by shear * (y + 1/2 - centre), and the window (x0, y0,
             width, height) fills the output.
+
     """
     batch = len(background)
     row, start, end, value = runs.to(torch.float64).unbind(1)

@@ -139,10 +139,13 @@ class Subset(Source):
         self.bytes, self.passed_over = source.bytes, source.passed_over
 
     def name(self, index: int) -> str:
+        """Return what the other source calls the picture."""
         return self._source.name(int(self._rows[index]))
 
     def picture(self, index: int) -> Pixels:
+        """Have the other source decode the picture."""
         return self._source.picture(int(self._rows[index]))
 
     def digest(self) -> str:
+        """Return the whole source's digest."""
         return self._source.digest()

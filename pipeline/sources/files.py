@@ -6,6 +6,7 @@ Only members that are stored or deflated are read: those are what zip programs w
 """
 
 import hashlib
+import itertools
 import os
 import re
 import stat
@@ -15,10 +16,12 @@ import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import IO, Any
 
 import deflate
 import numpy as np
+
+from pipeline.sources.base import PictureError, SourceError
 
 LARGEST_FILE = 1 << 30  # bytes
 # Deflate cannot do better than 1032 to 1. A small file of blank paper may come near; a large one
@@ -26,10 +29,6 @@ LARGEST_FILE = 1 << 30  # bytes
 SUSPICIOUS_SIZE, SUSPICIOUS_RATIO = 1 << 26, 100
 _JUNK = re.compile(r"(^|/)(\.[^/]*|__MACOSX|Thumbs\.db|desktop\.ini)(/|$)", re.IGNORECASE)
 _LOCAL_HEADER = struct.Struct("<4s22xHH")
-
-
-class SourceError(ValueError):
-    """A source cannot be used as a whole; the message is one line that names it and says why."""
 
 
 class Files(ABC):
@@ -46,7 +45,7 @@ class Files(ABC):
 
     @abstractmethod
     def read(self, index: int) -> bytes | bytearray:
-        """Return the whole file. Raises OSError or SourceError."""
+        """Return the whole file. Raises PictureError if it alone is damaged, or OSError."""
 
     @abstractmethod
     def open(self, index: int) -> IO[bytes]:
@@ -60,19 +59,20 @@ class Files(ABC):
 class Tree(Files):
     """A folder. Links to files are followed, links to folders are not."""
 
-    def __init__(self, path: Path, names: Sequence[str] | None = None) -> None:
-        if names is None:
-            names = _walk(path)
-        sizes = [(path / name).stat().st_size for name in names]
-        super().__init__(path, names, sizes)
+    def __init__(self, path: Path, *, nested: bool = True) -> None:
+        names = _walk(path) if nested else sorted(p.name for p in path.iterdir() if p.is_file())
+        super().__init__(path, names, [(path / name).stat().st_size for name in names])
 
     def read(self, index: int) -> bytes:
+        """Return the whole file."""
         return (self.path / self.names[index]).read_bytes()
 
     def open(self, index: int) -> IO[bytes]:
+        """Open the file."""
         return (self.path / self.names[index]).open("rb")
 
     def digest(self, indices: Sequence[int]) -> str:
+        """Hash the files' names, sizes and contents."""
         digest = hashlib.sha256()
         for index in indices:
             digest.update(f"{self.names[index]}\0{self.sizes[index]}\0".encode())
@@ -105,29 +105,32 @@ class Zip(Files):
         return {**self.__dict__, "_file": None}
 
     def read(self, index: int) -> bytes | bytearray:
+        """Return a member, inflated: never more than it declares. Raises PictureError."""
         offset, packed, crc, method = map(int, self._where[index])
         header = self._pread(_LOCAL_HEADER.size, offset)
-        if len(header) < _LOCAL_HEADER.size or header[:4] != b"PK\3\4":
-            raise self._damaged(index, "there is no member where the directory says")
+        if len(header) < _LOCAL_HEADER.size or not header.startswith(b"PK\3\4"):
+            raise _damaged("it is not where the directory says")
         _, name, extra = _LOCAL_HEADER.unpack(header)
         data: bytes | bytearray = self._pread(packed, offset + _LOCAL_HEADER.size + name + extra)
         if method == zipfile.ZIP_DEFLATED:
             try:
                 data = deflate.deflate_decompress(data, self.sizes[index])
             except deflate.DeflateError:
-                raise self._damaged(index, "it does not inflate to its declared size") from None
+                raise _damaged("it does not inflate to its declared size") from None
         if len(data) != self.sizes[index]:
-            raise self._damaged(index, f"{len(data)} bytes of {self.sizes[index]}")
+            raise _damaged(f"{len(data)} of {self.sizes[index]} bytes are there")
         if zlib.crc32(data) != crc:
-            raise self._damaged(index, "wrong checksum")
+            raise _damaged("wrong checksum")
         return data
 
     def open(self, index: int) -> IO[bytes]:
+        """Open a member as a stream that inflates as it goes."""
         with zipfile.ZipFile(self.path) as archive:
             return archive.open(self._members[index])
 
     def digest(self, indices: Sequence[int]) -> str:
-        del indices  # the archive is one file, and hashing it whole is quicker than by member
+        """Hash the archive, which is one file: quicker than member by member."""
+        del indices
         with self.path.open("rb") as file:
             return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
 
@@ -136,70 +139,58 @@ class Zip(Files):
             self._file = self.path.open("rb", buffering=0)
         return os.pread(self._file.fileno(), size, offset)
 
-    def _damaged(self, index: int, reason: str) -> SourceError:
-        return SourceError(f"damaged in the archive: {reason}")
-
 
 def _walk(path: Path) -> list[str]:
     names = []
     for folder, folders, files in os.walk(path):
         folders[:] = [name for name in folders if not _JUNK.search(name)]
-        below = Path(folder).relative_to(path)
-        names += [(below / name).as_posix() for name in files if not _JUNK.search(name)]
+        paths = [Path(folder) / name for name in files if not _JUNK.search(name)]
+        names += [file.relative_to(path).as_posix() for file in paths if file.is_file()]
     return sorted(names)
 
 
 def _name(member: zipfile.ZipInfo) -> str:
-    """Return a member's name with plain slashes; some Windows programs write backslashes."""
-    return member.filename.replace("\\", "/").removeprefix("./")
+    """Return a member's name in plain form; some Windows programs write backslashes."""
+    return "/".join(part for part in _parts(member) if part not in ("", "."))
+
+
+def _parts(member: zipfile.ZipInfo) -> list[str]:
+    return member.filename.replace("\\", "/").split("/")
+
+
+def _damaged(reason: str) -> PictureError:
+    return PictureError(f"damaged in the archive: {reason}")
 
 
 def _refuse_unsafe(path: Path, members: Sequence[zipfile.ZipInfo]) -> None:
-    """Raise SourceError if any member, junk or not, makes the archive unsafe; sorted by name."""
-    before = None
-    for member in members:
-        name = _name(member)
-        if name.startswith("/") or re.match(r"[A-Za-z]:/", name) or ".." in name.split("/"):
-            reason = "points outside the archive"
-        elif name == before:
-            reason = "is there twice"
-        elif member.flag_bits & 1:
-            reason = "is encrypted"
-        elif stat.S_ISLNK(member.external_attr >> 16):
-            reason = "is a symbolic link"
-        elif member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-            reason = f"has compression method {member.compress_type}; only deflate is read"
-        elif member.file_size > LARGEST_FILE or (
-            member.file_size > SUSPICIOUS_SIZE
-            and member.file_size > SUSPICIOUS_RATIO * member.compress_size
-        ):
-            reason = (
-                f"declares {member.file_size} bytes in {member.compress_size}: "
-                "a decompression bomb"
-            )
-        else:
-            before = name
-            continue
-        raise SourceError(f"{path}: refused: member {name!r} {reason}")
+    """Raise SourceError if any member, junk or not, is unsafe; `members` are sorted by name."""
+    for before, member in zip([None, *members], members, strict=False):
+        if reason := _danger(member, before):
+            raise SourceError(f"{path}: refused: member {member.filename!r} {reason}")
     # Members that share bytes are how a small archive declares endless content.
     placed = sorted(members, key=lambda member: member.header_offset)
-    for first, second in zip(placed, placed[1:], strict=False):
+    for first, second in itertools.pairwise(placed):
         end = first.header_offset + _LOCAL_HEADER.size + first.compress_size
         if end > second.header_offset:
             raise SourceError(
-                f"{path}: refused: members {_name(first)!r} and {_name(second)!r} overlap: "
+                f"{path}: refused: members {first.filename!r} and {second.filename!r} overlap: "
                 "a decompression bomb"
             )
 
 
-def open_files(path: Path) -> Files | None:
-    """Return the files of a folder or a zip archive, None if `path` is neither."""
-    if path.is_dir():
-        return Tree(path)
-    if path.is_file() and zipfile.is_zipfile(path):
-        return Zip(path)
+def _danger(member: zipfile.ZipInfo, before: zipfile.ZipInfo | None) -> str | None:
+    parts = _parts(member)
+    size, packed = member.file_size, member.compress_size
+    if parts[0] == "" or re.fullmatch("[A-Za-z]:", parts[0]) or ".." in parts:
+        return "points outside the archive"
+    if before is not None and _name(before) == _name(member):
+        return "is there twice"
+    if member.flag_bits & 1:
+        return "is encrypted"
+    if stat.S_ISLNK(member.external_attr >> 16):
+        return "is a symbolic link"
+    if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        return f"has compression method {member.compress_type}; only deflate (8) is read"
+    if size > LARGEST_FILE or (size > SUSPICIOUS_SIZE and size > SUSPICIOUS_RATIO * packed):
+        return f"declares {size:,} bytes in {packed:,}: a decompression bomb"
     return None
-
-
-__all__ = ["Files", "SourceError", "Tree", "Zip", "open_files"]
-_ = cast

@@ -34,12 +34,15 @@ class PictureFiles(Source):
         self._files, self._rows = files, list(rows)
 
     def name(self, index: int) -> str:
+        """Return the picture's path in the folder or archive."""
         return self._files.names[self._rows[index]]
 
     def picture(self, index: int) -> Pixels:
+        """Read and decode one file: uint8 (h, w). Raises PictureError, or OSError."""
         return decode(self._files.read(self._rows[index]))
 
     def digest(self) -> str:
+        """Return the digest of the pictures' files, or of the archive."""
         return self._files.digest(self._rows)
 
 

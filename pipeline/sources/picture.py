@@ -13,25 +13,20 @@ from io import BytesIO
 
 import deflate
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 from PIL.PngImagePlugin import PngImageFile
 
 from beton.jit import kernel
+from pipeline.sources.base import PictureError, Pixels
 
 # Only these are tried: some of Pillow's other formats start programs or fetch other files.
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP", "PPM")
-SUFFIXES = tuple(
-    ".png .jpg .jpeg .bmp .gif .tif .tiff .webp .ppm .pgm .pbm .pnm".split()  # of those formats
+SUFFIXES = (
+    *(".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp"),
+    *(".ppm", ".pgm", ".pbm", ".pnm"),
 )
 LONGEST_SIDE = 65535
 _CHANNELS = {"L": 1, "LA": 2, "RGB": 3, "RGBA": 4}
-
-Pixels = NDArray[np.uint8]
-
-
-class PictureError(ValueError):
-    """A picture cannot be decoded; the message is the reason, without the file's name."""
 
 
 def decode(data: bytes | bytearray) -> Pixels:
@@ -101,7 +96,7 @@ def _decode_plain_png(image: PngImageFile, data: bytes | bytearray) -> Pixels | 
 
 def _join_idat(data: bytes | bytearray, position: int) -> bytes | None:
     """Return the compressed stream that starts at `position`; None unless it ends the file."""
-    parts = []
+    parts: list[memoryview] = []
     view = memoryview(data)
     while position + 12 <= len(data):
         size, kind = struct.unpack_from(">I4s", data, position)

@@ -1,0 +1,227 @@
+"""How fast batches come: inkrun against Pillow in a DataLoader, a tensor in memory, and FFCV.
+
+    python jobs/bench_loader.py --source hand-sample.zip
+
+Every comparison runs in this one process, its ways in turn, page cache warm; medians and ratios are
+printed. The digits are synthetic noise (raw pixels cost the same whatever they show). FFCV takes
+part where it is installed (extra `ffcv`).
+"""
+
+import importlib.util
+import os
+import subprocess
+import sys
+import tempfile
+import time
+import zipfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import tyro
+from PIL import Image
+from rich.console import Console
+from rich.table import Table
+from torch.utils.data import DataLoader, Dataset
+
+from beton.fields import InkField, IntField, NDArrayField
+from beton.loader import Loader
+from beton.ops import Normalize, Op, Pixels, Resize, Scalar
+from beton.writer import write
+from pipeline.timing import machine, measure
+
+MEAN, STD = 33.3, 78.6  # of MNIST, in grey levels
+
+
+@dataclass(frozen=True)
+class Config:
+    """Measure the loader against what it replaces."""
+
+    source: Path
+    """Full-resolution pages: a zip or tree of PNG files, a folder per class."""
+    size: int = 224
+    """Side of the pictures in pixels."""
+    batch_size: int = 64
+    """Pages in a batch."""
+    threads: int = 2
+    """Threads of ours, and worker processes of the DataLoader."""
+    digits: int = 60_000
+    """How many 28×28 digits of synthetic noise."""
+    digit_batch: int = 512
+    """Digits in a batch."""
+    rounds: int = 5
+    """Rounds of every comparison."""
+
+
+class PillowPages(Dataset[Any]):
+    """What people write first: decode and resize with Pillow, one file at a time."""
+
+    def __init__(self, files: list[Path], size: int) -> None:
+        self.files, self.size = files, size
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, index: int) -> torch.Tensor:
+        image = Image.open(self.files[index]).convert("L").resize((self.size, self.size))
+        return torch.from_numpy(np.asarray(image).copy())
+
+
+def run_loader(
+    file: Path, batch_size: int, fields: dict[str, Op], threads: int, epochs: int
+) -> int:
+    """Go through a file `epochs` times; returns the number of samples seen."""
+    with Loader(file, batch_size, fields, threads=threads) as loader:
+        return sum(int(b.valid.sum()) for epoch in range(epochs) for b in loader.batches(epoch))
+
+
+def run_dataloader(pages: PillowPages, batch_size: int, workers: int) -> int:
+    """Go through the PNG files once; returns the number of pages seen."""
+    batches = DataLoader(pages, batch_size, shuffle=True, num_workers=workers)
+    return sum(len(batch) for batch in batches)
+
+
+def run_tensor(images: torch.Tensor, batch_size: int) -> int:
+    """Shuffle, gather and normalise a tensor in memory; returns the number of digits seen."""
+    order = torch.randperm(len(images))
+    done = 0
+    for start in range(0, len(images), batch_size):
+        done += len(images[order[start : start + batch_size]].float().sub_(MEAN).div_(STD))
+    return done
+
+
+def ffcv_epoch(file: Path, batch_size: int, threads: int) -> Callable[[], int]:
+    """Return an epoch of FFCV's loader over the digits, gathered, as tensors and normalised."""
+    from ffcv.fields.decoders import IntDecoder, NDArrayDecoder
+    from ffcv.loader import Loader as FfcvLoader
+    from ffcv.loader import OrderOption
+    from ffcv.transforms import ToTensor
+
+    loader = FfcvLoader(
+        str(file),
+        batch_size=batch_size,
+        num_workers=threads,
+        order=OrderOption.RANDOM,
+        drop_last=False,
+        pipelines={
+            "image": [NDArrayDecoder(), ToTensor()],
+            "label": [IntDecoder(), ToTensor()],
+        },
+    )
+    return lambda: sum(len(image.float().sub_(MEAN).div_(STD)) for image, _ in loader)
+
+
+def first_batch(file: Path, size: int, cache: Path) -> tuple[float, float]:
+    """Return the seconds to a first batch in a new process: from its start, and from the import."""
+    code = (
+        "import time\n"
+        "from beton.loader import Loader\n"
+        "from beton.ops import Resize, Scalar\n"
+        "start = time.perf_counter()\n"
+        f"fields = {{'image': Resize({size}, {size}), 'label': Scalar()}}\n"
+        f"with Loader({str(file)!r}, 64, fields) as loader:\n"
+        "    next(iter(loader))\n"
+        "    print(time.time(), time.perf_counter() - start)\n"
+    )
+    started = time.time()
+    environment = {**os.environ, "NUMBA_CACHE_DIR": str(cache)}
+    result = subprocess.run(
+        [sys.executable, "-c", code], env=environment, check=True, capture_output=True, text=True
+    )
+    ended, after_import = map(float, result.stdout.split())
+    return ended - started, after_import
+
+
+def find_pages(source: Path, folder: Path) -> list[Path]:
+    """Return the PNG files of a tree, or of a zip unpacked into `folder`."""
+    if source.is_file():
+        with zipfile.ZipFile(source) as archive:
+            archive.extractall(folder)
+        source = folder
+    return sorted(source.rglob("*.png"))
+
+
+def decoded(files: list[Path]) -> Iterator[tuple[Any, int]]:
+    """Yield (picture, label) of PNG files, the label from the folder."""
+    folders = sorted({file.parent for file in files})
+    for file in files:
+        yield np.asarray(Image.open(file).convert("L")), folders.index(file.parent)
+
+
+def bench_pages(config: Config, console: Console, folder: Path) -> None:
+    """Sizes, rates and time to a first batch, of full-resolution pages."""
+    files = find_pages(config.source, folder / "pages")
+    beton = folder / "pages.beton"
+    summary = write(beton, {"image": InkField(), "label": IntField()}, decoded(files))
+    png = sum(file.stat().st_size for file in files)
+    sizes = Table(title=f"Bytes of {len(files)} pages", title_justify="left")
+    for heading in ("", "bytes", "of the PNGs"):
+        sizes.add_column(heading, justify="right" if heading else "left")
+    for name, count in [
+        ("PNG files", png),
+        ("ink payload", summary.payload_bytes["image"]),
+        (".beton file", summary.file_bytes),
+    ]:
+        sizes.add_row(name, f"{count:,}", f"{count / png:.1%}")
+    console.print(sizes)
+
+    fields: dict[str, Op] = {"image": Resize(config.size, config.size), "label": Scalar()}
+    pages = PillowPages(files, config.size)
+    baseline = f"DataLoader({config.threads} workers) over Pillow"
+    ways = {
+        baseline: partial(run_dataloader, pages, config.batch_size, config.threads),
+        f"inkrun, {config.threads} threads": partial(
+            run_loader, beton, config.batch_size, fields, config.threads, epochs=40
+        ),
+    }
+    rates = measure(ways, config.rounds, baseline)
+    title = f"Shuffled batches of {config.batch_size} pages at {config.size}×{config.size}"
+    console.print(rates.table(title, "images"))
+
+    cold = first_batch(beton, config.size, folder / "kernels")
+    warm = first_batch(beton, config.size, folder / "kernels")
+    console.print(
+        f"First batch: {cold[0]:.2f} s after the start of Python with no kernel compiled, "
+        f"{warm[1]:.2f} s after the import with the kernels cached"
+    )
+
+
+def bench_digits(config: Config, console: Console, folder: Path) -> None:
+    """Rates of small raw pictures as normalised float32."""
+    digits = np.random.default_rng(0).integers(0, 256, (config.digits, 28, 28), dtype=np.uint8)
+    beton = folder / "digits.beton"
+    samples = [(digit, i % 10) for i, digit in enumerate(digits)]
+    write(beton, {"image": InkField("raw"), "label": IntField()}, samples)
+    fields: dict[str, Op] = {"image": Pixels(Normalize(MEAN, STD)), "label": Scalar()}
+    baseline = "torch tensor in memory"
+    ways: dict[str, Callable[[], int]] = {
+        baseline: partial(run_tensor, torch.from_numpy(digits), config.digit_batch),
+        f"inkrun, {config.threads} threads": partial(
+            run_loader, beton, config.digit_batch, fields, config.threads, epochs=5
+        ),
+    }
+    if importlib.util.find_spec("ffcv"):
+        theirs = folder / "ffcv.beton"
+        array = NDArrayField(np.dtype(np.uint8), (28, 28))
+        write(theirs, {"image": array, "label": IntField()}, samples)
+        ways["FFCV"] = ffcv_epoch(theirs, config.digit_batch, config.threads)
+    rates = measure(ways, config.rounds, baseline)
+    title = f"Shuffled batches of {config.digit_batch} digits at 28×28, float32, synthetic noise"
+    console.print(rates.table(title, "images"))
+
+
+def main(config: Config) -> None:
+    """Run both benchmarks and print their tables."""
+    console = Console(width=110)
+    console.print(f"{machine()}; medians of {config.rounds} rounds")
+    with tempfile.TemporaryDirectory() as folder:
+        bench_pages(config, console, Path(folder))
+        bench_digits(config, console, Path(folder))
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Config))

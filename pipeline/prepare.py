@@ -1,0 +1,192 @@
+"""A source → one .beton file, once.
+
+Every picture is decoded, in several processes; if any cannot be, all such are reported together and
+nothing is written, unless they are to be left out. The file keeps where it comes from and how it
+was made, so that preparing it again can be seen to be unnecessary.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from beton import writer
+from beton.errors import BetonError
+from beton.fields import BytesField, Field, InkField, IntField
+from beton.reader import Reader
+from pipeline.sources.base import SPLITS, Ints, PictureError, Source, SourceError
+from pipeline.splits import Split, assign
+
+VERSION = 1  # of what is stored: raised when the same source must be prepared again
+SMALL = 64 * 64  # pixels up to which a picture is stored raw, where gathering is fastest
+PER_WORKER = 500  # pictures that are worth starting a process for
+
+
+class BadPictures(SourceError):
+    """Some pictures cannot be decoded: `bad` are their names and the reasons."""
+
+    def __init__(self, message: str, bad: list[tuple[str, str]]) -> None:
+        super().__init__(message, bad)
+        self.message, self.bad = message, bad
+
+    def __str__(self) -> str:
+        return self.message
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What is at `path` now; `built` is False if it was there already.
+
+    `pictures` are counted by split, `skipped` are the names of those left out, with reasons;
+    `bytes_before` is the size of the source's files.
+    """
+
+    path: Path
+    built: bool
+    classes: int
+    pictures: dict[str, int]
+    skipped: list[tuple[str, str]]
+    bytes_before: int
+    bytes_after: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class _Samples:
+    """The source as the writer's data set; workers get a copy each."""
+
+    source: Source
+    splits: Ints
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def __getitem__(self, index: int) -> dict[str, Any] | writer.Skip:
+        try:
+            image = self.source.picture(index)
+        except PictureError as error:
+            return writer.Skip(str(error))
+        entries = self.source.entries
+        return {
+            "image": image,
+            "label": int(entries.labels[index]),
+            "split": int(self.splits[index]),
+            "writer": int(entries.writers[index]),
+            "name": self.source.name(index).encode(),
+        }
+
+
+def prepare(
+    source: Source,
+    out: Path,
+    *,
+    split: Split | None = None,
+    seed: int = 0,
+    via: str = "--source",
+    workers: int = 1,
+    skip_bad: bool = False,
+    force: bool = False,
+    progress: Callable[[int], None] | None = None,
+) -> Prepared:
+    """Write the pictures of `source` to `out`, unless the same is there already.
+
+    `via` says how the source was found, `workers` is the greatest number of processes, `progress`
+    is called with numbers of pictures done. Raises BadPictures if some cannot be decoded and
+    `skip_bad` is not set; SourceError, BetonError or OSError for what stops it all. Whatever it
+    raises, `out` stays as it was.
+    """
+    start = time.perf_counter()
+    splits = assign(source.entries, split or Split(), seed)
+    info = {
+        "classes": list(source.entries.classes),
+        "splits": list(SPLITS),
+        "writers": list(source.entries.writer_names),
+        "provenance": {
+            "kind": source.origin,
+            "source": source.path.resolve().name,
+            "reader": source.kind,
+            "digest": source.digest(),
+            "bytes": source.bytes,
+            "via": via,
+        },
+        "prepare": {"version": VERSION, "split": str(split or Split()), "seed": seed},
+    }
+    if not force and (existing := _existing(out, info, skip_bad)):
+        return _prepared(existing, source, False, start)
+
+    def finish(summary: writer.Summary) -> dict[str, Any]:
+        bad = [(source.name(index), reason) for index, reason in summary.skipped]
+        if bad and not (skip_bad and summary.samples):
+            raise BadPictures(
+                f"{source.path}: {len(bad)} of {len(source)} pictures cannot be decoded; "
+                "nothing was written",
+                bad,
+            )
+        return {**info, "prepare": {**info["prepare"], "skipped": bad}}
+
+    out.parent.mkdir(parents=True, exist_ok=True)
+    fields: dict[str, Field] = {
+        "image": InkField("raw" if _are_small(source) else "auto"),
+        "label": IntField(),
+        "split": IntField(),
+        "writer": IntField(),
+        "name": BytesField(),
+    }
+    writer.write(
+        out,
+        fields,
+        _Samples(source, splits),
+        info=finish,
+        workers=max(1, min(workers, len(source) // PER_WORKER)),
+        progress=progress,
+    )
+    with Reader(out) as reader:
+        return _prepared(reader, source, True, start)
+
+
+def _are_small(source: Source) -> bool:
+    """Say whether the first, the middle and the last picture are small (or no picture at all)."""
+    sizes = []
+    for index in (0, len(source) // 2, len(source) - 1):
+        try:
+            sizes.append(source.picture(index).size)
+        except PictureError:  # reported when it is its turn
+            continue
+    return max(sizes, default=SMALL + 1) <= SMALL
+
+
+def _existing(out: Path, info: dict[str, Any], skip_bad: bool) -> Reader | None:
+    """Return the file at `out` if it is sound and was made from the same data in the same way."""
+    if not out.exists():
+        return None
+    try:
+        reader = Reader(out)
+        reader.verify()
+    except BetonError:
+        return None  # damaged, or something else: it is written again
+    prepared = dict(reader.info.get("prepare", {}))
+    skipped = prepared.pop("skipped", None)
+    same = (
+        prepared == info["prepare"]
+        and reader.info.get("classes") == info["classes"]
+        and reader.info.get("provenance", {}).get("digest") == info["provenance"]["digest"]
+        and (skip_bad or not skipped)
+    )
+    return reader if same else None
+
+
+def _prepared(reader: Reader, source: Source, built: bool, start: float) -> Prepared:
+    counts = np.bincount(reader.column("split").metadata, minlength=len(SPLITS)).tolist()
+    return Prepared(
+        path=reader.path,
+        built=built,
+        classes=len(reader.info["classes"]),
+        pictures=dict(zip(SPLITS, counts, strict=True)),
+        skipped=[(name, reason) for name, reason in reader.info["prepare"]["skipped"]],
+        bytes_before=source.bytes,
+        bytes_after=reader.path.stat().st_size,
+        seconds=time.perf_counter() - start,
+    )
