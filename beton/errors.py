@@ -5,7 +5,6 @@ is for what is in a file, or was meant to go into one.
 """
 
 import os
-from typing import Self
 
 
 class BetonError(ValueError):
@@ -39,7 +38,7 @@ class BetonError(ValueError):
         file: str | os.PathLike[str] | None = None,
         field: str | None = None,
         sample: int | None = None,
-    ) -> Self:
+    ) -> None:
         """Fill in what the place that raised could not know; what it did say stays."""
         if self.file is None and file is not None:
             self.file = os.fspath(file)
@@ -47,7 +46,6 @@ class BetonError(ValueError):
             self.field = field
         if self.sample is None:
             self.sample = sample
-        return self
 
     def __str__(self) -> str:
         place = []

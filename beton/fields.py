@@ -7,8 +7,8 @@ for tests. The loader's kernels read the same records and payloads.
 """
 
 import dataclasses
-import functools
 import json
+import math
 import operator
 import re
 from abc import ABC, abstractmethod
@@ -305,7 +305,7 @@ class JSONField(BytesField):
 
 
 # What np.dtype is given of a file: a plain dtype by its name, and nothing that it would interpret.
-_DTYPE = re.compile(rb'\[\["", "([<>|][biufcmMSUV][0-9]{1,9}(?:\[[0-9]{0,4}[A-Za-z]{1,2}\])?)"\]\]')
+_DTYPE = re.compile(rb'\[\["", "([<>|][biufcmMSV][0-9]{1,9}(?:\[[0-9]{0,4}[A-Za-z]{1,2}\])?)"\]\]')
 _NDARRAY = np.dtype([("shape", "<u8", 32), ("type_length", "<u8")])
 
 
@@ -313,11 +313,11 @@ _NDARRAY = np.dtype([("shape", "<u8", 32), ("type_length", "<u8")])
 class NDArrayField(Field):
     """An array of one dtype and shape for all samples.
 
-    Refused: structured and object dtypes, no dimension, more than 32, and sides of zero; FFCV reads
-    none of them back.
+    Refused, since FFCV reads none of them back: structured dtypes, objects, text; no dimension,
+    more than 32, sides of zero.
     """
 
-    dtype: np.dtype[Any]
+    dtype: Any  # what np.dtype takes; an np.dtype from then on
     shape: tuple[int, ...]
 
     type_id = 4
@@ -328,8 +328,8 @@ class NDArrayField(Field):
             dtype = np.dtype(self.dtype)
         except TypeError as error:
             raise SampleError("dtype of an array", got=repr(self.dtype)) from error
-        if dtype.hasobject or dtype.names or dtype.subdtype or dtype.itemsize == 0:
-            raise SampleError("dtype of an array", got=dtype, expected="a plain dtype")
+        if dtype.kind not in "biufcmMSV" or dtype.names or dtype.subdtype or not dtype.itemsize:
+            raise SampleError("dtype of an array", got=dtype, expected="numbers, or fixed bytes")
         shape = tuple(operator.index(side) for side in self.shape)
         if not 1 <= len(shape) <= 32 or min(shape) < 1:
             raise SampleError(
@@ -343,7 +343,7 @@ class NDArrayField(Field):
     @property
     def size(self) -> int:
         """Bytes of a sample."""
-        return functools.reduce(operator.mul, self.shape, self.dtype.itemsize)
+        return math.prod(self.shape) * int(self.dtype.itemsize)
 
     def arguments(self) -> bytes:
         """Return 32 sides (uint64), the length of a text (uint64), and the dtype as JSON text."""
@@ -390,7 +390,8 @@ class NDArrayField(Field):
     def decode(self, record: Any, payload: Bytes) -> Array:
         """Return an array of the field's dtype and shape."""
         del record
-        return payload.view(self.dtype).reshape(self.shape).copy()
+        array: Array = payload.view(self.dtype).reshape(self.shape).copy()
+        return array
 
 
 @dataclass(frozen=True)
@@ -484,7 +485,7 @@ class InkField(Field):
         return column["ptr"], column["size"].astype(np.int64)
 
     def validate(self, column: Array) -> None:
-        """Check modes, sides, and numbers of runs against bytes: a run takes two, a pixel one."""
+        """Check modes, sides, and numbers of runs against bytes: none takes less than one."""
         _validate_sides(column)
         size, runs, mode = (column[name].astype(np.int64) for name in ("size", "runs", "mode"))
         pixels = column["width"].astype(np.int64) * column["height"]
@@ -492,7 +493,7 @@ class InkField(Field):
         for reason, wrong in (
             ("mode of a picture", (mode > ink.GREY) | (column["reserved"] != 0)),
             ("size of a raw picture", raw & (size != pixels)),
-            ("more runs than its bytes can hold", np.where(raw, runs, 2 * runs) > size),
+            ("more runs than its bytes can hold", runs > size),
             ("no runs, yet bytes for them", ~raw & (runs == 0) & (size != 0)),
         ):
             if (i := _first(wrong)) is not None:

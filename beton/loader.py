@@ -113,7 +113,7 @@ class Loader:
         self.shard = shard or Shard()
         self.batch_size = batch_size
         self.threads = len(os.sched_getaffinity(0)) if threads is None else threads
-        self.ahead = 2 * self.threads if ahead is None else ahead
+        self.ahead = max(self.threads, 1) if ahead is None else ahead
         if batch_size < 1 or batch_size % self.shard.count:
             expected = f"a positive multiple of {self.shard.count}, the number of shards"
             raise ValueError(f"batch_size: got {batch_size}, expected {expected}")

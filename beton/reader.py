@@ -123,16 +123,21 @@ class Reader:
         self.close()
 
     def close(self) -> None:
-        """Let go of the file; the mapping goes when the last column does."""
+        """Let go of the file; its mapping goes when the last column does."""
         self._columns = {}
         self._data = self._data[:0].copy()
 
     def column(self, name: str) -> Column:
         """Return one field's arrays. Raises BetonError for a name that the file does not have."""
+        self._require_open()
         if name not in self._columns:
-            reason = "no such field" if name not in self.fields else "the file is closed"
-            raise BetonError(reason, file=self.path, field=name, expected=", ".join(self.fields))
+            names = ", ".join(self.fields)
+            raise BetonError("no such field", file=self.path, field=name, expected=names)
         return self._columns[name]
+
+    def _require_open(self) -> None:
+        if not self._columns:
+            raise BetonError("the reader is closed", file=self.path)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         """Decode one sample, once its pages are checked; a negative index counts from the end."""
@@ -147,6 +152,7 @@ class Reader:
 
         Costs next to nothing once all are. Raises ChecksumError. Any thread may call it.
         """
+        self._require_open()
         if not self._unverified.any():
             return
         wanted = np.zeros_like(self._unverified)
@@ -159,6 +165,7 @@ class Reader:
 
     def verify(self) -> None:
         """Verify every page: with what opening did, every byte. Raises ChecksumError."""
+        self._require_open()
         self._verify_pages(np.arange(len(self._unverified)))
 
     def _verify_pages(self, pages: NDArray[np.intp]) -> None:

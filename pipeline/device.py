@@ -41,7 +41,7 @@ def rasterize(
         background: uint8 (B,), the value where no run is.
         geometry: float64 (B, 6), rows of (x0, y0, width, height, shear, centre) in source pixels:
             source row y is seen shifted left by shear * (y + 1/2 - centre), and the window (x0, y0,
-            width, height) fills the output.
+            width, height) fills the output. Pictures without runs may have any.
 
     """
     batch = len(background)
@@ -50,7 +50,7 @@ def rasterize(
     owner = torch.searchsorted(offsets, position, right=True) - 1
     used = owner < batch
     owner = owner.clamp(max=batch - 1)
-    window = geometry[owner]
+    window = geometry[owner].where(used[:, None], 1.0)
 
     to_column = width / window[:, WIDTH]
     to_row = height / window[:, HEIGHT]

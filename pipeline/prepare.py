@@ -25,7 +25,7 @@ SMALL = 64 * 64  # pixels up to which a picture is stored raw, where gathering i
 PER_WORKER = 500  # pictures that are worth starting a process for
 
 
-class BadPictures(SourceError):
+class BadPicturesError(SourceError):
     """Some pictures cannot be decoded: `bad` are their names and the reasons."""
 
     def __init__(self, message: str, bad: list[tuple[str, str]]) -> None:
@@ -94,13 +94,13 @@ def prepare(
     """Write the pictures of `source` to `out`, unless the same is there already.
 
     `via` says how the source was found, `workers` is the greatest number of processes, `progress`
-    is called with numbers of pictures done. Raises BadPictures if some cannot be decoded and
+    is called with numbers of pictures done. Raises BadPicturesError if some cannot be decoded and
     `skip_bad` is not set; SourceError, BetonError or OSError for what stops it all. Whatever it
     raises, `out` stays as it was.
     """
     start = time.perf_counter()
     splits = assign(source.entries, split or Split(), seed)
-    info = {
+    info: dict[str, Any] = {
         "classes": list(source.entries.classes),
         "splits": list(SPLITS),
         "writers": list(source.entries.writer_names),
@@ -109,18 +109,18 @@ def prepare(
             "source": source.path.resolve().name,
             "reader": source.kind,
             "digest": source.digest(),
-            "bytes": source.bytes,
+            "bytes": source.size(np.arange(len(source))),
             "via": via,
         },
         "prepare": {"version": VERSION, "split": str(split or Split()), "seed": seed},
     }
     if not force and (existing := _existing(out, info, skip_bad)):
-        return _prepared(existing, source, False, start)
+        return _prepared(existing, False, start)
 
     def finish(summary: writer.Summary) -> dict[str, Any]:
         bad = [(source.name(index), reason) for index, reason in summary.skipped]
         if bad and not (skip_bad and summary.samples):
-            raise BadPictures(
+            raise BadPicturesError(
                 f"{source.path}: {len(bad)} of {len(source)} pictures cannot be decoded; "
                 "nothing was written",
                 bad,
@@ -144,7 +144,7 @@ def prepare(
         progress=progress,
     )
     with Reader(out) as reader:
-        return _prepared(reader, source, True, start)
+        return _prepared(reader, True, start)
 
 
 def _are_small(source: Source) -> bool:
@@ -178,7 +178,7 @@ def _existing(out: Path, info: dict[str, Any], skip_bad: bool) -> Reader | None:
     return reader if same else None
 
 
-def _prepared(reader: Reader, source: Source, built: bool, start: float) -> Prepared:
+def _prepared(reader: Reader, built: bool, start: float) -> Prepared:
     counts = np.bincount(reader.column("split").metadata, minlength=len(SPLITS)).tolist()
     return Prepared(
         path=reader.path,
@@ -186,7 +186,7 @@ def _prepared(reader: Reader, source: Source, built: bool, start: float) -> Prep
         classes=len(reader.info["classes"]),
         pictures=dict(zip(SPLITS, counts, strict=True)),
         skipped=[(name, reason) for name, reason in reader.info["prepare"]["skipped"]],
-        bytes_before=source.bytes,
+        bytes_before=reader.info["provenance"]["bytes"],
         bytes_after=reader.path.stat().st_size,
         seconds=time.perf_counter() - start,
     )

@@ -40,7 +40,7 @@ class Split:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Read "90-10", "80-10-10", "writers=2" or "writers=0.1"; ValueError for other texts."""
+        """Read "90-10", "80-10-10", "writers=2" or "writers=0.1"; SourceError for other texts."""
         if re.fullmatch(r"[0-9]+(-[0-9]+){1,2}", text):
             train, validation, test = (*map(int, text.split("-")), 0)[:3]
             if train + validation + test == 100:
@@ -49,7 +49,7 @@ class Split:
             writers = float(match[1])
             if writers > 0:
                 return cls(writers=writers)
-        raise ValueError(
+        raise SourceError(
             f"split {text!r}: expected percentages that sum to 100, as 90-10 or 80-10-10, or "
             "writers=2 or writers=0.1 (a number or a fraction of writers to hold out)"
         )

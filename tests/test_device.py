@@ -116,6 +116,15 @@ def test_tens_of_thousands_of_runs_in_one_pixel_keep_their_precision() -> None:
     assert abs(float(got[0, 0, 0, 0]) - pixels.mean()) < 1e-3
 
 
+def test_rows_that_pad_a_batch_change_nothing() -> None:
+    pixels = np.zeros((5, 7), np.uint8)
+    pixels[2, 3] = 200
+    padding = (np.zeros((1, 1), np.uint8), np.zeros(6))
+    got = render([(pixels, whole(pixels)), padding], [0, 0], 5, 7)
+    np.testing.assert_array_equal(got[0, 0], pixels)
+    assert (got[1] == 0).all()
+
+
 def test_a_batch_without_ink_is_its_backgrounds() -> None:
     pixels = np.full((5, 7), 200, np.uint8)
     got = render([(pixels, whole(pixels))] * 2, [200, 200], 4, 4)

@@ -4,6 +4,7 @@ import ast
 import re
 import subprocess
 import sys
+import tomllib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 BETON_MAY_IMPORT = {"beton", "numba", "numpy", "simplejpeg"} | set(sys.stdlib_module_names)
 COMMAND_MAY_IMPORT = BETON_MAY_IMPORT | {"PIL", "rich"}
+IMPORT_NAMES = {"pillow": "PIL"}
 MACHINE_PATH = re.compile(r"(?<![\w.~])/(?:work|farm|root|home|Users)/")
 
 Rule = Callable[[ast.Module], Iterator[str]]
@@ -82,6 +84,16 @@ RULES: dict[str, tuple[Callable[[str], bool], Rule]] = {
 }
 
 
+def declared(*extras: str) -> set[str]:
+    """Names of the packages that pyproject.toml asks for, as they are imported."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    wanted = [*project["dependencies"]]
+    for extra in extras:
+        wanted += project["optional-dependencies"][extra]
+    names = {re.split(r"[^\w-]", requirement)[0].replace("-", "_") for requirement in wanted}
+    return {IMPORT_NAMES.get(name, name) for name in names}
+
+
 def broken_rules(path: str, source: str) -> list[str]:
     tree = ast.parse(source)
     return [
@@ -112,6 +124,17 @@ def test_imports_run_one_way() -> None:
         for p in sources
         for line in broken_rules(p.relative_to(ROOT).as_posix(), p.read_text())
     ] == []
+
+
+def test_what_is_imported_is_declared() -> None:
+    own = {"beton", "pipeline", "jobs", *sys.stdlib_module_names}
+    undeclared = {
+        f"{path.relative_to(ROOT)}: {name}"
+        for top, extras in {"beton": [], "pipeline": [], "jobs": ["ffcv"]}.items()
+        for path in (ROOT / top).rglob("*.py")
+        for name in only_imports(own | declared(*extras))(ast.parse(path.read_text()))
+    }
+    assert undeclared == set()
 
 
 @pytest.mark.parametrize(

@@ -69,8 +69,8 @@ class Entries:
 class Source(ABC):
     """A labelled set of pictures.
 
-    `origin` is "real" or "synthetic", `bytes` the size of the files that it is made of,
-    `passed_over` the number of other files that were there.
+    `origin` is "real" or "synthetic", `passed_over` the number of files that were there and are
+    not part of it.
     """
 
     kind: str
@@ -79,11 +79,18 @@ class Source(ABC):
 
     path: Path
     entries: Entries
-    bytes: int
     passed_over: int = 0
 
     def __len__(self) -> int:
         return len(self.entries.labels)
+
+    def __str__(self) -> str:
+        line = f"{self.kind}: {len(self):,} pictures, {len(self.entries.classes)} classes"
+        if writers := len(self.entries.writer_names):
+            line += f", {writers} writers"
+        if self.passed_over:
+            line += f"; {self.passed_over:,} other files passed over"
+        return line
 
     @abstractmethod
     def name(self, index: int) -> str:
@@ -92,6 +99,10 @@ class Source(ABC):
     @abstractmethod
     def picture(self, index: int) -> Pixels:
         """Decode a picture: uint8 (h, w). Raises PictureError; SourceError or OSError for all."""
+
+    @abstractmethod
+    def size(self, rows: Ints) -> int:
+        """Return the bytes of the files that hold the pictures `rows` (n,)."""
 
     @abstractmethod
     def digest(self) -> str:
@@ -136,7 +147,7 @@ class Subset(Source):
             given=entries.given[rows],
         )
         self.kind, self.origin, self.path = source.kind, source.origin, source.path
-        self.bytes, self.passed_over = source.bytes, source.passed_over
+        self.passed_over = source.passed_over
 
     def name(self, index: int) -> str:
         """Return what the other source calls the picture."""
@@ -145,6 +156,10 @@ class Subset(Source):
     def picture(self, index: int) -> Pixels:
         """Have the other source decode the picture."""
         return self._source.picture(int(self._rows[index]))
+
+    def size(self, rows: Ints) -> int:
+        """Return the bytes of the files that hold the pictures `rows` (n,)."""
+        return self._source.size(self._rows[rows])
 
     def digest(self) -> str:
         """Return the whole source's digest."""

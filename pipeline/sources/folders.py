@@ -10,6 +10,7 @@ from pipeline.sources.base import (
     TRAIN,
     VALIDATION,
     Entries,
+    Ints,
     Pixels,
     Source,
     SourceError,
@@ -29,7 +30,6 @@ class PictureFiles(Source):
 
     def __init__(self, files: Files, rows: Sequence[int], entries: Entries) -> None:
         self.path, self.entries = files.path, entries
-        self.bytes = sum(files.sizes[row] for row in rows)
         self.passed_over = len(files.names) - len(rows)
         self._files, self._rows = files, list(rows)
 
@@ -40,6 +40,10 @@ class PictureFiles(Source):
     def picture(self, index: int) -> Pixels:
         """Read and decode one file: uint8 (h, w). Raises PictureError, or OSError."""
         return decode(self._files.read(self._rows[index]))
+
+    def size(self, rows: Ints) -> int:
+        """Return the bytes of the pictures' files."""
+        return sum(self._files.sizes[self._rows[row]] for row in rows)
 
     def digest(self) -> str:
         """Return the digest of the pictures' files, or of the archive."""

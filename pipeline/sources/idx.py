@@ -20,7 +20,7 @@ from typing import IO, Any, NamedTuple, Self, cast
 
 import numpy as np
 
-from pipeline.sources.base import FREE, TEST, Entries, Pixels, Source, SourceError
+from pipeline.sources.base import FREE, TEST, Entries, Ints, Pixels, Source, SourceError
 from pipeline.sources.files import Files, Tree, Zip
 from pipeline.sources.picture import LONGEST_SIDE
 
@@ -140,7 +140,6 @@ class Idx(Source):
         self.path = files.path
         self._files, self._parts = files, parts
         self._used = sorted(index for part in parts for index in part.indices)
-        self.bytes = sum(files.sizes[index] for index in self._used)
         self.passed_over = len(files.names) - len(self._used)
         counts = [part.labels.shape[0] for part in parts]
         self._starts = np.cumsum([0, *counts])
@@ -201,6 +200,11 @@ class Idx(Source):
         data = part.images.read(row * height * width, height * width)
         pixels = np.frombuffer(data, np.uint8).reshape(height, width)
         return np.ascontiguousarray(pixels.T) if self._transposed else pixels
+
+    def size(self, rows: Ints) -> int:
+        """Return the bytes of the set's files, whichever pictures are meant."""
+        del rows
+        return sum(self._files.sizes[index] for index in self._used)
 
     def digest(self) -> str:
         """Return the digest of the set's files, or of the archive."""

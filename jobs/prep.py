@@ -1,0 +1,127 @@
+"""Prepare data once: archives of pictures → data/NAME.beton.
+
+    ./launch.sh prep                                     every set whose data are in data/raw
+    ./launch.sh prep part1 --source trainPart1.zip       one set, from a zip, a folder or IDX files
+    ./launch.sh prep mnist --download                    fetched, as nothing is without this word
+
+Each file's splits are drawn here and stored in it. Doing it again with the same data and settings
+does nothing. Exit status: 0 done, 2 not done, with the reason in one line.
+"""
+
+import os
+import sys
+from concurrent.futures import BrokenExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+from rich.box import SIMPLE
+from rich.console import Console
+from rich.table import Table
+from tyro import conf
+
+from beton.errors import BetonError
+from pipeline import sets
+from pipeline.prepare import BadPicturesError, Prepared, prepare
+from pipeline.progress import progress
+from pipeline.sources import SPLITS, SourceError
+from pipeline.splits import Split
+
+RAW = Path("data/raw")
+
+
+@dataclass(frozen=True)
+class Config:
+    """Prepare data once: archives of pictures → data/NAME.beton."""
+
+    names: Annotated[tuple[str, ...], conf.Positional, conf.arg(metavar="[NAME …]")] = ()
+    """part1, part2 (the digits of part 1), part3, mnist, fashion-mnist, emnist-letters …, or
+    your own; none stands for what --source is called, or else for all that data/raw has"""
+    source: Annotated[Path | None, conf.arg(metavar="PATH")] = None
+    """a zip, a folder with a folder per class, or IDX files; FOLDER/SET is one IDX set of several;
+    without it, data/raw is searched"""
+    out: Path = Path("data")
+    """the folder that NAME.beton is written into"""
+    split: str = "90-10"
+    """90-10 or 80-10-10: each class divided for training, validation, test;
+    writers=2 or writers=0.1: so many writers held out for validation;
+    a test set that comes with the data stays one"""
+    seed: int = 0
+    """of the draw of the splits"""
+    skip_bad: bool = False
+    """leave out and record pictures that cannot be decoded, instead of stopping"""
+    force: bool = False
+    """write again what is there already"""
+    download: bool = False
+    """fetch what data/raw does not have"""
+    workers: int = len(os.sched_getaffinity(0))
+    """the greatest number of processes"""
+
+
+def prepare_all(config: Config) -> None:
+    """Prepare the sets that are wanted. Raises SourceError, BetonError or OSError."""
+    console = Console(highlight=False, soft_wrap=True)
+    split = Split.parse(config.split)
+    done: dict[str, Prepared] = {}
+    for name in sets.wanted(config.names, config.source, RAW, config.download):
+        source, via = sets.find(name, config.source, RAW, config.download)
+        console.print(f"{name}: {via} {source.path}, {source}")
+        out = config.out / f"{name}.beton"
+        with progress(console, name, len(source)) as advance:
+            done[name] = prepare(
+                source,
+                out,
+                split=split,
+                seed=config.seed,
+                via=via,
+                workers=config.workers,
+                skip_bad=config.skip_bad,
+                force=config.force,
+                progress=advance,
+            )
+        result = done[name]
+        if not result.built:
+            console.print(
+                f"{name}: {out} is there already, from the same data; --force rebuilds it"
+            )
+        for picture, reason in result.skipped:
+            console.print(f"{name}: left out {picture}: {reason}", markup=False)
+    console.print(closing_table(done))
+
+
+def closing_table(done: dict[str, Prepared]) -> Table:
+    """Return what was prepared, a row per set."""
+    table = Table("set", "files", "classes", *SPLITS, "MB in", "MB out", "seconds", box=SIMPLE)
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for name, result in done.items():
+        table.add_row(
+            name,
+            f"{sum(result.pictures.values()) + len(result.skipped):,}",
+            f"{result.classes}",
+            *(f"{result.pictures[split]:,}" for split in SPLITS),
+            f"{result.bytes_before / 1e6:,.1f}",
+            f"{result.bytes_after / 1e6:,.1f}",
+            f"{result.seconds:.1f}" if result.built else "–",
+        )
+    return table
+
+
+def main() -> int:
+    """Run the job; a failure is said in a line, without a traceback. Returns the exit status."""
+    try:
+        prepare_all(tyro.cli(Config, config=(conf.FlagCreatePairsOff,)))
+    except BadPicturesError as error:
+        for name, reason in error.bad:
+            print(f"{name}: {reason}", file=sys.stderr)
+        print(f"prep: {error}; --skip-bad goes on without them", file=sys.stderr)
+    except (SourceError, BetonError, OSError, BrokenExecutor) as error:
+        print(f"prep: {error}", file=sys.stderr)
+    else:
+        return 0
+    return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,157 @@
+"""What a trained network answers, and what that is worth on pictures it has not seen."""
+
+import json
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from beton.reader import Reader
+from pipeline import models
+from pipeline.feed import Feed, Ids, View
+from pipeline.hardware import Precision, precision_for
+from pipeline.metrics import Scores, score
+from pipeline.prepare import prepare
+from pipeline.sources import SPLITS, open_source
+
+
+class Answers(NamedTuple):
+    """A network's answers, in the file's order and on the host.
+
+    `ids` int64 (N,), `labels` int64 (N,), `logits` float32 (N, C).
+    """
+
+    ids: Tensor
+    labels: Tensor
+    logits: Tensor
+
+
+def answer(
+    network: nn.Module,
+    feed: Feed,
+    precision: str = "no",
+    gather: Callable[[Tensor], Tensor] = lambda tensor: tensor,
+) -> Answers:
+    """Ask the network about every sample of a feed, each exactly once.
+
+    `gather` joins the rows of all processes; padding goes by the validity mask after that.
+    """
+    was_training = network.training
+    network.eval()
+    parts = []
+    with torch.inference_mode():
+        for inputs in feed.batches():
+            with torch.autocast(feed.device.type, torch.bfloat16, precision == "bf16"):
+                logits = network(inputs.pictures.contiguous(memory_format=torch.channels_last))
+            ids = torch.from_numpy(inputs.ids).to(feed.device)
+            parts.append((ids, inputs.labels, logits.float(), inputs.valid))
+    network.train(was_training)
+    ids, labels, logits, valid = (gather(torch.cat(column)) for column in zip(*parts, strict=True))
+    order = ids[valid].argsort()
+    return Answers(*(column[valid][order].cpu() for column in (ids, labels, logits)))
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A run's network, on the host, and what must be known to use it."""
+
+    network: nn.Module
+    classes: tuple[str, ...]
+    view: View
+    config: dict[str, Any]
+
+
+def load(run: Path) -> Trained:
+    """Read the checkpoint of a run folder.
+
+    Raises ValueError if the folder holds no finished run.
+    """
+    try:
+        config = json.loads((run / "config.json").read_text())
+        weights = load_file(run / "model.safetensors")
+    except FileNotFoundError as error:
+        raise ValueError(
+            f"{run}: not the folder of a finished run: it has no {Path(error.filename).name}"
+        ) from error
+    classes = tuple(config["classes"])
+    network = models.build(config["network"], len(classes), seed=0)
+    network.load_state_dict(weights)
+    size, canvas = config["view"]["size"], config["view"]["canvas"]
+    return Trained(network, classes, View(size, (canvas[0], canvas[1])), config)
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """A trained network's scores on the pictures of `provenance`.
+
+    `seen` says that it was trained on pictures of the same source, perhaps on these.
+    """
+
+    scores: Scores
+    provenance: dict[str, Any]
+    seen: bool
+
+
+def evaluate(
+    trained: Trained,
+    source: Path,
+    *,
+    split: str = "all",
+    device: torch.device | None = None,
+    precision: Precision = "auto",
+    skip_bad: bool = False,
+) -> Evaluation:
+    """Score a network on the pictures at `source`: a .beton file, or anything that can be prepared.
+
+    `split` is "train", "validation", "test" or "all". Raises ValueError, in one line, for a source
+    that cannot be read or has classes that the network does not know.
+    """
+    if source.suffix == ".beton":
+        return _evaluate_file(trained, source, split, device, precision)
+    with tempfile.TemporaryDirectory(prefix="inkrun-") as folder:
+        file = Path(folder) / "source.beton"
+        workers = len(os.sched_getaffinity(0))
+        prepare(open_source(source), file, workers=workers, skip_bad=skip_bad)
+        return _evaluate_file(trained, file, split, device, precision)
+
+
+def _evaluate_file(
+    trained: Trained, path: Path, split: str, device: torch.device | None, wish: Precision
+) -> Evaluation:
+    device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    precision = precision_for(device, wish)
+    with Reader(path) as file:
+        names = file.info["classes"]
+        if unknown := sorted(set(names) - set(trained.classes)):
+            raise ValueError(
+                f"{path.name}: classes that the network does not know: {', '.join(unknown)}; "
+                f"it knows {', '.join(trained.classes)}"
+            )
+        network = trained.network.to(device, memory_format=torch.channels_last)
+        indices = samples_of(file, split)
+        decode: Decode = decode_for(device)
+        with Feed(file, indices, trained.view, BATCH, device=device, decode=decode) as feed:
+            answers = answer(network, feed, precision)
+        number = torch.tensor([trained.classes.index(name) for name in names])
+        scores = score(answers.logits, number[answers.labels], trained.classes)
+        provenance = file.info["provenance"]
+    return Evaluation(scores, provenance, provenance == trained.config["provenance"])
+
+
+def samples_of(file: Reader, split: str) -> Ids:
+    """Return the numbers of the samples of a split, int64, or of "all".
+
+    Raises ValueError if there are none.
+    """
+    if split == "all":
+        return np.arange(len(file), dtype=np.int64)
+    indices = np.flatnonzero(file.column("split").metadata == SPLITS.index(split))
+    if not len(indices):
+        raise ValueError(f"{file.path}: no pictures in its split {split!r}")
+    return indices

@@ -1,0 +1,176 @@
+"""What stands between a loader and a network: batches of a file → ink on a device.
+
+Pages become canvases (the whole page, area-averaged) either by the loader's kernels or on the
+device, from runs; the network's square is then cut around the ink. Ink is the distance from the
+page's background, so black on white and white on black look the same.
+"""
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import DTypeLike, NDArray
+from torch import Tensor
+
+from beton import ops
+from beton.loader import Batch, Loader
+from beton.order import Shard
+from beton.reader import Reader
+from pipeline.augment import Augmentation, cut, identity
+from pipeline.device import rasterize
+
+Ids = NDArray[np.int64]
+Decode = Literal["loader", "device"]
+
+
+class Inputs(NamedTuple):
+    """A batch on the device: ink float32 (b, 1, size, size), labels int64 (b,), valid bool (b,).
+
+    `ids` int64 (b,) are the samples' numbers in the file, on the host.
+    """
+
+    pictures: Tensor
+    labels: Tensor
+    valid: Tensor
+    ids: Ids
+
+
+@dataclass(frozen=True)
+class View:
+    """What a network sees of a page: a square of `size` pixels around the ink.
+
+    The page is first resized to `canvas`, (height, width) in pixels, at the scale of the square.
+    """
+
+    size: int
+    canvas: tuple[int, int]
+
+    @classmethod
+    def of(cls, file: Reader, size: int, window: float) -> "View":
+        """Return the view whose square is `window` of the page height, for a file's typical page."""
+        records = file.column("image").metadata
+        height = max(round(size / window), 1)
+        proportion = float(np.median(records["width"] / records["height"]))
+        return cls(size, (height, max(round(height * proportion), 1)))
+
+
+class Feed:
+    """Batches of the samples `indices` of a file as a network's inputs.
+
+    In training (`augmentation` given) they are shuffled, changed, and the samples that do not fill
+    a last batch sit the epoch out; otherwise each comes once, in order, and the last batch is
+    padded. `seconds_waited` adds up what the loader let us wait for. Close it, or use `with`.
+
+    Raises ValueError if there are fewer samples than a batch to train on.
+    """
+
+    def __init__(
+        self,
+        file: Reader,
+        indices: Ids,
+        view: View,
+        batch_size: int,
+        *,
+        device: torch.device,
+        decode: Decode,
+        augmentation: Augmentation | None = None,
+        seed: int = 0,
+        shard: Shard | None = None,
+        threads: int = 1,
+    ) -> None:
+        self._view, self._device, self._decode = view, device, decode
+        self._augmentation, self._seed = augmentation, seed
+        self._backgrounds = file.column("image").metadata["background"]
+        self._loader = Loader(
+            file,
+            batch_size,
+            {
+                "image": ops.RunsOf() if decode == "device" else ops.Resize(*view.canvas),
+                "label": ops.Scalar(),
+            },
+            order="sequential" if augmentation is None else "shuffled",
+            drop_last=augmentation is not None,
+            seed=seed,
+            indices=indices,
+            shard=shard,
+            threads=threads,
+            allocate=_pinned if device.type == "cuda" else np.empty,
+        )
+        self._copying = torch.cuda.Stream(device) if device.type == "cuda" else None
+        self.seconds_waited = 0.0
+
+    def __len__(self) -> int:
+        """Return the number of batches of an epoch."""
+        return len(self._loader)
+
+    def __enter__(self) -> "Feed":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the loader's threads."""
+        self._loader.close()
+
+    def batches(self, epoch: int = 0) -> Iterator[Inputs]:
+        """Yield the batches of an epoch."""
+        batches = self._loader.batches(epoch)
+        while True:
+            start = time.perf_counter()
+            batch = next(batches, None)
+            self.seconds_waited += time.perf_counter() - start
+            if batch is None:
+                return
+            yield self._inputs(batch, epoch)
+
+    def _inputs(self, batch: Batch, epoch: int) -> Inputs:
+        count = len(batch.ids)
+        maps = (
+            identity(count)
+            if self._augmentation is None
+            else self._augmentation.maps(self._seed, epoch, batch.ids)
+        )
+        host = {name: torch.from_numpy(array) for name, array in batch.arrays.items()}
+        host["background"] = torch.from_numpy(self._backgrounds[batch.ids])
+        host["valid"] = torch.from_numpy(batch.valid)
+        host["maps"] = maps
+        there = self._move(host)
+        background = there["background"].float().view(-1, 1, 1, 1)
+        if self._decode == "device":
+            pages = rasterize(
+                there["image"],
+                there["image.offsets"],
+                there["background"],
+                there["image.geometry"],
+                *self._view.canvas,
+            )
+        else:
+            pages = there["image"][:, None].float()
+        ink = (pages - background).abs_().div_(255)
+        pictures = cut(ink, there["maps"], self._view.size)
+        return Inputs(pictures, there["label"], there["valid"], batch.ids)
+
+    def _move(self, host: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Copy to the device; when this returns, the loader may write to the memory again.
+
+        A GPU copies on a stream of its own, so that nobody waits for what is computed meanwhile.
+        """
+        if self._copying is None:
+            return {name: tensor.to(self._device) for name, tensor in host.items()}
+        with torch.cuda.stream(self._copying):
+            there = {n: tensor.to(self._device, non_blocking=True) for n, tensor in host.items()}
+        self._copying.synchronize()
+        for tensor in there.values():
+            tensor.record_stream(torch.cuda.current_stream(self._device))
+        return there
+
+
+def _pinned(shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
+    """Allocate memory that a GPU can read while the CPU goes on."""
+    size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+    buffer = torch.empty(max(size, 1), dtype=torch.uint8, pin_memory=True)
+    return buffer.numpy()[:size].view(dtype).reshape(shape)

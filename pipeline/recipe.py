@@ -1,0 +1,63 @@
+"""What a training is, as data: stages, each with its pictures, its schedule and its changes.
+
+A recipe knows no code that runs it and no place of a file, so it can be stored, compared and printed.
+"""
+
+from dataclasses import dataclass, field
+from math import inf
+
+from pipeline.augment import Augmentation
+
+DECODES = ("auto", "loader", "device")
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Epochs at one picture size, under one cycle of AdamW's learning rate.
+
+    `size` is the side in pixels of the square around the ink that the network sees. The learning
+    rate rises to `learning_rate` over the first `warm_up` share of the steps and falls to nothing
+    (Smith and Topin 2018). `weight_decay` spares biases and normalisation.
+    """
+
+    size: int
+    epochs: int
+    learning_rate: float
+    warm_up: float = 0.25
+    weight_decay: float = 0.05
+    label_smoothing: float = 0.1
+    augmentation: Augmentation = field(default_factory=Augmentation)
+
+    def __post_init__(self) -> None:
+        _expect("size", self.size, 16, 4096)
+        _expect("epochs", self.epochs, 1, 1_000_000)
+        _expect("learning_rate", self.learning_rate, 1e-12, inf)
+        _expect("warm_up", self.warm_up, 0, 1)
+        _expect("weight_decay", self.weight_decay, 0, inf)
+        _expect("label_smoothing", self.label_smoothing, 0, 1)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Stages one after another on batches of `batch_size`, over all processes.
+
+    The square that the network sees has a side of `window` times the height of a page, whatever its
+    size in pixels. Equal seeds draw equal numbers.
+    """
+
+    stages: tuple[Stage, ...]
+    batch_size: int = 64
+    window: float = 1.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not self.stages:
+            raise ValueError("recipe: got no stages, expected at least one")
+        _expect("batch_size", self.batch_size, 1, 1_000_000)
+        _expect("window", self.window, 0.05, 1)
+        _expect("seed", self.seed, 0, 2**63 - 1)
+
+
+def _expect(name: str, value: float, low: float, high: float) -> None:
+    if not low <= value <= high:
+        raise ValueError(f"{name}: got {value:g}, expected {low:g} to {high:g}")

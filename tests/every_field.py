@@ -1,0 +1,98 @@
+"""A small data set with a field of every kind, and ways to take its file apart."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from beton import fields, layout
+from beton.writer import write
+
+FIELDS: dict[str, fields.Field] = {
+    "float": fields.FloatField(),
+    "int": fields.IntField(),
+    "raw": fields.RGBImageField("raw"),
+    "jpg": fields.RGBImageField("jpg"),
+    "bytes": fields.BytesField(),
+    "array": fields.NDArrayField("<i2", (2, 3)),
+    "json": fields.JSONField(),
+    "tensor": fields.TorchTensorField("torch.float32", (4,)),
+    "ink": fields.InkField(),
+}
+INFO = {"classes": ["a", "b", "c"], "note": "é"}
+
+
+@dataclass(frozen=True)
+class EveryField:
+    """Samples by index, small, and different in each field."""
+
+    samples: int = 12
+
+    def __len__(self) -> int:
+        return self.samples
+
+    def __getitem__(self, i: int) -> dict[str, Any]:
+        return {
+            "float": i / 4 - 1,
+            "int": i * 10**15 - 5,
+            "raw": smooth(i, 5, 4 + i % 3),
+            "jpg": smooth(i, 19, 16 + i % 5),
+            "bytes": b"" if i % 4 == 1 else bytes(range(i, 2 * i + 1)),
+            "array": np.arange(6, dtype="<i2").reshape(2, 3) - i,
+            "json": {"i": i, "list": [None, True, "é"]},
+            "tensor": np.arange(4, dtype="<f4") / (i + 1),
+            "ink": ink_picture(i),
+        }
+
+
+def smooth(i: int, height: int, width: int) -> NDArray[np.uint8]:
+    y, x, c = np.mgrid[:height, :width, :3]
+    return (127.5 + 127.5 * np.sin((y * (c + 1) + x * (i + 1)) / 5)).astype(np.uint8)
+
+
+def ink_picture(i: int) -> NDArray[np.uint8]:
+    """Flat runs, grey runs, no runs at all and raw pixels, in turn."""
+    page = np.full((30, 40), 255, np.uint8)
+    if i % 4 == 0:
+        page[5:20, 10 + i : 14 + i] = 0
+        page[8, 25:30] = 0
+    elif i % 4 == 1:
+        page[5:20, 10:14] = [90, 3, i, 60]
+    elif i % 4 == 2:
+        page[:] = np.random.default_rng(i).integers(0, 256, page.shape)
+    return page
+
+
+def write_every_field(path: Path, samples: int = 12, **options: Any) -> bytes:
+    """Write the data set on small pages; returns the file's bytes."""
+    write(path, FIELDS, EveryField(samples), info=INFO, page_size=4096, **options)
+    return path.read_bytes()
+
+
+def same(got: Any, expected: Any) -> bool:
+    """Compare two samples; arrays in dtype, shape and every bit."""
+    if isinstance(expected, dict):
+        return list(got) == list(expected) and all(same(got[k], expected[k]) for k in expected)
+    if isinstance(expected, np.ndarray):
+        return (
+            isinstance(got, np.ndarray)
+            and (got.dtype, got.shape) == (expected.dtype, expected.shape)
+            and got.tobytes() == expected.tobytes()
+        )
+    return type(got) is type(expected) and bool(got == expected)
+
+
+def parts(data: bytes) -> layout.Layout:
+    return layout.parse(np.frombuffer(data, np.uint8))
+
+
+def without_manifest(data: bytes) -> bytes:
+    """Make the file one that FFCV could have written."""
+    layout_ = parts(data)
+    assert layout_.manifest
+    start = layout_.manifest[0]
+    header = np.frombuffer(data, layout.HEADER, 1).copy()
+    header["alloc_table_ptr"] = start
+    return header.tobytes() + data[24:start] + data[layout_.table_start : -24]
