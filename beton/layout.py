@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from beton.errors import BetonError, FormatError
-from beton.fields import ARGUMENTS_SIZE, UNKNOWN, Field, field_from
+from beton.field import ARGUMENTS_SIZE, UNKNOWN, Field
+from beton.fields import field_from
 
 Array = NDArray[Any]
 Bytes = NDArray[np.uint8]

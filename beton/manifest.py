@@ -35,16 +35,13 @@ class Manifest:
 
     def pack(self) -> bytes:
         """Return the region's bytes; their number does not depend on the checksums' values."""
-        value = {
-            "info": self.info,
-            "fields": self.fields,
-            "checksums": {
-                "head": f"{self.head:08x}",
-                "table": f"{self.table:08x}",
-                "pages": self.pages.astype(">u4").tobytes().hex(),
-            },
+        checksums = {
+            "head": f"{self.head:08x}",
+            "table": f"{self.table:08x}",
+            "pages": self.pages.astype(">u4").tobytes().hex(),
         }
         try:
+            value = {"info": dict(self.info), "fields": self.fields, "checksums": checksums}
             text = json.dumps(
                 value, sort_keys=True, separators=(",", ":"), allow_nan=False
             ).encode()

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from beton import layout
 from beton.errors import BetonError, ChecksumError, FormatError
-from beton.fields import Field
+from beton.field import Field
 from beton.manifest import Manifest
 
 Ids = NDArray[np.int64]

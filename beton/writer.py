@@ -14,8 +14,9 @@ import signal
 import tempfile
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any, NamedTuple
@@ -25,7 +26,7 @@ from numpy.typing import NDArray
 
 from beton.assembly import assemble, plan
 from beton.errors import BetonError, SampleError
-from beton.fields import Field
+from beton.field import Field
 from beton.layout import (
     DESCRIPTOR,
     HEADER,
@@ -84,14 +85,46 @@ def write(
     through as it is, with a note saying at which sample; OSError when the disk is full.
     """
     target = Path(path)
-    job = _Job(str(target), dict(fields), samples if _is_indexable(samples) else None)
     try:
         _check_arguments(target, fields, samples, workers, page_size)
+        job = _Job(str(target), dict(fields), samples if _is_indexable(samples) else None)
         with tempfile.TemporaryFile(dir=target.parent) as spool:
-            return _write(target, job, samples, info, workers, page_size, progress, spool)
+            raw, flat_sizes, skipped = _encode_into(spool, job, samples, workers, progress)
+            dtype = metadata_dtype(fields.values())
+            metadata = np.ndarray(len(raw) // dtype.itemsize, dtype, raw)
+            stored = _stored(fields, metadata)
+            sizes = flat_sizes.reshape(len(metadata), len(stored))
+            totals = dict.fromkeys(fields, 0)
+            totals |= zip(stored, sizes.sum(axis=0).tolist(), strict=True)
+            summary = Summary(len(metadata), skipped, totals)
+            given = info(summary) if callable(info) else info or {}
+            _check_columns(fields, metadata)
+            head_size = HEADER.itemsize + len(fields) * DESCRIPTOR.itemsize + metadata.nbytes
+            layout = plan(sizes, head_size, page_size)
+            for position, pointers in enumerate(stored.values()):
+                pointers[:] = layout.pointers[:, position]
+            size = assemble(target, fields, metadata, sizes, spool, layout, given)
     except BetonError as error:
         error.at(file=target)
         raise
+    return replace(summary, file_bytes=size)
+
+
+def _stored(fields: Mapping[str, Field], metadata: NDArray[Any]) -> dict[str, NDArray[Any]]:
+    """Return, for the fields that have payloads, their pointers to be set."""
+    regions = {name: f.regions(metadata[f"f{i}"]) for i, (name, f) in enumerate(fields.items())}
+    return {name: found[0] for name, found in regions.items() if found is not None}
+
+
+def _check_columns(fields: Mapping[str, Field], metadata: NDArray[Any]) -> None:
+    if not len(metadata):
+        raise SampleError("no samples")
+    for position, (name, field) in enumerate(fields.items()):
+        try:
+            field.finish(metadata[f"f{position}"])
+        except BetonError as error:
+            error.at(field=name)
+            raise
 
 
 def _is_indexable(samples: Any) -> bool:
@@ -132,7 +165,7 @@ class _Chunk(NamedTuple):
 
 
 class _Encoded(NamedTuple):
-    """A chunk as bytes. `sizes` (samples kept, fields with payloads) are those of the regions."""
+    """A chunk as bytes; `sizes` of its regions, sample by sample."""
 
     metadata: bytes
     sizes: Ints
@@ -152,28 +185,26 @@ class _Job:
     def encode(self, chunk: _Chunk) -> _Encoded:
         """Encode a chunk. An exception comes through with a note that names the sample."""
         metadata = np.zeros(len(chunk.indices), metadata_dtype(self.fields.values()))
-        sizes: list[list[int]] = []
         payloads: list[Any] = []
         skipped = []
+        kept = 0
         for position, index in enumerate(chunk.indices):
             try:
                 sample = self.samples[index] if chunk.values is None else chunk.values[position]
                 if isinstance(sample, Skip):
                     skipped.append((index, sample.reason))
                     continue
-                kept = len(sizes)
-                parts = list(self._encode_sample(sample, metadata[kept : kept + 1], index))
+                payloads += self._encode_sample(sample, metadata[kept : kept + 1], index)
             except BetonError as error:
                 error.at(file=self.file, sample=index)
                 raise
             except Exception as error:
                 error.add_note(f"at sample {index} of the data set for {self.file}")
                 raise
-            sizes.append([len(part) for part in parts])
-            payloads += parts
-        rows = np.array(sizes, np.int64).reshape(len(sizes), -1)
-        kept_metadata = metadata[: len(sizes)].tobytes()
-        return _Encoded(kept_metadata, rows, b"".join(payloads), skipped, len(chunk.indices))
+            kept += 1
+        sizes = np.array([len(payload) for payload in payloads], np.int64)
+        data = b"".join(payloads)
+        return _Encoded(metadata[:kept].tobytes(), sizes, data, skipped, len(chunk.indices))
 
     def _encode_sample(self, sample: Any, record: NDArray[Any], index: int) -> Iterator[Any]:
         for position, (name, field) in enumerate(self.fields.items()):
@@ -258,9 +289,11 @@ def _chunks(samples: Any, file: str) -> Iterator[_Chunk]:
         yield _Chunk(range(start, start + len(values)), values)
 
 
-def _encode_all(job: _Job, samples: Any, workers: int) -> Iterator[_Encoded]:
+def _encode_all(job: _Job, samples: Any, workers: int) -> Generator[_Encoded, None, None]:
     """Yield the chunks, encoded, in order, with a bounded number of them under way."""
     chunks = _chunks(samples, job.file)
+    if _is_indexable(samples):
+        workers = min(workers, max(1, -(-len(samples) // CHUNK)))
     if workers == 1:
         yield from map(job.encode, chunks)
         return
@@ -278,53 +311,20 @@ def _encode_all(job: _Job, samples: Any, workers: int) -> Iterator[_Encoded]:
             pool.shutdown(cancel_futures=True)
 
 
-# Laying out: what the parent does.
-
-
-def _write(
-    target: Path,
-    job: _Job,
-    samples: Any,
-    info: Info | Callable[[Summary], Info] | None,
-    workers: int,
-    page_size: int | None,
-    progress: Callable[[int], None] | None,
-    spool: IO[bytes],
-) -> Summary:
-    metadata_bytes = bytearray()
-    sizes_of_chunks: list[Ints] = []
+def _encode_into(
+    spool: IO[bytes], job: _Job, samples: Any, workers: int, progress: Callable[[int], None] | None
+) -> tuple[bytearray, Ints, list[tuple[int, str]]]:
+    """Append all payloads to the spool; returns the metadata, the regions' sizes, the skipped."""
+    metadata = bytearray()
+    sizes = [np.zeros(0, np.int64)]
     skipped: list[tuple[int, str]] = []
-    for encoded in _encode_all(job, samples, workers):
-        spool.write(encoded.payload)
-        metadata_bytes += encoded.metadata
-        sizes_of_chunks.append(encoded.sizes)
-        skipped += encoded.skipped
-        if progress is not None:
-            progress(encoded.done)
+    with closing(_encode_all(job, samples, workers)) as chunks:
+        for chunk in chunks:
+            spool.write(chunk.payload)
+            metadata += chunk.metadata
+            sizes.append(chunk.sizes)
+            skipped += chunk.skipped
+            if progress is not None:
+                progress(chunk.done)
     spool.seek(0)
-    dtype = metadata_dtype(job.fields.values())
-    metadata = np.frombuffer(metadata_bytes, dtype)
-    columns = {name: metadata[f"f{i}"] for i, name in enumerate(job.fields)}
-    found = {name: job.fields[name].regions(column) for name, column in columns.items()}
-    stored = [name for name, regions in found.items() if regions is not None]
-    kept = [chunk for chunk in sizes_of_chunks if len(chunk)]
-    sizes = np.concatenate(kept) if kept else np.zeros((0, len(stored)), np.int64)
-    totals = dict(zip(stored, sizes.sum(axis=0).tolist(), strict=True))
-    summary = Summary(len(metadata), skipped, {name: totals.get(name, 0) for name in job.fields})
-    manifest_info = info(summary) if callable(info) else info or {}
-    if not len(metadata):
-        raise SampleError("no samples")
-    for name, column in columns.items():
-        try:
-            job.fields[name].finish(column)
-        except BetonError as error:
-            error.at(field=name)
-            raise
-    head_size = HEADER.itemsize + len(job.fields) * DESCRIPTOR.itemsize + metadata.nbytes
-    layout = plan(sizes, head_size, page_size)
-    for position, name in enumerate(stored):
-        regions = found[name]
-        assert regions is not None
-        regions[0][:] = layout.pointers[:, position]
-    size = assemble(target, job.fields, metadata, sizes, spool, layout, manifest_info)
-    return replace(summary, file_bytes=size)
+    return metadata, np.concatenate(sizes), skipped

@@ -61,7 +61,7 @@ class Config:
 
 def prepare_all(config: Config) -> None:
     """Prepare the sets that are wanted. Raises SourceError, BetonError or OSError."""
-    console = Console(highlight=False, soft_wrap=True)
+    console = Console(highlight=False, markup=False, soft_wrap=True)
     split = Split.parse(config.split)
     done: dict[str, Prepared] = {}
     for name in sets.wanted(config.names, config.source, RAW, config.download):
@@ -86,13 +86,14 @@ def prepare_all(config: Config) -> None:
                 f"{name}: {out} is there already, from the same data; --force rebuilds it"
             )
         for picture, reason in result.skipped:
-            console.print(f"{name}: left out {picture}: {reason}", markup=False)
+            console.print(f"{name}: left out {picture}: {reason}")
     console.print(closing_table(done))
 
 
 def closing_table(done: dict[str, Prepared]) -> Table:
     """Return what was prepared, a row per set."""
-    table = Table("set", "files", "classes", *SPLITS, "MB in", "MB out", "seconds", box=SIMPLE)
+    headings = ("set", "files", "classes", *SPLITS, "MB in", "MB out", "seconds")
+    table = Table(*headings, box=SIMPLE, pad_edge=False)
     for column in table.columns[1:]:
         column.justify = "right"
     for name, result in done.items():

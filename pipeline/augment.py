@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from beton import rng
+from pipeline.errors import UserError
 
 Ids = NDArray[np.int64]
 
@@ -41,7 +42,7 @@ class Augmentation:
         for strength in fields(self):
             value = getattr(self, strength.name)
             if not 0 <= value < math.inf:
-                raise ValueError(f"{strength.name}: got {value}, expected 0 or more")
+                raise UserError(f"{strength.name}: got {value}, expected 0 or more")
 
     def maps(self, seed: int, epoch: int, ids: Ids) -> Tensor:
         """Return the changes of samples `ids` (n,) in an epoch, float32 (n, 2, 3).
@@ -71,7 +72,7 @@ def identity(count: int) -> Tensor:
 
 
 def cut(pictures: Tensor, maps: Tensor, size: int) -> Tensor:
-    """Cut a square of `size` pixels around the ink of each picture: (B, 1, H, W) → (B, 1, size, size).
+    """Cut a square around the ink of each picture: (B, 1, H, W) → (B, 1, size, size).
 
     `pictures` are ink, float in [0, 1]; beyond their edges there is none. `maps` are as
     `Augmentation.maps` returns them, on the pictures' device. The scale is kept.

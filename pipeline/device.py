@@ -4,9 +4,9 @@ The same code runs on a CPU and on a GPU, so what a CPU test proves is what a GP
 crosses to the device as runs, a few KB a page, and no full-size picture is ever made.
 
 Area averaging is linear in the runs. In units of output pixels, a run is a rectangle, and its
-overlap with the pixels of a line is the running sum of four numbers: +1 where it begins and -1 where
-it ends, each split over two neighbours in proportion to where it falls. A rectangle's overlap with
-all pixels is the product of two such lines, so sixteen numbers per run are scattered and two
+overlap with the pixels of a line is the running sum of four numbers: +1 where it begins and -1
+where it ends, each split over two neighbours in proportion to where it falls. A rectangle's overlap
+with all pixels is the product of two such lines, so sixteen numbers per run are scattered and two
 cumulative sums, along y and along x, finish the work: no loop, and no number of steps that depends
 on the scale, be it down or up. (These are the summed-area tables of Crow 1984, read backwards.)
 
@@ -29,20 +29,14 @@ def rasterize(
     height: int,
     width: int,
 ) -> Tensor:
-    """Return the windows `geometry` of pictures made of `runs`, as float32 (B, 1, height, width).
+    """Return windows of pictures made of runs: grey levels 0 to 255, float32 (B, 1, height, width).
 
-    Values are grey levels, 0 to 255; what lies outside a picture has its background.
-
-    Args:
-        runs: uint16 (capacity, 4), rows of (row, start, end, value) with end exclusive, the pictures'
-            runs one after another; runs of a picture do not overlap.
-        offsets: int64 (B + 1,); picture i owns runs[offsets[i]:offsets[i + 1]]. Rows past the last
-            offset may hold anything.
-        background: uint8 (B,), the value where no run is.
-        geometry: float64 (B, 6), rows of (x0, y0, width, height, shear, centre) in source pixels:
-            source row y is seen shifted left by shear * (y + 1/2 - centre), and the window (x0, y0,
-            width, height) fills the output. Pictures without runs may have any.
-
+    `runs` uint16 (capacity, 4) are rows of (row, start, end, value), end exclusive, which do not
+    overlap. Picture i owns rows offsets[i] to offsets[i + 1] of them, `offsets` int64 (B + 1,);
+    rows past the last may hold anything. `background` uint8 (B,) is the value where no run is, and
+    outside the picture. `geometry` float64 (B, 6) are rows of (x0, y0, width, height, shear,
+    centre) in source pixels: the window (x0, y0, width, height) fills the output, and source row y
+    is seen shifted left by shear * (y + 1/2 - centre). Pictures without runs may have any geometry.
     """
     batch = len(background)
     row, start, end, value = runs.to(torch.float64).unbind(1)

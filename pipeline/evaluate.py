@@ -1,24 +1,26 @@
 """What a trained network answers, and what that is worth on pictures it has not seen."""
 
 import json
+import os
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from beton.reader import Reader
 from pipeline import models
-from pipeline.feed import Feed, Ids, View
+from pipeline.errors import UserError
+from pipeline.feed import Feed, View, open_set, samples_of
 from pipeline.hardware import Precision, precision_for
 from pipeline.metrics import Scores, score
 from pipeline.prepare import prepare
-from pipeline.sources import SPLITS, open_source
+from pipeline.sources import open_source
+
+BATCH = 256  # samples at a time, where no gradient needs memory
 
 
 class Answers(NamedTuple):
@@ -45,10 +47,10 @@ def answer(
     was_training = network.training
     network.eval()
     parts = []
-    with torch.inference_mode():
+    with torch.no_grad():
         for inputs in feed.batches():
             with torch.autocast(feed.device.type, torch.bfloat16, precision == "bf16"):
-                logits = network(inputs.pictures.contiguous(memory_format=torch.channels_last))
+                logits = network(inputs.pictures)
             ids = torch.from_numpy(inputs.ids).to(feed.device)
             parts.append((ids, inputs.labels, logits.float(), inputs.valid))
     network.train(was_training)
@@ -70,13 +72,13 @@ class Trained:
 def load(run: Path) -> Trained:
     """Read the checkpoint of a run folder.
 
-    Raises ValueError if the folder holds no finished run.
+    Raises UserError if the folder holds no finished run.
     """
     try:
         config = json.loads((run / "config.json").read_text())
         weights = load_file(run / "model.safetensors")
     except FileNotFoundError as error:
-        raise ValueError(
+        raise UserError(
             f"{run}: not the folder of a finished run: it has no {Path(error.filename).name}"
         ) from error
     classes = tuple(config["classes"])
@@ -126,32 +128,19 @@ def _evaluate_file(
 ) -> Evaluation:
     device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
     precision = precision_for(device, wish)
-    with Reader(path) as file:
+    with open_set(path) as file:
         names = file.info["classes"]
         if unknown := sorted(set(names) - set(trained.classes)):
-            raise ValueError(
+            raise UserError(
                 f"{path.name}: classes that the network does not know: {', '.join(unknown)}; "
                 f"it knows {', '.join(trained.classes)}"
             )
-        network = trained.network.to(device, memory_format=torch.channels_last)
+        network = trained.network.to(device).to(memory_format=torch.channels_last)
         indices = samples_of(file, split)
-        decode: Decode = decode_for(device)
-        with Feed(file, indices, trained.view, BATCH, device=device, decode=decode) as feed:
+        with Feed(file, indices, trained.view, BATCH, device=device) as feed:
             answers = answer(network, feed, precision)
         number = torch.tensor([trained.classes.index(name) for name in names])
         scores = score(answers.logits, number[answers.labels], trained.classes)
         provenance = file.info["provenance"]
-    return Evaluation(scores, provenance, provenance == trained.config["provenance"])
-
-
-def samples_of(file: Reader, split: str) -> Ids:
-    """Return the numbers of the samples of a split, int64, or of "all".
-
-    Raises ValueError if there are none.
-    """
-    if split == "all":
-        return np.arange(len(file), dtype=np.int64)
-    indices = np.flatnonzero(file.column("split").metadata == SPLITS.index(split))
-    if not len(indices):
-        raise ValueError(f"{file.path}: no pictures in its split {split!r}")
-    return indices
+    seen = provenance["digest"] == trained.config["provenance"]["digest"]
+    return Evaluation(scores, provenance, seen)

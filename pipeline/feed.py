@@ -8,6 +8,7 @@ page's background, so black on white and white on black look the same.
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -16,14 +17,38 @@ from numpy.typing import DTypeLike, NDArray
 from torch import Tensor
 
 from beton import ops
+from beton.errors import BetonError
+from beton.fields import InkField
 from beton.loader import Batch, Loader
 from beton.order import Shard
 from beton.reader import Reader
 from pipeline.augment import Augmentation, cut, identity
 from pipeline.device import rasterize
+from pipeline.sources import SPLITS
 
 Ids = NDArray[np.int64]
-Decode = Literal["loader", "device"]
+Decode = Literal["auto", "loader", "device"]
+
+
+def open_set(path: Path) -> Reader:
+    """Open a file that prep wrote. Raises BetonError for another one, OSError if there is none."""
+    file = Reader(path)
+    wanted = {"image", "label", "split"}
+    if not (
+        wanted <= file.fields.keys()
+        and isinstance(file.fields["image"], InkField)
+        and {"classes", "provenance"} <= file.info.keys()
+    ):
+        file.close()
+        raise BetonError("not a file that prep writes", file=path)
+    return file
+
+
+def samples_of(file: Reader, split: str) -> Ids:
+    """Return the numbers of the samples of a split, or of "all": int64 (n,), perhaps none."""
+    if split == "all":
+        return np.arange(len(file), dtype=np.int64)
+    return np.flatnonzero(file.column("split").metadata == SPLITS.index(split))
 
 
 class Inputs(NamedTuple):
@@ -50,7 +75,7 @@ class View:
 
     @classmethod
     def of(cls, file: Reader, size: int, window: float) -> "View":
-        """Return the view whose square is `window` of the page height, for a file's typical page."""
+        """Return the view whose square is `window` times the height of a file's typical page."""
         records = file.column("image").metadata
         height = max(round(size / window), 1)
         proportion = float(np.median(records["width"] / records["height"]))
@@ -62,9 +87,10 @@ class Feed:
 
     In training (`augmentation` given) they are shuffled, changed, and the samples that do not fill
     a last batch sit the epoch out; otherwise each comes once, in order, and the last batch is
-    padded. `seconds_waited` adds up what the loader let us wait for. Close it, or use `with`.
+    padded. `decode` says who makes canvases of runs: "auto" leaves it to a GPU, where there is one.
+    `seconds_waited` adds up what the loader let us wait for. Close it, or use `with`.
 
-    Raises ValueError if there are fewer samples than a batch to train on.
+    Raises ValueError for no samples, and for fewer samples to train on than a batch.
     """
 
     def __init__(
@@ -75,20 +101,22 @@ class Feed:
         batch_size: int,
         *,
         device: torch.device,
-        decode: Decode,
+        decode: Decode = "auto",
         augmentation: Augmentation | None = None,
         seed: int = 0,
         shard: Shard | None = None,
         threads: int = 1,
     ) -> None:
-        self._view, self._device, self._decode = view, device, decode
+        self.device = device
+        self._view = view
+        self._on_device = decode == "device" or (decode == "auto" and device.type == "cuda")
         self._augmentation, self._seed = augmentation, seed
         self._backgrounds = file.column("image").metadata["background"]
         self._loader = Loader(
             file,
             batch_size,
             {
-                "image": ops.RunsOf() if decode == "device" else ops.Resize(*view.canvas),
+                "image": ops.Runs() if self._on_device else ops.Resize(*view.canvas),
                 "label": ops.Scalar(),
             },
             order="sequential" if augmentation is None else "shuffled",
@@ -99,7 +127,7 @@ class Feed:
             threads=threads,
             allocate=_pinned if device.type == "cuda" else np.empty,
         )
-        self._copying = torch.cuda.Stream(device) if device.type == "cuda" else None
+        self._copying = _stream(device) if device.type == "cuda" else None
         self.seconds_waited = 0.0
 
     def __len__(self) -> int:
@@ -140,7 +168,7 @@ class Feed:
         host["maps"] = maps
         there = self._move(host)
         background = there["background"].float().view(-1, 1, 1, 1)
-        if self._decode == "device":
+        if self._on_device:
             pages = rasterize(
                 there["image"],
                 there["image.offsets"],
@@ -160,13 +188,18 @@ class Feed:
         A GPU copies on a stream of its own, so that nobody waits for what is computed meanwhile.
         """
         if self._copying is None:
-            return {name: tensor.to(self._device) for name, tensor in host.items()}
+            return {name: tensor.to(self.device) for name, tensor in host.items()}
         with torch.cuda.stream(self._copying):
-            there = {n: tensor.to(self._device, non_blocking=True) for n, tensor in host.items()}
+            there = {n: tensor.to(self.device, non_blocking=True) for n, tensor in host.items()}
         self._copying.synchronize()
         for tensor in there.values():
-            tensor.record_stream(torch.cuda.current_stream(self._device))
+            tensor.record_stream(torch.cuda.current_stream(self.device))
         return there
+
+
+def _stream(device: torch.device) -> torch.cuda.Stream:
+    stream: torch.cuda.Stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+    return stream
 
 
 def _pinned(shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:

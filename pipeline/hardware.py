@@ -1,13 +1,14 @@
-"""What there is to compute with: cores, precision, and a record of both."""
+"""What there is to compute with: the precision that suits it, and a record of it all."""
 
 import os
 import platform
+from collections.abc import Mapping
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any, Literal
 
 import torch
 
+from pipeline.errors import UserError
 from pipeline.timing import processor
 
 Precision = Literal["auto", "no", "bf16", "fp16"]
@@ -17,51 +18,19 @@ PACKAGES = ("inkrun", "torch", "torchvision", "accelerate", "numba", "numpy", "t
 def precision_for(device: torch.device, wish: Precision = "auto") -> Literal["no", "bf16", "fp16"]:
     """Return the mixed precision to train in: bf16 where the hardware computes in it, unless told.
 
-    A CPU without bf16 instructions emulates it, many times slower. Raises ValueError for a wish
+    A CPU without bf16 instructions emulates it, many times slower. Raises UserError for a wish
     that the device cannot fulfil.
     """
     if wish == "fp16" and device.type == "cpu":
-        raise ValueError("precision: got 'fp16' on a CPU, expected 'auto', 'no' or 'bf16'")
+        raise UserError("precision: got 'fp16' on a CPU, expected 'auto', 'no' or 'bf16'")
     if wish != "auto":
         return wish
     if device.type == "cuda":
         fast = torch.cuda.is_bf16_supported(including_emulation=False)
     else:
-        facts = getattr(torch.cpu, "get_capabilities", dict)()  # new in torch 2.11
+        facts: Mapping[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()  # in newer torch
         fast = facts.get("avx512_bf16", False) or facts.get("amx_bf16", False)
     return "bf16" if fast else "no"
-
-
-def use_cores() -> int:
-    """Let torch use this process's share of the cores that it may run on; return the number.
-
-    Accelerate's launcher sets OMP_NUM_THREADS to 1 where nobody said anything. What the user said,
-    in the environment or to the launcher, stands.
-    """
-    if not _is_told():
-        here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-        torch.set_num_threads(max(len(os.sched_getaffinity(0)) // here, 1))
-    return torch.get_num_threads()
-
-
-def _is_told() -> bool:
-    """Tell whether the user chose the number of threads, or accelerate's launcher did by default.
-
-    The launcher hands on its own environment with the number added, so what it was started with,
-    as Linux shows it, says who chose.
-    """
-    number = os.environ.get("OMP_NUM_THREADS")
-    if number is None or number != "1" or "ACCELERATE_MIXED_PRECISION" not in os.environ:
-        return number is not None
-    launcher = Path(f"/proc/{os.getppid()}")
-    try:
-        environment = (launcher / "environ").read_bytes().split(b"\0")
-        arguments = (launcher / "cmdline").read_bytes().split(b"\0")
-    except OSError:  # another system, or another user's launcher
-        return False
-    return any(entry.startswith(b"OMP_NUM_THREADS=") for entry in environment) or any(
-        argument.startswith(b"--num_cpu_threads_per_process") for argument in arguments
-    )
 
 
 def environment(device: torch.device, precision: str, processes: int) -> dict[str, Any]:

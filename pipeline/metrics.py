@@ -25,7 +25,8 @@ class ClassScore(NamedTuple):
     f1: float
 
 
-class Confusion(NamedTuple):
+@dataclass(frozen=True)
+class Confusion:
     """`count` samples of class `true` were taken for class `predicted`."""
 
     true: str
@@ -76,9 +77,7 @@ def score(logits: Tensor, labels: Tensor, classes: Sequence[str]) -> Scores:
             ClassScore(name, int(matrix[i].sum()), *(column[i] for column in figures))
             for i, name in enumerate(classes)
         ),
-        confusions=tuple(
-            Confusion(classes[i], classes[j], int(wrong[i, j])) for i, j in pairs
-        ),
+        confusions=tuple(Confusion(classes[i], classes[j], int(wrong[i, j])) for i, j in pairs),
         matrix=tuple(map(tuple, matrix.tolist())),
     )
 

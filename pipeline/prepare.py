@@ -140,7 +140,7 @@ def prepare(
         fields,
         _Samples(source, splits),
         info=finish,
-        workers=max(1, min(workers, len(source) // PER_WORKER)),
+        workers=min(workers, max(1, len(source) // PER_WORKER)),
         progress=progress,
     )
     with Reader(out) as reader:

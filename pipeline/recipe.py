@@ -1,14 +1,13 @@
 """What a training is, as data: stages, each with its pictures, its schedule and its changes.
 
-A recipe knows no code that runs it and no place of a file, so it can be stored, compared and printed.
+A recipe knows no code that runs it and no file, so it can be stored, compared and printed.
 """
 
 from dataclasses import dataclass, field
 from math import inf
 
 from pipeline.augment import Augmentation
-
-DECODES = ("auto", "loader", "device")
+from pipeline.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -52,7 +51,7 @@ class Recipe:
 
     def __post_init__(self) -> None:
         if not self.stages:
-            raise ValueError("recipe: got no stages, expected at least one")
+            raise UserError("recipe: got no stages, expected at least one")
         _expect("batch_size", self.batch_size, 1, 1_000_000)
         _expect("window", self.window, 0.05, 1)
         _expect("seed", self.seed, 0, 2**63 - 1)
@@ -60,4 +59,4 @@ class Recipe:
 
 def _expect(name: str, value: float, low: float, high: float) -> None:
     if not low <= value <= high:
-        raise ValueError(f"{name}: got {value:g}, expected {low:g} to {high:g}")
+        raise UserError(f"{name}: got {value:g}, expected {low:g} to {high:g}")

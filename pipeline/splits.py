@@ -64,8 +64,11 @@ class Split:
 def assign(entries: Entries, split: Split, seed: int) -> Ints:
     """Return the split of every entry, (n,) indices into SPLITS; what is given stays as given.
 
-    Raises SourceError if writers are to be held out and the source does not know them.
+    Raises SourceError if writers are to be held out and the source does not know them, and for a
+    seed that is not from 0 to 2^63 - 1.
     """
+    if not 0 <= seed < 1 << 63:
+        raise SourceError(f"seed {seed}: expected 0 to 2^63 - 1")
     splits = entries.given.copy()
     free = np.flatnonzero(splits == FREE)
     if split.writers:

@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
@@ -17,7 +19,8 @@ def overlaps(edges: Floats, pixels: int) -> Floats:
     source = np.arange(pixels)
     low = np.maximum(edges[:-1, None], source)
     high = np.minimum(edges[1:, None], source + 1)
-    return np.maximum(high - low, 0) / np.diff(edges)[:, None]
+    shares: Floats = np.maximum(high - low, 0) / np.diff(edges)[:, None]
+    return shares
 
 
 def box_filter(picture: Picture, background: int, height: int, width: int) -> Floats:
@@ -31,14 +34,15 @@ def box_filter(picture: Picture, background: int, height: int, width: int) -> Fl
         ]
     )
     rows = y0 + np.arange(height + 1) * window_height / height
-    return overlaps(rows, pixels.shape[0]) @ narrow + background
+    filtered: Floats = overlaps(rows, pixels.shape[0]) @ narrow + background
+    return filtered
 
 
 def runs_of(pixels: NDArray[np.uint8], background: int) -> NDArray[np.uint16]:
     found = []
     for y, line in enumerate(pixels):
         edges = np.flatnonzero(np.diff(line, prepend=-1, append=-1))
-        for start, end in zip(edges[:-1], edges[1:], strict=True):
+        for start, end in pairwise(edges):
             if line[start] != background:
                 found.append((y, start, end, line[start]))
     return np.array(found, np.uint16).reshape(-1, 4)

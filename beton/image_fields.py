@@ -1,0 +1,263 @@
+"""Pictures: FFCV's colour pictures, byte for byte, and our own of ink."""
+
+from dataclasses import dataclass
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import simplejpeg
+from numpy.typing import NDArray
+
+from beton import ink
+from beton.errors import FormatError, SampleError
+from beton.field import UNKNOWN, Array, Bytes, Field, Payload, first_wrong
+
+MAX_PIXELS = 1 << 28  # per picture: bounds what a damaged or hostile size makes a reader allocate
+
+
+@dataclass(frozen=True)
+class RGBImageField(Field):
+    """A colour picture, uint8 (h, w, 3): raw pixels or JPEG.
+
+    `write_mode`: "raw"; "jpg"; "smart": JPEG where the pixels take more than `smart_threshold`
+    bytes (None: never), as FFCV does in fact; "proportion": JPEG for a share
+    `compress_probability` of the samples, chosen by a hash of the sample's index, so that the
+    choice does not depend on who encodes it. `max_resolution` shrinks pictures to that longest
+    side by area averaging in float64; OpenCV's, which FFCV uses, may differ from it by one level.
+
+    JPEG comes from simplejpeg: libjpeg-turbo, built into its wheels, decoding into a caller's
+    buffer, and with the fast inverse DCT that FFCV uses, which makes decoded pixels equal to
+    FFCV's, bit by bit.
+    """
+
+    write_mode: str = "raw"
+    max_resolution: int | None = None
+    smart_threshold: int | None = None
+    jpeg_quality: int = 90
+    compress_probability: float = 0.5
+
+    type_id = 2
+    metadata_dtype = np.dtype(
+        [("mode", "<u1"), ("width", "<u2"), ("height", "<u2"), ("data_ptr", "<u8")]
+    )
+    JPG: ClassVar[int] = 0
+    RAW: ClassVar[int] = 1
+
+    def __post_init__(self) -> None:
+        if self.write_mode not in ("raw", "jpg", "smart", "proportion"):
+            raise SampleError(
+                "write_mode", got=repr(self.write_mode), expected="raw, jpg, smart or proportion"
+            )
+        if self.max_resolution is not None and not 1 <= self.max_resolution <= 65535:
+            raise SampleError("max_resolution", got=self.max_resolution, expected="1 to 65535")
+        if not 1 <= self.jpeg_quality <= 100:
+            raise SampleError("jpeg_quality", got=self.jpeg_quality, expected="1 to 100")
+        if not 0 <= self.compress_probability <= 1:
+            raise SampleError(
+                "compress_probability", got=self.compress_probability, expected="0 to 1"
+            )
+
+    def encode(self, value: Any, record: Array, sample: int) -> Payload:
+        """Store a uint8 (h, w, 3) array, or what `np.asarray` makes one of (a Pillow picture)."""
+        image = np.asarray(value)
+        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+            raise SampleError(
+                "not a colour picture",
+                got=f"{image.dtype} {image.shape}",
+                expected="uint8 (h, w, 3)",
+            )
+        if self.max_resolution is not None:
+            image = shrink(image, self.max_resolution)
+        height, width = image.shape[:2]
+        _check_sides(height, width)
+        image = np.ascontiguousarray(image)
+        compress = self._compresses(image.nbytes, sample)
+        record["mode"] = self.JPG if compress else self.RAW
+        record["width"], record["height"] = width, height
+        if not compress:
+            return image.tobytes()
+        data: bytes = simplejpeg.encode_jpeg(
+            image, quality=self.jpeg_quality, colorspace="RGB", colorsubsampling="420"
+        )
+        return data
+
+    def _compresses(self, size: int, sample: int) -> bool:
+        match self.write_mode:
+            case "smart":
+                return self.smart_threshold is not None and size > self.smart_threshold
+            case "proportion":
+                return splitmix64(sample) < self.compress_probability * 2**64
+            case mode:
+                return mode == "jpg"
+
+    def regions(self, column: Array) -> tuple[Array, NDArray[np.int64]]:
+        """Return where the pictures are; the size of a JPEG is for the allocation table to say."""
+        pixels = column["width"].astype(np.int64) * column["height"]
+        return column["data_ptr"], np.where(column["mode"] == self.RAW, 3 * pixels, UNKNOWN)
+
+    def validate(self, column: Array) -> None:
+        """Check modes and sides."""
+        if (i := first_wrong(column["mode"] > self.RAW)) is not None:
+            raise FormatError("mode of a picture", sample=i, got=column["mode"][i], expected="0, 1")
+        _validate_sides(column)
+
+    def decode(self, record: Any, payload: Bytes) -> Bytes:
+        """Return uint8 (h, w, 3)."""
+        height, width = int(record["height"]), int(record["width"])
+        if record["mode"] == self.RAW:
+            return payload.reshape(height, width, 3).copy()
+        try:
+            found = simplejpeg.decode_jpeg_header(payload)[:2]
+            if found != (height, width):  # before any pixel is made room for
+                raise FormatError("height and width of a JPEG", got=found, expected=(height, width))
+            image: Bytes = simplejpeg.decode_jpeg(payload, colorspace="RGB", fastdct=True)
+        except FormatError:
+            raise
+        except ValueError as error:
+            raise FormatError(f"JPEG cannot be decoded: {error}") from error
+        return image
+
+
+@dataclass(frozen=True)
+class InkField(Field):
+    """A single-channel 8-bit picture, uint8 (h, w), stored losslessly as runs or as pixels.
+
+    `mode`: "runs", "raw", or "auto" for whichever takes fewer bytes, per sample. The stream of runs
+    is described in `beton.ink`.
+    """
+
+    mode: str = "auto"
+
+    type_id = 255
+    metadata_dtype = np.dtype(
+        [
+            ("ptr", "<u8"),
+            ("size", "<u4"),
+            ("runs", "<u4"),
+            ("width", "<u2"),
+            ("height", "<u2"),
+            ("mode", "<u1"),
+            ("background", "<u1"),
+            ("ink", "<u1"),
+            ("reserved", "<u1"),
+        ],
+        align=True,
+    )
+    TAG: ClassVar[bytes] = b"inkrun.ink".ljust(16, b"\0")
+    VERSION: ClassVar[int] = 1
+
+    def __post_init__(self) -> None:
+        if self.mode not in ink.MODES:
+            raise SampleError("mode", got=repr(self.mode), expected=", ".join(ink.MODES))
+
+    def arguments(self) -> bytes:
+        """Return the tag, the version (uint16) and the mode (uint8)."""
+        return self.TAG + self.VERSION.to_bytes(2, "little") + bytes([ink.MODES.index(self.mode)])
+
+    @classmethod
+    def from_arguments(cls, arguments: bytes) -> Self:
+        """Read the mode. Raises FormatError for another version."""
+        version = int.from_bytes(arguments[16:18], "little")
+        if version != cls.VERSION:
+            raise FormatError("version of an ink field", got=version, expected=cls.VERSION)
+        mode = arguments[18]
+        if mode >= len(ink.MODES) or any(arguments[19:]):
+            raise FormatError("arguments of an ink field", got=arguments[18:26].hex())
+        return cls(ink.MODES[mode])
+
+    def encode(self, value: Any, record: Array, sample: int) -> Payload:
+        """Store a uint8 (h, w) array, or what `np.asarray` makes one of (a Pillow picture)."""
+        del sample
+        image = np.asarray(value)
+        if image.dtype != np.uint8 or image.ndim != 2:
+            raise SampleError(
+                "not a single-channel picture",
+                got=f"{image.dtype} {image.shape}",
+                expected="uint8 (h, w)",
+            )
+        _check_sides(*image.shape)
+        encoded = ink.encode(image, self.mode)
+        record["size"] = len(encoded.payload)
+        for name in ("runs", "width", "height", "mode", "background", "ink"):
+            record[name] = getattr(encoded, name)
+        return encoded.payload
+
+    def regions(self, column: Array) -> tuple[Array, NDArray[np.int64]]:
+        """Return where the pictures are."""
+        return column["ptr"], column["size"].astype(np.int64)
+
+    def validate(self, column: Array) -> None:
+        """Check modes, sides, and numbers of runs against bytes: none takes less than one."""
+        _validate_sides(column)
+        size, runs, mode = (column[name].astype(np.int64) for name in ("size", "runs", "mode"))
+        pixels = column["width"].astype(np.int64) * column["height"]
+        raw = mode == ink.RAW
+        for reason, wrong in (
+            ("mode of a picture", (mode > ink.GREY) | (column["reserved"] != 0)),
+            ("size of a raw picture", raw & (size != pixels)),
+            ("more runs than its bytes can hold", runs > size),
+            ("no runs, yet bytes for them", ~raw & (runs == 0) & (size != 0)),
+        ):
+            if (i := first_wrong(wrong)) is not None:
+                raise FormatError(
+                    reason, sample=i, got=f"mode {mode[i]}, {size[i]} bytes, {runs[i]} runs"
+                )
+
+    def decode(self, record: Any, payload: Bytes) -> Bytes:
+        """Return uint8 (h, w)."""
+        mode, background, value, runs, height, width = (
+            int(record[name]) for name in ("mode", "background", "ink", "runs", "height", "width")
+        )
+        return ink.decode(
+            ink.Encoded(mode, background, value, runs, height, width, payload.tobytes())
+        )
+
+
+def _check_sides(height: int, width: int) -> None:
+    if not (1 <= height <= 65535 and 1 <= width <= 65535 and height * width <= MAX_PIXELS):
+        raise SampleError(
+            "sides of a picture",
+            got=f"{height} x {width}",
+            expected=f"1 to 65535, at most {MAX_PIXELS} pixels",
+        )
+
+
+def _validate_sides(column: Array) -> None:
+    pixels = column["width"].astype(np.int64) * column["height"]
+    if (i := first_wrong((pixels < 1) | (pixels > MAX_PIXELS))) is not None:
+        raise FormatError(
+            "sides of a picture",
+            sample=i,
+            got=f"{column['height'][i]} x {column['width'][i]}",
+            expected=f"at least 1, at most {MAX_PIXELS} pixels",
+        )
+
+
+def splitmix64(number: int) -> int:
+    """Scramble a number into 64 bits (Steele, Lea & Flood, 2014): a hash that needs no state."""
+    mask = 2**64 - 1
+    z = (number + 1) * 0x9E3779B97F4A7C15 & mask
+    z = (z ^ z >> 30) * 0xBF58476D1CE4E5B9 & mask
+    z = (z ^ z >> 27) * 0x94D049BB133111EB & mask
+    return z ^ z >> 31
+
+
+def shrink(image: Bytes, longest: int) -> Bytes:
+    """Area-average a uint8 (h, w, c) picture so that its longest side is at most `longest`.
+
+    The other side is cut to whole pixels, as FFCV does, but never to none.
+    """
+    ratio = longest / max(image.shape[:2])
+    if ratio >= 1:
+        return image
+    result = image.astype(np.float64)
+    for axis in (0, 1):
+        side = image.shape[axis]
+        edges = np.linspace(0, side, max(1, int(ratio * side)) + 1)
+        whole = np.minimum(edges.astype(np.int64), side - 1)
+        # The integral up to an edge: the pixels before it, and its share of the one it cuts.
+        sums = np.cumsum(result, axis) - result
+        cut = np.expand_dims(edges - whole, tuple({0, 1, 2} - {axis}))
+        integral = sums.take(whole, axis) + cut * result.take(whole, axis)
+        result = np.diff(integral, axis=axis) * (len(edges) - 1) / side
+    rounded: Bytes = np.rint(result).clip(0, 255).astype(np.uint8)
+    return rounded

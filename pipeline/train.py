@@ -1,0 +1,225 @@
+"""The training loop: runs a recipe on a file, on any number of processes, by accelerate.
+
+The global batch is fixed: 1, 2 or 8 processes see the same samples, changed alike, and step along
+the gradient of the global batch's mean loss. Only batch normalisation can tell how many they are,
+since each process normalises by its own share. Validation is exact on any number of processes.
+"""
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from accelerate import Accelerator
+from accelerate.state import PartialState
+from torch import nn
+from torch.optim.lr_scheduler import LRScheduler, OneCycleLR
+
+from beton.order import Shard
+from beton.reader import Reader
+from pipeline.augment import Augmentation
+from pipeline.errors import UserError
+from pipeline.evaluate import BATCH, Answers, answer
+from pipeline.feed import Decode, Feed, View, samples_of
+from pipeline.hardware import Precision, precision_for
+from pipeline.launch import use_cores
+from pipeline.recipe import Recipe, Stage
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """An epoch's figures, over all processes; shares from 0 to 1, losses in nats.
+
+    `train_loss` and `train_accuracy` are of changed pictures, while learning; `loss` and `accuracy`
+    of the validation samples, None if there are none. `learning_rate` is the first step's.
+    `seconds` add up from the beginning, without validation.
+    """
+
+    epoch: int
+    stage: int
+    learning_rate: float
+    train_loss: float
+    train_accuracy: float
+    loss: float | None
+    accuracy: float | None
+    seconds: float
+
+
+@contextmanager
+def processes(precision: Precision = "auto") -> Iterator[Accelerator]:
+    """Join the processes of this launch, on their devices and cores, and leave in good order.
+
+    Raises UserError for a precision that the device does not offer.
+    """
+    use_cores()
+    mixed = precision_for(PartialState().device, precision)
+    accelerator = Accelerator(mixed_precision=mixed)
+    yield accelerator
+    # Where gloo's threads outlive their group, the process aborts at exit: no wrapped model may be
+    # left, and everybody must have come this far, before the group is taken down.
+    accelerator.free_memory()
+    accelerator.wait_for_everyone()
+    accelerator.end_training()
+
+
+class Training:
+    """A recipe to be run on a file that prep wrote; iterating over it trains, epoch by epoch.
+
+    `network` is trained in place. What training has come to: `view`, what the network sees of a
+    page; `answers` to the validation samples (None without any); `images` learned from, over all
+    processes, in `seconds`, of which this process spent `seconds_waited` waiting for its loader;
+    `seconds_validating`, which come on top; `state`, which with the network's goes on from here.
+
+    `on_step` is told the number of images of each step. Raises UserError for a recipe that does
+    not suit the file or the processes, FloatingPointError if training diverges.
+    """
+
+    def __init__(
+        self,
+        accelerator: Accelerator,
+        network: nn.Module,
+        recipe: Recipe,
+        file: Reader,
+        *,
+        decode: Decode = "auto",
+        on_step: Callable[[int], None] | None = None,
+    ) -> None:
+        _check(recipe, len(samples_of(file, "train")), accelerator.num_processes)
+        self.network, self.recipe, self.file, self.decode = network, recipe, file, decode
+        self.view = View.of(file, recipe.stages[0].size, recipe.window)
+        self.answers: Answers | None = None
+        self.state: dict[str, Any] = {}
+        self.images = 0
+        self.seconds = self.seconds_waited = self.seconds_validating = 0.0
+        self._accelerator, self._on_step = accelerator, on_step
+
+    def __iter__(self) -> Iterator[Epoch]:
+        """Train; yield the figures of every epoch once it is over."""
+        # Local, so that the wrapper is gone once training is: see `processes`.
+        model = self._accelerator.prepare(self.network.to(memory_format=torch.channels_last))
+        epoch = 0
+        for number, stage in enumerate(self.recipe.stages):
+            self.view = View.of(self.file, stage.size, self.recipe.window)
+            with self._training_feed(stage) as training, self._held_out_feed() as held_out:
+                optimizer, schedule = _descent(model, stage, len(training))
+                optimizer = self._accelerator.prepare(optimizer)
+                for _ in range(stage.epochs):
+                    rate = float(schedule.get_last_lr()[0])
+                    loss, accuracy = self._learn(
+                        model, training, epoch, optimizer, schedule, stage.label_smoothing
+                    )
+                    validation = self._validate(held_out)
+                    yield Epoch(epoch, number, rate, loss, accuracy, *validation, self.seconds)
+                    epoch += 1
+                self.state = {
+                    "epoch": epoch,
+                    "optimizer": optimizer.state_dict(),
+                    "schedule": schedule.state_dict(),
+                }
+
+    def _learn(
+        self,
+        model: nn.Module,
+        feed: Feed,
+        epoch: int,
+        optimizer: torch.optim.Optimizer,
+        schedule: LRScheduler,
+        label_smoothing: float,
+    ) -> tuple[float, float]:
+        """Go through the training samples once; return their loss and accuracy meanwhile."""
+        start, waited = time.perf_counter(), feed.seconds_waited
+        sums = torch.zeros(3, device=feed.device)  # of losses, right answers, samples
+        model.train()
+        for inputs in feed.batches(epoch):
+            logits = model(inputs.pictures)
+            loss = F.cross_entropy(logits, inputs.labels, label_smoothing=label_smoothing)
+            optimizer.zero_grad()
+            self._accelerator.backward(loss)
+            optimizer.step()
+            schedule.step()
+            with torch.no_grad():
+                right = (logits.argmax(dim=1) == inputs.labels).sum()
+                count = len(inputs.labels)
+                sums += torch.stack([loss * count, right, loss.new_tensor(count)])
+            if self._on_step is not None:
+                self._on_step(self.recipe.batch_size)
+        total, right, samples = self._accelerator.reduce(sums, "sum").tolist()
+        if not math.isfinite(total):
+            raise FloatingPointError(
+                f"training diverged in epoch {epoch}: the loss is {total}; lower the learning rate"
+            )
+        self.images += int(samples)
+        self.seconds += time.perf_counter() - start
+        self.seconds_waited += feed.seconds_waited - waited
+        return total / samples, right / samples
+
+    def _validate(self, feed: Feed | None) -> tuple[float | None, float | None]:
+        """Answer the validation samples; return the loss and accuracy of that."""
+        if feed is None:
+            return None, None
+        start = time.perf_counter()
+        for buffer in self.network.buffers():  # which every process has gathered from its own share
+            if buffer.is_floating_point():
+                buffer.copy_(self._accelerator.reduce(buffer, "mean"))
+        answers = self.answers = answer(self.network, feed, gather=self._accelerator.gather)
+        right = (answers.logits.argmax(dim=1) == answers.labels).sum()
+        loss = F.cross_entropy(answers.logits, answers.labels)
+        self.seconds_validating += time.perf_counter() - start
+        return float(loss), int(right) / len(answers.labels)
+
+    def _training_feed(self, stage: Stage) -> Feed:
+        return self._feed("train", self.recipe.batch_size, stage.augmentation)
+
+    def _held_out_feed(self) -> AbstractContextManager[Feed | None]:
+        if not len(samples_of(self.file, "validation")):
+            return nullcontext()
+        return self._feed("validation", BATCH * self._accelerator.num_processes, None)
+
+    def _feed(self, split: str, batch_size: int, augmentation: Augmentation | None) -> Feed:
+        accelerator = self._accelerator
+        return Feed(
+            self.file,
+            samples_of(self.file, split),
+            self.view,
+            batch_size,
+            device=accelerator.device,
+            decode=self.decode,
+            augmentation=augmentation,
+            seed=self.recipe.seed,
+            shard=Shard(accelerator.process_index, accelerator.num_processes),
+        )
+
+
+def _check(recipe: Recipe, samples: int, processes: int) -> None:
+    batch_size = recipe.batch_size
+    if batch_size % processes:
+        raise UserError(f"batch_size: got {batch_size}, expected a multiple of {processes} processes")
+    if batch_size > samples:
+        raise UserError(f"batch_size: got {batch_size}, expected at most {samples}: all there is")
+
+
+def _descent(
+    model: nn.Module, stage: Stage, batches: int
+) -> tuple[torch.optim.Optimizer, LRScheduler]:
+    """Return AdamW, whose decay spares biases and normalisation, and its one cycle."""
+    weights = [p for p in model.parameters() if p.ndim > 1]
+    others = [p for p in model.parameters() if p.ndim <= 1]
+    optimizer = torch.optim.AdamW(
+        [
+            {"params": weights, "weight_decay": stage.weight_decay},
+            {"params": others, "weight_decay": 0.0},
+        ],
+        stage.learning_rate,
+        fused=True,
+    )
+    schedule = OneCycleLR(
+        optimizer,
+        stage.learning_rate,
+        total_steps=stage.epochs * batches,
+        pct_start=stage.warm_up,
+    )
+    return optimizer, schedule
