@@ -22,10 +22,10 @@ Usage: ./launch.sh [COMMAND] [ARGUMENTS]
   test            ruff, mypy and the tests; with arguments: pytest alone, with them
   --help          this page; after a command: the command's own options
 
-Options of train, in any place; all others are the job's:
+Options of train, in any place; all others are the job's own:
   --processes N   processes on this machine (default: one per GPU, else one)
-  --precision P   no, bf16 or fp16 (default: what the hardware has)
   --cpus N        CPU cores to use, all processes together (default: all)
+  --precision P   no, bf16 or fp16 (default: bf16 where the hardware computes in it)
 
 PYTHON=python3.12 ./launch.sh setup chooses the Python that .venv is made with.
 END
@@ -103,10 +103,33 @@ set_up() {
   echo "Installed in $SECONDS s."
 }
 
+# Jobs run in the checkout, where data/ and runs/ are. Paths given from another folder start there:
+# `enter_checkout ARGUMENT…` puts the arguments, as they are to be said in the checkout, in `arguments`.
+enter_checkout() {
+  local argument option="" paths='^--(source|out|data|runs)'
+  arguments=()
+  for argument in "$@"; do
+    if [[ $PWD != "$root" ]]; then
+      if [[ $option =~ $paths$ && $argument != /* ]]; then
+        argument=$PWD/$argument
+      elif [[ $argument =~ $paths=[^/] ]]; then
+        argument=${argument%%=*}=$PWD/${argument#*=}
+      elif [[ $argument == */* && -e $PWD/$argument ]]; then
+        argument=$PWD/$argument # the run to evaluate
+      fi
+    fi
+    option=$argument
+    arguments+=("$argument")
+  done
+  cd "$root"
+}
+
 # run JOB [ARGUMENT…]: becomes the job, so that exit status and signals are the job's own.
 run() {
+  local arguments
   set_up
-  exec "$python" "$root/jobs/$1.py" "${@:2}"
+  enter_checkout "${@:2}"
+  exec "$python" "jobs/$1.py" "${arguments[@]}"
 }
 
 # accelerate and torch answer a process that ends with an error with pages of their own. The job has
@@ -134,19 +157,19 @@ os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: int(sys.argv[1])])
 os.execv(sys.argv[2], sys.argv[2:])
 '
 
-# train JOB [--processes N] [--precision P] [--cpus N] [ARGUMENT…]
+# train JOB [--processes N] [--cpus N] [ARGUMENT…]
 train() {
-  local job=$1 processes="" precision="" cpus="" arguments=() command=()
+  local job=$1 processes="" cpus="" arguments=() command=()
   [[ $job =~ ^[a-z0-9]+$ && -f $root/jobs/$job.py ]] ||
     die 2 "no job to train is called '$job'; try: ./launch.sh train part1"
   shift
   while (($#)); do
     case $1 in
-      --processes=* | --precision=* | --cpus=*)
+      --processes=* | --cpus=*)
         set -- "${1%%=*}" "${1#*=}" "${@:2}"
         continue
         ;;
-      --processes | --precision | --cpus)
+      --processes | --cpus)
         (($# > 1)) || die 2 "$1 needs a value"
         printf -v "${1#--}" %s "$2"
         shift
@@ -157,23 +180,20 @@ train() {
   done
   [[ $processes =~ ^([1-9][0-9]*)?$ ]] || die 2 "--processes: expected a number, got $processes"
   [[ $cpus =~ ^([1-9][0-9]*)?$ ]] || die 2 "--cpus: expected a number, got $cpus"
-  [[ $precision =~ ^(no|bf16|fp16)?$ ]] ||
-    die 2 "--precision: expected no, bf16 or fp16, got $precision"
   set_up
+  enter_checkout "${arguments[@]}"
 
   if [[ -z $processes && -e /dev/nvidiactl ]]; then
     processes=$("$python" -c 'import torch; print(max(1, torch.cuda.device_count()))')
   fi
   if ((${processes:-1} == 1)); then
-    # What accelerate's launcher does for one process, less its limit of one thread.
-    command=("$python")
+    command=("$python") # all that accelerate's launcher does for one
   else
     command=("$python" -c "$launcher" --multi_gpu --num_processes "$processes" --num_machines 1
-      --mixed_precision "${precision:-no}" --dynamo_backend no --main_process_port 0)
+      --mixed_precision no --dynamo_backend no --main_process_port 0) # precision is the job's
   fi
   [[ -z $cpus ]] || command=("$python" -c "$limiter" "$cpus" "${command[@]}")
-  [[ -z $precision ]] || arguments+=(--precision "$precision")
-  exec "${command[@]}" "$root/jobs/$job.py" "${arguments[@]}"
+  exec "${command[@]}" "jobs/$job.py" "${arguments[@]}"
 }
 
 # Ruff, mypy and pytest over the whole tree; with arguments, pytest with them and nothing else.
@@ -200,7 +220,8 @@ setup() {
 case ${1:-} in
   "")
     set_up
-    "$python" "$root/jobs/prep.py" part1 # without data it says how to get some and ends with 2
+    cd "$root"
+    "$python" jobs/prep.py part1 # without data it says how to get some and ends with status 2
     train part1
     ;;
   -h | --help | help) usage ;;

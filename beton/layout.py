@@ -124,6 +124,10 @@ def parse(data: Bytes) -> Layout:
             raise FormatError("place of the manifest", got=start, expected=table_start - size)
         manifest = start, start + size
         table = table[:-1]
+    elif table_start > data_start and (table_start - data_start) % page_size:
+        # FFCV writes whole pages: here a manifest was, and its row is lost.
+        expected = f"{data_start} and whole pages of {page_size}, or a manifest"
+        raise FormatError("place of the allocation table", got=table_start, expected=expected)
     regions = table[table["size"] > 0]  # FFCV gives a region of no bytes a pointer that means none
     limit = manifest[0] if manifest else table_start
     data_end = _validate_table(regions, samples, page_size, data_start, limit)

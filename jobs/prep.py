@@ -119,6 +119,9 @@ def main() -> int:
         print(f"prep: {error}; --skip-bad goes on without them", file=sys.stderr)
     except (SourceError, BetonError, OSError, BrokenExecutor) as error:
         print(f"prep: {error}", file=sys.stderr)
+    except KeyboardInterrupt:
+        print("prep: interrupted", file=sys.stderr)
+        return 130
     else:
         return 0
     return 2

@@ -1,6 +1,7 @@
 """Fetch raw data when told to: MIDAS archives by their original links, others by torchvision."""
 
 import shutil
+import tempfile
 import urllib.request
 import zipfile
 from pathlib import Path
@@ -13,48 +14,42 @@ LINKS = {
     "mnistTask3.zip": "https://www.dropbox.com/s/otc12z2w7f7xm8z/mnistTask3.zip?dl=1",
 }
 ARCHIVES = {"part1": "trainPart1.zip", "part2": "trainPart1.zip", "part3": "mnistTask3.zip"}
+FOLDERS = {"mnist": "MNIST", "fashion-mnist": "FashionMNIST", "emnist": "EMNIST"}  # torchvision's
 
 
 def download(name: str, raw: Path) -> Path:
-    """Fetch the named set into `raw` and return where it is.
+    """Fetch the named set into `raw` and return where it is: whole, or not there at all.
 
     Raises SourceError for a name without a known link, and for a download that fails.
     """
+    family = "emnist" if name.startswith("emnist-") else name
+    if family not in {*ARCHIVES, *FOLDERS}:
+        raise SourceError(f"{name}: there is no known place to download it from")
     raw.mkdir(parents=True, exist_ok=True)
-    if name in ARCHIVES:
-        return fetch_archive(LINKS[ARCHIVES[name]], raw / ARCHIVES[name])
-    try:
-        return _by_torchvision(name, raw)
-    except (OSError, RuntimeError) as error:
-        raise SourceError(f"{name}: cannot be downloaded: {error}") from error
+    with tempfile.TemporaryDirectory(dir=raw, prefix=".download-") as folder:
+        try:
+            if family in ARCHIVES:
+                fetched = _fetch_archive(ARCHIVES[family], Path(folder))
+            else:
+                fetched = _fetch_by_torchvision(name, FOLDERS[family], Path(folder))
+            target = fetched.replace(raw / fetched.name)
+        except (OSError, RuntimeError) as error:
+            raise SourceError(f"{name}: cannot be downloaded: {error}") from error
+    return target / "raw" / name if family == "emnist" else target
 
 
-def fetch_archive(link: str, target: Path) -> Path:
-    """Fetch a zip archive; under its own name it is whole, or not there. Raises SourceError."""
-    partial = target.with_name(f".{target.name}.part")
-    try:
-        with urllib.request.urlopen(link, timeout=TIMEOUT) as answer, partial.open("wb") as file:
-            shutil.copyfileobj(answer, file, 1 << 20)
-        if not zipfile.is_zipfile(partial):
-            raise SourceError(f"{link}: what came is not a zip archive")
-        partial.replace(target)
-    except OSError as error:
-        raise SourceError(f"{link}: cannot be downloaded: {error}") from error
-    finally:
-        partial.unlink(missing_ok=True)
-    return target
+def _fetch_archive(archive: str, folder: Path) -> Path:
+    path = folder / archive
+    with urllib.request.urlopen(LINKS[archive], timeout=TIMEOUT) as answer, path.open("wb") as file:
+        shutil.copyfileobj(answer, file, 1 << 20)
+    if not zipfile.is_zipfile(path):
+        raise SourceError(f"{LINKS[archive]}: what came is not a zip archive")
+    return path
 
 
-def _by_torchvision(name: str, raw: Path) -> Path:
+def _fetch_by_torchvision(name: str, dataset: str, folder: Path) -> Path:
     from torchvision import datasets  # here: it takes seconds, and few need it
 
-    if name == "mnist":
-        datasets.MNIST(raw, download=True)
-        return raw / "MNIST"
-    if name == "fashion-mnist":
-        datasets.FashionMNIST(raw, download=True)
-        return raw / "FashionMNIST"
-    if name.startswith("emnist-"):
-        datasets.EMNIST(raw, split=name.removeprefix("emnist-"), download=True)
-        return raw / "EMNIST" / "raw" / name
-    raise SourceError(f"{name}: there is no known place to download it from")
+    options = {"split": name.removeprefix("emnist-")} if dataset == "EMNIST" else {}
+    getattr(datasets, dataset)(folder, download=True, **options)
+    return folder / dataset

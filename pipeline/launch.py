@@ -15,6 +15,14 @@ def is_main() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
+def wants_cpu() -> bool:
+    """Tell whether to compute on the CPU: there is no GPU, or `accelerate launch --cpu` said so.
+
+    Without being told so, accelerate takes processes on a CPU for strangers to each other.
+    """
+    return not torch.cuda.is_available() or os.environ.get("ACCELERATE_USE_CPU") == "True"
+
+
 def let_main_speak(seconds: float = 5.0) -> None:
     """Wait, in other processes than the main one, before ending with an error that all have.
 

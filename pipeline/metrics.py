@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -15,7 +14,8 @@ from torchmetrics.functional.classification import (
 )
 
 
-class ClassScore(NamedTuple):
+@dataclass(frozen=True)
+class ClassScore:
     """How well one class was recognised, out of `samples` of it; shares from 0 to 1."""
 
     name: str
@@ -50,6 +50,15 @@ class Scores:
     per_class: tuple[ClassScore, ...]
     confusions: tuple[Confusion, ...]
     matrix: tuple[tuple[int, ...], ...]
+
+    def headline(self) -> dict[str, float | None]:
+        """Return the figures that stand for all."""
+        return {
+            "accuracy": self.accuracy,
+            "accuracy_ignoring_case": self.accuracy_ignoring_case,
+            "loss": self.loss,
+            "samples": self.samples,
+        }
 
 
 def score(logits: Tensor, labels: Tensor, classes: Sequence[str]) -> Scores:

@@ -3,11 +3,19 @@
 A recipe knows no code that runs it and no file, so it can be stored, compared and printed.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import inf
+from typing import TypeVar
 
 from pipeline.augment import Augmentation
 from pipeline.errors import UserError
+
+T = TypeVar("T")
+
+
+def _expect(name: str, value: float, low: float, high: float) -> None:
+    if not low <= value <= high:
+        raise UserError(f"{name}: got {value:g}, expected {low:g} to {high:g}")
 
 
 @dataclass(frozen=True)
@@ -57,6 +65,43 @@ class Recipe:
         _expect("seed", self.seed, 0, 2**63 - 1)
 
 
-def _expect(name: str, value: float, low: float, high: float) -> None:
-    if not low <= value <= high:
-        raise UserError(f"{name}: got {value:g}, expected {low:g} to {high:g}")
+MODEST = Augmentation(rotation=8, zoom=0.08, aspect=0.1, shear=0.2, translation=0.06)
+
+PART1 = {
+    "small": Recipe(
+        (Stage(size=48, epochs=40, learning_rate=5e-3, augmentation=MODEST),), window=2 / 3
+    ),
+    "resnet18": Recipe(
+        (Stage(size=96, epochs=40, learning_rate=2e-3, augmentation=MODEST),), window=2 / 3
+    ),
+}
+
+
+def part1(
+    network: str,
+    *,
+    size: int | None = None,
+    epochs: int | None = None,
+    learning_rate: float | None = None,
+    batch_size: int | None = None,
+    seed: int = 0,
+) -> Recipe:
+    """Return part 1's recipe for a network of `models.NETWORKS`, with what is given in its place.
+
+    Raises UserError for values that make no sense.
+    """
+    recipe = PART1[network]
+    (stage,) = recipe.stages
+    stage = replace(
+        stage,
+        size=_or(size, stage.size),
+        epochs=_or(epochs, stage.epochs),
+        learning_rate=_or(learning_rate, stage.learning_rate),
+    )
+    return replace(
+        recipe, stages=(stage,), batch_size=_or(batch_size, recipe.batch_size), seed=seed
+    )
+
+
+def _or(given: T | None, default: T) -> T:
+    return default if given is None else given

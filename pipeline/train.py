@@ -7,7 +7,7 @@ since each process normalises by its own share. Validation is exact on any numbe
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -26,7 +26,8 @@ from pipeline.errors import UserError
 from pipeline.evaluate import BATCH, Answers, answer
 from pipeline.feed import Decode, Feed, View, samples_of
 from pipeline.hardware import Precision, precision_for
-from pipeline.launch import use_cores
+from pipeline.launch import use_cores, wants_cpu
+from pipeline.metrics import Scores, score
 from pipeline.recipe import Recipe, Stage
 
 
@@ -56,8 +57,9 @@ def processes(precision: Precision = "auto") -> Iterator[Accelerator]:
     Raises UserError for a precision that the device does not offer.
     """
     use_cores()
-    mixed = precision_for(PartialState().device, precision)
-    accelerator = Accelerator(mixed_precision=mixed)
+    cpu = wants_cpu()
+    mixed = precision_for(PartialState(cpu=cpu).device, precision)
+    accelerator = Accelerator(cpu=cpu, mixed_precision=mixed)
     yield accelerator
     # Where gloo's threads outlive their group, the process aborts at exit: no wrapped model may be
     # left, and everybody must have come this far, before the group is taken down.
@@ -69,13 +71,13 @@ def processes(precision: Precision = "auto") -> Iterator[Accelerator]:
 class Training:
     """A recipe to be run on a file that prep wrote; iterating over it trains, epoch by epoch.
 
-    `network` is trained in place. What training has come to: `view`, what the network sees of a
-    page; `answers` to the validation samples (None without any); `images` learned from, over all
-    processes, in `seconds`, of which this process spent `seconds_waited` waiting for its loader;
-    `seconds_validating`, which come on top; `state`, which with the network's goes on from here.
+    `network` is trained in place. What training has come to: `history`; `view`, what the network
+    sees of a page; `answers` to the validation samples (None without any); `images` learned from,
+    over all processes, in `seconds`, of which this process spent `seconds_waited` waiting for its
+    loader; `seconds_validating`, which come on top; `state`, which with the network's goes on.
 
-    `on_step` is told the number of images of each step. Raises UserError for a recipe that does
-    not suit the file or the processes, FloatingPointError if training diverges.
+    `on_step`, if set, is called with the number of images of each step. Raises UserError for a
+    recipe that does not suit the file or the processes, FloatingPointError if training diverges.
     """
 
     def __init__(
@@ -86,40 +88,67 @@ class Training:
         file: Reader,
         *,
         decode: Decode = "auto",
-        on_step: Callable[[int], None] | None = None,
     ) -> None:
-        _check(recipe, len(samples_of(file, "train")), accelerator.num_processes)
+        samples = len(samples_of(file, "train"))
+        _check(recipe, samples, accelerator.num_processes)
         self.network, self.recipe, self.file, self.decode = network, recipe, file, decode
+        self.epochs = sum(stage.epochs for stage in recipe.stages)
+        self.images_to_come = self.epochs * (samples - samples % recipe.batch_size)
+        self.on_step: Callable[[int], None] | None = None
         self.view = View.of(file, recipe.stages[0].size, recipe.window)
+        self.history: list[Epoch] = []
         self.answers: Answers | None = None
         self.state: dict[str, Any] = {}
         self.images = 0
         self.seconds = self.seconds_waited = self.seconds_validating = 0.0
-        self._accelerator, self._on_step = accelerator, on_step
+        self._accelerator = accelerator
+
+    def run(self) -> None:
+        """Train to the end."""
+        for _ in self:
+            pass
+
+    def scores(self, classes: Sequence[str]) -> Scores | None:
+        """Return what the answers to the validation samples are worth."""
+        if self.answers is None:
+            return None
+        return score(self.answers.logits, self.answers.labels, classes)
+
+    def figures(self) -> dict[str, float]:
+        """Return how long training took, and what for."""
+        return {
+            "epochs": self.epochs,
+            "images": self.images,
+            "seconds_training": self.seconds,
+            "seconds_validating": self.seconds_validating,
+            "images_per_second": self.images / self.seconds,
+            "loader_share": self.seconds_waited / self.seconds,
+        }
 
     def __iter__(self) -> Iterator[Epoch]:
         """Train; yield the figures of every epoch once it is over."""
         # Local, so that the wrapper is gone once training is: see `processes`.
         model = self._accelerator.prepare(self.network.to(memory_format=torch.channels_last))
-        epoch = 0
         for number, stage in enumerate(self.recipe.stages):
             self.view = View.of(self.file, stage.size, self.recipe.window)
             with self._training_feed(stage) as training, self._held_out_feed() as held_out:
                 optimizer, schedule = _descent(model, stage, len(training))
                 optimizer = self._accelerator.prepare(optimizer)
                 for _ in range(stage.epochs):
+                    epoch = len(self.history)
                     rate = float(schedule.get_last_lr()[0])
                     loss, accuracy = self._learn(
                         model, training, epoch, optimizer, schedule, stage.label_smoothing
                     )
                     validation = self._validate(held_out)
-                    yield Epoch(epoch, number, rate, loss, accuracy, *validation, self.seconds)
-                    epoch += 1
-                self.state = {
-                    "epoch": epoch,
-                    "optimizer": optimizer.state_dict(),
-                    "schedule": schedule.state_dict(),
-                }
+                    figures = Epoch(epoch, number, rate, loss, accuracy, *validation, self.seconds)
+                    self.history.append(figures)
+                    self.state = {
+                        "epoch": epoch,
+                        "optimizer": optimizer.state_dict(),
+                        "schedule": schedule.state_dict(),
+                    }
+                    yield figures
 
     def _learn(
         self,
@@ -145,8 +174,8 @@ class Training:
                 right = (logits.argmax(dim=1) == inputs.labels).sum()
                 count = len(inputs.labels)
                 sums += torch.stack([loss * count, right, loss.new_tensor(count)])
-            if self._on_step is not None:
-                self._on_step(self.recipe.batch_size)
+            if self.on_step is not None:
+                self.on_step(self.recipe.batch_size)
         total, right, samples = self._accelerator.reduce(sums, "sum").tolist()
         if not math.isfinite(total):
             raise FloatingPointError(
@@ -197,7 +226,9 @@ class Training:
 def _check(recipe: Recipe, samples: int, processes: int) -> None:
     batch_size = recipe.batch_size
     if batch_size % processes:
-        raise UserError(f"batch_size: got {batch_size}, expected a multiple of {processes} processes")
+        raise UserError(
+            f"batch_size: got {batch_size}, expected a multiple of {processes} processes"
+        )
     if batch_size > samples:
         raise UserError(f"batch_size: got {batch_size}, expected at most {samples}: all there is")
 

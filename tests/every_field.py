@@ -37,8 +37,8 @@ class EveryField:
         return {
             "float": i / 4 - 1,
             "int": i * 10**15 - 5,
-            "raw": smooth(i, 5, 4 + i % 3),
-            "jpg": smooth(i, 19, 16 + i % 5),
+            "raw": smooth(i, 5, 4),
+            "jpg": smooth(i, 19, 18),
             "bytes": b"" if i % 4 == 1 else bytes(range(i, 2 * i + 1)),
             "array": np.arange(6, dtype="<i2").reshape(2, 3) - i,
             "json": {"i": i, "list": [None, True, "é"]},
@@ -49,7 +49,8 @@ class EveryField:
 
 def smooth(i: int, height: int, width: int) -> NDArray[np.uint8]:
     y, x, c = np.mgrid[:height, :width, :3]
-    return (127.5 + 127.5 * np.sin((y * (c + 1) + x * (i + 1)) / 5)).astype(np.uint8)
+    waves: NDArray[np.float64] = np.sin((y * (c + 1) + x * (i + 1)) / 5)
+    return (127.5 + 127.5 * waves).astype(np.uint8)
 
 
 def ink_picture(i: int) -> NDArray[np.uint8]:
@@ -89,10 +90,10 @@ def parts(data: bytes) -> layout.Layout:
 
 
 def without_manifest(data: bytes) -> bytes:
-    """Make the file one that FFCV could have written."""
-    layout_ = parts(data)
-    assert layout_.manifest
-    start = layout_.manifest[0]
+    """Make the file one that FFCV could have written: whole pages, and no manifest."""
+    found = parts(data)
+    end = layout.align(found.data_end - found.data_start, found.page_size) + found.data_start
     header = np.frombuffer(data, layout.HEADER, 1).copy()
-    header["alloc_table_ptr"] = start
-    return header.tobytes() + data[24:start] + data[layout_.table_start : -24]
+    header["alloc_table_ptr"] = end
+    pages = data[24 : found.data_end] + bytes(end - found.data_end)
+    return header.tobytes() + pages + data[found.table_start : -24]

@@ -6,36 +6,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from reference import box_resize
 
 from beton import ink
 from pipeline.device import rasterize
 
 Floats = NDArray[np.float64]
 Picture = tuple[NDArray[np.uint8], Floats]  # pixels, window
-
-
-def overlaps(edges: Floats, pixels: int) -> Floats:
-    """(n, pixels): how much of each source pixel lies between each pair of neighbouring edges."""
-    source = np.arange(pixels)
-    low = np.maximum(edges[:-1, None], source)
-    high = np.minimum(edges[1:, None], source + 1)
-    shares: Floats = np.maximum(high - low, 0) / np.diff(edges)[:, None]
-    return shares
-
-
-def box_filter(picture: Picture, background: int, height: int, width: int) -> Floats:
-    pixels, (x0, y0, window_width, window_height, shear, centre) = picture
-    ink_only = pixels.astype(np.float64) - background
-    columns = x0 + np.arange(width + 1) * window_width / width
-    narrow = np.stack(
-        [
-            overlaps(columns + shear * (y + 0.5 - centre), pixels.shape[1]) @ line
-            for y, line in enumerate(ink_only)
-        ]
-    )
-    rows = y0 + np.arange(height + 1) * window_height / height
-    filtered: Floats = overlaps(rows, pixels.shape[0]) @ narrow + background
-    return filtered
 
 
 def runs_of(pixels: NDArray[np.uint8], background: int) -> NDArray[np.uint16]:
@@ -96,7 +73,8 @@ def test_it_is_a_box_filter_up_and_down_cropped_and_sheared(
     assert got.shape == (len(batch), 1, height, width)
     assert got.dtype == np.float32
     for one, picture, background in zip(got, pictures, backgrounds, strict=True):
-        expected = box_filter(picture, background, height, width)
+        pixels, window = picture
+        expected = box_resize(pixels, background, tuple(window), height, width)
         np.testing.assert_allclose(one[0], expected, atol=1e-3)
 
 

@@ -242,6 +242,9 @@ REFUSED: dict[str, Case] = {
     "manifest of another size": (
         lambda d: put(d.table["size"][-1:], 2**64 - 8), None, None, "place of the manifest",
     ),
+    "manifest's row lost": (
+        lambda d: put(d.table[-1:], (0, 0, 0)), None, None, "place of the allocation table",
+    ),
     "bytes before the manifest": (
         lambda d: put(d.data[d.end : d.end + 1], 1), None, None, "before the manifest",
     ),

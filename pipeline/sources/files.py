@@ -164,21 +164,22 @@ def _damaged(reason: str) -> PictureError:
 
 def _refuse_unsafe(path: Path, members: Sequence[zipfile.ZipInfo]) -> None:
     """Raise SourceError if any member, junk or not, is unsafe; `members` are sorted by name."""
+    end = path.stat().st_size
     for before, member in zip([None, *members], members, strict=False):
-        if reason := _danger(member, before):
+        if reason := _danger(member, before, end):
             raise SourceError(f"{path}: refused: member {member.filename!r} {reason}")
     # Members that share bytes are how a small archive declares endless content.
     placed = sorted(members, key=lambda member: member.header_offset)
     for first, second in itertools.pairwise(placed):
-        end = first.header_offset + _LOCAL_HEADER.size + first.compress_size
-        if end > second.header_offset:
+        if first.header_offset + _LOCAL_HEADER.size + first.compress_size > second.header_offset:
             raise SourceError(
                 f"{path}: refused: members {first.filename!r} and {second.filename!r} overlap: "
                 "a decompression bomb"
             )
 
 
-def _danger(member: zipfile.ZipInfo, before: zipfile.ZipInfo | None) -> str | None:
+def _danger(member: zipfile.ZipInfo, before: zipfile.ZipInfo | None, end: int) -> str | None:
+    """Say why not to read a member; `before` is the one before it, `end` the archive's size."""
     parts = _parts(member)
     size, packed = member.file_size, member.compress_size
     if parts[0] == "" or re.fullmatch("[A-Za-z]:", parts[0]) or ".." in parts:
@@ -193,4 +194,6 @@ def _danger(member: zipfile.ZipInfo, before: zipfile.ZipInfo | None) -> str | No
         return f"has compression method {member.compress_type}; only deflate (8) is read"
     if size > LARGEST_FILE or (size > SUSPICIOUS_SIZE and size > SUSPICIOUS_RATIO * packed):
         return f"declares {size:,} bytes in {packed:,}: a decompression bomb"
+    if not 0 <= member.header_offset <= end - _LOCAL_HEADER.size - packed:
+        return "lies outside the file"
     return None

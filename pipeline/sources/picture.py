@@ -46,7 +46,7 @@ def decode(data: bytes | bytearray) -> Pixels:
         except PictureError:
             raise
         except UnidentifiedImageError:
-            raise PictureError(f"not a picture ({', '.join(FORMATS)})") from None
+            raise PictureError(f"not recognised as {', '.join(FORMATS)}") from None
         except Exception as error:  # Pillow's decoders raise whatever damaged bytes trip them with
             raise PictureError(f"{error}" or type(error).__name__) from error
 

@@ -1,0 +1,216 @@
+"""Look at .beton files: `python -m beton inspect FILE`, `verify FILE`, `show FILE -o grid.png`.
+
+Exit status: 0 fine; 1 the file is damaged; 2 the command is at fault, with one line that says how.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+from rich.box import SIMPLE
+from rich.console import Console
+from rich.filesize import decimal
+from rich.table import Table
+
+from beton.errors import BetonError
+from beton.fields import FloatField, InkField, IntField, NDArrayField, RGBImageField
+from beton.reader import Column, Reader
+
+CELL, CAPTION, GAP = 128, 18, 6  # pixels of `show`
+
+
+class MistakeError(Exception):
+    """What the user asked for cannot be; the message says why."""
+
+
+class Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raise instead of printing the usage."""
+        raise MistakeError(f"{message}; see --help")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; returns the exit status."""
+    parser = Parser(prog="python -m beton", description="Look at .beton files.")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, text in (
+        ("inspect", "what is in a file: fields, sizes, provenance, classes"),
+        ("verify", "check every byte against its checksum; exit status 0 or 1"),
+        ("show", "draw a grid of samples with their labels"),
+    ):
+        command = commands.add_parser(name, help=text, description=text)
+        command.add_argument("file", metavar="FILE", type=Path)
+        if name == "show":
+            add = command.add_argument
+            add("-o", "--out", type=Path, required=True, metavar="PNG", help="picture to write")
+            add("--count", type=int, default=40, help="samples, evenly from the file (%(default)s)")
+            add("--field", help="field of pictures (the first one)")
+            add("--label", help="int field that names the samples (label)")
+    try:
+        options = parser.parse_args(arguments)
+        with Reader(options.file) as reader:
+            if options.command == "inspect":
+                inspect(reader)
+            elif options.command == "verify":
+                verify(reader)
+            else:
+                show(reader, options.out, options.count, options.field, options.label)
+    except BetonError as error:
+        print(error, file=sys.stderr)
+        return 1
+    except (MistakeError, OSError) as error:
+        print(f"python -m beton: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def inspect(reader: Reader) -> None:
+    """Print tables of what is in the file."""
+    console = Console(highlight=False)
+    size = reader.path.stat().st_size
+    console.print(f"[bold]{reader.path}[/bold]: {len(reader):,} samples, {decimal(size)}")
+    fields = Table(box=SIMPLE)
+    for title in ("field", "kind", "values"):
+        fields.add_column(title)
+    for title in ("payload", "a sample", "as pixels", "of that"):
+        fields.add_column(title, justify="right")
+    for name in reader.fields:
+        column = reader.column(name)
+        stored = int(column.sizes.sum())
+        pixels = raw_bytes(column)
+        fields.add_row(
+            name,
+            type(column.field).__name__.removesuffix("Field"),
+            describe(column),
+            decimal(stored) if stored else "",
+            f"{stored / len(reader):,.0f} B" if stored else "",
+            f"{pixels / len(reader):,.0f} B" if pixels else "",
+            f"{stored / pixels:.2%}" if pixels else "",
+        )
+    console.print(fields)
+    about = Table(box=SIMPLE, show_header=False)
+    about.add_column(style="bold")
+    about.add_column(overflow="fold")
+    about.add_row("pages", f"of {decimal(reader.page_size)}")
+    sums = reader.manifest is not None
+    about.add_row("checksums", "of every byte" if sums else "none (the file has no manifest)")
+    for key, value in reader.info.items():
+        about.add_row(str(key), tell(value))
+    console.print(about)
+
+
+def raw_bytes(column: Column) -> int:
+    """Return the bytes that a column of pictures would take as pixels; 0 for another column."""
+    if not isinstance(column.field, InkField | RGBImageField):
+        return 0
+    sides = column.metadata["width"].astype(np.int64) * column.metadata["height"]
+    return int(sides.sum()) * (3 if isinstance(column.field, RGBImageField) else 1)
+
+
+def describe(column: Column) -> str:
+    """Say in a few words what values a column has."""
+    match column.field:
+        case IntField() | FloatField():
+            values = column.metadata
+            return f"{values.min():,} to {values.max():,}, {len(np.unique(values)):,} different"
+        case InkField() | RGBImageField():
+            width, height = (span(column.metadata[side]) for side in ("width", "height"))
+            return f"{width} × {height}"
+        case NDArrayField() as field:
+            return f"{field.dtype} {field.shape}"
+        case _:
+            return f"{span(column.sizes)} bytes"
+
+
+def span(numbers: NDArray[Any]) -> str:
+    """Return the smallest and the largest."""
+    low, high = int(numbers.min()), int(numbers.max())
+    return f"{low:,}" if low == high else f"{low:,}–{high:,}"
+
+
+def tell(value: Any) -> str:
+    """Return a JSON value as a person would write it down."""
+    if isinstance(value, dict):
+        return "\n".join(f"{key}: {tell(inner)}" for key, inner in value.items())
+    if isinstance(value, list):
+        return f"{len(value)}: " + ", ".join(map(str, value)) if value else "none"
+    return str(value)
+
+
+def verify(reader: Reader) -> None:
+    """Check every byte. Raises BetonError at the first that is wrong."""
+    reader.verify()
+    checked = "every byte is as it was written"
+    if reader.manifest is None:  # then damage can only be seen in what it does to the values
+        for sample in range(len(reader)):
+            reader[sample]
+        checked = "no checksums; every sample can be read"
+    print(f"{reader.path}: {len(reader):,} samples, {checked}")
+
+
+def show(reader: Reader, out: Path, count: int, field: str | None, label: str | None) -> None:
+    """Draw samples, evenly taken from the file, with their labels, and save the picture."""
+    if count < 1:
+        raise MistakeError(f"--count: got {count}, expected at least 1")
+    pictures = choose(reader, "--field", field, InkField, RGBImageField)
+    labels = None
+    if label is not None or isinstance(reader.fields.get("label"), IntField):
+        labels = choose(reader, "--label", label or "label", IntField)
+    if out.suffix.lower() not in Image.registered_extensions():
+        raise MistakeError(f"--out: got {out.name!r}, expected a picture, such as grid.png")
+    samples = np.unique(np.linspace(0, len(reader) - 1, count).round().astype(np.int64))
+    reader.check(samples)
+    names = reader.info.get("classes")
+    columns = int(np.ceil(np.sqrt(len(samples) * 1.6)))
+    rows = -(-len(samples) // columns)
+    size = columns * (CELL + GAP) + GAP, rows * (CELL + CAPTION + GAP) + GAP
+    grid = Image.new("RGB", size, (235, 235, 235))
+    draw = ImageDraw.Draw(grid)
+    font = ImageFont.load_default(13)
+    for position, sample in enumerate(samples.tolist()):
+        y, x = divmod(position, columns)
+        left, top = x * (CELL + GAP) + GAP, y * (CELL + CAPTION + GAP) + GAP
+        picture = Image.fromarray(pictures.decode(sample)).convert("RGB")
+        picture.thumbnail((CELL, CELL), Image.Resampling.BOX)
+        if max(picture.size) < CELL:  # small digits, in whole steps, so that pixels stay square
+            zoom = CELL // max(picture.size)
+            picture = picture.resize(
+                (picture.width * zoom, picture.height * zoom), Image.Resampling.NEAREST
+            )
+        grid.paste(
+            picture, (left + (CELL - picture.width) // 2, top + (CELL - picture.height) // 2)
+        )
+        caption = str(sample) if labels is None else name_of(int(labels.metadata[sample]), names)
+        middle = left + CELL / 2, top + CELL + CAPTION / 2
+        draw.text(middle, caption, (0, 0, 0), font, anchor="mm")
+    grid.save(out)
+    print(f"{out}: {len(samples)} samples of {len(reader):,}")
+
+
+def choose(reader: Reader, option: str, name: str | None, *kinds: type) -> Column:
+    """Return the field asked for, or the first of its kind."""
+    suitable = [each for each, field in reader.fields.items() if isinstance(field, kinds)]
+    if name is None and suitable:
+        return reader.column(suitable[0])
+    if name not in suitable:
+        raise MistakeError(
+            f"{option}: got {name or 'none'}, expected one of {reader.path}'s: "
+            f"{', '.join(suitable) or 'it has none that fits'}"
+        )
+    return reader.column(name)
+
+
+def name_of(label: int, names: Any) -> str:
+    """Return the name of a class, if the file has one for it."""
+    return str(names[label]) if isinstance(names, list) and 0 <= label < len(names) else str(label)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,75 @@
+"""Score a trained network on labelled pictures that it has not seen.
+
+    ./launch.sh evaluate runs/part1/latest --source test.zip
+    ./launch.sh evaluate runs/part1/latest --source data/part1.beton --split validation --json
+
+The source is anything that prep reads (a zip, a folder per class, IDX files), or a .beton file, of
+the classes that the network knows or some of them. Exit status: 0 done, 2 not done, with the reason
+in a line.
+"""
+
+import json
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+import tyro
+from rich.console import Console
+
+from beton.errors import BetonError
+from pipeline import launch, report
+from pipeline.errors import UserError
+from pipeline.evaluate import evaluate, load
+from pipeline.hardware import Precision
+from pipeline.sources import SourceError
+
+
+@dataclass(frozen=True)
+class Config:
+    """Score a trained network on labelled pictures that it has not seen."""
+
+    run: tyro.conf.Positional[Path]
+    """The run's folder, for example runs/part1/latest."""
+    source: Path
+    """A zip, a folder per class, IDX files, or a .beton file."""
+    split: Literal["all", "train", "validation", "test"] = "all"
+    """Which of the source's pictures."""
+    json: bool = False
+    """Print everything as JSON, for programs."""
+    skip_bad: bool = False
+    """Leave out pictures that cannot be decoded, instead of stopping."""
+    precision: Precision = "auto"
+    """auto: bf16 where the hardware computes in it."""
+
+
+def score(config: Config) -> None:
+    """Print the scores. Raises UserError, SourceError, BetonError or OSError."""
+    launch.use_cores()
+    evaluation = evaluate(
+        load(config.run),
+        config.source,
+        split=config.split,
+        precision=config.precision,
+        skip_bad=config.skip_bad,
+    )
+    if config.json:
+        print(json.dumps(asdict(evaluation), ensure_ascii=False))
+        return
+    console = Console(highlight=False, soft_wrap=True)
+    console.print(report.scores_table(evaluation.scores))
+    console.print(report.evaluation_table(evaluation))
+
+
+def main() -> int:
+    """Run the job; a failure is said in a line, without a traceback. Returns the exit status."""
+    try:
+        score(tyro.cli(Config))
+    except (UserError, SourceError, BetonError, OSError) as error:
+        print(f"evaluate: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

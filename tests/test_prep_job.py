@@ -1,0 +1,163 @@
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from raw_data import digits, folders, idx_pair, make_tree, make_zip, midas, saved
+
+from beton.reader import Reader
+
+JOB = Path(__file__).resolve().parents[1] / "jobs" / "prep.py"
+
+
+def prep(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run the command in a folder."""
+    return subprocess.run(
+        [sys.executable, str(JOB), *arguments],
+        cwd=folder,
+        check=False,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "COLUMNS": "80"},
+        timeout=120,
+    )
+
+
+def failure(run: subprocess.CompletedProcess[str]) -> list[str]:
+    """The lines that a failed run says: no traceback, and no table."""
+    assert run.returncode == 2, run
+    assert "Traceback" not in run.stdout + run.stderr
+    assert "seconds" not in run.stdout
+    return run.stderr.splitlines()
+
+
+def test_a_set_is_prepared_once(tmp_path: Path) -> None:
+    make_zip(tmp_path / "some pages.zip", midas() | {"hand writing/notes.txt": b"x"})
+    run = prep(tmp_path, "part1", "--source", "some pages.zip", "--split", "writers=1")
+    assert (run.returncode, run.stderr) == (0, "")
+    first, *table = [line.strip() for line in run.stdout.splitlines() if line.strip()]
+    assert first == (
+        "part1: --source some pages.zip, midas: 12 pictures, 3 classes, 4 writers; "
+        "1 other files passed over"
+    )
+    heading = "set files classes train validation test MB in MB out seconds"
+    assert table[0].split() == heading.split()
+    assert table[-1].split()[:6] == ["part1", "12", "3", "9", "3", "0"]
+    out = tmp_path / "data" / "part1.beton"
+    before = out.stat()
+    again = prep(tmp_path, "part1", "--source", "some pages.zip", "--split", "writers=1")
+    assert again.returncode == 0
+    assert "is there already, from the same data; --force rebuilds it" in again.stdout
+    assert out.stat() == before
+    forced = prep(tmp_path, "part1", "--source", "some pages.zip", "--split=writers=1", "--force")
+    assert "already" not in forced.stdout
+    assert out.stat().st_ino != before.st_ino
+
+
+def test_all_that_lies_in_the_folder_of_raw_data_is_prepared(tmp_path: Path) -> None:
+    raw = tmp_path / "data" / "raw"
+    raw.mkdir(parents=True)
+    make_zip(raw / "trainPart1.zip", midas(range(1, 12), writers=2))
+    make_tree(
+        raw / "MNIST", idx_pair("train", *digits(20), True) | idx_pair("t10k", *digits(20), 0)
+    )
+    run = prep(tmp_path, "--out", "elsewhere", "--seed", "5")
+    assert run.returncode == 0, run
+    assert "mnist: data/raw data/raw/MNIST, idx: 40 pictures, 10 classes" in run.stdout
+    files = sorted(path.name for path in (tmp_path / "elsewhere").iterdir())
+    assert files == ["mnist.beton", "part1.beton", "part2.beton"]
+    with Reader(tmp_path / "elsewhere" / "part2.beton") as reader:
+        assert reader.info["classes"] == list("0123456789")
+        assert reader.info["prepare"]["seed"] == 5
+        assert reader.info["provenance"]["via"] == "data/raw"
+        assert len(reader) == 20
+
+
+@pytest.mark.parametrize("names", [(), ("part1",), ("part1", "mnist")])
+def test_without_data_three_lines_say_how_to_get_some(
+    tmp_path: Path, names: tuple[str, ...]
+) -> None:
+    lines = failure(prep(tmp_path, *names))
+    assert len(lines) == 3
+    assert lines[0].startswith("prep: no data for part1")
+    assert list(tmp_path.iterdir()) == []
+
+
+BROKEN = {"1/broken.png": b"words", "10/3.png": b""}
+
+
+def test_bad_pictures_are_listed_and_nothing_is_written(tmp_path: Path) -> None:
+    make_zip(tmp_path / "set.zip", folders() | BROKEN)
+    lines = failure(prep(tmp_path, "--source", "set.zip"))
+    assert lines == [
+        "1/broken.png: not recognised as PNG, JPEG, BMP, GIF, TIFF, WEBP, PPM",
+        "10/3.png: the file is empty",
+        "prep: set.zip: 2 of 13 pictures cannot be decoded; nothing was written; "
+        "--skip-bad goes on without them",
+    ]
+    assert list((tmp_path / "data").iterdir()) == []
+    run = prep(tmp_path, "--source", "set.zip", "--skip-bad")
+    assert run.returncode == 0
+    assert "set: left out 10/3.png: the file is empty" in run.stdout
+    with Reader(tmp_path / "data" / "set.beton") as reader:
+        assert len(reader) == 11
+        assert [name for name, _ in reader.info["prepare"]["skipped"]] == sorted(BROKEN)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (["--source", "missing.zip"], "missing.zip: no such file or folder"),
+        (["--source", "empty.zip"], "empty.zip: is empty"),
+        (["--source", "one"], "one: all 2 pictures are of one class, 'a'; a set with one class"),
+        (["--source", "words.zip"], "words.zip: not a folder, a zip archive"),
+        (["--source", "evil.zip"], "evil.zip: refused: member '../x.png' points outside"),
+        (["--source", "good", "--split", "90-20"], "split '90-20': expected percentages"),
+        (["--source", "good", "--split", "writers=1"], "writers can only be held out where"),
+        (["--source", "good", "--workers", "0"], "workers"),
+        (["--source", "good", "--seed", "-1"], "seed -1"),
+        (["--source", "good", "--out", "words.zip"], "words.zip"),
+        (["a/b", "--source", "good"], "'a/b' cannot be a set's name"),
+    ],
+)
+def test_what_is_wrong_is_said_in_one_line(
+    tmp_path: Path, arguments: list[str], reason: str
+) -> None:
+    make_zip(tmp_path / "empty.zip", {})
+    make_tree(tmp_path / "one", {"a/0.png": b"x", "a/1.png": b"x"})
+    make_tree(tmp_path / "good", folders())
+    make_zip(tmp_path / "evil.zip", folders() | {"../x.png": b"x"})
+    (tmp_path / "words.zip").write_bytes(b"words")
+    [line] = failure(prep(tmp_path, *arguments))
+    assert line.startswith("prep: ")
+    assert reason in line
+    assert not list(tmp_path.rglob("*.beton"))
+
+
+def test_help_reads_well() -> None:
+    run = prep(Path.cwd(), "--help")
+    assert run.returncode == 0
+    for word in ("--source PATH", "--split", "--skip-bad", "--force", "--download", "part1"):
+        assert word in run.stdout
+
+
+def test_an_interrupted_run_leaves_nothing(tmp_path: Path) -> None:
+    page = saved(Image.new("L", (3000, 3000), 255))
+    make_zip(tmp_path / "set.zip", {f"{i % 2}/{i}.png": page for i in range(2000)})  # for minutes
+    run = subprocess.Popen(
+        [sys.executable, str(JOB), "--source", "set.zip", "--workers", "2"],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert run.stdout is not None
+    run.stdout.readline()  # it has begun
+    run.send_signal(signal.SIGINT)
+    _, errors = run.communicate(timeout=60)
+    assert run.returncode == 130
+    assert errors.splitlines() == ["prep: interrupted"]
+    assert not list(tmp_path.rglob("*.beton*"))

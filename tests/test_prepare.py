@@ -1,0 +1,425 @@
+import shutil
+import sys
+import types
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from raw_data import digits, folders, idx_pair, make_tree, make_zip, midas, pillow
+
+from beton.errors import BetonError
+from beton.fields import InkField
+from beton.reader import Reader
+from pipeline import download, prepare, sets
+from pipeline.prepare import BadPicturesError
+from pipeline.sources import SourceError, open_source
+from pipeline.sources.base import FREE, SPLITS, TEST, TRAIN, UNKNOWN, VALIDATION, Entries
+from pipeline.splits import Split, assign
+
+# Splits
+
+
+@st.composite
+def entries(draw: st.DrawFn, given: bool = False) -> Entries:
+    n = draw(st.integers(2, 300))
+    generator = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    classes = draw(st.integers(2, 20))
+    writers = draw(st.integers(2, 30))
+    return Entries.of(
+        [str(c) for c in range(classes)],
+        generator.integers(0, classes, n),
+        writers=[f"{w:03}" for w in (*range(writers), *generator.integers(0, writers, n))][:n],
+        given=generator.choice([FREE, FREE, TEST], n) if given else None,
+    )
+
+
+@given(entries(), st.sampled_from(["90-10", "80-10-10", "50-25-25", "100-0"]), st.integers(0, 99))
+def test_every_class_is_divided_in_the_same_proportions(
+    entries: Entries, text: str, seed: int
+) -> None:
+    split = Split.parse(text)
+    splits = assign(entries, split, seed)
+    for label in np.unique(entries.labels):
+        of_class = splits[entries.labels == label]
+        for number, percentage in enumerate(split.percentages):
+            count = (of_class == number).sum()
+            wanted = len(of_class) * percentage / 100
+            if percentage == 0:
+                assert count == 0
+            else:
+                assert abs(count - wanted) <= (2 if number == TRAIN else 1)
+        assert TRAIN in of_class
+        assert len(of_class) < 3 or len(np.unique(of_class)) == np.count_nonzero(split.percentages)
+
+
+@given(entries(), st.sampled_from(["writers=1", "writers=.1", "writers=0.4"]), st.integers(0, 99))
+def test_a_validation_writer_is_never_seen_in_training(
+    entries: Entries, text: str, seed: int
+) -> None:
+    splits = assign(entries, Split.parse(text), seed)
+    of_split = [set(entries.writers[splits == number]) for number in range(3)]
+    assert not of_split[TRAIN] & of_split[VALIDATION]
+    assert of_split[TRAIN]
+    assert not of_split[TEST]
+    writers = len(np.unique(entries.writers))
+    fraction = Split.parse(text).writers
+    assert len(of_split[VALIDATION]) == (1 if fraction == 1 else max(1, round(fraction * writers)))
+
+
+@given(entries(given=True), st.sampled_from(["90-10", "80-10-10"]), st.integers(0, 99))
+def test_a_given_test_set_stays_one(entries: Entries, text: str, seed: int) -> None:
+    splits = assign(entries, Split.parse(text), seed)
+    assert (splits[entries.given == TEST] == TEST).all()
+    free = entries.given == FREE
+    alone = Entries.of(entries.classes, entries.labels[free])
+    expected = np.bincount(assign(alone, Split.parse(text), seed), minlength=3)
+    assert np.bincount(splits[free], minlength=3).tolist() == expected.tolist()
+
+
+def test_a_split_is_a_function_of_its_seed() -> None:
+    some = Entries.of("ab", np.arange(200) % 2)
+    draws = [assign(some, Split(), seed).tolist() for seed in (0, 0, 1, 2)]
+    assert draws[0] == draws[1]
+    assert len({tuple(draw) for draw in draws}) == 3
+    # Held for good: the same data prepared by a later version must be the same sets.
+    assert np.flatnonzero(draws[0]).tolist()[:8] == [35, 41, 52, 60, 74, 79, 86, 89]
+
+
+@pytest.mark.parametrize(
+    "text", ["", "90", "90-20", "-10-110", "80-10-10-0", "writers=0", "writers=1.5", "writers", "x"]
+)
+def test_a_split_that_is_none_is_refused(text: str) -> None:
+    with pytest.raises(SourceError, match="expected percentages that sum to 100"):
+        Split.parse(text)
+
+
+@pytest.mark.parametrize("text", ["90-10", "80-10-10", "0-0-100", "writers=2", "writers=0.1"])
+def test_a_split_is_written_as_it_is_read(text: str) -> None:
+    assert str(Split.parse(text)) == text
+
+
+def test_writers_that_cannot_be_held_out_are_refused() -> None:
+    some = Entries.of("ab", [0, 1, 0], writers=["x", "y", None])
+    with pytest.raises(SourceError, match="1 of 3 pictures have none"):
+        assign(some, Split.parse("writers=1"), 0)
+    some = Entries.of("ab", [0, 1], writers=["x", "y"])
+    with pytest.raises(SourceError, match="2 writers to hold out: the source has 2"):
+        assign(some, Split.parse("writers=2"), 0)
+    for seed in (-1, 1 << 63):
+        with pytest.raises(SourceError, match="seed"):
+            assign(some, Split(), seed)
+
+
+# Preparation
+
+
+@pytest.fixture(autouse=True)
+def _processes_for_few_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(prepare, "PER_WORKER", 1)
+
+
+def prepared(tmp_path: Path, files: dict[str, bytes], **options: Any) -> prepare.Prepared:
+    source = open_source(make_zip(tmp_path / "set.zip", files))
+    return prepare.prepare(source, tmp_path / "out" / "set.beton", **options)
+
+
+def test_a_file_holds_what_the_source_does(tmp_path: Path) -> None:
+    files = midas((1, 11, 37), writers=5)
+    result = prepared(tmp_path, files, split=Split.parse("writers=2"), seed=3, via="data/raw")
+    assert result.built
+    assert result.pictures == {"train": 9, "validation": 6, "test": 0}
+    assert result.bytes_before == sum(map(len, files.values()))
+    assert result.bytes_after == result.path.stat().st_size
+    with Reader(result.path) as reader:
+        assert list(reader.fields) == ["image", "label", "split", "writer", "name"]
+        assert reader.info["classes"] == ["0", "A", "a"]
+        assert reader.info["splits"] == list(SPLITS)
+        assert reader.info["writers"] == ["001", "002", "003", "004", "005"]
+        provenance = reader.info["provenance"]
+        assert provenance.pop("digest").startswith("sha256:")
+        assert provenance == {
+            "kind": "real",
+            "source": "set.zip",
+            "reader": "midas",
+            "bytes": result.bytes_before,
+            "via": "data/raw",
+        }
+        assert reader.info["prepare"] == {
+            "version": prepare.VERSION,
+            "split": "writers=2",
+            "seed": 3,
+            "skipped": [],
+        }
+        held_out = set()
+        for i, name in enumerate(sorted(files)):
+            sample = reader[i]
+            assert bytes(sample["name"]).decode() == name
+            np.testing.assert_array_equal(sample["image"], pillow(files[name]))
+            assert f"Sample{(1, 11, 37)[sample['label']]:03}" in name
+            assert name.endswith(f"-{sample['writer'] + 1:03}.png")
+            held_out |= {sample["writer"]} if sample["split"] else set()
+        assert len(held_out) == 2
+
+
+def test_the_bytes_do_not_depend_on_processes_or_packing(tmp_path: Path) -> None:
+    files = folders(count=40)
+    source = open_source(make_zip(tmp_path / "set.zip", files))
+    outs = [tmp_path / f"{workers}.beton" for workers in (1, 2)]
+    for workers, out in enumerate(outs, 1):
+        prepare.prepare(source, out, workers=workers)
+    assert outs[0].read_bytes() == outs[1].read_bytes()
+    tree = open_source(make_tree(tmp_path / "tree", files))
+    prepare.prepare(tree, tmp_path / "tree.beton")
+    with Reader(outs[0]) as one, Reader(tmp_path / "tree.beton") as other:
+        splits = [reader.column("split").metadata.tolist() for reader in (one, other)]
+        assert splits[0] == splits[1]
+
+
+def test_small_pictures_are_stored_raw_and_pages_as_runs(tmp_path: Path) -> None:
+    for files, mode in ((folders(), "raw"), (midas(), "auto"), (midas() | BAD, "auto")):
+        with Reader(prepared(tmp_path, files, skip_bad=True).path) as reader:
+            assert reader.fields["image"] == InkField(mode)
+
+
+def test_an_idx_set_keeps_its_test_set(tmp_path: Path) -> None:
+    files = idx_pair("train", *digits(100), True) | idx_pair("t10k", *digits(30), True)
+    result = prepared(tmp_path, files, workers=2)
+    assert result.pictures == {"train": 90, "validation": 10, "test": 30}
+    with Reader(result.path) as reader:
+        np.testing.assert_array_equal(reader[7]["image"], digits(100)[0][7])
+        assert reader[7]["writer"] == UNKNOWN
+
+
+def test_the_same_again_does_nothing(tmp_path: Path) -> None:
+    first = prepared(tmp_path, folders())
+    before = first.path.stat()
+    again = prepared(tmp_path, folders(), via="data/raw")
+    assert (first.built, again.built) == (True, False)
+    assert again.pictures == first.pictures
+    assert first.path.stat() == before
+    assert prepared(tmp_path, folders(), force=True).built
+    assert first.path.stat().st_ino != before.st_ino
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"files": folders(("0", "1", "11"))},
+        {"files": folders(count=5)},
+        {"seed": 1},
+        {"split": Split.parse("80-10-10")},
+    ],
+)
+def test_another_source_or_setting_is_prepared_again(
+    tmp_path: Path, change: dict[str, Any]
+) -> None:
+    prepared(tmp_path, folders())
+    assert prepared(tmp_path, **{"files": folders(), **change}).built
+
+
+@pytest.mark.parametrize("damage", [b"not a file of ours", b""])
+def test_a_damaged_file_is_written_again(tmp_path: Path, damage: bytes) -> None:
+    out = prepared(tmp_path, folders()).path
+    whole = out.read_bytes()
+    out.write_bytes(damage)
+    assert prepared(tmp_path, folders()).built
+    assert out.read_bytes() == whole
+    out.write_bytes(whole[:-200] + bytes([whole[-200] ^ 1]) + whole[-199:])
+    assert prepared(tmp_path, folders()).built
+    assert out.read_bytes() == whole
+
+
+BAD = {"0/bad.png": b"words", "1/0.png": b"", "10/cut.png": folders()["0/0.png"][:60]}
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_all_bad_pictures_are_listed_and_nothing_is_written(tmp_path: Path, workers: int) -> None:
+    prepared(tmp_path, folders())
+    before = (tmp_path / "out" / "set.beton").read_bytes()
+    with pytest.raises(BadPicturesError, match="3 of 14 pictures cannot be decoded") as caught:
+        prepared(tmp_path, folders() | BAD, workers=workers)
+    names, reasons = zip(*caught.value.bad, strict=True)
+    assert list(names) == sorted(BAD)
+    assert all(reasons)
+    assert [p.name for p in (tmp_path / "out").iterdir()] == ["set.beton"]
+    assert (tmp_path / "out" / "set.beton").read_bytes() == before
+
+
+def test_bad_pictures_can_be_left_out(tmp_path: Path) -> None:
+    result = prepared(tmp_path, folders() | BAD, skip_bad=True)
+    assert [name for name, _ in result.skipped] == sorted(BAD)
+    assert sum(result.pictures.values()) == 11
+    with Reader(result.path) as reader:
+        assert [name for name, _ in reader.info["prepare"]["skipped"]] == sorted(BAD)
+        names = {bytes(reader[i]["name"]).decode() for i in range(len(reader))}
+        assert names == (folders() | BAD).keys() - BAD.keys()
+    assert not prepared(tmp_path, folders() | BAD, skip_bad=True).built
+    with pytest.raises(BadPicturesError):  # what was left out with consent is not left out without
+        prepared(tmp_path, folders() | BAD)
+
+
+def test_a_set_of_bad_pictures_alone_is_never_written(tmp_path: Path) -> None:
+    with pytest.raises(BadPicturesError, match="2 of 2"):
+        prepared(tmp_path, {"a/0.png": b"x", "b/0.png": b"x"}, skip_bad=True)
+    assert not list((tmp_path / "out").iterdir())
+
+
+def test_what_stops_a_source_stops_preparation(tmp_path: Path) -> None:
+    files = idx_pair("train", *digits(50), packed=True)
+    name = "train-images-idx3-ubyte.gz"
+    with pytest.raises(SourceError, match="damaged"):
+        prepared(tmp_path, files | {name: files[name][:-20]}, workers=2)
+    assert not (tmp_path / "out" / "set.beton").exists()
+
+
+def test_numbers_of_processes_below_one_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(BetonError, match="workers"):
+        prepared(tmp_path, folders(), workers=0)
+
+
+# Named sets
+
+
+@pytest.mark.parametrize(
+    ("name", "place", "files"),
+    [
+        ("part1", "trainPart1.zip", midas((1, 2, 11))),
+        ("part2", "trainPart1.zip", midas(range(1, 13), writers=1)),
+        ("part3", "mnistTask3", folders()),
+        ("mnist", "MNIST", idx_pair("train", *digits(10), True)),
+        ("emnist-digits", "gzip.zip", idx_pair("emnist-digits-train", *digits(10), True)),
+        ("emnist-digits", "EMNIST/raw", idx_pair("emnist-digits-train", *digits(10), True)),
+        ("my-letters", "my-letters.zip", folders()),
+        ("my-letters", "my-letters", folders()),
+    ],
+)
+def test_a_set_is_found_by_its_name(
+    tmp_path: Path, name: str, place: str, files: dict[str, bytes]
+) -> None:
+    path = tmp_path / place
+    path.parent.mkdir(parents=True, exist_ok=True)
+    (make_zip if place.endswith(".zip") else make_tree)(path, files)
+    source, via = sets.find(name, None, tmp_path, False)
+    assert via == "data/raw"
+    assert len(source) == (10 if "digits" in name or name in ("part2", "mnist") else 12)
+    if name in sets.SETS:
+        assert name in sets.wanted((), None, tmp_path, False)
+
+
+def test_what_is_given_goes_before_what_lies_there(tmp_path: Path) -> None:
+    make_zip(tmp_path / "trainPart1.zip", midas((1, 2)))
+    other = make_tree(tmp_path / "other", folders())
+    source, via = sets.find("part1", other, tmp_path, True)
+    assert (source.path, via) == (other, "--source")
+    with pytest.raises(SourceError, match="has no classes 2"):
+        sets.find("part2", other, tmp_path, False)
+
+
+@pytest.mark.parametrize(
+    ("given", "name"),
+    [
+        ("trainPart1.zip", "part1"),
+        ("x/mnistTask3", "part3"),
+        ("My letters.ZIP", "My-letters"),
+        ("..", None),
+    ],
+)
+def test_a_source_without_a_name_gets_one(tmp_path: Path, given: str, name: str | None) -> None:
+    [found] = sets.wanted((), Path(given), tmp_path, False)
+    assert found == name if name else found
+
+
+def test_without_data_three_lines_say_how_to_get_some(tmp_path: Path) -> None:
+    for ask in (
+        lambda: sets.wanted((), None, tmp_path, False),
+        lambda: sets.find("part1", None, tmp_path, False),
+    ):
+        with pytest.raises(sets.NoDataError) as caught:
+            ask()
+        assert len(str(caught.value).splitlines()) == 3
+        assert "--source" in str(caught.value)
+    for name in ("a/b", "", "../x", "-x"):
+        with pytest.raises(SourceError, match="cannot be a set's name"):
+            sets.wanted((name,), None, tmp_path, False)
+
+
+# Downloads
+
+
+@pytest.mark.parametrize(
+    ("name", "dataset", "prefixes"),
+    [
+        ("mnist", "MNIST", ("train", "t10k")),
+        ("fashion-mnist", "FashionMNIST", ("train", "t10k")),
+        ("emnist-letters", "EMNIST", ("emnist-letters-train", "emnist-mnist-train")),
+    ],
+)
+def test_torchvision_fetches_what_it_knows(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    dataset: str,
+    prefixes: tuple[str, str],
+) -> None:
+    def fetch(root: Path, download: bool, split: str = "") -> None:
+        assert download
+        assert split in (name, name.removeprefix("emnist-")) or not split
+        images, labels = digits(10)
+        for prefix in prefixes:
+            pair = idx_pair(prefix, images, [label or 1 for label in labels], packed=False)
+            make_tree(root / dataset / "raw", pair)
+
+    fake = types.ModuleType("torchvision.datasets")
+    setattr(fake, dataset, fetch)
+    monkeypatch.setitem(sys.modules, "torchvision", types.ModuleType("torchvision"))
+    monkeypatch.setattr(sys.modules["torchvision"], "datasets", fake, raising=False)
+    source, via = sets.find(name, None, tmp_path / "raw", True)
+    assert via == "--download"
+    assert len(source) == (10 if dataset == "EMNIST" else 20)
+    assert sets.find(name, None, tmp_path / "raw", False)[1] == "data/raw"
+
+
+@pytest.fixture
+def remote(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[bytes], Path]:
+    def serve(content: bytes) -> Path:
+        served = tmp_path / "remote.zip"
+        served.write_bytes(content)
+        monkeypatch.setitem(download.LINKS, "trainPart1.zip", served.as_uri())
+        return tmp_path / "raw"
+
+    return serve
+
+
+def test_an_archive_is_fetched_when_told_to(
+    tmp_path: Path, remote: Callable[[bytes], Path]
+) -> None:
+    raw = remote(make_zip(tmp_path / "set.zip", midas()).read_bytes())
+    source, via = sets.find("part1", None, raw, True)
+    assert (source.path, via, len(source)) == (raw / "trainPart1.zip", "--download", 12)
+    assert sets.find("part1", None, raw, True)[1] == "data/raw"
+
+
+def test_a_failed_download_leaves_nothing(
+    tmp_path: Path, remote: Callable[[bytes], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    raw = remote(b"<html>gone</html>")
+    with pytest.raises(SourceError, match="not a zip archive"):
+        sets.find("part1", None, raw, True)
+
+    def fail(source: Any, target: Any, size: int) -> None:
+        target.write(source.read(size))
+        raise ConnectionResetError("connection lost")
+
+    monkeypatch.setattr(shutil, "copyfileobj", fail)
+    with pytest.raises(SourceError, match="connection lost"):
+        sets.find("part1", None, raw, True)
+    (tmp_path / "remote.zip").unlink()
+    with pytest.raises(SourceError, match="cannot be downloaded"):
+        sets.find("part1", None, raw, True)
+    assert list(raw.iterdir()) == []
+    with pytest.raises(SourceError, match="no known place"):
+        sets.find("my-letters", None, raw, True)

@@ -1,0 +1,623 @@
+import gzip
+import io
+import pickle
+import struct
+import tracemalloc
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from raw_data import (
+    Pixels,
+    chunk,
+    digits,
+    folders,
+    idx,
+    idx_pair,
+    make_tree,
+    make_zip,
+    midas,
+    pillow,
+    png,
+    saved,
+)
+
+from pipeline.sources import PictureError, Source, SourceError, Subset, open_source
+from pipeline.sources import picture as picture_module
+from pipeline.sources.base import FREE, TEST, TRAIN, VALIDATION
+from pipeline.sources.files import Zip
+from pipeline.sources.picture import decode
+
+# Pictures
+
+
+@pytest.fixture(scope="module")
+def short_cuts() -> list[bool]:
+    """Whether each PNG took the short cut, in order; so that no test passes without it."""
+    return []
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _spy(short_cuts: list[bool]) -> Any:
+    original = picture_module._decode_plain_png
+
+    def spy(*arguments: Any) -> Pixels | None:
+        pixels = original(*arguments)
+        short_cuts.append(pixels is not None)
+        return pixels
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(picture_module, "_decode_plain_png", spy)
+        yield
+
+
+def random_pixels(draw: st.DrawFn, channels: int) -> Pixels:
+    height, width = draw(st.integers(1, 12)), draw(st.integers(1, 12))
+    seed = draw(st.integers(0, 2**32 - 1))
+    return np.random.default_rng(seed).integers(
+        0, draw(st.sampled_from((2, 256))), (height, width * channels), dtype=np.uint8
+    )
+
+
+@st.composite
+def filtered_pngs(draw: st.DrawFn) -> bytes:
+    colour_type, channels = draw(st.sampled_from(((0, 1), (4, 2), (2, 3), (6, 4))))
+    rows = random_pixels(draw, channels)
+    kinds = st.lists(st.integers(0, 4), min_size=len(rows), max_size=len(rows))
+    return png(rows, draw(kinds), colour_type, channels)
+
+
+@given(filtered_pngs())
+def test_every_filter_and_colour_type_gives_pillows_pixels(
+    short_cuts: list[bool], data: bytes
+) -> None:
+    np.testing.assert_array_equal(decode(data), pillow(data))
+    assert short_cuts[-1]
+
+
+MODES = {
+    "PNG": ("1", "L", "LA", "P", "RGB", "RGBA", "I;16"),
+    "BMP": ("1", "L", "P", "RGB"),
+    "GIF": ("1", "L", "P", "RGB", "RGBA"),
+    "TIFF": ("1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "I;16", "I", "F"),
+    "WEBP": ("RGB", "RGBA"),
+    "JPEG": ("L", "RGB", "CMYK"),
+    "PPM": ("1", "L", "RGB"),
+}
+
+
+@st.composite
+def files_of_any_kind(draw: st.DrawFn) -> bytes:
+    kind = draw(st.sampled_from(sorted(MODES)))
+    mode = draw(st.sampled_from(MODES[kind]))
+    pixels = random_pixels(draw, 3)
+    if mode == "I;16":
+        image = Image.fromarray(pixels.astype(np.uint16) * draw(st.sampled_from((1, 257))))
+    else:
+        rgb = Image.fromarray(pixels.reshape(len(pixels), -1, 3))
+        image = rgb.convert(mode if mode != "I" else "L").convert(mode)
+    options: dict[str, Any] = {}
+    if draw(st.booleans()):
+        options["exif"] = Image.Exif()
+        options["exif"][0x0112] = draw(st.integers(1, 8))
+    if kind == "PNG" and draw(st.booleans()):
+        transparent = {"P": draw(st.sampled_from((0, b"\0\x80"))), "L": 3, "RGB": (0, 0, 0), "1": 1}
+        if mode in transparent:
+            options["transparency"] = transparent[mode]
+    if kind == "GIF" and draw(st.booleans()):
+        options |= {"save_all": True, "append_images": [image.rotate(180)]}
+    return saved(image, kind, **options)
+
+
+@pytest.mark.filterwarnings("ignore:Palette images with Transparency")
+@given(files_of_any_kind())
+@settings(max_examples=300)
+def test_every_mode_and_format_gives_pillows_pixels(data: bytes) -> None:
+    pixels = decode(data)
+    assert pixels.dtype == np.uint8
+    np.testing.assert_array_equal(pixels, pillow(data))
+
+
+def test_an_interlaced_or_animated_png_is_left_to_pillow(short_cuts: list[bool]) -> None:
+    frames = [Image.new("L", (3, 3), grey) for grey in (10, 200)]
+    animated = saved(frames[0], save_all=True, append_images=frames[1:])
+    np.testing.assert_array_equal(decode(animated), pillow(animated))
+    assert not short_cuts[-1]
+    header = struct.pack(">IIBBBBB", 1, 1, 8, 0, 0, 0, 1)
+    plain = png(np.full((1, 1), 7, np.uint8), [0], 0, 1)
+    interlaced = plain[:8] + chunk(b"IHDR", header) + plain[33:]
+    np.testing.assert_array_equal(decode(interlaced), pillow(interlaced))
+    assert not short_cuts[-1]
+
+
+@given(
+    data=filtered_pngs(),
+    position=st.integers(min_value=0),
+    value=st.integers(1, 255),
+    cut=st.booleans(),
+)
+@settings(max_examples=300)
+def test_a_damaged_png_has_pillows_outcome(
+    data: bytes, position: int, value: int, cut: bool
+) -> None:
+    position %= len(data)
+    damaged = bytearray(data)
+    damaged[position] ^= value
+    damaged = damaged[:position] if cut else damaged
+    try:
+        expected = pillow(bytes(damaged))
+    except Exception:
+        with pytest.raises(PictureError):
+            decode(damaged)
+    else:
+        np.testing.assert_array_equal(decode(damaged), expected)
+
+
+def test_a_filter_that_does_not_exist_is_left_to_pillow(short_cuts: list[bool]) -> None:
+    with pytest.raises(PictureError):
+        decode(png(np.zeros((2, 3), np.uint8), [0, 5], 0, 1))
+    assert not short_cuts[-1]
+
+
+def declared(width: int, height: int) -> bytes:
+    """A PNG of a few bytes that declares a size."""
+    header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
+    plain = png(np.zeros((1, 1), np.uint8), [0], 0, 1)
+    return plain[:8] + chunk(b"IHDR", header) + plain[33:]
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (b"", "empty"),
+        (b"what", "not recognised as PNG, JPEG"),
+        (declared(60000, 2000), "bomb"),  # above Pillow's limit, where Pillow only warns
+        (declared(60000, 60000), "bomb"),  # above twice the limit
+        (declared(65536, 1), "65536×1 pixels"),
+        (declared(100, 100), "truncated"),  # fewer pixels than declared
+        (saved(Image.new("L", (4, 4)))[:-26], "truncated"),
+        (saved(Image.new("L", (4, 4)), "ICO"), "not recognised"),  # not one of the formats tried
+    ],
+    ids=["empty", "words", "bomb", "big bomb", "wide", "short", "cut", "format"],
+)
+def test_what_cannot_be_decoded_has_a_reason(data: bytes, reason: str) -> None:
+    tracemalloc.start()
+    with pytest.raises(PictureError, match=reason) as caught:
+        decode(data)
+    assert tracemalloc.get_traced_memory()[1] < 16 << 20
+    tracemalloc.stop()
+    assert "\n" not in str(caught.value)
+
+
+def test_the_widest_picture_is_decoded() -> None:
+    data = saved(Image.new("RGB", (65535, 1), (1, 2, 3)))
+    np.testing.assert_array_equal(decode(data), pillow(data))
+
+
+# Folders and archives
+
+
+def contents(source: Source) -> list[tuple[str, str, str | None, bytes]]:
+    """All that a source says of its pictures."""
+    entries = source.entries
+    writers = [entries.writer_names[w] if w >= 0 else None for w in entries.writers]
+    return [
+        (
+            source.name(i),
+            entries.classes[entries.labels[i]],
+            writers[i],
+            source.picture(i).tobytes(),
+        )
+        for i in range(len(source))
+    ]
+
+
+JUNK = {
+    "__MACOSX/set/0/._0.png": b"resource fork",
+    "set/.DS_Store": b"mac",
+    "set/0/._1.png": b"mac",
+    "set/0/Thumbs.db": b"windows",
+    "set/0/desktop.ini": b"windows",
+    "set/.git/9/x.png": b"hidden",
+    "readme.txt": b"words",
+    "set/0/notes.txt": b"words",
+}
+
+
+@pytest.mark.parametrize("top", ["", "a/deep er/"])
+@pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
+def test_a_zip_and_its_tree_are_the_same_set(tmp_path: Path, top: str, method: int) -> None:
+    files = {f"{top}{name}": data for name, data in folders().items()}
+    zipped = open_source(make_zip(tmp_path / "set.zip", files | JUNK, method))
+    before = sorted(tmp_path.rglob("*"))
+    tree = open_source(make_tree(tmp_path / "tree", files | JUNK))
+    assert contents(zipped) == contents(tree)
+    assert [name for name, *_ in contents(zipped)] == sorted(files)
+    for source in (zipped, tree):
+        assert source.kind == "folders"
+        assert source.entries.classes == ("0", "1", "10")
+        assert source.entries.writer_names == ()
+        assert (source.entries.given == FREE).all()
+        assert source.passed_over == 2  # the texts; what systems leave behind is not counted
+        assert source.size(np.arange(len(source))) == sum(map(len, files.values()))
+        for i in (0, 5, 11):
+            np.testing.assert_array_equal(source.picture(i), pillow(files[source.name(i)]))
+    assert sorted(tmp_path.rglob("*.zip")) == [p for p in before if p.suffix == ".zip"]
+
+
+def test_names_of_windows_archives_are_understood(tmp_path: Path) -> None:
+    files = {name.replace("/", "\\"): data for name, data in folders().items()}
+    source = open_source(make_zip(tmp_path / "set.zip", files))
+    assert source.entries.classes == ("0", "1", "10")
+
+
+@pytest.mark.parametrize("make", [make_tree, make_zip])
+def test_a_source_can_be_pickled_while_open(tmp_path: Path, make: Callable[..., Path]) -> None:
+    source = open_source(make(tmp_path / "set", folders()))
+    source.picture(0)
+    assert contents(pickle.loads(pickle.dumps(source))) == contents(source)
+
+
+def test_digests_follow_the_content(tmp_path: Path) -> None:
+    files = folders()
+    first = open_source(make_tree(tmp_path / "a", files)).digest()
+    assert first == open_source(make_tree(tmp_path / "b", files | JUNK)).digest()
+    changed = open_source(make_tree(tmp_path / "c", files | {"0/0.png": files["1/0.png"]}))
+    renamed = {("0/9.png" if name == "0/0.png" else name): data for name, data in files.items()}
+    digests = {first, changed.digest(), open_source(make_tree(tmp_path / "d", renamed)).digest()}
+    digests |= {
+        open_source(make_zip(tmp_path / f"{n}.zip", f)).digest()
+        for n, f in (("a", files), ("b", renamed))
+    }
+    assert len(digests) == 5
+    assert all(digest.startswith("sha256:") and len(digest) == 71 for digest in digests)
+
+
+def test_split_folders_are_kept(tmp_path: Path) -> None:
+    named = {
+        f"{top}/{name}": data
+        for top in ("Training", "test")
+        for name, data in folders(("a", "b"), 2).items()
+    }
+    source = open_source(make_tree(tmp_path / "two", named))
+    assert source.entries.classes == ("a", "b")
+    assert source.entries.given.tolist() == [FREE] * 4 + [TEST] * 4
+    named |= {f"val/{name}": data for name, data in folders(("a", "b"), 1).items()}
+    source = open_source(make_tree(tmp_path / "three", named))
+    assert source.entries.given.tolist() == [TRAIN] * 4 + [TEST] * 4 + [VALIDATION] * 2
+    alone = {f"train/{name}": data for name, data in folders(("a", "b"), 1).items()}
+    assert (open_source(make_tree(tmp_path / "one", alone)).entries.given == FREE).all()
+
+
+@pytest.mark.parametrize(
+    ("files", "reason"),
+    [
+        ({}, "is empty"),
+        ({".DS_Store": b"x"}, "is empty"),
+        ({"a/readme.txt": b"x"}, "looked for .*; found 1 files: a/readme.txt"),
+        ({"0.png": b"x", "1.png": b"x"}, "looked for"),
+        ({"a/0.png": b"x", "a/1.png": b"x"}, "all 2 pictures are of one class, 'a'"),
+        ({"a/0.png": b"x", "a/b/1.png": b"x"}, "both in 'a' and below it, in 'a/b'"),
+        ({"Sample000/img000-001.png": b"x", "Sample001/a.png": b"x"}, "Sample000"),
+        ({"Sample063/img063-001.png": b"x", "Sample001/a.png": b"x"}, "Sample063"),
+        ({"Sample001/img001-001.png": b"x"}, "one class, '0'"),
+    ],
+)
+@pytest.mark.parametrize("make", [make_tree, make_zip])
+def test_what_cannot_be_learned_from_is_refused(
+    tmp_path: Path, make: Callable[..., Path], files: dict[str, bytes], reason: str
+) -> None:
+    path = tmp_path / "set"
+    path.mkdir() if make is make_tree else None
+    with pytest.raises(SourceError, match=reason) as caught:
+        open_source(make(path, files))
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_paths_that_are_no_source_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match="no such file or folder"):
+        open_source(tmp_path / "missing.zip")
+    with pytest.raises(SourceError, match="no such file or folder"):
+        open_source(tmp_path / "missing" / "deeper")
+    (tmp_path / "words.zip").write_bytes(b"words")
+    with pytest.raises(SourceError, match="not a folder, a zip archive"):
+        open_source(tmp_path / "words.zip")
+    whole = make_zip(tmp_path / "whole.zip", folders()).read_bytes()
+    (tmp_path / "cut.zip").write_bytes(whole[:-100])
+    with pytest.raises(SourceError, match="the end of one is missing"):
+        open_source(tmp_path / "cut.zip")
+
+
+# Unsafe archives
+
+
+@pytest.mark.parametrize(
+    "name", ["../0/a.png", "0/../../a.png", "/0/a.png", "C:/0/a.png", "..\\0\\a.png", "0/.."]
+)
+def test_members_that_point_outside_are_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(SourceError, match="points outside"):
+        open_source(make_zip(tmp_path / "set.zip", folders() | {name: b"x"}))
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+@pytest.mark.parametrize("name", ["0/0.png", "./0/0.png", "0//0.png", "0\\0.png"])
+def test_duplicate_names_are_refused(tmp_path: Path, name: str) -> None:
+    path = make_zip(tmp_path / "set.zip", folders())
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr(name, b"other")
+    with pytest.raises(SourceError, match="is there twice"):
+        open_source(path)
+
+
+CENTRAL = b"PK\1\2"
+FLAGS, METHOD, CRC, PACKED, SIZE, ATTRIBUTES, OFFSET = 8, 10, 16, 20, 24, 38, 42
+
+
+def patched(path: Path, number: int, field: int, value: int, code: str = "<I") -> Path:
+    """Change a field of the directory's entry for member `number`."""
+    data = bytearray(path.read_bytes())
+    position = data.index(CENTRAL)
+    for _ in range(number):
+        position = data.index(CENTRAL, position + 4)
+    struct.pack_into(code, data, position + field, value)
+    path.write_bytes(data)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "code", "reason"),
+    [
+        (FLAGS, 1, "<H", "is encrypted"),
+        (METHOD, 14, "<H", "compression method 14"),
+        (METHOD, 99, "<H", "compression method 99"),
+        (ATTRIBUTES, 0o120777 << 16, "<I", "is a symbolic link"),
+        (SIZE, 1 << 31, "<I", "decompression bomb"),
+        (SIZE, 100 << 20, "<I", "decompression bomb"),
+        (OFFSET, 1 << 31, "<I", "lies outside the file"),
+        (PACKED, 1 << 31, "<I", "lies outside the file"),
+        (OFFSET, 0, "<I", "overlap: a decompression bomb"),
+    ],
+)
+def test_unsafe_members_are_refused(
+    tmp_path: Path, field: int, value: int, code: str, reason: str
+) -> None:
+    path = patched(make_zip(tmp_path / "set.zip", folders()), 2, field, value, code)
+    with pytest.raises(SourceError, match=f"set.zip: refused: member.*{reason}"):
+        open_source(path)
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
+@pytest.mark.parametrize(
+    ("field", "value", "code"),
+    [(SIZE, 9, "<I"), (SIZE, 9999, "<I"), (PACKED, 9, "<I"), (CRC, 9, "<I"), (OFFSET, 1, "<I")],
+)
+def test_a_member_that_is_not_what_is_declared_is_a_bad_picture(
+    tmp_path: Path, method: int, field: int, value: int, code: str
+) -> None:
+    path = patched(make_zip(tmp_path / "set.zip", folders(), method), 0, field, value, code)
+    source = open_source(path)
+    with pytest.raises(PictureError, match="damaged in the archive"):
+        source.picture(0)
+    assert source.picture(1).shape == (5, 7)
+
+
+def test_a_member_never_inflates_beyond_what_it_declares(tmp_path: Path) -> None:
+    path = make_zip(tmp_path / "bomb.zip", {"0/a.png": bytes(50 << 20), "1/b.png": b"x"})
+    files = Zip(patched(path, 0, SIZE, 1000))
+    tracemalloc.start()
+    with pytest.raises(PictureError, match="declared size"):
+        files.read(0)
+    assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    tracemalloc.stop()
+
+
+@given(position=st.integers(min_value=0), value=st.integers(1, 255))
+@settings(max_examples=150)
+def test_a_damaged_archive_is_an_error_of_ours(
+    tmp_path_factory: pytest.TempPathFactory, position: int, value: int
+) -> None:
+    path = tmp_path_factory.getbasetemp() / "damaged.zip"
+    data = bytearray(make_zip(path, folders(("a", "b"), 2)).read_bytes())
+    data[position % len(data)] ^= value
+    path.write_bytes(data)
+    try:
+        source = open_source(path)
+        for i in range(len(source)):
+            source.picture(i)
+    except (SourceError, PictureError):
+        pass
+
+
+# MIDAS
+
+
+def test_midas_labels_and_writers(tmp_path: Path) -> None:
+    files = midas((1, 10, 11, 36, 37, 62), writers=2)
+    files["hand writing/Sample062/extra.png"] = files["hand writing/Sample001/img001-001.png"]
+    source = open_source(make_zip(tmp_path / "trainPart1.zip", files | JUNK))
+    assert source.kind == "midas"
+    assert "".join(source.entries.classes) == "09AZaz"
+    assert source.entries.writer_names == ("001", "002")
+    for name, label, writer, _ in contents(source):
+        folder = name.split("/")[1]
+        expected = {"001": "0", "010": "9", "011": "A", "036": "Z", "037": "a", "062": "z"}
+        assert label == expected[folder[-3:]]
+        assert writer == (None if "extra" in name else name[-7:-4])
+
+
+def test_other_folders_among_samples_are_not_midas(tmp_path: Path) -> None:
+    files = {name.removeprefix("hand writing/"): data for name, data in midas().items()}
+    source = open_source(make_tree(tmp_path / "set", files | folders(("x",))))
+    assert source.kind == "folders"
+    assert source.entries.classes[-1] == "x"
+
+
+def test_a_subset_keeps_pictures_and_writers(tmp_path: Path) -> None:
+    whole = open_source(make_zip(tmp_path / "set.zip", midas((1, 2, 11))))
+    subset = Subset(whole, ("1", "0"))
+    assert subset.entries.classes == ("1", "0")
+    assert contents(subset) == [row for row in contents(whole) if row[1] in "01"]
+    assert subset.size(np.arange(8)) < whole.size(np.arange(12))
+    with pytest.raises(SourceError, match="no classes 7"):
+        Subset(whole, ("0", "7"))
+
+
+# IDX
+
+
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("make", [make_tree, make_zip])
+@given(seed=st.integers(0, 99), counts=st.tuples(st.integers(2, 30), st.integers(2, 30)))
+@settings(max_examples=5)
+def test_idx_gives_what_it_holds(
+    tmp_path_factory: pytest.TempPathFactory,
+    make: Callable[..., Path],
+    packed: bool,
+    seed: int,
+    counts: tuple[int, int],
+) -> None:
+    train, test = digits(counts[0], seed), digits(counts[1], seed + 1)
+    files = {
+        f"MNIST/raw/{name}": data
+        for name, data in (
+            idx_pair("train", *train, packed) | idx_pair("t10k", *test, packed)
+        ).items()
+    }
+    path = make(tmp_path_factory.mktemp("idx") / "set", files)
+    source = pickle.loads(pickle.dumps(open_source(path)))
+    assert source.kind == "idx"
+    assert source.entries.labels.tolist() == train[1] + test[1]
+    assert source.entries.given.tolist() == [FREE] * counts[0] + [TEST] * counts[1]
+    for i, image in enumerate([*train[0], *test[0]]):
+        np.testing.assert_array_equal(source.picture(i), image)
+    assert source.name(0) == "train/0"
+    assert source.name(counts[0] + 1) == "test/1"
+    assert source.size(np.arange(3)) == sum(map(len, files.values()))
+
+
+@pytest.mark.parametrize(
+    ("part", "labels", "classes"),
+    [
+        ("byclass", [0, 61], "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"),
+        ("bymerge", [0, 46], "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabdefghnqrt"),
+        ("balanced", [0, 46], "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabdefghnqrt"),
+        ("letters", [1, 26], "ABCDEFGHIJKLMNOPQRSTUVWXYZ"),
+        ("digits", [0, 9], "0123456789"),
+        ("mnist", [0, 9], "0123456789"),
+    ],
+)
+def test_emnist_is_turned_upright_and_named(
+    tmp_path: Path, part: str, labels: list[int], classes: str
+) -> None:
+    images, _ = digits(2)
+    files = idx_pair(f"emnist-{part}-train", images, labels, packed=True)
+    source = open_source(make_tree(tmp_path / "set", files))
+    assert "".join(source.entries.classes) == classes
+    assert source.entries.labels.tolist() == [0, len(classes) - 1]
+    np.testing.assert_array_equal(source.picture(1), images[1].T)
+
+
+def test_fashion_mnist_has_its_classes(tmp_path: Path) -> None:
+    files = idx_pair("train", *digits(10), packed=False)
+    source = open_source(make_tree(tmp_path / "FashionMNIST" / "raw", files))
+    assert source.entries.classes[9] == "Ankle boot"
+
+
+@pytest.mark.parametrize("make", [make_tree, make_zip])
+def test_one_idx_set_of_several_is_chosen(tmp_path: Path, make: Callable[..., Path]) -> None:
+    files: dict[str, bytes] = {}
+    for number, part in enumerate(("digits", "mnist")):
+        for pair in ("train", "test"):
+            files |= idx_pair(f"emnist-{part}-{pair}", *digits(10 + number), packed=True)
+    path = make(tmp_path / "gzip", files)
+    with pytest.raises(SourceError, match=r"several IDX sets.*gzip/emnist-digits, .*emnist-mnist"):
+        open_source(path)
+    assert len(open_source(path / "emnist-digits")) == 20
+    assert len(open_source(path / "emnist-mnist")) == 22
+    with pytest.raises(SourceError, match="no such file"):
+        open_source(path / "emnist-letters")
+
+
+def test_a_training_file_brings_its_test_pair_a_test_file_comes_alone(tmp_path: Path) -> None:
+    files = idx_pair("train", *digits(12), packed=True) | idx_pair("t10k", *digits(11), False)
+    make_tree(tmp_path, files)
+    assert len(open_source(tmp_path / "train-images-idx3-ubyte.gz")) == 23
+    alone = open_source(tmp_path / "t10k-images-idx3-ubyte")
+    assert len(alone) == 11
+    assert (alone.entries.given == TEST).all()
+
+
+def test_a_plain_idx_file_goes_before_its_gz(tmp_path: Path) -> None:
+    plain, packed = digits(10, 0), digits(10, 1)
+    make_tree(tmp_path, idx_pair("train", *plain, False) | idx_pair("train", *packed, True))
+    np.testing.assert_array_equal(open_source(tmp_path).picture(3), plain[0][3])
+
+
+IMAGES, LABELS = "train-images-idx3-ubyte", "train-labels-idx1-ubyte"
+PLAIN = idx_pair("train", *digits(20), packed=False)
+HUGE = bytes((0, 0, 8, 3)) + struct.pack(">III", 1 << 31, 28, 28)
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({LABELS: None}, "its labels, train-labels-idx1-ubyte.* are not beside it"),
+        ({LABELS: idx(np.zeros(19, np.uint8))}, "20 pictures, 19 labels"),
+        ({LABELS: PLAIN[LABELS][:-1]}, "damaged: 27 bytes instead of 28"),
+        ({IMAGES: PLAIN[IMAGES][:-1]}, "damaged: 495 bytes instead of 496"),
+        ({IMAGES: PLAIN[IMAGES] + b"x"}, "damaged: more bytes instead of 496"),
+        ({IMAGES: b"\0\0\x0d\3" + PLAIN[IMAGES][4:]}, "begins with 00 00 0d 03"),
+        ({IMAGES: PLAIN[IMAGES][:9]}, "not an IDX file"),
+        ({IMAGES: b""}, "begins with nothing"),
+        ({IMAGES: idx(np.zeros((20, 0, 3), np.uint8))}, "pictures of 3×0 pixels"),
+        ({IMAGES: HUGE}, "more than it can hold"),
+        ({IMAGES: gzip.compress(HUGE)}, "more than it can hold"),
+        ({IMAGES: gzip.compress(PLAIN[IMAGES])[:-12]}, "damaged"),
+        ({IMAGES: gzip.compress(PLAIN[IMAGES][:-9])}, "damaged: 487 bytes instead of 496"),
+        ({IMAGES: gzip.compress(PLAIN[IMAGES] + bytes(1 << 24))}, "damaged: more bytes"),
+    ],
+)
+def test_damaged_idx_is_refused(
+    tmp_path: Path, changes: dict[str, bytes | None], reason: str
+) -> None:
+    files = {name: data for name, data in (PLAIN | changes).items() if data is not None}
+    make_tree(tmp_path, files)
+    with pytest.raises(SourceError, match=reason) as caught:
+        open_source(tmp_path).picture(0)
+    assert "train-" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_labels_that_a_set_does_not_have_are_refused(tmp_path: Path) -> None:
+    make_tree(tmp_path, idx_pair("emnist-letters-train", digits(2)[0], [0, 3], packed=True))
+    with pytest.raises(SourceError, match="labels from -1 to 2 for 26 classes"):
+        open_source(tmp_path)
+
+
+def test_a_packed_set_is_never_whole_in_memory(tmp_path: Path) -> None:
+    images = np.zeros((20_000, 28, 28), np.uint8)
+    make_tree(tmp_path, idx_pair("train", images, [i % 10 for i in range(20_000)], packed=True))
+    tracemalloc.start()
+    source = open_source(tmp_path)
+    assert source.picture(19_999).shape == (28, 28)
+    assert tracemalloc.get_traced_memory()[1] < images.nbytes / 3
+    tracemalloc.stop()
+
+
+def test_pictures_of_a_zip_are_read_one_at_a_time(tmp_path: Path) -> None:
+    noise = io.BytesIO(np.random.default_rng(0).bytes(1 << 20)).getvalue()
+    path = make_zip(tmp_path / "set.zip", {f"{i % 2}/{i}.png": noise for i in range(20)})
+    tracemalloc.start()
+    source = open_source(path)
+    for i in range(20):
+        with pytest.raises(PictureError):
+            source.picture(i)
+    assert tracemalloc.get_traced_memory()[1] < 5 << 20
+    tracemalloc.stop()
