@@ -135,16 +135,20 @@ run() {
 # accelerate and torch answer a process that ends with an error with pages of their own. The job has
 # said what is wrong already, so only its exit status is passed on.
 launcher='
-import logging, sys
+import logging, signal, sys
 from accelerate.commands.launch import main
 from torch.distributed.elastic.multiprocessing.api import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
-logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
+logging.disable()
 try:
     main()
 except ChildFailedError as error:
-    status = error.get_first_failure()[1].exitcode
+    rank, failure = error.get_first_failure()
+    status = failure.exitcode
+    if status < 0:
+        name = signal.Signals(-status).name
+        print(f"launch.sh: process {rank} was ended by {name}", file=sys.stderr)
     sys.exit(status if status > 0 else 128 - status)
 except SignalException as stop:
     sys.exit(128 + stop.sigval)

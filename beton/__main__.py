@@ -5,7 +5,7 @@ Exit status: 0 fine; 1 the file is damaged; 2 the command is at fault, with one 
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -78,9 +78,9 @@ def inspect(reader: Reader) -> None:
     console.print(f"[bold]{reader.path}[/bold]: {len(reader):,} samples, {decimal(size)}")
     fields = Table(box=SIMPLE)
     for title in ("field", "kind", "values"):
-        fields.add_column(title)
-    for title in ("payload", "a sample", "as pixels", "of that"):
-        fields.add_column(title, justify="right")
+        fields.add_column(title, overflow="fold")
+    for title in ("payload", "a sample", "as pixels", "share"):
+        fields.add_column(title, justify="right", no_wrap=True)
     for name in reader.fields:
         column = reader.column(name)
         stored = int(column.sizes.sum())
@@ -101,8 +101,8 @@ def inspect(reader: Reader) -> None:
     about.add_row("pages", f"of {decimal(reader.page_size)}")
     sums = reader.manifest is not None
     about.add_row("checksums", "of every byte" if sums else "none (the file has no manifest)")
-    for key, value in reader.info.items():
-        about.add_row(str(key), tell(value))
+    for key, value in flatten(reader.info):
+        about.add_row(key, value)
     console.print(about)
 
 
@@ -119,7 +119,8 @@ def describe(column: Column) -> str:
     match column.field:
         case IntField() | FloatField():
             values = column.metadata
-            return f"{values.min():,} to {values.max():,}, {len(np.unique(values)):,} different"
+            different = len(np.unique(values))
+            return f"{values.min():,} to {values.max():,} ({different:,})"
         case InkField() | RGBImageField():
             width, height = (span(column.metadata[side]) for side in ("width", "height"))
             return f"{width} × {height}"
@@ -135,13 +136,17 @@ def span(numbers: NDArray[Any]) -> str:
     return f"{low:,}" if low == high else f"{low:,}–{high:,}"
 
 
-def tell(value: Any) -> str:
-    """Return a JSON value as a person would write it down."""
-    if isinstance(value, dict):
-        return "\n".join(f"{key}: {tell(inner)}" for key, inner in value.items())
-    if isinstance(value, list):
-        return f"{len(value)}: " + ", ".join(map(str, value)) if value else "none"
-    return str(value)
+def flatten(info: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, str]]:
+    """Yield JSON's keys and values as a person would write them down."""
+    for key, value in info.items():
+        match value:
+            case dict():
+                yield from flatten(value, f"{above}{key} ")
+            case list():
+                listed = f"{len(value)}: {', '.join(map(str, value))}" if value else "none"
+                yield f"{above}{key}", listed
+            case _:
+                yield f"{above}{key}", str(value)
 
 
 def verify(reader: Reader) -> None:

@@ -134,10 +134,12 @@ def _is_indexable(samples: Any) -> bool:
 def _check_arguments(
     target: Path, fields: Mapping[str, Field], samples: Any, workers: int, page_size: int | None
 ) -> None:
-    if not fields:
-        raise SampleError("no fields")
-    for name in fields:
+    if not 1 <= len(fields) < 2**16:
+        raise SampleError("number of fields", got=len(fields), expected="1 to 65535")
+    for name, field in fields.items():
         check_name(name)
+        if not isinstance(field, Field):
+            raise SampleError("not a field", field=name, got=repr(field))
     if not _is_indexable(samples) and not isinstance(samples, Iterable):
         raise SampleError(
             "samples", got=type(samples).__name__, expected="an iterable, or indices and len()"

@@ -56,17 +56,17 @@ class Config:
 
 def train(config: Config) -> None:
     """Train, and leave a run's folder. Raises UserError, BetonError or OSError."""
+    automatic = "small" if launch.wants_cpu() else "resnet18"
+    name = automatic if config.network == "auto" else config.network
+    plan = recipe.part1(
+        name,
+        size=config.size,
+        epochs=config.epochs,
+        batch_size=config.batch_size,
+        learning_rate=config.learning_rate,
+        seed=config.seed,
+    )
     with open_data(config.data) as file, processes(config.precision) as accelerator:
-        automatic = "small" if accelerator.device.type == "cpu" else "resnet18"
-        name = automatic if config.network == "auto" else config.network
-        plan = recipe.part1(
-            name,
-            size=config.size,
-            epochs=config.epochs,
-            batch_size=config.batch_size,
-            learning_rate=config.learning_rate,
-            seed=config.seed,
-        )
         classes, provenance = file.info["classes"], file.info["provenance"]
         network = models.build(name, len(classes), config.seed)
         training = Training(accelerator, network, plan, file, decode=config.decode)

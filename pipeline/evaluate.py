@@ -137,6 +137,8 @@ def _evaluate_file(
             )
         network = trained.network.to(device).to(memory_format=torch.channels_last)
         indices = samples_of(file, split)
+        if not len(indices):
+            raise UserError(f"{path}: no pictures in its split {split!r}")
         with Feed(file, indices, trained.view, BATCH, device=device) as feed:
             answers = answer(network, feed, precision)
         number = torch.tensor([trained.classes.index(name) for name in names])

@@ -6,12 +6,6 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torchmetrics.functional.classification import (
-    multiclass_confusion_matrix,
-    multiclass_f1_score,
-    multiclass_precision,
-    multiclass_recall,
-)
 
 
 @dataclass(frozen=True)
@@ -66,6 +60,13 @@ def score(logits: Tensor, labels: Tensor, classes: Sequence[str]) -> Scores:
 
     Raises ValueError for no samples.
     """
+    from torchmetrics.functional.classification import (  # seconds, which a start can do without
+        multiclass_confusion_matrix,
+        multiclass_f1_score,
+        multiclass_precision,
+        multiclass_recall,
+    )
+
     if not len(labels):
         raise ValueError("score: got no samples, expected at least one")
     count = len(classes)

@@ -7,7 +7,6 @@ They know no data and no device. Both end in a mean over all positions, so any p
 from collections.abc import Callable
 
 import torch
-import torchvision
 from torch import Tensor, nn
 
 from pipeline.errors import UserError
@@ -27,6 +26,8 @@ def build(name: str, classes: int, seed: int) -> nn.Module:
 
 def resnet18(classes: int) -> nn.Module:
     """Return torchvision's ResNet-18 (He et al. 2016) with one input channel: 11.2 M parameters."""
+    import torchvision  # takes longer to import than the small network to start
+
     network: nn.Module = torchvision.models.resnet18(weights=None, num_classes=classes)
     network.conv1 = nn.Conv2d(1, 64, kernel_size=7, stride=2, padding=3, bias=False)
     nn.init.kaiming_normal_(network.conv1.weight, mode="fan_out", nonlinearity="relu")

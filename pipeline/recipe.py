@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 def _expect(name: str, value: float, low: float, high: float) -> None:
     if not low <= value <= high:
-        raise UserError(f"{name}: got {value:g}, expected {low:g} to {high:g}")
+        raise UserError(f"{name}: got {value}, expected {low} to {high}")
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Stage:
         _expect("size", self.size, 16, 4096)
         _expect("epochs", self.epochs, 1, 1_000_000)
         _expect("learning_rate", self.learning_rate, 1e-12, inf)
-        _expect("warm_up", self.warm_up, 0, 1)
+        _expect("warm_up", self.warm_up, 0, 0.99)
         _expect("weight_decay", self.weight_decay, 0, inf)
         _expect("label_smoothing", self.label_smoothing, 0, 1)
 

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -17,7 +18,7 @@ import torch.nn.functional as F
 from accelerate import Accelerator
 from accelerate.state import PartialState
 from torch import nn
-from torch.optim.lr_scheduler import LRScheduler, OneCycleLR
+from torch.optim.lr_scheduler import LambdaLR
 
 from beton.order import Shard
 from beton.reader import Reader
@@ -144,7 +145,7 @@ class Training:
                     figures = Epoch(epoch, number, rate, loss, accuracy, *validation, self.seconds)
                     self.history.append(figures)
                     self.state = {
-                        "epoch": epoch,
+                        "epochs": len(self.history),
                         "optimizer": optimizer.state_dict(),
                         "schedule": schedule.state_dict(),
                     }
@@ -156,7 +157,7 @@ class Training:
         feed: Feed,
         epoch: int,
         optimizer: torch.optim.Optimizer,
-        schedule: LRScheduler,
+        schedule: LambdaLR,
         label_smoothing: float,
     ) -> tuple[float, float]:
         """Go through the training samples once; return their loss and accuracy meanwhile."""
@@ -230,12 +231,12 @@ def _check(recipe: Recipe, samples: int, processes: int) -> None:
             f"batch_size: got {batch_size}, expected a multiple of {processes} processes"
         )
     if batch_size > samples:
-        raise UserError(f"batch_size: got {batch_size}, expected at most {samples}: all there is")
+        raise UserError(f"batch_size: got {batch_size}, expected at most {samples}, all there is")
 
 
 def _descent(
     model: nn.Module, stage: Stage, batches: int
-) -> tuple[torch.optim.Optimizer, LRScheduler]:
+) -> tuple[torch.optim.Optimizer, LambdaLR]:
     """Return AdamW, whose decay spares biases and normalisation, and its one cycle."""
     weights = [p for p in model.parameters() if p.ndim > 1]
     others = [p for p in model.parameters() if p.ndim <= 1]
@@ -247,10 +248,20 @@ def _descent(
         stage.learning_rate,
         fused=True,
     )
-    schedule = OneCycleLR(
-        optimizer,
-        stage.learning_rate,
-        total_steps=stage.epochs * batches,
-        pct_start=stage.warm_up,
-    )
-    return optimizer, schedule
+    steps = stage.epochs * batches
+    return optimizer, LambdaLR(optimizer, partial(one_cycle, steps=steps, warm_up=stage.warm_up))
+
+
+def one_cycle(step: int, steps: int, warm_up: float) -> float:
+    """Return the share of the highest learning rate to use in a step: from 1/25 to 1, to almost 0.
+
+    Both ways are half a cosine (Smith and Topin 2018, as fastai shaped it).
+    """
+    top = warm_up * steps
+    if step < top:
+        return 1 / 25 + (1 - 1 / 25) * _ease(step / top)
+    return 1e-4 + (1 - 1e-4) * (1 - _ease((step - top) / (steps - top)))
+
+
+def _ease(part: float) -> float:
+    return (1 - math.cos(math.pi * part)) / 2

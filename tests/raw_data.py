@@ -37,8 +37,19 @@ def chunk(kind: bytes, data: bytes) -> bytes:
     return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
 
-def png(rows: Pixels, filters: Sequence[int], colour_type: int, channels: int) -> bytes:
-    """A PNG that says that its rows (h, bytes), taken as they are, went through these filters."""
+def png(
+    rows: Pixels,
+    filters: Sequence[int],
+    colour_type: int,
+    channels: int,
+    before: bytes = b"",
+    between: bytes = b"",
+    after: bytes = b"",
+) -> bytes:
+    """A PNG that says that its rows (h, bytes), taken as they are, went through these filters.
+
+    `before`, `between` and `after` are chunks around and amid the pixels.
+    """
     height, stride = rows.shape
     header = struct.pack(">IIBBBBB", stride // channels, height, 8, colour_type, 0, 0, 0)
     filtered = b"".join(bytes([f]) + row.tobytes() for f, row in zip(filters, rows, strict=True))
@@ -48,8 +59,11 @@ def png(rows: Pixels, filters: Sequence[int], colour_type: int, channels: int) -
         (
             b"\x89PNG\r\n\x1a\n",
             chunk(b"IHDR", header),
+            before,
             chunk(b"IDAT", compressed[:middle]),
+            between,
             chunk(b"IDAT", compressed[middle:]),
+            after,
             chunk(b"IEND", b""),
         )
     )

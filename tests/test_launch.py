@@ -11,9 +11,10 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 
 # Stands in for a Python: writes down which module or job it is told to run and ends with the
-# status in the file of that name; makes an environment of itself. All else is the real Python's.
+# status in the file of that name; makes an environment of itself. All else is the real Python's; jobs too, where a file `jobs` lies beside it.
 PYTHON = """#!/usr/bin/env bash
 here=$(dirname "${{BASH_SOURCE[0]}}")
+[[ $* == jobs/* && -e $here/jobs ]] && exec {python} "$@"
 case "$*" in
   "-m venv"*)
     mkdir -p "${{@: -1}}/bin" && cp "${{BASH_SOURCE[0]}}" "${{@: -1}}/bin/python" ;;
@@ -169,6 +170,16 @@ def test_no_data_no_training(ready: Checkout) -> None:
     assert ready.calls() == ["jobs/prep.py part1"]
 
 
+def test_without_data_it_says_how_to_get_some(ready: Checkout) -> None:
+    shutil.copy(ROOT / "jobs" / "prep.py", ready.root / "jobs")
+    (ready.bin / "jobs").touch()
+    run = ready(PYTHONPATH=str(ROOT))
+    assert run.returncode == 2
+    assert run.stdout == ""
+    assert len(run.stderr.splitlines()) == 3
+    assert "data/raw" in run.stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "call"),
     [
@@ -268,10 +279,14 @@ def test_two_processes_end_with_the_job_s_status_and_words(ready: Checkout) -> N
     (ready.root / "jobs" / "part1.py").write_text(
         "import os, sys\n"
         "print(sys.argv[1:], os.environ['WORLD_SIZE'], file=sys.stderr)\n"
-        "sys.exit(int(sys.argv[1]))\n"
+        "status = int(sys.argv[1])\n"
+        "sys.exit(status) if status >= 0 else os.kill(os.getpid(), -status)\n"
     )
     run = ready("train", "part1", "0", "--processes", "2")
     assert (run.returncode, run.stderr) == (0, "['0'] 2\n" * 2)
     run = ready("train", "part1", "3", "--processes", "2")
     assert run.returncode == 3
     assert set(run.stderr.splitlines()) == {"['3'] 2"}
+    run = ready("train", "part1", "-9", "--processes", "2")
+    assert run.returncode == 128 + 9
+    assert "was ended by SIGKILL" in run.stderr.splitlines()[-1]

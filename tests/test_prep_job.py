@@ -61,9 +61,8 @@ def test_all_that_lies_in_the_folder_of_raw_data_is_prepared(tmp_path: Path) -> 
     raw = tmp_path / "data" / "raw"
     raw.mkdir(parents=True)
     make_zip(raw / "trainPart1.zip", midas(range(1, 12), writers=2))
-    make_tree(
-        raw / "MNIST", idx_pair("train", *digits(20), True) | idx_pair("t10k", *digits(20), 0)
-    )
+    pairs = idx_pair("train", *digits(20), True) | idx_pair("t10k", *digits(20), False)
+    make_tree(raw / "MNIST", pairs)
     run = prep(tmp_path, "--out", "elsewhere", "--seed", "5")
     assert run.returncode == 0, run
     assert "mnist: data/raw data/raw/MNIST, idx: 40 pictures, 10 classes" in run.stdout

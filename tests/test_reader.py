@@ -260,10 +260,12 @@ def test_golden_files_are_read_and_written_again(name: str, tmp_path: Path) -> N
     with Reader(golden_files.ours(name)) as file:
         assert (file.info, len(file)) == (INFO, golden_files.SAMPLES)
         file.verify()
+        if name == "jpg":  # its bytes are for the version of the codec to decide
+            pixels = np.stack([file[i]["jpg"] for i in range(len(file))]).astype(float)
+            assert np.abs(pixels - np.load(golden_files.THEIR_PIXELS)).mean() < 2
+            return
         for i in range(len(file)):
-            assert name == "jpg" or same(file[i], {name: EveryField()[i][name]})
-        if name == "jpg":
-            return  # its bytes are for the version of the codec to decide
+            assert same(file[i], {name: EveryField()[i][name]})
     golden_files.write_ours(tmp_path / "again.beton", name)
     assert (tmp_path / "again.beton").read_bytes() == golden_files.ours(name).read_bytes()
 

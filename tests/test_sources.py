@@ -4,6 +4,7 @@ import pickle
 import struct
 import tracemalloc
 import zipfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -39,21 +40,25 @@ from pipeline.sources.picture import decode
 
 @pytest.fixture(scope="module")
 def short_cuts() -> list[bool]:
-    """Whether each PNG took the short cut, in order; so that no test passes without it."""
+    """Whether each picture took the short cut, in order; so that no test passes without it."""
     return []
 
 
 @pytest.fixture(scope="module", autouse=True)
 def _spy(short_cuts: list[bool]) -> Any:
-    original = picture_module._decode_plain_png
+    decode_with_pillow, parse = picture_module._decode_with_pillow, picture_module._parse_plain_png
 
-    def spy(*arguments: Any) -> Pixels | None:
-        pixels = original(*arguments)
-        short_cuts.append(pixels is not None)
-        return pixels
+    def spied_parse(data: bytes) -> Any:
+        short_cuts.append(True)
+        return parse(data)
+
+    def spied_decode(data: bytes) -> Pixels:
+        short_cuts[-1] = False
+        return decode_with_pillow(data)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(picture_module, "_decode_plain_png", spy)
+        patch.setattr(picture_module, "_parse_plain_png", spied_parse)
+        patch.setattr(picture_module, "_decode_with_pillow", spied_decode)
         yield
 
 
@@ -65,12 +70,24 @@ def random_pixels(draw: st.DrawFn, channels: int) -> Pixels:
     )
 
 
+HARMLESS = [
+    chunk(b"pHYs", struct.pack(">IIB", 3000, 3000, 1)),
+    chunk(b"gAMA", struct.pack(">I", 45455)),
+    chunk(b"sRGB", b"\0"),
+    chunk(b"tEXt", b"Software\0something"),
+    chunk(b"tIME", bytes((7, 228, 1, 1, 0, 0, 0))),
+    chunk(b"bKGD", b"\0\xff"),
+]
+ancillary = st.lists(st.sampled_from(HARMLESS), max_size=3).map(b"".join)
+
+
 @st.composite
 def filtered_pngs(draw: st.DrawFn) -> bytes:
     colour_type, channels = draw(st.sampled_from(((0, 1), (4, 2), (2, 3), (6, 4))))
     rows = random_pixels(draw, channels)
     kinds = st.lists(st.integers(0, 4), min_size=len(rows), max_size=len(rows))
-    return png(rows, draw(kinds), colour_type, channels)
+    before, after = draw(ancillary), draw(ancillary)
+    return png(rows, draw(kinds), colour_type, channels, before, after=after)
 
 
 @given(filtered_pngs())
@@ -122,6 +139,42 @@ def test_every_mode_and_format_gives_pillows_pixels(data: bytes) -> None:
     pixels = decode(data)
     assert pixels.dtype == np.uint8
     np.testing.assert_array_equal(pixels, pillow(data))
+
+
+@pytest.mark.parametrize(
+    "unusual",
+    [
+        chunk(b"iCCP", b"name\0\0" + zlib.compress(b"profile")),
+        chunk(b"tRNS", b"\0\7"),
+        chunk(b"zTXt", b"key\0\0" + zlib.compress(b"words")),
+        chunk(b"PLTE", bytes(6)),
+        chunk(b"tEXt", b"key\0" + bytes(1 << 17)),
+        chunk(b"sRGB", b""),  # too short: Pillow refuses it
+        chunk(b"gAMA", bytes(4))[:-1] + b"x",  # wrong checksum: likewise
+        chunk(b"zTXt", b"key\0\0" + zlib.compress(bytes(1 << 22))),  # a bomb: likewise
+    ],
+)
+@pytest.mark.parametrize("where", ["before", "after"])
+def test_an_unusual_chunk_is_left_to_pillow(
+    short_cuts: list[bool], unusual: bytes, where: str
+) -> None:
+    rows = np.arange(6, dtype=np.uint8).reshape(2, 3)
+    data = png(rows, [1, 2], 0, 1, **{where: unusual})
+    try:
+        expected = pillow(data)
+    except Exception:
+        with pytest.raises(PictureError):
+            decode(data)
+    else:
+        np.testing.assert_array_equal(decode(data), expected)
+    assert not short_cuts[-1]
+
+
+def test_pixels_in_two_places_are_left_to_pillow(short_cuts: list[bool]) -> None:
+    rows = np.arange(6, dtype=np.uint8).reshape(2, 3)
+    with pytest.raises(PictureError):
+        decode(png(rows, [1, 2], 0, 1, between=HARMLESS[0]))
+    assert not short_cuts[-1]
 
 
 def test_an_interlaced_or_animated_png_is_left_to_pillow(short_cuts: list[bool]) -> None:

@@ -11,9 +11,11 @@ import torch
 from tiny import CLASSES, page, write_set
 from torch import Tensor
 
+from beton import writer
 from beton.errors import BetonError
+from beton.fields import IntField
 from beton.reader import Reader
-from pipeline import models
+from pipeline import launch, models
 from pipeline.augment import Augmentation
 from pipeline.errors import UserError
 from pipeline.evaluate import answer
@@ -52,7 +54,7 @@ def weights(training: Training) -> Mapping[str, Tensor]:
 def test_it_learns(file: Reader) -> None:
     steps: list[int] = []
     network = models.build("small", len(CLASSES), 0)
-    with processes() as accelerator:
+    with processes("no") as accelerator:
         training = Training(accelerator, network, recipe(epochs=30), file)
         training.on_step = steps.append
         epochs = list(training)
@@ -183,45 +185,57 @@ def test_answers_are_exact_whatever_the_batch(file: Reader, batch: int) -> None:
 
 
 def test_a_file_that_prep_did_not_write(tmp_path: Path) -> None:
-    from beton import writer
-    from beton.fields import IntField
-
     path = tmp_path / "other.beton"
     writer.write(path, {"label": IntField()}, [(1,)])
     with pytest.raises(BetonError, match=r"other\.beton: not a file that prep writes"):
         open_set(path)
 
 
-LAUNCHER = """
-import os, subprocess, sys
-environment = {**os.environ, "ACCELERATE_MIXED_PRECISION": "no", "LOCAL_WORLD_SIZE": sys.argv[1]}
-environment.setdefault("OMP_NUM_THREADS", "1")
-code = "from pipeline.launch import use_cores; print(use_cores())"
-sys.exit(subprocess.run([sys.executable, "-c", code], env=environment).returncode)
-"""
+CORES = len(os.sched_getaffinity(0))
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told", "expected"),
+    ("arguments", "told", "processes_here", "expected"),
     [
-        (["1"], None, len(os.sched_getaffinity(0))),
-        ([str(10**6)], None, 1),
-        (["1"], "1", 1),
-        (["1"], "3", 3),
-        (["1", "--num_cpu_threads_per_process=1"], None, 1),
+        ([], None, "1", CORES),
+        ([], None, str(10**6), 1),
+        ([], "1", "1", 1),
+        ([], "2", str(10**6), 2),
+        (["--num_cpu_threads_per_process=1"], None, "1", 1),
     ],
 )
 def test_cores_are_shared_out_unless_the_user_said_otherwise(
-    arguments: list[str], told: str | None, expected: int
+    arguments: list[str],
+    told: str | None,
+    processes_here: str,
+    expected: int,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("OMP_")}
-    if told:
-        environment["OMP_NUM_THREADS"] = told
-    run = subprocess.run(
-        [sys.executable, "-c", LAUNCHER, *arguments],
-        env=environment,
-        check=True,
-        capture_output=True,
-        text=True,
-    )
-    assert int(run.stdout) == expected
+    before = torch.get_num_threads()
+    environment = {"OMP_NUM_THREADS": told} if told else {}
+    command = [sys.executable, "-c", "print(flush=True); input()", *arguments]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, env=environment, stdin=pipe, stdout=pipe) as launcher:
+        assert launcher.stdout is not None
+        launcher.stdout.readline()
+        monkeypatch.setattr(os, "getppid", lambda: launcher.pid)
+        monkeypatch.setenv("LOCAL_WORLD_SIZE", processes_here)
+        monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "no")
+        monkeypatch.setenv("OMP_NUM_THREADS", told or "1")  # as accelerate's launcher does
+        torch.set_num_threads(int(told or "1"))  # as torch does on import
+        try:
+            assert launch.use_cores() == expected
+        finally:
+            torch.set_num_threads(before)
+            launcher.communicate(b"\n")
+
+
+def test_without_a_launcher_the_environment_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = torch.get_num_threads()
+    monkeypatch.delenv("ACCELERATE_MIXED_PRECISION", raising=False)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    torch.set_num_threads(1)
+    assert launch.use_cores() == 1
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    assert launch.use_cores() == CORES
+    torch.set_num_threads(before)

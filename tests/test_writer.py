@@ -187,7 +187,8 @@ def test_a_name_of_sixteen_characters_comes_back(target: Path) -> None:
 
 
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
-    "no fields": ({"fields": {}}, "no fields"),
+    "no fields": ({"fields": {}}, "number of fields"),
+    "not a field": ({"fields": {"n": IntField}}, "field 'n': not a field"),
     "no samples": ({"samples": []}, "no samples"),
     "no sample left": ({"samples": [Skip("bad")]}, "no samples"),
     "not samples": ({"samples": 5}, "samples .*got int"),

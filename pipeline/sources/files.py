@@ -28,6 +28,7 @@ LARGEST_FILE = 1 << 30  # bytes
 # that does is made to fill memory.
 SUSPICIOUS_SIZE, SUSPICIOUS_RATIO = 1 << 26, 100
 _JUNK = re.compile(r"(^|/)(\.[^/]*|__MACOSX|Thumbs\.db|desktop\.ini)(/|$)", re.IGNORECASE)
+_OUTSIDE = re.compile(r"^/|^[A-Za-z]:/|(^|/)\.\.(/|$)")
 _LOCAL_HEADER = struct.Struct("<4s22xHH")
 
 
@@ -91,10 +92,11 @@ class Zip(Files):
                 members = [member for member in archive.infolist() if not member.is_dir()]
         except (zipfile.BadZipFile, NotImplementedError, ValueError) as error:
             raise SourceError(f"{path}: not a zip archive that can be read: {error}") from None
-        members.sort(key=lambda member: _name(member))
-        _refuse_unsafe(path, members)
-        members = [member for member in members if not _JUNK.search(_name(member))]
-        super().__init__(path, [_name(m) for m in members], [m.file_size for m in members])
+        named = sorted(((_name(m), m) for m in members), key=lambda pair: pair[0])
+        _refuse_unsafe(path, named)
+        named = [(name, m) for name, m in named if not _JUNK.search(name)]
+        members = [m for _, m in named]
+        super().__init__(path, [name for name, _ in named], [m.file_size for m in members])
         self._members = [m.filename for m in members]
         self._where = np.array(
             [(m.header_offset, m.compress_size, m.CRC, m.compress_type) for m in members], np.int64
@@ -151,25 +153,23 @@ def _walk(path: Path) -> list[str]:
 
 def _name(member: zipfile.ZipInfo) -> str:
     """Return a member's name in plain form; some Windows programs write backslashes."""
-    return "/".join(part for part in _parts(member) if part not in ("", "."))
-
-
-def _parts(member: zipfile.ZipInfo) -> list[str]:
-    return member.filename.replace("\\", "/").split("/")
+    name = member.filename.replace("\\", "/")
+    return re.sub(r"/(\.?/)+", "/", name).removeprefix("./")
 
 
 def _damaged(reason: str) -> PictureError:
     return PictureError(f"damaged in the archive: {reason}")
 
 
-def _refuse_unsafe(path: Path, members: Sequence[zipfile.ZipInfo]) -> None:
-    """Raise SourceError if any member, junk or not, is unsafe; `members` are sorted by name."""
-    end = path.stat().st_size
-    for before, member in zip([None, *members], members, strict=False):
-        if reason := _danger(member, before, end):
+def _refuse_unsafe(path: Path, named: Sequence[tuple[str, zipfile.ZipInfo]]) -> None:
+    """Raise SourceError if any member, junk or not, is unsafe; `named` is sorted by name."""
+    end, before = path.stat().st_size, None
+    for name, member in named:
+        if reason := "is there twice" if name == before else _danger(name, member, end):
             raise SourceError(f"{path}: refused: member {member.filename!r} {reason}")
+        before = name
     # Members that share bytes are how a small archive declares endless content.
-    placed = sorted(members, key=lambda member: member.header_offset)
+    placed = sorted((member for _, member in named), key=lambda member: member.header_offset)
     for first, second in itertools.pairwise(placed):
         if first.header_offset + _LOCAL_HEADER.size + first.compress_size > second.header_offset:
             raise SourceError(
@@ -178,14 +178,11 @@ def _refuse_unsafe(path: Path, members: Sequence[zipfile.ZipInfo]) -> None:
             )
 
 
-def _danger(member: zipfile.ZipInfo, before: zipfile.ZipInfo | None, end: int) -> str | None:
-    """Say why not to read a member; `before` is the one before it, `end` the archive's size."""
-    parts = _parts(member)
+def _danger(name: str, member: zipfile.ZipInfo, end: int) -> str | None:
+    """Say why not to read a member; `end` is the archive's size."""
     size, packed = member.file_size, member.compress_size
-    if parts[0] == "" or re.fullmatch("[A-Za-z]:", parts[0]) or ".." in parts:
+    if _OUTSIDE.search(name):
         return "points outside the archive"
-    if before is not None and _name(before) == _name(member):
-        return "is there twice"
     if member.flag_bits & 1:
         return "is encrypted"
     if stat.S_ISLNK(member.external_attr >> 16):

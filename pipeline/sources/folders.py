@@ -1,8 +1,8 @@
 """A folder or zip archive with one folder of pictures per class, at any depth."""
 
 import re
-from collections.abc import Sequence
-from pathlib import PurePosixPath
+from collections.abc import Iterator, Sequence
+from posixpath import basename, dirname  # names are texts here: paths would be slow
 
 from pipeline.sources.base import (
     FREE,
@@ -60,16 +60,17 @@ class Folders(PictureFiles):
     def find(cls, files: Files) -> Source | None:
         """Return the source that `files` hold, None if there is no picture in a folder."""
         rows = picture_rows(files)
-        folders = [PurePosixPath(files.names[row]).parent for row in rows]
-        if not any(folder.name for folder in folders):
+        folders = [dirname(files.names[row]) for row in rows]
+        distinct = set(folders)
+        if not distinct - {""}:
             return None
-        for folder in sorted(set(folders)):
-            if above := next((p for p in folder.parents if p in set(folders)), None):
+        for folder in sorted(distinct):
+            for above in distinct.intersection(_above(folder)):
                 raise SourceError(
-                    f"{files.path}: pictures lie both in {str(above)!r} and below it, in "
-                    f"{str(folder)!r}; expected {cls.looks_for}"
+                    f"{files.path}: pictures lie both in {above or '.'!r} and below it, in "
+                    f"{folder!r}; expected {cls.looks_for}"
                 )
-        names = [folder.name for folder in folders]
+        names = [basename(folder) for folder in folders]
         classes = sorted(set(names), key=natural)
         number = {name: i for i, name in enumerate(classes)}
         entries = Entries.of(classes, [number[name] for name in names], given=given(folders))
@@ -81,15 +82,21 @@ def picture_rows(files: Files) -> list[int]:
     return [i for i, name in enumerate(files.names) if name.lower().endswith(SUFFIXES)]
 
 
-def given(folders: Sequence[PurePosixPath]) -> list[int] | None:
+def given(folders: Sequence[str]) -> list[int] | None:
     """Return the splits that the folders around the class folders say, None if they say none."""
-    words = [folder.parent.name.lower() for folder in folders]
+    words = [basename(dirname(folder)).lower() for folder in folders]
     if len(set(words)) < 2 or not set(words) <= SPLIT_FOLDERS.keys():
         return None
     splits = [SPLIT_FOLDERS[word] for word in words]
     if VALIDATION in splits:
         return splits
     return [FREE if split == TRAIN else split for split in splits]
+
+
+def _above(folder: str) -> Iterator[str]:
+    while folder:
+        folder = dirname(folder)
+        yield folder
 
 
 def natural(name: str) -> tuple[list[str | int], str]:

@@ -15,7 +15,8 @@ import struct
 import tempfile
 import zipfile
 import zlib
-from pathlib import Path, PurePosixPath
+from pathlib import Path
+from posixpath import basename, dirname, join
 from typing import IO, Any, NamedTuple, Self, cast
 
 import numpy as np
@@ -172,11 +173,12 @@ class Idx(Source):
         """
         sets: dict[str, dict[str, int]] = {}
         for index, name in enumerate(files.names):  # sorted: a plain file comes before its .gz
-            path = PurePosixPath(name)
-            if match := IMAGES.fullmatch(path.name):
+            if match := IMAGES.fullmatch(basename(name)):
                 part = "train" if match["part"].lower() == "train" else "test"
                 if chosen in (None, _set_name(match)) and only in (None, part):
-                    sets.setdefault(str(path.parent / _set_name(match)), {}).setdefault(part, index)
+                    sets.setdefault(join(dirname(name), _set_name(match)), {}).setdefault(
+                        part, index
+                    )
         if not sets:
             return None
         if len(sets) > 1:
@@ -236,9 +238,9 @@ def open_one_set(path: Path) -> Idx | None:
 
 def read_part(files: Files, name: str, index: int) -> Part:
     """Find the labels of the images at `index`. Raises SourceError if there are none that fit."""
-    path = PurePosixPath(files.names[index])
-    plain = re.sub(r"\.gz$", "", path.name).replace("images", "labels").replace("idx3", "idx1")
-    wanted = {str(path.with_name(plain)), str(path.with_name(f"{plain}.gz"))}
+    path = files.names[index]
+    plain = re.sub(r"\.gz$", "", basename(path)).replace("images", "labels").replace("idx3", "idx1")
+    wanted = {join(dirname(path), name) for name in (plain, f"{plain}.gz")}
     labels = next((i for i, other in enumerate(files.names) if other in wanted), None)
     if labels is None:
         raise SourceError(f"{files.path / path}: its labels, {plain}[.gz], are not beside it")

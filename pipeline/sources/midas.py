@@ -7,7 +7,7 @@
 
 import re
 import string
-from pathlib import PurePosixPath
+from posixpath import basename, dirname
 
 from pipeline.sources.base import Entries, Source, SourceError
 from pipeline.sources.files import Files
@@ -28,9 +28,10 @@ class Midas(PictureFiles):
     def find(cls, files: Files) -> Source | None:
         """Return the source that `files` hold, None if any picture lies in another folder."""
         rows = picture_rows(files)
-        names = [PurePosixPath(files.names[row]) for row in rows]
-        folders = [_FOLDER.fullmatch(name.parent.name) for name in names]
-        numbers = [int(folder[1]) for folder in folders if folder]
+        names = [files.names[row] for row in rows]
+        folders = [dirname(name) for name in names]
+        matches = [_FOLDER.fullmatch(basename(folder)) for folder in folders]
+        numbers = [int(match[1]) for match in matches if match]
         if not rows or len(numbers) < len(rows):
             return None
         if wrong := set(numbers) - set(range(1, len(CHARACTERS) + 1)):
@@ -39,11 +40,11 @@ class Midas(PictureFiles):
             )
         present = sorted(set(numbers))
         label = {number: i for i, number in enumerate(present)}
-        writers = [match[1] if (match := _FILE.match(name.name)) else None for name in names]
+        writers = [match[1] if (match := _FILE.match(basename(name))) else None for name in names]
         entries = Entries.of(
             [CHARACTERS[number - 1] for number in present],
             [label[number] for number in numbers],
             writers=writers,
-            given=given([name.parent for name in names]),
+            given=given(folders),
         )
         return cls(files, rows, entries)

@@ -1,20 +1,20 @@
 """Bytes of a picture file → 8-bit grey pixels, exactly those of Pillow's `convert("L")`.
 
-Pillow opens every file and has the last word. A plain PNG (8 bits a channel, not interlaced), which
-is what pages of handwriting are, then takes a short cut of a seventh of the time: libdeflate
-inflates it in one call, and one compiled pass undoes the filters and weighs the channels by
-Pillow's own formula. Whatever is unusual or damaged is left to Pillow, so the short cut decides
-neither what can be read nor what it looks like.
+Pillow decodes every format, and has the last word on whatever is unusual or damaged. A plain PNG (8
+bits a channel, not interlaced), which is what pages of handwriting are, takes a short cut of a
+seventh of the time: libdeflate inflates it in one call, and compiled passes undo the filters and
+weigh the channels by Pillow's own formula.
 """
 
 import struct
 import warnings
+import zlib
 from io import BytesIO
+from typing import NamedTuple
 
 import deflate
 import numpy as np
 from PIL import Image, UnidentifiedImageError
-from PIL.PngImagePlugin import PngImageFile
 
 from beton.jit import kernel
 from pipeline.sources.base import PictureError, Pixels
@@ -26,7 +26,15 @@ SUFFIXES = (
     *(".ppm", ".pgm", ".pbm", ".pnm"),
 )
 LONGEST_SIDE = 65535
-_CHANNELS = {"L": 1, "LA": 2, "RGB": 3, "RGBA": 4}
+
+_PNG_START = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"
+_CHANNELS = {0: 1, 4: 2, 2: 3, 6: 4}  # of PNG's colour types: grey, grey + alpha, RGB, RGBA
+# Chunks that change no pixel, with the size they must have for Pillow not to refuse them.
+_HARMLESS = {
+    **{b"gAMA": 4, b"cHRM": 32, b"sRGB": 1, b"pHYs": 9, b"tIME": 7},
+    **{b"bKGD": None, b"tEXt": None},
+}
+_LONGEST_TEXT = 1 << 16
 
 
 def decode(data: bytes | bytearray) -> Pixels:
@@ -38,11 +46,24 @@ def decode(data: bytes | bytearray) -> Pixels:
     """
     if not data:
         raise PictureError("the file is empty")
+    plain = _parse_plain_png(data)
+    pixels = None if plain is None else _decode_plain_png(plain)
+    return _decode_with_pillow(data) if pixels is None else pixels
+
+
+def _decode_with_pillow(data: bytes | bytearray) -> Pixels:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # oddities of metadata; what matters raises
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         try:
-            return _decode(data)
+            with Image.open(BytesIO(data), formats=FORMATS) as image:
+                if max(image.size) > LONGEST_SIDE:
+                    width, height = image.size
+                    raise PictureError(f"{width}×{height} pixels: the longest side is 65,535")
+                # Converting the transparent colour as well may fail, and changes no pixel.
+                image.load()
+                image.info.pop("transparency", None)
+                return np.array(image.convert("L"))
         except PictureError:
             raise
         except UnidentifiedImageError:
@@ -51,62 +72,64 @@ def decode(data: bytes | bytearray) -> Pixels:
             raise PictureError(f"{error}" or type(error).__name__) from error
 
 
-def _decode(data: bytes | bytearray) -> Pixels:
-    with Image.open(BytesIO(data), formats=FORMATS) as image:
-        if max(image.size) > LONGEST_SIDE:
-            width, height = image.size
-            raise PictureError(f"{width}×{height} pixels: the longest side is {LONGEST_SIDE}")
-        if isinstance(image, PngImageFile):
-            pixels = _decode_plain_png(image, data)
-            if pixels is not None:
-                return pixels
-        # Converting the transparent colour as well may fail or warn, and changes no pixel.
-        image.load()
-        image.info.pop("transparency", None)
-        return np.array(image.convert("L"))
+class _PlainPng(NamedTuple):
+    """A PNG of 8 bits a channel, not interlaced: its size, and its rows, filtered and deflated."""
+
+    height: int
+    width: int
+    channels: int
+    compressed: bytes
 
 
-def _decode_plain_png(image: PngImageFile, data: bytes | bytearray) -> Pixels | None:
-    """Return the pixels of a PNG that is in no way unusual, None for others."""
-    if len(image.tile) != 1 or image.info.get("interlace") or image.is_animated:
+def _parse_plain_png(data: bytes | bytearray) -> _PlainPng | None:
+    """Return what a PNG holds that is in no way unusual, None for other files."""
+    if len(data) < 45 or data[:16] != _PNG_START:
         return None
-    channels = _CHANNELS.get(str(image.tile[0].args))
-    if channels is None:
+    width, height, depth, colour, *methods, crc = struct.unpack_from(">IIBBBBBI", data, 16)
+    channels = _CHANNELS.get(colour)
+    if depth != 8 or any(methods) or channels is None or zlib.crc32(data[12:29]) != crc:
         return None
-    width, height = image.size
-    stride = 1 + width * channels
-    compressed = _join_idat(data, image.tile[0].offset - 8)
-    if compressed is None:
+    pixels = width * height
+    if max(width, height) > LONGEST_SIDE or not 0 < pixels <= (Image.MAX_IMAGE_PIXELS or pixels):
         return None
-    try:
-        inflated = deflate.zlib_decompress(compressed, height * stride)
-    except deflate.DeflateError:
-        return None
-    if len(inflated) != height * stride:
-        return None
-    rows = np.frombuffer(inflated, np.uint8).reshape(height, stride)
-    if not _unfilter(rows, channels):
-        return None
-    if channels < 3:
-        return np.ascontiguousarray(rows[:, 1::channels])
-    pixels = np.empty((height, width), np.uint8)
-    _weigh(rows, channels, pixels)
-    return pixels
-
-
-def _join_idat(data: bytes | bytearray, position: int) -> bytes | None:
-    """Return the compressed stream that starts at `position`; None unless it ends the file."""
     parts: list[memoryview] = []
     view = memoryview(data)
+    position, before = 33, b"IHDR"
     while position + 12 <= len(data):
         size, kind = struct.unpack_from(">I4s", data, position)
-        if kind == b"IEND":
-            return b"".join(parts)
-        if kind != b"IDAT":
+        end = position + 8 + size
+        if kind == b"IDAT" and (not parts or before == b"IDAT"):
+            parts.append(view[position + 8 : end])
+        elif kind == b"IEND":
+            return _PlainPng(height, width, channels, b"".join(parts))
+        elif (
+            kind not in _HARMLESS
+            or _HARMLESS[kind] not in (None, size)
+            or size > _LONGEST_TEXT
+            or view[end : end + 4] != zlib.crc32(view[position + 4 : end]).to_bytes(4, "big")
+        ):
             return None
-        parts.append(view[position + 8 : position + 8 + size])
-        position += 12 + size
+        position, before = end + 4, kind
     return None
+
+
+def _decode_plain_png(png: _PlainPng) -> Pixels | None:
+    """Return the pixels, None if they are damaged."""
+    stride = 1 + png.width * png.channels
+    try:
+        inflated = deflate.zlib_decompress(png.compressed, png.height * stride)
+    except deflate.DeflateError:
+        return None
+    if len(inflated) != png.height * stride:
+        return None
+    rows = np.frombuffer(inflated, np.uint8).reshape(png.height, stride)
+    if not _unfilter(rows, png.channels):
+        return None
+    if png.channels < 3:
+        return np.ascontiguousarray(rows[:, 1 :: png.channels])
+    pixels = np.empty((png.height, png.width), np.uint8)
+    _weigh(rows, png.channels, pixels)
+    return pixels
 
 
 @kernel

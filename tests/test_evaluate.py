@@ -1,0 +1,166 @@
+import io
+import json
+import subprocess
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from raw_data import make_zip
+from tiny import CLASSES, page, write_set
+
+from beton.errors import BetonError
+from jobs import evaluate as job
+from pipeline import launch, models
+from pipeline.errors import UserError
+from pipeline.evaluate import Trained, evaluate, load
+from pipeline.feed import open_set
+from pipeline.metrics import Scores, score
+from pipeline.recipe import Recipe, Stage
+from pipeline.record import Record
+from pipeline.sources import SourceError
+from pipeline.train import Training, processes
+
+JOB = Path(__file__).resolve().parents[1] / "jobs" / "evaluate.py"
+UNSEEN = range(100, 105)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("run")
+    recipe = Recipe((Stage(16, 25, 5e-3),), batch_size=8)
+    network = models.build("small", len(CLASSES), 0)
+    with open_set(write_set(folder / "tiny.beton")) as file, processes("no") as accelerator:
+        training = Training(accelerator, network, recipe, file)
+        training.run()
+        record = Record(folder / "runs")
+        config = {
+            "network": "small",
+            "view": asdict(training.view),
+            "classes": list(CLASSES),
+            "provenance": file.info["provenance"],
+        }
+    record.write_json("config.json", config)
+    record.write_checkpoint(network, training.state)
+    record.finish()
+    return folder / "runs" / "latest"
+
+
+@pytest.fixture(scope="module")
+def trained(run: Path) -> Trained:
+    return load(run)
+
+
+def pages(classes: tuple[str, ...] = CLASSES) -> dict[str, bytes]:
+    """A folder per class of pages that were not trained on."""
+    files = {}
+    for name in classes:
+        for number in UNSEEN:
+            png = io.BytesIO()
+            Image.fromarray(page(name, number)).save(png, "PNG")
+            files[f"set/{name}/{number}.png"] = png.getvalue()
+    return files
+
+
+def test_pictures_it_has_not_seen(trained: Trained, tmp_path: Path) -> None:
+    found = evaluate(trained, make_zip(tmp_path / "test.zip", pages()), precision="no")
+    assert found.scores.accuracy == 1
+    assert found.scores.samples == len(CLASSES) * len(UNSEEN)
+    assert {(one.name, one.samples, one.f1) for one in found.scores.per_class} == {
+        (name, len(UNSEEN), 1.0) for name in CLASSES
+    }
+    assert found.provenance["source"] == "test.zip"
+    assert not found.seen
+
+
+def test_a_part_of_the_classes_in_another_order(trained: Trained, tmp_path: Path) -> None:
+    source = write_set(tmp_path / "some.beton", classes=("m", "1"), digest="sha256:other")
+    found = evaluate(trained, source, precision="no")
+    assert found.scores.accuracy == 1
+    assert [one.samples for one in found.scores.per_class] == [11, 0, 0, 11]
+
+
+def test_its_own_set_split_by_split(trained: Trained, tmp_path: Path) -> None:
+    source = write_set(tmp_path / "tiny.beton")
+    counts = {s: evaluate(trained, source, split=s).scores.samples for s in ("all", "train")}
+    assert counts == {"all": 44, "train": 32}
+    assert evaluate(trained, source, split="validation").seen
+    with pytest.raises(UserError, match=r"tiny\.beton: no pictures in its split 'test'"):
+        evaluate(trained, source, split="test")
+
+
+def test_a_class_it_does_not_know(trained: Trained, tmp_path: Path) -> None:
+    files = pages() | {"set/ß/1.png": next(iter(pages().values()))}
+    with pytest.raises(UserError, match="does not know: ß; it knows 1, A, a, m"):
+        evaluate(trained, make_zip(tmp_path / "test.zip", files))
+
+
+def test_sources_and_runs_that_are_none(trained: Trained, tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match="no such file or folder"):
+        evaluate(trained, tmp_path / "missing.zip")
+    (tmp_path / "bad.beton").write_bytes(b"bad")
+    with pytest.raises(BetonError, match=r"bad\.beton"):
+        evaluate(trained, tmp_path / "bad.beton")
+    with pytest.raises(
+        UserError, match=r"not the folder of a finished run: it has no config\.json"
+    ):
+        load(tmp_path)
+
+
+def test_the_job_prints_json_for_programs(run: Path, tmp_path: Path) -> None:
+    source = make_zip(tmp_path / "test.zip", pages())
+    command = [sys.executable, str(JOB), str(run), "--source", str(source), "--json"]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    assert json.loads(done.stdout)["scores"]["accuracy"] == 1
+    assert done.stderr == ""
+
+
+def test_the_job_prints_tables_and_says_what_is_wrong(
+    run: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(launch, "use_cores", lambda: 1)
+    source = write_set(tmp_path / "tiny.beton")
+    monkeypatch.setattr(sys, "argv", ["evaluate", str(run), "--source", str(source)])
+    assert job.main() == 0
+    shown = capsys.readouterr().out
+    assert "100.0%" in shown
+    assert "synthetic data: tiny" in shown
+    assert "beware" in shown
+    monkeypatch.setattr(sys, "argv", ["evaluate", str(run), "--source", "nowhere"])
+    assert job.main() == 2
+    assert capsys.readouterr().err == "evaluate: nowhere: no such file or folder\n"
+
+
+def scores_of(predicted: list[int], labels: list[int], classes: tuple[str, ...]) -> Scores:
+    logits = torch.nn.functional.one_hot(torch.tensor(predicted), len(classes)).float()
+    return score(logits, torch.tensor(labels), classes)
+
+
+def test_scores_by_hand() -> None:
+    got = scores_of([0, 1, 1, 1, 0], [0, 0, 0, 1, 2], ("a", "A", "7"))
+    assert got.samples == 5
+    assert got.accuracy == 2 / 5
+    assert got.accuracy_ignoring_case == 4 / 5
+    assert got.matrix == ((1, 2, 0), (0, 1, 0), (1, 0, 0))
+    assert [(c.true, c.predicted, c.count) for c in got.confusions] == [
+        ("a", "A", 2),
+        ("7", "a", 1),
+    ]
+    first, second, third = got.per_class
+    assert (first.name, first.samples) == ("a", 3)
+    assert (first.precision, first.recall) == pytest.approx((1 / 2, 1 / 3))
+    assert (second.precision, second.recall) == pytest.approx((1 / 3, 1))
+    assert (third.precision, third.recall, third.f1) == (0, 0, 0)
+    expected = torch.tensor([1.0, 0, 0]).log_softmax(0)
+    assert got.loss == pytest.approx(-float(2 * expected[0] + 3 * expected[1]) / 5)
+
+
+def test_without_cases_there_is_nothing_to_ignore() -> None:
+    assert scores_of([0, 1], [0, 1], ("0", "1")).accuracy_ignoring_case is None
+    with pytest.raises(ValueError, match="no samples"):
+        score(torch.zeros(0, 2), torch.zeros(0, dtype=torch.int64), ("0", "1"))
