@@ -107,7 +107,7 @@ def train(config: Config) -> None:
             "provenance": provenance,
         }
         record.write_checkpoint(network, training.state)
-        title = f"part 1, {name}, {report.source_line(provenance)}"
+        title = report.title("part 1", name, result)
         report.draw_curves(training.history, title, record.path / "curves.png")
         if scores:
             record.write_json("scores.json", asdict(scores), indent=None)

@@ -22,7 +22,7 @@ from beton.fields import InkField
 from beton.loader import Batch, Loader
 from beton.order import Shard
 from beton.reader import Reader
-from pipeline.augment import Augmentation, cut, identity
+from pipeline.augment import Augmentation, Changes, change_pens, cut
 from pipeline.device import rasterize
 from pipeline.sources import SPLITS
 
@@ -105,11 +105,11 @@ class Feed:
         augmentation: Augmentation | None = None,
         seed: int = 0,
         shard: Shard | None = None,
-        threads: int = 1,
     ) -> None:
         self.device = device
         self._view = view
-        self._on_device = decode == "device" or (decode == "auto" and device.type == "cuda")
+        on_gpu = device.type == "cuda"
+        self._on_device = decode == "device" or (decode == "auto" and on_gpu)
         self._augmentation, self._seed = augmentation, seed
         self._backgrounds = file.column("image").metadata["background"]
         self._loader = Loader(
@@ -124,10 +124,11 @@ class Feed:
             seed=seed,
             indices=indices,
             shard=shard,
-            threads=threads,
-            allocate=_pinned if device.type == "cuda" else np.empty,
+            # On a CPU the cores have a network to compute, and one thread keeps it supplied.
+            threads=torch.get_num_threads() if on_gpu else 1,
+            allocate=_pinned if on_gpu else np.empty,
         )
-        self._copying = _stream(device) if device.type == "cuda" else None
+        self._copying = _stream(device) if on_gpu else None
         self.seconds_waited = 0.0
 
     def __len__(self) -> int:
@@ -156,16 +157,14 @@ class Feed:
             yield self._inputs(batch, epoch)
 
     def _inputs(self, batch: Batch, epoch: int) -> Inputs:
-        count = len(batch.ids)
-        maps = (
-            identity(count)
-            if self._augmentation is None
-            else self._augmentation.maps(self._seed, epoch, batch.ids)
-        )
+        if self._augmentation is None:
+            changes = Changes.none(len(batch.ids))
+        else:
+            changes = self._augmentation.draw(self._seed, epoch, batch.ids)
         host = {name: torch.from_numpy(array) for name, array in batch.arrays.items()}
         host["background"] = torch.from_numpy(self._backgrounds[batch.ids])
         host["valid"] = torch.from_numpy(batch.valid)
-        host["maps"] = maps
+        host["maps"], host["pens"] = changes
         there = self._move(host)
         background = there["background"].float().view(-1, 1, 1, 1)
         if self._on_device:
@@ -180,6 +179,8 @@ class Feed:
             pages = there["image"][:, None].float()
         ink = (pages - background).abs_().div_(255)
         pictures = cut(ink, there["maps"], self._view.size)
+        if self._augmentation is not None:
+            pictures = change_pens(pictures, there["pens"])
         return Inputs(pictures, there["label"], there["valid"], batch.ids)
 
     def _move(self, host: dict[str, Tensor]) -> dict[str, Tensor]:

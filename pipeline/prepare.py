@@ -22,7 +22,8 @@ from pipeline.splits import Split, assign
 
 VERSION = 1  # of what is stored: raised when the same source must be prepared again
 SMALL = 64 * 64  # pixels up to which a picture is stored raw, where gathering is fastest
-PER_WORKER = 500  # pictures that are worth starting a process for
+# A process takes a second of a core to start; it should have something to do. Per picture and pixel:
+SECONDS_PER_WORKER, SECONDS_PER_PICTURE, SECONDS_PER_PIXEL = 2.0, 40e-6, 2e-9
 
 
 class BadPicturesError(SourceError):
@@ -128,8 +129,9 @@ def prepare(
         return {**info, "prepare": {**info["prepare"], "skipped": bad}}
 
     out.parent.mkdir(parents=True, exist_ok=True)
+    pixels = _pixels_of_some(source)
     fields: dict[str, Field] = {
-        "image": InkField("raw" if _are_small(source) else "auto"),
+        "image": InkField("raw" if max(pixels) <= SMALL else "auto"),
         "label": IntField(),
         "split": IntField(),
         "writer": IntField(),
@@ -140,22 +142,27 @@ def prepare(
         fields,
         _Samples(source, splits),
         info=finish,
-        workers=min(workers, max(1, len(source) // PER_WORKER)),
+        workers=min(workers, _useful_workers(len(source), max(pixels))),
         progress=progress,
     )
     with Reader(out) as reader:
         return _prepared(reader, True, start)
 
 
-def _are_small(source: Source) -> bool:
-    """Say whether the first, the middle and the last picture are small (or no picture at all)."""
-    sizes = []
+def _pixels_of_some(source: Source) -> list[int]:
+    """Return the numbers of pixels of the first, the middle and the last picture."""
+    pixels = []
     for index in (0, len(source) // 2, len(source) - 1):
         try:
-            sizes.append(source.picture(index).size)
-        except PictureError:  # reported when it is its turn
-            continue
-    return max(sizes, default=SMALL + 1) <= SMALL
+            pixels.append(source.picture(index).size)
+        except PictureError:  # it is reported when it is its turn
+            pixels.append(SMALL + 1)
+    return pixels
+
+
+def _useful_workers(pictures: int, pixels: int) -> int:
+    seconds = pictures * (SECONDS_PER_PICTURE + SECONDS_PER_PIXEL * pixels)
+    return 1 + int(seconds / SECONDS_PER_WORKER)
 
 
 def _existing(out: Path, info: dict[str, Any], skip_bad: bool) -> Reader | None:

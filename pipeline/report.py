@@ -7,18 +7,29 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from matplotlib.colors import PowerNorm
+import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from rich.table import Table
 
 from pipeline.evaluate import Evaluation
 from pipeline.metrics import Scores
 from pipeline.train import Epoch
 
+MOST = 12  # confusions in a headline
+
 
 def source_line(provenance: Mapping[str, Any]) -> str:
     """Return where data came from, in a line."""
     return f"{provenance['kind']} data: {provenance['source']}"
+
+
+def title(what: str, network: str, result: Mapping[str, Any]) -> str:
+    """Return the title of a run's figures, from what its result.json holds."""
+    parts = [what, network, source_line(result["provenance"])]
+    if "accuracy" in result:
+        parts.append(f"accuracy {result['accuracy']:.2%} of {result['samples']}")
+    return ", ".join(parts)
 
 
 def epoch_line(epoch: Epoch, epochs: int) -> str:
@@ -49,6 +60,8 @@ def evaluation_table(evaluation: Evaluation) -> Table:
     table = result_table(
         {**evaluation.scores.headline(), "provenance": evaluation.provenance}, "evaluation"
     )
+    confusions = evaluation.scores.confusions[:MOST]
+    table.add_row("confusions", ", ".join(f"{c.true}→{c.predicted} ×{c.count}" for c in confusions))
     if evaluation.seen:
         table.add_row("beware", "the network was trained on this source, perhaps on these pictures")
     return table
@@ -73,18 +86,26 @@ def draw_confusion(
     matrix: Sequence[Sequence[int]], classes: Sequence[str], title: str, path: Path
 ) -> None:
     """Draw counts, a row for each true class and a column for each predicted one."""
-    side = max(5.0, 0.19 * len(classes) + 1.5)
-    figure = Figure(figsize=(side * 1.1, side), layout="constrained")
+    side = max(5.0, 0.18 * len(classes) + 1.5)
+    figure = Figure(figsize=(1.2 * side, side), layout="constrained")
     axes = figure.subplots()
-    most = max(max(row) for row in matrix)
-    # The root makes single mistakes visible beside a diagonal of hits.
-    image = axes.imshow(matrix, cmap="magma_r", norm=PowerNorm(0.5, 0, max(most, 1)))
+    counts = np.ma.masked_equal(np.array(matrix), 0)
+    hits = np.eye(len(classes), dtype=np.bool_)
+    for name, colours, hidden in (("right", "Blues", ~hits), ("wrong", "Reds", hits)):
+        shown = np.ma.masked_where(hidden, counts)
+        most = int(shown.max()) if shown.count() else 1
+        # The palest colours go unused, so that a single picture is seen.
+        image = axes.imshow(shown, cmap=colours, vmin=-0.4 * most, vmax=most)
+        bar = figure.colorbar(image, ax=axes, shrink=0.5, pad=0.01, label=f"pictures, {name}")
+        bar.ax.set_ylim(0, most)
+        bar.ax.yaxis.set_major_locator(MaxNLocator(integer=True))
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_ticks(range(len(classes)), classes, fontsize=7)
+    axes.grid(linewidth=0.3, alpha=0.5)
+    axes.set_axisbelow(True)
     axes.set_xlabel("predicted")
     axes.set_ylabel("true")
-    axes.set_title(title, fontsize=9)
-    figure.colorbar(image, ax=axes, shrink=0.8, label="pictures")
+    axes.set_title(title, fontsize=10)
     _save(figure, path)
 
 
@@ -93,19 +114,21 @@ def draw_curves(history: Sequence[Epoch], title: str, path: Path) -> None:
     figure = Figure(figsize=(10, 4), layout="constrained")
     left, right = figure.subplots(1, 2)
     epochs = [epoch.epoch + 1 for epoch in history]
-    marker = "o" if len(history) == 1 else None
+    marker = "o" if len(history) < 5 else None
     for axes, name, scale in ((left, "loss", 1), (right, "accuracy", 100)):
-        training = [scale * getattr(epoch, f"train_{name}") for epoch in history]
-        axes.plot(epochs, training, label="training, pictures changed at random", marker=marker)
-        validation = [getattr(epoch, name) for epoch in history]
-        if None not in validation:
-            axes.plot(epochs, [scale * v for v in validation], label="validation", marker=marker)
+        for prefix, label in (("train_", "training, on changed pictures"), ("", "validation")):
+            values = [getattr(epoch, prefix + name) for epoch in history]
+            if None not in values:
+                axes.plot(epochs, [scale * v for v in values], label=label, marker=marker)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_xlabel("epoch")
         axes.grid(alpha=0.3)
         axes.legend(fontsize=8)
-    left.set_ylabel("loss (nats)")
+    left.set_ylabel("loss in nats (training: of smoothed labels)")
+    left.set_ylim(bottom=0)
     right.set_ylabel("accuracy (%)")
-    figure.suptitle(title, fontsize=9)
+    right.set_ylim(0, 100)
+    figure.suptitle(title, fontsize=10)
     _save(figure, path)
 
 

@@ -162,7 +162,7 @@ class Training:
     ) -> tuple[float, float]:
         """Go through the training samples once; return their loss and accuracy meanwhile."""
         start, waited = time.perf_counter(), feed.seconds_waited
-        sums = torch.zeros(3, device=feed.device)  # of losses, right answers, samples
+        sums = torch.zeros(2, device=feed.device)  # of losses and of right answers
         model.train()
         for inputs in feed.batches(epoch):
             logits = model(inputs.pictures)
@@ -173,16 +173,16 @@ class Training:
             schedule.step()
             with torch.no_grad():
                 right = (logits.argmax(dim=1) == inputs.labels).sum()
-                count = len(inputs.labels)
-                sums += torch.stack([loss * count, right, loss.new_tensor(count)])
+                sums += torch.stack([loss * len(inputs.labels), right])
             if self.on_step is not None:
                 self.on_step(self.recipe.batch_size)
-        total, right, samples = self._accelerator.reduce(sums, "sum").tolist()
+        total, right = self._accelerator.reduce(sums, "sum").tolist()
         if not math.isfinite(total):
             raise FloatingPointError(
                 f"training diverged in epoch {epoch}: the loss is {total}; lower the learning rate"
             )
-        self.images += int(samples)
+        samples = len(feed) * self.recipe.batch_size
+        self.images += samples
         self.seconds += time.perf_counter() - start
         self.seconds_waited += feed.seconds_waited - waited
         return total / samples, right / samples

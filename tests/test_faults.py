@@ -1,6 +1,7 @@
 """Faults, injected: what fails says so, and leaves nothing behind."""
 
 import contextlib
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -105,8 +106,10 @@ def test_an_interruption_ends_the_writing(target: Path, workers: int) -> None:
     def interrupt(_: int) -> None:
         raise KeyboardInterrupt
 
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(KeyboardInterrupt) as caught:
         write(target, NUMBER, [(i,) for i in range(500)], workers=workers, progress=interrupt)
+    assert multiprocessing.active_children() == []  # though the exception is still held
+    assert caught.value
 
 
 class Slow:

@@ -10,11 +10,11 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 
-# Stands in for a Python: writes down which module or job it is told to run and ends with the
-# status in the file of that name; makes an environment of itself. All else is the real Python's; jobs too, where a file `jobs` lies beside it.
+# Stands in for a Python: writes down which module or empty job it is told to run and ends with the
+# status in the file of that name; makes an environment of itself. All else is the real Python's.
 PYTHON = """#!/usr/bin/env bash
 here=$(dirname "${{BASH_SOURCE[0]}}")
-[[ $* == jobs/* && -e $here/jobs ]] && exec {python} "$@"
+[[ -s $1 ]] && exec {python} "$@"
 case "$*" in
   "-m venv"*)
     mkdir -p "${{@: -1}}/bin" && cp "${{BASH_SOURCE[0]}}" "${{@: -1}}/bin/python" ;;
@@ -172,7 +172,6 @@ def test_no_data_no_training(ready: Checkout) -> None:
 
 def test_without_data_it_says_how_to_get_some(ready: Checkout) -> None:
     shutil.copy(ROOT / "jobs" / "prep.py", ready.root / "jobs")
-    (ready.bin / "jobs").touch()
     run = ready(PYTHONPATH=str(ROOT))
     assert run.returncode == 2
     assert run.stdout == ""

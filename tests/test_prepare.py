@@ -117,9 +117,16 @@ def test_writers_that_cannot_be_held_out_are_refused() -> None:
 # Preparation
 
 
-@pytest.fixture(autouse=True)
-def _processes_for_few_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(prepare, "PER_WORKER", 1)
+def test_processes_are_started_for_enough_work_only() -> None:
+    assert prepare._useful_workers(744, 1200 * 900) == 1
+    assert prepare._useful_workers(2480, 1200 * 900) == 3
+    assert prepare._useful_workers(30_000, 28 * 28) == 1
+    assert prepare._useful_workers(800_000, 28 * 28) > 8
+
+
+@pytest.fixture
+def _even_for_few_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(prepare, "SECONDS_PER_WORKER", 1e-9)
 
 
 def prepared(tmp_path: Path, files: dict[str, bytes], **options: Any) -> prepare.Prepared:
@@ -165,6 +172,7 @@ def test_a_file_holds_what_the_source_does(tmp_path: Path) -> None:
         assert len(held_out) == 2
 
 
+@pytest.mark.usefixtures("_even_for_few_pictures")
 def test_the_bytes_do_not_depend_on_processes_or_packing(tmp_path: Path) -> None:
     files = folders(count=40)
     source = open_source(make_zip(tmp_path / "set.zip", files))
@@ -185,6 +193,7 @@ def test_small_pictures_are_stored_raw_and_pages_as_runs(tmp_path: Path) -> None
             assert reader.fields["image"] == InkField(mode)
 
 
+@pytest.mark.usefixtures("_even_for_few_pictures")
 def test_an_idx_set_keeps_its_test_set(tmp_path: Path) -> None:
     files = idx_pair("train", *digits(100), True) | idx_pair("t10k", *digits(30), True)
     result = prepared(tmp_path, files, workers=2)
@@ -236,6 +245,7 @@ def test_a_damaged_file_is_written_again(tmp_path: Path, damage: bytes) -> None:
 BAD = {"0/bad.png": b"words", "1/0.png": b"", "10/cut.png": folders()["0/0.png"][:60]}
 
 
+@pytest.mark.usefixtures("_even_for_few_pictures")
 @pytest.mark.parametrize("workers", [1, 2])
 def test_all_bad_pictures_are_listed_and_nothing_is_written(tmp_path: Path, workers: int) -> None:
     prepared(tmp_path, folders())
@@ -268,6 +278,7 @@ def test_a_set_of_bad_pictures_alone_is_never_written(tmp_path: Path) -> None:
     assert not list((tmp_path / "out").iterdir())
 
 
+@pytest.mark.usefixtures("_even_for_few_pictures")
 def test_what_stops_a_source_stops_preparation(tmp_path: Path) -> None:
     files = idx_pair("train", *digits(50), packed=True)
     name = "train-images-idx3-ubyte.gz"
