@@ -144,8 +144,10 @@ logging.disable()
 try:
     main()
 except ChildFailedError as error:
-    rank, failure = error.get_first_failure()
-    status = failure.exitcode
+    # The first to fail; torch then ends the others with SIGTERM.
+    failures = [(f.exitcode == -signal.SIGTERM, f.timestamp, f.exitcode, rank)
+                for rank, f in error.failures.items()]
+    *_, status, rank = min(failures)
     if status < 0:
         name = signal.Signals(-status).name
         print(f"launch.sh: process {rank} was ended by {name}", file=sys.stderr)

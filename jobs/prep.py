@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Annotated
 
 import tyro
-from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 from tyro import conf
@@ -92,8 +91,7 @@ def prepare_all(config: Config) -> None:
 
 def closing_table(done: dict[str, Prepared]) -> Table:
     """Return what was prepared, a row per set."""
-    headings = ("set", "files", "classes", *SPLITS, "MB in", "MB out", "seconds")
-    table = Table(*headings, box=SIMPLE, pad_edge=False)
+    table = Table("set", "files", "classes", *SPLITS, "MB in", "MB out", "s", box=None)
     for column in table.columns[1:]:
         column.justify = "right"
     for name, result in done.items():

@@ -34,7 +34,8 @@ def download(name: str, raw: Path) -> Path:
                 fetched = _fetch_by_torchvision(name, FOLDERS[family], Path(folder))
             target = fetched.replace(raw / fetched.name)
         except (OSError, RuntimeError) as error:
-            raise SourceError(f"{name}: cannot be downloaded: {error}") from error
+            reason = " ".join(str(error).split())  # torchvision's has several lines
+            raise SourceError(f"{name}: cannot be downloaded: {reason}") from error
     return target / "raw" / name if family == "emnist" else target
 
 

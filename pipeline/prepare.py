@@ -22,7 +22,7 @@ from pipeline.splits import Split, assign
 
 VERSION = 1  # of what is stored: raised when the same source must be prepared again
 SMALL = 64 * 64  # pixels up to which a picture is stored raw, where gathering is fastest
-# A process takes a second of a core to start; it should have something to do. Per picture and pixel:
+# Starting a process takes a core for a second, so it should have some seconds' work.
 SECONDS_PER_WORKER, SECONDS_PER_PICTURE, SECONDS_PER_PIXEL = 2.0, 40e-6, 2e-9
 
 
@@ -115,9 +115,32 @@ def prepare(
         },
         "prepare": {"version": VERSION, "split": str(split or Split()), "seed": seed},
     }
-    if not force and (existing := _existing(out, info, skip_bad)):
-        return _prepared(existing, False, start)
+    built = force or not _is_there(out, info, skip_bad)
+    if built:
+        _write(source, splits, out, info, workers, skip_bad, progress)
+    with Reader(out) as reader:
+        counts = np.bincount(reader.column("split").metadata, minlength=len(SPLITS)).tolist()
+        return Prepared(
+            path=out,
+            built=built,
+            classes=len(source.entries.classes),
+            pictures=dict(zip(SPLITS, counts, strict=True)),
+            skipped=[(name, reason) for name, reason in reader.info["prepare"]["skipped"]],
+            bytes_before=info["provenance"]["bytes"],
+            bytes_after=out.stat().st_size,
+            seconds=time.perf_counter() - start,
+        )
 
+
+def _write(
+    source: Source,
+    splits: Ints,
+    out: Path,
+    info: dict[str, Any],
+    workers: int,
+    skip_bad: bool,
+    progress: Callable[[int], None] | None,
+) -> None:
     def finish(summary: writer.Summary) -> dict[str, Any]:
         bad = [(source.name(index), reason) for index, reason in summary.skipped]
         if bad and not (skip_bad and summary.samples):
@@ -145,8 +168,6 @@ def prepare(
         workers=min(workers, _useful_workers(len(source), max(pixels))),
         progress=progress,
     )
-    with Reader(out) as reader:
-        return _prepared(reader, True, start)
 
 
 def _pixels_of_some(source: Source) -> list[int]:
@@ -165,35 +186,21 @@ def _useful_workers(pictures: int, pixels: int) -> int:
     return 1 + int(seconds / SECONDS_PER_WORKER)
 
 
-def _existing(out: Path, info: dict[str, Any], skip_bad: bool) -> Reader | None:
-    """Return the file at `out` if it is sound and was made from the same data in the same way."""
+def _is_there(out: Path, info: dict[str, Any], skip_bad: bool) -> bool:
+    """Say whether `out` is a sound file, made from the same data in the same way."""
     if not out.exists():
-        return None
+        return False
     try:
-        reader = Reader(out)
-        reader.verify()
+        with Reader(out) as reader:
+            reader.verify()
+            found = reader.info
     except BetonError:
-        return None  # damaged, or something else: it is written again
-    prepared = dict(reader.info.get("prepare", {}))
-    skipped = prepared.pop("skipped", None)
-    same = (
-        prepared == info["prepare"]
-        and reader.info.get("classes") == info["classes"]
-        and reader.info.get("provenance", {}).get("digest") == info["provenance"]["digest"]
+        return False  # damaged, or something else: it is written again
+    settings = dict(found.get("prepare", {}))
+    skipped = settings.pop("skipped", None)
+    return (
+        settings == info["prepare"]
+        and found.get("classes") == info["classes"]
+        and found.get("provenance", {}).get("digest") == info["provenance"]["digest"]
         and (skip_bad or not skipped)
-    )
-    return reader if same else None
-
-
-def _prepared(reader: Reader, built: bool, start: float) -> Prepared:
-    counts = np.bincount(reader.column("split").metadata, minlength=len(SPLITS)).tolist()
-    return Prepared(
-        path=reader.path,
-        built=built,
-        classes=len(reader.info["classes"]),
-        pictures=dict(zip(SPLITS, counts, strict=True)),
-        skipped=[(name, reason) for name, reason in reader.info["prepare"]["skipped"]],
-        bytes_before=reader.info["provenance"]["bytes"],
-        bytes_after=reader.path.stat().st_size,
-        seconds=time.perf_counter() - start,
     )

@@ -46,18 +46,17 @@ def progress(console: Console, label: str, total: int) -> Iterator[Callable[[int
 class _Lines:
     def __init__(self, console: Console, label: str, total: int) -> None:
         self._console, self._label, self._total = console, label, total
-        self._done, self._start = 0, time.monotonic()
-        self._next_line = self._start + SECONDS_BETWEEN_LINES
+        self._done = self._done_before = 0
+        self._time_before = time.monotonic()
 
     def advance(self, steps: int) -> None:
         self._done += steps
-        now = time.monotonic()
-        if now < self._next_line:
+        seconds = time.monotonic() - self._time_before
+        if seconds < SECONDS_BETWEEN_LINES:
             return
-        self._next_line = now + SECONDS_BETWEEN_LINES
-        rate = self._done / (now - self._start)
+        rate = (self._done - self._done_before) / seconds  # of late: a start may be slow
         left = (self._total - self._done) / rate
         self._console.print(
-            f"{self._label}: {self._done:,} of {self._total:,}, {rate:,.0f}/s, {left:.0f} s left",
-            highlight=False,
+            f"{self._label}: {self._done:,} of {self._total:,}, {rate:,.0f}/s, {left:,.0f} s left"
         )
+        self._done_before, self._time_before = self._done, self._time_before + seconds

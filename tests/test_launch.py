@@ -274,13 +274,20 @@ def test_cpus(ready: Checkout) -> None:
     assert (ready.bin / "cores").read_text() == "1\n"
 
 
+TWO = """
+import os, signal, sys
+os.write(2, f"{sys.argv[1:]} {os.environ['WORLD_SIZE']}\\n".encode())
+status = int(sys.argv[1])
+if status >= 0:
+    sys.exit(status)
+if os.environ["RANK"] == "1":
+    os.kill(os.getpid(), -status)
+signal.pause()
+"""
+
+
 def test_two_processes_end_with_the_job_s_status_and_words(ready: Checkout) -> None:
-    (ready.root / "jobs" / "part1.py").write_text(
-        "import os, sys\n"
-        "print(sys.argv[1:], os.environ['WORLD_SIZE'], file=sys.stderr)\n"
-        "status = int(sys.argv[1])\n"
-        "sys.exit(status) if status >= 0 else os.kill(os.getpid(), -status)\n"
-    )
+    (ready.root / "jobs" / "part1.py").write_text(TWO)
     run = ready("train", "part1", "0", "--processes", "2")
     assert (run.returncode, run.stderr) == (0, "['0'] 2\n" * 2)
     run = ready("train", "part1", "3", "--processes", "2")
@@ -288,4 +295,4 @@ def test_two_processes_end_with_the_job_s_status_and_words(ready: Checkout) -> N
     assert set(run.stderr.splitlines()) == {"['3'] 2"}
     run = ready("train", "part1", "-9", "--processes", "2")
     assert run.returncode == 128 + 9
-    assert "was ended by SIGKILL" in run.stderr.splitlines()[-1]
+    assert run.stderr.splitlines()[-1] == "launch.sh: process 1 was ended by SIGKILL"

@@ -30,7 +30,7 @@ def failure(run: subprocess.CompletedProcess[str]) -> list[str]:
     """The lines that a failed run says: no traceback, and no table."""
     assert run.returncode == 2, run
     assert "Traceback" not in run.stdout + run.stderr
-    assert "seconds" not in run.stdout
+    assert "MB out" not in run.stdout
     return run.stderr.splitlines()
 
 
@@ -43,7 +43,7 @@ def test_a_set_is_prepared_once(tmp_path: Path) -> None:
         "part1: --source some pages.zip, midas: 12 pictures, 3 classes, 4 writers; "
         "1 other files passed over"
     )
-    heading = "set files classes train validation test MB in MB out seconds"
+    heading = "set files classes train validation test MB in MB out s"
     assert table[0].split() == heading.split()
     assert table[-1].split()[:6] == ["part1", "12", "3", "9", "3", "0"]
     out = tmp_path / "data" / "part1.beton"

@@ -1,5 +1,6 @@
 import gzip
 import io
+import os
 import pickle
 import struct
 import tracemalloc
@@ -66,7 +67,7 @@ def random_pixels(draw: st.DrawFn, channels: int) -> Pixels:
     height, width = draw(st.integers(1, 12)), draw(st.integers(1, 12))
     seed = draw(st.integers(0, 2**32 - 1))
     return np.random.default_rng(seed).integers(
-        0, draw(st.sampled_from((2, 256))), (height, width * channels), dtype=np.uint8
+        0, draw(st.sampled_from((2, 6, 256))), (height, width * channels), dtype=np.uint8
     )
 
 
@@ -382,6 +383,10 @@ def test_paths_that_are_no_source_are_refused(tmp_path: Path) -> None:
     (tmp_path / "words.zip").write_bytes(b"words")
     with pytest.raises(SourceError, match="not a folder, a zip archive"):
         open_source(tmp_path / "words.zip")
+    (tmp_path / "latin").mkdir()
+    Path(os.fsdecode(os.fsencode(tmp_path / "latin") + b"/\xe9.png")).write_bytes(b"x")
+    with pytest.raises(SourceError, match=r"name '\\udce9.png' is not valid UTF-8"):
+        open_source(tmp_path / "latin")
     whole = make_zip(tmp_path / "whole.zip", folders()).read_bytes()
     (tmp_path / "cut.zip").write_bytes(whole[:-100])
     with pytest.raises(SourceError, match="the end of one is missing"):
@@ -592,8 +597,9 @@ def test_one_idx_set_of_several_is_chosen(tmp_path: Path, make: Callable[..., Pa
     path = make(tmp_path / "gzip", files)
     with pytest.raises(SourceError, match=r"several IDX sets.*gzip/emnist-digits, .*emnist-mnist"):
         open_source(path)
-    assert len(open_source(path / "emnist-digits")) == 20
-    assert len(open_source(path / "emnist-mnist")) == 22
+    chosen = [open_source(path / f"emnist-{part}") for part in ("digits", "mnist")]
+    assert [len(source) for source in chosen] == [20, 22]
+    assert chosen[0].digest() != chosen[1].digest()
     with pytest.raises(SourceError, match="no such file"):
         open_source(path / "emnist-letters")
 
@@ -646,6 +652,16 @@ def test_damaged_idx_is_refused(
         open_source(tmp_path).picture(0)
     assert "train-" in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_byte_too_many_is_noticed_wherever_blocks_end(tmp_path: Path, packed: bool) -> None:
+    images = np.zeros((65535, 4, 4), np.uint8)  # 1 MiB with its header
+    files = idx_pair("train", images, [i % 10 for i in range(65535)], packed=False)
+    longer = files[IMAGES] + b"x"
+    make_tree(tmp_path, files | {IMAGES: gzip.compress(longer) if packed else longer})
+    with pytest.raises(SourceError, match="damaged: more bytes instead of 1048576"):
+        open_source(tmp_path).picture(0)
 
 
 def test_labels_that_a_set_does_not_have_are_refused(tmp_path: Path) -> None:

@@ -43,6 +43,11 @@ class Files(ABC):
         self.path = path
         self.names = list(names)
         self.sizes = list(sizes)
+        try:
+            "".join(names).encode()
+        except UnicodeEncodeError as error:
+            bad = next(name for name in names if not name.isprintable())
+            raise SourceError(f"{path}: the name {bad!a} is not valid UTF-8") from error
 
     @abstractmethod
     def read(self, index: int) -> bytes | bytearray:
@@ -131,10 +136,12 @@ class Zip(Files):
             return archive.open(self._members[index])
 
     def digest(self, indices: Sequence[int]) -> str:
-        """Hash the archive, which is one file: quicker than member by member."""
-        del indices
+        """Hash the archive, which is one file, and, unless all are meant, the files' names."""
         with self.path.open("rb") as file:
-            return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
+            digest = hashlib.file_digest(file, "sha256")
+        if len(indices) < len(self.names):
+            digest.update("\0".join(self.names[index] for index in indices).encode())
+        return f"sha256:{digest.hexdigest()}"
 
     def _pread(self, size: int, offset: int) -> bytes:
         if self._file is None:

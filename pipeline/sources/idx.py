@@ -15,6 +15,8 @@ import struct
 import tempfile
 import zipfile
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from posixpath import basename, dirname, join
 from typing import IO, Any, NamedTuple, Self, cast
@@ -59,6 +61,8 @@ class IdxFile:
         self._files, self._index = files, index
         self._data_start = 4 + 4 * dimensions
         self._data: IO[bytes] | None = None
+        with files.open(index) as file:
+            self._gzipped = file.read(2) == b"\x1f\x8b"  # whatever its name says
         with self._stream() as stream:
             header = self._read(stream, self._data_start)
         if header[:4] != bytes((0, 0, _UNSIGNED_BYTE, dimensions)) or (
@@ -87,30 +91,30 @@ class IdxFile:
     def _open(self) -> IO[bytes]:
         """Return a file whose every byte can be reached: this one, or a temporary one."""
         total = self._data_start + math.prod(self.shape)
-        stream = self._stream()
-        if isinstance(self._files, Tree) and not isinstance(stream, gzip.GzipFile):
-            held = self._files.sizes[self._index]
+        if isinstance(self._files, Tree) and not self._gzipped:
+            file, held = self._files.open(self._index), self._files.sizes[self._index]
         else:
-            with stream:
-                file = cast(IO[bytes], tempfile.TemporaryFile())  # noqa: SIM115, it stays open
-                held = 0
+            file, held = cast(IO[bytes], tempfile.TemporaryFile()), 0  # noqa: SIM115, it stays open
+            with self._stream() as stream:
                 while held <= total and (block := self._read(stream, 1 << 20)):
                     file.write(block)
                     held += len(block)
-                file.flush()
-            stream = file
+            file.flush()
         if held != total:
-            stream.close()
+            file.close()
             more = "more" if held > total else f"{held}"
             raise self._wrong(f"damaged: {more} bytes instead of {total}")
-        return stream
+        return file
 
-    def _stream(self) -> IO[bytes]:
-        """Open what the file holds, gzipped (whatever its name says) or not."""
-        file = self._files.open(self._index)
-        gzipped = file.read(2) == b"\x1f\x8b"
-        file.seek(0)
-        return cast(IO[bytes], gzip.open(file)) if gzipped else file
+    @contextmanager
+    def _stream(self) -> Iterator[IO[bytes]]:
+        """Open what the file holds, inflated."""
+        with self._files.open(self._index) as file:
+            if self._gzipped:
+                with gzip.open(file) as inflated:
+                    yield cast(IO[bytes], inflated)
+            else:
+                yield file
 
     def _read(self, stream: IO[bytes], size: int) -> bytes:
         try:
@@ -175,10 +179,10 @@ class Idx(Source):
         for index, name in enumerate(files.names):  # sorted: a plain file comes before its .gz
             if match := IMAGES.fullmatch(basename(name)):
                 part = "train" if match["part"].lower() == "train" else "test"
-                if chosen in (None, _set_name(match)) and only in (None, part):
-                    sets.setdefault(join(dirname(name), _set_name(match)), {}).setdefault(
-                        part, index
-                    )
+                set_name = _set_name(match)
+                if chosen in (None, set_name) and only in (None, part):
+                    images = sets.setdefault(join(dirname(name), set_name), {})
+                    images.setdefault(part, index)
         if not sets:
             return None
         if len(sets) > 1:
