@@ -65,14 +65,14 @@ class Recipe:
         _expect("seed", self.seed, 0, 2**63 - 1)
 
 
-MODEST = Augmentation(rotation=8, zoom=0.08, aspect=0.1, shear=0.2, translation=0.06)
+HANDS = Augmentation(rotation=10, zoom=0.1, aspect=0.2, shear=0.3, translation=0.06, pen=0.8)
 
 PART1 = {
     "small": Recipe(
-        (Stage(size=48, epochs=40, learning_rate=5e-3, augmentation=MODEST),), window=2 / 3
+        (Stage(size=48, epochs=40, learning_rate=5e-3, augmentation=HANDS),), window=2 / 3
     ),
     "resnet18": Recipe(
-        (Stage(size=96, epochs=40, learning_rate=2e-3, augmentation=MODEST),), window=2 / 3
+        (Stage(size=96, epochs=40, learning_rate=2e-3, augmentation=HANDS),), window=2 / 3
     ),
 }
 

@@ -72,8 +72,8 @@ def processes(precision: Precision = "auto") -> Iterator[Accelerator]:
 class Training:
     """A recipe to be run on a file that prep wrote; iterating over it trains, epoch by epoch.
 
-    `network` is trained in place. What training has come to: `history`; `view`, what the network
-    sees of a page; `answers` to the validation samples (None without any); `images` learned from,
+    `network` is trained in place, and in the end sees `view` of a page. What training has come to:
+    `history`; `answers` to the validation samples (None without any); `images` learned from,
     over all processes, in `seconds`, of which this process spent `seconds_waited` waiting for its
     loader; `seconds_validating`, which come on top; `state`, which with the network's goes on.
 
@@ -96,7 +96,7 @@ class Training:
         self.epochs = sum(stage.epochs for stage in recipe.stages)
         self.images_to_come = self.epochs * (samples - samples % recipe.batch_size)
         self.on_step: Callable[[int], None] | None = None
-        self.view = View.of(file, recipe.stages[0].size, recipe.window)
+        self.view = View.of(file, recipe.stages[-1].size, recipe.window)
         self.history: list[Epoch] = []
         self.answers: Answers | None = None
         self.state: dict[str, Any] = {}
@@ -131,8 +131,11 @@ class Training:
         # Local, so that the wrapper is gone once training is: see `processes`.
         model = self._accelerator.prepare(self.network.to(memory_format=torch.channels_last))
         for number, stage in enumerate(self.recipe.stages):
-            self.view = View.of(self.file, stage.size, self.recipe.window)
-            with self._training_feed(stage) as training, self._held_out_feed() as held_out:
+            view = View.of(self.file, stage.size, self.recipe.window)
+            with (
+                self._feed("train", view, self.recipe.batch_size, stage.augmentation) as training,
+                self._held_out(view) as held_out,
+            ):
                 optimizer, schedule = _descent(model, stage, len(training))
                 optimizer = self._accelerator.prepare(optimizer)
                 for _ in range(stage.epochs):
@@ -201,20 +204,19 @@ class Training:
         self.seconds_validating += time.perf_counter() - start
         return float(loss), int(right) / len(answers.labels)
 
-    def _training_feed(self, stage: Stage) -> Feed:
-        return self._feed("train", self.recipe.batch_size, stage.augmentation)
-
-    def _held_out_feed(self) -> AbstractContextManager[Feed | None]:
+    def _held_out(self, view: View) -> AbstractContextManager[Feed | None]:
         if not len(samples_of(self.file, "validation")):
             return nullcontext()
-        return self._feed("validation", BATCH * self._accelerator.num_processes, None)
+        return self._feed("validation", view, BATCH * self._accelerator.num_processes)
 
-    def _feed(self, split: str, batch_size: int, augmentation: Augmentation | None) -> Feed:
+    def _feed(
+        self, split: str, view: View, batch_size: int, augmentation: Augmentation | None = None
+    ) -> Feed:
         accelerator = self._accelerator
         return Feed(
             self.file,
             samples_of(self.file, split),
-            self.view,
+            view,
             batch_size,
             device=accelerator.device,
             decode=self.decode,
