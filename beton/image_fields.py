@@ -7,7 +7,7 @@ import numpy as np
 import simplejpeg
 from numpy.typing import NDArray
 
-from beton import ink
+from beton import ink, rng
 from beton.errors import FormatError, SampleError
 from beton.field import UNKNOWN, Array, Bytes, Field, Payload, first_wrong
 
@@ -85,7 +85,8 @@ class RGBImageField(Field):
             case "smart":
                 return self.smart_threshold is not None and size > self.smart_threshold
             case "proportion":
-                return splitmix64(sample) < self.compress_probability * 2**64
+                drawn = rng.uniform(0, 0, np.array([sample]), rng.ENCODE)
+                return bool(drawn[0, 0] < self.compress_probability)
             case mode:
                 return mode == "jpg"
 
@@ -230,15 +231,6 @@ def _validate_sides(column: Array) -> None:
             got=f"{column['height'][i]} x {column['width'][i]}",
             expected=f"at least 1, at most {MAX_PIXELS} pixels",
         )
-
-
-def splitmix64(number: int) -> int:
-    """Scramble a number into 64 bits (Steele, Lea & Flood, 2014): a hash that needs no state."""
-    mask = 2**64 - 1
-    z = (number + 1) * 0x9E3779B97F4A7C15 & mask
-    z = (z ^ z >> 30) * 0xBF58476D1CE4E5B9 & mask
-    z = (z ^ z >> 27) * 0x94D049BB133111EB & mask
-    return z ^ z >> 31
 
 
 def shrink(image: Bytes, longest: int) -> Bytes:

@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 
 from beton.jit import kernel
 
-# What numbers are drawn for. Distinct purposes are independent; a number here is never reused.
-ORDER, JITTER, AUGMENT, MIX, WRITE = range(5)
+# What numbers are drawn for. Distinct purposes are independent. All are listed here, whoever draws
+# them, and none is ever renumbered: files and runs depend on them.
+ORDER, JITTER, AUGMENT, ENCODE, SPLIT = 0, 1, 2, 4, 100
 
 _STEP = np.uint64(0x9E3779B97F4A7C15)
 _MULTIPLY_1 = np.uint64(0xBF58476D1CE4E5B9)

@@ -24,8 +24,6 @@ from pipeline.sources.base import (
     SourceError,
 )
 
-_PURPOSE = 100  # what the numbers are drawn for: beton.rng's own purposes are below
-
 
 @dataclass(frozen=True)
 class Split:
@@ -80,7 +78,7 @@ def assign(entries: Entries, split: Split, seed: int) -> Ints:
 
 def _draw(seed: int, ids: Ints) -> NDArray[np.uint64]:
     """Return a random number for each id, by which to sort."""
-    return rng.bits(seed, 0, ids, _PURPOSE)[:, 0]
+    return rng.bits(seed, 0, ids, rng.SPLIT)[:, 0]
 
 
 def _stratified(labels: Ints, percentages: tuple[int, int, int], draw: NDArray[np.uint64]) -> Ints:

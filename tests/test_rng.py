@@ -33,7 +33,7 @@ def test_numbers_look_uniform_and_independent() -> None:
         for epoch in (0, 1)
         for purpose in (rng.ORDER, rng.JITTER)
     ]
-    table = np.stack([*columns, *rng.uniform(0, 0, ids, rng.MIX, 3).T])
+    table = np.stack([*columns, *rng.uniform(0, 0, ids, rng.ENCODE, 3).T])
     assert np.abs(table.mean(axis=1) - 0.5).max() < 0.01
     assert np.abs(table.std(axis=1) - 12**-0.5).max() < 0.01
     assert np.abs(np.corrcoef(table) - np.eye(len(table))).max() < 0.03
