@@ -64,9 +64,15 @@ def prepare_all(config: Config) -> None:
     split = Split.parse(config.split)
     done: dict[str, Prepared] = {}
     for name in sets.wanted(config.names, config.source, RAW, config.download):
-        source, via = sets.find(name, config.source, RAW, config.download)
-        console.print(f"{name}: {via} {source.path}, {source}")
         out = config.out / f"{name}.beton"
+        try:
+            source, via = sets.find(name, config.source, RAW, config.download)
+        except sets.NoDataError:
+            if config.force or not out.exists():
+                raise
+            console.print(f"{name}: {out} is there already; its source is not, so it stays")
+            continue
+        console.print(f"{name}: {via} {source.path}, {source}")
         with progress(console, name, len(source)) as advance:
             done[name] = prepare(
                 source,
@@ -86,7 +92,8 @@ def prepare_all(config: Config) -> None:
             )
         for picture, reason in result.skipped:
             console.print(f"{name}: left out {picture}: {reason}")
-    console.print(closing_table(done))
+    if done:
+        console.print(closing_table(done))
 
 
 def closing_table(done: dict[str, Prepared]) -> Table:

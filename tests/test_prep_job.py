@@ -55,6 +55,10 @@ def test_a_set_is_prepared_once(tmp_path: Path) -> None:
     forced = prep(tmp_path, "part1", "--source", "some pages.zip", "--split=writers=1", "--force")
     assert "already" not in forced.stdout
     assert out.stat().st_ino != before.st_ino
+    without_source = prep(tmp_path, "part1")
+    assert without_source.returncode == 0
+    assert "part1.beton is there already; its source is not" in without_source.stdout
+    assert failure(prep(tmp_path, "part1", "--force"))[0].startswith("prep: no data for part1")
 
 
 def test_all_that_lies_in_the_folder_of_raw_data_is_prepared(tmp_path: Path) -> None:
