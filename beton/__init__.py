@@ -12,10 +12,13 @@ from beton.fields import (
     RGBImageField,
     TorchTensorField,
 )
+from beton.loader import Batch, Loader
+from beton.order import Shard
 from beton.reader import Column, Reader
 from beton.writer import Skip, Summary, write
 
 __all__ = [
+    "Batch",
     "BetonError",
     "BytesField",
     "ChecksumError",
@@ -26,10 +29,12 @@ __all__ = [
     "InkField",
     "IntField",
     "JSONField",
+    "Loader",
     "NDArrayField",
     "RGBImageField",
     "Reader",
     "SampleError",
+    "Shard",
     "Skip",
     "Summary",
     "TorchTensorField",

@@ -73,9 +73,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def inspect(reader: Reader) -> None:
     """Print tables of what is in the file."""
-    console = Console(highlight=False)
+    console = Console(highlight=False, markup=False)  # a file's names are text, brackets and all
     size = reader.path.stat().st_size
-    console.print(f"[bold]{reader.path}[/bold]: {len(reader):,} samples, {decimal(size)}")
+    console.print(f"{reader.path}: {len(reader):,} samples, {decimal(size)}", style="bold")
     fields = Table(box=SIMPLE)
     for title in ("field", "kind", "values"):
         fields.add_column(title, overflow="fold")
@@ -168,7 +168,7 @@ def show(reader: Reader, out: Path, count: int, field: str | None, label: str | 
     labels = None
     if label is not None or isinstance(reader.fields.get("label"), IntField):
         labels = choose(reader, "--label", label or "label", IntField)
-    if out.suffix.lower() not in Image.registered_extensions():
+    if Image.registered_extensions().get(out.suffix.lower()) not in Image.SAVE:
         raise MistakeError(f"--out: got {out.name!r}, expected a picture, such as grid.png")
     samples = np.unique(np.linspace(0, len(reader) - 1, count).round().astype(np.int64))
     reader.check(samples)

@@ -1,5 +1,6 @@
 """Pictures: FFCV's colour pictures, byte for byte, and our own of ink."""
 
+import operator
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
@@ -11,6 +12,7 @@ from beton import ink, rng
 from beton.errors import FormatError, SampleError
 from beton.field import UNKNOWN, Array, Bytes, Field, Payload, first_wrong
 
+JPEG_LIMIT = 65500  # pixels a side: libjpeg-turbo's
 MAX_PIXELS = 1 << 28  # per picture: bounds what a damaged or hostile size makes a reader allocate
 
 
@@ -49,6 +51,8 @@ class RGBImageField(Field):
             )
         if self.max_resolution is not None and not 1 <= self.max_resolution <= 65535:
             raise SampleError("max_resolution", got=self.max_resolution, expected="1 to 65535")
+        if self.max_resolution is not None:  # a plain int: it goes into the manifest
+            object.__setattr__(self, "max_resolution", operator.index(self.max_resolution))
         if not 1 <= self.jpeg_quality <= 100:
             raise SampleError("jpeg_quality", got=self.jpeg_quality, expected="1 to 100")
         if not 0 <= self.compress_probability <= 1:
@@ -75,6 +79,10 @@ class RGBImageField(Field):
         record["width"], record["height"] = width, height
         if not compress:
             return image.tobytes()
+        if max(height, width) > JPEG_LIMIT:
+            raise SampleError(
+                "too wide or tall for JPEG", got=(height, width), expected=f"{JPEG_LIMIT} at most"
+            )
         data: bytes = simplejpeg.encode_jpeg(
             image, quality=self.jpeg_quality, colorspace="RGB", colorsubsampling="420"
         )

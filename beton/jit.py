@@ -15,5 +15,13 @@ R = TypeVar("R")
 
 
 def kernel(function: Callable[P, R]) -> Callable[P, R]:
-    """Compile `function` on its first call, without the interpreter lock, cached on disk."""
-    return cast(Callable[P, R], numba.njit(nogil=True, cache=True)(function))
+    """Compile `function` on its first call, without the interpreter lock, cached on disk.
+
+    Where no folder for the cache can be written to, every process compiles for itself. A kernel
+    must call only kernels of its own file: that file's date is all the cache looks at.
+    """
+    try:
+        compiled = numba.njit(nogil=True, cache=True)(function)
+    except RuntimeError:
+        compiled = numba.njit(nogil=True)(function)
+    return cast(Callable[P, R], compiled)

@@ -3,16 +3,17 @@
 One thread makes one batch: the kernels release the interpreter lock, so threads run side by side,
 and a batch is the same whichever thread made it. A batch's arrays belong to whoever holds them, or
 a view of them: their memory is written again only when nobody does, so that a plain loop reuses a
-few slots and `list(loader)` is correct too. Tasks never wait for each other, so leaving a loop
-early, or an exception anywhere, leaves nothing behind.
+few slots and `list(loader)` is correct too. A task never waits for another, and an iteration that
+is abandoned only cancels what it had asked for; so nothing can hang, and closing ends the threads.
 """
 
+import operator
 import os
 import sys
-import weakref
+import zlib
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
@@ -28,6 +29,8 @@ from beton.reader import Reader
 
 Array = NDArray[Any]
 Allocate = Callable[[tuple[int, ...], DTypeLike], Array]
+
+CLOSED = "the loader is closed"
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,11 +50,15 @@ class Batch:
 
 
 class Slots:
-    """Sets of arrays of the same shapes, handed out again once nobody refers to them."""
+    """Sets of arrays of the same shapes, handed out again once nobody refers to them.
 
-    def __init__(self, specs: Mapping[str, Spec], allocate: Allocate) -> None:
+    At most `keep` of them are remembered; who holds on to more batches than that gets new ones.
+    """
+
+    def __init__(self, specs: Mapping[str, Spec], allocate: Allocate, keep: int) -> None:
         self._specs = specs
         self._allocate = allocate
+        self._keep = keep
         self._slots: list[tuple[dict[str, Array], list[int]]] = []
         self._lock = Lock()
 
@@ -62,8 +69,15 @@ class Slots:
                 if _references(arrays) == idle:
                     return {name: array[...] for name, array in arrays.items()}
             arrays = {name: self._make(name) for name in self._specs}
-            self._slots.append((arrays, _references(arrays)))
+            if len(self._slots) < self._keep:
+                self._slots.append((arrays, _references(arrays)))
             return {name: array[...] for name, array in arrays.items()}
+
+    def clear(self) -> None:
+        """Let go of all sets."""
+        with self._lock:
+            self._keep = 0
+            self._slots.clear()
 
     def _make(self, name: str) -> Array:
         shape, dtype = self._specs[name]
@@ -89,7 +103,8 @@ class Loader:
     every batch this rank takes. `fields` maps names to ops; without it every field comes as it is.
     `indices` restricts to some samples. Iterating runs the next epoch; `batches` runs any. The
     batches of an epoch are a function of (file, seed, epoch, batch_size), whatever the number of
-    threads, ranks or batches prepared `ahead`. `allocate(shape, dtype)` makes the arrays.
+    threads, of ranks, or of batches prepared ahead (`prefetch`). `allocate(shape, dtype)` makes the
+    arrays.
 
     Raises ValueError for arguments that make no sense and BetonError for what is wrong with the
     file. An exception in an op reaches the consumer with a note that says op, field, file, sample.
@@ -107,23 +122,24 @@ class Loader:
         shard: Shard | None = None,
         drop_last: bool = False,
         threads: int | None = None,
-        ahead: int | None = None,
+        prefetch: int | None = None,
         allocate: Allocate = np.empty,
     ) -> None:
         self.shard = shard or Shard()
         self.batch_size = batch_size
         self.threads = len(os.sched_getaffinity(0)) if threads is None else threads
-        self.ahead = max(self.threads, 1) if ahead is None else ahead
+        self.prefetch = max(self.threads, 1) if prefetch is None else prefetch
         if batch_size < 1 or batch_size % self.shard.count:
             expected = f"a positive multiple of {self.shard.count}, the number of shards"
             raise ValueError(f"batch_size: got {batch_size}, expected {expected}")
         if order not in ("shuffled", "sequential"):
             raise ValueError(f"order: got {order!r}, expected 'shuffled' or 'sequential'")
-        if self.threads < 0 or (self.threads and self.ahead < 1):
-            raise ValueError(
-                f"threads, ahead: got {self.threads}, {self.ahead}, expected 0 or more, 1 or more"
-            )
-        self._seed, self._order, self._drop_last = seed, order, drop_last
+        if self.threads < 0 or (self.threads and self.prefetch < 1):
+            got = f"{self.threads}, {self.prefetch}"
+            raise ValueError(f"threads, prefetch: got {got}, expected 0 or more, 1 or more")
+        if not 0 <= seed < 2**63:
+            raise ValueError(f"seed: got {seed}, expected 0 to 2**63 - 1")
+        self._seed, self._order, self._drop_last = operator.index(seed), order, drop_last
         self._owned = not isinstance(file, Reader)
         self._reader = file if isinstance(file, Reader) else Reader(Path(file))
         self._indices = _as_indices(indices, len(self._reader))
@@ -132,63 +148,78 @@ class Loader:
                 f"batch_size: got {batch_size} with drop_last, "
                 f"expected at most {len(self._indices)}, the number of samples"
             )
-        self._steps = self._bind(fields)
-        self._slots = Slots(
-            {
-                _array_name(name, suffix): spec
-                for name, step in self._steps.items()
-                for suffix, spec in step.outputs.items()
-            },
-            allocate,
-        )
-        self._position = (0, 0)  # epoch and batch that a resumed run would begin with
-        self._next = (0, 0)  # where the next iteration begins
-        self._running: weakref.WeakSet[Generator[Batch, None, None]] = weakref.WeakSet()
-        self._closed = False
-
-    def _bind(self, fields: Mapping[str, Op] | None) -> dict[str, Step]:
         columns = {name: self._reader.column(name) for name in fields or self._reader.fields}
-        rows = self.batch_size // self.shard.count
-        return {
-            name: (fields[name] if fields else default(column)).bind(column, self._indices, rows)
+        self._ops = fields or {name: default(column) for name, column in columns.items()}
+        rows = batch_size // self.shard.count
+        self._steps: dict[str, Step] = {
+            name: self._ops[name].bind(column, self._indices, rows)
             for name, column in columns.items()
         }
+        self._specs = _array_specs(self._steps)
+        # Those ahead, those in the making, the consumer's, and one in passing.
+        self._slots = Slots(self._specs, allocate, self.prefetch + self.threads + 2)
+        self._position = (0, 0)  # epoch and batch that a resumed run would begin with
+        self._next = (0, 0)  # where the next iteration begins
+        self._pool = ThreadPoolExecutor(max(self.threads, 1), "beton-loader")
+        self._closed = False
 
     def __len__(self) -> int:
         return count_batches(len(self._indices), self.batch_size, self._drop_last)
 
     def specs(self) -> Mapping[str, Spec]:
         """Return shape and dtype of every array of a batch."""
-        return self._slots._specs
+        return self._specs
 
     def batches(self, epoch: int, start: int = 0) -> Generator[Batch, None, None]:
-        """Yield the batches of an epoch, from number `start` on."""
-        if self._closed:
-            raise ValueError("the loader is closed")
-        running = self._run(epoch, start)
-        self._running.add(running)
-        return running
-
-    def _run(self, epoch: int, start: int) -> Generator[Batch, None, None]:
+        """Yield the batches of an epoch, from number `start` on; `state_dict` stays as it is."""
+        self._check_position(epoch, start)
         order = self._indices
         if self._order == "shuffled":
             order = order[epoch_order(len(order), self._seed, epoch)]
-        numbers = range(start, len(self))
+        return self._run(order, epoch, start)
+
+    def _run(self, order: Ids, epoch: int, start: int) -> Generator[Batch, None, None]:
         if self.threads == 0:
-            for number in numbers:
+            for number in range(start, len(self)):
+                self._require_open()
                 yield self._make(order, epoch, number)
             return
-        pool = ThreadPoolExecutor(self.threads, "beton-loader")
         pending: deque[Future[Batch]] = deque()
         try:
-            for number in numbers:
-                pending.append(pool.submit(self._make, order, epoch, number))
-                if len(pending) > self.ahead:
-                    yield pending.popleft().result()
+            for number in range(start, len(self)):
+                pending.append(self._submit(order, epoch, number))
+                if len(pending) > self.prefetch:
+                    yield self._result(pending.popleft())
             while pending:
-                yield pending.popleft().result()
+                yield self._result(pending.popleft())
         finally:
-            pool.shutdown(cancel_futures=True)
+            for future in pending:
+                future.cancel()
+
+    def _submit(self, order: Ids, epoch: int, number: int) -> Future[Batch]:
+        self._require_open()
+        try:
+            return self._pool.submit(self._make, order, epoch, number)
+        except RuntimeError:  # closed by another thread just now
+            raise ValueError(CLOSED) from None
+
+    def _result(self, future: Future[Batch]) -> Batch:
+        self._require_open()
+        try:
+            return future.result()
+        except CancelledError:
+            raise ValueError(CLOSED) from None
+
+    def _require_open(self) -> None:
+        if self._closed:
+            raise ValueError(CLOSED)
+
+    def _check_position(self, epoch: int, batch: int) -> None:
+        self._require_open()
+        if epoch < 0 or not 0 <= batch <= len(self):
+            raise ValueError(
+                f"epoch, batch: got {epoch}, {batch}, expected 0 or more, 0 to {len(self)}"
+            )
 
     def _make(self, order: Ids, epoch: int, number: int) -> Batch:
         ids = batch_ids(order, number, self.batch_size, self.shard)
@@ -198,21 +229,35 @@ class Loader:
         if len(samples) < len(ids):
             for array in arrays.values():
                 array[...] = np.zeros((), array.dtype)
-        self._reader.check(samples)
-        draw = Draw(self._seed, epoch)
-        for name, step in self._steps.items():
-            out = {suffix: arrays[_array_name(name, suffix)] for suffix in step.outputs}
+        for name in self._steps if len(samples) else ():
             try:
-                step.run(samples, draw, out)
+                self._fill(name, samples, epoch, arrays)
             except Exception as error:
-                sample = _culprit(step, samples, draw, out)
+                sample = self._culprit(name, samples, epoch, arrays)
                 error.add_note(
-                    f"in {type(step).__name__.lstrip('_')} on field {name!r}, "
+                    f"in {type(self._ops[name]).__name__} on field {name!r}, "
                     f"{'sample ' + str(sample) if sample is not None else 'several samples'} "
                     f"of {self._reader.path} (epoch {epoch}, batch {number})"
                 )
                 raise
         return Batch(arrays, ids, valid)
+
+    def _fill(self, name: str, samples: Ids, epoch: int, arrays: Mapping[str, Array]) -> None:
+        step = self._steps[name]
+        self._reader.check(samples, (name,))
+        out = {suffix: arrays[_array_name(name, suffix)] for suffix in step.outputs}
+        step.run(samples, Draw(self._seed, epoch), out)
+
+    def _culprit(
+        self, name: str, samples: Ids, epoch: int, arrays: Mapping[str, Array]
+    ) -> int | None:
+        """Find the sample at which a field fails, by trying them one at a time."""
+        for sample in samples:
+            try:
+                self._fill(name, np.array([sample]), epoch, arrays)
+            except Exception:  # what is looked for; the first one is on its way up
+                return int(sample)
+        return None
 
     def __iter__(self) -> Iterator[Batch]:
         epoch, start = self._position = self._next
@@ -237,7 +282,9 @@ class Loader:
                 raise ValueError(
                     f"loader state: {name}: got {state.get(name)!r}, expected {expected!r}"
                 )
-        self._position = self._next = (int(state["epoch"]), int(state["batch"]))
+        position = int(state["epoch"]), int(state["batch"])
+        self._check_position(*position)
+        self._position = self._next = position
 
     def _identity(self) -> dict[str, Any]:
         return {
@@ -246,13 +293,19 @@ class Loader:
             "batch_size": self.batch_size,
             "drop_last": self._drop_last,
             "samples": len(self._indices),
+            "indices": f"{zlib.crc32(self._indices.tobytes()):08x}",
+            "file": self._reader.fingerprint(),
         }
 
     def close(self) -> None:
-        """End every running iteration and let go of the file."""
+        """End the threads, and any iteration with a ValueError; let go of file and memory.
+
+        Any thread may call it, and more than once.
+        """
         self._closed = True
-        for running in list(self._running):
-            running.close()
+        self._pool.shutdown(cancel_futures=True)
+        self._steps = {}
+        self._slots.clear()
         if self._owned:
             self._reader.close()
 
@@ -272,6 +325,17 @@ def _array_name(field: str, suffix: str) -> str:
     return f"{field}.{suffix}" if suffix else field
 
 
+def _array_specs(steps: Mapping[str, Step]) -> dict[str, Spec]:
+    specs: dict[str, Spec] = {}
+    for field, step in steps.items():
+        for suffix, spec in step.outputs.items():
+            name = _array_name(field, suffix)
+            if name in specs:
+                raise ValueError(f"fields: two arrays of a batch would be called {name!r}")
+            specs[name] = spec
+    return specs
+
+
 def _as_indices(indices: Sequence[int] | NDArray[np.integer[Any]] | None, n: int) -> Ids:
     if indices is None:
         return np.arange(n, dtype=np.int64)
@@ -285,13 +349,3 @@ def _as_indices(indices: Sequence[int] | NDArray[np.integer[Any]] | None, n: int
             f"indices: got {array.min()} to {array.max()}, expected 0 to {n - 1}, as in the file"
         )
     return array.astype(np.int64)
-
-
-def _culprit(step: Step, samples: Ids, draw: Draw, out: Mapping[str, Array]) -> int | None:
-    """Find the sample at which a step fails, by trying them one at a time."""
-    for sample in samples:
-        try:
-            step.run(np.array([sample]), draw, out)
-        except Exception:  # the failure that is looked for; the first one is on its way up
-            return int(sample)
-    return None

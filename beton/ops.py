@@ -5,6 +5,7 @@ it makes and fills rows of a batch, from any thread. A project adds its own by w
 `bind`. Ops know the bytes of a sample and where its record says they lie, and no file layout.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
@@ -13,8 +14,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from beton import fields, ink, rng
-from beton.errors import BetonError
-from beton.jit import kernel
+from beton.errors import BetonError, FormatError
+from beton.kernels import (
+    BACKGROUND,
+    DAMAGES,
+    HEIGHT,
+    RUNS,
+    WIDTH,
+    gather,
+    gather_padded,
+    pixels_batch,
+    resize_batch,
+    runs_batch,
+)
 from beton.reader import Column
 
 Array = NDArray[Any]
@@ -44,7 +56,10 @@ class Step(Protocol):
         ...
 
     def run(self, ids: Ids, draw: Draw, out: Mapping[str, Array]) -> None:
-        """Fill rows 0 to len(ids) of `out` with the samples `ids`. Called by several threads."""
+        """Fill rows 0 to len(ids) of `out` with the samples `ids`, at least one.
+
+        Several threads call it at once.
+        """
         ...
 
 
@@ -76,13 +91,16 @@ class Jitter:
 
     def __post_init__(self) -> None:
         for name, (low, high) in (("scale", self.scale), ("aspect", self.aspect)):
-            if not 0 < low <= high:
+            if not 0 < low <= high < math.inf:
                 raise ValueError(f"jitter {name}: got {low, high}, expected 0 < low <= high")
+        for name, strengths in (("translate", self.translate), ("shear", (self.shear,))):
+            if not all(0 <= strength < math.inf for strength in strengths):
+                raise ValueError(f"jitter {name}: got {strengths}, expected 0 or more")
 
     def geometry(self, draw: Draw, ids: Ids, sizes: Array) -> NDArray[np.float64]:
         """Return the windows (n, 6) of samples `ids` (n,) with `sizes` (n, 2) = (height, width).
 
-        A row is (x0, y0, width, height, shear, centre), as `ink.resize` takes it.
+        A row is (x0, y0, width, height, shear, centre), as `kernels.resize` takes it.
         """
         numbers = rng.uniform(draw.seed, draw.epoch, ids, rng.JITTER, 5)
         scale = self.scale[0] + numbers[:, 0] * (self.scale[1] - self.scale[0])
@@ -147,7 +165,7 @@ class _FixedArray:
 
     def run(self, ids: Ids, draw: Draw, out: Mapping[str, Array]) -> None:  # noqa: ARG002
         rows = out[""].reshape(len(out[""]), -1).view(np.uint8)
-        _gather(self.column.data, self.column.pointers, ids, rows)
+        gather(self.column.data, self.column.pointers, ids, rows)
 
 
 @dataclass(frozen=True)
@@ -172,7 +190,7 @@ class _Bytes:
 
     def run(self, ids: Ids, draw: Draw, out: Mapping[str, Array]) -> None:  # noqa: ARG002
         np.take(self.column.sizes, ids, out=out["size"][: len(ids)])
-        _gather_padded(self.column.data, self.column.pointers, self.column.sizes, ids, out[""])
+        gather_padded(self.column.data, self.column.pointers, self.column.sizes, ids, out[""])
 
 
 @dataclass(frozen=True)
@@ -244,7 +262,9 @@ class _Pixels:
     offset: np.float32
 
     def run(self, ids: Ids, draw: Draw, out: Mapping[str, Array]) -> None:  # noqa: ARG002
-        row, status = _pixels(self.column.data, self.table, ids, self.gain, self.offset, out[""])
+        row, status = pixels_batch(
+            self.column.data, self.table, ids, self.gain, self.offset, out[""]
+        )
         _raise_damage(self.column, ids, row, status)
 
 
@@ -286,7 +306,7 @@ class _Resize:
     def run(self, ids: Ids, draw: Draw, out: Mapping[str, Array]) -> None:
         sizes = self.table[ids, HEIGHT : WIDTH + 1]
         geometry = self.jitter.geometry(draw, ids, sizes) if self.jitter else whole(sizes)
-        row, status = _resize(
+        row, status = resize_batch(
             self.column.data, self.table, ids, geometry, self.gain, self.offset, out[""]
         )
         _raise_damage(self.column, ids, row, status)
@@ -338,7 +358,7 @@ class _Runs:
         out["geometry"][:n] = (
             self.jitter.geometry(draw, ids, sizes) if self.jitter else whole(sizes)
         )
-        row, status = _runs(self.column.data, self.table, ids, offsets, out[""])
+        row, status = runs_batch(self.column.data, self.table, ids, offsets, out[""])
         _raise_damage(self.column, ids, row, status)
 
 
@@ -353,10 +373,6 @@ def default(column: Column) -> Op:
         (fields.InkField, Pixels()),
     ]
     return next(op for kind, op in kinds if isinstance(column.field, kind))
-
-
-# Columns of the table in which kernels find what they need of an ink picture.
-POINTER, SIZE, MODE, BACKGROUND, INK, RUNS, HEIGHT, WIDTH = range(8)
 
 
 def ink_table(column: Column) -> NDArray[np.int64]:
@@ -395,94 +411,6 @@ def _one_size(column: Column, ids: Ids) -> tuple[int, int]:
 
 def _raise_damage(column: Column, ids: Ids, row: int, status: int) -> None:
     if status < 0:
-        raise BetonError(
-            ink.DAMAGES[status], file=column.file, field=column.name, sample=int(ids[row])
+        raise FormatError(
+            DAMAGES[status], file=column.file, field=column.name, sample=int(ids[row])
         )
-
-
-@kernel
-def _gather(data: Array, pointers: Array, ids: Ids, out: Array) -> None:
-    size = out.shape[1]
-    for i in range(ids.size):
-        start = pointers[ids[i]]
-        out[i] = data[start : start + size]
-
-
-@kernel
-def _gather_padded(data: Array, pointers: Array, sizes: Array, ids: Ids, out: Array) -> None:
-    for i in range(ids.size):
-        start, size = pointers[ids[i]], sizes[ids[i]]
-        out[i, :size] = data[start : start + size]
-        out[i, size:] = 0
-
-
-@kernel
-def _scale(source: Array, gain: np.float32, offset: np.float32, out: Array) -> None:
-    for k in range(source.size):
-        out[k] = out.dtype.type(np.float32(source[k]) * gain + offset)
-
-
-@kernel
-def _pixels(
-    data: Array, table: Array, ids: Ids, gain: np.float32, offset: np.float32, out: Array
-) -> tuple[int, int]:
-    """Fill out (b, h, w) with pictures as they are. Returns (row, status): status < 0 is damage."""
-    height, width = out.shape[1], out.shape[2]
-    flat = out.reshape((out.shape[0], height * width))
-    longest = 0
-    for i in range(ids.size):
-        if table[ids[i], MODE] != ink.RAW:
-            longest = max(longest, table[ids[i], RUNS])
-    scratch = np.empty((longest, 4), np.uint16)
-    for i in range(ids.size):
-        pointer, size, mode, background, value, count, _, _ = table[ids[i]]
-        if mode == ink.RAW:
-            _scale(data[pointer : pointer + size], gain, offset, flat[i])
-            continue
-        runs = scratch[:count]
-        status = ink.unpack(data, pointer, size, mode, background, value, height, width, runs)
-        if status < 0:
-            return i, status
-        flat[i, :] = out.dtype.type(np.float32(background) * gain + offset)
-        for k in range(count):
-            level = out.dtype.type(np.float32(runs[k, 3]) * gain + offset)
-            out[i, runs[k, 0], runs[k, 1] : runs[k, 2]] = level
-    return 0, 0
-
-
-@kernel
-def _resize(
-    data: Array,
-    table: Array,
-    ids: Ids,
-    geometry: Array,
-    gain: float,
-    offset: float,
-    out: Array,
-) -> tuple[int, int]:
-    """Fill out (b, H, W) with area-averaged pictures. Returns (row, status) as `_pixels`."""
-    longest = 0
-    for i in range(ids.size):
-        longest = max(longest, table[ids[i], RUNS])
-    scratch = np.empty((longest, 4), np.uint16)
-    sums = np.zeros(out.shape[2] + 2)
-    for i in range(ids.size):
-        pointer, size, mode, background, value, count, height, width = table[ids[i]]
-        runs = scratch[:count]
-        status = ink.unpack(data, pointer, size, mode, background, value, height, width, runs)
-        if status < 0:
-            return i, status
-        ink.resize(runs, background, geometry[i], gain, offset, sums, out[i])
-    return 0, 0
-
-
-@kernel
-def _runs(data: Array, table: Array, ids: Ids, offsets: Ids, out: Array) -> tuple[int, int]:
-    """Fill out (capacity, 4) with the samples' runs. Returns (row, status) as `_pixels`."""
-    for i in range(ids.size):
-        pointer, size, mode, background, value, _, height, width = table[ids[i]]
-        runs = out[offsets[i] : offsets[i + 1]]
-        status = ink.unpack(data, pointer, size, mode, background, value, height, width, runs)
-        if status < 0:
-            return i, status
-    return 0, 0

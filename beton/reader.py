@@ -10,6 +10,7 @@ short in place.
 import mmap
 import os
 import zlib
+from collections.abc import Container
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -147,21 +148,31 @@ class Reader:
         self.check(np.array([sample]))
         return {name: self.column(name).decode(sample) for name in self.fields}
 
-    def check(self, ids: Ids) -> None:
+    def check(self, ids: Ids, names: Container[str] | None = None) -> None:
         """Verify the pages that hold the samples `ids` (n,) and were not verified before.
 
-        Costs next to nothing once all are. Raises ChecksumError. Any thread may call it.
+        Only those of the fields `names`, if given. Costs next to nothing once all are. Raises
+        ChecksumError. Any thread may call it.
         """
         self._require_open()
         if not self._unverified.any():
             return
         wanted = np.zeros_like(self._unverified)
-        for column in self._columns.values():
-            if len(column.pointers):
+        for name, column in self._columns.items():
+            if len(column.pointers) and (names is None or name in names):
                 present = ids[column.sizes[ids] > 0]
                 offsets = column.pointers[present] - self._parts.data_start
                 wanted[offsets // self.page_size] = True
         self._verify_pages(np.flatnonzero(wanted & self._unverified))
+
+    def fingerprint(self) -> str:
+        """Return 8 hex digits that tell this file's content from another's: of its checksums.
+
+        Without a manifest they are of the records alone.
+        """
+        if self.manifest is None:
+            return f"{zlib.crc32(self.metadata.tobytes()):08x}"
+        return f"{zlib.crc32(self.manifest.pages.tobytes(), self.manifest.head):08x}"
 
     def verify(self) -> None:
         """Verify every page: with what opening did, every byte. Raises ChecksumError."""
@@ -171,10 +182,12 @@ class Reader:
     def _verify_pages(self, pages: NDArray[np.intp]) -> None:
         if self.manifest is None:
             return
+        data = self._data  # of one moment: another thread may close the reader meanwhile
+        self._require_open()
         for page in pages:
             start = self._parts.data_start + int(page) * self.page_size
             end = min(start + self.page_size, self._parts.data_end)
-            if zlib.crc32(self._data[start:end].data) != self.manifest.pages[page]:
+            if zlib.crc32(data[start:end].data) != self.manifest.pages[page]:
                 raise ChecksumError(
                     f"page {page} (bytes {start} to {end}) has changed since it was written",
                     file=self.path,

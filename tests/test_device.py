@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from reference import box_resize
 
-from beton import ink
+from beton import kernels
 from pipeline.device import rasterize
 
 Floats = NDArray[np.float64]
@@ -86,7 +86,7 @@ def test_it_agrees_with_the_loaders_kernel_within_a_grey_level(
     picture, background = batch
     expected = np.empty((height, width), np.uint8)
     runs = runs_of(picture[0], background)
-    ink.resize(runs, background, picture[1], 1.0, 0.5, np.zeros(width + 2), expected)
+    kernels.resize(runs, background, picture[1], 1.0, 0.5, np.zeros(width + 2), expected)
     got = render([picture], [background], height, width)[0, 0]
     assert np.abs(got - expected).max() <= 0.501
 

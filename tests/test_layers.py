@@ -195,3 +195,38 @@ def test_importing_beton_has_no_effects(tmp_path: Path) -> None:
     )
     assert (run.returncode, run.stdout, run.stderr) == (0, "", "")
     assert list(tmp_path.iterdir()) == []
+
+
+def kernels_of(tree: ast.Module) -> list[ast.FunctionDef]:
+    """The compiled functions of a file."""
+    return [
+        node
+        for node in tree.body
+        if isinstance(node, ast.FunctionDef)
+        and any(ast.unparse(decorator) == "kernel" for decorator in node.decorator_list)
+    ]
+
+
+def foreign_calls(tree: ast.Module) -> Iterator[str]:
+    """What kernels use of our own other files: a cached kernel would not see it change."""
+    foreign = {
+        name.asname or name.name
+        for node in tree.body
+        if isinstance(node, ast.ImportFrom)
+        and (node.module or "").split(".")[0] in ("beton", "pipeline")
+        for name in node.names
+    } - {"kernel"}
+    for function in kernels_of(tree):
+        body = ast.Module(function.body, [])
+        yield from (name for name in used(body) if name.split(".")[0] in foreign)
+
+
+def test_kernels_use_nothing_of_another_file() -> None:
+    trees = [ast.parse(path.read_text()) for path in (*ROOT.glob("*/*.py"), *ROOT.glob("*/*/*.py"))]
+    assert sum(len(kernels_of(tree)) for tree in trees) > 10
+    assert [name for tree in trees for name in foreign_calls(tree)] == []
+
+
+def test_a_kernel_that_uses_another_file_is_caught() -> None:
+    text = "from beton import ink\n@kernel\ndef f(x):\n    return ink.unpack(x)\n"
+    assert list(foreign_calls(ast.parse(text))) == ["ink.unpack", "ink"]

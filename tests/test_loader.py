@@ -1,5 +1,7 @@
+import gc
 import json
 import threading
+import weakref
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -155,16 +157,16 @@ def test_jitter_without_strength_shows_the_whole_picture() -> None:
     st.integers(0, 3), st.integers(1, 5), st.integers(1, 20), st.integers(0, 5), st.integers(0, 9)
 )
 def test_batches_do_not_depend_on_threads(
-    path: Path, threads: int, ahead: int, size: int, epoch: int, seed: int
+    path: Path, threads: int, prefetch: int, size: int, epoch: int, seed: int
 ) -> None:
     with Loader(path, size, FIELDS, seed=seed, threads=0) as plain:
         expected = collect(plain.batches(epoch))
-    with Loader(path, size, FIELDS, seed=seed, threads=threads, ahead=ahead) as loader:
+    with Loader(path, size, FIELDS, seed=seed, threads=threads, prefetch=prefetch) as loader:
         assert collect(loader.batches(epoch)) == expected
 
 
 @shared
-@given(st.sampled_from([1, 2, 4]), st.integers(1, 5), st.integers(0, 3), st.booleans())
+@given(st.sampled_from([1, 2, 4, 8]), st.integers(1, 5), st.integers(0, 3), st.booleans())
 def test_ranks_see_the_global_batch(
     path: Path, count: int, rows: int, epoch: int, drop_last: bool
 ) -> None:
@@ -211,6 +213,21 @@ def test_resume_goes_on_where_it_stopped(path: Path, size: int, stop: int, count
     assert before + after == expected
 
 
+def test_a_state_of_other_samples_is_refused(path: Path) -> None:
+    with Loader(path, 4, FIELDS, indices=range(20)) as loader:
+        state = loader.state_dict()
+    with (
+        Loader(path, 4, FIELDS, indices=range(1, 21)) as loader,
+        pytest.raises(ValueError, match="indices: got"),
+    ):
+        loader.load_state_dict(state)
+    with (
+        Loader(path, 4, FIELDS, indices=range(20)) as loader,
+        pytest.raises(ValueError, match="file: got"),
+    ):
+        loader.load_state_dict({**state, "file": "01234567"})
+
+
 def test_a_state_of_other_batches_is_refused(path: Path) -> None:
     with Loader(path, 4, FIELDS, seed=1) as loader:
         state = loader.state_dict()
@@ -239,7 +256,7 @@ def test_indices_choose_samples(path: Path) -> None:
 
 
 def test_kept_batches_are_never_written_again(path: Path) -> None:
-    with Loader(path, 4, FIELDS, threads=2, ahead=3) as loader:
+    with Loader(path, 4, FIELDS, threads=2, prefetch=3) as loader:
         kept = list(loader.batches(0))
         copies = collect(kept)
         views = [batch["page"][1:, ::2] for batch in kept]
@@ -257,7 +274,7 @@ def test_a_plain_loop_reuses_its_slots(path: Path) -> None:
         made.append(shape)
         return np.zeros(1000 + int(np.prod(shape)), dtype)[: int(np.prod(shape))].reshape(shape)
 
-    with Loader(path, 1, FIELDS, threads=2, ahead=3, allocate=allocate) as loader:
+    with Loader(path, 1, FIELDS, threads=2, prefetch=3, allocate=allocate) as loader:
         for epoch in range(4):
             for batch in loader.batches(epoch):
                 assert batch["page"].shape == (1, 12, 10)
@@ -279,32 +296,128 @@ def loader_threads() -> int:
 
 def test_leaving_early_and_coming_back(path: Path) -> None:
     with Loader(path, 2, FIELDS, threads=2) as loader:
-        for batch in loader:
-            assert len(batch.ids) == 2
-            break
-        assert loader_threads() == 0
+        for _ in range(10):
+            for batch in loader:
+                assert len(batch.ids) == 2
+                break
+        assert 0 < loader_threads() <= 2
         assert len(list(loader)) == len(loader)
         half = iter(loader)
         next(half)
-        assert loader_threads() > 0
         loader.close()
         assert loader_threads() == 0
         loader.close()
-        with pytest.raises(ValueError, match="closed"):
-            next(iter(loader))
+        for ended in (half, iter(loader)):
+            with pytest.raises(ValueError, match="closed"):
+                next(ended)
 
 
 def test_a_consumer_that_raises_leaves_no_thread(path: Path) -> None:
-    loader = Loader(path, 2, FIELDS, threads=2)
-
     def consume() -> None:
-        for _ in loader:
-            raise KeyError("mine")
+        with Loader(path, 2, FIELDS, threads=2) as loader:
+            for _ in loader:
+                raise KeyError("mine")
 
     with pytest.raises(KeyError):
         consume()
     assert loader_threads() == 0
+
+
+def test_a_loader_that_is_forgotten_leaves_no_thread(path: Path) -> None:
+    loader = Loader(path, 2, FIELDS, threads=2)
+    iteration = iter(loader)
+    next(iteration)
+    del loader, iteration
+    gc.collect()
+    for thread in threading.enumerate():
+        if thread.name.startswith("beton-loader"):
+            thread.join(timeout=10)
+    assert loader_threads() == 0
+
+
+def test_iterations_abandoned_in_cycles_do_not_hang(path: Path) -> None:
+    # The collector may end them at any moment, in any thread, one that makes a batch too.
+    with Loader(path, 1, FIELDS, threads=2, prefetch=3) as loader:
+        for _ in range(300):
+            iteration = iter(loader)
+            next(iteration)
+            cycle: list[Any] = [iteration]
+            cycle.append(cycle)
+        assert len(list(loader)) == len(loader)
+
+
+@pytest.mark.parametrize("threads", [0, 2])
+def test_closing_from_another_thread_ends_the_iteration(path: Path, threads: int) -> None:
+    loader = Loader(path, 1, {"label": Slow()}, threads=threads)
+    iteration = iter(loader)
+    next(iteration)
+    closing = threading.Thread(target=loader.close)
+    closing.start()
+    with pytest.raises(ValueError, match="closed"):
+        list(iteration)
+    closing.join()
+    assert loader.state_dict()["epoch"] == 0
+    assert loader_threads() == 0
+
+
+def test_closing_lets_go_of_file_and_memory(path: Path) -> None:
+    made: list[Any] = []
+
+    def allocate(shape: tuple[int, ...], dtype: Any) -> NDArray[Any]:
+        array = np.empty(shape, dtype)
+        made.append(weakref.ref(array))
+        return array
+
+    loader = Loader(path, 4, FIELDS, allocate=allocate)
+    for batch in loader:
+        del batch
     loader.close()
+    assert made
+    assert all(array() is None for array in made)
+    maps = Path("/proc/self/maps")
+    assert not maps.exists() or str(path) not in maps.read_text()
+
+
+def test_a_deleted_file_is_read_to_its_end(path: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy.beton"
+    copy.write_bytes(path.read_bytes())
+    with Loader(path, 4, FIELDS) as loader:
+        expected = collect(loader)
+    with Loader(copy, 4, FIELDS) as loader:
+        iteration = iter(loader)
+        first = collect([next(iteration)])
+        copy.unlink()
+        assert first + collect(iteration) == expected
+
+
+@dataclass(frozen=True)
+class Slow:
+    """An op of a user's own that takes its time."""
+
+    outputs: Mapping[str, ops.Spec] | None = None
+
+    def bind(self, column: Any, ids: Any, batch: int) -> Any:  # noqa: ARG002
+        return Slow({"": ops.Spec((batch,), np.dtype(np.int64))})
+
+    def run(self, ids: Any, draw: Any, out: Any) -> None:  # noqa: ARG002
+        threading.Event().wait(0.02)
+        out[""][: len(ids)] = ids
+
+
+def test_arrays_of_one_name_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "names.beton"
+    write(path, {"text": BytesField(), "text.size": IntField()}, [(b"a", 1), (b"bc", 2)])
+    with pytest.raises(ValueError, match=r"'text\.size'"):
+        Loader(path, 2)
+
+
+@pytest.mark.parametrize(("epoch", "start"), [(0, -1), (-1, 0), (0, 99)])
+def test_a_position_outside_the_epoch_is_refused(path: Path, epoch: int, start: int) -> None:
+    with Loader(path, 4, FIELDS) as loader:
+        with pytest.raises(ValueError, match="epoch, batch"):
+            loader.batches(epoch, start)
+        with pytest.raises(ValueError, match="epoch, batch"):
+            loader.load_state_dict({**loader.state_dict(), "epoch": epoch, "batch": start})
 
 
 @dataclass(frozen=True)
@@ -331,7 +444,6 @@ def test_an_exception_in_an_op_reaches_the_consumer(path: Path, threads: int) ->
         (note,) = caught.value.__notes__
         assert "FailsAt on field 'label', sample 23 of" in note
         assert str(path) in note
-        assert loader_threads() == 0
 
 
 def test_a_changed_page_reaches_the_consumer(path: Path, tmp_path: Path) -> None:
@@ -371,6 +483,7 @@ def test_a_damaged_run_stream_names_the_sample(path: Path) -> None:
         ({"batch_size": 64, "drop_last": True}, "at most 37"),
         ({"order": "random"}, "order: got 'random'"),
         ({"threads": -1}, "threads"),
+        ({"seed": -1}, "seed: got -1"),
         ({"indices": [40]}, "indices: got 40"),
         ({"indices": []}, "indices"),
         ({"indices": [0.5]}, "indices"),
