@@ -6,9 +6,13 @@ first process on a machine pays for compilation.
 """
 
 from collections.abc import Callable
-from typing import ParamSpec, TypeVar, cast
+from typing import Any, ParamSpec, TypeVar, cast
 
 import numba
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic
+from numba.np.arrayobj import make_array
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -25,3 +29,23 @@ def kernel(function: Callable[P, R]) -> Callable[P, R]:
     except RuntimeError:
         compiled = numba.njit(nogil=True)(function)
     return cast(Callable[P, R], compiled)
+
+
+@intrinsic
+def _prefetch(context: Any, data: Any, index: Any) -> Any:  # noqa: ARG001
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        view: Any = make_array  # whose types numba does not give
+        array = view(signature.args[0])(context, builder, arguments[0])
+        address = builder.gep(array.data, [arguments[1]])
+        flag = ir.IntType(32)
+        kind = ir.FunctionType(ir.VoidType(), [address.type, flag, flag, flag])
+        function = builder.module.declare_intrinsic("llvm.prefetch", [address.type], kind)
+        builder.call(function, [address, flag(0), flag(3), flag(1)])  # to read, keep, data
+        return context.get_dummy_value()
+
+    return types.void(data, types.intp), generate
+
+
+# prefetch(data, index): ask for the memory at data[index], uint8 in one dimension, without waiting
+# for it. For kernels that go to random places: the next is on its way while one is worked on.
+prefetch = cast(Callable[[Any, int], None], _prefetch)

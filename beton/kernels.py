@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from beton.jit import kernel
+from beton.jit import kernel, prefetch
 
 Array = NDArray[Any]
 Ids = NDArray[np.int64]
@@ -20,6 +20,9 @@ Runs = NDArray[np.uint16]
 RAW, FLAT, GREY = 0, 1, 2
 SOFT = 14  # pixels of a soft edge that a byte can count
 PAIRS = 255
+LINE = 64  # bytes of a cache line
+AHEAD = 4  # samples whose payloads are fetched before their turn
+FETCHED = 1024  # bytes of a payload to fetch; the processor guesses the rest of a long one
 
 DAMAGES = {
     -1: "the run stream ends early or runs past its end",
@@ -502,6 +505,13 @@ def gather_padded(data: Array, pointers: Array, sizes: Array, ids: Ids, out: Arr
 
 
 @kernel
+def _fetch(data: Array, start: int, size: int) -> None:
+    """Have a payload on its way from memory: samples lie in random places."""
+    for offset in range(0, min(size, FETCHED), LINE):
+        prefetch(data, start + offset)
+
+
+@kernel
 def _scale(source: Array, gain: np.float32, offset: np.float32, out: Array) -> None:
     for k in range(source.size):
         out[k] = out.dtype.type(np.float32(source[k]) * gain + offset)
@@ -521,6 +531,8 @@ def pixels_batch(
     scratch = np.empty((longest, 4), np.uint16)
     for i in range(ids.size):
         pointer, size, mode, background, value, count, _, _ = table[ids[i]]
+        if i + AHEAD < ids.size:
+            _fetch(data, table[ids[i + AHEAD], POINTER], table[ids[i + AHEAD], SIZE])
         if mode == RAW:
             _scale(data[pointer : pointer + size], gain, offset, flat[i])
             continue

@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-BETON_MAY_IMPORT = {"beton", "numba", "numpy", "simplejpeg"} | set(sys.stdlib_module_names)
+BETON_MAY_IMPORT = {"beton", "llvmlite", "numba", "numpy", "simplejpeg"} | set(
+    sys.stdlib_module_names
+)
 COMMAND_MAY_IMPORT = BETON_MAY_IMPORT | {"PIL", "rich"}
 IMPORT_NAMES = {"pillow": "PIL"}
 MACHINE_PATH = re.compile(r"(?<![\w.~])/(?:work|farm|root|home|Users)/")
@@ -215,7 +217,7 @@ def foreign_calls(tree: ast.Module) -> Iterator[str]:
         if isinstance(node, ast.ImportFrom)
         and (node.module or "").split(".")[0] in ("beton", "pipeline")
         for name in node.names
-    } - {"kernel"}
+    } - {"kernel", "prefetch"}
     for function in kernels_of(tree):
         body = ast.Module(function.body, [])
         yield from (name for name in used(body) if name.split(".")[0] in foreign)
