@@ -71,12 +71,9 @@ class PillowPages(Dataset[Any]):
         return torch.from_numpy(np.asarray(image).copy())
 
 
-def run_loader(
-    file: Path, batch_size: int, fields: dict[str, Op], threads: int, epochs: int
-) -> int:
+def run_loader(loader: Loader, epochs: int) -> int:
     """Go through a file `epochs` times; returns the number of samples seen."""
-    with Loader(file, batch_size, fields, threads=threads) as loader:
-        return sum(int(b.valid.sum()) for epoch in range(epochs) for b in loader.batches(epoch))
+    return sum(int(b.valid.sum()) for epoch in range(epochs) for b in loader.batches(epoch))
 
 
 def run_dataloader(pages: PillowPages, batch_size: int, workers: int) -> int:
@@ -172,13 +169,12 @@ def bench_pages(config: Config, console: Console, folder: Path) -> None:
     fields: dict[str, Op] = {"image": Resize(config.size, config.size), "label": Scalar()}
     pages = PillowPages(files, config.size)
     baseline = f"DataLoader({config.threads} workers) over Pillow"
-    ways = {
-        baseline: partial(run_dataloader, pages, config.batch_size, config.threads),
-        f"inkrun, {config.threads} threads": partial(
-            run_loader, beton, config.batch_size, fields, config.threads, epochs=40
-        ),
-    }
-    rates = measure(ways, config.rounds, baseline)
+    with Loader(beton, config.batch_size, fields, threads=config.threads) as loader:
+        ways = {
+            baseline: partial(run_dataloader, pages, config.batch_size, config.threads),
+            f"inkrun, {config.threads} threads": partial(run_loader, loader, epochs=40),
+        }
+        rates = measure(ways, config.rounds, baseline)
     title = f"Shuffled batches of {config.batch_size} pages at {config.size}×{config.size}"
     console.print(rates.table(title, "images"))
 
@@ -198,18 +194,21 @@ def bench_digits(config: Config, console: Console, folder: Path) -> None:
     write(beton, {"image": InkField("raw"), "label": IntField()}, samples)
     fields: dict[str, Op] = {"image": Pixels(Normalize(MEAN, STD)), "label": Scalar()}
     baseline = "torch tensor in memory"
-    ways: dict[str, Callable[[], int]] = {
-        baseline: partial(run_tensor, torch.from_numpy(digits), config.digit_batch),
-        f"inkrun, {config.threads} threads": partial(
-            run_loader, beton, config.digit_batch, fields, config.threads, epochs=5
-        ),
-    }
-    if importlib.util.find_spec("ffcv"):
-        theirs = folder / "ffcv.beton"
-        array = NDArrayField(np.dtype(np.uint8), (28, 28))
-        write(theirs, {"image": array, "label": IntField()}, samples)
-        ways["FFCV"] = ffcv_epoch(theirs, config.digit_batch, config.threads)
-    rates = measure(ways, config.rounds, baseline)
+    with (
+        Loader(beton, config.digit_batch, fields, threads=0) as plain,
+        Loader(beton, config.digit_batch, fields, threads=config.threads) as threaded,
+    ):
+        ways: dict[str, Callable[[], int]] = {
+            baseline: partial(run_tensor, torch.from_numpy(digits), config.digit_batch),
+            "inkrun, in the caller's thread": partial(run_loader, plain, epochs=5),
+            f"inkrun, {config.threads} threads": partial(run_loader, threaded, epochs=5),
+        }
+        if importlib.util.find_spec("ffcv"):
+            theirs = folder / "ffcv.beton"
+            array = NDArrayField(np.dtype(np.uint8), (28, 28))
+            write(theirs, {"image": array, "label": IntField()}, samples)
+            ways["FFCV"] = ffcv_epoch(theirs, config.digit_batch, config.threads)
+        rates = measure(ways, config.rounds, baseline)
     title = f"Shuffled batches of {config.digit_batch} digits at 28×28, float32, synthetic noise"
     console.print(rates.table(title, "images"))
 
