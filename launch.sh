@@ -12,10 +12,12 @@ usage() {
   cat <<'END'
 Usage: ./launch.sh [COMMAND] [ARGUMENTS]
 
-  (none)          set up, prepare the data it finds, train part 1, say where the results are
+  (none)          set up, prepare the data it finds, or synthetic ones, train part 1, say where
+                  the results are
   setup [EXTRA…]  make .venv, or use the active virtual environment, and install inkrun into it;
-                  extras: test, ffcv
+                  extras: test, ffcv, bench
   prep            pictures → data/*.beton, once            (jobs/prep.py)
+  synth           synthetic handwriting as PNG files       (jobs/synth.py)
   train JOB       train, for example: train part1          (jobs/part1.py)
   evaluate RUN    score a checkpoint on labelled pictures  (jobs/evaluate.py)
   bench           measure the loader                       (jobs/bench_loader.py)
@@ -106,7 +108,7 @@ set_up() {
 # Jobs run in the checkout, where data/ and runs/ are. Paths given from another folder start there:
 # `enter_checkout ARGUMENT…` puts the arguments, as they are to be said in the checkout, in `arguments`.
 enter_checkout() {
-  local argument option="" paths='^--(source|out|data|runs)'
+  local argument option="" paths='^--(source|out|data|runs|table|compare|grid)'
   arguments=()
   for argument in "$@"; do
     if [[ $PWD != "$root" ]]; then
@@ -217,7 +219,7 @@ check() {
 setup() {
   local extra
   for extra in "$@"; do
-    [[ $extra =~ ^(test|ffcv)$ ]] || die 2 "no extra is called '$extra'; there are: test, ffcv"
+    [[ $extra =~ ^(test|ffcv|bench)$ ]] || die 2 "no extra is called '$extra'; there are: test, ffcv, bench"
   done
   set_up "$@"
   echo "inkrun is set up; to use its commands: source $environment/bin/activate"
@@ -227,14 +229,14 @@ case ${1:-} in
   "")
     set_up
     cd "$root"
-    "$python" jobs/prep.py part1 # without data it says how to get some and ends with status 2
+    "$python" jobs/prep.py part1 # without data it draws some
     train part1
     ;;
   -h | --help | help) usage ;;
   setup | train)
     if [[ $* == train || ${2:-} =~ ^(-h|--help)$ ]]; then usage; else "$@"; fi
     ;;
-  prep | evaluate) run "$@" ;;
+  prep | synth | evaluate) run "$@" ;;
   bench) run bench_loader "${@:2}" ;;
   test) check "${@:2}" ;;
   *) die 2 "unknown command '$1'; ./launch.sh --help lists them." ;;

@@ -175,7 +175,10 @@ def show(reader: Reader, out: Path, count: int, field: str | None, label: str | 
     names = reader.info.get("classes")
     columns = int(np.ceil(np.sqrt(len(samples) * 1.6)))
     rows = -(-len(samples) // columns)
-    size = columns * (CELL + GAP) + GAP, rows * (CELL + CAPTION + GAP) + GAP
+    provenance = reader.info.get("provenance", {})
+    origin = ", ".join(str(provenance[key]) for key in ("kind", "source") if key in provenance)
+    height = rows * (CELL + CAPTION + GAP) + GAP + (CAPTION if origin else 0)
+    size = columns * (CELL + GAP) + GAP, height
     grid = Image.new("RGB", size, (235, 235, 235))
     draw = ImageDraw.Draw(grid)
     font = ImageFont.load_default(13)
@@ -195,8 +198,9 @@ def show(reader: Reader, out: Path, count: int, field: str | None, label: str | 
         caption = str(sample) if labels is None else name_of(int(labels.metadata[sample]), names)
         middle = left + CELL / 2, top + CELL + CAPTION / 2
         draw.text(middle, caption, (0, 0, 0), font, anchor="mm")
+    draw.text((GAP, height - GAP), origin, (0, 0, 0), font, anchor="ls")
     grid.save(out)
-    print(f"{out}: {len(samples)} samples of {len(reader):,}")
+    print(f"{out}: {len(samples)} samples of {len(reader):,}{origin and f' ({origin})'}")
 
 
 def choose(reader: Reader, option: str, name: str | None, *kinds: type) -> Column:

@@ -12,7 +12,10 @@ from beton.jit import kernel
 
 # What numbers are drawn for. Distinct purposes are independent. All are listed here, whoever draws
 # them, and none is ever renumbered: files and runs depend on them.
-ORDER, JITTER, AUGMENT, ENCODE, SPLIT = 0, 1, 2, 4, 100
+ORDER, JITTER, AUGMENT, ENCODE = 0, 1, 2, 4
+HAND, LETTER, WRITING, PLACE, LABEL = 5, 6, 7, 8, 9
+MIX, ELASTIC = 10, 11
+SPLIT = 100
 
 _STEP = np.uint64(0x9E3779B97F4A7C15)
 _MULTIPLY_1 = np.uint64(0xBF58476D1CE4E5B9)

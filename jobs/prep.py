@@ -3,6 +3,7 @@
     ./launch.sh prep                                     every set whose data are in data/raw
     ./launch.sh prep part1 --source trainPart1.zip       one set, from a zip, a folder or IDX files
     ./launch.sh prep mnist --download                    fetched, as nothing is without this word
+    ./launch.sh prep part1 --synthetic --writers 400     drawn, as it is by default without data
 
 Each file's splits are drawn here and stored in it. Doing it again with the same data and settings
 does nothing. Exit status: 0 done, 2 not done, with the reason in one line.
@@ -22,10 +23,12 @@ from tyro import conf
 
 from beton.errors import BetonError
 from pipeline import sets
+from pipeline.feed import open_set
 from pipeline.prepare import BadPicturesError, Prepared, prepare
 from pipeline.progress import progress
 from pipeline.sources import SPLITS, SourceError
 from pipeline.splits import Split
+from pipeline.synth.labels import Mislabelling
 
 RAW = Path("data/raw")
 
@@ -36,10 +39,11 @@ class Config:
 
     names: Annotated[tuple[str, ...], conf.Positional, conf.arg(metavar="[NAME …]")] = ()
     """part1, part2 (the digits of part 1), part3, mnist, fashion-mnist, emnist-letters …, or
-    your own; none stands for what --source is called, or else for all that data/raw has"""
+    your own; none stands for what --source is called, or else for all that data/raw has, or else
+    for the first four"""
     source: Annotated[Path | None, conf.arg(metavar="PATH")] = None
     """a zip, a folder with a folder per class, or IDX files; FOLDER/SET is one IDX set of several;
-    without it, data/raw is searched"""
+    without it, data/raw is searched; what is not there is drawn: synthetic handwriting"""
     out: Path = Path("data")
     """the folder that NAME.beton is written into"""
     split: str = "90-10"
@@ -47,13 +51,22 @@ class Config:
     writers=2 or writers=0.1: so many writers held out for validation;
     a test set that comes with the data stays one"""
     seed: int = 0
-    """of the draw of the splits"""
+    """of the draw of the splits, and of synthetic handwriting"""
     skip_bad: bool = False
     """leave out and record pictures that cannot be decoded, instead of stopping"""
     force: bool = False
     """write again what is there already"""
     download: bool = False
     """fetch what data/raw does not have"""
+    synthetic: bool = False
+    """draw the set, whatever data there are; replaces a file of real data"""
+    writers: int = 40
+    """of the synthetic part 1"""
+    grey: bool = False
+    """soft edges for the synthetic part 1, instead of black and white"""
+    mislabel: str = "wrong"
+    """of the synthetic part 3: wrong (no label is right), symmetric=0.4, pairs=0.3, permutation,
+    shuffled, none"""
     workers: int = len(os.sched_getaffinity(0))
     """the greatest number of processes"""
 
@@ -62,16 +75,25 @@ def prepare_all(config: Config) -> None:
     """Prepare the sets that are wanted. Raises SourceError, BetonError or OSError."""
     console = Console(highlight=False, markup=False, soft_wrap=True)
     split = Split.parse(config.split)
+    if config.synthetic and (config.source or config.download):
+        raise SourceError("--synthetic goes without --source and --download")
+    synthetic = sets.Synthetic(
+        config.writers, config.grey, Mislabelling.parse(config.mislabel), config.seed
+    )
     done: dict[str, Prepared] = {}
     for name in sets.wanted(config.names, config.source, RAW, config.download):
         out = config.out / f"{name}.beton"
-        try:
-            source, via = sets.find(name, config.source, RAW, config.download)
-        except sets.NoDataError:
-            if config.force or not out.exists():
-                raise
-            console.print(f"{name}: {out} is there already; its source is not, so it stays")
-            continue
+        if config.synthetic:
+            source, via = synthetic.source(name), "--synthetic"
+        else:
+            source, via = sets.find(name, config.source, RAW, config.download, synthetic)
+            if via == sets.DEFAULT and is_of_real_data(out):
+                if config.force:
+                    raise SourceError(
+                        f"{name}: {out} is of real data that are not here; --synthetic replaces it"
+                    )
+                console.print(f"{name}: {out} is there already; its source is not, so it stays")
+                continue
         console.print(f"{name}: {via} {source.path}, {source}")
         with progress(console, name, len(source)) as advance:
             done[name] = prepare(
@@ -96,6 +118,17 @@ def prepare_all(config: Config) -> None:
         console.print(closing_table(done))
 
 
+def is_of_real_data(out: Path) -> bool:
+    """Say whether a file of real data is there. Raises BetonError if it cannot be read.
+
+    What nobody can read might be all there is of somebody's data, so it is not replaced.
+    """
+    if not out.exists():
+        return False
+    with open_set(out) as file:
+        return bool(file.info["provenance"]["kind"] == "real")
+
+
 def closing_table(done: dict[str, Prepared]) -> Table:
     """Return what was prepared, a row per set."""
     table = Table("set", "files", "classes", *SPLITS, "MB in", "MB out", "s", box=None)
@@ -107,7 +140,7 @@ def closing_table(done: dict[str, Prepared]) -> Table:
             f"{sum(result.pictures.values()) + len(result.skipped):,}",
             f"{result.classes}",
             *(f"{result.pictures[split]:,}" for split in SPLITS),
-            f"{result.bytes_before / 1e6:,.1f}",
+            f"{result.bytes_before / 1e6:,.1f}" if result.bytes_before else "–",
             f"{result.bytes_after / 1e6:,.1f}",
             f"{result.seconds:.1f}" if result.built else "–",
         )

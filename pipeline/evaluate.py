@@ -92,12 +92,17 @@ def load(run: Path) -> Trained:
 class Evaluation:
     """A trained network's scores on the pictures of `provenance`.
 
-    `seen` says that it was trained on pictures of the same source, perhaps on these.
+    `learned_from` is the provenance of what it was trained on.
     """
 
     scores: Scores
     provenance: dict[str, Any]
-    seen: bool
+    learned_from: dict[str, Any]
+
+    @property
+    def seen(self) -> bool:
+        """Whether it was trained on pictures of the same source."""
+        return bool(self.provenance["digest"] == self.learned_from["digest"])
 
 
 def evaluate(
@@ -144,5 +149,4 @@ def _evaluate_file(
         number = torch.tensor([trained.classes.index(name) for name in names])
         scores = score(answers.logits, number[answers.labels], trained.classes)
         provenance = file.info["provenance"]
-    seen = provenance["digest"] == trained.config["provenance"]["digest"]
-    return Evaluation(scores, provenance, seen)
+    return Evaluation(scores, provenance, trained.config["provenance"])

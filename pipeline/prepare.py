@@ -115,6 +115,8 @@ def prepare(
         },
         "prepare": {"version": VERSION, "split": str(split or Split()), "seed": seed},
     }
+    if source.generator is not None:
+        info["generator"] = dict(source.generator)  # for people: no conclusion may rest on it
     built = force or not _is_there(out, info, skip_bad)
     if built:
         _write(source, splits, out, info, workers, skip_bad, progress)

@@ -60,6 +60,7 @@ def evaluation_table(evaluation: Evaluation) -> Table:
     table = result_table(
         {**evaluation.scores.headline(), "provenance": evaluation.provenance}, "evaluation"
     )
+    table.add_row("learned from", source_line(evaluation.learned_from))
     confusions = evaluation.scores.confusions[:MOST]
     table.add_row("confusions", ", ".join(f"{c.true}→{c.predicted} ×{c.count}" for c in confusions))
     if evaluation.seen:

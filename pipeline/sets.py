@@ -1,17 +1,20 @@
 """The sets that have a name: what their archives are called, where they lie, how to get them.
 
-Any other name stands for an archive or folder of that name in the folder of raw data.
+Any other name stands for an archive or folder of that name in the folder of raw data. The sets of
+the hand-writing task and MNIST are never missing: what is not there is drawn.
 """
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from pipeline.download import download
 from pipeline.sources import Source, SourceError, Subset, open_source
 from pipeline.sources.idx import EMNIST
 from pipeline.sources.midas import CHARACTERS
+from pipeline.sources.synthetic import MNIST, TASK3, Digits, Pages
+from pipeline.synth.labels import Mislabelling
 
 
 @dataclass(frozen=True)
@@ -44,16 +47,42 @@ SETS = {
 }
 
 
-class NoDataError(SourceError):
-    """There are no data for some sets; the message says in three lines how to get them."""
+DEFAULT = "embedded default"
 
-    def __init__(self, names: Sequence[str], raw: Path) -> None:
+
+class NoDataError(SourceError):
+    """There are no data for a set; the message says in three lines how to get them."""
+
+    def __init__(self, name: str, raw: Path) -> None:
         lines = (
-            f"no data for {', '.join(names)}: no --source, and nothing that fits in {raw}",
-            f"put trainPart1.zip (part1, part2), mnistTask3.zip (part3) or MNIST there, in {raw},",
-            "or say where it is: ./launch.sh prep part1 --source PATH, or fetch it: add --download",
+            f"no data for {name}: no --source, and nothing that fits in {raw}",
+            f"put {' or '.join(_known(name).places)} there, in {raw},",
+            f"or say where it is: ./launch.sh prep {name} --source PATH, or fetch it: --download",
         )
         super().__init__("\n".join(lines))
+
+
+@dataclass(frozen=True)
+class Synthetic:
+    """How to draw what is not there: so many writers of part 1, part 3's mislabelling."""
+
+    writers: int = 40
+    grey: bool = False
+    mislabelling: Mislabelling = field(default_factory=lambda: Mislabelling("wrong"))
+    seed: int = 0
+
+    def source(self, name: str) -> Source:
+        """Return one of MAIN_SETS, drawn. Raises SourceError for another."""
+        match name:
+            case "part1":
+                return Pages(self.writers, self.seed, self.grey)
+            case "part2":
+                return Subset(Pages(self.writers, self.seed, self.grey), tuple(CHARACTERS[:10]))
+            case "part3":
+                return Digits(TASK3, self.seed, self.mislabelling)
+            case "mnist":
+                return Digits(MNIST, self.seed)
+        raise SourceError(f"{name} cannot be drawn; {', '.join(MAIN_SETS)} can")
 
 
 def wanted(
@@ -61,7 +90,8 @@ def wanted(
 ) -> tuple[str, ...]:
     """Return the sets to prepare: those named, else the one that `given` is for, else all found.
 
-    Raises SourceError for a name that cannot be a file's, NoDataError if there is nothing.
+    MAIN_SETS where none is found, or may be downloaded. Raises SourceError for a name that cannot
+    be a file's.
     """
     for name in names:
         if not re.fullmatch(r"\w[\w.-]*", name):
@@ -70,11 +100,12 @@ def wanted(
         return tuple(names)
     if given is not None:
         return (_set_of(given),)
-    if may_download:
-        return tuple(MAIN_SETS)
-    if found := tuple(name for name in SETS if locate(name, raw)):
-        return found
-    raise NoDataError(tuple(MAIN_SETS), raw)
+    found = () if may_download else tuple(name for name in SETS if locate(name, raw))
+    return found or tuple(MAIN_SETS)
+
+
+def _known(name: str) -> NamedSet:
+    return SETS.get(name, NamedSet((f"{name}.zip", name)))
 
 
 def _set_of(path: Path) -> str:
@@ -88,8 +119,7 @@ def _set_of(path: Path) -> str:
 
 def locate(name: str, raw: Path) -> Path | None:
     """Return where the raw data of a set lie below `raw`, None if they are not there."""
-    known = SETS.get(name, NamedSet((f"{name}.zip", name)))
-    for place in known.places:
+    for place in _known(name).places:
         path = raw / place
         if path.exists():
             return path
@@ -99,8 +129,10 @@ def locate(name: str, raw: Path) -> Path | None:
     return None
 
 
-def find(name: str, given: Path | None, raw: Path, may_download: bool) -> tuple[Source, str]:
-    """Return a set's source and how it was found: given, below `raw`, or downloaded to there.
+def find(
+    name: str, given: Path | None, raw: Path, may_download: bool, synthetic: Synthetic
+) -> tuple[Source, str]:
+    """Return a set's source and how it was found: given, below `raw`, downloaded, or drawn.
 
     Raises NoDataError if there are no data, SourceError if there are and they cannot be used.
     """
@@ -110,8 +142,10 @@ def find(name: str, given: Path | None, raw: Path, may_download: bool) -> tuple[
         path, via = located, "data/raw"
     elif may_download:
         path, via = download(name, raw), "--download"
+    elif name in MAIN_SETS:
+        return synthetic.source(name), DEFAULT
     else:
-        raise NoDataError([name], raw)
+        raise NoDataError(name, raw)
     source = open_source(path)
     classes = SETS[name].classes if name in SETS else ()
     return (Subset(source, classes).check() if classes else source), via

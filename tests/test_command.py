@@ -80,10 +80,12 @@ def test_show_draws_samples_from_all_of_the_file(
 ) -> None:
     out = tmp_path / "grid.png"
     assert command.main(["show", str(lettered(path)), "-o", str(out), "--count", "3"]) == 0
-    assert capsys.readouterr().out == f"{out}: 3 samples of 30\n"
+    assert capsys.readouterr().out == f"{out}: 3 samples of 30 (synthetic, here)\n"
     grid = np.asarray(Image.open(out).convert("L"))
     cell, caption, gap = command.CELL, command.CAPTION, command.GAP
-    assert grid.shape == (gap + cell + caption + gap, gap + 3 * (cell + gap))
+    assert grid.shape == (gap + cell + caption + gap + caption, gap + 3 * (cell + gap))
+    assert (grid[-caption:] < 100).any()  # where the data came from
+    grid = grid[:-caption]
     cells = [grid[gap : gap + cell, gap + i * (cell + gap) :][:, :cell] for i in range(3)]
     heights = [(cell_ == 0).sum(axis=0).max() for cell_ in cells]
     assert heights == [10, 30, 50]  # the bars, of classes 0, 1 and 2

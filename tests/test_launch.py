@@ -44,7 +44,7 @@ class Checkout:
         (self.root / "jobs").mkdir(parents=True)
         for name in ("launch.sh", "pyproject.toml"):
             shutil.copy(ROOT / name, self.root)
-        for job in ("prep", "part1", "evaluate", "bench_loader"):
+        for job in ("prep", "synth", "part1", "evaluate", "bench_loader"):
             (self.root / "jobs" / f"{job}.py").touch()
 
     def __call__(self, *arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
@@ -164,15 +164,24 @@ def test_the_whole_road(ready: Checkout) -> None:
     assert ready.calls() == ["jobs/prep.py part1", "jobs/part1.py"]
 
 
-def test_no_data_no_training(ready: Checkout) -> None:
+def test_a_failed_preparation_no_training(ready: Checkout) -> None:
     ready.fail("prep", 2)
     assert ready().returncode == 2
     assert ready.calls() == ["jobs/prep.py part1"]
 
 
-def test_without_data_it_says_how_to_get_some(ready: Checkout) -> None:
+def test_without_data_it_draws_some(ready: Checkout) -> None:
+    """And then trains, as the whole road does, here without the time that 40 writers take."""
     shutil.copy(ROOT / "jobs" / "prep.py", ready.root / "jobs")
-    run = ready(PYTHONPATH=str(ROOT))
+    run = ready("prep", "part1", "--writers", "1", PYTHONPATH=str(ROOT))
+    assert (run.returncode, run.stderr) == (0, "")
+    assert "part1: embedded default" in run.stdout
+    assert (ready.root / "data" / "part1.beton").exists()
+
+
+def test_without_data_of_another_set_it_says_how_to_get_some(ready: Checkout) -> None:
+    shutil.copy(ROOT / "jobs" / "prep.py", ready.root / "jobs")
+    run = ready("prep", "fashion-mnist", PYTHONPATH=str(ROOT))
     assert run.returncode == 2
     assert run.stdout == ""
     assert len(run.stderr.splitlines()) == 3
@@ -183,6 +192,8 @@ def test_without_data_it_says_how_to_get_some(ready: Checkout) -> None:
     ("arguments", "call"),
     [
         (["prep", "--source", "a b.zip", "part1"], "jobs/prep.py --source a b.zip part1"),
+        (["prep", "part1", "--synthetic"], "jobs/prep.py part1 --synthetic"),
+        (["synth", "--out", "a b", "--seed", "1"], "jobs/synth.py --out a b --seed 1"),
         (["train", "part1", "--epochs", "3"], "jobs/part1.py --epochs 3"),
         (["train", "part1", "--processes=1", "--seed", "1"], "jobs/part1.py --seed 1"),
         (["train", "part1", "--help"], "jobs/part1.py --help"),
@@ -219,6 +230,11 @@ def test_from_another_folder(ready: Checkout, tmp_path: Path) -> None:
         ([], "prep.py part1"),
         (["prep", "part1", "--source", "a.zip"], f"prep.py part1 --source {tmp_path}/a.zip"),
         (["prep", "--source=/a.zip", "--out=b"], f"prep.py --source=/a.zip --out={tmp_path}/b"),
+        (["synth", "--table", "t.png"], f"synth.py --table {tmp_path}/t.png"),
+        (
+            ["synth", "--compare=a", "--grid=g"],
+            f"synth.py --compare={tmp_path}/a --grid={tmp_path}/g",
+        ),
         (["evaluate", "kept/run"], f"evaluate.py {tmp_path}/kept/run"),
         (["evaluate", "runs/part1/latest"], "evaluate.py runs/part1/latest"),
         (["train", "part1", "--runs", "kept"], f"part1.py --runs {tmp_path}/kept"),

@@ -2,6 +2,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -9,11 +10,16 @@ from PIL import Image
 from raw_data import digits, folders, idx_pair, make_tree, make_zip, midas, saved
 
 from beton.reader import Reader
+from jobs import prep as job
+from pipeline import sets
+from pipeline.sources.synthetic import DigitSet, Pages
 
 JOB = Path(__file__).resolve().parents[1] / "jobs" / "prep.py"
+Run = subprocess.CompletedProcess[str]
+Prep = Callable[..., Run]
 
 
-def prep(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+def prep(folder: Path, *arguments: str) -> Run:
     """Run the command in a folder."""
     return subprocess.run(
         [sys.executable, str(JOB), *arguments],
@@ -26,7 +32,23 @@ def prep(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def failure(run: subprocess.CompletedProcess[str]) -> list[str]:
+@pytest.fixture
+def prep_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Prep:
+    """Runs the command in the test's folder and in this process, which is quicker to start."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "80")
+
+    def run(*arguments: str) -> Run:
+        monkeypatch.setattr(sys, "argv", ["prep", *arguments])
+        status = job.main()
+        return Run(arguments, status, *capsys.readouterr())
+
+    return run
+
+
+def failure(run: Run) -> list[str]:
     """The lines that a failed run says: no traceback, and no table."""
     assert run.returncode == 2, run
     assert "Traceback" not in run.stdout + run.stderr
@@ -58,7 +80,45 @@ def test_a_set_is_prepared_once(tmp_path: Path) -> None:
     without_source = prep(tmp_path, "part1")
     assert without_source.returncode == 0
     assert "part1.beton is there already; its source is not" in without_source.stdout
-    assert failure(prep(tmp_path, "part1", "--force"))[0].startswith("prep: no data for part1")
+
+
+def test_real_data_are_never_replaced_by_drawn_ones_unasked(
+    tmp_path: Path, prep_here: Prep
+) -> None:
+    out = tmp_path / "data" / "part1.beton"
+
+    def kind() -> str:
+        with Reader(out) as reader:
+            return str(reader.info["provenance"]["kind"])
+
+    make_zip(tmp_path / "pages.zip", midas())
+    assert prep_here("part1", "--source", "pages.zip").returncode == 0
+    before = out.stat()
+    stays = prep_here("part1", "--writers", "1")
+    assert stays.returncode == 0
+    assert stays.stdout.splitlines() == [
+        "part1: data/part1.beton is there already; its source is not, so it stays"
+    ]
+    [line] = failure(prep_here("part1", "--writers", "1", "--force"))
+    assert line == (
+        "prep: part1: data/part1.beton is of real data that are not here; --synthetic replaces it"
+    )
+    assert (out.stat(), kind()) == (before, "real")
+    assert prep_here("part1", "--writers", "1", "--synthetic").returncode == 0
+    assert kind() == "synthetic"
+    assert prep_here("part1", "--source", "pages.zip").returncode == 0
+    assert kind() == "real"
+
+
+def test_what_cannot_be_read_is_not_replaced_by_drawn_pages(
+    tmp_path: Path, prep_here: Prep
+) -> None:
+    out = tmp_path / "data" / "part1.beton"
+    out.parent.mkdir()
+    out.write_bytes(b"words")
+    [line] = failure(prep_here("part1", "--writers", "1"))
+    assert "part1.beton" in line
+    assert out.read_bytes() == b"words"
 
 
 def test_all_that_lies_in_the_folder_of_raw_data_is_prepared(tmp_path: Path) -> None:
@@ -79,13 +139,56 @@ def test_all_that_lies_in_the_folder_of_raw_data_is_prepared(tmp_path: Path) -> 
         assert len(reader) == 20
 
 
-@pytest.mark.parametrize("names", [(), ("part1",), ("part1", "mnist")])
-def test_without_data_three_lines_say_how_to_get_some(
-    tmp_path: Path, names: tuple[str, ...]
+def test_without_data_the_main_sets_are_drawn(tmp_path: Path, prep_here: Prep) -> None:
+    run = prep(tmp_path, "part1", "part2", "--writers", "2", "--seed", "7")
+    assert (run.returncode, run.stderr) == (0, "")
+    lines = [line.strip() for line in run.stdout.splitlines() if line.strip()]
+    assert lines[0] == (
+        f"part1: embedded default {Pages.path}, synthetic: 124 pictures, 62 classes, 2 writers"
+    )
+    assert lines[-2].split()[:7] == ["part1", "124", "62", "62", "62", "0", "–"]
+    assert lines[-1].split()[:3] == ["part2", "20", "10"]
+    assert sorted(path.name for path in (tmp_path / "data").iterdir()) == [
+        "part1.beton",
+        "part2.beton",
+    ]
+    with Reader(tmp_path / "data" / "part1.beton") as reader:
+        assert reader.info["provenance"]["kind"] == "synthetic"
+        assert reader.info["provenance"]["via"] == "embedded default"
+        assert (reader.info["generator"]["seed"], reader.info["generator"]["writers"]) == (7, 2)
+    again = prep_here("part1", "--synthetic", "--writers", "2", "--seed", "7")
+    assert "is there already, from the same data" in again.stdout
+    other = prep_here("part1", "--writers", "1", "--seed", "7", "--grey")
+    assert "already" not in other.stdout
+    with Reader(tmp_path / "data" / "part1.beton") as reader:
+        assert len(reader) == 62
+        assert reader.info["generator"]["grey"] is True
+
+
+def test_without_data_or_names_all_main_sets_are_drawn(
+    tmp_path: Path, prep_here: Prep, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    lines = failure(prep(tmp_path, *names))
+    monkeypatch.setattr(sets, "MNIST", DigitSet(300, 60, 1000))
+    monkeypatch.setattr(sets, "TASK3", DigitSet(300, 0, 2000))
+    assert prep_here("--writers", "1", "--mislabel", "pairs=0.5").returncode == 0
+    generators = {}
+    for path in (tmp_path / "data").iterdir():
+        with Reader(path) as reader:
+            generators[path.name] = reader.info["generator"]
+    assert sorted(generators) == ["mnist.beton", "part1.beton", "part2.beton", "part3.beton"]
+    assert generators["mnist.beton"]["mislabelling"] == "none"
+    assert generators["part3.beton"]["mislabelling"] == "pairs=0.5"
+
+
+@pytest.mark.parametrize(
+    "names", [("fashion-mnist",), ("my-letters",), ("emnist-letters", "part1")]
+)
+def test_without_data_three_lines_say_how_to_get_some(
+    tmp_path: Path, prep_here: Prep, names: tuple[str, ...]
+) -> None:
+    lines = failure(prep_here(*names))
     assert len(lines) == 3
-    assert lines[0].startswith("prep: no data for part1")
+    assert lines[0].startswith(f"prep: no data for {names[0]}")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -124,17 +227,23 @@ def test_bad_pictures_are_listed_and_nothing_is_written(tmp_path: Path) -> None:
         (["--source", "good", "--seed", "-1"], "seed -1"),
         (["--source", "good", "--out", "words.zip"], "words.zip"),
         (["a/b", "--source", "good"], "'a/b' cannot be a set's name"),
+        (["part1", "--synthetic", "--source", "good"], "--synthetic goes without --source"),
+        (["part1", "--synthetic", "--download"], "--synthetic goes without --source"),
+        (["fashion-mnist", "--synthetic"], "fashion-mnist cannot be drawn"),
+        (["part1", "--writers", "0"], "writers: got 0, expected 1 to 999"),
+        (["part3", "--mislabel", "some"], "mislabelling 'some': expected none, wrong,"),
+        (["part1", "--writers", "1", "--seed", "-1"], "seed -1"),
     ],
 )
 def test_what_is_wrong_is_said_in_one_line(
-    tmp_path: Path, arguments: list[str], reason: str
+    tmp_path: Path, prep_here: Prep, arguments: list[str], reason: str
 ) -> None:
     make_zip(tmp_path / "empty.zip", {})
     make_tree(tmp_path / "one", {"a/0.png": b"x", "a/1.png": b"x"})
     make_tree(tmp_path / "good", folders())
     make_zip(tmp_path / "evil.zip", folders() | {"../x.png": b"x"})
     (tmp_path / "words.zip").write_bytes(b"words")
-    [line] = failure(prep(tmp_path, *arguments))
+    [line] = failure(prep_here(*arguments))
     assert line.startswith("prep: ")
     assert reason in line
     assert not list(tmp_path.rglob("*.beton"))
@@ -144,6 +253,8 @@ def test_help_reads_well() -> None:
     run = prep(Path.cwd(), "--help")
     assert run.returncode == 0
     for word in ("--source PATH", "--split", "--skip-bad", "--force", "--download", "part1"):
+        assert word in run.stdout
+    for word in ("--synthetic", "--writers", "--grey", "--mislabel"):
         assert word in run.stdout
 
 

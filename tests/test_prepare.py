@@ -315,8 +315,9 @@ def test_a_set_is_found_by_its_name(
     path = tmp_path / place
     path.parent.mkdir(parents=True, exist_ok=True)
     (make_zip if place.endswith(".zip") else make_tree)(path, files)
-    source, via = sets.find(name, None, tmp_path, False)
+    source, via = sets.find(name, None, tmp_path, False, sets.Synthetic())
     assert via == "data/raw"
+    assert source.origin == "real"
     assert len(source) == (10 if "digits" in name or name in ("part2", "mnist") else 12)
     if name in sets.SETS:
         assert name in sets.wanted((), None, tmp_path, False)
@@ -325,10 +326,10 @@ def test_a_set_is_found_by_its_name(
 def test_what_is_given_goes_before_what_lies_there(tmp_path: Path) -> None:
     make_zip(tmp_path / "trainPart1.zip", midas((1, 2)))
     other = make_tree(tmp_path / "other", folders())
-    source, via = sets.find("part1", other, tmp_path, True)
+    source, via = sets.find("part1", other, tmp_path, True, sets.Synthetic())
     assert (source.path, via) == (other, "--source")
     with pytest.raises(SourceError, match="has no classes 2"):
-        sets.find("part2", other, tmp_path, False)
+        sets.find("part2", other, tmp_path, False, sets.Synthetic())
 
 
 @pytest.mark.parametrize(
@@ -345,15 +346,38 @@ def test_a_source_without_a_name_gets_one(tmp_path: Path, given: str, name: str 
     assert found == name if name else found
 
 
-def test_without_data_three_lines_say_how_to_get_some(tmp_path: Path) -> None:
-    for ask in (
-        lambda: sets.wanted((), None, tmp_path, False),
-        lambda: sets.find("part1", None, tmp_path, False),
-    ):
-        with pytest.raises(sets.NoDataError) as caught:
-            ask()
-        assert len(str(caught.value).splitlines()) == 3
-        assert "--source" in str(caught.value)
+@pytest.mark.parametrize("name", [*sorted(sets.SETS.keys() - sets.MAIN_SETS), "my-letters"])
+def test_without_data_three_lines_say_how_to_get_some(tmp_path: Path, name: str) -> None:
+    with pytest.raises(sets.NoDataError) as caught:
+        sets.find(name, None, tmp_path, False, sets.Synthetic())
+    lines = str(caught.value).splitlines()
+    assert len(lines) == 3
+    for line in lines:
+        assert name in line.lower().replace("emnist/raw", "") or str(tmp_path) in line
+    assert "--source" in lines[2]
+
+
+@pytest.mark.parametrize(
+    ("name", "pictures", "classes"),
+    [("part1", 124, 62), ("part2", 20, 10), ("part3", 60_000, 10), ("mnist", 70_000, 10)],
+)
+def test_without_data_the_main_sets_are_drawn(
+    tmp_path: Path, name: str, pictures: int, classes: int
+) -> None:
+    source, via = sets.find(name, None, tmp_path, False, sets.Synthetic(writers=2))
+    assert (source.origin, via) == ("synthetic", sets.DEFAULT)
+    assert (len(source), len(source.entries.classes)) == (pictures, classes)
+    assert sets.wanted((), None, tmp_path, False) == tuple(sets.MAIN_SETS)
+    make_tree(tmp_path / "my-letters", folders())  # a name of their own must be asked for
+    assert name in sets.wanted((), None, tmp_path, False)
+
+
+def test_what_is_there_is_all_that_is_wanted(tmp_path: Path) -> None:
+    make_tree(tmp_path / "mnistTask3", folders())
+    assert sets.wanted((), None, tmp_path, False) == ("part3",)
+
+
+def test_a_name_that_cannot_be_a_file_s_is_refused(tmp_path: Path) -> None:
     for name in ("a/b", "", "../x", "-x"):
         with pytest.raises(SourceError, match="cannot be a set's name"):
             sets.wanted((name,), None, tmp_path, False)
@@ -389,10 +413,10 @@ def test_torchvision_fetches_what_it_knows(
     setattr(fake, dataset, fetch)
     monkeypatch.setitem(sys.modules, "torchvision", types.ModuleType("torchvision"))
     monkeypatch.setattr(sys.modules["torchvision"], "datasets", fake, raising=False)
-    source, via = sets.find(name, None, tmp_path / "raw", True)
+    source, via = sets.find(name, None, tmp_path / "raw", True, sets.Synthetic())
     assert via == "--download"
     assert len(source) == (10 if dataset == "EMNIST" else 20)
-    assert sets.find(name, None, tmp_path / "raw", False)[1] == "data/raw"
+    assert sets.find(name, None, tmp_path / "raw", False, sets.Synthetic())[1] == "data/raw"
 
 
 @pytest.fixture
@@ -410,9 +434,9 @@ def test_an_archive_is_fetched_when_told_to(
     tmp_path: Path, remote: Callable[[bytes], Path]
 ) -> None:
     raw = remote(make_zip(tmp_path / "set.zip", midas()).read_bytes())
-    source, via = sets.find("part1", None, raw, True)
+    source, via = sets.find("part1", None, raw, True, sets.Synthetic())
     assert (source.path, via, len(source)) == (raw / "trainPart1.zip", "--download", 12)
-    assert sets.find("part1", None, raw, True)[1] == "data/raw"
+    assert sets.find("part1", None, raw, True, sets.Synthetic())[1] == "data/raw"
 
 
 def test_a_failed_download_leaves_nothing(
@@ -420,7 +444,7 @@ def test_a_failed_download_leaves_nothing(
 ) -> None:
     raw = remote(b"<html>gone</html>")
     with pytest.raises(SourceError, match="not a zip archive"):
-        sets.find("part1", None, raw, True)
+        sets.find("part1", None, raw, True, sets.Synthetic())
 
     def fail(source: Any, target: Any, size: int) -> None:
         target.write(source.read(size))
@@ -428,10 +452,10 @@ def test_a_failed_download_leaves_nothing(
 
     monkeypatch.setattr(shutil, "copyfileobj", fail)
     with pytest.raises(SourceError, match="connection lost"):
-        sets.find("part1", None, raw, True)
+        sets.find("part1", None, raw, True, sets.Synthetic())
     (tmp_path / "remote.zip").unlink()
     with pytest.raises(SourceError, match="cannot be downloaded"):
-        sets.find("part1", None, raw, True)
+        sets.find("part1", None, raw, True, sets.Synthetic())
     assert list(raw.iterdir()) == []
     with pytest.raises(SourceError, match="no known place"):
-        sets.find("my-letters", None, raw, True)
+        sets.find("my-letters", None, raw, True, sets.Synthetic())

@@ -5,10 +5,10 @@ be pickled, and what it has open stays with its process. Each kind of source is 
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -70,7 +70,7 @@ class Source(ABC):
     """A labelled set of pictures.
 
     `origin` is "real" or "synthetic", `passed_over` the number of files that were there and are
-    not part of it.
+    not part of it, `generator` the settings of what is synthetic.
     """
 
     kind: str
@@ -80,6 +80,7 @@ class Source(ABC):
     path: Path
     entries: Entries
     passed_over: int = 0
+    generator: Mapping[str, Any] | None = None
 
     def __len__(self) -> int:
         return len(self.entries.labels)
@@ -147,7 +148,7 @@ class Subset(Source):
             given=entries.given[rows],
         )
         self.kind, self.origin, self.path = source.kind, source.origin, source.path
-        self.passed_over = source.passed_over
+        self.passed_over, self.generator = source.passed_over, source.generator
 
     def name(self, index: int) -> str:
         """Return what the other source calls the picture."""

@@ -1,0 +1,131 @@
+import numpy as np
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from pipeline.sources import SourceError
+from pipeline.sources.base import Ints
+from pipeline.synth.labels import PLAIN, RATED, Mislabelling
+
+seeds = st.integers(0, 2**63 - 1)
+rates = st.integers(0, 1000).map(lambda n: n / 1000)
+class_counts = st.integers(2, 62)
+N = 3000
+
+
+def truth(classes: int, n: int = N) -> Ints:
+    labels: Ints = np.random.default_rng(classes).integers(0, classes, n)
+    return labels
+
+
+def within(count: int, n: int, share: float) -> bool:
+    """Whether so many of n are what chance gives, in all but one case of 10^9."""
+    return bool(abs(count - n * share) <= 6.5 * np.sqrt(n * share * (1 - share)) + 3)
+
+
+@given(seeds, class_counts)
+def test_no_label_of_a_wrong_set_is_right(seed: int, classes: int) -> None:
+    true = truth(classes)
+    labels = Mislabelling("wrong").apply(true, classes, seed)
+    assert (labels != true).all()
+    assert labels.min() >= 0
+    assert labels.max() < classes
+
+
+@given(seeds)
+def test_all_wrong_labels_are_as_likely(seed: int) -> None:
+    true = truth(10)
+    labels = Mislabelling("wrong").apply(true, 10, seed)
+    for digit in range(10):
+        of_digit = labels[true == digit]
+        for wrong in set(range(10)) - {digit}:
+            assert within((of_digit == wrong).sum(), len(of_digit), 1 / 9)
+
+
+@given(seeds, class_counts, rates)
+def test_symmetric_noise_has_its_rate_and_goes_to_all_others(
+    seed: int, classes: int, rate: float
+) -> None:
+    true = truth(classes)
+    labels = Mislabelling("symmetric", rate).apply(true, classes, seed)
+    wrong = labels != true
+    assert within(wrong.sum(), N, rate)
+    steps = np.bincount((labels - true)[wrong] % classes, minlength=classes)
+    for step in steps[1:]:
+        assert within(step, wrong.sum(), 1 / (classes - 1))
+
+
+@given(seeds, class_counts, rates)
+def test_pairs_flip_to_the_next_class_at_their_rate(seed: int, classes: int, rate: float) -> None:
+    true = truth(classes)
+    labels = Mislabelling("pairs", rate).apply(true, classes, seed)
+    wrong = labels != true
+    assert within(wrong.sum(), N, rate)
+    assert (labels[wrong] == (true[wrong] + 1) % classes).all()
+
+
+@given(seeds, class_counts)
+def test_a_permutation_renames_every_class(seed: int, classes: int) -> None:
+    names = Mislabelling("permutation").apply(np.arange(classes), classes, seed)
+    assert sorted(names) == list(range(classes))
+    assert (names != np.arange(classes)).all()
+    true = truth(classes)
+    np.testing.assert_array_equal(
+        Mislabelling("permutation").apply(true, classes, seed), names[true]
+    )
+
+
+@given(seeds, class_counts)
+def test_shuffled_labels_are_the_same_ones_and_say_nothing(seed: int, classes: int) -> None:
+    true = np.maximum(truth(classes + 2) - 2, 0)  # not all as frequent
+    labels = Mislabelling("shuffled").apply(true, classes, seed)
+    share = np.bincount(true, minlength=classes) / N
+    np.testing.assert_array_equal(np.bincount(labels, minlength=classes) / N, share)
+    assert (labels != true).any()
+    assert within((labels == true).sum(), N, float((share**2).sum()))
+    ordered = Mislabelling("shuffled").apply(np.sort(true), classes, seed)
+    assert (np.diff(ordered) < 0).any()
+
+
+@given(seeds, st.sampled_from(PLAIN + RATED), st.floats(0, 1), class_counts)
+def test_labels_are_functions_of_the_seed_alone(
+    seed: int, kind: str, rate: float, classes: int
+) -> None:
+    true = truth(classes, 100)
+    before = true.copy()
+    labels, again = (Mislabelling(kind, rate).apply(true, classes, seed) for _ in range(2))
+    np.testing.assert_array_equal(labels, again)
+    np.testing.assert_array_equal(true, before)
+    if kind == "none":
+        np.testing.assert_array_equal(labels, true)
+
+
+@pytest.mark.parametrize("kind", sorted({*PLAIN, *RATED} - {"none"}))
+def test_another_seed_mislabels_otherwise(kind: str) -> None:
+    rate = 0.5 if kind in RATED else 1.0
+    drawn = {Mislabelling(kind, rate).apply(truth(10), 10, seed).tobytes() for seed in range(9)}
+    assert len(drawn) == 9
+    assert truth(10).tobytes() not in drawn
+
+
+@given(st.sampled_from(PLAIN + RATED), rates)
+def test_a_kind_is_written_as_it_is_read(kind: str, rate: float) -> None:
+    text = f"{kind}={rate:g}" if kind in RATED else kind
+    assume(text not in {f"{k}=0" for k in RATED})
+    read = Mislabelling.parse(text)
+    assert (read.kind, str(read)) == (kind, text)
+    assert read.rate == (rate if kind in RATED else 1)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "some", "Wrong", "wrong ", "wrong=0.5", "none=1", "symmetric", "pairs", "pairs="),
+        *("symmetric=1.5", "symmetric=-0.1", "symmetric=40%", "pairs=nan", "pairs=1e-3", "0.4"),
+        *("symmetric=0,4", "symmetric=0.4\n", "symmetric=.", "permutation=", "shuffled,wrong"),
+    ],
+)
+def test_what_is_no_kind_is_refused(text: str) -> None:
+    with pytest.raises(SourceError, match="expected none, wrong, ") as caught:
+        Mislabelling.parse(text)
+    assert len(str(caught.value).splitlines()) == 1
