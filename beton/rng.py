@@ -14,7 +14,7 @@ from beton.jit import kernel
 # them, and none is ever renumbered: files and runs depend on them.
 ORDER, JITTER, AUGMENT, ENCODE = 0, 1, 2, 4
 HAND, LETTER, WRITING, PLACE, LABEL = 5, 6, 7, 8, 9
-MIX, ELASTIC = 10, 11
+MIX, ELASTIC, DROPOUT = 10, 11, 12
 SPLIT = 100
 
 _STEP = np.uint64(0x9E3779B97F4A7C15)

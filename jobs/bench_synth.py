@@ -12,7 +12,7 @@ import tempfile
 import time
 from collections.abc import Mapping
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import mean
 
@@ -27,7 +27,8 @@ from pipeline.evaluate import answer
 from pipeline.feed import Feed, View, open_set, samples_of
 from pipeline.metrics import Scores, score
 from pipeline.prepare import Prepared, prepare
-from pipeline.recipe import HANDS, Recipe, Stage, part1
+from pipeline.recipe import Recipe, Stage
+from pipeline.recipes import HANDS, PART1
 from pipeline.sources import Source, open_source
 from pipeline.sources.synthetic import Digits, DigitSet, Pages
 from pipeline.splits import Split
@@ -38,7 +39,7 @@ DIGITS = Recipe((Stage(size=28, epochs=3, learning_rate=5e-3, augmentation=HANDS
 TENTH = Recipe(
     (Stage(size=48, epochs=60, learning_rate=2e-3, augmentation=HANDS),),
     batch_size=62,
-    window=part1("small").window,
+    window=PART1["fast"].recipe.window,
 )
 
 
@@ -132,7 +133,7 @@ def main(config: Config) -> None:
             f"trained on synthetic digits alone ({time.perf_counter() - start:.0f} s), "
             f"5,000 real MNIST digits: {scores.accuracy:.2%}"
         )
-        recipe = part1("small")
+        recipe = PART1["fast"].recipe
         by_pages = learn(pages, recipe, 62, 0)
         scores = test(by_pages.network, real, recipe)
         console.print(
@@ -158,7 +159,7 @@ def compare_starts(
     differences = []
     for seed in range(config.seeds):
         prepare(open_source(config.real), real, split=Split((10, 90, 0)), seed=seed)
-        recipe = Recipe(TENTH.stages, TENTH.batch_size, TENTH.window, seed)
+        recipe = replace(TENTH, seed=seed)
         tuned, scratch = (
             learn(real, recipe, 62, seed, weights).history[-1].accuracy or 0.0
             for weights in (start, None)

@@ -1,31 +1,32 @@
 """Part 1: 62 classes of hand-written characters, a network trained from random weights.
 
     ./launch.sh train part1 [--processes N]              knows how to start processes
+    ./launch.sh train part1 --recipe progressive --scale 0.1
+    ./launch.sh train part1 --resume runs/part1/TIME     goes on with a run that was ended
     accelerate launch jobs/part1.py --epochs 30          the same, for one process
     accelerate launch --multi_gpu --num_processes 2 jobs/part1.py      two, on a CPU too
 
-Writes runs/part1/<time>: config.json, environment.json, metrics.jsonl, result.json,
-model.safetensors and state.pt, confusion.png and curves.png; runs/part1/latest points to it. Exit
-status: 0 done, 2 not done, with the reason in a line.
+Writes runs/part1/<time>, where all is kept that a figure came from; runs/part1/latest points to it.
+Exit status: 0 done, 2 not done, with the reason in a line, 130 or 143 stopped by Ctrl-C or SIGTERM.
 """
 
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 import tyro
 from rich.console import Console
 
-from beton.errors import BetonError
 from beton.reader import Reader
-from pipeline import launch, models, recipe, report
+from pipeline import launch, recipes, report
 from pipeline.errors import UserError
 from pipeline.feed import Decode, open_set
-from pipeline.hardware import Precision, environment
-from pipeline.progress import progress
+from pipeline.hardware import Precision
+from pipeline.memory import fit
 from pipeline.record import Record
-from pipeline.train import Training, processes
+from pipeline.run import Assignment, Tracker, assigned, begin, execute
+from pipeline.train import Launch, from_main, processes
 
 
 @dataclass(frozen=True)
@@ -36,85 +37,99 @@ class Config:
     """What `./launch.sh prep part1` wrote."""
     runs: Path = Path("runs")
     """The folder that results go to, as part1/<time>."""
-    network: Literal["auto", "small", "resnet18"] = "auto"
-    """auto: small, which is quick on a CPU, there, and ResNet-18 on a GPU."""
+    recipe: Literal["fast", "progressive", "baseline"] = "fast"
+    """fast: the least time to a good accuracy; progressive: the published solution, ResNet-18 on
+    ever larger pictures; baseline: the first published network, on whole pages."""
+    network: Literal["auto", "small", "resnet18", "baseline"] = "auto"
+    """auto: the recipe's."""
+    scale: float | None = None
+    """Factor of all stages' epochs: 0.1 is a trial."""
     size: int | None = None
-    """Side in pixels of what the network sees. By default, the network's recipe's."""
+    """Side in pixels of what the network sees. By default, the recipe's."""
     epochs: int | None = None
     """Times that every training picture is seen."""
-    batch_size: int | None = None
-    """Pictures per step, all processes together."""
+    batch_size: int | Literal["auto"] | None = None
+    """Pictures per step, all processes together. auto: the recipe's, in parts as large as memory
+    has room for."""
     learning_rate: float | None = None
-    """The highest of the one cycle."""
+    """The highest of the schedule."""
     seed: int = 0
     """Of weights, order and augmentation. Equal seeds give equal weights, on one process."""
+    resume: Path | None = None
+    """The folder of a run to go on with, with its own settings."""
+    checkpoint_steps: int = 0
+    """Steps between checkpoints, besides those at the ends of epochs."""
+    checkpoint_minutes: float = 5
+    """Minutes between checkpoints, besides those."""
+    keep: int = 2
+    """Checkpoints to keep, besides the best."""
     decode: Decode = "auto"
     """Who makes pictures of runs: the loader's kernels or the device; auto: the device if a GPU."""
     precision: Precision = "auto"
     """auto: bf16 where the hardware computes in it."""
+    track: Tracker | None = None
+    """Where to show the figures as well; `./launch.sh setup track` installs them."""
+
+
+SETTINGS = ("recipe", "network", "scale", "size", "epochs", "batch_size", "learning_rate", "seed")
+
+
+def plan(config: Config) -> Assignment:
+    """Return what to train. Raises UserError for settings that make no sense."""
+    known = recipes.PART1[config.recipe]
+    recipe = recipes.changed(
+        known.recipe,
+        size=config.size,
+        epochs=config.epochs,
+        batch_size=None if config.batch_size == "auto" else config.batch_size,
+        learning_rate=config.learning_rate,
+        scale=config.scale,
+        seed=config.seed,
+    )
+    return Assignment(
+        known.network if config.network == "auto" else config.network,
+        recipe,
+        decode=config.decode,
+        checkpoints={
+            "every_steps": config.checkpoint_steps,
+            "every_minutes": config.checkpoint_minutes,
+            "keep": config.keep,
+        },
+    )
+
+
+def prepared(config: Config, accelerator: Launch, assignment: Assignment, file: Reader) -> Record:
+    """Make the folder of a new run, once it is clear that it can be run."""
+    if config.batch_size == "auto":
+        rows = fit(accelerator, assignment.network, assignment.recipe, file)
+        assignment = replace(assignment, recipe=replace(assignment.recipe, micro_batch=rows))
+    record = from_main(accelerator, lambda: Record.new(config.runs / "part1"))
+    if accelerator.is_main_process:
+        begin(record, "part1", assignment, file, asdict(config))
+    return record
 
 
 def train(config: Config) -> None:
-    """Train, and leave a run's folder. Raises UserError, BetonError or OSError."""
-    automatic = "small" if launch.wants_cpu() else "resnet18"
-    name = automatic if config.network == "auto" else config.network
-    plan = recipe.part1(
-        name,
-        size=config.size,
-        epochs=config.epochs,
-        batch_size=config.batch_size,
-        learning_rate=config.learning_rate,
-        seed=config.seed,
-    )
-    with open_data(config.data) as file, processes(config.precision) as accelerator:
-        classes, provenance = file.info["classes"], file.info["provenance"]
-        network = models.build(name, len(classes), config.seed)
-        training = Training(accelerator, network, plan, file, decode=config.decode)
-        if not accelerator.is_main_process:
-            training.run()
-            return
-
-        console = Console(highlight=False, soft_wrap=True)
-        record = Record(config.runs / "part1")
-        console.print(
-            f"part1: {len(file):,} pictures, {report.source_line(provenance)}; {record.path}"
-        )
-        record.write_json(
-            "config.json",
-            {
-                "job": "part1",
-                "options": {key: str(value) for key, value in asdict(config).items()},
-                "network": name,
-                "recipe": asdict(plan),
-                "view": asdict(training.view),
-                "classes": classes,
-                "provenance": provenance,
-            },
-        )
-        record.write_json(
-            "environment.json",
-            environment(accelerator.device, accelerator.mixed_precision, accelerator.num_processes),
-        )
-        with progress(console, "training", training.images_to_come) as training.on_step:
-            for epoch in training:
-                record.add_epoch(epoch)
-                console.print(report.epoch_line(epoch, training.epochs))
-        scores = training.scores(classes)
-        result = {
-            **(scores.headline() if scores else {}),
-            **training.figures(),
-            "seconds_in_all": launch.seconds_since_start(),
-            "provenance": provenance,
-        }
-        record.write_checkpoint(network, training.state)
-        title = report.title("part 1", name, result)
-        report.draw_curves(training.history, title, record.path / "curves.png")
-        if scores:
-            record.write_json("scores.json", asdict(scores), indent=None)
-            report.draw_confusion(scores.matrix, classes, title, record.path / "confusion.png")
-        record.write_json("result.json", result)
-        record.finish()
-        console.print(report.result_table(result, str(record.path)))
+    """Train, and leave a run's folder."""
+    assignment, data = plan(config), config.data
+    if config.resume is not None:
+        defaults = Config()
+        if given := [n for n in SETTINGS if getattr(config, n) != getattr(defaults, n)]:
+            raise UserError(f"{given[0]}: a resumed run has its own settings; leave it out")
+        assignment, data = assigned(config.resume)
+    with open_data(data) as file, processes(config.precision, config.track) as accelerator:
+        if config.resume is None:
+            record = prepared(config, accelerator, assignment, file)
+        else:
+            record = Record(config.resume)
+        console = Console(highlight=False, soft_wrap=True, quiet=not accelerator.is_main_process)
+        provenance = report.source_line(file.info["provenance"])
+        console.print(f"part1: {len(file):,} pictures, {provenance}; {record.path}")
+        run = execute(accelerator, record, assignment, file, console, track=bool(config.track))
+        if accelerator.is_main_process:
+            report.draw_run(run, "part 1", file)
+            record.become_latest()
+            console.print(report.result_table(run.result, str(record.path)))
 
 
 def open_data(path: Path) -> Reader:
@@ -126,14 +141,9 @@ def open_data(path: Path) -> Reader:
 
 def main() -> int:
     """Run the job; a failure is said in a line, once. Returns the exit status."""
-    try:
-        train(tyro.cli(Config, console_outputs=launch.is_main()))
-    except (UserError, BetonError, OSError, FloatingPointError) as error:
-        if launch.is_main():
-            print(f"part1: {error}", file=sys.stderr)
-        launch.let_main_speak()
-        return 2
-    return 0
+    return launch.guarded(
+        "part1", lambda: train(tyro.cli(Config, console_outputs=launch.is_main()))
+    )
 
 
 if __name__ == "__main__":

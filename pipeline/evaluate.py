@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -20,7 +21,12 @@ from pipeline.metrics import Scores, score
 from pipeline.prepare import prepare
 from pipeline.sources import open_source
 
-BATCH = 256  # samples at a time, where no gradient needs memory
+ROWS, PIXELS = 256, 1 << 22  # at a time, where no gradient needs memory
+
+
+def rows_for(view: View) -> int:
+    """Return how many pictures to ask about at a time."""
+    return max(1, min(ROWS, PIXELS // view.pixels))
 
 
 class Answers(NamedTuple):
@@ -38,11 +44,13 @@ def answer(
     network: nn.Module,
     feed: Feed,
     precision: str = "no",
+    views: int = 1,
     gather: Callable[[Tensor], Tensor] = lambda tensor: tensor,
 ) -> Answers:
     """Ask the network about every sample of a feed, each exactly once.
 
-    `gather` joins the rows of all processes; padding goes by the validity mask after that.
+    With several `views`, the logits are those of the mean over the picture slanted by so many even
+    steps. `gather` joins the rows of all processes; padding goes by the validity mask after that.
     """
     was_training = network.training
     network.eval()
@@ -50,13 +58,31 @@ def answer(
     with torch.no_grad():
         for inputs in feed.batches():
             with torch.autocast(feed.device.type, torch.bfloat16, precision == "bf16"):
-                logits = network(inputs.pictures)
+                logits = _over_views(network, inputs.pictures, views)
             ids = torch.from_numpy(inputs.ids).to(feed.device)
             parts.append((ids, inputs.labels, logits.float(), inputs.valid))
     network.train(was_training)
     ids, labels, logits, valid = (gather(torch.cat(column)) for column in zip(*parts, strict=True))
     order = ids[valid].argsort()
     return Answers(*(column[valid][order].cpu() for column in (ids, labels, logits)))
+
+
+SLANT = 0.1  # of the outermost views, as a tangent
+
+
+def _over_views(network: nn.Module, pictures: Tensor, views: int) -> Tensor:
+    if views == 1:
+        alone: Tensor = network(pictures)
+        return alone
+    chances = []
+    for slant in torch.linspace(-SLANT, SLANT, views).tolist():
+        theta = pictures.new_tensor([[1.0, slant, 0.0], [0.0, 1.0, 0.0]]).expand(
+            len(pictures), 2, 3
+        )
+        grid = F.affine_grid(theta, list(pictures.shape), align_corners=False)
+        slanted = F.grid_sample(pictures, grid, align_corners=False)
+        chances.append(network(slanted).float().softmax(dim=1))
+    return torch.stack(chances).mean(dim=0).log()
 
 
 @dataclass(frozen=True)
@@ -75,7 +101,7 @@ def load(run: Path) -> Trained:
     Raises UserError if the folder holds no finished run.
     """
     try:
-        config = json.loads((run / "config.json").read_text())
+        config, view = (json.loads((run / f"{n}.json").read_text()) for n in ("config", "view"))
         weights = load_file(run / "model.safetensors")
     except FileNotFoundError as error:
         raise UserError(
@@ -84,8 +110,8 @@ def load(run: Path) -> Trained:
     classes = tuple(config["classes"])
     network = models.build(config["network"], len(classes), seed=0)
     network.load_state_dict(weights)
-    size, canvas = config["view"]["size"], config["view"]["canvas"]
-    return Trained(network, classes, View(size, (canvas[0], canvas[1])), config)
+    view["canvas"] = tuple(view["canvas"])
+    return Trained(network, classes, View(**view), config)
 
 
 @dataclass(frozen=True)
@@ -144,8 +170,9 @@ def _evaluate_file(
         indices = samples_of(file, split)
         if not len(indices):
             raise UserError(f"{path}: no pictures in its split {split!r}")
-        with Feed(file, indices, trained.view, BATCH, device=device) as feed:
-            answers = answer(network, feed, precision)
+        view, views = trained.view, trained.config["recipe"]["views"]
+        with Feed(file, indices, view, rows_for(view), device=device) as feed:
+            answers = answer(network, feed, precision, views)
         number = torch.tensor([trained.classes.index(name) for name in names])
         scores = score(answers.logits, number[answers.labels], trained.classes)
         provenance = file.info["provenance"]

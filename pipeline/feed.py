@@ -8,6 +8,7 @@ page's background, so black on white and white on black look the same.
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -20,9 +21,9 @@ from beton import ops
 from beton.errors import BetonError
 from beton.fields import InkField
 from beton.loader import Batch, Loader
-from beton.order import Shard
+from beton.order import Shard, batch_ids, epoch_order
 from beton.reader import Reader
-from pipeline.augment import Augmentation, Changes, change_pens, cut
+from pipeline.augment import Augmentation, Changes, change
 from pipeline.device import rasterize
 from pipeline.sources import SPLITS
 
@@ -44,16 +45,21 @@ def open_set(path: Path) -> Reader:
     return file
 
 
-def samples_of(file: Reader, split: str) -> Ids:
-    """Return the numbers of the samples of a split, or of "all": int64 (n,), perhaps none."""
-    if split == "all":
+def samples_of(file: Reader, splits: str) -> Ids:
+    """Return the numbers of the samples of a split: int64 (n,), perhaps none.
+
+    "train+validation" are both together, "all" is everything.
+    """
+    if splits == "all":
         return np.arange(len(file), dtype=np.int64)
-    return np.flatnonzero(file.column("split").metadata == SPLITS.index(split))
+    wanted = [SPLITS.index(split) for split in splits.split("+")]
+    return np.flatnonzero(np.isin(file.column("split").metadata, wanted))
 
 
 class Inputs(NamedTuple):
-    """A batch on the device: ink float32 (b, 1, size, size), labels int64 (b,), valid bool (b,).
+    """A batch on the device, or a part of one, of b rows; `last` says that it is the last part.
 
+    `pictures` are ink, float32 (b, 1, height, width); `labels` int64 (b,), `valid` bool (b,);
     `ids` int64 (b,) are the samples' numbers in the file, on the host.
     """
 
@@ -61,6 +67,7 @@ class Inputs(NamedTuple):
     labels: Tensor
     valid: Tensor
     ids: Ids
+    last: bool
 
 
 @dataclass(frozen=True)
@@ -68,18 +75,29 @@ class View:
     """What a network sees of a page: a square of `size` pixels around the ink.
 
     The page is first resized to `canvas`, (height, width) in pixels, at the scale of the square.
+    `whole` shows just that, as it is.
     """
 
     size: int
     canvas: tuple[int, int]
+    whole: bool = False
 
     @classmethod
-    def of(cls, file: Reader, size: int, window: float) -> "View":
-        """Return the view whose square is `window` times the height of a file's typical page."""
+    def of(cls, file: Reader, size: int, window: float | None) -> "View":
+        """Return the view whose square is `window` times the height of a file's typical page.
+
+        None shows whole pages, `size` pixels high.
+        """
         records = file.column("image").metadata
-        height = max(round(size / window), 1)
+        height = max(round(size / (window or 1)), 1)
         proportion = float(np.median(records["width"] / records["height"]))
-        return cls(size, (height, max(round(height * proportion), 1)))
+        return cls(size, (height, max(round(height * proportion), 1)), window is None)
+
+    @property
+    def pixels(self) -> int:
+        """The pixels of what the network sees."""
+        height, width = self.canvas
+        return height * width if self.whole else self.size**2
 
 
 class Feed:
@@ -87,7 +105,8 @@ class Feed:
 
     In training (`augmentation` given) they are shuffled, changed, and the samples that do not fill
     a last batch sit the epoch out; otherwise each comes once, in order, and the last batch is
-    padded. `decode` says who makes canvases of runs: "auto" leaves it to a GPU, where there is one.
+    padded. A batch comes in parts of at most `rows` rows, so that no more is in memory at a time.
+    `decode` says who makes canvases of runs: "auto" leaves it to a GPU, where there is one.
     `seconds_waited` adds up what the loader let us wait for. Close it, or use `with`.
 
     Raises ValueError for no samples, and for fewer samples to train on than a batch.
@@ -101,13 +120,15 @@ class Feed:
         batch_size: int,
         *,
         device: torch.device,
+        rows: int | None = None,
         decode: Decode = "auto",
         augmentation: Augmentation | None = None,
         seed: int = 0,
         shard: Shard | None = None,
     ) -> None:
         self.device = device
-        self._view = view
+        self._view, self._rows = view, rows
+        self._indices, self._batch_size = indices, batch_size
         on_gpu = device.type == "cuda"
         self._on_device = decode == "device" or (decode == "auto" and on_gpu)
         self._augmentation, self._seed = augmentation, seed
@@ -146,42 +167,53 @@ class Feed:
         self._loader.close()
 
     def batches(self, epoch: int = 0) -> Iterator[Inputs]:
-        """Yield the batches of an epoch."""
-        batches = self._loader.batches(epoch)
+        """Yield the batches of an epoch, part by part."""
+        return chain.from_iterable(self.steps(epoch))
+
+    def steps(self, epoch: int, start: int = 0) -> Iterator[Iterator[Inputs]]:
+        """Yield the batches of an epoch, from number `start` on, each as its parts."""
+        batches = self._loader.batches(epoch, start)
         while True:
-            start = time.perf_counter()
+            before = time.perf_counter()
             batch = next(batches, None)
-            self.seconds_waited += time.perf_counter() - start
+            self.seconds_waited += time.perf_counter() - before
             if batch is None:
                 return
             yield self._inputs(batch, epoch)
 
-    def _inputs(self, batch: Batch, epoch: int) -> Inputs:
+    def ids(self, epoch: int, number: int) -> Ids:
+        """Return the samples of a batch in training, those of all processes."""
+        order = self._indices[epoch_order(len(self._indices), self._seed, epoch)]
+        return batch_ids(order, number, self._batch_size, Shard())
+
+    def _inputs(self, batch: Batch, epoch: int) -> Iterator[Inputs]:
+        host = {name: torch.from_numpy(array) for name, array in batch.arrays.items()}
+        host["background"] = torch.from_numpy(self._backgrounds[batch.ids])
+        host["valid"] = torch.from_numpy(batch.valid)
         if self._augmentation is None:
             changes = Changes.none(len(batch.ids))
         else:
             changes = self._augmentation.draw(self._seed, epoch, batch.ids)
-        host = {name: torch.from_numpy(array) for name, array in batch.arrays.items()}
-        host["background"] = torch.from_numpy(self._backgrounds[batch.ids])
-        host["valid"] = torch.from_numpy(batch.valid)
-        host["maps"], host["pens"] = changes
-        there = self._move(host)
-        background = there["background"].float().view(-1, 1, 1, 1)
+        there = self._move(host | changes.parts())
+        changes = Changes(**{name: there[name] for name in changes.parts()})
+        canvases = there["image"]
         if self._on_device:
-            pages = rasterize(
-                there["image"],
+            canvases = rasterize(
+                canvases,
                 there["image.offsets"],
                 there["background"],
                 there["image.geometry"],
                 *self._view.canvas,
-            )
-        else:
-            pages = there["image"][:, None].float()
-        ink = (pages - background).abs_().div_(255)
-        pictures = cut(ink, there["maps"], self._view.size)
-        if self._augmentation is not None:
-            pictures = change_pens(pictures, there["pens"])
-        return Inputs(pictures, there["label"], there["valid"], batch.ids)
+            )[:, 0]
+        count = len(batch.ids)
+        for start in range(0, count, self._rows or count):
+            rows = slice(start, min(start + (self._rows or count), count))
+            background = there["background"][rows].float().view(-1, 1, 1, 1)
+            ink = canvases[rows, None].float().sub_(background).abs_().div_(255)
+            if not self._view.whole:
+                ink = change(ink, changes.of(rows), self._view.size)
+            labels, valid = there["label"][rows], there["valid"][rows]
+            yield Inputs(ink, labels, valid, batch.ids[rows], rows.stop == count)
 
     def _move(self, host: dict[str, Tensor]) -> dict[str, Tensor]:
         """Copy to the device; when this returns, the loader may write to the memory again.

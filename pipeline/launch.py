@@ -4,10 +4,17 @@ The only place that reads a launcher's environment variables.
 """
 
 import os
+import signal
+import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
+
+from beton.errors import BetonError
+from pipeline.errors import UserError
+from pipeline.signals import Stopped
 
 
 def is_main() -> bool:
@@ -21,6 +28,31 @@ def wants_cpu() -> bool:
     Without being told so, accelerate takes processes on a CPU for strangers to each other.
     """
     return not torch.cuda.is_available() or os.environ.get("ACCELERATE_USE_CPU") == "True"
+
+
+def guarded(name: str, job: Callable[[], None]) -> int:
+    """Run a job; what stops it is said in a line, once, by the main process.
+
+    Returns the exit status: 0 done, 2 not done, 128 + a signal's number if that stopped it.
+    """
+    try:
+        job()
+    except (UserError, BetonError, OSError, FloatingPointError) as error:
+        _say(f"{name}: {error}")
+        let_main_speak()
+        return 2
+    except Stopped as stop:
+        _say(f"{name}: {stop}; go on: ./launch.sh train {name} --resume {stop.run}")
+        return 128 + stop.signal
+    except KeyboardInterrupt:
+        _say(f"{name}: interrupted")
+        return 128 + signal.SIGINT
+    return 0
+
+
+def _say(line: str) -> None:
+    if is_main():
+        print(line, file=sys.stderr)
 
 
 def let_main_speak(seconds: float = 5.0) -> None:

@@ -1,10 +1,10 @@
 """Networks for single-channel pictures: ink in [0, 1], float (B, 1, H, W) → logits (B, classes).
 
-They know no data and no device. Both end in a mean over all positions, so any picture of at least
-16 pixels a side will do.
+They know no data and no device. Each is three groups of layers, from the picture to the classes,
+so that a recipe can freeze some, give each a learning rate of its own, or keep all but the head.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +12,20 @@ from torch import Tensor, nn
 from pipeline.errors import UserError
 
 
-def build(name: str, classes: int, seed: int) -> nn.Module:
+class Network(nn.Module):
+    """`stem`, `body` and `head`, one after another."""
+
+    def __init__(self, stem: nn.Module, body: nn.Module, head: nn.Module) -> None:
+        super().__init__()
+        self.stem, self.body, self.head = stem, body, head
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        """Return the logits, (B, classes)."""
+        logits: Tensor = self.head(self.body(self.stem(pictures)))
+        return logits
+
+
+def build(name: str, classes: int, seed: int) -> Network:
     """Return a network with random weights that depend on the seed alone.
 
     Raises UserError for a name that is not in `NETWORKS`.
@@ -24,34 +37,103 @@ def build(name: str, classes: int, seed: int) -> nn.Module:
         return NETWORKS[name](classes)
 
 
-def resnet18(classes: int) -> nn.Module:
+def transfer(network: nn.Module, weights: Mapping[str, Tensor]) -> tuple[str, ...]:
+    """Give a network the weights of another of its kind; return the names of those that do not fit.
+
+    What does not fit is a head for other classes, which stays random. Raises UserError if anything
+    else does not.
+    """
+    own = network.state_dict()
+    fitting = {n: w for n, w in weights.items() if n in own and own[n].shape == w.shape}
+    others = tuple(sorted(own.keys() - fitting.keys()))
+    if strangers := [name for name in others if not name.startswith("head.")]:
+        raise UserError(f"weights: {strangers[0]} does not fit; they are another network's")
+    network.load_state_dict({**own, **fitting})
+    return others
+
+
+def resnet18(classes: int) -> Network:
     """Return torchvision's ResNet-18 (He et al. 2016) with one input channel: 11.2 M parameters."""
     import torchvision  # takes longer to import than the small network to start
 
-    network: nn.Module = torchvision.models.resnet18(weights=None, num_classes=classes)
-    network.conv1 = nn.Conv2d(1, 64, kernel_size=7, stride=2, padding=3, bias=False)
-    nn.init.kaiming_normal_(network.conv1.weight, mode="fan_out", nonlinearity="relu")
-    return network
+    whole = torchvision.models.resnet18(weights=None, num_classes=classes)
+    whole.conv1 = nn.Conv2d(1, 64, kernel_size=7, stride=2, padding=3, bias=False)
+    nn.init.kaiming_normal_(whole.conv1.weight, mode="fan_out", nonlinearity="relu")
+    return Network(
+        nn.Sequential(
+            whole.conv1, whole.bn1, whole.relu, whole.maxpool, whole.layer1, whole.layer2
+        ),
+        nn.Sequential(whole.layer3, whole.layer4),
+        nn.Sequential(whole.avgpool, nn.Flatten(), whole.fc),
+    )
 
 
-def small(classes: int, widths: tuple[int, int, int, int] = (32, 64, 96, 160)) -> nn.Module:
+def small(classes: int, widths: tuple[int, int, int, int] = (32, 64, 96, 160)) -> Network:
     """Return a plain CNN that is quick on a CPU: 0.3 M parameters.
 
     What costs time on a CPU is memory, not arithmetic. So the first convolution has a stride, and
-    pooling comes before normalisation, which then has a quarter of the pixels to pass over.
+    pooling comes before normalisation, which then has a quarter of the pixels to pass over. It ends
+    in a mean over all positions, so pictures of at least 16 pixels a side will do.
     """
     first, second, third, last = widths
-    return nn.Sequential(
-        _convolution(1, first, kernel=5, stride=2),
-        _convolution(first, second, pool=True),
-        Residual(_convolution(second, second)),
-        _convolution(second, third, pool=True),
-        Residual(_convolution(third, third)),
-        _convolution(third, last),
-        nn.AdaptiveAvgPool2d(1),
-        nn.Flatten(),
-        nn.Linear(last, classes),
+    return Network(
+        nn.Sequential(
+            _convolution(1, first, kernel=5, stride=2), _convolution(first, second, pool=True)
+        ),
+        nn.Sequential(
+            Residual(_convolution(second, second)),
+            _convolution(second, third, pool=True),
+            Residual(_convolution(third, third)),
+            _convolution(third, last),
+        ),
+        nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(last, classes)),
     )
+
+
+def plain(classes: int) -> Network:
+    """Return a plain CNN for small pictures, of 28×28 pixels, say: 0.3 M parameters.
+
+    As `small`, but for a stride: its first convolution looks at every place of the picture.
+    """
+    return Network(
+        _convolution(1, 32, pool=True),
+        nn.Sequential(
+            _convolution(32, 64, pool=True),
+            Residual(_convolution(64, 64)),
+            _convolution(64, 128, pool=True),
+            Residual(_convolution(128, 128)),
+        ),
+        nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(128, classes)),
+    )
+
+
+def baseline(classes: int) -> Network:
+    """Return the first published network for part 1, for pages of 1200×900: 106 M parameters.
+
+    Four 6×6 convolutions, each with ReLU and 3×3 max-pooling, come to 256×8×12 on such a page; a
+    last pooling brings other pages to the same. It took colours, so ink is given it three times.
+    """
+    return Network(
+        nn.Sequential(_Threefold(), *_wide(3, 16), *_wide(16, 64)),
+        nn.Sequential(*_wide(64, 128), *_wide(128, 256), nn.AdaptiveMaxPool2d((8, 12))),
+        nn.Sequential(
+            nn.Flatten(),
+            nn.Linear(24_576, 4096),
+            nn.ReLU(inplace=True),
+            nn.Linear(4096, 256),
+            nn.ReLU(inplace=True),
+            nn.Linear(256, classes),
+        ),
+    )
+
+
+class _Threefold(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x.expand(-1, 3, -1, -1)
+
+
+def _wide(inputs: int, outputs: int) -> tuple[nn.Module, ...]:
+    return nn.Conv2d(inputs, outputs, 6), nn.MaxPool2d(3), nn.ReLU(inplace=True)
 
 
 def _convolution(
@@ -78,4 +160,9 @@ class Residual(nn.Module):
         return x + change
 
 
-NETWORKS: dict[str, Callable[[int], nn.Module]] = {"small": small, "resnet18": resnet18}
+NETWORKS: dict[str, Callable[[int], Network]] = {
+    "small": small,
+    "plain": plain,
+    "resnet18": resnet18,
+    "baseline": baseline,
+}

@@ -1,16 +1,21 @@
 """What a training is, as data: stages, each with its pictures, its schedule and its changes.
 
-A recipe knows no code that runs it and no file, so it can be stored, compared and printed.
+A recipe knows no code that runs it and no file, so it can be stored, compared and printed. Those
+that have a name are in `pipeline.recipes`.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from math import inf
-from typing import TypeVar
+from typing import Any, Literal, Self
 
 from pipeline.augment import Augmentation
 from pipeline.errors import UserError
+from pipeline.losses import Loss
+from pipeline.mixing import Mixing
 
-T = TypeVar("T")
+GROUPS = 3  # of a network's layers: stem, body, head
+Schedule = Literal["one-cycle", "cosine", "constant"]
 
 
 def _expect(name: str, value: float, low: float, high: float) -> None:
@@ -20,28 +25,63 @@ def _expect(name: str, value: float, low: float, high: float) -> None:
 
 @dataclass(frozen=True)
 class Stage:
-    """Epochs at one picture size, under one cycle of AdamW's learning rate.
+    """Epochs at one picture size, under one schedule of the learning rate.
 
-    `size` is the side in pixels of the square around the ink that the network sees. The learning
-    rate rises to `learning_rate` over the first `warm_up` share of the steps and falls to nothing
-    (Smith and Topin 2018). `weight_decay` spares biases and normalisation.
+    `size` is the side in pixels of the square around the ink that the network sees, or the height
+    of whole pages. `learning_rate` is the highest: one for all layers, or (stem, body, head);
+    (low, high) stands for even ratios between them (discriminative learning rates, Howard and Ruder
+    2018). All schedules rise to it over the first `warm_up` share of the steps; then "one-cycle"
+    (Smith and Topin 2018) and "cosine" (Loshchilov and Hutter 2017) fall to nothing and "constant"
+    stays. The first `frozen` of the three groups of layers do not learn, but for the statistics of
+    their batch normalisation.
+
+    `optimizer` is the name of one in torch.optim, `options` its arguments besides learning rate and
+    weight decay. `weight_decay` spares biases and normalisation. Gradients longer than `clip` are
+    cut to it. `mixed_precision` false computes in float32 on any hardware.
     """
 
     size: int
     epochs: int
-    learning_rate: float
+    learning_rate: float | tuple[float, ...]
+    schedule: Schedule = "one-cycle"
     warm_up: float = 0.25
-    weight_decay: float = 0.05
-    label_smoothing: float = 0.1
+    frozen: int = 0
+    loss: Loss = field(default_factory=lambda: Loss(label_smoothing=0.1))
+    mixing: Mixing = field(default_factory=Mixing)
     augmentation: Augmentation = field(default_factory=Augmentation)
+    optimizer: str = "AdamW"
+    options: Mapping[str, Any] = field(default_factory=dict)
+    weight_decay: float = 0.05
+    clip: float | None = None
+    mixed_precision: bool = True
 
     def __post_init__(self) -> None:
         _expect("size", self.size, 16, 4096)
         _expect("epochs", self.epochs, 1, 1_000_000)
-        _expect("learning_rate", self.learning_rate, 1e-12, inf)
+        for rate in self.rates:
+            _expect("learning_rate", rate, 1e-12, inf)
+        if self.schedule not in ("one-cycle", "cosine", "constant"):
+            raise UserError(
+                f"schedule: got {self.schedule!r}, expected one-cycle, cosine or constant"
+            )
         _expect("warm_up", self.warm_up, 0, 0.99)
+        _expect("frozen", self.frozen, 0, GROUPS - 1)
         _expect("weight_decay", self.weight_decay, 0, inf)
-        _expect("label_smoothing", self.label_smoothing, 0, 1)
+        if self.clip is not None:
+            _expect("clip", self.clip, 1e-12, inf)
+
+    @property
+    def rates(self) -> tuple[float, ...]:
+        """The highest learning rates of stem, body and head."""
+        match self.learning_rate:
+            case float() | int() as one:
+                return (float(one),) * GROUPS
+            case (low, high):
+                ratio = (high / low) ** (1 / (GROUPS - 1)) if low > 0 else 0.0
+                return tuple(low * ratio**group for group in range(GROUPS))
+            case (stem, body, head):
+                return stem, body, head
+        raise UserError(f"learning_rate: got {self.learning_rate}, expected one, two or three")
 
 
 @dataclass(frozen=True)
@@ -49,59 +89,64 @@ class Recipe:
     """Stages one after another on batches of `batch_size`, over all processes.
 
     The square that the network sees has a side of `window` times the height of a page, whatever its
-    size in pixels. Equal seeds draw equal numbers.
+    size in pixels; None shows whole pages. A process computes `micro_batch` rows at a time and adds
+    up their gradients, all at once if None; only batch normalisation can tell. What is judged and
+    kept is an exponential moving average of the weights, if `average`, its decay per step, is more
+    than 0. Answers are the mean over `views` of a picture, slanted by so many even steps. Equal
+    seeds draw equal numbers.
     """
 
     stages: tuple[Stage, ...]
     batch_size: int = 64
-    window: float = 1.0
+    micro_batch: int | None = None
+    window: float | None = 1.0
+    average: float = 0.0
+    views: int = 1
     seed: int = 0
 
     def __post_init__(self) -> None:
         if not self.stages:
             raise UserError("recipe: got no stages, expected at least one")
         _expect("batch_size", self.batch_size, 1, 1_000_000)
-        _expect("window", self.window, 0.05, 1)
+        if self.micro_batch is not None:
+            _expect("micro_batch", self.micro_batch, 1, self.batch_size)
+        if self.window is not None:
+            _expect("window", self.window, 0.05, 1)
+        elif any(stage.augmentation != Augmentation() for stage in self.stages) or self.views > 1:
+            raise UserError("window: got None with augmentation: whole pages are shown unchanged")
+        _expect("average", self.average, 0, 0.999999)
+        _expect("views", self.views, 1, 25)
         _expect("seed", self.seed, 0, 2**63 - 1)
 
+    @property
+    def epochs(self) -> int:
+        """The epochs of all stages."""
+        return sum(stage.epochs for stage in self.stages)
 
-HANDS = Augmentation(rotation=10, zoom=0.1, aspect=0.2, shear=0.3, translation=0.06, pen=0.8)
+    def scaled(self, scale: float) -> Self:
+        """Return the recipe with every stage's epochs multiplied, none below one."""
+        if not 0 < scale < inf:
+            raise UserError(f"scale: got {scale}, expected more than 0")
+        stages = (replace(s, epochs=max(1, round(s.epochs * scale))) for s in self.stages)
+        return replace(self, stages=tuple(stages))
 
-PART1 = {
-    "small": Recipe(
-        (Stage(size=48, epochs=40, learning_rate=5e-3, augmentation=HANDS),), window=2 / 3
-    ),
-    "resnet18": Recipe(
-        (Stage(size=96, epochs=40, learning_rate=2e-3, augmentation=HANDS),), window=2 / 3
-    ),
-}
-
-
-def part1(
-    network: str,
-    *,
-    size: int | None = None,
-    epochs: int | None = None,
-    learning_rate: float | None = None,
-    batch_size: int | None = None,
-    seed: int = 0,
-) -> Recipe:
-    """Return part 1's recipe for a network of `models.NETWORKS`, with what is given in its place.
-
-    Raises UserError for values that make no sense.
-    """
-    recipe = PART1[network]
-    (stage,) = recipe.stages
-    stage = replace(
-        stage,
-        size=_or(size, stage.size),
-        epochs=_or(epochs, stage.epochs),
-        learning_rate=_or(learning_rate, stage.learning_rate),
-    )
-    return replace(
-        recipe, stages=(stage,), batch_size=_or(batch_size, recipe.batch_size), seed=seed
-    )
+    @classmethod
+    def of(cls, data: Mapping[str, Any]) -> Self:
+        """Return the recipe whose `dataclasses.asdict` is `data`, also after JSON."""
+        stages = tuple(
+            Stage(
+                **{
+                    **stage,
+                    "learning_rate": _plain(stage["learning_rate"]),
+                    "loss": Loss(**stage["loss"]),
+                    "mixing": Mixing(**stage["mixing"]),
+                    "augmentation": Augmentation(**stage["augmentation"]),
+                }
+            )
+            for stage in data["stages"]
+        )
+        return cls(**{**data, "stages": stages})
 
 
-def _or(given: T | None, default: T) -> T:
-    return default if given is None else given
+def _plain(rate: float | list[float]) -> float | tuple[float, ...]:
+    return tuple(rate) if isinstance(rate, list | tuple) else rate

@@ -1,52 +1,76 @@
-"""A run's folder: all that a figure in a report came from. Knows files, concludes nothing."""
+"""A run's folder: all that a figure in a report came from. Knows files, concludes nothing.
+
+`result.json` is written last: a folder without one is of a run that can be gone on with.
+"""
 
 import json
 import os
 import time
-from collections.abc import Mapping
-from dataclasses import asdict
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors.torch import save
-from torch import nn
+from safetensors.torch import load_file
+from torch import Tensor
 
+from pipeline.errors import UserError
+from pipeline.evaluate import Answers
+from pipeline.metrics import Scores, score
 from pipeline.train import Epoch
 
 
 class Record:
-    """The folder `root`/<time> of a new run, made on construction.
+    """The folder `path` of a run. Files appear in it whole or not at all.
 
-    Files appear in it whole or not at all, but for the growing metrics.jsonl; `root`/latest points
-    to it once it is finished.
+    metrics.jsonl alone grows, by a line an epoch.
     """
 
-    def __init__(self, root: Path) -> None:
-        root.mkdir(parents=True, exist_ok=True)
-        self.path = _new_folder(root)
+    def __init__(self, path: Path) -> None:
+        self.path = path
 
-    def write_json(self, name: str, value: Mapping[str, Any], indent: int | None = 2) -> None:
+    @classmethod
+    def new(cls, root: Path) -> "Record":
+        """Make the folder `root`/<time> of a new run."""
+        root.mkdir(parents=True, exist_ok=True)
+        return cls(_new_folder(root))
+
+    @property
+    def finished(self) -> bool:
+        """Whether the run came to its end."""
+        return (self.path / "result.json").exists()
+
+    def write_json(self, name: str, value: object, indent: int | None = 2) -> None:
         """Write a JSON file; without `indent`, for programs alone."""
         text = json.dumps(value, indent=indent, ensure_ascii=False)
         self._write(name, f"{text}\n".encode())
 
+    def read_json(self, name: str) -> dict[str, Any]:
+        """Return what a JSON file holds. Raises UserError if it is not there."""
+        return read_json(self.path, name)
+
+    def write_epochs(self, epochs: Iterable[Epoch]) -> None:
+        """Write metrics.jsonl anew."""
+        self._write("metrics.jsonl", "".join(_line(epoch) for epoch in epochs).encode())
+
     def add_epoch(self, epoch: Epoch) -> None:
         """Append a line to metrics.jsonl."""
         with (self.path / "metrics.jsonl").open("a") as file:
-            file.write(json.dumps(asdict(epoch)) + "\n")
+            file.write(_line(epoch))
 
-    def write_checkpoint(self, network: nn.Module, state: Mapping[str, Any]) -> None:
-        """Write the weights as model.safetensors, and what else training would go on from."""
-        weights = {n: tensor.contiguous().cpu() for n, tensor in network.state_dict().items()}
-        self._write("model.safetensors", save(weights))
-        temporary = self.path / ".state.pt"
-        torch.save(dict(state), temporary)
-        temporary.replace(self.path / "state.pt")
+    def epochs(self) -> list[Epoch]:
+        """Return what metrics.jsonl holds."""
+        lines = (self.path / "metrics.jsonl").read_text().splitlines()
+        return [Epoch(**json.loads(line)) for line in lines]
 
-    def finish(self) -> None:
-        """Let `latest` point here."""
+    def finish(self, result: Mapping[str, Any]) -> None:
+        """Write result.json: the run is over."""
+        self.write_json("result.json", result)
+
+    def become_latest(self) -> None:
+        """Let `latest` beside the folder point to it."""
         link = self.path.parent / f".latest-{os.getpid()}"
+        link.unlink(missing_ok=True)
         link.symlink_to(self.path.name)
         link.replace(self.path.parent / "latest")
 
@@ -54,6 +78,48 @@ class Record:
         temporary = self.path / f".{name}"
         temporary.write_bytes(content)
         temporary.replace(self.path / name)
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A finished training, as its folder tells it; `answers` are to the validation samples."""
+
+    path: Path
+    result: dict[str, Any]
+    history: list[Epoch]
+    losses: list[float]
+    scores: Scores | None
+    answers: Answers | None
+
+    @property
+    def weights(self) -> dict[str, Tensor]:
+        """The weights, as they were judged."""
+        return load_file(self.path / "model.safetensors")
+
+
+def finished(path: Path) -> Finished:
+    """Return what the folder of a finished run holds. Raises UserError for another folder."""
+    record = Record(path)
+    result, config = record.read_json("result.json"), record.read_json("config.json")
+    answers = scores = None
+    if (path / "answers.safetensors").exists():
+        answers = Answers(**load_file(path / "answers.safetensors"))
+        scores = score(answers.logits, answers.labels, config["classes"])
+    losses = json.loads((path / "losses.json").read_text())
+    return Finished(path, result, record.epochs(), losses, scores, answers)
+
+
+def read_json(run: Path, name: str) -> dict[str, Any]:
+    """Return what a JSON file of a run's folder holds. Raises UserError if it is not there."""
+    try:
+        value: dict[str, Any] = json.loads((run / name).read_text())
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise UserError(f"{run}: not the folder of a run: it has no {name}") from error
+    return value
+
+
+def _line(epoch: Epoch) -> str:
+    return json.dumps(asdict(epoch)) + "\n"
 
 
 def _new_folder(root: Path) -> Path:

@@ -8,15 +8,23 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
+from numpy.typing import NDArray
 from rich.table import Table
 
+from beton.reader import Reader
 from pipeline.evaluate import Evaluation
-from pipeline.metrics import Scores
+from pipeline.feed import Feed, View
+from pipeline.metrics import Scores, top_losses
+from pipeline.record import Finished, read_json
 from pipeline.train import Epoch
 
 MOST = 12  # confusions in a headline
+WORST = (4, 6)  # rows and columns of pictures
+SIDE = 128  # of each, in pixels
 
 
 def source_line(provenance: Mapping[str, Any]) -> str:
@@ -81,6 +89,49 @@ def scores_table(scores: Scores) -> Table:
         shares = (f"{share:.1%}" for share in (one.precision, one.recall, one.f1))
         table.add_row(one.name, str(one.samples), *shares, others)
     return table
+
+
+def draw_run(run: Finished, what: str, file: Reader) -> None:
+    """Draw a run's curves, and its confusions and worst answers if it was validated.
+
+    `file` is the data that it was validated on.
+    """
+    heading = title(what, run.result["network"], run.result)
+    draw_curves(run.history, heading, run.path / "curves.png")
+    if run.scores is None or run.answers is None:
+        return
+    names = [one.name for one in run.scores.per_class]
+    draw_confusion(run.scores.matrix, names, heading, run.path / "confusion.png")
+    rows, columns = WORST
+    worst = top_losses(run.answers.logits, run.answers.labels, names, rows * columns)
+    ids = run.answers.ids[[one.row for one in worst]].numpy()
+    view = View.of(file, SIDE, read_json(run.path, "config.json")["recipe"]["window"])
+    with Feed(file, ids, view, len(ids), device=torch.device("cpu")) as feed:
+        (inputs,) = feed.batches()
+    captions = [f"{one.true}→{one.predicted}, {one.probability:.2f}" for one in worst]
+    heading = f"{heading}\nthe largest losses: true→predicted, probability of the latter"
+    draw_pictures(inputs.pictures[:, 0].numpy(), captions, columns, heading, run.path / "worst.png")
+
+
+def draw_pictures(
+    pictures: NDArray[np.float32], captions: Sequence[str], columns: int, title: str, path: Path
+) -> None:
+    """Draw a grid of pictures of ink, (N, height, width) from 0 to 1, row by row."""
+    count, height, width = pictures.shape
+    rows = -(-count // columns)
+    cell = 1.3, 1.3 * height / width + 0.25  # inches
+    figure = Figure(figsize=(columns * cell[0], rows * cell[1] + 0.6), layout="constrained")
+    grid = list(figure.subplots(rows, columns, squeeze=False).flat)
+    for axes in grid:
+        axes.set_axis_off()
+    for axes, picture, caption in zip(grid, pictures, captions, strict=False):
+        axes.imshow(picture, cmap="gray_r", vmin=0, vmax=1)
+        axes.add_patch(
+            Rectangle((0, 0), 1, 1, fill=False, lw=1, ec="0.8", transform=axes.transAxes)
+        )
+        axes.set_title(caption, fontsize=11, pad=3)
+    figure.suptitle(title, fontsize=9)
+    _save(figure, path)
 
 
 def draw_confusion(

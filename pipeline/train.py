@@ -3,33 +3,64 @@
 The global batch is fixed: 1, 2 or 8 processes see the same samples, changed alike, and step along
 the gradient of the global batch's mean loss. Only batch normalisation can tell how many they are,
 since each process normalises by its own share. Validation is exact on any number of processes.
+
+All that decides a step is a function of the recipe, the step and the weights, so a training that
+was ended at any moment goes on from its last checkpoint to the same weights (on one process of a
+CPU, bit for bit).
 """
 
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
-from functools import partial
-from typing import Any
+from dataclasses import asdict, dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, NoReturn, TypeAlias, TypeVar
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from accelerate import Accelerator
 from accelerate.state import PartialState
-from torch import nn
-from torch.optim.lr_scheduler import LambdaLR
+from accelerate.utils import AutocastKwargs, broadcast_object_list
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
 
+from beton import rng
 from beton.order import Shard
 from beton.reader import Reader
+from pipeline import optim
 from pipeline.augment import Augmentation
+from pipeline.checkpoint import Checkpoints
 from pipeline.errors import UserError
-from pipeline.evaluate import BATCH, Answers, answer
-from pipeline.feed import Decode, Feed, View, samples_of
-from pipeline.hardware import Precision, precision_for
+from pipeline.evaluate import Answers, answer, rows_for
+from pipeline.feed import Decode, Feed, Inputs, View, samples_of
+from pipeline.hardware import Precision, environment, precision_for
 from pipeline.launch import use_cores, wants_cpu
 from pipeline.metrics import Scores, score
 from pipeline.recipe import Recipe, Stage
+from pipeline.signals import Signals, Stopped
+
+Launch: TypeAlias = Accelerator  # what `processes` yields, for others to hand on
+T = TypeVar("T")
+
+WATCHED = 16  # steps whose losses are looked at together where a look costs time
+
+
+class DivergedError(FloatingPointError):
+    """The loss of a step, or a weight after it, is not finite.
+
+    `ids` are the samples of the step's batch, of all processes.
+    """
+
+    def __init__(self, step: int, epoch: int, ids: Sequence[int], checkpoint: Path | None) -> None:
+        self.step, self.ids, self.checkpoint = step, tuple(ids), checkpoint
+        super().__init__(
+            f"training diverged at step {step}, in epoch {epoch + 1}: the loss is not finite; "
+            f"lower the learning rate. The batch's samples: {', '.join(map(str, ids))}. "
+            f"The last good checkpoint: {checkpoint or 'none'}"
+        )
 
 
 @dataclass(frozen=True)
@@ -37,8 +68,9 @@ class Epoch:
     """An epoch's figures, over all processes; shares from 0 to 1, losses in nats.
 
     `train_loss` and `train_accuracy` are of changed pictures, while learning; `loss` and `accuracy`
-    of the validation samples, None if there are none. `learning_rate` is the first step's.
-    `seconds` add up from the beginning, without validation.
+    of the validation samples, None if there are none. `learning_rate` is the first step's,
+    `gradient_norm` the mean over the steps. `seconds` add up from the beginning, without
+    validation.
     """
 
     epoch: int
@@ -46,21 +78,25 @@ class Epoch:
     learning_rate: float
     train_loss: float
     train_accuracy: float
+    gradient_norm: float
     loss: float | None
     accuracy: float | None
     seconds: float
 
 
 @contextmanager
-def processes(precision: Precision = "auto") -> Iterator[Accelerator]:
+def processes(precision: Precision = "auto", track: str | None = None) -> Iterator[Launch]:
     """Join the processes of this launch, on their devices and cores, and leave in good order.
 
-    Raises UserError for a precision that the device does not offer.
+    `track` names a tracker of accelerate's. Raises UserError for a precision that the device does
+    not offer, and for a tracker that is not installed.
     """
+    if track and find_spec(track) is None:
+        raise UserError(f"track: {track} is not installed: ./launch.sh setup track")
     use_cores()
     cpu = wants_cpu()
     mixed = precision_for(PartialState(cpu=cpu).device, precision)
-    accelerator = Accelerator(cpu=cpu, mixed_precision=mixed)
+    accelerator = Accelerator(cpu=cpu, mixed_precision=mixed, log_with=track)
     yield accelerator
     # Where gloo's threads outlive their group, the process aborts at exit: no wrapped model may be
     # left, and everybody must have come this far, before the group is taken down.
@@ -69,40 +105,96 @@ def processes(precision: Precision = "auto") -> Iterator[Accelerator]:
     accelerator.end_training()
 
 
+def from_main(launch: Launch, make: Callable[[], T]) -> T:
+    """Return, in every process, what `make` returns in the main one."""
+    made: list[Any] = [make() if launch.is_main_process else None]
+    broadcast_object_list(made)
+    value: T = made[0]
+    return value
+
+
 class Training:
     """A recipe to be run on a file that prep wrote; iterating over it trains, epoch by epoch.
 
-    `network` is trained in place, and in the end sees `view` of a page. What training has come to:
-    `history`; `answers` to the validation samples (None without any); `images` learned from,
-    over all processes, in `seconds`, of which this process spent `seconds_waited` waiting for its
-    loader; `seconds_validating`, which come on top; `state`, which with the network's goes on.
+    `network` is trained in place, on the samples of the splits `learn_from`, and in the end sees
+    `view` of a page. With `checkpoints`, it goes
+    on from the last of them, and writes more. What training has come to: `history`; `losses` of all
+    steps; `answers` to the validation samples (None without any); `images` learned from, over all
+    processes, in `seconds`, of which this process spent `seconds_waited` waiting for its loader;
+    `seconds_validating` and `seconds_saving`, which come on top.
 
     `on_step`, if set, is called with the number of images of each step. Raises UserError for a
-    recipe that does not suit the file or the processes, FloatingPointError if training diverges.
+    recipe that does not suit the network, the file or the processes; DivergedError; Stopped, when
+    told by SIGTERM or SIGINT, after a checkpoint.
     """
 
     def __init__(
         self,
-        accelerator: Accelerator,
+        accelerator: Launch,
         network: nn.Module,
         recipe: Recipe,
         file: Reader,
         *,
+        learn_from: str = "train",
+        validate_on: str = "validation",
         decode: Decode = "auto",
+        checkpoints: Checkpoints | None = None,
     ) -> None:
-        samples = len(samples_of(file, "train"))
-        _check(recipe, samples, accelerator.num_processes)
+        samples = len(samples_of(file, learn_from))
+        _check(recipe, samples, accelerator.num_processes, len(file.info["classes"]))
         self.network, self.recipe, self.file, self.decode = network, recipe, file, decode
-        self.epochs = sum(stage.epochs for stage in recipe.stages)
-        self.images_to_come = self.epochs * (samples - samples % recipe.batch_size)
+        self._learn_from, self._validate_on = learn_from, validate_on
+        self.epochs = recipe.epochs
+        self.batches = samples // recipe.batch_size
         self.on_step: Callable[[int], None] | None = None
         self.view = View.of(file, recipe.stages[-1].size, recipe.window)
         self.history: list[Epoch] = []
+        self.losses: list[float] = []
         self.answers: Answers | None = None
-        self.state: dict[str, Any] = {}
-        self.images = 0
-        self.seconds = self.seconds_waited = self.seconds_validating = 0.0
-        self._accelerator = accelerator
+        self.seconds = self.seconds_waited = self.seconds_validating = self.seconds_saving = 0.0
+        self._accelerator, self._checkpoints = accelerator, checkpoints
+        self._rows = recipe.batch_size // accelerator.num_processes
+        self._batch = 0  # of the epoch, that comes next
+        # Of the epoch's steps: losses, right answers and gradient norms.
+        self._sums = torch.zeros(3, device=accelerator.device)
+        self._unseen: list[Tensor] = []  # losses of steps that nobody has looked at
+        self._signals = Signals()
+        network.to(accelerator.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._average = _average(network, recipe.average) if recipe.average else None
+        self._optimizer_state = self._restore()
+
+    @property
+    def judged(self) -> nn.Module:
+        """The network that is validated and kept: the average of the weights, if there is one."""
+        if self._average is None:
+            return self.network
+        module: nn.Module = self._average.module
+        return module
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this process speaks for all."""
+        return bool(self._accelerator.is_main_process)
+
+    def environment(self) -> dict[str, Any]:
+        """Return versions and hardware, for a run's record."""
+        launch = self._accelerator
+        return environment(launch.device, launch.mixed_precision, launch.num_processes)
+
+    @property
+    def step(self) -> int:
+        """The number of steps taken."""
+        return len(self.history) * self.batches + self._batch
+
+    @property
+    def images(self) -> int:
+        """The number of images learned from."""
+        return self.step * self.recipe.batch_size
+
+    @property
+    def images_to_come(self) -> int:
+        """The number of images still to learn from."""
+        return (self.epochs * self.batches - self.step) * self.recipe.batch_size
 
     def run(self) -> None:
         """Train to the end."""
@@ -122,95 +214,230 @@ class Training:
             "images": self.images,
             "seconds_training": self.seconds,
             "seconds_validating": self.seconds_validating,
+            "seconds_saving": self.seconds_saving,
             "images_per_second": self.images / self.seconds,
             "loader_share": self.seconds_waited / self.seconds,
         }
 
     def __iter__(self) -> Iterator[Epoch]:
         """Train; yield the figures of every epoch once it is over."""
+        first = 0
+        with self._signals:
+            for number, stage in enumerate(self.recipe.stages):
+                if len(self.history) < first + stage.epochs:
+                    yield from self._run(number, stage, first)
+                first += stage.epochs
+            if self.answers is None:  # resumed after the end
+                with self._held_out(self.view) as held_out:
+                    self._validate(held_out, self.recipe.stages[-1])
+
+    def _run(self, number: int, stage: Stage, first: int) -> Iterator[Epoch]:
+        """Run a stage whose first epoch has the number `first`."""
+        accelerator = self._accelerator
+        optimizer = optim.build(self.network, stage)
+        if self._optimizer_state and (len(self.history), self._batch) != (first, 0):
+            optimizer.load_state_dict(self._optimizer_state)
+        self._optimizer_state = None
+        accelerator.autocast_handler = AutocastKwargs(enabled=stage.mixed_precision)
         # Local, so that the wrapper is gone once training is: see `processes`.
-        model = self._accelerator.prepare(self.network.to(memory_format=torch.channels_last))
-        for number, stage in enumerate(self.recipe.stages):
-            view = View.of(self.file, stage.size, self.recipe.window)
-            with (
-                self._feed("train", view, self.recipe.batch_size, stage.augmentation) as training,
-                self._held_out(view) as held_out,
-            ):
-                optimizer, schedule = _descent(model, stage, len(training))
-                optimizer = self._accelerator.prepare(optimizer)
-                for _ in range(stage.epochs):
-                    epoch = len(self.history)
-                    rate = float(schedule.get_last_lr()[0])
-                    loss, accuracy = self._learn(
-                        model, training, epoch, optimizer, schedule, stage.label_smoothing
-                    )
-                    validation = self._validate(held_out)
-                    figures = Epoch(epoch, number, rate, loss, accuracy, *validation, self.seconds)
-                    self.history.append(figures)
-                    self.state = {
-                        "epochs": len(self.history),
-                        "optimizer": optimizer.state_dict(),
-                        "schedule": schedule.state_dict(),
-                    }
-                    yield figures
+        model, optimizer = accelerator.prepare(self.network, optimizer)
+        view = View.of(self.file, stage.size, self.recipe.window)
+        with self._training(view, stage.augmentation) as feed, self._held_out(view) as held_out:
+            while len(self.history) < first + stage.epochs:
+                rate = max(stage.rates) * self._share(stage, first)
+                learned = self._learn(stage, first, model, optimizer, feed)
+                validation = self._validate(held_out, stage)
+                epoch = len(self.history)
+                self.history.append(Epoch(epoch, number, rate, *learned, *validation, self.seconds))
+                self._batch = 0
+                self._sums.zero_()
+                self._save(optimizer, validation[1])
+                yield self.history[-1]
+        accelerator.unwrap_model(model, keep_fp32_wrapper=False)
+        accelerator.free_memory()
 
     def _learn(
         self,
+        stage: Stage,
+        first: int,
         model: nn.Module,
-        feed: Feed,
-        epoch: int,
         optimizer: torch.optim.Optimizer,
-        schedule: LambdaLR,
-        label_smoothing: float,
-    ) -> tuple[float, float]:
-        """Go through the training samples once; return their loss and accuracy meanwhile."""
-        start, waited = time.perf_counter(), feed.seconds_waited
-        sums = torch.zeros(2, device=feed.device)  # of losses and of right answers
+        feed: Feed,
+    ) -> tuple[float, float, float]:
+        """Go through what is left of an epoch; return its loss, accuracy and gradient norm."""
+        accelerator, epoch = self._accelerator, len(self.history)
+        learning = [p for p in model.parameters() if p.requires_grad]
+        clock = _Clock(self, feed)
         model.train()
-        for inputs in feed.batches(epoch):
-            logits = model(inputs.pictures)
-            loss = F.cross_entropy(logits, inputs.labels, label_smoothing=label_smoothing)
-            optimizer.zero_grad()
-            self._accelerator.backward(loss)
+        for parts in feed.steps(epoch, self._batch):
+            share = self._share(stage, first)
+            for group in optimizer.param_groups:
+                group["lr"] = group["top"] * share
+            self._seed_dropout(epoch)
+            loss, right = self._differentiate(stage, model, parts, epoch)
+            norm = accelerator.clip_grad_norm_(learning, stage.clip or math.inf)
             optimizer.step()
-            schedule.step()
-            with torch.no_grad():
-                right = (logits.argmax(dim=1) == inputs.labels).sum()
-                sums += torch.stack([loss * len(inputs.labels), right])
+            optimizer.zero_grad()
+            if self._average is not None:
+                self._average.update_parameters(self.network)
+            self._sums += torch.stack([loss, right, norm])
+            self._unseen.append(loss)
+            self._batch += 1
             if self.on_step is not None:
                 self.on_step(self.recipe.batch_size)
-        total, right = self._accelerator.reduce(sums, "sum").tolist()
-        if not math.isfinite(total):
-            raise FloatingPointError(
-                f"training diverged in epoch {epoch}: the loss is {total}; lower the learning rate"
-            )
-        samples = len(feed) * self.recipe.batch_size
-        self.images += samples
-        self.seconds += time.perf_counter() - start
-        self.seconds_waited += feed.seconds_waited - waited
-        return total / samples, right / samples
+            clock.read()
+            self._look(feed, optimizer)
+        loss, right, norm = (accelerator.reduce(self._sums, "mean") / self.batches).tolist()
+        clock.read()
+        return loss, right / self._rows, norm
 
-    def _validate(self, feed: Feed | None) -> tuple[float | None, float | None]:
+    def _differentiate(
+        self, stage: Stage, model: nn.Module, parts: Iterator[Inputs], epoch: int
+    ) -> tuple[Tensor, Tensor]:
+        """Add up the gradients of a batch; return its mean loss and the number of right answers."""
+        loss, right = torch.zeros(2, device=self._accelerator.device).unbind()
+        for inputs in parts:
+            mixed = stage.mixing.mix(
+                inputs.pictures, inputs.labels, inputs.ids, self.recipe.seed, epoch
+            )
+            with nullcontext() if inputs.last else self._accelerator.no_sync(model):
+                logits = model(mixed.pictures)
+                share = stage.loss.of(logits, mixed).sum() / self._rows
+                self._accelerator.backward(share)
+            loss += share.detach()
+            right += (logits.argmax(dim=1) == inputs.labels).sum()
+        return loss, right
+
+    def _share(self, stage: Stage, first: int) -> float:
+        """Return the share of the highest learning rate in the step that comes next."""
+        done = (len(self.history) - first) * self.batches + self._batch
+        return optim.factor(stage.schedule, done, stage.epochs * self.batches, stage.warm_up)
+
+    def _seed_dropout(self, epoch: int) -> None:
+        """Make what layers draw a function of the step and the process."""
+        place = self._batch * self._accelerator.num_processes + self._accelerator.process_index
+        (number,) = rng.bits(self.recipe.seed, epoch, np.array([place]), rng.DROPOUT)[0]
+        torch.manual_seed(int(number >> np.uint64(1)))
+
+    def _look(self, feed: Feed, optimizer: torch.optim.Optimizer) -> None:
+        """See whether the latest losses are finite, a checkpoint is due, or a signal has come.
+
+        All processes look at the same steps, and at the sum of what each knows.
+        """
+        over = self._batch == self.batches
+        due = not over and self._checkpoints is not None and self._checkpoints.due(self.step)
+        accelerator = self._accelerator
+        at_once = accelerator.num_processes == 1 and (due or feed.device.type == "cpu")
+        if len(self._unseen) < WATCHED and not over and not at_once:
+            return
+        flags = self._unseen[0].new_tensor([self._signals.received, due])
+        seen = accelerator.reduce(torch.cat([torch.stack(self._unseen), flags]), "mean")
+        *losses, told, wanted = seen.tolist()
+        self._unseen.clear()
+        for back, loss in zip(range(len(losses), 0, -1), losses, strict=True):
+            if not math.isfinite(loss):
+                self._diverge(feed, self._batch - back)
+        self.losses += losses
+        if told:
+            self._save(optimizer)
+            raise Stopped(self._signals.received, self.step)
+        if wanted:
+            self._save(optimizer)
+
+    def _diverge(self, feed: Feed, batch: int) -> NoReturn:
+        epoch = len(self.history)
+        kept = self._checkpoints.all() if self._checkpoints is not None else []
+        raise DivergedError(
+            epoch * self.batches + batch,
+            epoch,
+            feed.ids(epoch, batch).tolist(),
+            kept[-1] if kept else None,
+        )
+
+    def _validate(self, feed: Feed | None, stage: Stage) -> tuple[float | None, float | None]:
         """Answer the validation samples; return the loss and accuracy of that."""
         if feed is None:
             return None, None
         start = time.perf_counter()
-        for buffer in self.network.buffers():  # which every process has gathered from its own share
+        accelerator, judged = self._accelerator, self.judged
+        for buffer in judged.buffers():  # which every process has gathered from its own share
             if buffer.is_floating_point():
-                buffer.copy_(self._accelerator.reduce(buffer, "mean"))
-        answers = self.answers = answer(self.network, feed, gather=self._accelerator.gather)
+                buffer.copy_(accelerator.reduce(buffer, "mean"))
+        precision = accelerator.mixed_precision if stage.mixed_precision else "no"
+        views = self.recipe.views
+        answers = answer(judged, feed, precision, views, gather=accelerator.gather)
+        self.answers = answers
         right = (answers.logits.argmax(dim=1) == answers.labels).sum()
         loss = F.cross_entropy(answers.logits, answers.labels)
         self.seconds_validating += time.perf_counter() - start
         return float(loss), int(right) / len(answers.labels)
 
+    def _save(self, optimizer: torch.optim.Optimizer, score: float | None = None) -> None:
+        """Write a checkpoint, if any are wanted."""
+        if self._checkpoints is None or not self.is_main:
+            return
+        start = time.perf_counter()
+        state = self._state(optimizer)
+        self._checkpoints.save(self.step, self.judged.state_dict(), state, score)
+        self.seconds_saving += time.perf_counter() - start
+
+    def _state(self, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+        """Return all that training goes on from; of the weights, those that are not judged."""
+        learned = {"network": self.network.state_dict()} if self._average is not None else {}
+        averaged = 0 if self._average is None else int(self._average.n_averaged)
+        return {
+            **learned,
+            "averaged": averaged,
+            "optimizer": optimizer.state_dict(),
+            "history": [asdict(epoch) for epoch in self.history],
+            "batch": self._batch,
+            "batches": self.batches,
+            "sums": self._sums,
+            "losses": self.losses,
+            "seconds": {name: getattr(self, name) for name in SECONDS},
+        }
+
+    def _restore(self) -> dict[str, Any] | None:
+        """Go back to the last checkpoint; return the optimizer's state there, None without any."""
+        last = None
+        if self._checkpoints is not None:
+            last = self._checkpoints.last(self._accelerator.device)
+        if last is None:
+            return None
+        weights, state = last
+        if state["batches"] != self.batches:
+            raise UserError(
+                f"checkpoint: got {state['batches']} batches an epoch, expected {self.batches}"
+            )
+        if self._average is not None:
+            self._average.module.load_state_dict(weights)
+            self._average.n_averaged.fill_(state["averaged"])
+        self.network.load_state_dict(state["network"] if self._average is not None else weights)
+        self.history = [Epoch(**figures) for figures in state["history"]]
+        self.losses, self._batch = state["losses"], state["batch"]
+        self._sums.copy_(state["sums"])
+        for name, seconds in state["seconds"].items():
+            setattr(self, name, seconds)
+        optimizer: dict[str, Any] = state["optimizer"]
+        return optimizer
+
     def _held_out(self, view: View) -> AbstractContextManager[Feed | None]:
-        if not len(samples_of(self.file, "validation")):
+        if not len(samples_of(self.file, self._validate_on)):
             return nullcontext()
-        return self._feed("validation", view, BATCH * self._accelerator.num_processes)
+        count = self._accelerator.num_processes
+        return self._feed(self._validate_on, view, rows_for(view) * count)
+
+    def _training(self, view: View, augmentation: Augmentation) -> Feed:
+        rows = self.recipe.micro_batch
+        return self._feed(self._learn_from, view, self.recipe.batch_size, rows, augmentation)
 
     def _feed(
-        self, split: str, view: View, batch_size: int, augmentation: Augmentation | None = None
+        self,
+        split: str,
+        view: View,
+        batch_size: int,
+        rows: int | None = None,
+        augmentation: Augmentation | None = None,
     ) -> Feed:
         accelerator = self._accelerator
         return Feed(
@@ -219,6 +446,7 @@ class Training:
             view,
             batch_size,
             device=accelerator.device,
+            rows=rows,
             decode=self.decode,
             augmentation=augmentation,
             seed=self.recipe.seed,
@@ -226,7 +454,40 @@ class Training:
         )
 
 
-def _check(recipe: Recipe, samples: int, processes: int) -> None:
+Weights = tuple[Tensor, ...] | list[Tensor]
+SECONDS = ("seconds", "seconds_waited", "seconds_validating", "seconds_saving")
+
+
+class _Clock:
+    """Adds the time since it was made to a training's, but for what went to checkpoints."""
+
+    def __init__(self, training: Training, feed: Feed) -> None:
+        self._training, self._feed = training, feed
+        self._read, self._waited = time.perf_counter(), feed.seconds_waited
+        self._saving = training.seconds_saving
+
+    def read(self) -> None:
+        training, now = self._training, time.perf_counter()
+        training.seconds += now - self._read - (training.seconds_saving - self._saving)
+        training.seconds_waited += self._feed.seconds_waited - self._waited
+        self._read, self._waited = now, self._feed.seconds_waited
+        self._saving = training.seconds_saving
+
+
+def _average(network: nn.Module, decay: float) -> AveragedModel:
+    """Return a moving average of a network's weights; the first steps count for more."""
+
+    def blend(averages: Weights, news: Weights, count: Tensor | int) -> None:
+        share = 1 - min(decay, (1 + int(count)) / (10 + int(count)))
+        if averages[0].is_floating_point():
+            torch._foreach_lerp_(averages, news, share)
+        else:  # how often normalisation has counted
+            torch._foreach_copy_(averages, news)
+
+    return AveragedModel(network, multi_avg_fn=blend, use_buffers=True)
+
+
+def _check(recipe: Recipe, samples: int, processes: int, classes: int) -> None:
     batch_size = recipe.batch_size
     if batch_size % processes:
         raise UserError(
@@ -234,36 +495,7 @@ def _check(recipe: Recipe, samples: int, processes: int) -> None:
         )
     if batch_size > samples:
         raise UserError(f"batch_size: got {batch_size}, expected at most {samples}, all there is")
-
-
-def _descent(
-    model: nn.Module, stage: Stage, batches: int
-) -> tuple[torch.optim.Optimizer, LambdaLR]:
-    """Return AdamW, whose decay spares biases and normalisation, and its one cycle."""
-    weights = [p for p in model.parameters() if p.ndim > 1]
-    others = [p for p in model.parameters() if p.ndim <= 1]
-    optimizer = torch.optim.AdamW(
-        [
-            {"params": weights, "weight_decay": stage.weight_decay},
-            {"params": others, "weight_decay": 0.0},
-        ],
-        stage.learning_rate,
-        fused=True,
-    )
-    steps = stage.epochs * batches
-    return optimizer, LambdaLR(optimizer, partial(one_cycle, steps=steps, warm_up=stage.warm_up))
-
-
-def one_cycle(step: int, steps: int, warm_up: float) -> float:
-    """Return the share of the highest learning rate to use in a step: from 1/25 to 1, to almost 0.
-
-    Both ways are half a cosine (Smith and Topin 2018, as fastai shaped it).
-    """
-    top = warm_up * steps
-    if step < top:
-        return 1 / 25 + (1 - 1 / 25) * _ease(step / top)
-    return 1e-4 + (1 - 1e-4) * (1 - _ease((step - top) / (steps - top)))
-
-
-def _ease(part: float) -> float:
-    return (1 - math.cos(math.pi * part)) / 2
+    for stage in recipe.stages:
+        stage.loss.check(classes)
+        stage.mixing.check(batch_size // processes)
+        stage.mixing.check(recipe.micro_batch or batch_size // processes)

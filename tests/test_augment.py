@@ -1,18 +1,31 @@
 import math
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from scipy.interpolate import BSpline
+from scipy.special import expit, logit
 from torch import Tensor
 
-from pipeline.augment import Augmentation, Changes, change_pens, cut, ink_centres
+from pipeline.augment import (
+    Augmentation,
+    Changes,
+    change,
+    change_lights,
+    change_pens,
+    cut,
+    displacements,
+    ink_centres,
+)
 from pipeline.errors import UserError
 
-ALL = Augmentation(rotation=10, zoom=0.1, aspect=0.1, shear=0.2, translation=0.05, pen=0.5)
+MAPS = Augmentation(rotation=10, zoom=0.1, aspect=0.1, shear=0.2, translation=0.05)
+ALL = replace(MAPS, pen=0.5, warp=0.2, lighting=0.2, magnification=0.1, elastic=0.04)
 Ids = NDArray[np.int64]
 Read = Callable[[NDArray[np.float64]], float]
 
@@ -39,18 +52,58 @@ def box(top: int, left: int, height: int, width: int, page: tuple[int, int] = (4
 def test_a_samples_change_depends_on_seed_epoch_and_sample_alone(
     seed: int, epoch: int, samples: list[int]
 ) -> None:
-    together = ALL.draw(seed, epoch, ids(*samples))
+    together = ALL.draw(seed, epoch, ids(*samples)).parts()
+    assert together.keys() == set(Changes._fields)
     for row, sample in enumerate(samples):
-        for one, all_of_them in zip(ALL.draw(seed, epoch, ids(sample)), together, strict=True):
-            assert torch.equal(one[0], all_of_them[row])
-    for numbers, later in zip(together, ALL.draw(seed, epoch + 1, ids(*samples)), strict=True):
-        assert not torch.equal(numbers[0], numbers[1])
-        assert not torch.equal(numbers, later)
+        for name, one in ALL.draw(seed, epoch, ids(sample)).parts().items():
+            assert torch.equal(one[0], together[name][row])
+    for name, later in ALL.draw(seed, epoch + 1, ids(*samples)).parts().items():
+        assert not torch.equal(together[name][0], together[name][1])
+        assert not torch.equal(together[name], later)
 
 
 def test_no_strength_no_change() -> None:
-    for got, expected in zip(Augmentation().draw(0, 0, np.arange(9)), Changes.none(9), strict=True):
-        torch.testing.assert_close(got, expected)
+    got = Augmentation().draw(0, 0, np.arange(9)).parts()
+    assert got.keys() == {"maps"}
+    torch.testing.assert_close(got["maps"], Changes.none(9).maps)
+
+
+@pytest.mark.parametrize("part", ["pens", "tilts", "bends", "lights"])
+def test_no_strength_costs_nothing_and_a_strength_of_nearly_none_does_nearly_nothing(
+    part: str,
+) -> None:
+    strength = {"pens": "pen", "tilts": "warp", "bends": "elastic", "lights": "lighting"}[part]
+    pages = torch.cat([box(5 * n, 3 * n, 20, 20) for n in range(4)])
+    plain = MAPS.draw(0, 0, np.arange(4))
+    tiny = replace(MAPS, **{strength: 1e-7}).draw(0, 0, np.arange(4))
+    assert tiny.parts().keys() == {"maps", part}
+    assert torch.equal(tiny.maps, plain.maps)
+    torch.testing.assert_close(change(pages, tiny, 32), change(pages, plain, 32), atol=1e-4, rtol=0)
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    st.integers(0, 2**32 - 1),
+    st.floats(0.02, 1),
+    st.sampled_from(["affine_probability", "lighting_probability"]),
+)
+def test_a_probability_changes_a_sample_as_without_it_or_not_at_all(
+    seed: int, probability: float, name: str
+) -> None:
+    always = ALL.draw(seed, 0, np.arange(400)).parts()
+    got = replace(ALL, **{name: probability}).draw(seed, 0, np.arange(400)).parts()
+    parts = {"maps", "tilts", "bends"} if name == "affine_probability" else {"lights"}
+    nothing = {"maps": torch.eye(2, 3), "tilts": 0.0, "bends": 0.0, "lights": 1.0}
+    chosen = (got["maps"] == always["maps"]).all(dim=(1, 2))
+    if name == "lighting_probability":
+        chosen = (got["lights"] == always["lights"]).all(dim=1)
+    for part in got.keys() - parts:
+        assert torch.equal(got[part], always[part])
+    for part in parts:
+        assert torch.equal(got[part][chosen], always[part][chosen])
+        left = got[part][~chosen]
+        torch.testing.assert_close(left, torch.as_tensor(nothing[part]).expand_as(left))
+    assert abs(float(chosen.double().mean()) - probability) < 0.13  # over 5 standard deviations
 
 
 @pytest.mark.parametrize(
@@ -62,6 +115,7 @@ def test_no_strength_no_change() -> None:
         ({"shear": 0.5}, lambda m: m[0, 1]),
         ({"translation": 0.1}, lambda m: m[0, 2] / 2),
         ({"translation": 0.1}, lambda m: m[1, 2] / 2),
+        ({"magnification": 0.1}, lambda m: -2 * math.log(m[0, 0]) - 0.1),
     ],
 )
 def test_strengths_are_what_they_say(strength: dict[str, float], read: Read) -> None:
@@ -75,7 +129,7 @@ def test_strengths_are_what_they_say(strength: dict[str, float], read: Read) -> 
 
 
 def test_pens_go_both_ways() -> None:
-    pens = Augmentation(pen=0.4).draw(0, 0, np.arange(2000)).pens
+    pens = Augmentation(pen=0.4).draw(0, 0, np.arange(2000)).parts()["pens"]
     assert -0.4 <= float(pens.min()) < -0.39
     assert 0.39 < float(pens.max()) <= 0.4
 
@@ -85,6 +139,9 @@ def test_pens_go_both_ways() -> None:
     [
         ({"shear": -1}, "shear: got -1, expected 0 to inf"),
         ({"pen": 2}, "pen: got 2, expected 0 to 1"),
+        ({"warp": 0.5}, "warp: got 0.5, expected 0 to 0.4"),
+        ({"elastic": math.nan}, "elastic: got nan, expected 0 to inf"),
+        ({"affine_probability": 1.5}, "affine_probability: got 1.5, expected 0 to 1"),
     ],
 )
 def test_a_strength_that_makes_no_sense(strength: dict[str, float], message: str) -> None:
@@ -133,3 +190,119 @@ def test_a_pen_agrees_with_pooling(seed: int, pen: float) -> None:
     grown = sign * torch.nn.functional.max_pool2d(sign * pictures, 3, stride=1, padding=1)
     expected = pictures + abs(pen) * (grown - pictures)
     torch.testing.assert_close(change_pens(pictures, torch.tensor([pen, pen])), expected)
+
+
+def ramps(count: int, height: int, width: int) -> Tensor:
+    """Pages whose grey is linear in the place, and dark enough to be ink everywhere."""
+    slopes = torch.rand(count, 2, 1, 1, generator=torch.Generator().manual_seed(0)) / 8
+    rows, columns = (torch.linspace(-1, 1, n) * (1 - 1 / n) for n in (height, width))
+    return 0.5 + slopes[:, :1] * rows[:, None] + slopes[:, 1:] * columns
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.integers(0, 2**32 - 1))
+def test_places_are_where_the_formula_says(seed: int) -> None:
+    pages = ramps(3, 80, 60)
+    strong = replace(ALL, pen=0, lighting=0, translation=0.02)
+    changes = strong.draw(seed, 0, np.arange(3)).parts()
+    size = 24  # the square stays on the page
+    got = cut(pages, changes["maps"], size, changes["tilts"], changes["bends"])
+    places = (2 * np.arange(size) + 1) / size - 1
+    moves = displacements(changes["bends"], size).double().numpy()
+    maps, tilts = (changes[name].double().numpy() for name in ("maps", "tilts"))
+    right, down = (pages.diff(dim=d)[:, 0, 0, 0].double().numpy() * size / 2 for d in (3, 2))
+    for n in range(3):
+        x, y = np.meshgrid(places, places)
+        plane = np.stack([x, y, np.ones_like(x)])
+        plane[:2] /= 1 + tilts[n, 0] * x + tilts[n, 1] * y
+        old = np.einsum("ij,jrc->irc", maps[n], plane) + moves[n]
+        expected = 0.5 + right[n] * old[0] + down[n] * old[1]
+        torch.testing.assert_close(
+            got[n, 0].double(), torch.from_numpy(expected), atol=2e-5, rtol=0
+        )
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 2**32 - 1))
+def test_a_tilt_of_none_is_the_affine_map(seed: int) -> None:
+    pages = torch.rand(5, 1, 40, 56, generator=torch.Generator().manual_seed(seed))
+    maps = MAPS.draw(seed, 0, np.arange(5)).maps
+    flat = cut(pages, maps, 32, torch.zeros(5, 2), torch.zeros(5, 2, 6, 6))
+    torch.testing.assert_close(flat, cut(pages, maps, 32))
+
+
+def test_a_warp_is_as_strong_as_fastais() -> None:
+    """Its sides go from 1 to 1 ± magnitude; ours keep that proportion, and the middle."""
+    tilts = torch.tensor([[0.0, 0.2]])
+    got = cut(box(8, 16, 32, 32), unmoved(1), 48, tilts)[0, 0]
+    for row in (11, 24, 36):
+        height = (2 * row + 1) / 48 - 1
+        assert float(got[row].sum()) == pytest.approx(32 * (1 + 0.2 * height), rel=0.005)
+    drawn = Augmentation(warp=0.2).draw(0, 0, np.arange(2000)).parts()["tilts"]
+    assert 0.199 < float(drawn.abs().max()) <= 0.2
+
+
+@pytest.mark.parametrize("size", [28, 49])
+def test_elastic_is_the_standard_deviation_everywhere_and_smooth(size: int) -> None:
+    bends = Augmentation(elastic=0.05).draw(0, 0, np.arange(1500)).parts()["bends"]
+    moves = displacements(bends, size) / 2  # in sides
+    assert moves.shape == (1500, 2, size, size)
+    assert float(moves.std()) == pytest.approx(0.05, rel=0.02)
+    assert float((moves.std(dim=0) - 0.05).abs().max()) < 0.05 * 0.15
+    # A Gaussian filter's slope, for a standard deviation of 1 / √3 of the 1/3 between knots.
+    slopes = moves.diff(dim=3) * size
+    assert float(slopes.std()) == pytest.approx(0.05 * 3 * math.sqrt(3 / 2), rel=0.1)
+
+
+def test_displacements_agree_with_scipys_spline() -> None:
+    bends = torch.rand(3, 2, 6, 6, generator=torch.Generator().manual_seed(0))
+    knots = np.linspace(-3, 3, 10) * 1.0  # 2/3 of a half side apart
+    places = (2 * np.arange(20) + 1) / 20 - 1
+    spline = BSpline.design_matrix(places, knots, 3).toarray()
+    expected = np.einsum("rk,nakl,cl->narc", spline, bends.double().numpy(), spline)
+    torch.testing.assert_close(displacements(bends, 20), torch.from_numpy(expected).float())
+
+
+@given(st.integers(0, 2**32 - 1), st.floats(0, 1))
+def test_lights_agree_with_log_odds_and_leave_paper_alone(seed: int, lighting: float) -> None:
+    random = np.random.default_rng(seed)
+    pictures = random.uniform(0, 0.999, (4, 1, 5, 5))
+    pictures[:, :, 0] = 0
+    lights = Augmentation(lighting=lighting).draw(seed, 0, np.arange(4)).parts()
+    if not lighting:
+        assert "lights" not in lights
+        return
+    factors, odds = lights["lights"].double().numpy().T[..., None, None, None]
+    ink = np.minimum(pictures * factors, 1)
+    expected = expit(logit(ink) + np.log(odds))
+    got = change_lights(torch.from_numpy(pictures).float(), lights["lights"])
+    torch.testing.assert_close(got.double(), torch.from_numpy(expected), atol=1e-5, rtol=0)
+    assert not got[:, :, 0].any()
+    assert float(got.max()) <= 1
+
+
+def test_lighting_is_what_it_says() -> None:
+    lights = Augmentation(lighting=0.2).draw(0, 0, np.arange(2000)).parts()["lights"]
+    contrast = lights[:, 0].log()
+    half = change_lights(
+        torch.full((2000, 1, 1, 1), 0.5), lights / lights[:, :1] ** torch.tensor([1, 0])
+    )
+    for values, limit in ((contrast, 0.2), (half.flatten() - 0.5, 0.1)):
+        assert float(values.abs().max()) <= limit
+        assert float(values.min()) < -0.95 * limit
+        assert float(values.max()) > 0.95 * limit
+
+
+def test_all_is_done_on_the_pictures_device() -> None:
+    parts = ALL.draw(0, 0, np.arange(3)).parts()
+    there = Changes(**{name: part.to("meta") for name, part in parts.items()})
+    got = change(torch.zeros(3, 1, 40, 56, device="meta"), there, 32)
+    assert (got.device.type, got.shape) == ("meta", (3, 1, 32, 32))
+
+
+@pytest.mark.parametrize("rows", [slice(0, 6), slice(0, 2), slice(2, 5), slice(5, 6)])
+def test_pictures_are_changed_alike_in_pieces(rows: slice) -> None:
+    pages = torch.cat([box(3 * n, 4 * n, 20, 20) for n in range(6)])
+    changes = ALL.draw(0, 0, np.arange(6))
+    got = change(pages[rows], changes.of(rows), 24)
+    torch.testing.assert_close(got, change(pages, changes, 24)[rows])

@@ -2,10 +2,12 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from dataclasses import fields
 from pathlib import Path
+from subprocess import PIPE
 from typing import Any
 
 import pytest
@@ -15,11 +17,13 @@ from safetensors.torch import load_file
 from tiny import CLASSES, write_set
 
 from jobs import part1
+from pipeline import recipes
 
 ROOT = Path(__file__).resolve().parents[1]
 JOB = str(ROOT / "jobs" / "part1.py")
 LAUNCH = [sys.executable, "-m", "accelerate.commands.launch"]
 TWO = [*LAUNCH, "--multi_gpu", "--num_processes", "2", "--main_process_port", "0"]
+FOUR = [*LAUNCH, "--multi_gpu", "--num_processes", "4", "--main_process_port", "0"]
 QUICK = ["--epochs", "6", "--size", "16", "--batch-size", "8"]
 
 
@@ -50,15 +54,19 @@ def test_it_trains_and_leaves_a_run(launcher: list[str], data: Path, tmp_path: P
     latest = tmp_path / "runs" / "part1" / "latest"
     assert latest.is_symlink()
     assert sorted(path.name for path in latest.iterdir()) == [
+        "answers.safetensors",
+        "checkpoints",
         "config.json",
         "confusion.png",
         "curves.png",
         "environment.json",
+        "losses.json",
         "metrics.jsonl",
         "model.safetensors",
         "result.json",
         "scores.json",
-        "state.pt",
+        "view.json",
+        "worst.png",
     ]
     assert sorted(path.name for path in latest.parent.iterdir()) == [
         latest.readlink().name,
@@ -89,8 +97,9 @@ def test_it_trains_and_leaves_a_run(launcher: list[str], data: Path, tmp_path: P
     assert sum(map(sum, scores["matrix"])) == result["samples"]
 
     assert load_file(latest / "model.safetensors")
-    assert torch.load(latest / "state.pt")["epochs"] == 6
-    for figure in ("confusion.png", "curves.png"):
+    best = latest / "checkpoints" / "best"
+    assert json.loads((best / "score.json").read_text()) == max(one["accuracy"] for one in epochs)
+    for figure in ("confusion.png", "curves.png", "worst.png"):
         with Image.open(latest / figure) as image:
             image.verify()
 
@@ -102,13 +111,17 @@ import torch
 from torch import nn
 from pipeline.augment import Augmentation
 from pipeline.feed import open_set
+from pipeline.mixing import Mixing
+from pipeline.models import Network
 from pipeline.recipe import Recipe, Stage
 from pipeline.train import Training, processes
 
 torch.manual_seed(0)
-network = nn.Sequential(nn.Conv2d(1, 8, 3, 2), nn.ReLU(), nn.Flatten(), nn.Linear(392, 4))
-changes = Augmentation(rotation=5, zoom=0.05, shear=0.1, translation=0.05)
-recipe = Recipe((Stage(16, 3, 1e-3, augmentation=changes),), batch_size=8)
+stem = nn.Sequential(nn.Conv2d(1, 8, 3, 2), nn.ReLU())
+network = Network(stem, nn.Flatten(), nn.Linear(392, 4))
+changes = Augmentation(rotation=5, zoom=0.05, shear=0.1, translation=0.05, elastic=0.02)
+stage = Stage(16, 3, 1e-3, augmentation=changes, mixing=Mixing(mixup=0.4, cutmix=0.4), clip=0.5)
+recipe = Recipe((stage,), batch_size=8, average=0.9)
 with open_set(sys.argv[1]) as file, processes("no") as accelerator:
     training = Training(accelerator, network, recipe, file)
     training.run()
@@ -119,21 +132,129 @@ with open_set(sys.argv[1]) as file, processes("no") as accelerator:
 """
 
 
-def test_two_processes_learn_the_same_as_one(data: Path, tmp_path: Path) -> None:
+def test_several_processes_learn_the_same_as_one(data: Path, tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text(SCRIPT)
     found = []
-    for launcher in (LAUNCH, TWO):
+    for launcher in (LAUNCH, TWO, FOUR):
         done = start([*launcher, str(script), str(data)], tmp_path)
         assert done.returncode == 0, done.stderr
         found.append(json.loads(done.stdout))
-    (one, one_ids, one_logits), (two, two_ids, two_logits) = found
-    torch.testing.assert_close(torch.tensor(two), torch.tensor(one), rtol=1e-4, atol=1e-5)
-    assert one_ids == two_ids
-    assert len(one_ids) == len(set(one_ids)) == 5 * len(CLASSES)
-    torch.testing.assert_close(
-        torch.tensor(two_logits), torch.tensor(one_logits), rtol=1e-3, atol=1e-4
-    )
+    one, ids, logits = found[0]
+    assert len(ids) == len(set(ids)) == 5 * len(CLASSES)
+    for several, several_ids, several_logits in found[1:]:
+        torch.testing.assert_close(torch.tensor(several), torch.tensor(one), rtol=1e-4, atol=1e-5)
+        assert several_ids == ids
+        torch.testing.assert_close(
+            torch.tensor(several_logits), torch.tensor(logits), rtol=1e-3, atol=1e-4
+        )
+
+
+def folder_of_the_run(folder: Path) -> Path:
+    (run,) = (path for path in (folder / "runs" / "part1").iterdir() if path.name != "latest")
+    return run
+
+
+@pytest.mark.parametrize(
+    ("launcher", "number"),
+    [([sys.executable], signal.SIGTERM), ([sys.executable], signal.SIGINT), (TWO, signal.SIGTERM)],
+)
+def test_a_signal_stops_it_and_it_goes_on_to_the_same_end(
+    launcher: list[str], number: int, data: Path, tmp_path: Path
+) -> None:
+    options = ["--data", str(data), *QUICK, "--epochs", "400"]
+    with subprocess.Popen(
+        [*launcher, JOB, *options], cwd=tmp_path, stdout=PIPE, stderr=PIPE, text=True
+    ) as job:
+        assert job.stdout is not None
+        for line in job.stdout:
+            if line.startswith("epoch 3 of 400"):
+                job.send_signal(number)
+                break
+        _, err = job.communicate()
+    run = folder_of_the_run(tmp_path)
+    relative = run.relative_to(tmp_path)
+    assert f"stopped by {signal.Signals(number).name} after step" in err
+    assert f"go on: ./launch.sh train part1 --resume {relative}" in err
+    assert err.count("go on:") == 1
+    if launcher is not TWO:
+        assert job.returncode == 128 + number
+        assert err.count("\n") == 1
+    assert not (run / "result.json").exists()
+    assert not (run.parent / "latest").exists()
+
+    # As many processes as there are can go on with it.
+    text = (run / "config.json").read_text()
+    (run / "config.json").write_text(text.replace('"epochs": 400', '"epochs": 20'))
+    done = start([sys.executable, JOB, "--resume", str(relative)], tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "training: goes on after step" in done.stdout
+    assert [one["epoch"] for one in lines_of(run)] == list(range(20))
+    assert json.loads((run / "result.json").read_text())["images"] == 20 * 32
+
+
+def test_a_run_in_two_pieces_is_the_run_in_one(data: Path, tmp_path: Path) -> None:
+    options = [sys.executable, JOB, "--data", str(data), *QUICK, "--checkpoint-steps", "1"]
+    ended = []
+    for name, kill in (("whole", False), ("pieces", True)):
+        folder = tmp_path / name
+        folder.mkdir()
+        if kill:
+            with subprocess.Popen(options, cwd=folder, stdout=PIPE, text=True) as job:
+                assert job.stdout is not None
+                while not job.stdout.readline().startswith("epoch 2 of"):
+                    pass
+                job.kill()
+            resume = str(folder_of_the_run(folder))
+            done = start([sys.executable, JOB, "--resume", resume], folder)
+        else:
+            done = start(options, folder)
+        assert done.returncode == 0, done.stderr
+        run = folder_of_the_run(folder)
+        epochs = [{**one, "seconds": 0} for one in lines_of(run)]
+        ended.append((load_file(run / "model.safetensors"), epochs))
+    (weights, epochs), (others, other_epochs) = ended
+    assert epochs == other_epochs
+    assert all(torch.equal(weights[name], others[name]) for name in weights)
+
+
+def test_resuming_goes_with_the_run_s_own_settings(data: Path, tmp_path: Path) -> None:
+    done = start([sys.executable, JOB, "--data", str(data), *QUICK], tmp_path)
+    run = folder_of_the_run(tmp_path)
+    again = start([sys.executable, JOB, "--resume", str(run)], tmp_path)  # done already
+    assert again.returncode == 0, again.stderr
+    assert again.stdout.count("loader share") == 1
+    assert "epoch 1 of" not in again.stdout
+    for options, message in (
+        (["--resume", str(run), "--epochs", "3"], "epochs: a resumed run has its own settings"),
+        (["--resume", "nowhere"], "nowhere: not the folder of a run: it has no config.json"),
+    ):
+        done = start([sys.executable, JOB, *options], tmp_path)
+        assert done.returncode == 2
+        assert message in done.stderr
+        assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("name", recipes.PART1)
+def test_every_recipe_runs(name: str, data: Path, tmp_path: Path) -> None:
+    # What makes a recipe long, besides its epochs.
+    small = {"fast": [], "progressive": ["--network", "small"], "baseline": ["--size", "400"]}[name]
+    small += ["--scale", "0.001", "--batch-size", "12"]
+    done = start([sys.executable, JOB, "--data", str(data), "--recipe", name, *small], tmp_path)
+    assert done.returncode == 0, done.stderr
+    recipe = recipes.PART1[name].recipe
+    run = folder_of_the_run(tmp_path)
+    assert len(lines_of(run)) == len(recipe.stages)
+
+
+def test_the_batch_can_be_fitted_to_the_memory(data: Path, tmp_path: Path) -> None:
+    options = ["--epochs", "1", "--size", "16", "--batch-size", "auto", "--data", str(data)]
+    write_set(tmp_path / "more.beton", train=20)
+    options[-1] = "more.beton"
+    done = start([sys.executable, JOB, *options], tmp_path)
+    assert done.returncode == 0, done.stderr
+    config = json.loads((folder_of_the_run(tmp_path) / "config.json").read_text())
+    assert (config["recipe"]["batch_size"], config["recipe"]["micro_batch"]) == (64, 64)
 
 
 @pytest.mark.parametrize("launcher", [[sys.executable], TWO], ids=["one process", "two processes"])

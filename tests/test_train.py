@@ -1,15 +1,23 @@
 import os
+import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
+import killable
 import numpy as np
 import pytest
 import torch
+from accelerate.state import AcceleratorState
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.torch import load_file
 from tiny import CLASSES, page, write_set
-from torch import Tensor
+from torch import Tensor, nn
 
 from beton import writer
 from beton.errors import BetonError
@@ -17,14 +25,17 @@ from beton.fields import IntField
 from beton.reader import Reader
 from pipeline import launch, models
 from pipeline.augment import Augmentation
+from pipeline.checkpoint import Checkpoints
 from pipeline.errors import UserError
 from pipeline.evaluate import answer
 from pipeline.feed import Decode, Feed, View, open_set, samples_of
 from pipeline.hardware import precision_for
-from pipeline.recipe import PART1, Recipe, Stage, part1
-from pipeline.train import Training, processes
+from pipeline.mixing import Mixing
+from pipeline.recipe import Recipe, Stage
+from pipeline.train import DivergedError, Training, processes
 
 CPU = torch.device("cpu")
+Factory = pytest.TempPathFactory
 CHANGES = Augmentation(rotation=5, zoom=0.05, shear=0.1, translation=0.05)
 
 
@@ -63,7 +74,9 @@ def test_it_learns(file: Reader) -> None:
     assert epochs[-1].accuracy == 1
     assert epochs[-1].train_accuracy > 0.9
     assert epochs[-1].train_loss < epochs[0].train_loss
-    assert sum(steps) == training.images == training.images_to_come == 30 * 32
+    assert sum(steps) == training.images == 30 * 32
+    assert training.images_to_come == 0
+    assert len(training.losses) == training.step == 30 * 4
     scores = training.scores(CLASSES)
     assert scores is not None
     assert (scores.accuracy, scores.samples) == (epochs[-1].accuracy, 3 * len(CLASSES))
@@ -92,13 +105,152 @@ def test_learning_rates_go_up_and_down(file: Reader) -> None:
     top = rates.index(max(rates))
     assert 0 < top < 4
     assert rates == sorted(rates[:top]) + sorted(rates[top:], reverse=True)
-    decays = [group["weight_decay"] for group in training.state["optimizer"]["param_groups"]]
-    assert decays == [0.05, 0.0]
 
 
-def test_divergence_stops_training(file: Reader) -> None:
-    with pytest.raises(FloatingPointError, match="training diverged in epoch 0"):
-        train(file, recipe(learning_rate=1e30))
+def killed_and_resumed(data: Path, folder: Path, kills: Sequence[int]) -> dict[str, Tensor]:
+    """Train in processes that are killed after these steps; return what comes of it in the end."""
+    context = get_context("forkserver")
+    context.set_forkserver_preload(["killable"])
+    folder.mkdir()
+    for kill_at in (*kills, None):
+        process = context.Process(target=killable.learn, args=(data, folder, kill_at))
+        process.start()
+        process.join()
+        assert process.exitcode == (0 if kill_at is None else -signal.SIGKILL)
+    return load_file(folder / "final.safetensors")
+
+
+@settings(max_examples=3)
+@given(kills=st.lists(st.integers(1, killable.STEPS), min_size=2, max_size=2).map(sorted))
+def test_a_training_that_is_killed_twice_ends_with_the_same_weights(
+    kills: list[int], unharmed: tuple[Path, dict[str, Tensor]], tmp_path_factory: Factory
+) -> None:
+    data, expected = unharmed
+    found = killed_and_resumed(data, tmp_path_factory.mktemp("killed") / "run", kills)
+    # It went on from the last checkpoint: every third step, and the ends of epochs.
+    first = int(found.pop("first"))
+    assert kills[1] - 3 <= first < kills[1]
+    assert found.keys() == expected.keys()
+    assert [name for name in found if not torch.equal(found[name], expected[name])] == []
+
+
+def test_a_training_that_is_over_can_be_resumed(unharmed: tuple[Path, dict[str, Tensor]]) -> None:
+    data, _ = unharmed
+    with open_set(data) as file, processes("no") as accelerator:
+        network = models.build("small", len(CLASSES), 1)
+        checkpoints = Checkpoints(data.parent / "run" / "checkpoints")
+        training = Training(accelerator, network, killable.RECIPE, file, checkpoints=checkpoints)
+        assert list(training) == []
+        assert training.images_to_come == 0
+        assert training.answers is not None
+        scores = training.scores(CLASSES)
+        assert scores is not None
+        assert scores.accuracy == training.history[-1].accuracy
+
+
+@pytest.fixture(scope="module")
+def unharmed(tmp_path_factory: Factory) -> tuple[Path, dict[str, Tensor]]:
+    """A set, and what comes of a training on it that nobody kills."""
+    folder = tmp_path_factory.mktemp("unharmed")
+    data = write_set(folder / "tiny.beton")
+    expected = killed_and_resumed(data, folder / "run", ())
+    assert expected.pop("first") == 0
+    return data, expected
+
+
+def test_a_checkpoint_of_other_data_is_refused(
+    unharmed: tuple[Path, dict[str, Tensor]], tmp_path: Path
+) -> None:
+    other = write_set(tmp_path / "other.beton", train=12)
+    checkpoints = Checkpoints(unharmed[0].parent / "run" / "checkpoints")
+    with open_set(other) as file, processes("no") as accelerator:
+        network = models.build("small", len(CLASSES), 1)
+        with pytest.raises(UserError, match="checkpoint: got 4 batches an epoch, expected 6"):
+            Training(accelerator, network, killable.RECIPE, file, checkpoints=checkpoints)
+
+
+class Plain(nn.Sequential):
+    """A network without batch statistics, which alone can tell how a batch is divided."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(1, 8, 3, 2), nn.ReLU())
+        self.body = nn.Flatten()
+        self.head = nn.Linear(392, len(CLASSES))
+
+
+@pytest.mark.parametrize("rows", [2, 4, 6])
+def test_parts_of_a_batch_add_up_to_the_whole(file: Reader, rows: int) -> None:
+    found = []
+    for micro_batch in (None, rows):
+        torch.manual_seed(0)
+        plan = replace(recipe(mixing=Mixing(mixup=0.5), clip=0.5), micro_batch=micro_batch)
+        with processes("no") as accelerator:
+            training = Training(accelerator, Plain(), plan, file)
+            training.run()
+        found.append((weights(training), training.losses))
+    (whole, losses), (parts, others) = found
+    assert losses == pytest.approx(others, rel=1e-4)
+    for name in whole:
+        torch.testing.assert_close(parts[name], whole[name], rtol=1e-3, atol=1e-5)
+
+
+def test_frozen_layers_stay_and_the_others_move(file: Reader) -> None:
+    before = models.build("small", len(CLASSES), 0).state_dict()
+    after = weights(train(file, recipe(frozen=2, learning_rate=1e-2)))
+    moved = {n for n in after if n.endswith("weight") and not torch.equal(before[n], after[n])}
+    assert moved == {"head.2.weight"}
+
+
+def test_what_is_kept_is_the_average_of_the_weights(file: Reader) -> None:
+    training = train(file, replace(recipe(epochs=4), average=0.9))
+    judged, learned = training.judged.state_dict(), weights(training)
+    assert judged.keys() == learned.keys()
+    assert not torch.equal(judged["head.2.weight"], learned["head.2.weight"])
+    ids = samples_of(file, "validation")
+    with Feed(file, ids, training.view, 4, device=CPU) as batches:
+        answers = answer(training.judged, batches)
+    assert training.answers is not None
+    torch.testing.assert_close(answers.logits, training.answers.logits)
+
+
+def test_a_stage_can_do_without_mixed_precision(file: Reader) -> None:
+    found = []
+    AcceleratorState._reset_state(True)  # which remembers the precision of other tests
+    for mixed in (True, False):
+        dtypes: list[torch.dtype] = []
+        network = models.build("small", len(CLASSES), 0)
+        with processes("bf16") as accelerator:
+            training = Training(accelerator, network, recipe(epochs=1, mixed_precision=mixed), file)
+            network.body.register_forward_hook(
+                lambda _module, _in, out, dtypes=dtypes: dtypes.append(out.dtype)
+            )
+            training.run()
+        found.append(set(dtypes))
+    AcceleratorState._reset_state(True)
+    assert found == [{torch.bfloat16}, {torch.float32}]
+
+
+def test_whole_pages_are_shown_as_they_are(file: Reader) -> None:
+    view = View.of(file, 48, None)
+    assert (view.whole, view.canvas, view.pixels) == (True, (48, 64), 48 * 64)
+    with Feed(file, samples_of(file, "all"), view, 4, device=CPU) as batches:
+        first = next(iter(batches.batches()))
+    assert first.pictures.shape == (4, 1, 48, 64)
+    with pytest.raises(UserError, match="whole pages are shown unchanged"):
+        replace(recipe(), window=None)
+
+
+def test_divergence_stops_training_and_names_step_and_samples(file: Reader) -> None:
+    with pytest.raises(DivergedError, match="diverged at step 1, in epoch 1: ") as found:
+        train(file, recipe(learning_rate=1e30, schedule="constant", warm_up=0, weight_decay=0))
+    ids = found.value.ids
+    train_ids, view = samples_of(file, "train"), View.of(file, 16, 1.0)
+    with Feed(file, train_ids, view, 8, device=CPU, augmentation=CHANGES) as batches:
+        (second,) = next(batches.steps(0, start=1))
+        assert list(ids) == batches.ids(0, 1).tolist() == second.ids.tolist()
+    assert found.value.checkpoint is None
+    assert ", ".join(map(str, ids)) in str(found.value)
 
 
 @pytest.mark.parametrize(
@@ -107,7 +259,9 @@ def test_divergence_stops_training(file: Reader) -> None:
         ({"size": 4}, "size: got 4, expected 16 to 4096"),
         ({"epochs": 0}, "epochs: got 0, expected 1 to"),
         ({"learning_rate": float("nan")}, "learning_rate: got nan"),
-        ({"label_smoothing": 2}, "label_smoothing: got 2, expected 0 to 1"),
+        ({"frozen": 3}, "frozen: got 3, expected 0 to 2"),
+        ({"schedule": "linear"}, "schedule: got 'linear', expected one-cycle, cosine or constant"),
+        ({"learning_rate": (1.0, 1.0, 1.0, 1.0)}, "learning_rate: got .*, expected one, two or"),
     ],
 )
 def test_a_stage_that_makes_no_sense(change: dict[str, Any], message: str) -> None:
@@ -122,16 +276,6 @@ def test_recipes_that_make_no_sense_here(file: Reader) -> None:
         train(file, Recipe(recipe().stages, batch_size=33))
     with pytest.raises(UserError, match="precision: got 'fp16' on a CPU"):
         precision_for(CPU, "fp16")
-
-
-@pytest.mark.parametrize("network", models.NETWORKS)
-def test_every_network_has_a_recipe_whose_parts_can_be_replaced(network: str) -> None:
-    assert part1(network) == PART1[network]
-    changed = part1(network, size=32, epochs=7, learning_rate=0.5, batch_size=10, seed=9)
-    (stage,) = changed.stages
-    assert (stage.size, stage.epochs, stage.learning_rate) == (32, 7, 0.5)
-    assert (changed.batch_size, changed.seed) == (10, 9)
-    assert stage.augmentation == PART1[network].stages[0].augmentation
 
 
 def feed(file: Reader, decode: Decode, batch: int = 4, **options: Any) -> Feed:

@@ -1,0 +1,126 @@
+"""What the engine costs: training by it against a bare loop on tensors that are in memory already.
+
+    ./launch.sh bench train --data data/part1.beton
+
+Both train part 1's network by its recipe's first stage, with the same changes of pictures and the
+same optimizer, turn by turn; the bare loop has all canvases as one tensor, no loader, no
+validation, no record. A third way leaves out the changes as well: the network alone.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+import tyro
+from rich.console import Console
+from torch import Tensor, nn
+
+from beton.loader import Loader
+from beton.ops import Resize, Scalar
+from beton.reader import Reader
+from pipeline import models, optim
+from pipeline.augment import Augmentation, change
+from pipeline.feed import View, open_set, samples_of
+from pipeline.recipe import Recipe
+from pipeline.recipes import PART1
+from pipeline.report import source_line
+from pipeline.timing import machine, measure
+from pipeline.train import Launch, Training, processes
+
+
+@dataclass(frozen=True)
+class Config:
+    """Measure what the engine costs."""
+
+    data: Path = Path("data/part1.beton")
+    """What `./launch.sh prep part1` wrote."""
+    size: int = 64
+    """Side in pixels of what the network sees."""
+    rounds: int = 5
+    """Times that each way is measured."""
+
+
+def in_memory(file: Reader, view: View) -> tuple[Tensor, Tensor]:
+    """Return the training samples as tensors: ink of the canvases, float (n, 1, h, w), labels."""
+    ids = samples_of(file, "train")
+    ops = {"image": Resize(*view.canvas), "label": Scalar()}
+    with Loader(file, len(ids), ops, order="sequential", indices=ids) as loader:
+        (batch,) = loader
+        background = file.column("image").metadata["background"][ids]
+        pages = torch.from_numpy(batch["image"])[:, None].float()
+        ink = (pages - torch.from_numpy(background).float().view(-1, 1, 1, 1)).abs() / 255
+        return ink, torch.from_numpy(batch["label"].copy())
+
+
+def bare_loop(
+    launch: Launch, network: nn.Module, recipe: Recipe, canvases: Tensor, labels: Tensor
+) -> int:
+    """Train for an epoch; return the number of images."""
+    (stage,) = recipe.stages
+    optimizer = optim.build(network, stage)
+    mixed = launch.mixed_precision == "bf16"
+    order = torch.randperm(len(labels))
+    steps = len(labels) // recipe.batch_size
+    network.train()
+    for step in range(steps):
+        share = optim.factor(stage.schedule, step, steps, stage.warm_up)
+        for group in optimizer.param_groups:
+            group["lr"] = group["top"] * share
+        rows = order[step * recipe.batch_size : (step + 1) * recipe.batch_size]
+        pictures = canvases[rows]
+        if stage.augmentation != Augmentation():
+            changes = stage.augmentation.draw(recipe.seed, 0, rows.numpy())
+            pictures = change(pictures, changes, stage.size)
+        with torch.autocast("cpu", torch.bfloat16, mixed):
+            logits = network(pictures)
+        loss = stage.loss.per_sample(logits, labels[rows]).mean()
+        launch.backward(loss)
+        optimizer.step()
+        optimizer.zero_grad()
+    return steps * recipe.batch_size
+
+
+def main(config: Config) -> None:
+    """Run the benchmark and print its table."""
+    console = Console(width=110, highlight=False)
+    known = PART1["fast"].recipe
+    stage = replace(known.stages[0], size=config.size, epochs=1)
+    recipe = replace(known, stages=(stage,), average=0.0)
+    with open_set(config.data) as file, processes() as launch:
+        classes = len(file.info["classes"])
+        canvases, labels = in_memory(file, View.of(file, config.size, recipe.window))
+        plain = replace(recipe, stages=(replace(stage, augmentation=Augmentation()),))
+        squares = canvases[..., : config.size, : config.size].contiguous()
+        shares: list[float] = []
+
+        def network() -> nn.Module:
+            return models.build("small", classes, 0).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+        def engine() -> int:
+            training = Training(launch, network(), recipe, file, validate_on="test")
+            training.run()
+            shares.append(training.figures()["loader_share"])
+            return training.images
+
+        def bare(plan: Recipe, pictures: Tensor) -> Callable[[], int]:
+            return lambda: bare_loop(launch, network(), plan, pictures, labels)
+
+        rates = measure(
+            {
+                "bare loop": bare(recipe, canvases),
+                "engine": engine,
+                "bare loop, pictures unchanged": bare(plain, squares),
+            },
+            config.rounds,
+            "bare loop",
+        )
+        origin = source_line(file.info["provenance"])
+        title = f"{machine()}; {origin}; {config.size}×{config.size}, an epoch a round"
+        console.print(rates.table(title, "images"))
+        share = sorted(shares)[len(shares) // 2]
+        console.print(f"the loader's share of the engine's time, median: {share:.2%}")
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Config))

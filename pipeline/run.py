@@ -1,0 +1,173 @@
+"""One training and its folder: begun, gone on with after a crash, or done already.
+
+What is asked for stands in the folder's config.json before the first step, so that nothing but the
+folder is needed to go on.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from rich.console import Console
+from safetensors.torch import load_file, save_file
+
+from beton.errors import BetonError
+from beton.reader import Reader
+from pipeline import launch, models, report
+from pipeline.checkpoint import Checkpoints, write_weights
+from pipeline.feed import Decode
+from pipeline.progress import progress
+from pipeline.recipe import Recipe
+from pipeline.record import Finished, Record, finished, read_json
+from pipeline.signals import Stopped
+from pipeline.train import Launch, Training
+
+Tracker = Literal["tensorboard", "wandb"]
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """What to train: a network of `models.NETWORKS`, by a recipe, from random weights or `start`.
+
+    `start` is the folder of a finished run, whose weights are taken, but for a head that does not
+    fit. It learns from the samples of the splits `learn_from` ("train+validation" are both) and is
+    validated on those of `validate_on`. `checkpoints` are those of `Checkpoints`, by name.
+    """
+
+    network: str
+    recipe: Recipe
+    start: Path | None = None
+    learn_from: str = "train"
+    validate_on: str = "validation"
+    decode: Decode = "auto"
+    checkpoints: Mapping[str, Any] = field(default_factory=dict)
+
+
+def begin(
+    record: Record, job: str, assignment: Assignment, file: Reader, options: Mapping[str, Any]
+) -> None:
+    """Write config.json: all that is needed to go on."""
+    record.path.mkdir(parents=True, exist_ok=True)
+    record.write_json(
+        "config.json",
+        {
+            "job": job,
+            "options": {key: str(value) for key, value in options.items()},
+            "network": assignment.network,
+            "recipe": asdict(assignment.recipe),
+            "start": assignment.start and str(assignment.start),
+            "learn_from": assignment.learn_from,
+            "validate_on": assignment.validate_on,
+            "decode": assignment.decode,
+            "checkpoints": dict(assignment.checkpoints),
+            "data": str(file.path),
+            "fingerprint": file.fingerprint(),
+            "classes": file.info["classes"],
+            "provenance": file.info["provenance"],
+        },
+    )
+
+
+def assigned(run: Path) -> tuple[Assignment, Path]:
+    """Return what a folder's run is about, and its data. Raises UserError for another folder."""
+    config = read_json(run, "config.json")
+    assignment = Assignment(
+        config["network"],
+        Recipe.of(config["recipe"]),
+        config["start"] and Path(config["start"]),
+        config["learn_from"],
+        config["validate_on"],
+        config["decode"],
+        config["checkpoints"],
+    )
+    return assignment, Path(config["data"])
+
+
+def execute(
+    processes: Launch,
+    record: Record,
+    assignment: Assignment,
+    file: Reader,
+    console: Console,
+    label: str = "training",
+    track: bool = False,
+    whole: Path | None = None,
+) -> Finished:
+    """Train, from the folder's last checkpoint if it has one, and fill the folder.
+
+    A folder that is finished is only read. `track` shows the figures to the launch's tracker;
+    `whole` is the folder of the job of which this training is a part. All processes of a launch
+    call it alike. Raises what `Training` does, and BetonError if the run began with other data.
+    """
+    expected = record.read_json("config.json")["fingerprint"]
+    if file.fingerprint() != expected:
+        raise BetonError(
+            "not the data that the run began with",
+            file=file.path,
+            got=file.fingerprint(),
+            expected=expected,
+        )
+    if record.finished:
+        return finished(record.path)
+    classes = file.info["classes"]
+    network = models.build(assignment.network, len(classes), assignment.recipe.seed)
+    if assignment.start is not None:
+        models.transfer(network, load_file(assignment.start / "model.safetensors"))
+    training = Training(
+        processes,
+        network,
+        assignment.recipe,
+        file,
+        learn_from=assignment.learn_from,
+        validate_on=assignment.validate_on,
+        decode=assignment.decode,
+        checkpoints=Checkpoints(record.path / "checkpoints", **assignment.checkpoints),
+    )
+    try:
+        if not training.is_main:
+            training.run()
+        else:
+            _train(training, record, console, label, processes if track else None)
+    except Stopped as stop:
+        stop.run = whole or record.path
+        raise
+    processes.wait_for_everyone()
+    return finished(record.path)
+
+
+def _train(
+    training: Training, record: Record, console: Console, label: str, tracker: Launch | None
+) -> None:
+    if training.step:
+        console.print(f"{label}: goes on after step {training.step}")
+    record.write_epochs(training.history)
+    record.write_json("environment.json", training.environment())
+    config = record.read_json("config.json")
+    if tracker is not None:
+        tracker.project_configuration.set_directories(str(record.path))
+        tracker.init_trackers("inkrun", {n: json.dumps(value) for n, value in config.items()})
+    with progress(console, label, training.images_to_come) as training.on_step:
+        for epoch in training:
+            record.add_epoch(epoch)
+            if tracker is not None:
+                shown = {n: v for n, v in asdict(epoch).items() if v is not None}
+                tracker.log(shown, step=training.step)
+            console.print(report.epoch_line(epoch, training.epochs))
+    scores = training.scores(config["classes"])
+    write_weights(record.path / "model.safetensors", training.judged.state_dict())
+    record.write_json("view.json", asdict(training.view))
+    record.write_json("losses.json", training.losses, indent=None)
+    if training.answers is not None and scores is not None:
+        save_file(training.answers._asdict(), record.path / "answers.safetensors")
+        record.write_json("scores.json", asdict(scores), indent=None)
+    record.finish(
+        {
+            **(scores.headline() if scores else {}),
+            **training.figures(),
+            "seconds_in_all": launch.seconds_since_start(),
+            "network": config["network"],
+            "provenance": config["provenance"],
+        }
+    )

@@ -1,0 +1,56 @@
+"""A training in a process of its own, to be killed at any step."""
+
+import os
+import signal
+from pathlib import Path
+
+import torch
+from tiny import CLASSES
+
+from pipeline import models
+from pipeline.augment import Augmentation
+from pipeline.checkpoint import Checkpoints, write_weights
+from pipeline.feed import open_set
+from pipeline.losses import Loss
+from pipeline.mixing import Mixing
+from pipeline.recipe import Recipe, Stage
+from pipeline.train import Training, processes
+
+CHANGES = Augmentation(rotation=5, zoom=0.05, shear=0.1, translation=0.05, elastic=0.02)
+RECIPE = Recipe(
+    (
+        Stage(16, 2, 5e-3, augmentation=CHANGES, mixing=Mixing(mixup=0.4, cutmix=0.4)),
+        Stage(24, 2, (1e-4, 5e-3), loss=Loss("focal"), frozen=1, optimizer="SGD", clip=0.1),
+    ),
+    batch_size=8,
+    micro_batch=4,
+    average=0.9,
+)
+STEPS = 16
+
+
+def learn(data: Path, folder: Path, kill_at: int | None = None) -> None:
+    """Train from the last checkpoint in `folder`; be killed after a step, or leave the weights."""
+    torch.set_num_threads(1)
+    with open_set(data) as file, processes("no") as accelerator:
+        network = models.build("small", len(CLASSES), 0)
+        checkpoints = Checkpoints(folder / "checkpoints", every_steps=3, keep=1)
+        training = Training(accelerator, network, RECIPE, file, checkpoints=checkpoints)
+        first = training.step
+
+        def on_step(images: int) -> None:
+            assert images == RECIPE.batch_size
+            if training.step == kill_at:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        training.on_step = on_step
+        training.run()
+        assert len(training.losses) == STEPS
+        weights = {f"judged.{n}": w for n, w in training.judged.state_dict().items()}
+        weights |= {f"learned.{n}": w for n, w in network.state_dict().items()}
+        weights["losses"] = torch.tensor(training.losses, dtype=torch.float64)
+        weights["figures"] = torch.tensor(
+            [(e.train_loss, e.train_accuracy, e.gradient_norm, e.loss) for e in training.history]
+        )
+        weights["first"] = torch.tensor(first)
+        write_weights(folder / "final.safetensors", weights)
