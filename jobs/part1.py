@@ -26,7 +26,7 @@ from pipeline.hardware import Precision
 from pipeline.memory import fit
 from pipeline.record import Record
 from pipeline.run import Assignment, Tracker, assigned, begin, execute
-from pipeline.train import Launch, from_main, processes
+from pipeline.train import Launch, check, from_main, processes
 
 
 @dataclass(frozen=True)
@@ -103,6 +103,7 @@ def prepared(config: Config, accelerator: Launch, assignment: Assignment, file: 
     if config.batch_size == "auto":
         rows = fit(accelerator, assignment.network, assignment.recipe, file)
         assignment = replace(assignment, recipe=replace(assignment.recipe, micro_batch=rows))
+    check(accelerator, assignment.recipe, file)
     record = from_main(accelerator, lambda: Record.new(config.runs / "part1"))
     if accelerator.is_main_process:
         begin(record, "part1", assignment, file, asdict(config))

@@ -4,6 +4,7 @@
     ./launch.sh prep part1 --source trainPart1.zip       one set, from a zip, a folder or IDX files
     ./launch.sh prep mnist --download                    fetched, as nothing is without this word
     ./launch.sh prep part1 --synthetic --writers 400     drawn, as it is by default without data
+    ./launch.sh prep fashion-wrong --source fashion-mnist --mislabel wrong    mislabelled on purpose
 
 Each file's splits are drawn here and stored in it. Doing it again with the same data and settings
 does nothing. Exit status: 0 done, 2 not done, with the reason in one line.
@@ -27,6 +28,7 @@ from pipeline.feed import open_set
 from pipeline.prepare import BadPicturesError, Prepared, prepare
 from pipeline.progress import progress
 from pipeline.sources import SPLITS, SourceError
+from pipeline.sources.mislabelled import Mislabelled
 from pipeline.splits import Split
 from pipeline.synth.labels import Mislabelling
 
@@ -64,9 +66,10 @@ class Config:
     """of the synthetic part 1"""
     grey: bool = False
     """soft edges for the synthetic part 1, instead of black and white"""
-    mislabel: str = "wrong"
-    """of the synthetic part 3: wrong (no label is right), symmetric=0.4, pairs=0.3, permutation,
-    shuffled, none"""
+    mislabel: str | None = None
+    """of the synthetic part 3, or on purpose of what --source has, but for its test set: wrong (no
+    label is right), symmetric=0.4, pairs=0.3, permutation, shuffled, none; by default, wrong for
+    the one and none for the other"""
     workers: int = len(os.sched_getaffinity(0))
     """the greatest number of processes"""
 
@@ -77,9 +80,8 @@ def prepare_all(config: Config) -> None:
     split = Split.parse(config.split)
     if config.synthetic and (config.source or config.download):
         raise SourceError("--synthetic goes without --source and --download")
-    synthetic = sets.Synthetic(
-        config.writers, config.grey, Mislabelling.parse(config.mislabel), config.seed
-    )
+    mislabelling = Mislabelling.parse(config.mislabel or "wrong")
+    synthetic = sets.Synthetic(config.writers, config.grey, mislabelling, config.seed)
     done: dict[str, Prepared] = {}
     for name in sets.wanted(config.names, config.source, RAW, config.download):
         out = config.out / f"{name}.beton"
@@ -87,6 +89,8 @@ def prepare_all(config: Config) -> None:
             source, via = synthetic.source(name), "--synthetic"
         else:
             source, via = sets.find(name, config.source, RAW, config.download, synthetic)
+            if config.source and config.mislabel and mislabelling.kind != "none":
+                source = Mislabelled(source, mislabelling, config.seed)
             if via == sets.DEFAULT and is_of_real_data(out):
                 if config.force:
                     raise SourceError(

@@ -58,8 +58,8 @@ class Checkpoints:
     ) -> Path:
         """Write the checkpoint of a step; `state` is plain data and tensors."""
         path = self.root / f"step-{step:08d}"
-        temporary = self.root / f".{path.name}-{os.getpid()}"
-        shutil.rmtree(temporary, ignore_errors=True)
+        temporary = self.root / ".unfinished"
+        shutil.rmtree(temporary, ignore_errors=True)  # of a process that was killed
         temporary.mkdir(parents=True)
         write_weights(temporary / "model.safetensors", weights)
         torch.save(dict(state), temporary / "state.pt")
@@ -73,7 +73,7 @@ class Checkpoints:
         self._saved = time.monotonic()
         best = self.root / "best"
         if score is not None and (not best.exists() or score >= self._score(best)):
-            link = self.root / f".best-{os.getpid()}"
+            link = self.root / ".best"
             link.unlink(missing_ok=True)
             link.symlink_to(path.name)
             link.replace(best)

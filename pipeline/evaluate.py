@@ -4,12 +4,16 @@ import json
 import os
 import tempfile
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -20,6 +24,7 @@ from pipeline.hardware import Precision, precision_for
 from pipeline.metrics import Scores, score
 from pipeline.prepare import prepare
 from pipeline.sources import open_source
+from pipeline.writers import adapted, scales, writers_of
 
 ROWS, PIXELS = 256, 1 << 22  # at a time, where no gradient needs memory
 
@@ -65,6 +70,38 @@ def answer(
     ids, labels, logits, valid = (gather(torch.cat(column)) for column in zip(*parts, strict=True))
     order = ids[valid].argsort()
     return Answers(*(column[valid][order].cpu() for column in (ids, labels, logits)))
+
+
+def answer_by_writer(
+    network: nn.Module, feed: Feed, writers: NDArray[np.int64], precision: str = "no"
+) -> Answers:
+    """Ask the network about every sample of a feed, adapted to each one's writer.
+
+    The feed's samples must come writer by writer; `writers` (samples of the file,) says who that
+    is, -1 where nobody knows: there it answers as it is. Raises ValueError for mixed writers.
+    """
+    network.eval()
+    parts, seen = [], set[int]()
+    rows = (
+        (inputs, row) for inputs in feed.batches() for row in np.flatnonzero(inputs.valid.cpu())
+    )
+    with torch.no_grad():
+        for writer, group in groupby(rows, key=lambda pair: int(writers[pair[0].ids[pair[1]]])):
+            if writer in seen:
+                raise ValueError(f"feed: got writer {writer} in two places, expected in one")
+            seen.add(writer)
+            pairs = list(group)
+            pictures = torch.stack([inputs.pictures[row] for inputs, row in pairs])
+            pictures = pictures.contiguous(memory_format=torch.channels_last)
+            adaptation = adapted(network, len(pairs)) if writer >= 0 else nullcontext()
+            with adaptation, torch.autocast(feed.device.type, torch.bfloat16, precision == "bf16"):
+                logits = network(pictures).float().cpu()
+            ids = torch.tensor([int(inputs.ids[row]) for inputs, row in pairs])
+            labels = torch.stack([inputs.labels[row] for inputs, row in pairs]).cpu()
+            parts.append((ids, labels, logits))
+    ids, labels, logits = (torch.cat(column) for column in zip(*parts, strict=True))
+    order = ids.argsort()
+    return Answers(ids[order], labels[order], logits[order])
 
 
 SLANT = 0.1  # of the outermost views, as a tangent
@@ -118,10 +155,13 @@ def load(run: Path) -> Trained:
 class Evaluation:
     """A trained network's scores on the pictures of `provenance`.
 
-    `learned_from` is the provenance of what it was trained on.
+    `learned_from` is the provenance of what it was trained on. Where writers are known and the
+    recipe goes by them, `scores` are of the network adapted to each writer's pages, all of them and
+    no label, and `unadapted` of the network as it was trained.
     """
 
     scores: Scores
+    unadapted: Scores | None
     provenance: dict[str, Any]
     learned_from: dict[str, Any]
 
@@ -171,9 +211,24 @@ def _evaluate_file(
         if not len(indices):
             raise UserError(f"{path}: no pictures in its split {split!r}")
         view, views = trained.view, trained.config["recipe"]["views"]
-        with Feed(file, indices, view, rows_for(view), device=device) as feed:
+        hand, writers = trained.config["recipe"]["hand"], writers_of(file)
+        pages_scales = scales(file, hand) if hand else None
+        rows = rows_for(view)
+        with Feed(file, indices, view, rows, device=device, scales=pages_scales) as feed:
             answers = answer(network, feed, precision, views)
+        by_writer = None
+        if hand and (writers[indices] >= 0).any():
+            indices = indices[np.argsort(writers[indices], kind="stable")]
+            with Feed(file, indices, view, rows, device=device, scales=pages_scales) as feed:
+                by_writer = answer_by_writer(network, feed, writers, precision)
         number = torch.tensor([trained.classes.index(name) for name in names])
-        scores = score(answers.logits, number[answers.labels], trained.classes)
+        alone, *adapted_scores = (
+            score(some.logits, number[some.labels], trained.classes)
+            for some in (answers, by_writer)
+            if some is not None
+        )
         provenance = file.info["provenance"]
-    return Evaluation(scores, provenance, trained.config["provenance"])
+    scores = adapted_scores[0] if adapted_scores else alone
+    return Evaluation(
+        scores, alone if adapted_scores else None, provenance, trained.config["provenance"]
+    )

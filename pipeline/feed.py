@@ -28,6 +28,7 @@ from pipeline.device import rasterize
 from pipeline.sources import SPLITS
 
 Ids = NDArray[np.int64]
+Floats = NDArray[np.float32]
 Decode = Literal["auto", "loader", "device"]
 
 
@@ -106,7 +107,8 @@ class Feed:
     In training (`augmentation` given) they are shuffled, changed, and the samples that do not fill
     a last batch sit the epoch out; otherwise each comes once, in order, and the last batch is
     padded. A batch comes in parts of at most `rows` rows, so that no more is in memory at a time.
-    `decode` says who makes canvases of runs: "auto" leaves it to a GPU, where there is one.
+    `scales` float32 (samples of the file,) are how much larger each page is shown. `decode` says
+    who makes canvases of runs: "auto" leaves it to a GPU, where there is one.
     `seconds_waited` adds up what the loader let us wait for. Close it, or use `with`.
 
     Raises ValueError for no samples, and for fewer samples to train on than a batch.
@@ -121,13 +123,14 @@ class Feed:
         *,
         device: torch.device,
         rows: int | None = None,
+        scales: Floats | None = None,
         decode: Decode = "auto",
         augmentation: Augmentation | None = None,
         seed: int = 0,
         shard: Shard | None = None,
     ) -> None:
         self.device = device
-        self._view, self._rows = view, rows
+        self._view, self._rows, self._scales = view, rows, scales
         self._indices, self._batch_size = indices, batch_size
         on_gpu = device.type == "cuda"
         self._on_device = decode == "device" or (decode == "auto" and on_gpu)
@@ -194,6 +197,10 @@ class Feed:
             changes = Changes.none(len(batch.ids))
         else:
             changes = self._augmentation.draw(self._seed, epoch, batch.ids)
+        if self._scales is not None:
+            maps = changes.maps.clone()
+            maps[:, :, :2] /= torch.from_numpy(self._scales[batch.ids])[:, None, None]
+            changes = changes._replace(maps=maps)
         there = self._move(host | changes.parts())
         changes = Changes(**{name: there[name] for name in changes.parts()})
         canvases = there["image"]

@@ -6,11 +6,12 @@ import numpy as np
 import torch
 from matplotlib import rc_context
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
 
 from beton.reader import Reader
 from pipeline.feed import Feed, View, samples_of
 
-ACROSS = 16  # pictures of each label
+ACROSS = 12  # pictures of each label
 CELL = 32  # pixels: their side
 
 
@@ -18,15 +19,15 @@ def draw_folders(file: Reader, path: Path, split: str = "train") -> None:
     """Draw some pictures of every label, evenly spread over the split, as a PNG."""
     labels = file.column("label").metadata
     indices = samples_of(file, split)
-    classes = file.info["classes"]
+    classes, view = file.info["classes"], View.of(file, CELL, 1.0)
     sheet = np.zeros((len(classes) * CELL, ACROSS * CELL), np.float32)
     for row in range(len(classes)):
         own = indices[labels[indices] == row]
         if not len(own):
             continue
         chosen = own[np.unique(np.linspace(0, len(own) - 1, ACROSS).astype(np.int64))]
-        with Feed(file, chosen, View.of(file, CELL, 1.0), ACROSS, device=torch.device("cpu")) as fd:
-            (inputs,) = fd.batches()
+        with Feed(file, chosen, view, ACROSS, device=torch.device("cpu")) as feed:
+            (inputs,) = feed.batches()
         for column, picture in enumerate(inputs.pictures[: len(chosen), 0].numpy()):
             place = slice(row * CELL, (row + 1) * CELL), slice(column * CELL, (column + 1) * CELL)
             sheet[place] = picture
@@ -36,9 +37,9 @@ def draw_folders(file: Reader, path: Path, split: str = "train") -> None:
 
 
 @rc_context({"font.size": 11, "axes.spines.right": False, "axes.spines.top": False})
-def _figure(sheet: np.ndarray[tuple[int, int], np.dtype[np.float32]], classes: list[str]) -> Figure:
+def _figure(sheet: NDArray[np.float32], classes: list[str]) -> Figure:
     height, width = sheet.shape
-    figure = Figure(figsize=(width / 60 + 1, height / 60), layout="constrained")
+    figure = Figure(figsize=(width / 48 + 1, height / 48), layout="constrained")
     axes = figure.subplots()
     axes.imshow(sheet, cmap="gray_r", vmin=0, vmax=1)
     axes.set_yticks((np.arange(len(classes)) + 0.5) * CELL - 0.5, classes)

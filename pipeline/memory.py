@@ -14,6 +14,7 @@ from accelerate.utils import find_executable_batch_size
 
 from beton.reader import Reader
 from pipeline import models, optim
+from pipeline.errors import UserError
 from pipeline.feed import View
 from pipeline.recipe import Recipe
 from pipeline.train import Launch
@@ -24,15 +25,20 @@ SHARE = 0.8  # of the free memory of a CPU that training may take
 def fit(launch: Launch, network: str, recipe: Recipe, file: Reader) -> int:
     """Return the most rows of a process's share of a batch that it can learn from at a time.
 
-    That is the share itself, or half of it, or half of that, and so on: the first that a step of
-    the stage with the largest pictures has room for. Raises RuntimeError if not even one fits.
+    That is the share itself, or half of it, or half of that, and so on, less one if that is odd, so
+    that rows can be mixed in pairs: the first that a step of the stage with the largest pictures
+    has room for, in every process. Raises UserError, in all of them, if not even one fits.
     """
     stage = max(recipe.stages, key=lambda stage: (stage.size, -stage.frozen))
     view = View.of(file, stage.size, recipe.window)
     shape = view.canvas if view.whole else (view.size, view.size)
     classes = len(file.info["classes"])
 
-    @find_executable_batch_size(starting_batch_size=recipe.batch_size // launch.num_processes)  # type: ignore[untyped-decorator]
+    sizes = _halves(recipe.batch_size // launch.num_processes)
+
+    @find_executable_batch_size(  # type: ignore[untyped-decorator]
+        starting_batch_size=next(sizes), reduce_batch_size_fn=lambda: next(sizes)
+    )
     def find(batch_size: int) -> int:
         model = models.build(network, classes, recipe.seed).to(launch.device)
         optimizer = optim.build(model, stage)
@@ -46,8 +52,26 @@ def fit(launch: Launch, network: str, recipe: Recipe, file: Reader) -> int:
         return batch_size
 
     with _limited(launch.device, launch.num_processes):
-        rows: int = find()
-    return rows
+        try:
+            rows: int = find()
+        except RuntimeError as error:
+            if "reached zero" not in str(error):
+                raise
+            rows = 0
+    least = int(launch.gather(torch.tensor([rows], device=launch.device)).min())
+    if not least:
+        height, width = shape
+        raise UserError(
+            f"batch_size: got auto, but memory has no room for one picture of {height}×{width}"
+        )
+    return least
+
+
+def _halves(rows: int) -> Iterator[int]:
+    yield rows
+    while rows:
+        rows //= 2
+        yield rows - rows % 2 if rows > 1 else rows
 
 
 @contextmanager
@@ -56,12 +80,16 @@ def _limited(device: torch.device, processes: int) -> Iterator[None]:
         yield
         return
     before = resource.getrlimit(resource.RLIMIT_AS)
-    pages = int(Path("/proc/self/statm").read_text().split()[0])
-    facts = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
-    free = int(facts["MemAvailable"].split()[0]) * 1024
-    used = pages * resource.getpagesize()
-    resource.setrlimit(resource.RLIMIT_AS, (used + int(SHARE * free / processes), before[1]))
+    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    limit = used + int(SHARE * free_bytes() / processes)
+    resource.setrlimit(resource.RLIMIT_AS, (limit, before[1]))
     try:
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_AS, before)
+
+
+def free_bytes() -> int:
+    """Return how much memory Linux could give to programs now, without swapping."""
+    facts = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
+    return int(facts["MemAvailable"].split()[0]) * 1024

@@ -201,7 +201,7 @@ def diagnose(
 
     diagnosis = Diagnosis(
         kind=best.kind,
-        rate=float(prior @ (1 - forward.diagonal())),
+        rate=round(float(prior @ (1 - forward.diagonal())), 9),
         between=best.between if best.kind in RATED else None,
         verdict="",
         assumption="",
@@ -391,7 +391,7 @@ def _words(found: Diagnosis, classes: Sequence[str]) -> tuple[str, str]:
     """Return the verdict in a sentence or two, and what it assumes."""
     witness = found.witness
     heard = witness is not None and witness.heard
-    share = f"{found.rate:.0%} of the labels"
+    share = f"{found.rate:.1%} of the labels"
     if found.between:
         share += " ({:.1%} to {:.1%})".format(*found.between)
     assumed = ["that part of each class is legible"]

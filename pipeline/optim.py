@@ -13,8 +13,8 @@ from torch import nn
 from pipeline.errors import UserError
 from pipeline.recipe import Schedule, Stage
 
-# Need a closure, or gradients that networks here do not have.
-UNSUITABLE = ("LBFGS", "SparseAdam")
+# Need a closure, gradients that networks here do not have, or no weights but matrices.
+UNSUITABLE = ("LBFGS", "Muon", "SparseAdam")
 
 
 def build(network: nn.Module, stage: Stage) -> torch.optim.Optimizer:
@@ -36,7 +36,7 @@ def build(network: nn.Module, stage: Stage) -> torch.optim.Optimizer:
         options = {"fused": True, **options}
     try:
         return kind(_parameter_groups(network, stage, "weight_decay" in takes), **options)
-    except (TypeError, ValueError) as error:
+    except (RuntimeError, TypeError, ValueError) as error:
         raise UserError(f"optimizer {stage.optimizer}: {error}") from error
 
 

@@ -6,7 +6,7 @@ that have a name are in `pipeline.recipes`.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from math import inf
+from math import inf, sqrt
 from typing import Any, Literal, Self
 
 from pipeline.augment import Augmentation
@@ -77,8 +77,7 @@ class Stage:
             case float() | int() as one:
                 return (float(one),) * GROUPS
             case (low, high):
-                ratio = (high / low) ** (1 / (GROUPS - 1)) if low > 0 else 0.0
-                return tuple(low * ratio**group for group in range(GROUPS))
+                return low, sqrt(low * high) if low > 0 < high else low, high
             case (stem, body, head):
                 return stem, body, head
         raise UserError(f"learning_rate: got {self.learning_rate}, expected one, two or three")
@@ -92,8 +91,10 @@ class Recipe:
     size in pixels; None shows whole pages. A process computes `micro_batch` rows at a time and adds
     up their gradients, all at once if None; only batch normalisation can tell. What is judged and
     kept is an exponential moving average of the weights, if `average`, its decay per step, is more
-    than 0. Answers are the mean over `views` of a picture, slanted by so many even steps. Equal
-    seeds draw equal numbers.
+    than 0. With a `hand` of more than 0, pages are shown at such a scale that their writer's tall
+    characters fill this share of a page's height, and `evaluate` adapts the network to each writer
+    (`pipeline.writers`). Answers are the mean over `views` of a picture, slanted by so many even
+    steps. Equal seeds draw equal numbers.
     """
 
     stages: tuple[Stage, ...]
@@ -101,6 +102,7 @@ class Recipe:
     micro_batch: int | None = None
     window: float | None = 1.0
     average: float = 0.0
+    hand: float = 0.0
     views: int = 1
     seed: int = 0
 
@@ -112,11 +114,21 @@ class Recipe:
             _expect("micro_batch", self.micro_batch, 1, self.batch_size)
         if self.window is not None:
             _expect("window", self.window, 0.05, 1)
-        elif any(stage.augmentation != Augmentation() for stage in self.stages) or self.views > 1:
+        elif (
+            any(stage.augmentation != Augmentation() for stage in self.stages)
+            or self.views > 1
+            or self.hand
+        ):
             raise UserError("window: got None with augmentation: whole pages are shown unchanged")
         _expect("average", self.average, 0, 0.999999)
+        _expect("hand", self.hand, 0, 1)
         _expect("views", self.views, 1, 25)
         _expect("seed", self.seed, 0, 2**63 - 1)
+
+    @property
+    def _changes_pages(self) -> bool:
+        moved = any(stage.augmentation != Augmentation() for stage in self.stages)
+        return moved or self.views > 1 or self.hand > 0
 
     @property
     def epochs(self) -> int:

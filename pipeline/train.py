@@ -41,6 +41,7 @@ from pipeline.launch import use_cores, wants_cpu
 from pipeline.metrics import Scores, score
 from pipeline.recipe import Recipe, Stage
 from pipeline.signals import Signals, Stopped
+from pipeline.writers import scales
 
 Launch: TypeAlias = Accelerator  # what `processes` yields, for others to hand on
 T = TypeVar("T")
@@ -140,10 +141,11 @@ class Training:
         decode: Decode = "auto",
         checkpoints: Checkpoints | None = None,
     ) -> None:
+        check(accelerator, recipe, file, learn_from)
         samples = len(samples_of(file, learn_from))
-        _check(recipe, samples, accelerator.num_processes, len(file.info["classes"]))
         self.network, self.recipe, self.file, self.decode = network, recipe, file, decode
         self._learn_from, self._validate_on = learn_from, validate_on
+        self._scales = scales(file, recipe.hand) if recipe.hand else None
         self.epochs = recipe.epochs
         self.batches = samples // recipe.batch_size
         self.on_step: Callable[[int], None] | None = None
@@ -447,6 +449,7 @@ class Training:
             batch_size,
             device=accelerator.device,
             rows=rows,
+            scales=self._scales,
             decode=self.decode,
             augmentation=augmentation,
             seed=self.recipe.seed,
@@ -487,7 +490,9 @@ def _average(network: nn.Module, decay: float) -> AveragedModel:
     return AveragedModel(network, multi_avg_fn=blend, use_buffers=True)
 
 
-def _check(recipe: Recipe, samples: int, processes: int, classes: int) -> None:
+def check(launch: Launch, recipe: Recipe, file: Reader, learn_from: str = "train") -> None:
+    """Raise UserError for a recipe that does not suit the file or the number of processes."""
+    samples, processes = len(samples_of(file, learn_from)), launch.num_processes
     batch_size = recipe.batch_size
     if batch_size % processes:
         raise UserError(
@@ -496,6 +501,6 @@ def _check(recipe: Recipe, samples: int, processes: int, classes: int) -> None:
     if batch_size > samples:
         raise UserError(f"batch_size: got {batch_size}, expected at most {samples}, all there is")
     for stage in recipe.stages:
-        stage.loss.check(classes)
+        stage.loss.check(len(file.info["classes"]))
         stage.mixing.check(batch_size // processes)
         stage.mixing.check(recipe.micro_batch or batch_size // processes)

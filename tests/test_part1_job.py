@@ -33,8 +33,13 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_set(tmp_path_factory.mktemp("set") / "tiny.beton", train=9, validation=5)
 
 
-def start(command: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
-    environment = {k: v for k, v in os.environ.items() if k not in ("RANK", "OMP_NUM_THREADS")}
+UNTOLD = {k: v for k, v in os.environ.items() if k not in ("RANK", "OMP_NUM_THREADS")}
+ENVIRONMENT = {**UNTOLD, "OMP_NUM_THREADS": "1"}  # so that tests can share the cores with others
+
+
+def start(
+    command: list[str], folder: Path, environment: dict[str, str] = ENVIRONMENT
+) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         command, cwd=folder, env=environment, check=False, capture_output=True, text=True
     )
@@ -46,7 +51,7 @@ def lines_of(run: Path) -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize("launcher", [LAUNCH, TWO], ids=["one process", "two processes"])
 def test_it_trains_and_leaves_a_run(launcher: list[str], data: Path, tmp_path: Path) -> None:
-    done = start([*launcher, JOB, "--data", str(data), *QUICK], tmp_path)
+    done = start([*launcher, JOB, "--data", str(data), *QUICK], tmp_path, UNTOLD)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("epoch 6 of 6") == 1
     assert done.stdout.count("loader share") == 1
@@ -164,7 +169,12 @@ def test_a_signal_stops_it_and_it_goes_on_to_the_same_end(
 ) -> None:
     options = ["--data", str(data), *QUICK, "--epochs", "400"]
     with subprocess.Popen(
-        [*launcher, JOB, *options], cwd=tmp_path, stdout=PIPE, stderr=PIPE, text=True
+        [*launcher, JOB, *options],
+        cwd=tmp_path,
+        env=ENVIRONMENT,
+        stdout=PIPE,
+        stderr=PIPE,
+        text=True,
     ) as job:
         assert job.stdout is not None
         for line in job.stdout:
@@ -200,7 +210,9 @@ def test_a_run_in_two_pieces_is_the_run_in_one(data: Path, tmp_path: Path) -> No
         folder = tmp_path / name
         folder.mkdir()
         if kill:
-            with subprocess.Popen(options, cwd=folder, stdout=PIPE, text=True) as job:
+            with subprocess.Popen(
+                options, cwd=folder, env=ENVIRONMENT, stdout=PIPE, text=True
+            ) as job:
                 assert job.stdout is not None
                 while not job.stdout.readline().startswith("epoch 2 of"):
                     pass

@@ -1,13 +1,13 @@
 """A set that a network learns in seconds: rectangles, told apart by their proportions and size."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from beton import writer
+from beton import writer as beton_writer
 from beton.fields import BytesField, InkField, IntField
 from pipeline.sources import SPLITS
 
@@ -32,6 +32,8 @@ def write_set(
     validation: int = 3,
     classes: Sequence[str] = CLASSES,
     digest: str = "sha256:tiny",
+    draw: Callable[[str, int], NDArray[np.uint8]] = page,
+    writer: Callable[[str, int], int] = lambda _name, _number: -1,
 ) -> Path:
     """Write a set as prep does, with so many pages of each class."""
     samples: list[dict[str, Any]] = []
@@ -39,14 +41,14 @@ def write_set(
         for label, name in enumerate(classes):
             samples.append(
                 {
-                    "image": page(name, number),
+                    "image": draw(name, number),
                     "label": label,
                     "split": int(number >= train),
-                    "writer": -1,
+                    "writer": writer(name, number),
                     "name": f"{name}/{number}.png".encode(),
                 }
             )
-    writer.write(
+    beton_writer.write(
         path,
         {
             "image": InkField(),

@@ -1,0 +1,87 @@
+"""How well part 1's recipe reads writers that it has not seen, and how long it takes to learn.
+
+    ./launch.sh bench part1 --source hand-sample.zip
+
+A few writers are held out at random, several times; the network learns from the others, as many
+pages as it would see of 40 writers, and is tested on those.
+"""
+
+import tempfile
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from statistics import mean
+
+import tyro
+from rich.console import Console
+from rich.table import Table
+
+from pipeline.evaluate import evaluate, load
+from pipeline.feed import open_set, samples_of
+from pipeline.prepare import prepare
+from pipeline.recipes import PART1
+from pipeline.record import Record
+from pipeline.report import source_line
+from pipeline.run import Assignment, begin, execute
+from pipeline.sources import open_source
+from pipeline.splits import Split
+from pipeline.timing import machine
+from pipeline.train import processes
+
+FORTY = 40 * 62 * 9 // 10  # pages to learn from where there are forty writers
+
+
+@dataclass(frozen=True)
+class Config:
+    """Measure part 1's recipe on writers that it has not seen."""
+
+    source: Path
+    """Pages in the shape of MIDAS part 1."""
+    writers: int = 3
+    """To hold out."""
+    draws: int = 4
+    """Times that so many are held out."""
+    epochs: int | None = None
+    """Of 40 writers' pages. By default, the recipe's."""
+
+
+def main(config: Config) -> None:
+    """Run the benchmark and print its table."""
+    console = Console(width=110, highlight=False)
+    known = PART1["fast"]
+    rows = []
+    with tempfile.TemporaryDirectory() as name, processes() as launch:
+        for seed in range(config.draws):
+            path = Path(name) / f"{seed}.beton"
+            split = Split.parse(f"writers={config.writers}")
+            prepare(open_source(config.source), path, split=split, seed=seed)
+            with open_set(path) as file:
+                epochs = config.epochs or known.recipe.epochs
+                scale = FORTY / len(samples_of(file, "train")) * epochs / known.recipe.epochs
+                recipe = replace(known.recipe.scaled(scale), seed=seed)
+                record = Record(Path(name) / f"run-{seed}")
+                assignment = Assignment(known.network, recipe)
+                begin(record, "bench", assignment, file, asdict(config))
+                run = execute(launch, record, assignment, file, Console(quiet=True))
+                origin = source_line(file.info["provenance"])
+            found = evaluate(load(record.path), path, split="validation")
+            unadapted = found.unadapted or found.scores
+            rows.append(
+                (
+                    unadapted.accuracy,
+                    found.scores.accuracy,
+                    found.scores.accuracy_ignoring_case or 0.0,
+                    run.result["seconds_training"],
+                )
+            )
+            console.print(f"draw {seed}: {rows[-1]}")
+    table = Table(title=f"{machine()}; {origin}; {config.writers} writers held out")
+    for heading in ("draw", "accuracy", "adapted", "case ignored", "seconds of training"):
+        table.add_column(heading, justify="right")
+    for label, row in [*enumerate(rows), ("mean", tuple(map(mean, zip(*rows, strict=True))))]:
+        *shares, seconds = row
+        table.add_row(str(label), *(f"{share:.1%}" for share in shares), f"{seconds:.0f}")
+    console.print(table)
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Config))

@@ -1,0 +1,363 @@
+"""Part 3: find out what is wrong with a set's labels, and learn from it all the same.
+
+    ./launch.sh train part3 [--processes N]              after prep part3 mnist, and train part2
+    ./launch.sh train part3 --arms simple --seeds 1      the shortest
+    ./launch.sh train part3 --data data/fashion-wrong.beton --test data/fashion-mnist.beton
+    ./launch.sh train part3 --resume runs/part3/TIME     goes on with a run that was ended
+    accelerate launch jobs/part3.py --seeds 1            the same, for one process
+
+It trains as was published, looks, diagnoses without a right label, and recovers. Writes
+runs/part3/<time>, with a folder for every training, result.json and report.html;
+runs/part3/latest points to it. Exit status: 0 done, 2 not done, with the reason in a line, 130 or
+143 stopped by Ctrl-C or SIGTERM.
+"""
+
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass, replace
+from itertools import chain
+from pathlib import Path
+from typing import Any, Literal
+
+import tyro
+from rich.console import Console
+
+from beton.reader import Reader
+from pipeline import launch, recipes, report
+from pipeline.asked import answers_to
+from pipeline.errors import UserError
+from pipeline.evaluate import Answers
+from pipeline.feed import Decode, open_set, samples_of
+from pipeline.folders import draw_folders
+from pipeline.hardware import Precision
+from pipeline.losses import Loss
+from pipeline.noise import Diagnosis, diagnose, look
+from pipeline.pages import part3 as page
+from pipeline.record import Finished, Record, read_json
+from pipeline.recovery import chances, correct, loss_of, recovery, ways_for
+from pipeline.run import Assignment, begin, execute
+from pipeline.train import Launch, from_main, processes
+
+Arm = Literal["simple", "constant", "resnet18", "digits", "pretrained"]
+ARMS: tuple[Arm, ...] = ("simple", "constant", "resnet18", "digits", "pretrained")
+STARTS = {"digits": "digits", "pretrained": "pretrained-0"}  # part 2's trainings, by arm
+WITNESS = "pretrained-0"
+
+
+@dataclass(frozen=True)
+class Config:
+    """Part 3: find out what is wrong with a set's labels, and learn from it all the same."""
+
+    data: Path = Path("data/part3.beton")
+    """The set in question: what `./launch.sh prep part3` wrote."""
+    test: Path = Path("data/mnist.beton")
+    """Where right labels are to test on: its test split, or its validation split without one."""
+    clean: Path | None = None
+    """A set with right labels for the ceiling to learn from. By default, the test file's."""
+    part2: Path = Path("runs/part2/latest")
+    """The folder of a run of part 2, for its weights and its witness; can be missing."""
+    witness: Path | None = None
+    """The folder of a training on right labels, to bear witness. By default, one of part 2's."""
+    runs: Path = Path("runs")
+    """The folder that results go to, as part3/<time>."""
+    arms: tuple[Arm, ...] = ARMS
+    """The published trainings to repeat. The first one's answers are those that are diagnosed."""
+    seeds: int = 3
+    """How often to recover in every way."""
+    epochs: int | None = None
+    """Times that every picture is seen, in all trainings. By default, the recipes'."""
+    size: int | None = None
+    """Side in pixels of what the networks see. By default, the recipes'."""
+    batch_size: int | None = None
+    """Pictures per step, all processes together."""
+    network: Literal["auto", "plain", "small", "resnet18"] = "auto"
+    """Of the trainings from random weights, but for that of ResNet-18. auto: the recipe's."""
+    seed: int = 0
+    """The first one: of weights, order and augmentation."""
+    resume: Path | None = None
+    """The folder of a run to go on with, with its own settings."""
+    decode: Decode = "auto"
+    """Who makes pictures of runs: the loader's kernels or the device; auto: the device if a GPU."""
+    precision: Precision = "auto"
+    """auto: bf16 where the hardware computes in it."""
+
+
+PATHS = ("data", "test", "clean", "part2", "witness", "runs")
+OWN = ("resume", "decode", "precision")  # not a run's settings
+
+
+def resumed(config: Config, run: Path) -> Config:
+    """Return the settings of the run to go on with. Raises UserError if others are given."""
+    defaults = Config()
+    for name, value in asdict(config).items():
+        if name not in OWN and value != getattr(defaults, name):
+            raise UserError(f"{name}: a resumed run has its own settings; leave it out")
+    written = read_json(run, "config.json")
+    if written["job"] != "part3" or "recipe" in written:
+        raise UserError(f"{run}: got a folder of another kind, expected that of a run of part 3")
+    kept = written["options"]
+    paths = {name: kept[name] and Path(kept[name]) for name in PATHS}
+    own = {name: getattr(config, name) for name in OWN}
+    return Config(**{**kept, **paths, **own, "arms": tuple(kept["arms"])})
+
+
+@dataclass(frozen=True)
+class Sets:
+    """The set in question, and those with right labels: to test on, in `split`, and to learn from.
+
+    Raises UserError for classes that are not the same, and for a set that lacks a split.
+    """
+
+    data: Reader
+    test: Reader
+    clean: Reader
+
+    def __post_init__(self) -> None:
+        for name, file in (("test", self.test), ("clean", self.clean)):
+            got, expected = file.info["classes"], self.data.info["classes"]
+            if got != expected:
+                raise UserError(
+                    f"{name}: {file.path} has the classes {', '.join(got)}; expected those of "
+                    f"{self.data.path}: {', '.join(expected)}"
+                )
+        if not len(samples_of(self.data, "validation")):
+            raise UserError(f"data: {self.data.path} has no validation split to diagnose by")
+
+    @property
+    def split(self) -> str:
+        """The split to test on."""
+        return "test" if len(samples_of(self.test, "test")) else "validation"
+
+
+@contextmanager
+def opened(config: Config) -> Iterator[Sets]:
+    """Open the files, or say how to get them."""
+    with ExitStack() as stack:
+
+        def open_data(path: Path) -> Reader:
+            if not path.exists():
+                raise UserError(f"{path} is not there; make it: ./launch.sh prep {path.stem}")
+            return stack.enter_context(open_set(path))
+
+        data, test = open_data(config.data), open_data(config.test)
+        yield Sets(data, test, test if config.clean is None else open_data(config.clean))
+
+
+@dataclass(frozen=True)
+class Help:
+    """What other runs give: weights to start arms from, a witness; and what they lack, in words."""
+
+    starts: Mapping[str, Path]
+    witness: Path | None
+    left_out: tuple[str, ...]
+
+
+def help_of(config: Config, classes: list[str]) -> Help:
+    """Look what the run of part 2 has to give."""
+    there, left_out = {}, []
+    for name in sorted({*STARTS.values(), WITNESS}):
+        run = config.part2.resolve() / name
+        if not Record(run).finished:
+            left_out.append(f"{config.part2 / name} is no finished run (./launch.sh train part2)")
+        elif read_json(run, "config.json")["classes"] != classes:
+            left_out.append(f"{config.part2 / name} knows other classes")
+        else:
+            there[name] = run
+    starts = {arm: there[name] for arm, name in STARTS.items() if name in there}
+    return Help(starts, config.witness or there.get(WITNESS), tuple(left_out))
+
+
+def assigned(config: Config, plan: recipes.Plan, seed: int) -> Assignment:
+    """Return a plan as the settings change it. Raises UserError for some that make no sense."""
+    own = config.network == "auto" or plan.network == "resnet18"
+    recipe = recipes.changed(
+        plan.recipe,
+        size=config.size,
+        epochs=config.epochs,
+        batch_size=config.batch_size,
+        seed=seed,
+    )
+    return Assignment(
+        plan.network if own else config.network,
+        recipe,
+        decode=config.decode,
+        checkpoints={"keep": 1},
+    )
+
+
+@dataclass(frozen=True)
+class Job:
+    """A run: its settings, its files, its folder, and the processes that work on it."""
+
+    config: Config
+    sets: Sets
+    help: Help
+    record: Record
+    processes: Launch
+    console: Console
+
+    def repeat(self, arm: Arm) -> Finished:
+        """Train as was published."""
+        start = self.help.starts.get(arm)
+        assignment = assigned(self.config, recipes.PART3[arm], self.config.seed)
+        if start is not None:
+            network = read_json(start, "config.json")["network"]
+            assignment = replace(assignment, network=network, start=start)
+        return self._train(arm, assignment, self.sets.data)
+
+    def recover(self, way: str, loss: Loss, seed: int) -> Finished:
+        """Train in one of the ways to recover."""
+        assignment = assigned(self.config, recipes.PART3_RECOVERY, seed)
+        (stage,) = assignment.recipe.stages
+        recipe = replace(assignment.recipe, stages=(replace(stage, loss=loss),))
+        file = self.sets.clean if way == "ceiling" else self.sets.data
+        return self._train(f"{way}-{seed}", replace(assignment, recipe=recipe), file)
+
+    def tested(self, run: Finished) -> Answers:
+        """Return the answers to the test set with right labels."""
+        return self._asked(run.path, self.sets.test, self.sets.split, run.path / "test.safetensors")
+
+    def testified(self) -> Answers | None:
+        """Return the witness's answers to the held-out pictures, if there is one."""
+        if self.help.witness is None:
+            return None
+        keep = self.record.path / "witness.safetensors"
+        return self._asked(self.help.witness, self.sets.data, "validation", keep)
+
+    def _train(self, name: str, assignment: Assignment, file: Reader) -> Finished:
+        """Train, or go on, in a folder of its own; what is finished is only read."""
+        record = Record(self.record.path / name)
+        if self.processes.is_main_process and not (record.path / "config.json").exists():
+            begin(record, "part3", assignment, file, asdict(self.config))
+        self.processes.wait_for_everyone()
+        if not record.finished:
+            self.console.print(f"{name}:")
+        return execute(
+            self.processes, record, assignment, file, self.console, name, whole=self.record.path
+        )
+
+    def _asked(self, run: Path, file: Reader, split: str, keep: Path) -> Answers:
+        precision = self.processes.mixed_precision
+        return answers_to(run, file, split, keep, self.processes.device, precision)
+
+
+def train(config: Config) -> None:
+    """Repeat, look, diagnose, recover; leave a run's folder."""
+    if config.resume is not None:
+        config = resumed(config, config.resume)
+    if config.seeds < 1 or not config.arms:
+        raise UserError(f"got {config.seeds} seeds and {len(config.arms)} arms, expected some")
+    for plan in (*recipes.PART3.values(), recipes.PART3_RECOVERY):
+        assigned(config, plan, config.seed)  # before anything is written
+    with opened(config) as sets, processes(config.precision) as accelerator:
+        help_ = help_of(config, sets.data.info["classes"])
+        arms = [arm for arm in config.arms if arm not in STARTS or arm in help_.starts]
+        if not arms:
+            raise UserError(f"none of the arms {', '.join(config.arms)}: {help_.left_out[0]}")
+        record = from_main(accelerator, lambda: prepared(config, sets))
+        console = Console(highlight=False, soft_wrap=True, quiet=not accelerator.is_main_process)
+        provenance = report.source_line(sets.data.info["provenance"])
+        console.print(f"part3: {len(sets.data):,} pictures, {provenance}; {record.path}")
+        for line in help_.left_out:
+            console.print(f"left out: {line}")
+
+        job = Job(config, sets, help_, record, accelerator, console)
+        repeated = [job.repeat(arm) for arm in arms]
+        found = from_main(accelerator, lambda: diagnosed(job, repeated[0]))
+        recovered: dict[str, list[Finished]] = {}
+        for seed in range(config.seed, config.seed + config.seeds):
+            for way in ways_for(found.kind):
+                if (loss := loss_of(way, found.forward)) is not None:
+                    recovered.setdefault(way, []).append(job.recover(way, loss, seed))
+        if accelerator.is_main_process:
+            conclude(job, repeated, found, recovered)
+
+
+def prepared(config: Config, sets: Sets) -> Record:
+    """Make the folder of a new run, or return that of the run to go on with."""
+    if config.resume is not None:
+        return Record(config.resume)
+    record = Record.new(config.runs / "part3")
+    options = {name: str(v) if isinstance(v, Path) else v for name, v in asdict(config).items()}
+    record.write_json(
+        "config.json",
+        {
+            "job": "part3",
+            "options": options,
+            "classes": sets.data.info["classes"],
+            "provenance": sets.data.info["provenance"],
+        },
+    )
+    return record
+
+
+def diagnosed(job: Job, run: Finished) -> Diagnosis:
+    """Conclude what is wrong with the labels, from answers to the held-out pictures."""
+    assert run.answers is not None
+    witness = job.testified()
+    return diagnose(
+        chances(run.answers),
+        run.answers.labels.numpy(),
+        job.sets.data.info["classes"],
+        None if witness is None else chances(witness),
+    )
+
+
+def conclude(
+    job: Job, repeated: list[Finished], found: Diagnosis, recovered: dict[str, list[Finished]]
+) -> None:
+    """Test what was trained on right labels, and write it all down."""
+    sets, record, first = job.sets, job.record, repeated[0]
+    assert first.answers is not None
+    labels = first.answers.labels.numpy()
+    shares = {way: [correct(job.tested(run)) for run in runs] for way, runs in recovered.items()}
+    if "backwards" in ways_for(found.kind):
+        naive = [job.tested(run) for run in recovered["naive"]]
+        shares["backwards"] = [correct(answers, backwards=True) for answers in naive]
+    draw_folders(sets.data, record.path / "folders.png")
+    result = {
+        "provenance": sets.data.info["provenance"],
+        "test": {"split": sets.split, **described(sets.test, sets.split)},
+        "clean": described(sets.clean, "train"),
+        "classes": sets.data.info["classes"],
+        "pictures": len(samples_of(sets.data, "train")),
+        "held_out": len(labels),
+        "arms": {run.path.name: {"accuracy": correct(job.tested(run))} for run in repeated},
+        "left_out": job.help.left_out,
+        "witness": None if found.witness is None else str(job.help.witness),
+        "look": asdict(look(chances(first.answers), labels)),
+        "diagnosis": asdict(found),
+        "recovery": asdict(recovery(shares)),
+        "trainings": {
+            run.path.name: run.result for run in (*repeated, *chain(*recovered.values()))
+        },
+        "seconds_in_all": launch.seconds_since_start(),
+    }
+    record.finish(result)
+    page.page_of([record.path]).write(record.path / "report.html")
+    record.become_latest()
+    for table in page.closing_tables(record.path):
+        job.console.print(table)
+    job.console.print(f"{found.verdict} {found.assumption}")
+    job.console.print(f"{record.path / 'report.html'}")
+
+
+def described(file: Reader, split: str) -> dict[str, Any]:
+    """Return what a page says of a set with right labels."""
+    return {
+        "file": str(file.path),
+        "pictures": len(samples_of(file, split)),
+        "provenance": file.info["provenance"],
+    }
+
+
+def main() -> int:
+    """Run the job; a failure is said in a line, once. Returns the exit status."""
+    return launch.guarded(
+        "part3", lambda: train(tyro.cli(Config, console_outputs=launch.is_main()))
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,68 @@
+"""Gather runs into one HTML page per part, each complete in its file.
+
+    ./launch.sh report                                   the latest run of every part
+    ./launch.sh report runs/part1/latest                 one run
+    ./launch.sh report runs/part1/2026-*                 several of part 1, side by side
+    ./launch.sh report --out pages                       writes pages/part1.html and so on
+
+Reads what runs left behind, nothing else; computes no network. Exit status: 0 done, 2 not done,
+with the reason in a line.
+"""
+
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+
+from pipeline import launch
+from pipeline.errors import UserError
+from pipeline.page import Page
+from pipeline.pages import part1
+from pipeline.record import read_json
+
+PARTS: dict[str, Callable[[Sequence[Path]], Page]] = {
+    "part1": part1.page_of,
+}
+
+
+@dataclass(frozen=True)
+class Config:
+    """Gather runs into one HTML page per part, each complete in its file."""
+
+    folders: tyro.conf.Positional[tuple[Path, ...]] = ()
+    """The runs' folders. Without any: the latest of every part in runs."""
+    runs: Path = Path("runs")
+    """The folder with part1/latest and so on, where none are given."""
+    out: Path = Path("runs/report")
+    """The folder to write the pages to."""
+
+
+def report(config: Config) -> None:
+    """Write the pages. Raises UserError for what is not the folder of a finished run."""
+    latest = (config.runs / part / "latest" for part in PARTS)
+    folders = config.folders or [path for path in latest if path.exists()]
+    if not folders:
+        raise UserError(f"{config.runs}: no runs there; train first: ./launch.sh train part1")
+    parts: dict[str, list[Path]] = {}
+    for folder in folders:
+        job = read_json(folder, "config.json")["job"]
+        if job not in PARTS:
+            raise UserError(f"{folder}: got a run of {job}, expected one of {', '.join(PARTS)}")
+        parts.setdefault(job, []).append(folder)
+    pages = {part: PARTS[part](paths) for part, paths in sorted(parts.items())}
+    config.out.mkdir(parents=True, exist_ok=True)
+    for part, page in pages.items():
+        path = config.out / f"{part}.html"
+        page.write(path)
+        print(f"{path}: {page.answer}")
+
+
+def main() -> int:
+    """Run the job; a failure is said in a line. Returns the exit status."""
+    return launch.guarded("report", lambda: report(tyro.cli(Config)))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""One module per part: from the folders of its runs to its page."""

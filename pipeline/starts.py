@@ -1,0 +1,63 @@
+"""Where a training began: its first weights, what they could do already, how far they moved."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from beton.reader import Reader
+from pipeline import models
+from pipeline.evaluate import answer, rows_for
+from pipeline.feed import Feed, View, samples_of
+from pipeline.record import Finished
+from pipeline.run import assigned
+
+GROUPS = ("stem", "body", "head")
+
+
+@dataclass(frozen=True)
+class Start:
+    """A training before its first step, and after its last.
+
+    `accuracy`, from 0 to 1, is that of its first weights on its validation samples. `moved` is how
+    far its last weights are from these, relative to their length (L2), by group of layers: stem,
+    body, head, and all of them as "whole".
+    """
+
+    accuracy: float
+    moved: Mapping[str, float]
+
+
+def start_of(run: Finished, file: Reader, device: torch.device, precision: str = "no") -> Start:
+    """Return how a finished run on `file` began. Raises UserError for the folder of no run."""
+    assignment, _ = assigned(run.path)
+    recipe = assignment.recipe
+    network = models.build(assignment.network, len(file.info["classes"]), recipe.seed)
+    if assignment.start is not None:
+        models.transfer(network, load_file(assignment.start / "model.safetensors"))
+    distances = moved(network, run.weights)
+    network = network.to(device).to(memory_format=torch.channels_last)
+    view = View.of(file, recipe.stages[0].size, recipe.window)
+    indices = samples_of(file, assignment.validate_on)
+    with Feed(file, indices, view, rows_for(view), device=device) as feed:
+        answers = answer(network, feed, precision, recipe.views)
+    right = (answers.logits.argmax(dim=1) == answers.labels).sum()
+    return Start(int(right) / len(answers.labels), distances)
+
+
+def moved(first: nn.Module, last: Mapping[str, Tensor]) -> dict[str, float]:
+    """Return how far weights are from those of the network `first`, as in `Start.moved`.
+
+    What is learned counts, not the statistics of normalisation.
+    """
+    lengths, distances = dict.fromkeys(GROUPS, 0.0), dict.fromkeys(GROUPS, 0.0)
+    for name, weight in first.named_parameters():
+        group = name.partition(".")[0]
+        before, after = weight.detach().double().cpu(), last[name].double().cpu()
+        lengths[group] += float(before.square().sum())
+        distances[group] += float((after - before).square().sum())
+    lengths["whole"], distances["whole"] = sum(lengths.values()), sum(distances.values())
+    return {group: math.sqrt(distances[group] / length) for group, length in lengths.items()}

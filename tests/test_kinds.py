@@ -1,0 +1,160 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.stats import beta
+
+from pipeline.kinds import FEW, KINDS, RATED, Floats, fit, likelihood, transition
+
+seeds = st.integers(0, 2**32 - 1)
+rates = st.floats(0, 1)
+class_counts = st.integers(2, 12)
+
+
+def nothing(classes: int) -> Floats:
+    return np.zeros((classes, classes))
+
+
+def even(classes: int) -> Floats:
+    return np.full(classes, 1 / classes)
+
+
+def drawn(rows: Floats, each: int, seed: int) -> Floats:
+    """Counts of `each` labels per row, drawn from rows of shares, the rows in any order."""
+    generator = np.random.default_rng(seed)
+    return np.asarray(generator.multinomial(each, generator.permutation(rows)), np.float64)
+
+
+@given(st.sampled_from(KINDS), rates, class_counts, seeds)
+def test_a_transition_matrix_has_rows_of_probabilities(
+    kind: str, rate: float, classes: int, seed: int
+) -> None:
+    names = np.random.default_rng(seed).permutation(classes).tolist()
+    rows = transition(kind, rate, classes, names)
+    assert (rows >= 0).all()
+    np.testing.assert_allclose(rows.sum(1), 1)
+    if kind in RATED:
+        np.testing.assert_allclose(1 - rows.diagonal(), rate, atol=1e-12)
+
+
+def test_transition_matrices_that_are_known() -> None:
+    np.testing.assert_array_equal(
+        transition("symmetric", 0.5, 3), [[0.5, 0.25, 0.25], [0.25, 0.5, 0.25], [0.25, 0.25, 0.5]]
+    )
+    np.testing.assert_array_equal(
+        transition("pairs", 0.25, 3), [[0.75, 0.25, 0], [0, 0.75, 0.25], [0.25, 0, 0.75]]
+    )
+    np.testing.assert_array_equal(
+        transition("wrong", 0, 3), [[0, 0.5, 0.5], [0.5, 0, 0.5], [0.5, 0.5, 0]]
+    )
+    np.testing.assert_array_equal(
+        transition("permutation", 0, 3, [1, 2, 0]), [[0, 1, 0], [0, 0, 1], [1, 0, 0]]
+    )
+
+
+@given(class_counts)
+def test_kinds_meet_where_their_rates_end(classes: int) -> None:
+    clean, wrong = (transition(kind, 0, classes) for kind in ("clean", "wrong"))
+    np.testing.assert_array_equal(transition("symmetric", 0, classes), clean)
+    np.testing.assert_allclose(transition("symmetric", 1, classes), wrong)
+    np.testing.assert_allclose(
+        transition("symmetric", 1 - 1 / classes, classes), transition("random", 0, classes)
+    )
+    one_on = np.roll(np.arange(classes), -1).tolist()
+    np.testing.assert_array_equal(
+        transition("pairs", 1, classes), transition("permutation", 0, classes, one_on)
+    )
+
+
+@pytest.mark.parametrize(
+    ("kind", "rate", "classes", "names", "message"),
+    [
+        ("noise", 0, 3, None, "kind: got 'noise', expected one of clean, "),
+        ("pairs", 1.5, 3, None, "rate: got 1.5, expected 0 to 1"),
+        ("pairs", float("nan"), 3, None, "rate: got nan"),
+        ("clean", 0, 1, None, "classes: got 1, expected at least 2"),
+        ("permutation", 0, 3, None, "permutation: got None, expected one of 3"),
+        ("permutation", 0, 3, [0, 1, 1], "permutation: got "),
+    ],
+)
+def test_what_is_no_transition_is_refused(
+    kind: str, rate: float, classes: int, names: list[int] | None, message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        transition(kind, rate, classes, names)
+
+
+@settings(max_examples=20)
+@given(seeds, st.integers(0, 60), st.sampled_from(["clean", "symmetric", "wrong"]))
+def test_likelihoods_are_the_integral_over_the_strays(seed: int, labels: int, kind: str) -> None:
+    rows = transition(kind, 0.3, 3)
+    counts = np.random.default_rng(seed).multinomial(labels, [0.6, 0.3, 0.1], 3).astype(float)
+    base = np.array([0.5, 0.3, 0.2])
+
+    # Over the shares' roots, as their density has a pole at 0.
+    roots = (np.arange(4000) + 0.5) / 4000
+    density = beta.pdf(roots**2, 0.5, 20) * 2 * roots / 4000
+    shares = (roots**2)[:, None, None]
+    exact = np.einsum(
+        "s,srg->gr", density, np.exp(np.log((1 - shares) * rows + shares * base) @ counts.T)
+    )
+    got = likelihood(counts, rows, base, FEW)
+    np.testing.assert_allclose(got, np.log(exact), atol=0.3)
+
+
+@settings(max_examples=20)
+@given(seeds, st.sampled_from(["clean", "symmetric", "pairs", "wrong", "random"]))
+def test_the_kind_that_counts_were_drawn_from_fits_them_best(seed: int, kind: str) -> None:
+    rate = 0.1 + 0.5 * (seed % 97) / 97
+    counts = drawn(transition(kind, rate, 10), 200, seed)
+    fits = {other: fit(other, counts, even(10), nothing(10)) for other in KINDS}
+    best = max(KINDS, key=lambda other: fits[other].evidence)
+    assert best == kind
+    if kind in RATED:
+        low, high = fits[kind].between
+        assert low <= fits[kind].rate <= high
+        assert abs(fits[kind].rate - rate) < 0.04
+    if kind != "random":
+        order = fits[kind].truths.argsort()
+        np.testing.assert_allclose((counts / 200)[order], transition(kind, rate, 10), atol=0.16)
+
+
+@settings(max_examples=20)
+@given(seeds, st.integers(3, 10))
+def test_a_permutation_fits_exactly_as_clean_labels_until_names_are_known(
+    seed: int, classes: int
+) -> None:
+    counts = drawn(transition("symmetric", 0.02, classes), 100, seed)
+    clean, renamed = (
+        fit(kind, counts, even(classes), nothing(classes)) for kind in ("clean", "permutation")
+    )
+    assert clean.evidence == renamed.evidence
+    named = np.random.default_rng(seed).permutation(classes)  # each group's class
+    naming = np.where(np.eye(classes)[named], 0, -200.0)
+    clean, renamed = (fit(kind, counts, even(classes), naming) for kind in ("clean", "permutation"))
+    if (named == counts.argmax(1)).all():
+        assert clean.evidence > renamed.evidence
+    else:
+        assert renamed.evidence > clean.evidence
+        bears = counts.argmax(1)[named.argsort()].tolist()
+        np.testing.assert_array_equal(
+            renamed.transition(even(classes)), transition("permutation", 0, classes, bears)
+        )
+
+
+@settings(max_examples=10)
+@given(seeds)
+def test_strays_are_told_from_noise_that_spares_no_class(seed: int) -> None:
+    generator = np.random.default_rng(seed)
+    strays = np.where(np.arange(10) < 3, 0.3, 0.01)[:, None]
+    counts = generator.multinomial(300, (1 - strays) * np.eye(10) + strays / 10).astype(float)
+    alike = generator.multinomial(300, transition("symmetric", strays.mean(), 10)).astype(float)
+    for table, expected in ((counts, "clean"), (alike, "symmetric")):
+        fits = [fit(kind, table, even(10), nothing(10)) for kind in ("clean", "symmetric")]
+        assert max(fits, key=lambda one: one.evidence).kind == expected
+    assert abs(fit("clean", counts, even(10), nothing(10)).strays[:3].mean() - 0.3) < 0.06
+
+
+def test_groups_without_labels_are_explained_by_any_kind() -> None:
+    for kind in KINDS:
+        assert np.isfinite(fit(kind, nothing(4), even(4), nothing(4)).evidence)

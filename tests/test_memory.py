@@ -1,0 +1,124 @@
+"""How many rows fit: a made-up network asks for memory that a made-up limit does not have."""
+
+import os
+import resource
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from tiny import CLASSES, write_set
+from torch import Tensor, nn
+
+from beton.reader import Reader
+from pipeline import memory, models
+from pipeline.errors import UserError
+from pipeline.feed import open_set
+from pipeline.memory import fit
+from pipeline.models import Network
+from pipeline.recipe import Recipe, Stage
+from pipeline.train import Launch, processes
+
+ROW = 64 << 20  # bytes that the greedy network asks for, a picture
+RECIPE = Recipe((Stage(16, 1, 0.1, optimizer="SGD"),), batch_size=64)
+
+
+class Greedy(nn.Module):
+    """Asks for memory and never touches it, so that the machine has it all the while."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        torch.empty(len(x) * ROW, dtype=torch.uint8)
+        return x
+
+
+class Broken(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        raise RuntimeError("something else")
+
+
+def greedy(classes: int) -> Network:
+    return Network(nn.Flatten(), Greedy(), nn.Linear(16 * 16, classes))
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Iterator[Reader]:
+    with open_set(write_set(tmp_path / "tiny.beton")) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def launch() -> Iterator[Launch]:
+    with processes("no") as accelerator:
+        yield accelerator
+
+
+@pytest.fixture(autouse=True)
+def networks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(models.NETWORKS, "greedy", greedy)
+    broken = Network(nn.Flatten(), Broken(), nn.Linear(16 * 16, len(CLASSES)))
+    monkeypatch.setitem(models.NETWORKS, "broken", lambda _: broken)
+
+
+def limit(monkeypatch: pytest.MonkeyPatch, rows: float) -> None:
+    """Let there be room for so many rows, and a bit."""
+    free = int((rows + 0.5) * ROW / memory.SHARE)
+    monkeypatch.setattr(memory, "free_bytes", lambda: free)
+
+
+@pytest.mark.parametrize(("room", "rows"), [(1, 1), (3, 2), (9, 8), (16, 16), (40, 32), (70, 64)])
+def test_it_finds_the_largest_half_of_a_half_that_fits(
+    room: int, rows: int, launch: Launch, file: Reader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limit(monkeypatch, room)
+    assert fit(launch, "greedy", RECIPE, file) == rows
+
+
+def test_not_even_one_fits(launch: Launch, file: Reader, monkeypatch: pytest.MonkeyPatch) -> None:
+    limit(monkeypatch, 0.1)
+    with pytest.raises(UserError, match="memory has no room for one picture of 16×16"):
+        fit(launch, "greedy", RECIPE, file)
+
+
+@pytest.mark.parametrize(("network", "room"), [("greedy", 9.0), ("greedy", 0.1), ("broken", 9.0)])
+def test_the_limit_is_gone_afterwards(
+    network: str, room: float, launch: Launch, file: Reader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    limit(monkeypatch, room)
+    try:
+        fit(launch, network, RECIPE, file)
+    except RuntimeError as error:
+        assert network == "broken"
+        assert str(error) == "something else"
+    except UserError:
+        assert room < 1
+    assert resource.getrlimit(resource.RLIMIT_AS) == before
+
+
+def test_the_stage_with_the_largest_pictures_decides(
+    launch: Launch, file: Reader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+
+    class Watching(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            seen.append(tuple(x.shape))
+            return x
+
+    def watching(classes: int) -> Network:
+        return Network(
+            Watching(), nn.AdaptiveAvgPool2d(1), nn.Sequential(nn.Flatten(), nn.Linear(1, classes))
+        )
+
+    monkeypatch.setitem(models.NETWORKS, "watching", watching)
+    stages = (Stage(16, 1, 0.1), Stage(24, 1, 0.1), Stage(20, 1, 0.1))
+    assert fit(launch, "watching", Recipe(stages, batch_size=8), file) == 8
+    assert set(seen) == {(8, 1, 24, 24)}
+    seen.clear()
+    fit(launch, "watching", Recipe(stages, batch_size=8, window=None), file)
+    assert set(seen) == {(8, 1, 24, 32)}  # whole pages of 90×120
+
+
+def test_there_is_less_free_than_there_is() -> None:
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    assert 0 < memory.free_bytes() < total

@@ -1,0 +1,126 @@
+"""Real pictures under labels that are wrong on purpose."""
+
+import pickle
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from raw_data import digits, folders, idx_pair, make_tree
+
+from beton.reader import Reader
+from jobs import prep
+from pipeline.sources import Source, SourceError, open_source
+from pipeline.sources.base import TEST
+from pipeline.sources.mislabelled import Mislabelled
+from pipeline.synth.labels import PLAIN, Mislabelling
+
+WRONG = Mislabelling("wrong")
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Source:
+    """60 pictures to learn from and 40 to test on, of ten classes."""
+    pairs = idx_pair("train", *digits(60), True) | idx_pair("t10k", *digits(40), False)
+    make_tree(tmp_path / "raw", pairs)
+    return open_source(tmp_path / "raw")
+
+
+def test_all_but_the_test_set_is_mislabelled(source: Source) -> None:
+    wrong = Mislabelled(source, WRONG)
+    before, after = source.entries, wrong.entries
+    test = before.given == TEST
+    assert test.sum() == 40
+    np.testing.assert_array_equal(after.labels[test], before.labels[test])
+    assert (after.labels[~test] != before.labels[~test]).all()
+    np.testing.assert_array_equal(after.given, before.given)
+    assert after.classes == before.classes
+
+
+@pytest.mark.parametrize("kind", PLAIN)
+def test_what_is_learned_from_is_mislabelled_as_it_would_be_alone(
+    source: Source, kind: str
+) -> None:
+    # Whatever the test set holds: labels that are dealt out anew come from the others.
+    free = source.entries.given != TEST
+    labels = Mislabelling(kind).apply(source.entries.labels[free], 10, 7)
+    mislabelled = Mislabelled(source, Mislabelling(kind), 7).entries.labels[free]
+    np.testing.assert_array_equal(mislabelled, labels)
+
+
+def test_pictures_and_their_origin_are_the_source_s_own(source: Source) -> None:
+    wrong = pickle.loads(pickle.dumps(Mislabelled(source, WRONG)))
+    for index in (0, 59, 60, 99):
+        np.testing.assert_array_equal(wrong.picture(index), source.picture(index))
+        assert wrong.name(index) == source.name(index)
+    assert (wrong.kind, wrong.origin, wrong.path) == (source.kind, source.origin, source.path)
+    assert (str(wrong), len(wrong)) == (str(source), len(source))
+    rows = np.arange(3)
+    assert wrong.size(rows) == source.size(rows)
+
+
+def test_other_labels_have_another_digest(source: Source) -> None:
+    made = [(WRONG, 0), (WRONG, 1), (Mislabelling("symmetric", 0.4), 0)]
+    digests = [source.digest(), *(Mislabelled(source, *how).digest() for how in made)]
+    assert len(set(digests)) == 4
+    assert Mislabelled(source, WRONG).digest() == digests[1]
+
+
+@pytest.mark.parametrize("seed", [-1, 1 << 63])
+def test_a_seed_that_makes_no_sense_is_refused(source: Source, seed: int) -> None:
+    with pytest.raises(SourceError, match=f"seed {seed}: expected 0"):
+        Mislabelled(source, WRONG, seed)
+
+
+def run_prep(monkeypatch: pytest.MonkeyPatch, folder: Path, *arguments: str) -> int:
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(sys, "argv", ["prep", *arguments])
+    return prep.main()
+
+
+def labels_of(path: Path) -> list[int]:
+    with Reader(path) as reader:
+        labels: list[int] = reader.column("label").metadata.tolist()
+    return labels
+
+
+def test_prep_mislabels_what_it_is_given(
+    source: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = ("--source", str(source.path), "--out", "out")
+    assert run_prep(monkeypatch, tmp_path, "right", *given) == 0
+    assert run_prep(monkeypatch, tmp_path, "wrong", *given, "--mislabel", "wrong") == 0
+    right, wrong = (labels_of(tmp_path / "out" / f"{name}.beton") for name in ("right", "wrong"))
+    assert right == source.entries.labels.tolist()
+    assert wrong == Mislabelled(source, WRONG).entries.labels.tolist()
+    with Reader(tmp_path / "out" / "wrong.beton") as reader:
+        assert reader.info["provenance"]["kind"] == "real"
+        assert reader.info["provenance"]["reader"] == "idx"
+        assert reader.info["generator"]["mislabelling"] == "wrong"
+
+
+def test_a_set_is_prepared_anew_when_it_is_mislabelled_otherwise(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_tree(tmp_path / "set", folders())
+    for how, built in (
+        ("none", True),
+        ("wrong", True),
+        ("wrong", False),
+        ("pairs=0.5", True),
+    ):
+        assert run_prep(monkeypatch, tmp_path, "--source", "set", "--mislabel", how) == 0
+        assert ("is there already" not in capsys.readouterr().out) == built, how
+
+
+def test_prep_says_what_is_no_way_to_mislabel(
+    source: Source,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    given = ("--source", str(source.path), "--mislabel", "some")
+    assert run_prep(monkeypatch, tmp_path, "set", *given) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("prep: mislabelling 'some': expected none, wrong,")
+    assert not list(tmp_path.rglob("*.beton"))

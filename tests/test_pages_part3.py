@@ -1,0 +1,189 @@
+"""Part 3's page says what its run's result.json says, for every verdict."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+from rich.console import Console
+from test_page import Parsed
+
+from pipeline.errors import UserError
+from pipeline.kinds import KINDS
+from pipeline.noise import diagnose, look, transition
+from pipeline.pages import part3
+from pipeline.recovery import recovery, ways_for
+
+CLASSES = ("T-shirt/top", "Trouser", "Bag", "Ankle boot")
+PROVENANCE = {"kind": "real", "source": "fashion-mnist", "digest": "sha256:0"}
+SYNTHETIC = {"kind": "synthetic", "source": "inkrun's generator", "digest": "sha256:1"}
+TRAINING = {
+    "network": "plain",
+    "epochs": 10,
+    "accuracy": 0.1234,
+    "loss": 2.1987,
+    "seconds_training": 123.4,
+    "images_per_second": 4567.8,
+}
+SHARES = {"naive": 0.0018, "backwards": 0.741, "forward": 0.867, "complementary": 0.85}
+
+
+def answers(kind: str, witness: bool) -> tuple[NDArray[np.float64], NDArray[np.int64], Any]:
+    """What a network that learned labels of a kind well gives, labels, and what a witness gives."""
+    rng = np.random.default_rng(0)
+    true = rng.integers(0, len(CLASSES), 1200)
+    rows = transition(kind, 0.3, len(CLASSES), [1, 2, 3, 0])
+    labels = np.array([rng.choice(len(CLASSES), p=rows[one]) for one in true])
+    own = 0.94 * np.eye(len(CLASSES)) + 0.015
+    return rows[true] * 0.98 + 0.005, labels, own[true] if witness else None
+
+
+def write_run(folder: Path, kind: str, witness: bool = False, seeds: int = 3) -> dict[str, Any]:
+    """Write what the job leaves behind that a page is made of; return result.json's."""
+    chances, labels, testimony = answers(kind, witness)
+    diagnosis = diagnose(chances, labels, CLASSES, testimony)
+    ways = ways_for(diagnosis.kind)
+    shares = {w: [SHARES.get(w, 0.926) + 0.001 * n for n in range(seeds)] for w in ways}
+    trained = [f"{way}-{seed}" for way in ways if way != "backwards" for seed in range(seeds)]
+    result = {
+        "provenance": PROVENANCE,
+        "test": {
+            "split": "test",
+            "file": "data/fashion-mnist.beton",
+            "pictures": 10_000,
+            "provenance": PROVENANCE,
+        },
+        "clean": {
+            "file": "data/fashion-mnist.beton",
+            "pictures": 54_000,
+            "provenance": SYNTHETIC,
+        },
+        "classes": CLASSES,
+        "pictures": 53_998,
+        "held_out": len(labels),
+        "arms": {"simple": {"accuracy": 0.0018}, "constant": {"accuracy": 0.0321}},
+        "left_out": ["runs/part2/latest/digits knows other classes"],
+        "witness": "runs/part2/latest/pretrained-0" if witness else None,
+        "look": asdict(look(chances, labels)),
+        "diagnosis": asdict(diagnosis),
+        "recovery": asdict(recovery(shares)),
+        "trainings": dict.fromkeys(("simple", "constant", *trained), TRAINING),
+    }
+    options = {"data": "data/fashion wrong.beton", "arms": ["simple", "constant"], "clean": None}
+    config = {"job": "part3", "options": options}
+    folder.mkdir(parents=True)
+    for name, value in (("result", result), ("config", config)):
+        (folder / f"{name}.json").write_text(json.dumps(value))
+    for name in result["trainings"]:
+        (folder / name).mkdir()
+        config = {"network": "plain", "recipe": {"seed": 0}, "start": None, "data": "data/x.beton"}
+        (folder / name / "config.json").write_text(json.dumps(config))
+        (folder / name / "environment.json").write_text("{}")
+    Figure(figsize=(1, 1)).savefig(folder / "folders.png")
+    loaded: dict[str, Any] = json.loads((folder / "result.json").read_text())
+    return loaded
+
+
+def words_of(folder: Path) -> str:
+    text = part3.page_of([folder]).html()
+    return " ".join(" ".join(" ".join(some) for some in Parsed(text).words.values()).split())
+
+
+@pytest.mark.parametrize(
+    ("kind", "witness"),
+    [*((kind, False) for kind in KINDS), ("permutation", True), ("wrong", True)],
+)
+def test_it_says_what_the_result_says(tmp_path: Path, kind: str, witness: bool) -> None:
+    result = write_run(tmp_path / "run", kind, witness)
+    found, words = result["diagnosis"], words_of(tmp_path / "run")
+    assert found["kind"] == (kind if witness or kind != "permutation" else "clean")
+    for sentence in (found["verdict"], found["assumption"], *result["left_out"]):
+        assert sentence in words
+    for one in found["evidence"]:
+        assert one["kind"] in words
+        assert f"{one['log_likelihood']:.4f}".replace("-", "−") in words
+    for estimate in result["recovery"]["estimates"].values():
+        assert f"{100 * estimate['mean']:.2f} %" in words
+    for pair in result["recovery"]["pairs"]:
+        assert pair["words"] in words
+    for accuracy in (0.0018, 0.0321, 0.0031, 0.0099, 0.1234):  # own, published, as given
+        assert f"{100 * accuracy:.2f} %" in words
+    assert ("pretrained-0, learned the classes elsewhere" in words) == witness
+    assert ("No witness was heard" in words) != witness
+
+
+def test_the_answer_comes_first_with_the_provenance(tmp_path: Path) -> None:
+    write_run(tmp_path / "run", "wrong")
+    page = part3.page_of([tmp_path / "run"])
+    assert page.answer.startswith("Every label is wrong")
+    assert "learns to read 86.80 % (86.55 to 87.05) of 10,000 pictures" in page.answer
+    assert page.answer.endswith("as if all were well reads 0.28 %, one on right labels 92.70 %.")
+    badges = [(one["kind"], one["source"]) for one in page.provenance]
+    assert badges == [("real", "fashion-mnist"), ("synthetic", "inkrun's generator")]
+
+
+def test_without_a_correction_the_answer_speaks_of_the_others(tmp_path: Path) -> None:
+    write_run(tmp_path / "run", "random")
+    answer = part3.page_of([tmp_path / "run"]).answer
+    assert "The labels say nothing about the pictures." in answer
+    assert "corrected" not in answer
+    assert "tested on 10,000 pictures with right labels: a network trained as if" in answer.lower()
+
+
+def test_one_seed_has_no_interval(tmp_path: Path) -> None:
+    write_run(tmp_path / "run", "wrong", seeds=1)
+    words = words_of(tmp_path / "run")
+    assert "learns to read 86.70 % of 10,000" in words
+    assert "one pair shows nothing" in words
+
+
+def test_accuracy_far_below_chance_is_called_information(tmp_path: Path) -> None:
+    result = write_run(tmp_path / "run", "wrong")
+    assert "Accuracy far below that is information" in words_of(tmp_path / "run")
+    for arm in result["arms"].values():
+        arm["accuracy"] = 0.95
+    (tmp_path / "run" / "result.json").write_text(json.dumps(result))
+    assert "Accuracy far below" not in words_of(tmp_path / "run")
+
+
+def test_the_command_can_be_pasted(tmp_path: Path) -> None:
+    write_run(tmp_path / "run", "wrong")
+    words = words_of(tmp_path / "run")
+    command = "./launch.sh train part3 --data 'data/fashion wrong.beton' --arms simple constant"
+    assert command in words
+    assert f"./launch.sh evaluate {tmp_path}/run/forward-2 --source data/" in words
+
+
+def test_of_several_runs_the_latest_is_shown(tmp_path: Path) -> None:
+    for name, kind in (("2026-01-02", "wrong"), ("2026-01-01", "random")):
+        write_run(tmp_path / name, kind)
+    (tmp_path / "latest").symlink_to("2026-01-02")
+    paths = [tmp_path / name for name in ("2026-01-02", "2026-01-01", "latest")]
+    text = part3.page_of(paths).html()
+    assert "Every label is wrong" in text
+    assert f"Not shown: {tmp_path}/2026-01-01, an earlier run." in text
+    assert text.count("Not shown") == 1
+
+
+def test_no_run_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="part 3: got no runs"):
+        part3.page_of([])
+    with pytest.raises(UserError, match=r"it has no result\.json"):
+        part3.page_of([tmp_path])
+
+
+def test_a_terminal_gets_the_tables(tmp_path: Path) -> None:
+    write_run(tmp_path / "run", "wrong")
+    console = Console(width=80, record=True, quiet=False)
+    with console.capture() as capture:
+        for table in part3.closing_tables(tmp_path / "run"):
+            console.print(table)
+    text = capture.get()
+    for words in ("simple CNN, one-cycle", "0.31 %", "complementary surrogate", "wrong"):
+        assert words in text
+    assert "86.80 % (86.55 to 87.05)" in text
+    assert "…" not in text

@@ -1,0 +1,94 @@
+"""Ways to learn from wrong labels: which there are, what they learn by, what was shown of them."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.evaluate import Answers
+from pipeline.kinds import KINDS, transition
+from pipeline.losses import Loss
+from pipeline.recovery import WAYS, chances, correct, loss_of, recovery, ways_for
+
+FORWARD = transition("wrong", 1, 3).tolist()
+
+
+def answers(logits: list[list[float]], labels: list[int]) -> Answers:
+    return Answers(torch.arange(len(labels)), torch.tensor(labels), torch.tensor(logits))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_verdict_has_the_naive_way_and_the_ceiling(kind: str) -> None:
+    ways = ways_for(kind)
+    assert ways[0] == "naive"
+    assert ways[-1] == "ceiling"
+    assert set(ways) <= set(WAYS)
+    assert ("forward" in ways) == (kind not in ("clean", "random"))
+    # To say what a picture is not makes sense only of labels that are never right.
+    assert ("backwards" in ways) == ("complementary" in ways) == (kind == "wrong")
+
+
+def test_a_way_has_its_loss() -> None:
+    assert loss_of("naive", FORWARD) == loss_of("ceiling", FORWARD) == Loss()
+    assert loss_of("backwards", FORWARD) is None  # the naive networks, read otherwise
+    assert loss_of("forward", FORWARD) == Loss("forward", transition=FORWARD)
+    assert loss_of("complementary", FORWARD) == Loss("complementary")
+
+
+def test_answers_are_read_forwards_and_backwards() -> None:
+    three = answers([[3.0, 2.0, 1.0], [1.0, 3.0, 2.0], [2.0, 1.0, 3.0]], [0, 0, 0])
+    assert correct(three) == pytest.approx(1 / 3)
+    assert correct(three, backwards=True) == pytest.approx(1 / 3)
+    assert correct(answers([[3.0, 2.0, 1.0]], [2]), backwards=True) == 1
+    assert correct(answers([[3.0, 2.0, 1.0]], [2])) == 0
+
+
+def test_chances_add_up() -> None:
+    found = chances(answers([[0.0, 0.0, 0.0], [100.0, 0.0, -100.0]], [0, 1]))
+    assert found.dtype == np.float64
+    np.testing.assert_allclose(found, np.array([[1 / 3] * 3, [1.0, 0.0, 0.0]]), atol=1e-12)
+
+
+def test_the_corrected_loss_is_compared_with_every_other_way() -> None:
+    outcome = recovery(
+        {
+            "ceiling": [0.93, 0.92, 0.94],
+            "naive": [0.0, 0.01, 0.0],
+            "forward": [0.86, 0.87, 0.88],
+            "backwards": [0.74, 0.73, 0.75],
+        }
+    )
+    assert list(outcome.accuracies) == ["naive", "backwards", "forward", "ceiling"]
+    assert outcome.estimates["forward"].mean == pytest.approx(0.87)
+    assert [(pair.first, pair.second) for pair in outcome.pairs] == [
+        ("forward", "naive"),
+        ("forward", "backwards"),
+        ("forward", "ceiling"),
+    ]
+    better, _, worse = outcome.pairs
+    assert better.comparison.difference == pytest.approx(0.87 - 0.01 / 3)
+    assert better.comparison.shown
+    assert better.words.startswith("forward-corrected is 86.7 points better")
+    assert worse.comparison.difference == pytest.approx(-0.06)
+    assert worse.words.startswith("forward-corrected is 6.0 points worse")
+
+
+def test_without_a_correction_the_ceiling_is_compared() -> None:
+    (pair,) = recovery({"naive": [0.9], "ceiling": [0.92]}).pairs
+    assert (pair.first, pair.second) == ("ceiling", "naive")
+    assert pair.words.startswith("one pair shows nothing")
+
+
+@given(st.lists(st.tuples(*[st.floats(0, 1)] * 2), min_size=1, max_size=5))
+def test_pairs_are_of_equal_seeds(shares: list[tuple[float, float]]) -> None:
+    naive, forward = map(list, zip(*shares, strict=True))
+    (pair,) = recovery({"naive": naive, "forward": forward}).pairs
+    assert pair.comparison.pairs == len(shares)
+    expected = float(np.mean(np.subtract(forward, naive)))
+    assert pair.comparison.difference == pytest.approx(expected, abs=1e-12)
+
+
+def test_ways_with_other_seeds_are_refused() -> None:
+    with pytest.raises(ValueError, match="compare: got 1 and 2 runs"):
+        recovery({"forward": [0.5], "naive": [0.5, 0.6]})

@@ -1,0 +1,130 @@
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from tiny import CLASSES, SHAPES, page, write_set
+from torch import nn
+
+from beton.reader import Reader
+from pipeline import models, writers
+from pipeline.evaluate import answer, answer_by_writer
+from pipeline.feed import Feed, View, open_set, samples_of
+
+Pixels = NDArray[np.uint8]
+CPU = torch.device("cpu")
+TALLEST = 50 / 90  # of a page, in `tiny`
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reader]:
+    """Three writers of 16 pages each: one as in `tiny`, one half as tall, one nobody knows."""
+    folder = tmp_path_factory.mktemp("set")
+    who = (0, 1, -1)
+
+    def drawn(name: str, number: int) -> Pixels:
+        pixels = page(name, number)
+        if who[number % 3] != 1:
+            return pixels
+        half = np.full_like(pixels, 255)
+        half[: pixels.shape[0] // 2, : pixels.shape[1] // 2] = pixels[::2, ::2]
+        return half
+
+    path = write_set(
+        folder / "tiny.beton", 12, 0, draw=drawn, writer=lambda _, number: who[number % 3]
+    )
+    with open_set(path) as reader:
+        yield reader
+
+
+def test_heights_are_those_of_the_ink(file: Reader) -> None:
+    heights, labels = writers.ink_heights(file), file.column("label").metadata
+    for sample, writer in enumerate(writers.writers_of(file)):
+        expected = SHAPES[CLASSES[labels[sample]]][0] / 90 / (2 if writer == 1 else 1)
+        assert heights[sample] == pytest.approx(expected, abs=3 / writers.ROWS)
+
+
+def test_every_writer_s_tall_characters_come_to_the_same_height(file: Reader) -> None:
+    scales, who = writers.scales(file, 0.45), writers.writers_of(file)
+    assert scales.dtype == np.float32
+    for writer, tall in ((0, TALLEST), (1, TALLEST / 2)):
+        assert np.ptp(scales[who == writer]) == 0
+        assert scales[who == writer][0] == pytest.approx(0.45 / tall, rel=0.05)
+    # Who is unknown is taken for all of them together.
+    heights = writers.ink_heights(file)
+    assert scales[who < 0][0] == pytest.approx(0.45 / np.quantile(heights, 0.7), rel=1e-5)
+
+
+def test_a_writer_of_few_pages_is_taken_for_all(
+    file: Reader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writers, "ENOUGH", 17)
+    assert np.ptp(writers.scales(file, 0.45)) == 0
+
+
+def test_pictures_are_shown_larger_by_their_scale(file: Reader) -> None:
+    view, ids = View.of(file, 48, 1.0), samples_of(file, "all")
+    inks = []
+    for scale in (1.2, 1.0):
+        scales = np.full(len(file), scale, np.float32)
+        with Feed(file, ids, view, len(ids), device=CPU, scales=scales) as feed:
+            (inputs,) = feed.batches()
+        inks.append(inputs.pictures.sum(dim=(1, 2, 3)))
+    torch.testing.assert_close(inks[0], inks[1] * 1.44, rtol=0.1, atol=2.0)
+
+
+def adapted_by_hand(layer: nn.BatchNorm2d, inputs: torch.Tensor) -> torch.Tensor:
+    """What the mixture of the learned distribution and the batch's is normalised to."""
+    assert layer.running_mean is not None
+    assert layer.running_var is not None
+    share = len(inputs) / (len(inputs) + writers.PRIOR)
+    mean, square = inputs.mean((0, 2, 3)), inputs.square().mean((0, 2, 3))
+    learned = layer.running_var + layer.running_mean**2
+    middle = share * mean + (1 - share) * layer.running_mean
+    variance = share * square + (1 - share) * learned - middle**2
+    shape = (1, -1, 1, 1)
+    return (inputs - middle.view(shape)) / (variance.view(shape) + layer.eps).sqrt()
+
+
+def test_normalisation_goes_by_the_mixture_and_back() -> None:
+    torch.manual_seed(0)
+    layer = nn.BatchNorm2d(3).eval()
+    assert layer.running_mean is not None
+    layer.running_mean.uniform_(-1, 1)
+    before = {name: tensor.clone() for name, tensor in layer.state_dict().items()}
+    inputs = torch.randn(5, 3, 4, 4) * 3 + 1
+    expected = adapted_by_hand(layer, inputs)
+    with writers.adapted(nn.Sequential(layer), 5):
+        torch.testing.assert_close(layer(inputs), expected)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in layer.state_dict().items())
+    with pytest.raises(RuntimeError), writers.adapted(nn.Sequential(layer), 5):
+        layer(torch.zeros(2, 9, 4, 4))
+    assert all(torch.equal(tensor, before[name]) for name, tensor in layer.state_dict().items())
+
+
+def test_each_writer_is_answered_apart(file: Reader) -> None:
+    network, view = models.build("small", len(CLASSES), 0), View.of(file, 16, 1.0)
+    who, everybody = writers.writers_of(file), samples_of(file, "all")
+    order = everybody[np.argsort(who, kind="stable")]
+    with Feed(file, order, view, 7, device=CPU) as feed:
+        answers = answer_by_writer(network, feed, who)
+    assert answers.ids.tolist() == everybody.tolist()
+    assert answers.labels.tolist() == file.column("label").metadata.tolist()
+    with Feed(file, everybody, view, 7, device=CPU) as feed:
+        plain = answer(network.eval(), feed)
+    close = (answers.logits - plain.logits).abs().amax(dim=1) < 1e-4
+    assert close.tolist() == (who < 0).tolist()
+    # A writer's answers do not depend on who else is in the file.
+    with Feed(file, np.flatnonzero(who == 1), view, 3, device=CPU) as feed:
+        alone = answer_by_writer(network, feed, who)
+    torch.testing.assert_close(alone.logits, answers.logits[who == 1], rtol=1e-3, atol=1e-4)
+
+
+def test_writers_that_come_and_go_are_refused(file: Reader) -> None:
+    network, view = models.build("small", len(CLASSES), 0), View.of(file, 16, 1.0)
+    with (
+        Feed(file, samples_of(file, "all"), view, 7, device=CPU) as feed,
+        pytest.raises(ValueError, match="in two places"),
+    ):
+        answer_by_writer(network, feed, writers.writers_of(file))
