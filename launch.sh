@@ -15,12 +15,13 @@ Usage: ./launch.sh [COMMAND] [ARGUMENTS]
   (none)          set up, prepare the data it finds, or synthetic ones, train part 1, say where
                   the results are
   setup [EXTRA…]  make .venv, or use the active virtual environment, and install inkrun into it;
-                  extras: test, ffcv, bench
+                  extras: test, track, ffcv, bench
   prep            pictures → data/*.beton, once            (jobs/prep.py)
   synth           synthetic handwriting as PNG files       (jobs/synth.py)
   train JOB       train, for example: train part1          (jobs/part1.py)
   evaluate RUN    score a checkpoint on labelled pictures  (jobs/evaluate.py)
-  bench           measure the loader                       (jobs/bench_loader.py)
+  report [RUN…]   gather runs into a page per part         (jobs/report.py)
+  bench [WHAT]    measure the loader, or: prep, train, part1, synth  (jobs/bench_WHAT.py)
   test            ruff, mypy and the tests; with arguments: pytest alone, with them
   --help          this page; after a command: the command's own options
 
@@ -108,7 +109,7 @@ set_up() {
 # Jobs run in the checkout, where data/ and runs/ are. Paths given from another folder start there:
 # `enter_checkout ARGUMENT…` puts the arguments, as they are to be said in the checkout, in `arguments`.
 enter_checkout() {
-  local argument option="" paths='^--(source|out|data|runs|table|compare|grid)'
+  local argument option="" paths='^--(source|out|data|runs|table|compare|grid|real|test|clean|part2|witness|resume|digits|mnist)'
   arguments=()
   for argument in "$@"; do
     if [[ $PWD != "$root" ]]; then
@@ -219,7 +220,8 @@ check() {
 setup() {
   local extra
   for extra in "$@"; do
-    [[ $extra =~ ^(test|ffcv|bench)$ ]] || die 2 "no extra is called '$extra'; there are: test, ffcv, bench"
+    [[ $extra =~ ^(test|track|ffcv|bench)$ ]] ||
+      die 2 "no extra is called '$extra'; there are: test, track, ffcv, bench"
   done
   set_up "$@"
   echo "inkrun is set up; to use its commands: source $environment/bin/activate"
@@ -236,8 +238,14 @@ case ${1:-} in
   setup | train)
     if [[ $* == train || ${2:-} =~ ^(-h|--help)$ ]]; then usage; else "$@"; fi
     ;;
-  prep | synth | evaluate) run "$@" ;;
-  bench) run bench_loader "${@:2}" ;;
+  prep | synth | evaluate | report) run "$@" ;;
+  bench)
+    if [[ ${2:-} =~ ^[a-z0-9]+$ && -f $root/jobs/bench_$2.py ]]; then
+      run "bench_$2" "${@:3}"
+    else
+      run bench_loader "${@:2}"
+    fi
+    ;;
   test) check "${@:2}" ;;
   *) die 2 "unknown command '$1'; ./launch.sh --help lists them." ;;
 esac

@@ -34,6 +34,7 @@ from pipeline.sources.synthetic import Digits, DigitSet, Pages
 from pipeline.splits import Split
 from pipeline.timing import machine
 from pipeline.train import Training, processes
+from pipeline.writers import scales
 
 DIGITS = Recipe((Stage(size=28, epochs=3, learning_rate=5e-3, augmentation=HANDS),), batch_size=128)
 TENTH = Recipe(
@@ -100,7 +101,8 @@ def test(network: nn.Module, data: Path, recipe: Recipe) -> Scores:
     with open_set(data) as file:
         view = View.of(file, recipe.stages[-1].size, recipe.window)
         device = next(network.parameters()).device
-        with Feed(file, samples_of(file, "all"), view, 256, device=device) as feed:
+        sizes = scales(file, recipe.hand) if recipe.hand else None
+        with Feed(file, samples_of(file, "all"), view, 256, device=device, scales=sizes) as feed:
             answers = answer(network, feed)
         return score(answers.logits, answers.labels, file.info["classes"])
 

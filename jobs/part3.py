@@ -121,8 +121,12 @@ class Sets:
                     f"{name}: {file.path} has the classes {', '.join(got)}; expected those of "
                     f"{self.data.path}: {', '.join(expected)}"
                 )
-        if not len(samples_of(self.data, "validation")):
-            raise UserError(f"data: {self.data.path} has no validation split to diagnose by")
+        held_out, count = len(samples_of(self.data, "validation")), len(self.data.info["classes"])
+        if count < 3 or held_out < 10 * count:
+            raise UserError(
+                f"data: {self.data.path} has {held_out} validation pictures of {count} classes, "
+                "expected 10 for each of at least 3, to diagnose by"
+            )
 
     @property
     def split(self) -> str:
@@ -145,7 +149,7 @@ def opened(config: Config) -> Iterator[Sets]:
 
 
 @dataclass(frozen=True)
-class Help:
+class Borrowed:
     """What other runs give: weights to start arms from, a witness; and what they lack, in words."""
 
     starts: Mapping[str, Path]
@@ -153,8 +157,13 @@ class Help:
     left_out: tuple[str, ...]
 
 
-def help_of(config: Config, classes: list[str]) -> Help:
-    """Look what the run of part 2 has to give."""
+def borrow(config: Config, classes: list[str]) -> Borrowed:
+    """Look what other runs have to give. Raises UserError for a witness that is none."""
+    if config.witness is not None:
+        read_json(config.witness, "result.json")
+        known = read_json(config.witness, "config.json")["classes"]
+        if unknown := [name for name in classes if name not in known]:
+            raise UserError(f"witness: {config.witness} does not know {', '.join(unknown)}")
     there, left_out = {}, []
     for name in sorted({*STARTS.values(), WITNESS}):
         run = config.part2.resolve() / name
@@ -165,7 +174,7 @@ def help_of(config: Config, classes: list[str]) -> Help:
         else:
             there[name] = run
     starts = {arm: there[name] for arm, name in STARTS.items() if name in there}
-    return Help(starts, config.witness or there.get(WITNESS), tuple(left_out))
+    return Borrowed(starts, config.witness or there.get(WITNESS), tuple(left_out))
 
 
 def assigned(config: Config, plan: recipes.Plan, seed: int) -> Assignment:
@@ -192,14 +201,14 @@ class Job:
 
     config: Config
     sets: Sets
-    help: Help
+    borrowed: Borrowed
     record: Record
     processes: Launch
     console: Console
 
     def repeat(self, arm: Arm) -> Finished:
         """Train as was published."""
-        start = self.help.starts.get(arm)
+        start = self.borrowed.starts.get(arm)
         assignment = assigned(self.config, recipes.PART3[arm], self.config.seed)
         if start is not None:
             network = read_json(start, "config.json")["network"]
@@ -220,10 +229,10 @@ class Job:
 
     def testified(self) -> Answers | None:
         """Return the witness's answers to the held-out pictures, if there is one."""
-        if self.help.witness is None:
+        if self.borrowed.witness is None:
             return None
         keep = self.record.path / "witness.safetensors"
-        return self._asked(self.help.witness, self.sets.data, "validation", keep)
+        return self._asked(self.borrowed.witness, self.sets.data, "validation", keep)
 
     def _train(self, name: str, assignment: Assignment, file: Reader) -> Finished:
         """Train, or go on, in a folder of its own; what is finished is only read."""
@@ -251,18 +260,18 @@ def train(config: Config) -> None:
     for plan in (*recipes.PART3.values(), recipes.PART3_RECOVERY):
         assigned(config, plan, config.seed)  # before anything is written
     with opened(config) as sets, processes(config.precision) as accelerator:
-        help_ = help_of(config, sets.data.info["classes"])
-        arms = [arm for arm in config.arms if arm not in STARTS or arm in help_.starts]
+        borrowed = borrow(config, sets.data.info["classes"])
+        arms = [arm for arm in config.arms if arm not in STARTS or arm in borrowed.starts]
         if not arms:
-            raise UserError(f"none of the arms {', '.join(config.arms)}: {help_.left_out[0]}")
+            raise UserError(f"none of the arms {', '.join(config.arms)}: {borrowed.left_out[0]}")
         record = from_main(accelerator, lambda: prepared(config, sets))
         console = Console(highlight=False, soft_wrap=True, quiet=not accelerator.is_main_process)
         provenance = report.source_line(sets.data.info["provenance"])
         console.print(f"part3: {len(sets.data):,} pictures, {provenance}; {record.path}")
-        for line in help_.left_out:
+        for line in borrowed.left_out:
             console.print(f"left out: {line}")
 
-        job = Job(config, sets, help_, record, accelerator, console)
+        job = Job(config, sets, borrowed, record, accelerator, console)
         repeated = [job.repeat(arm) for arm in arms]
         found = from_main(accelerator, lambda: diagnosed(job, repeated[0]))
         recovered: dict[str, list[Finished]] = {}
@@ -279,6 +288,8 @@ def prepared(config: Config, sets: Sets) -> Record:
     if config.resume is not None:
         return Record(config.resume)
     record = Record.new(config.runs / "part3")
+    if config.part2.exists():
+        config = replace(config, part2=config.part2.resolve())  # `latest` may come to be another
     options = {name: str(v) if isinstance(v, Path) else v for name, v in asdict(config).items()}
     record.write_json(
         "config.json",
@@ -324,8 +335,8 @@ def conclude(
         "pictures": len(samples_of(sets.data, "train")),
         "held_out": len(labels),
         "arms": {run.path.name: {"accuracy": correct(job.tested(run))} for run in repeated},
-        "left_out": job.help.left_out,
-        "witness": None if found.witness is None else str(job.help.witness),
+        "left_out": job.borrowed.left_out,
+        "witness": None if found.witness is None else str(job.borrowed.witness),
         "look": asdict(look(chances(first.answers), labels)),
         "diagnosis": asdict(found),
         "recovery": asdict(recovery(shares)),

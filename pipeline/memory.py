@@ -4,6 +4,7 @@ A GPU says when its memory is full. Linux does not: it hands out memory that it 
 then ends somebody. So on a CPU what a trial may take is limited to what is free.
 """
 
+import re
 import resource
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,6 +21,7 @@ from pipeline.recipe import Recipe
 from pipeline.train import Launch
 
 SHARE = 0.8  # of the free memory of a CPU that training may take
+ONEDNN = re.compile("could not (create|execute) a |bad_alloc")  # no room for its scratch pad
 
 
 def fit(launch: Launch, network: str, recipe: Recipe, file: Reader) -> int:
@@ -34,21 +36,24 @@ def fit(launch: Launch, network: str, recipe: Recipe, file: Reader) -> int:
     shape = view.canvas if view.whole else (view.size, view.size)
     classes = len(file.info["classes"])
 
+    # Out here, since a first optimizer imports much, and an import must not run out of memory.
+    model = models.build(network, classes, recipe.seed).to(launch.device)
+    optimizer = optim.build(model, stage)
     sizes = _halves(recipe.batch_size // launch.num_processes)
 
     @find_executable_batch_size(  # type: ignore[untyped-decorator]
         starting_batch_size=next(sizes), reduce_batch_size_fn=lambda: next(sizes)
     )
     def find(batch_size: int) -> int:
-        model = models.build(network, classes, recipe.seed).to(launch.device)
-        optimizer = optim.build(model, stage)
+        optimizer.zero_grad()  # of a trial that failed
         pictures = torch.zeros(batch_size, 1, *shape, device=launch.device)
         labels = torch.zeros(batch_size, dtype=torch.int64, device=launch.device)
-        for _ in range(2):  # the second has the optimizer's state
-            with launch.autocast():
-                logits = model(pictures)
-            launch.backward(stage.loss.per_sample(logits, labels).mean())
-            optimizer.step()
+        with _plain_words():
+            for _ in range(2):  # the second has the optimizer's state
+                with launch.autocast():
+                    logits = model(pictures)
+                launch.backward(stage.loss.per_sample(logits, labels).mean())
+                optimizer.step()
         return batch_size
 
     with _limited(launch.device, launch.num_processes):
@@ -72,6 +77,17 @@ def _halves(rows: int) -> Iterator[int]:
     while rows:
         rows //= 2
         yield rows - rows % 2 if rows > 1 else rows
+
+
+@contextmanager
+def _plain_words() -> Iterator[None]:
+    """Say that memory is full in the words that accelerate knows, where others say it in theirs."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, MemoryError) or ONEDNN.search(str(error)):
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory") from error
+        raise
 
 
 @contextmanager

@@ -125,9 +125,7 @@ def analyse(
         )
     (epochs,) = lengths
 
-    def quantity(
-        name: str, measure: Measure, figure: Callable[[Course], float | None]
-    ) -> Quantity:
+    def quantity(name: str, measure: Measure, figure: Callable[[Course], float | None]) -> Quantity:
         return _quantity(name, measure, *([figure(one) for one in arm] for arm in arms))
 
     arms = (pretrained, scratch)
@@ -136,15 +134,15 @@ def analyse(
         quantity("loss at the end", LOSS, lambda one: losses(one)[-1]),
     )
     progress = (
-        quantity("accuracy before the first step", ACCURACY, lambda one: one.start.accuracy),
-        quantity("accuracy after the first epoch", ACCURACY, lambda one: accuracies(one)[0]),
+        quantity("accuracy before step 1", ACCURACY, lambda one: one.start.accuracy),
+        quantity("accuracy after epoch 1", ACCURACY, lambda one: accuracies(one)[0]),
         quantity(
-            "accuracy over all epochs (area under its curve)",
+            "area under accuracy",
             ACCURACY,
             lambda one: area(_epochs(one), accuracies(one)),
         ),
         quantity(
-            "training loss over all steps (area under its curve)",
+            "mean training loss",
             LOSS,
             lambda one: float(np.mean(one.losses)),
         ),
@@ -155,14 +153,16 @@ def analyse(
         for unit, measure, at in (("epochs", EPOCHS, _epochs), ("seconds", SECONDS, _seconds))
     )
     stability = (
-        quantity("spikes of the training loss", SPIKES, lambda one: spikes(one.losses)),
+        quantity("loss spikes", SPIKES, lambda one: spikes(one.losses)),
         quantity(
-            "gradient norm, mean of all steps",
+            "gradient norm",
             NORM,
             lambda one: float(np.mean([epoch.gradient_norm for epoch in one.history])),
         ),
     )
-    movement = tuple(quantity(name, LENGTH, _moved(name)) for name in pretrained[0].start.moved)
+    movement = tuple(
+        quantity(f"{name} moved", LENGTH, _moved(name)) for name in pretrained[0].start.moved
+    )
     return Analysis(
         tuple(seeds),
         epochs,
@@ -306,16 +306,16 @@ def _places(training: Course) -> list[float]:
 
 def _answer(epochs: int, final: Quantity, progress: Sequence[Quantity]) -> str:
     difference = final.comparison.difference
-    verdict = "Not shown"
+    verdict = "Undecided"
     if final.comparison.shown and difference:
         verdict = "Yes" if difference > 0 else "No, it harms"
     before, _, over_all, _ = progress
     return (
         f"{verdict}: after {_count(epochs)} networks that begin with the digits' weights read "
         f"{_percent(final.pretrained_mean)} and networks from scratch "
-        f"{_percent(final.scratch_mean)}; {final.words}. On the way they begin at "
-        f"{_percent(before.pretrained_mean)} and {_percent(before.scratch_mean)}, and in accuracy "
-        f"over all epochs, {over_all.words}."
+        f"{_percent(final.scratch_mean)}; {final.words}. Before the first step they read "
+        f"{_percent(before.pretrained_mean)} and {_percent(before.scratch_mean)}; over all epochs "
+        f"(the area under the learning curve), {over_all.words}."
     )
 
 

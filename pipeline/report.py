@@ -68,6 +68,8 @@ def evaluation_table(evaluation: Evaluation) -> Table:
     table = result_table(
         {**evaluation.scores.headline(), "provenance": evaluation.provenance}, "evaluation"
     )
+    if evaluation.unadapted is not None:
+        table.add_row("without adapting to writers", f"{evaluation.unadapted.accuracy:.2%}")
     table.add_row("learned from", source_line(evaluation.learned_from))
     confusions = evaluation.scores.confusions[:MOST]
     table.add_row("confusions", ", ".join(f"{c.true}→{c.predicted} ×{c.count}" for c in confusions))

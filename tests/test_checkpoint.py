@@ -1,6 +1,5 @@
 """Checkpoints: whole or not there, the last few and the best, due by steps and by minutes."""
 
-import os
 import subprocess
 import sys
 import tempfile
@@ -60,7 +59,7 @@ def test_the_last_few_stay_and_the_best(scores: list[float | None], keep: int) -
             checkpoints = Checkpoints(Path(folder), keep=keep)
             for step, score in enumerate(scores, start=1):
                 save(checkpoints, step, score)
-                done = {n: s for n, s in enumerate(scores[:step], start=1)}
+                done = dict(enumerate(scores[:step], start=1))
                 scored = [(s, n) for n, s in done.items() if s is not None]
                 best = max(scored)[1] if scored else None  # of equals, the later
                 assert set(steps(checkpoints)) == {*list(done)[-keep:], best} - {None}
@@ -129,15 +128,15 @@ def test_due_by_steps(tmp_path: Path) -> None:
 
 
 def test_due_by_minutes_since_the_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    now = 1000.0
-    monkeypatch.setattr(time, "monotonic", lambda: now)
+    now = [1000.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
     checkpoints = Checkpoints(tmp_path, every_minutes=2)
     save(checkpoints, 1)
-    for now, due in ((1000.0, False), (1120.0, False), (1120.1, True)):
+    for now[0], due in ((1000.0, False), (1120.0, False), (1120.1, True)):
         assert checkpoints.due(2) == due
     save(checkpoints, 2)
     assert not checkpoints.due(3)
-    now = 1240.2
+    now[0] = 1240.2
     assert checkpoints.due(4)
 
 
@@ -166,4 +165,4 @@ def test_weights_are_written_whole_in_any_layout(tmp_path: Path) -> None:
     picture = torch.rand(2, 3, 4, 5).to(memory_format=torch.channels_last).requires_grad_()
     write_weights(path, {"picture": picture})
     assert torch.equal(load_file(path)["picture"], picture)
-    assert os.listdir(tmp_path) == [path.name]
+    assert list(tmp_path.iterdir()) == [path]

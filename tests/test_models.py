@@ -1,28 +1,56 @@
+"""Networks: three groups of layers each, weights by the seed alone, and given to one another."""
+
 import pytest
 import torch
+from torch import nn
 
 from pipeline import models
 from pipeline.errors import UserError
 
+QUICK = [name for name in models.NETWORKS if name != "baseline"]  # which is large, and for pages
+PAGE = 281  # pixels: the side of the smallest that it takes
 
-def parameters(network: torch.nn.Module) -> int:
+
+def parameters(network: nn.Module) -> int:
     return sum(weight.numel() for weight in network.parameters())
 
 
-@pytest.mark.parametrize("name", models.NETWORKS)
+@pytest.fixture(scope="module")
+def baseline() -> models.Network:
+    """It, without memory for its weights: shapes alone."""
+    with torch.device("meta"):
+        return models.baseline(62)
+
+
+@pytest.mark.parametrize("name", QUICK)
 @pytest.mark.parametrize("size", [16, 33, 64])
 def test_logits_for_pictures_of_any_size(name: str, size: int) -> None:
     network = models.build(name, 62, seed=0).eval()
     assert network(torch.rand(3, 1, size, size)).shape == (3, 62)
 
 
-def test_the_small_network_is_small_and_the_other_is_resnet18() -> None:
-    assert 200_000 < parameters(models.build("small", 62, seed=0)) < 700_000
+@pytest.mark.parametrize("size", [(900, 1200), (600, 800), (PAGE, PAGE)])
+def test_the_baseline_takes_pages(baseline: models.Network, size: tuple[int, int]) -> None:
+    assert baseline(torch.rand(2, 1, *size, device="meta")).shape == (2, 62)
+
+
+def test_the_baseline_is_the_published_one(baseline: models.Network) -> None:
+    page = torch.rand(1, 1, 900, 1200, device="meta")
+    convolutions = nn.Sequential(*list(baseline.body.children())[:-1])
+    assert convolutions(baseline.stem(page)).shape == (1, 256, 8, 12)
+    sizes = [tuple(w.shape) for w in baseline.parameters() if w.ndim > 1]
+    kernels = [(16, 3, 6, 6), (64, 16, 6, 6), (128, 64, 6, 6), (256, 128, 6, 6)]
+    assert sizes == [*kernels, (4096, 24_576), (256, 4096), (62, 256)]
+
+
+def test_the_small_networks_are_small_and_the_other_is_resnet18() -> None:
+    for name in ("small", "plain"):
+        assert 200_000 < parameters(models.build(name, 62, seed=0)) < 700_000
     grey = 7 * 7 * 64 * 2  # two input channels fewer than torchvision's
     assert parameters(models.build("resnet18", 1000, seed=0)) == 11_689_512 - grey
 
 
-@pytest.mark.parametrize("name", models.NETWORKS)
+@pytest.mark.parametrize("name", QUICK)
 def test_weights_depend_on_the_seed_alone(name: str) -> None:
     torch.manual_seed(123)
     before = torch.random.get_rng_state()
@@ -32,7 +60,7 @@ def test_weights_depend_on_the_seed_alone(name: str) -> None:
     assert not all(torch.equal(one[key], other[key]) for key in one)
 
 
-@pytest.mark.parametrize("name", models.NETWORKS)
+@pytest.mark.parametrize("name", QUICK)
 def test_every_weight_learns(name: str) -> None:
     network = models.build(name, 5, seed=0)
     network(torch.rand(4, 1, 64, 64)).square().sum().backward()
@@ -40,6 +68,41 @@ def test_every_weight_learns(name: str) -> None:
     assert still == []
 
 
+@pytest.mark.parametrize("name", QUICK)
+def test_the_groups_are_all_of_a_network_from_the_picture_to_the_classes(name: str) -> None:
+    network = models.build(name, 7, seed=0).eval()
+    groups = {key.split(".")[0] for key in network.state_dict()}
+    assert groups == {"stem", "body", "head"}
+    pictures = torch.rand(2, 1, 32, 32)
+    assert torch.equal(network(pictures), network.head(network.body(network.stem(pictures))))
+    assert [w.shape[0] for w in network.head.parameters()] == [7, 7]
+
+
 def test_an_unknown_network() -> None:
-    with pytest.raises(UserError, match="'vgg', expected one of small, resnet18"):
+    with pytest.raises(UserError, match="'vgg', expected one of small, plain, resnet18, baseline"):
         models.build("vgg", 10, seed=0)
+
+
+@pytest.mark.parametrize("name", QUICK)
+def test_weights_of_the_same_classes_are_taken_whole(name: str) -> None:
+    one, other = (models.build(name, 10, seed) for seed in (1, 2))
+    assert models.transfer(other, one.state_dict()) == ()
+    assert all(torch.equal(w, one.state_dict()[key]) for key, w in other.state_dict().items())
+
+
+def test_a_head_for_other_classes_stays_random() -> None:
+    one, other = models.build("small", 62, seed=1), models.build("small", 10, seed=2)
+    before = {key: weight.clone() for key, weight in other.state_dict().items()}
+    assert models.transfer(other, one.state_dict()) == ("head.2.bias", "head.2.weight")
+    for key, weight in other.state_dict().items():
+        source = before if key.startswith("head.") else one.state_dict()
+        assert torch.equal(weight, source[key])
+
+
+@pytest.mark.parametrize("other", ["plain", "resnet18"])
+def test_another_networks_weights_are_refused_and_nothing_is_changed(other: str) -> None:
+    network = models.build("small", 10, seed=1)
+    before = {key: weight.clone() for key, weight in network.state_dict().items()}
+    with pytest.raises(UserError, match="does not fit; they are another network's"):
+        models.transfer(network, models.build(other, 10, seed=2).state_dict())
+    assert all(torch.equal(w, before[key]) for key, w in network.state_dict().items())

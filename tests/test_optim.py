@@ -37,7 +37,9 @@ def step(net: nn.Module, optimizer: torch.optim.Optimizer) -> set[str]:
     before = {name: weight.detach().clone() for name, weight in net.named_parameters()}
     net(torch.rand(8, 1, 16, 16)).logsumexp(dim=1).sum().backward()
     optimizer.step()
-    return {name for name, weight in net.named_parameters() if not torch.equal(weight, before[name])}
+    return {
+        name for name, weight in net.named_parameters() if not torch.equal(weight, before[name])
+    }
 
 
 def test_there_are_many() -> None:
@@ -52,7 +54,9 @@ def test_a_step_of_any_optimizer_moves_every_weight(name: str) -> None:
     assert all(weight.isfinite().all() for weight in net.parameters())
 
 
-@pytest.mark.parametrize("name", [*optim.UNSUITABLE, "Optimizer", "adamw", "lr_scheduler", "Tensor"])
+@pytest.mark.parametrize(
+    "name", [*optim.UNSUITABLE, "Optimizer", "adamw", "lr_scheduler", "Tensor"]
+)
 def test_names_that_are_not_of_a_suitable_optimizer(name: str) -> None:
     with pytest.raises(UserError, match=f"optimizer: got '{name}', expected one of torch.optim"):
         optim.build(network(), stage(optimizer=name))

@@ -49,7 +49,7 @@ def write_run(folder: Path, kind: str, witness: bool = False, seeds: int = 3) ->
     ways = ways_for(diagnosis.kind)
     shares = {w: [SHARES.get(w, 0.926) + 0.001 * n for n in range(seeds)] for w in ways}
     trained = [f"{way}-{seed}" for way in ways if way != "backwards" for seed in range(seeds)]
-    result = {
+    result: dict[str, Any] = {
         "provenance": PROVENANCE,
         "test": {
             "split": "test",
@@ -74,7 +74,7 @@ def write_run(folder: Path, kind: str, witness: bool = False, seeds: int = 3) ->
         "trainings": dict.fromkeys(("simple", "constant", *trained), TRAINING),
     }
     options = {"data": "data/fashion wrong.beton", "arms": ["simple", "constant"], "clean": None}
-    config = {"job": "part3", "options": options}
+    config: dict[str, Any] = {"job": "part3", "options": options}
     folder.mkdir(parents=True)
     for name, value in (("result", result), ("config", config)):
         (folder / f"{name}.json").write_text(json.dumps(value))
@@ -169,11 +169,15 @@ def test_of_several_runs_the_latest_is_shown(tmp_path: Path) -> None:
     assert text.count("Not shown") == 1
 
 
-def test_no_run_is_refused(tmp_path: Path) -> None:
+def test_what_is_no_run_of_part_3_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="part 3: got no runs"):
         part3.page_of([])
     with pytest.raises(UserError, match=r"it has no result\.json"):
         part3.page_of([tmp_path])
+    write_run(tmp_path / "run", "wrong")
+    (tmp_path / "run" / "naive-0" / "result.json").write_text(json.dumps(TRAINING))
+    with pytest.raises(UserError, match="got one training of a run of part 3"):
+        part3.page_of([tmp_path / "run" / "naive-0"])
 
 
 def test_a_terminal_gets_the_tables(tmp_path: Path) -> None:

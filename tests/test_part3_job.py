@@ -198,7 +198,7 @@ def test_part_2_gives_weights_and_bears_witness(
     for name in ("digits", "pretrained-0"):
         shutil.copytree(run / "ceiling-0", part2 / name)
     arguments = ["--arms", "digits", "pretrained", "--seeds", "1", "--part2", str(part2)]
-    arguments += ["--runs", str(tmp_path), "--epochs", "1"]
+    arguments += ["--runs", str(tmp_path), "--epochs", "2"]
     assert start(monkeypatch, folder, *QUICK[2:], *arguments) == 0
     assert "left out" not in capsys.readouterr().out
     new = tmp_path / "part3" / "latest"
@@ -210,7 +210,7 @@ def test_part_2_gives_weights_and_bears_witness(
     witness = result["diagnosis"]["witness"]
     assert witness["heard"]
     assert witness["kind"] == "wrong"
-    assert witness["agreement"] > 0.9
+    assert witness["agreement"] > 0.8
     assert result["witness"] == str(part2 / "pretrained-0")
 
 
@@ -229,7 +229,10 @@ def test_a_witness_of_other_classes_is_left_out(
     assert start(monkeypatch, folder, *arguments) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line == f"part3: none of the arms digits: {tmp_path}/digits knows other classes"
-    assert start(monkeypatch, folder, *arguments[:3], "simple", "--witness", str(tmp_path)) == 2
+    witness = ("--arms", "simple", "--witness", str(tmp_path / "digits"))
+    assert start(monkeypatch, folder, *witness) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line == f"part3: witness: {tmp_path}/digits does not know 1, A, a, m"
 
 
 @pytest.mark.parametrize(
@@ -239,10 +242,14 @@ def test_a_witness_of_other_classes_is_left_out(
         (["--test", "no/mnist.beton"], "no/mnist.beton is not there; make it: ./launch.sh prep mn"),
         (["--clean", "x.beton"], "x.beton is not there"),
         (["--test", "other.beton"], "test: other.beton has the classes A, m; expected those of"),
-        (["--data", "all.beton", "--test", "all.beton"], "has no validation split to diagnose by"),
+        (
+            ["--data", "all.beton", "--test", "all.beton"],
+            "has 0 validation pictures of 4 classes, exp",
+        ),
         (["--seeds", "0"], "got 0 seeds and 5 arms, expected some"),
         (["--arms", "digits"], "none of the arms digits: runs/part2/latest/digits is no finished"),
         (["--size", "8"], "size: got 8, expected 16"),
+        (["--witness", "nowhere"], "nowhere: not the folder of a run: it has no result.json"),
         (["--resume", "nowhere"], "nowhere: not the folder of a run: it has no config.json"),
         (["--resume", "nowhere", "--seeds", "5"], "seeds: a resumed run has its own settings"),
     ],

@@ -71,7 +71,7 @@ def test_scaling_changes_epochs_alone(recipe: Recipe, scale: float) -> None:
 
 @pytest.mark.parametrize("scale", [0, -1, float("inf"), float("nan")])
 def test_a_scale_that_makes_no_sense(scale: float) -> None:
-    with pytest.raises(UserError, match="scale: got .*, expected more than 0"):
+    with pytest.raises(UserError, match=r"scale: got .*, expected more than 0"):
         Recipe((Stage(16, 1, 0.1),)).scaled(scale)
 
 

@@ -23,13 +23,16 @@ QUESTION = (
 )
 ABSENT = "–"
 DIGITS = {"points": 2, "nats": 4, "in norm": 3}  # decimals by unit; 1 for others
-UNITS = {"points": "%", "nats": "nats"}  # that values are said in, where the name does not
+UNITS = {"points": "%", "nats": "nats", "% of its first weights' length": "%"}  # of values
+KINDS = ("end", "progress", "times", "stability", "movement")  # of figures that are compared
 HEADERS = ("", "pretrained", "from scratch", "difference", "95 % interval", "shown", "pairs needed")
 LEGEND = (
-    "Means over the seeds; the difference is pretrained minus from scratch, seed by seed, with its "
-    "paired 95 % t interval, and shown if that excludes zero. Pairs needed: how many seeds would "
-    "show a difference of this size and spread in four of five tries."
+    "The figure that answers the question, and the loss. Means over the seeds; the difference is "
+    "pretrained minus from scratch, seed by seed, with its paired 95 % t interval, and shown if "
+    "that excludes zero. Pairs needed: how many seeds would show a difference of this size and "
+    "spread in four of five tries."
 )
+AS_ABOVE = "Columns as in the first table."
 
 
 def page_of(paths: Sequence[Path]) -> Page:
@@ -72,13 +75,18 @@ def closing_table(run: Path) -> TerminalTable:
     """Return all that was compared, for a terminal."""
     analysis = read_json(run, "result.json")["analysis"]
     seeds = len(analysis["seeds"])
-    title = f"part 2: {seeds} {'pairs' if seeds > 1 else 'pair'} of trainings; {run}"
-    table = TerminalTable(title=title, title_justify="left", box=None)
-    for header in HEADERS:
-        table.add_column(header, justify="right" if header else "left")
-    for name in ("end", "progress", "times", "stability", "movement"):
+    title = f"Part 2: {seeds} {'pairs' if seeds > 1 else 'pair'} of trainings, 95 % intervals"
+    table = TerminalTable(title=title, title_justify="left", box=None, pad_edge=False)
+    table.add_column("", no_wrap=True)
+    for header in ("pretrained", "scratch", "difference", "shown", "needs"):
+        table.add_column(header, justify="right")
+    for name in KINDS:
         for quantity in analysis[name]:
-            table.add_row(*_row(quantity))
+            what, first, second, difference, _, shown, needed = _row(quantity)
+            if interval := quantity["comparison"]["interval"]:  # symmetric, as t intervals are
+                half = (interval["high"] - interval["low"]) / 2
+                difference += f" ± {_value(half, quantity['measure'])}"
+            table.add_row(what, first, second, difference, shown.partition(",")[0], needed)
     return table
 
 
@@ -161,7 +169,7 @@ def _compared(run: Path, result: Mapping[str, Any]) -> list[Block]:
 
 
 def _count(analysis: Mapping[str, Any]) -> int:
-    return sum(len(analysis[n]) for n in ("end", "progress", "times", "stability", "movement"))
+    return sum(len(analysis[kind]) for kind in KINDS)
 
 
 def _end(result: Mapping[str, Any]) -> list[Block]:
@@ -189,8 +197,10 @@ def _end(result: Mapping[str, Any]) -> list[Block]:
 def _way(result: Mapping[str, Any]) -> list[Block]:
     analysis = result["analysis"]
     return [
+        "The area under accuracy is the mean height of its curve, from the first evaluation to the "
+        "last; the mean training loss is that of all steps, so the area under the loss's curve.",
         *_said(analysis["progress"]),
-        _table(LEGEND, analysis["progress"]),
+        _table(f"The learning curves in figures. {AS_ABOVE}", analysis["progress"]),
         _drawing(
             analysis,
             "accuracy over epochs",
@@ -198,6 +208,7 @@ def _way(result: Mapping[str, Any]) -> list[Block]:
             "validation accuracy (%)",
             "Accuracy on pictures not learned from, after each epoch.",
             scale=100,
+            limits=(None, 100),
         ),
         _drawing(
             analysis,
@@ -206,6 +217,7 @@ def _way(result: Mapping[str, Any]) -> list[Block]:
             "validation accuracy (%)",
             "The same over the time that training took.",
             scale=100,
+            limits=(None, 100),
         ),
         _drawing(
             analysis,
@@ -223,13 +235,12 @@ def _times(result: Mapping[str, Any]) -> list[Block]:
     sometimes = [
         one
         for one in times
-        if 0 < sum(value is not None for value in one["pretrained"] + one["scratch"])
-        and None in one["pretrained"] + one["scratch"]
+        if len({value is None for value in one["pretrained"] + one["scratch"]}) == 2
     ]
     return [
         "When accuracy was first at or above a threshold. It was measured at the ends of epochs "
         "only, and nothing is interpolated; means are over the trainings that got there.",
-        _table(LEGEND, times),
+        _table(f"Epochs and seconds to each threshold. {AS_ABOVE}", times),
         *_said(sometimes),
     ]
 
@@ -251,7 +262,7 @@ def _stability(result: Mapping[str, Any]) -> list[Block]:
     return [
         _table(
             "A spike is a rise from one step to the next that exceeds the median step by five "
-            f"robust deviations. {LEGEND}",
+            f"robust deviations. {AS_ABOVE}",
             analysis["stability"],
         ),
         Table(
@@ -292,7 +303,7 @@ def _movement(result: Mapping[str, Any]) -> list[Block]:
         "How far the weights at the end are from those at the beginning (L2), in % of the length "
         "of these, by group of layers: stem (near the picture), body, head (near the classes), and "
         "all together. Statistics of normalisation do not count.",
-        _table(LEGEND, movement),
+        _table(f"Movement. {AS_ABOVE}", movement),
     ]
 
 
@@ -308,7 +319,7 @@ def _power(result: Mapping[str, Any]) -> list[Block]:
     deviation = _value(comparison["deviation"], accuracy["measure"])
     difference = _value(comparison["difference"], accuracy["measure"], sign=True)
     return [
-        f"The difference in accuracy at the end is {difference} points, and deviates by {deviation} "
+        f"The difference in accuracy at the end is {difference} points and deviates by {deviation} "
         "from pair to pair. To show one of this size and spread in four of five tries takes "
         f"{comparison['needed']:,} pairs; there were {seeds}. Size and spread are themselves "
         "estimates of these few pairs, so this is an order of magnitude. The tables say how many "

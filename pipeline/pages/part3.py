@@ -62,6 +62,8 @@ def page_of(paths: Sequence[Path]) -> Page:
         raise UserError("part 3: got no runs, expected at least one")
     *others, (_, run) = runs
     result, config = read_json(run, "result.json"), read_json(run, "config.json")
+    if "diagnosis" not in result:
+        raise UserError(f"{run}: got one training of a run of part 3, expected the run's folder")
     sets = (result, result["test"], result["clean"])
     origins = {(o["kind"], o["source"]): o for o in (one["provenance"] for one in sets)}
     not_shown = [f"Not shown: {path}, an earlier run." for _, path in others]

@@ -1,0 +1,293 @@
+"""Part 1's page, from the folders of runs that never were, whose figures are known."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+from test_page import Parsed
+
+from pipeline.errors import UserError
+from pipeline.page import Drawing, Page, Picture, Run, Sources, Table
+from pipeline.pages.arms import gather
+from pipeline.pages.part1 import page_of
+from pipeline.recipe import Recipe, Stage
+from pipeline.recipes import PART1
+from pipeline.record import Record
+from pipeline.train import Epoch
+
+CLASSES = ["0", "O", "o", "s"]
+LABELS = [0, 1, 2, 3] * 5
+ORIGIN = {"kind": "real", "source": "hands <of> ours.zip", "digest": "sha256:a"}
+ENVIRONMENT = {
+    "processor": "a slide rule",
+    "device": "cpu",
+    "cores": 2,
+    "processes": 1,
+    "threads": 2,
+    "precision": "no",
+}
+ONE = Recipe((Stage(48, 2, 0.01),))
+
+
+def run(
+    path: Path,
+    wrong: int = 4,
+    seed: int = 0,
+    recipe: Recipe = ONE,
+    name: str = "fast",
+    course: Sequence[float] = (0.55, 0.81),
+    validated: bool = True,
+    **config: Any,
+) -> Path:
+    """Write what the page reads of a run that took as many Os, then others, for an o, at 73 %."""
+    path.mkdir(parents=True)
+    record = Record(path)
+    record.write_json(
+        "config.json",
+        {
+            "job": "part1",
+            "options": {"recipe": name, "seed": str(seed), "data": "my set.beton", "size": "None"},
+            "network": "small",
+            "recipe": asdict(replace(recipe, seed=seed)),
+            "start": None,
+            "learn_from": "train",
+            "validate_on": "validation",
+            "fingerprint": "f00",
+            "classes": CLASSES,
+            "provenance": ORIGIN,
+            **config,
+        },
+    )
+    record.write_json("environment.json", ENVIRONMENT)
+    record.write_json("losses.json", [1.0, 0.5])
+    stages = [n for n, stage in enumerate(recipe.stages) for _ in range(stage.epochs)]
+    record.write_epochs(
+        Epoch(n, stage, 0.01, 2.0 - n, 0.5, 1.0, 1.0 - 0.1 * n, accuracy, 10.0 * (n + 1))
+        for n, (stage, accuracy) in enumerate(zip(stages, course, strict=True))
+    )
+    if validated:
+        labels = torch.tensor(LABELS)
+        answers = labels.clone()
+        taken = torch.cat([(labels == 1).nonzero(), (labels == 0).nonzero()])[:wrong, 0]
+        answers[taken] = 2
+        chances = torch.full((len(labels), 4), 0.09)
+        chances[torch.arange(len(labels)), answers] = 0.73
+        save_file(
+            {"ids": torch.arange(len(labels)), "labels": labels, "logits": chances.log()},
+            path / "answers.safetensors",
+        )
+    for picture in ("confusion.png", "worst.png"):
+        Image.new("L", (3, 2), 128).save(path / picture)
+    record.finish(
+        {
+            "samples": len(LABELS),
+            "epochs": 2,
+            "images": 1280,
+            "seconds_training": 20.0,
+            "images_per_second": 64.0,
+            "loader_share": 0.01,
+            "provenance": ORIGIN,
+        }
+    )
+    return path
+
+
+def table(page: Page, caption: str) -> list[list[str]]:
+    """The rows of the table whose caption begins like this."""
+    blocks = (block for section in page.sections for block in section.blocks)
+    (found,) = (b for b in blocks if isinstance(b, Table) and b.caption.startswith(caption))
+    return [list(row) for row in found.rows]
+
+
+def words(page: Page) -> str:
+    blocks = (block for section in page.sections for block in section.blocks)
+    return " ".join([page.answer, *(block for block in blocks if isinstance(block, str))])
+
+
+def kinds(page: Page, kind: type) -> list[Any]:
+    return [b for section in page.sections for b in section.blocks if isinstance(b, kind)]
+
+
+def test_one_run_says_how_well_it_reads_and_what_it_mistakes(tmp_path: Path) -> None:
+    page = page_of([run(tmp_path / "a")])
+    assert page.answer == (
+        "Recipe fast reads 80.00 % (95 % interval, by the number of pictures, 58.4 to 91.9 %) of "
+        "20 pictures that it has not seen, 100.00 % with case ignored, after 20 s of training, in "
+        "one run. It most often takes O for o (×4), and how sure it is differs from how often it "
+        "is right by 7.0 points on average."
+    )
+    assert page.title == "Part 1: 4 classes of hand-written characters"
+    assert list(page.provenance) == [ORIGIN]
+    assert [section.title for section in page.sections] == [
+        "How it learned",
+        "Figures",
+        "What was taken for what",
+        "The largest losses",
+        "Class by class",
+        "Calibration",
+        "Where each figure came from",
+    ]
+
+
+def test_the_figures_of_one_run(tmp_path: Path) -> None:
+    page = page_of([run(tmp_path / "a")])
+    figures = dict(table(page, "All figures, on 20"))
+    assert figures["accuracy"] == "80.00 %"
+    assert figures["accuracy, case ignored"] == "100.00 %"
+    assert figures["calibration error (ECE)"] == "7.00 %"
+    assert (figures["epochs to 50 %"], figures["seconds to 50 %"]) == ("1", "10")
+    assert (figures["epochs to 80 %"], figures["seconds to 80 %"]) == ("2", "20")
+    assert "seconds to 85 %" not in figures
+    assert figures["computed by"] == "a slide rule, cpu, 2 cores, 1 processes of 2 threads, float32"
+    assert table(page, "The pairs") == [["O → o", "4 of 5"]]
+    assert table(page, "Every class")[1:3] == [
+        ["O", "5", "100.00 %", "20.00 %", "33.33 %", "o ×4"],
+        ["o", "5", "55.56 %", "100.00 %", "71.43 %", ""],
+    ]
+    assert "fast is 73.00 % sure on average and right in 80.00 % of the cases" in words(page)
+
+
+def test_the_page_is_whole(tmp_path: Path) -> None:
+    page = page_of([run(tmp_path / "a"), run(tmp_path / "b", seed=1)])
+    parsed = Parsed(page.html())
+    assert len(parsed.all("svg")) == len(kinds(page, Drawing)) == 4
+    assert len(parsed.all("img")) == len(kinds(page, Picture)) == 2
+    assert "real data: hands <of> ours.zip" in parsed.words["li"]
+
+
+def test_every_run_is_named_with_its_command(tmp_path: Path) -> None:
+    (sources,) = kinds(page_of([run(tmp_path / "a"), run(tmp_path / "b", seed=3)]), Sources)
+    assert [source.gave for source in sources.runs] == ["fast, seed 0", "fast, seed 3"]
+    one: Run = sources.runs[1]
+    assert one.folder == str(tmp_path / "b")
+    assert one.command == ("./launch.sh train part1 --recipe fast --seed 3 --data 'my set.beton'")
+    assert one.config["environment"] == ENVIRONMENT
+    assert one.config["recipe"]["seed"] == 3
+
+
+def test_seeds_of_one_recipe_are_one_arm_with_an_interval(tmp_path: Path) -> None:
+    courses = [(0.5, 0.7), (0.6, 0.84), (0.4, 0.86)]
+    paths = [
+        run(tmp_path / f"{seed}", wrong, seed, course=course)
+        for seed, (wrong, course) in enumerate(zip([3, 4, 5], courses, strict=True))
+    ]
+    (arm,), repeated = gather(paths)
+    assert (arm.name, [*arm.runs], arm.samples, repeated) == ("fast", [0, 1, 2], 20, [])
+    assert arm.scores.samples == 60
+    assert arm.first.path == paths[0]
+    page = page_of(paths)
+    # 0.85, 0.8, 0.75: mean 0.8, deviation 0.05, and t = 4.303 for three runs
+    assert "reads 80.00 % (95 % interval 67.58 % to 92.42 %) of 20 pictures" in page.answer
+    assert "over 3 seeds." in page.answer
+    assert "takes O for o (×12)" in page.answer
+    figures = dict(table(page, "All figures"))
+    assert figures["accuracy"] == "80.00 % (67.58 % to 92.42 %)"
+    assert figures["epochs to 80 %"] == "2, in 2 of 3"
+    assert table(page, "The pairs") == [["O → o", "12 of 15"]]
+
+
+def test_arms_are_compared_by_the_seeds_they_share(tmp_path: Path) -> None:
+    wide = Recipe((Stage(64, 2, 0.01),))
+    paths = [run(tmp_path / f"a{seed}", 4 + seed, seed) for seed in range(3)]
+    paths += [run(tmp_path / f"b{seed}", 2, seed, wide) for seed in range(3)]
+    page = page_of(paths)
+    best, other = "fast (size 64)", "fast (size 48)"
+    assert page.answer.startswith(f"Recipe {best}, the most accurate of 2 here, reads 90.00 %")
+    said = (
+        f"On the same pictures, {best} is 15 points better (95 % interval 3 to 27, 3 pairs): shown."
+    )
+    assert page.answer.endswith(said)
+    blocks = (block for section in page.sections for block in section.blocks)
+    (figures,) = (b for b in blocks if isinstance(b, Table) and b.caption.startswith("All figures"))
+    assert list(figures.headers) == ["", best, other]
+    assert table(page, "The pairs") == [["O → o", "6 of 15", "14 of 15"]]
+    assert table(page, "F1 of every class")[1][2:] == ["75.00 %", "12.50 %"]
+    assert len(kinds(page, Picture)) == 4
+
+
+def test_one_pair_and_no_pair_show_nothing(tmp_path: Path) -> None:
+    wide = Recipe((Stage(64, 2, 0.01),))
+    first = run(tmp_path / "a", 4, seed=0)
+    page = page_of([first, run(tmp_path / "b", 2, 0, wide)])
+    assert "one pair shows nothing (fast (size 64) is 10.0 points better)" in page.answer
+    page = page_of([first, run(tmp_path / "c", 2, 1, wide)])
+    assert "have no seed in common, so nothing is shown" in page.answer
+
+
+def test_figures_of_other_pictures_are_not_compared(tmp_path: Path) -> None:
+    page = page_of([run(tmp_path / "a"), run(tmp_path / "b", 1, fingerprint="bad")])
+    assert "were not validated on the same pictures" in page.answer
+    assert set(table(page, "All figures")[0]) == {"accuracy", "95.00 %", "80.00 %"}
+
+
+def test_recipes_of_two_names_need_no_more_words(tmp_path: Path) -> None:
+    paths = [
+        run(tmp_path / name, name=name, recipe=recipe)
+        for name, recipe in (("fast", ONE), ("slow", Recipe((Stage(48, 2, 0.02),))))
+    ]
+    assert sorted(arm.name for arm in gather(paths)[0]) == ["fast", "slow"]
+
+
+def test_a_run_counts_once_however_often_it_is_given(tmp_path: Path) -> None:
+    path = run(tmp_path / "2026-01-01", seed=1)
+    (tmp_path / "latest").symlink_to(path.name)
+    page = page_of([tmp_path / "latest", path, path])
+    assert "in one run" in page.answer
+    assert "Not counted" not in words(page)
+
+
+def test_the_same_seed_again_is_no_evidence(tmp_path: Path) -> None:
+    old, new = run(tmp_path / "2026-01-01", 5), run(tmp_path / "2026-01-02", 4)
+    (arm,), repeated = gather([new, old])
+    assert ([one.path for one in arm.runs.values()], repeated) == ([new], [old])
+    assert f"Not counted: {old}, which repeats" in words(page_of([old, new]))
+
+
+def test_the_published_solution_stage_by_stage(tmp_path: Path) -> None:
+    recipe = PART1["progressive"].recipe.scaled(0.001)
+    course = [0.1 * n for n in range(1, 9)]
+    page = page_of([run(tmp_path / "a", recipe=recipe, name="progressive", course=course)])
+    rows = table(page, "progressive, stage by stage")
+    assert rows[0] == ["1", "224", "1", "10.00 %", "88.71 %"]
+    assert rows[-1] == ["8", "600", "1", "80.00 %", "92.74 %"]
+
+
+def test_nothing_confused(tmp_path: Path) -> None:
+    page = page_of([run(tmp_path / "a", wrong=0)])
+    assert "It makes no mistake" in page.answer
+    assert "Nothing was taken for anything else." in words(page)
+
+
+def test_pictures_that_are_not_there_are_left_out(tmp_path: Path) -> None:
+    path = run(tmp_path / "a")
+    (path / "worst.png").unlink()
+    page = page_of([path])
+    assert "The largest losses" not in [section.title for section in page.sections]
+    assert len(kinds(page, Picture)) == 1
+
+
+def test_folders_that_are_not_of_a_validated_run(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"not the folder of a run: it has no config\.json"):
+        page_of([tmp_path])
+    with pytest.raises(UserError, match="got a run without validation"):
+        page_of([run(tmp_path / "a", validated=False)])
+    (run(tmp_path / "b") / "result.json").unlink()
+    with pytest.raises(UserError, match=r"b: not the folder of a run: it has no result\.json"):
+        page_of([tmp_path / "b"])
+
+
+def test_other_classes_are_another_question(tmp_path: Path) -> None:
+    others: dict[str, Any] = {"classes": ["0", "1", "2", "3"], "fingerprint": "bad"}
+    paths = [run(tmp_path / "a"), run(tmp_path / "b", **others)]
+    with pytest.raises(UserError, match="got other classes than those of"):
+        page_of(paths)
+
+
+def test_equal_runs_give_equal_pages(tmp_path: Path) -> None:
+    paths = [run(tmp_path / "a"), run(tmp_path / "b", seed=1)]
+    assert page_of(paths).html() == page_of(paths[::-1]).html()

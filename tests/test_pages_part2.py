@@ -1,0 +1,161 @@
+"""Part 2's page, from the folder of a run that never was: it says what the analysis says."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+from made_up import course
+from rich.console import Console
+from test_page import Parsed
+
+from pipeline.errors import UserError
+from pipeline.page import Table
+from pipeline.pages.part2 import closing_table, page_of
+from pipeline.pretraining import ARMS, Analysis, analyse
+
+PRETRAINED = [course([0.96, 0.991], before=0.9), course([0.97, 0.993], before=0.9)]
+SCRATCH = [course([0.91, 0.988]), course([0.93, 0.989], norms=1.25)]
+ORIGINS = {
+    "digits": {"kind": "real", "source": "pages <of> ours", "digest": "a"},
+    "mnist": {"kind": "synthetic", "source": "drawn & described", "digest": "b"},
+}
+ENVIRONMENT = {
+    "processor": "a slide rule",
+    "device": "cpu",
+    "cores": 2,
+    "processes": 1,
+    "threads": 2,
+    "precision": "no",
+}
+
+
+def folder(path: Path, analysis: Analysis) -> Path:
+    """Write what the page reads of a run."""
+    names = ["digits", *(f"{arm}-{seed}" for arm in ARMS for seed in analysis.seeds)]
+    training = {
+        "network": "small",
+        "epochs": 40,
+        "seconds_training": 7.4,
+        "images_per_second": 2345.6,
+        "accuracy": 0.925,
+    }
+    counts = {"learned": 60_000, "validated": 10_000}
+    splits = {"learn_from": "train+validation", "validate_on": "test"}
+    result = {
+        "analysis": asdict(analysis),
+        "trainings": dict.fromkeys(names, training),
+        "digits": {"provenance": ORIGINS["digits"], "learned": 360, "validated": 40},
+        "mnist": {"provenance": ORIGINS["mnist"], **counts, **splits},
+    }
+    config = {"options": {"seeds": 2, "digits": "my digits.beton", "epochs": None}}
+    for name in names:
+        (path / name).mkdir(parents=True)
+        (path / name / "config.json").write_text(json.dumps({**config, "network": "small"}))
+        (path / name / "environment.json").write_text(json.dumps(ENVIRONMENT))
+    (path / "config.json").write_text(json.dumps(config))
+    (path / "result.json").write_text(json.dumps(result))
+    return path
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    return folder(tmp_path / "2026-02-02", analyse((0, 1), PRETRAINED, SCRATCH))
+
+
+def text_of(run: Path) -> str:
+    parsed = Parsed(page_of([run]).html())
+    assert len(parsed.all("svg")) == 5
+    return " ".join(" ".join(words) for words in parsed.words.values())
+
+
+def test_it_answers_first_and_says_what_data_were(run: Path) -> None:
+    page = page_of([run])
+    assert page.answer == analyse((0, 1), PRETRAINED, SCRATCH).answer
+    assert [*page.provenance] == [ORIGINS["digits"], ORIGINS["mnist"]]
+    text = text_of(run)
+    for words in (
+        page.answer,
+        "real data: pages <of> ours",
+        "synthetic data: drawn & described",
+        "One network (small) learned 360 digits of part 1 for 40 epochs, in 7 s",
+        "reads 92.50 % of 40 others",
+        "60,000 digits (train+validation) for 2 epochs",
+        "10,000 (test)",
+        "a slide rule",
+        "99.45 % against 99.23 %",
+        "./launch.sh train part2 --seeds 2 --digits 'my digits.beton'",
+    ):
+        assert words in text, words
+
+
+def test_its_tables_hold_the_figures(run: Path) -> None:
+    blocks = [block for section in page_of([run]).sections for block in section.blocks]
+    rows = [[*row] for block in blocks if isinstance(block, Table) for row in block.rows]
+    for row in (
+        ["accuracy at the end (%)", "99.20", "98.85", "+0.35", "−0.29 to +0.99", "no", "3"],
+        ["accuracy before step 1 (%)", "90.00", "10.00", "+80.00", "–", "–", "–"],
+        ["epochs to 98 %", "2.0", "2.0", "+0.0", "–", "–", "–"],
+        ["seconds to 95 %", "10.0", "20.0", "−10.0", "–", "–", "–"],
+        ["epochs to 99.4 %", "–", "–", "–", "–", "–", "–"],
+        ["0", "99.10", "98.80", "0.0090", "0.0120"],
+        ["2", "0.141", "0.071", "–", "–", "–"],
+    ):
+        assert row in rows, row
+    assert "takes 3 pairs; there were 2" in text_of(run)
+
+
+def test_a_difference_that_was_shown_says_which_way(tmp_path: Path) -> None:
+    first = [course([0.99 + 0.001 * seed], norms=1) for seed in range(3)]
+    second = [course([0.98 + 0.0011 * seed], norms=2 + 0.1 * seed) for seed in range(3)]
+    run = folder(tmp_path / "shown", analyse(range(3), first, second))
+    page = page_of([run])
+    cells = list(closing_table(run).columns[4].cells)
+    assert cells[0] == "yes"
+    assert page.answer.startswith("Yes: after 1 epoch ")
+    assert "yes, better" in text_of(run)
+    assert "yes, smaller" in text_of(run)  # the gradient norm
+
+
+def test_one_pair_makes_a_page_too(tmp_path: Path) -> None:
+    run = folder(tmp_path / "one", analyse((3,), PRETRAINED[:1], SCRATCH[:1]))
+    text = text_of(run)
+    assert "one pair shows nothing" in text
+    assert "The bands" not in text
+    assert "1 pair gives no spread" in text
+
+
+def test_thresholds_that_some_reached_are_told_in_words(tmp_path: Path) -> None:
+    run = folder(tmp_path / "some", analyse((0, 1), PRETRAINED, SCRATCH))
+    assert "Epochs to 99 %: there is no difference to measure; both got there in 0 of 2" in (
+        text_of(run)
+    )
+
+
+def test_the_latest_of_several_is_shown(run: Path, tmp_path: Path) -> None:
+    earlier = folder(tmp_path / "2026-01-01", analyse((7,), SCRATCH[:1], PRETRAINED[:1]))
+    (tmp_path / "latest").symlink_to(run.name)
+    page = page_of([run, earlier, tmp_path / "latest"])
+    assert page.answer == page_of([run]).answer
+    assert f"Not shown: {earlier}, an earlier run." in page.html()
+
+
+def test_what_is_no_finished_run(run: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="got no runs"):
+        page_of([])
+    (run / "result.json").unlink()
+    with pytest.raises(UserError, match=r"it has no result\.json"):
+        page_of([run])
+    with pytest.raises(UserError, match="not the folder of a run"):
+        page_of([tmp_path / "nowhere"])
+
+
+def test_the_terminal_s_table_fits_a_terminal(run: Path) -> None:
+    console = Console(width=80, no_color=True)
+    with console.capture() as capture:
+        console.print(closing_table(run))
+    lines = capture.get().splitlines()
+    assert lines[0].strip() == "Part 2: 2 pairs of trainings, 95 % intervals"
+    assert len(lines) == 2 + 22  # nothing is folded
+    (first,) = (line.split() for line in lines if "accuracy at the end" in line)
+    assert first[5:] == ["99.20", "98.85", "+0.35", "±", "0.64", "no", "3"]

@@ -1,0 +1,217 @@
+"""Numbers → tables for a terminal and PNGs."""
+
+import io
+import re
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from matplotlib.figure import Figure
+from PIL import Image
+from rich.console import Console
+from rich.table import Table
+from tiny import CLASSES, write_set
+
+from beton.reader import Reader
+from pipeline import report
+from pipeline.evaluate import Answers, Evaluation
+from pipeline.feed import open_set
+from pipeline.metrics import score, top_losses
+from pipeline.record import Finished, Record
+from pipeline.train import Epoch
+
+ORIGIN = {"kind": "synthetic", "source": "tiny", "digest": "sha256:tiny"}
+
+
+def said(table: Table) -> list[list[str]]:
+    """The cells of a table as a terminal shows them, row by row."""
+    shown = io.StringIO()
+    Console(width=200, file=shown).print(table)
+    lines = [line for line in shown.getvalue().splitlines() if line.startswith(("│", "┃"))]
+    return [[cell.strip() for cell in re.split("[│┃]", line)[1:-1]] for line in lines]
+
+
+def epoch(number: int = 0, **changes: Any) -> Epoch:
+    return replace(Epoch(number, 0, 0.01, 1.5, 0.25, 1.0, 0.9, 0.75, 12.5), **changes)
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Iterator[Reader]:
+    with open_set(write_set(tmp_path / "tiny.beton", train=2, validation=2)) as opened:
+        yield opened
+
+
+@pytest.fixture
+def run(file: Reader, tmp_path: Path) -> Finished:
+    """A run that was validated on 8 pictures, of which it took the last for a 1."""
+    path = tmp_path / "run"
+    path.mkdir()
+    ids = torch.arange(8, 16)
+    labels = torch.from_numpy(file.column("label").metadata[8:16].astype(np.int64))
+    logits = 2 * torch.nn.functional.one_hot(labels, len(CLASSES)).float()
+    logits[-1] = torch.tensor([9.0, 0, 0, 0])
+    Record(path).write_json("config.json", {"recipe": {"window": 1.0}})
+    return Finished(
+        path,
+        {"network": "small", "provenance": ORIGIN, "accuracy": 0.875, "samples": 8},
+        [epoch(0), epoch(1)],
+        [1.0, 0.5],
+        score(logits, labels, CLASSES),
+        Answers(ids, labels, logits),
+    )
+
+
+@pytest.fixture
+def figures(monkeypatch: pytest.MonkeyPatch) -> dict[str, Figure]:
+    """What was drawn, by the name of its file."""
+    drawn: dict[str, Figure] = {}
+    save = report._save
+
+    def keep(figure: Figure, path: Path) -> None:
+        drawn[path.name] = figure
+        save(figure, path)
+
+    monkeypatch.setattr(report, "_save", keep)
+    return drawn
+
+
+def test_a_runs_pictures(run: Finished, file: Reader, figures: dict[str, Figure]) -> None:
+    report.draw_run(run, "part 1", file)
+    assert sorted(path.name for path in run.path.iterdir()) == [
+        "config.json",
+        "confusion.png",
+        "curves.png",
+        "worst.png",
+    ]
+    for name, figure in figures.items():
+        with Image.open(run.path / name) as image:
+            image.verify()
+        title = figure.get_suptitle() or figure.axes[0].get_title()
+        assert "part 1, small, synthetic data: tiny, accuracy 87.50% of 8" in title
+
+
+def test_the_worst_picture_comes_first_with_what_it_was_taken_for(
+    run: Finished, file: Reader, figures: dict[str, Figure]
+) -> None:
+    report.draw_run(run, "part 1", file)
+    shown = [axes for axes in figures["worst.png"].axes if axes.images]
+    assert len(shown) == 8
+    assert shown[0].get_title() == "m→1, 1.00"
+    assert run.answers is not None
+    worst = top_losses(run.answers.logits, run.answers.labels, CLASSES, 8)
+    for axes, one in zip(shown, worst, strict=True):
+        assert axes.get_title() == f"{one.true}→{one.predicted}, {one.probability:.2f}"
+        ink = np.asarray(axes.images[0].get_array())
+        height, width = (np.ptp(places) + 1 for places in np.nonzero(ink > 0.5))
+        page = file[int(run.answers.ids[one.row])]["image"]
+        rows, columns = (np.ptp(places) + 1 for places in np.nonzero(page < 128))
+        scale = report.SIDE / len(page)
+        assert (height, width) == pytest.approx((rows * scale, columns * scale), abs=2)
+
+
+def test_pictures_keep_their_proportions_in_a_grid(tmp_path: Path) -> None:
+    pictures = np.zeros((7, 10, 20), np.float32)
+    report.draw_pictures(pictures, list("abcdefg"), 3, "title", tmp_path / "grid.png")
+    with Image.open(tmp_path / "grid.png") as image:
+        assert image.width > 0.8 * image.height  # 3×3 pictures twice as wide as high
+
+
+def test_a_run_without_validation_has_curves_alone(run: Finished, file: Reader) -> None:
+    alone = replace(run, scores=None, answers=None, history=[epoch(loss=None, accuracy=None)])
+    report.draw_run(alone, "part 1", file)
+    assert sorted(path.name for path in run.path.iterdir()) == ["config.json", "curves.png"]
+
+
+def test_a_confusion_matrix_keeps_right_and_wrong_apart(
+    figures: dict[str, Figure], tmp_path: Path
+) -> None:
+    report.draw_confusion([[5, 0], [2, 3]], "ab", "title", tmp_path / "confusion.png")
+    axes, *bars = figures["confusion.png"].axes
+    right, wrong = (np.ma.asarray(image.get_array()).tolist(0) for image in axes.images)
+    assert right == [[5, 0], [0, 3]]
+    assert wrong == [[0, 0], [2, 0]]
+    assert [bar.get_ylabel() for bar in bars] == ["pictures, right", "pictures, wrong"]
+
+
+def test_all_right_and_all_wrong_can_be_drawn(tmp_path: Path) -> None:
+    for matrix in ([[1, 0], [0, 1]], [[0, 1], [1, 0]]):
+        report.draw_confusion(matrix, "ab", "title", tmp_path / "confusion.png")
+
+
+def test_curves_of_training_and_validation(figures: dict[str, Figure], tmp_path: Path) -> None:
+    history = [epoch(n, train_loss=2 - n, accuracy=0.1 * n) for n in range(3)]
+    report.draw_curves(history, "title", tmp_path / "curves.png")
+    losses, accuracies = figures["curves.png"].axes
+    assert [np.asarray(line.get_ydata()).tolist() for line in losses.lines] == [
+        [2, 1, 0],
+        [0.9, 0.9, 0.9],
+    ]
+    assert np.asarray(accuracies.lines[1].get_ydata()) == pytest.approx([0, 10, 20])
+    assert np.asarray(losses.lines[0].get_xdata()).tolist() == [1, 2, 3]
+
+
+def test_an_epoch_in_a_line() -> None:
+    assert report.epoch_line(epoch(1), 6) == (
+        "epoch 2 of 6: loss 1.500, accuracy 25.00%, "
+        "validation: loss 0.900, accuracy 75.00% (12.5 s)"
+    )
+    alone = report.epoch_line(epoch(loss=None, accuracy=None), 6)
+    assert alone == "epoch 1 of 6: loss 1.500, accuracy 25.00% (12.5 s)"
+
+
+def test_a_runs_closing_table() -> None:
+    rows = said(
+        report.result_table(
+            {
+                "accuracy": 0.5,
+                "accuracy_ignoring_case": None,
+                "loader_share": 0.012,
+                "seconds_training": 12345.6,
+                "loss": 0.12345,
+                "images": 77,
+                "matrix": [[1]],
+                "provenance": ORIGIN,
+            },
+            "runs/part1/then",
+        )
+    )
+    assert rows == [
+        ["accuracy", "50.00%"],
+        ["loader share", "1.20%"],
+        ["seconds training", "12,346"],
+        ["loss", "0.123"],
+        ["images", "77"],
+        ["data", "synthetic data: tiny"],
+    ]
+
+
+@pytest.mark.parametrize("digest", ["sha256:tiny", "sha256:other"])
+def test_an_evaluation_says_if_its_pictures_were_learned_from(run: Finished, digest: str) -> None:
+    assert run.scores is not None
+    learned_from = {**ORIGIN, "digest": digest}
+    rows = dict(said(report.evaluation_table(Evaluation(run.scores, None, ORIGIN, learned_from))))
+    assert rows["confusions"] == "m→1 ×1"
+    assert rows["learned from"] == "synthetic data: tiny"
+    assert ("beware" in rows) == (digest == ORIGIN["digest"])
+    assert "without adapting to writers" not in rows
+
+
+def test_an_evaluation_that_goes_by_writers_says_what_that_was_worth(run: Finished) -> None:
+    assert run.scores is not None
+    alone = replace(run.scores, accuracy=0.5)
+    rows = dict(said(report.evaluation_table(Evaluation(run.scores, alone, ORIGIN, ORIGIN))))
+    assert (rows["accuracy"], rows["without adapting to writers"]) == ("87.50%", "50.00%")
+
+
+def test_scores_of_every_class_that_has_samples(run: Finished) -> None:
+    assert run.scores is not None
+    _, *rows = said(report.scores_table(run.scores))
+    assert [row[0] for row in rows] == list(CLASSES)
+    assert rows[-1] == ["m", "2", "100.0%", "50.0%", "66.7%", "1 ×1"]
+    first, *others = run.scores.per_class
+    without = replace(run.scores, per_class=(replace(first, samples=0), *others))
+    assert len(said(report.scores_table(without))) == len(CLASSES)

@@ -1,0 +1,181 @@
+"""The pages as their users get them: a training that is one, the job, launch.sh, the trackers."""
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from test_launch import Checkout
+from test_page import Parsed
+from tiny import write_set
+
+from jobs import part1, report
+from pipeline import train
+from pipeline.errors import UserError
+from pipeline.record import Record
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_set(tmp_path_factory.mktemp("set") / "tiny.beton", train=4, validation=2)
+
+
+def settings(data: Path, runs: Path) -> part1.Config:
+    return part1.Config(data=data, runs=runs, size=16, epochs=1, batch_size=8, precision="no")
+
+
+@pytest.fixture(scope="module")
+def runs(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with one run of part 1, really trained, if hardly."""
+    path = tmp_path_factory.mktemp("runs")
+    part1.train(settings(data, path))
+    return path
+
+
+def say(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *arguments: object
+) -> tuple[int, str, str]:
+    """Run the job; return its status and what it says."""
+    monkeypatch.setattr(sys, "argv", ["report", *map(str, arguments)])
+    status = report.main()
+    return status, *capsys.readouterr()
+
+
+def test_the_latest_run_becomes_a_page(
+    runs: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    out = tmp_path / "not there" / "yet"
+    status, said, error = say(capsys, monkeypatch, "--runs", runs, "--out", out)
+    assert (status, error) == (0, "")
+    assert said.startswith(f"{out / 'part1.html'}: Recipe fast reads ")
+    assert [path.name for path in out.iterdir()] == ["part1.html"]
+    page = Parsed((out / "part1.html").read_text())
+    assert len(page.all("img")) == 2
+    assert len(page.all("svg")) == 4
+    assert any("synthetic data: tiny" in words for words in page.words["li"])
+
+
+def test_given_folders_are_taken_instead_and_nothing_is_written_into_them(
+    runs: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (run,) = (path for path in (runs / "part1").iterdir() if not path.is_symlink())
+    before = sorted(run.iterdir())
+    nothing = tmp_path / "nothing"
+    status, *_ = say(capsys, monkeypatch, run, "--runs", nothing, "--out", tmp_path)
+    assert status == 0
+    assert str(run) in (tmp_path / "part1.html").read_text()
+    assert sorted(run.iterdir()) == before
+
+
+def test_every_part_has_a_page(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given: dict[str, list[Path]] = {}
+
+    class Blank:
+        def __init__(self, part: str) -> None:
+            self.part, self.answer = part, f"what {part} says"
+
+        def write(self, path: Path) -> None:
+            path.write_text(self.part)
+
+    for part in report.PARTS:
+        folder = tmp_path / "runs" / part / "then"
+        folder.mkdir(parents=True)
+        Record(folder).write_json("config.json", {"job": part})
+        Record(folder).become_latest()
+
+        def blank(paths: list[Path], part: str = part) -> Blank:
+            given[part] = paths
+            return Blank(part)
+
+        monkeypatch.setitem(report.PARTS, part, blank)
+    out = tmp_path / "out"
+    status, said, _ = say(capsys, monkeypatch, "--runs", tmp_path / "runs", "--out", out)
+    assert status == 0
+    assert {part: (out / f"{part}.html").read_text() for part in given} == {
+        part: part for part in ("part1", "part2", "part3")
+    }
+    assert given == {part: [tmp_path / "runs" / part / "latest"] for part in given}
+    assert said.splitlines() == [f"{out / part}.html: what {part} says" for part in sorted(given)]
+
+
+def test_what_cannot_be_gathered_is_said_in_a_line(
+    runs: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    other = tmp_path / "other"
+    other.mkdir()
+    Record(other).write_json("config.json", {"job": "part9"})
+    out = tmp_path / "out"
+    for arguments, says in (
+        (["--runs", tmp_path], f"report: {tmp_path}: no runs there; train first"),
+        ([tmp_path / "gone"], f"report: {tmp_path / 'gone'}: not the folder of a run"),
+        ([other], f"report: {other}: got a run of part9, expected one of part1, part2, part3"),
+        ([runs / "part1" / "latest", tmp_path], f"report: {tmp_path}: not the folder of a run"),
+    ):
+        status, said, error = say(capsys, monkeypatch, *arguments, "--out", out)
+        assert (status, said) == (2, "")
+        assert error.startswith(says)
+        assert error.count("\n") == 1
+    assert not out.exists()
+
+
+def test_launch_sh_starts_it_with_the_callers_paths(tmp_path: Path) -> None:
+    checkout = Checkout(tmp_path)
+    (checkout.root / "jobs" / "report.py").touch()
+    (checkout.root / "runs" / "part1" / "then").mkdir(parents=True)
+    assert checkout("report", "runs/part1/then", "--out", "pages").returncode == 0
+    assert checkout.calls()[-1] == "jobs/report.py runs/part1/then --out pages"
+    assert "report [RUN…]" in checkout("--help").stdout
+
+
+def test_launch_sh_installs_the_trackers(tmp_path: Path) -> None:
+    checkout = Checkout(tmp_path)
+    assert checkout("setup", "track").returncode == 0
+    assert checkout.calls()[-1].endswith(" -e .[track]")
+
+
+@pytest.mark.parametrize("tracker", ["tensorboard", "wandb"])
+def test_a_tracker_that_is_not_installed(
+    tracker: str,
+    data: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(train, "find_spec", lambda _: None)
+    options = ["--data", str(data), "--runs", str(tmp_path / "runs"), "--track", tracker]
+    monkeypatch.setattr(sys, "argv", ["part1", *options])
+    assert part1.main() == 2
+    said, error = capsys.readouterr()
+    assert said == ""
+    assert error == f"part1: track: {tracker} is not installed: ./launch.sh setup track\n"
+    assert not (tmp_path / "runs").exists()
+    with pytest.raises(UserError), train.processes(track=tracker):
+        pass
+
+
+def test_tensorboard_shows_what_the_run_keeps(data: Path, tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard", reason="needs the extra `track`")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    part1.train(replace(settings(data, tmp_path), track="tensorboard", epochs=2))
+    run = Record(tmp_path / "part1" / "latest")
+    (file,) = run.path.resolve().glob("inkrun/events.*")
+    events = EventAccumulator(str(file))
+    events.Reload()
+    kept = run.epochs()
+    for figure in ("loss", "accuracy", "train_loss", "learning_rate"):
+        shown = [(event.step, event.value) for event in events.Scalars(figure)]
+        assert shown == [
+            (2 * (epoch.epoch + 1), pytest.approx(getattr(epoch, figure))) for epoch in kept
+        ]
