@@ -98,8 +98,10 @@ def plan(config: Config) -> Assignment:
     )
 
 
-def prepared(config: Config, accelerator: Launch, assignment: Assignment, file: Reader) -> Record:
-    """Make the folder of a new run, once it is clear that it can be run."""
+def prepared(
+    config: Config, accelerator: Launch, assignment: Assignment, file: Reader
+) -> tuple[Record, Assignment]:
+    """Make the folder of a new run, once it is clear that it can be run, and how."""
     if config.batch_size == "auto":
         rows = fit(accelerator, assignment.network, assignment.recipe, file)
         assignment = replace(assignment, recipe=replace(assignment.recipe, micro_batch=rows))
@@ -107,7 +109,7 @@ def prepared(config: Config, accelerator: Launch, assignment: Assignment, file: 
     record = from_main(accelerator, lambda: Record.new(config.runs / "part1"))
     if accelerator.is_main_process:
         begin(record, "part1", assignment, file, asdict(config))
-    return record
+    return record, assignment
 
 
 def train(config: Config) -> None:
@@ -120,7 +122,7 @@ def train(config: Config) -> None:
         assignment, data = assigned(config.resume)
     with open_data(data) as file, processes(config.precision, config.track) as accelerator:
         if config.resume is None:
-            record = prepared(config, accelerator, assignment, file)
+            record, assignment = prepared(config, accelerator, assignment, file)
         else:
             record = Record(config.resume)
         console = Console(highlight=False, soft_wrap=True, quiet=not accelerator.is_main_process)

@@ -126,11 +126,6 @@ class Recipe:
         _expect("seed", self.seed, 0, 2**63 - 1)
 
     @property
-    def _changes_pages(self) -> bool:
-        moved = any(stage.augmentation != Augmentation() for stage in self.stages)
-        return moved or self.views > 1 or self.hand > 0
-
-    @property
     def epochs(self) -> int:
         """The epochs of all stages."""
         return sum(stage.epochs for stage in self.stages)

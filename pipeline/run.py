@@ -101,6 +101,7 @@ def execute(
     `whole` is the folder of the job of which this training is a part. All processes of a launch
     call it alike. Raises what `Training` does, and BetonError if the run began with other data.
     """
+    processes.wait_for_everyone()  # for the main one to have begun
     expected = record.read_json("config.json")["fingerprint"]
     if file.fingerprint() != expected:
         raise BetonError(
@@ -146,8 +147,10 @@ def _train(
     record.write_json("environment.json", training.environment())
     config = record.read_json("config.json")
     if tracker is not None:
-        tracker.project_configuration.set_directories(str(record.path))
-        tracker.init_trackers("inkrun", {n: json.dumps(value) for n, value in config.items()})
+        folder = str(record.path)
+        tracker.project_configuration.logging_dir = folder
+        settings = {name: json.dumps(value) for name, value in config.items()}
+        tracker.init_trackers("inkrun", settings, {"wandb": {"dir": folder}})
     with progress(console, label, training.images_to_come) as training.on_step:
         for epoch in training:
             record.add_epoch(epoch)

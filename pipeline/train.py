@@ -97,7 +97,10 @@ def processes(precision: Precision = "auto", track: str | None = None) -> Iterat
     use_cores()
     cpu = wants_cpu()
     mixed = precision_for(PartialState(cpu=cpu).device, precision)
-    accelerator = Accelerator(cpu=cpu, mixed_precision=mixed, log_with=track)
+    # The folder of a run is known later, but TensorBoard wants one from the beginning.
+    accelerator = Accelerator(
+        cpu=cpu, mixed_precision=mixed, log_with=track, project_dir="." if track else None
+    )
     yield accelerator
     # Where gloo's threads outlive their group, the process aborts at exit: no wrapped model may be
     # left, and everybody must have come this far, before the group is taken down.
@@ -157,7 +160,8 @@ class Training:
         self._accelerator, self._checkpoints = accelerator, checkpoints
         self._rows = recipe.batch_size // accelerator.num_processes
         self._batch = 0  # of the epoch, that comes next
-        # Of the epoch's steps: losses, right answers and gradient norms.
+        self._due = False  # a checkpoint, once the steps have been looked at
+        # Of the epoch's steps: losses, shares of right answers and gradient norms.
         self._sums = torch.zeros(3, device=accelerator.device)
         self._unseen: list[Tensor] = []  # losses of steps that nobody has looked at
         self._signals = Signals()
@@ -282,16 +286,16 @@ class Training:
             optimizer.zero_grad()
             if self._average is not None:
                 self._average.update_parameters(self.network)
-            self._sums += torch.stack([loss, right, norm])
+            self._sums += torch.stack([loss, right / self._rows, norm])
             self._unseen.append(loss)
             self._batch += 1
             if self.on_step is not None:
                 self.on_step(self.recipe.batch_size)
             clock.read()
             self._look(feed, optimizer)
-        loss, right, norm = (accelerator.reduce(self._sums, "mean") / self.batches).tolist()
+        loss, accuracy, norm = (accelerator.reduce(self._sums, "mean") / self.batches).tolist()
         clock.read()
-        return loss, right / self._rows, norm
+        return loss, accuracy, norm
 
     def _differentiate(
         self, stage: Stage, model: nn.Module, parts: Iterator[Inputs], epoch: int
@@ -327,12 +331,13 @@ class Training:
         All processes look at the same steps, and at the sum of what each knows.
         """
         over = self._batch == self.batches
-        due = not over and self._checkpoints is not None and self._checkpoints.due(self.step)
+        if self._checkpoints is not None:
+            self._due = not over and (self._due or self._checkpoints.due(self.step))
         accelerator = self._accelerator
-        at_once = accelerator.num_processes == 1 and (due or feed.device.type == "cpu")
+        at_once = accelerator.num_processes == 1 and (self._due or feed.device.type == "cpu")
         if len(self._unseen) < WATCHED and not over and not at_once:
             return
-        flags = self._unseen[0].new_tensor([self._signals.received, due])
+        flags = self._unseen[0].new_tensor([self._signals.received, self._due])
         seen = accelerator.reduce(torch.cat([torch.stack(self._unseen), flags]), "mean")
         *losses, told, wanted = seen.tolist()
         self._unseen.clear()
@@ -340,11 +345,12 @@ class Training:
             if not math.isfinite(loss):
                 self._diverge(feed, self._batch - back)
         self.losses += losses
+        if told or wanted:
+            self._sums = accelerator.reduce(self._sums, "mean")  # for all processes
+            self._save(optimizer)
+            self._due = False
         if told:
-            self._save(optimizer)
             raise Stopped(self._signals.received, self.step)
-        if wanted:
-            self._save(optimizer)
 
     def _diverge(self, feed: Feed, batch: int) -> NoReturn:
         epoch = len(self.history)

@@ -2,26 +2,27 @@ import io
 import json
 import subprocess
 import sys
-from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 import torch
 from PIL import Image
 from raw_data import make_zip
+from rich.console import Console
 from tiny import CLASSES, page, write_set
 
 from beton.errors import BetonError
 from jobs import evaluate as job
-from pipeline import launch, models
+from pipeline import launch
 from pipeline.errors import UserError
 from pipeline.evaluate import Trained, evaluate, load
 from pipeline.feed import open_set
 from pipeline.metrics import Scores, score
 from pipeline.recipe import Recipe, Stage
 from pipeline.record import Record
+from pipeline.run import Assignment, begin, execute
 from pipeline.sources import SourceError
-from pipeline.train import Training, processes
+from pipeline.train import processes
 
 JOB = Path(__file__).resolve().parents[1] / "jobs" / "evaluate.py"
 UNSEEN = range(100, 105)
@@ -31,21 +32,11 @@ UNSEEN = range(100, 105)
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("run")
     recipe = Recipe((Stage(16, 25, 5e-3),), batch_size=8)
-    network = models.build("small", len(CLASSES), 0)
-    with open_set(write_set(folder / "tiny.beton")) as file, processes("no") as accelerator:
-        training = Training(accelerator, network, recipe, file)
-        training.run()
-        record = Record(folder / "runs")
-        config = {
-            "network": "small",
-            "view": asdict(training.view),
-            "classes": list(CLASSES),
-            "provenance": file.info["provenance"],
-        }
-    record.write_json("config.json", config)
-    record.write_checkpoint(network, training.state)
-    record.finish()
-    return folder / "runs" / "latest"
+    record = Record(folder / "run")
+    with open_set(write_set(folder / "tiny.beton")) as file, processes("no") as launch:
+        begin(record, "test", Assignment("small", recipe), file, {})
+        execute(launch, record, Assignment("small", recipe), file, Console(quiet=True))
+    return record.path
 
 
 @pytest.fixture(scope="module")

@@ -115,6 +115,8 @@ def test_frozen_groups_do_not_move_but_for_their_statistics(frozen: int) -> None
     moved = step(net, optim.build(net, stage(frozen=frozen, weight_decay=0.5)))
     assert {name.split(".")[0] for name in moved} == set(("stem", "body", "head")[frozen:])
     assert not torch.equal(net.state_dict()[mean], before)
+    learning = {name for name, weight in net.named_parameters() if weight.grad is not None}
+    assert learning == moved  # no gradient is computed in vain
 
 
 def test_what_was_frozen_thaws_in_the_next_stage() -> None:

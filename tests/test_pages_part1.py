@@ -143,11 +143,13 @@ def test_the_figures_of_one_run(tmp_path: Path) -> None:
     assert (figures["epochs to 50 %"], figures["seconds to 50 %"]) == ("1", "10")
     assert (figures["epochs to 80 %"], figures["seconds to 80 %"]) == ("2", "20")
     assert "seconds to 85 %" not in figures
-    assert figures["computed by"] == "a slide rule, cpu, 2 cores, 1 processes of 2 threads, float32"
+    assert figures["computed by"] == (
+        "a slide rule, cpu, cores: 2, processes: 1, threads of each: 2, float32"
+    )
     assert table(page, "The pairs") == [["O → o", "4 of 5"]]
     assert table(page, "Every class")[1:3] == [
-        ["O", "5", "100.00 %", "20.00 %", "33.33 %", "o ×4"],
-        ["o", "5", "55.56 %", "100.00 %", "71.43 %", ""],
+        ["O", "5", "100.0 %", "20.0 %", "33.3 %", "o ×4"],
+        ["o", "5", "55.6 %", "100.0 %", "71.4 %", ""],
     ]
     assert "fast is 73.00 % sure on average and right in 80.00 % of the cases" in words(page)
 
@@ -182,7 +184,9 @@ def test_seeds_of_one_recipe_are_one_arm_with_an_interval(tmp_path: Path) -> Non
     assert arm.first.path == paths[0]
     page = page_of(paths)
     # 0.85, 0.8, 0.75: mean 0.8, deviation 0.05, and t = 4.303 for three runs
-    assert "reads 80.00 % (95 % interval 67.58 % to 92.42 %) of 20 pictures" in page.answer
+    assert (
+        "reads 80.00 % (95 % interval over seeds 67.58 % to 92.42 %) of 20 pictures" in page.answer
+    )
     assert "over 3 seeds." in page.answer
     assert "takes O for o (×12)" in page.answer
     figures = dict(table(page, "All figures"))
@@ -198,15 +202,15 @@ def test_arms_are_compared_by_the_seeds_they_share(tmp_path: Path) -> None:
     page = page_of(paths)
     best, other = "fast (size 64)", "fast (size 48)"
     assert page.answer.startswith(f"Recipe {best}, the most accurate of 2 here, reads 90.00 %")
-    said = (
-        f"On the same pictures, {best} is 15 points better (95 % interval 3 to 27, 3 pairs): shown."
+    assert page.answer.endswith(
+        f" Against {other}, on the same pictures: {best} is 15 points better "
+        "(95 % interval 3 to 27, 3 pairs): shown."
     )
-    assert page.answer.endswith(said)
     blocks = (block for section in page.sections for block in section.blocks)
     (figures,) = (b for b in blocks if isinstance(b, Table) and b.caption.startswith("All figures"))
     assert list(figures.headers) == ["", best, other]
     assert table(page, "The pairs") == [["O → o", "6 of 15", "14 of 15"]]
-    assert table(page, "F1 of every class")[1][2:] == ["75.00 %", "12.50 %"]
+    assert table(page, "F1 of every class")[1][2:] == ["75.0 %", "12.5 %"]
     assert len(kinds(page, Picture)) == 4
 
 

@@ -73,11 +73,11 @@ def _answer(arms: Sequence[Arm]) -> str:
     others = f", the most accurate of {len(arms)} here," if len(arms) > 1 else ""
     case = best.scores.accuracy_ignoring_case
     ignoring = "" if case is None else f", {_percent(case)} with case ignored"
-    seconds = _mean([run.result["seconds_training"] for run in best.runs.values()], _number)
+    seconds = estimate([run.result["seconds_training"] for run in best.runs.values()]).mean
     return (
         f"Recipe {best.name}{others} reads {_accuracy_in_words(accuracies, samples)} of "
-        f"{samples:,} pictures that it has not seen{ignoring}, after {seconds} s of training, "
-        f"{seeds}. {_second_sentence(arms)}"
+        f"{samples:,} pictures that it has not seen{ignoring}, after {_number(seconds)} s of "
+        f"training, {seeds}. {_second_sentence(arms)}"
     )
 
 
@@ -89,13 +89,13 @@ def _second_sentence(arms: Sequence[Arm]) -> str:
     habit = f"It most often takes {', '.join(mistakes)}" if mistakes else "It makes no mistake"
     return (
         f"{habit}, and how sure it is differs from how often it is right by "
-        f"{100 * scores.calibration_error:.1f} points on average."
+        f"{100 * _calibration_error(arms[0]):.1f} points on average."
     )
 
 
 def _accuracy_in_words(values: Sequence[float | None], samples: int) -> str:
     if len(values) > 1:
-        return _mean(values, _percent, "95 % interval ")
+        return _mean(values, _percent, "95 % interval over seeds ")
     (accuracy,) = values
     assert accuracy is not None
     low, high = accuracy_interval(accuracy, samples)
@@ -116,7 +116,8 @@ def _comparison(first: Arm, second: Arm) -> str:
             "difference."
         )
     c = compare(*([_accuracy(arm.runs[seed]) for seed in shared] for arm in (first, second)))
-    return f"On the same pictures, {in_words(c, first.name, second.name, ACCURACY)}."
+    said = in_words(c, first.name, second.name, ACCURACY)
+    return f"Against {second.name}, on the same pictures: {said}."
 
 
 def _comparisons(arms: Sequence[Arm]) -> list[Block]:
@@ -223,7 +224,7 @@ def _figures(arms: Sequence[Arm]) -> Table:
         ("pictures learned from", told("images"), _number),
         ("seconds of training", told("seconds_training"), _number),
         ("pictures per second", told("images_per_second"), _number),
-        ("of that, waiting for the loader", told("loader_share"), _percent),
+        ("of training, waiting for the loader", told("loader_share"), _percent),
     ]
     for threshold in THRESHOLDS:
         mark = f"{100 * threshold:.0f} %"
@@ -232,17 +233,17 @@ def _figures(arms: Sequence[Arm]) -> Table:
     table = [[name, *(_mean(arm.values(of), form) for arm in arms)] for name, of, form in rows]
     table = [row for row in table if set(row[1:]) != {ABSENT}]
     computer = [
-        f"{e['processor']}, {e['device']}, {e['cores']} cores, {e['processes']} processes of "
-        f"{e['threads']} threads, {_precision(e['precision'])}"
+        f"{e['processor']}, {e['device']}, cores: {e['cores']}, processes: {e['processes']}, "
+        f"threads of each: {e['threads']}, {_precision(e['precision'])}"
         for e in (arm.environment for arm in arms)
     ]
     table.append(["computed by", *computer])
     samples = arms[0].samples
-    seeds = ", ".join(f"{len(arm.runs)}" for arm in arms)
+    seeds = " and ".join(f"{len(arm.runs)}" for arm in arms)
     return Table(
-        f"All figures, on {samples:,} validation pictures. Seeds: {seeds}; where several, the mean "
-        "and in brackets its 95 % interval. Times are of training alone; a dash: never reached, or "
-        "nothing to say.",
+        f"All figures, on {samples:,} validation pictures; runs: {seeds}. Of several, the mean "
+        "and in brackets its 95 % interval over seeds. Times are of training alone; a dash: never "
+        "reached, or nothing to say.",
         ["", *(arm.name for arm in arms)],
         table,
         "l" * (len(arms) + 1),
@@ -302,7 +303,7 @@ def _classes(arms: Sequence[Arm]) -> Table:
             "F1 of every class, all seeds together.",
             ["class", "pictures", *(arm.name for arm in arms)],
             [
-                [ones[0].name, str(ones[0].samples), *(_percent(one.f1) for one in ones)]
+                [ones[0].name, str(ones[0].samples), *(_tenth(one.f1) for one in ones)]
                 for ones in zip(*columns, strict=True)
                 if ones[0].samples
             ],
@@ -315,7 +316,7 @@ def _classes(arms: Sequence[Arm]) -> Table:
             [
                 one.name,
                 str(one.samples),
-                *(_percent(share) for share in (one.precision, one.recall, one.f1)),
+                *(_tenth(share) for share in (one.precision, one.recall, one.f1)),
                 ", ".join(
                     f"{c.predicted} ×{c.count}" for c in scores.confusions if c.true == one.name
                 ),
@@ -328,8 +329,7 @@ def _classes(arms: Sequence[Arm]) -> Table:
 
 
 def _calibration(arms: Sequence[Arm]) -> list[Block]:
-    lines = {"as it should be": Bands((0.0, 100.0), (0.0, 100.0), None, None, None)}
-    sentences = []
+    lines, sentences = {}, []
     for arm in arms:
         bins = reliability(arm.logits, arm.labels)
         lines[arm.name] = Bands(
@@ -343,8 +343,10 @@ def _calibration(arms: Sequence[Arm]) -> list[Block]:
         sentences.append(
             f"{arm.name} is {_percent(sure)} sure on average and right in "
             f"{_percent(arm.scores.accuracy)} of the cases; the expected calibration error is "
-            f"{100 * arm.scores.calibration_error:.1f} points."
+            f"{100 * _calibration_error(arm):.1f} points."
         )
+    diagonal = (0.0, 25.0, 50.0, 75.0, 100.0)
+    lines["as it should be"] = Bands(diagonal, diagonal, None, None, None)
     figure = curves(lines, "probability of the answer (%)", "right answers (%)", limits=(0, 100))
     names = " and ".join(arm.name for arm in arms)
     caption = (
@@ -371,6 +373,11 @@ def _accuracy(run: Finished) -> float | None:
     return None if run.scores is None else run.scores.accuracy
 
 
+def _calibration_error(arm: Arm) -> float:
+    """Return the mean over an arm's runs: all their answers together would hide some of it."""
+    return estimate([run.scores.calibration_error for run in arm.runs.values() if run.scores]).mean
+
+
 def _mean(values: Sequence[float | None], form: Callable[[float], str], before: str = "") -> str:
     """Write a mean over seeds, with its interval if it has one, and how many seeds lack it."""
     there = [value for value in values if value is not None]
@@ -386,6 +393,10 @@ def _mean(values: Sequence[float | None], form: Callable[[float], str], before: 
 
 def _percent(share: float) -> str:
     return f"{100 * share:.2f} %"
+
+
+def _tenth(share: float) -> str:
+    return f"{100 * share:.1f} %"
 
 
 def _span(low: float, high: float) -> str:
