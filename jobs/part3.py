@@ -286,7 +286,7 @@ def train(config: Config) -> None:
 def prepared(config: Config, sets: Sets) -> Record:
     """Make the folder of a new run, or return that of the run to go on with."""
     if config.resume is not None:
-        return Record(config.resume)
+        return Record(config.resume.resolve())  # `latest` is to point to a folder
     record = Record.new(config.runs / "part3")
     if config.part2.exists():
         config = replace(config, part2=config.part2.resolve())  # `latest` may come to be another

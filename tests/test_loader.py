@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from reference import box_resize
@@ -170,6 +170,8 @@ def test_batches_do_not_depend_on_threads(
 def test_ranks_see_the_global_batch(
     path: Path, count: int, rows: int, epoch: int, drop_last: bool
 ) -> None:
+    assume(rows * count <= SAMPLES or not drop_last)
+
     def load(shard: Shard) -> list[Batch]:
         with Loader(path, rows * count, FIELDS, shard=shard, drop_last=drop_last) as loader:
             return list(loader.batches(epoch))

@@ -120,8 +120,10 @@ def test_the_answer_comes_first_with_the_provenance(tmp_path: Path) -> None:
     write_run(tmp_path / "run", "wrong")
     page = part3.page_of([tmp_path / "run"])
     assert page.answer.startswith("Every label is wrong")
-    assert "learns to read 86.80 % (86.55 to 87.05) of 10,000 pictures" in page.answer
-    assert page.answer.endswith("as if all were well reads 0.28 %, one on right labels 92.70 %.")
+    assert "to be right on 86.80 % (86.55 to 87.05) of 10,000 pictures" in page.answer
+    assert page.answer.endswith(
+        "as if all were well, it is right on 0.28 %; on right labels, 92.70 %."
+    )
     badges = [(one["kind"], one["source"]) for one in page.provenance]
     assert badges == [("real", "fashion-mnist"), ("synthetic", "inkrun's generator")]
 
@@ -131,13 +133,13 @@ def test_without_a_correction_the_answer_speaks_of_the_others(tmp_path: Path) ->
     answer = part3.page_of([tmp_path / "run"]).answer
     assert "The labels say nothing about the pictures." in answer
     assert "corrected" not in answer
-    assert "tested on 10,000 pictures with right labels: a network trained as if" in answer.lower()
+    assert "Of 10,000 pictures with right labels, a network that is trained as if" in answer
 
 
 def test_one_seed_has_no_interval(tmp_path: Path) -> None:
     write_run(tmp_path / "run", "wrong", seeds=1)
     words = words_of(tmp_path / "run")
-    assert "learns to read 86.70 % of 10,000" in words
+    assert "to be right on 86.70 % of 10,000" in words
     assert "one pair shows nothing" in words
 
 

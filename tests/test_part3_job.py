@@ -179,7 +179,9 @@ def test_it_goes_on_where_it_was_ended(
         shutil.rmtree(ended / name)
     (ended / "naive-1" / "result.json").unlink()  # begun
     kept = (ended / "forward-0" / "model.safetensors").stat().st_mtime_ns
-    assert start(monkeypatch, folder, "--resume", str(ended)) == 0
+    (tmp_path / "latest").symlink_to("ended")
+    assert start(monkeypatch, folder, "--resume", str(tmp_path / "latest")) == 0
+    assert (tmp_path / "latest").readlink() == Path("ended")
     assert (ended / "report.html").exists()
     assert (ended / "forward-0" / "model.safetensors").stat().st_mtime_ns == kept
     before, after = result_of(run), result_of(ended)

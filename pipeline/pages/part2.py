@@ -76,7 +76,7 @@ def closing_table(run: Path) -> TerminalTable:
     analysis = read_json(run, "result.json")["analysis"]
     seeds = len(analysis["seeds"])
     title = f"Part 2: {seeds} {'pairs' if seeds > 1 else 'pair'} of trainings, 95 % intervals"
-    table = TerminalTable(title=title, title_justify="left", box=None, pad_edge=False)
+    table = TerminalTable(title=title, title_justify="left", box=None, padding=(0, 1, 0, 0))
     table.add_column("", no_wrap=True)
     for header in ("pretrained", "scratch", "difference", "shown", "needs"):
         table.add_column(header, justify="right")
@@ -105,7 +105,7 @@ def _row(quantity: Mapping[str, Any]) -> list[str]:
         if found is None:
             return ABSENT
         text = _value(found["mean"], measure)
-        return text if found["runs"] == len(runs) else f"{text} ({found['runs']} of {len(runs)})"
+        return text if found["runs"] == len(runs) else f"{text} ({found['runs']}/{len(runs)})"
 
     return [
         f"{quantity['name']} ({unit})" if unit else quantity["name"],
@@ -155,7 +155,7 @@ def _compared(run: Path, result: Mapping[str, Any]) -> list[Block]:
         f"({mnist['validate_on']}). The trainings of a seed saw the same pictures, changed alike, "
         f"in the same order; seeds: {', '.join(map(str, analysis['seeds']))}.",
         f"Computed by {machine['processor']}, {machine['device']}, {machine['cores']} cores, "
-        f"{machine['processes']} processes of {machine['threads']} threads, {precision}; "
+        f"processes: {machine['processes']}, threads of each: {machine['threads']}, {precision}; "
         f"{trained['images_per_second']:,.0f} pictures per second. Seconds are of training alone, "
         "without start-up, validation and saving, and without the seconds of pretraining.",
         "Every interval is over seeds: over the random weights of one arm, and over order and "

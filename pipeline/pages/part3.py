@@ -90,9 +90,9 @@ def closing_tables(run: Path) -> list[TerminalTable]:
     pictures = f"{result['test']['pictures']:,} pictures with right labels"
     held_out = f"{result['diagnosis']['labels']:,} held-out labels"
     return [
-        _on_terminal(_arms_table(result), f"As published: {pictures}", (0, 2, 3, 4)),
+        _on_terminal(_arms_table(result), f"As published: {pictures}", (0, 6, 1, 2)),
         _on_terminal(_evidence_table(result), f"Evidence of {held_out}, nats each", (0, 1, 2, 3)),
-        _on_terminal(_ways_table(result), f"Recovered: {pictures}", (0, 2, 3)),
+        _on_terminal(_ways_table(result), f"Recovered: {pictures}", (0, 1, 2)),
     ]
 
 
@@ -110,13 +110,16 @@ def _answer(result: Mapping[str, Any]) -> str:
     estimates = result["recovery"]["estimates"]
     pictures = f"{result['test']['pictures']:,} pictures with right labels"
     naive, ceiling = (_percent(estimates[way]["mean"]) for way in ("naive", "ceiling"))
-    others = f"A network trained as if all were well reads {naive}, one on right labels {ceiling}."
+    others = f"Trained as if all were well, it is right on {naive}; on right labels, {ceiling}."
     verdict = result["diagnosis"]["verdict"]
     if "forward" not in estimates:
-        return f"{verdict} Tested on {pictures}: {others[0].lower()}{others[1:]}"
+        return (
+            f"{verdict} Of {pictures}, a network that is trained as if all were well is right on "
+            f"{naive}, one that is trained on right labels on {ceiling}."
+        )
     return (
-        f"{verdict} From these labels alone, with the loss corrected for that, a network learns to "
-        f"read {_estimate(estimates['forward'])} of {pictures}. {others}"
+        f"{verdict} From these labels alone, with the loss corrected for that, a network comes to "
+        f"be right on {_estimate(estimates['forward'])} of {pictures}. {others}"
     )
 
 
@@ -148,12 +151,12 @@ def _arms_table(result: Mapping[str, Any]) -> Table:
         rows.append(
             [
                 ARMS[name],
-                training["network"],
-                f"{training['epochs']}",
                 _percent(arm["accuracy"]),
                 _percent(PART3_PUBLISHED[name]),
                 _percent(training["accuracy"]),
                 f"{training['loss']:.3f}",
+                training["network"],
+                f"{training['epochs']}",
                 f"{training['seconds_training']:,.0f}",
                 f"{training['images_per_second']:,.0f}",
             ]
@@ -163,11 +166,11 @@ def _arms_table(result: Mapping[str, Any]) -> Table:
         "published one (by others, on the original data); accuracy and loss (nats) on "
         f"{result['held_out']:,} held-out pictures by their given labels; seconds of training.",
         [
-            *("training", "network", "epochs", "right", "published", "as given", "loss"),
-            *("seconds", "pictures/s"),
+            *("training", "right", "published", "as given", "loss"),
+            *("network", "epochs", "seconds", "pictures/s"),
         ],
         rows,
-        "llrrrrrrr",
+        "lrrrrlrrr",
         wide=True,
     )
 
@@ -176,7 +179,7 @@ def _seen(run: Path, result: Mapping[str, Any]) -> list[Block]:
     look, classes = result["look"], result["classes"]
     ranks = look["ranks"]
     first, last = _percent(ranks[0]), _percent(ranks[-1])
-    first_arm = ARMS[next(iter(result["arms"]))]
+    first_arm, numbers = ARMS[next(iter(result["arms"]))], _numbers(result)
     return [
         Picture(
             run / "folders.png",
@@ -209,7 +212,7 @@ def _seen(run: Path, result: Mapping[str, Any]) -> list[Block]:
                 "pictures (%)",
             ),
             "Bars for each folder: how often each class is predicted in it.",
-            "What is predicted in each folder: a panel for each given label.",
+            f"What is predicted in each folder: a panel for each given label.{numbers}",
             wide=True,
         ),
     ]
@@ -227,7 +230,7 @@ def _diagnosed(result: Mapping[str, Any]) -> list[Block]:
             _matrix(found["matrix"], result["classes"]),
             "A heat map of the estimated chances of each given label for each class.",
             "The estimated transition matrix: how likely each given label is (columns), by what "
-            "the picture is (rows, named by the assumption above).",
+            f"the picture is (rows, named by the assumption above).{_numbers(result)}",
         ),
         f"A row of it has an entropy of {found['entropy']:.2f} bits on average, of {most:.2f} at "
         f"most; a label tells {found['information']:.2f} bits about the class. Of the counted "
@@ -287,8 +290,8 @@ def _recovered(result: Mapping[str, Any]) -> list[Block]:
     outcome = result["recovery"]
     seeds = len(outcome["accuracies"]["naive"])
     introduction = (
-        f"Each way trained anew, {seeds} times: equal seeds have equal first weights, order and "
-        f"changes. Right labels are those of {result['clean']['file']}, "
+        f"Each way trained anew, {_counted(seeds, 'time')}: equal seeds have equal first weights "
+        f"and order. Right labels are those of {result['clean']['file']}, "
         f"{result['clean']['pictures']:,} pictures, to show how much is lost."
     )
     if "forward" not in outcome["estimates"]:
@@ -314,19 +317,19 @@ def _ways_table(result: Mapping[str, Any]) -> Table:
         rows.append(
             [
                 WAYS[way],
-                LOSSES[way],
                 _estimate(outcome["estimates"][way]),
                 ", ".join(f"{100 * share:.2f}" for share in accuracies),
                 "–" if seconds is None else f"{seconds:,.0f}",
+                LOSSES[way],
             ]
         )
     return Table(
         f"Accuracy on {result['test']['pictures']:,} pictures with right labels: the mean over "
-        f"{seeds} seeds, with its 95 % interval where there are several; every seed's (%); and "
-        "seconds of a training.",
-        ["way", "loss", "accuracy", "by seed", "seconds"],
+        f"{_counted(seeds, 'seed')}, with its 95 % interval where there are several; every seed's "
+        "(%); and seconds of a training.",
+        ["way", "accuracy", "by seed", "seconds", "learned by"],
         rows,
-        "llrrr",
+        "lrrrl",
         frozenset(place for place, way in enumerate(outcome["accuracies"]) if way == "forward"),
         wide=True,
     )
@@ -367,6 +370,18 @@ def _sources(run: Path, result: Mapping[str, Any], config: Mapping[str, Any]) ->
 
 def _matrix(matrix: Sequence[Sequence[float]], classes: Sequence[str]) -> Figure:
     return heat_map(matrix, classes, _short(classes), "true class", "given label")
+
+
+def _numbers(result: Mapping[str, Any]) -> str:
+    """Say what numbers in a figure are, where they stand for names."""
+    classes = result["classes"]
+    if _short(classes) is classes:
+        return ""
+    return f" The numbers are those of the classes in this order, {classes[0]} being 0."
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
 def _short(classes: Sequence[str]) -> Sequence[str]:
