@@ -37,7 +37,7 @@ class Config:
     """What `./launch.sh prep part1` wrote."""
     size: int = 64
     """Side in pixels of what the network sees."""
-    epochs: int = 3
+    epochs: int = 10
     """Of a round: starting and ending a training counts, once."""
     rounds: int = 5
     """Times that each way is measured."""
