@@ -1,5 +1,6 @@
 """Let the tests import their helpers (`reference`, …) from this folder; no test is a timing."""
 
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,6 +9,10 @@ import pytest
 from hypothesis import settings
 
 sys.path.insert(0, str(Path(__file__).parent))
+
+# Before torch is imported: what is small gains nothing from threads, and where others want the
+# cores as well, threads that wait for each other come to a standstill.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 settings.register_profile("inkrun", deadline=None)
 settings.load_profile("inkrun")

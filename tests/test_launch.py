@@ -44,7 +44,7 @@ class Checkout:
         (self.root / "jobs").mkdir(parents=True)
         for name in ("launch.sh", "pyproject.toml"):
             shutil.copy(ROOT / name, self.root)
-        for job in ("prep", "synth", "part1", "evaluate", "bench_loader"):
+        for job in ("prep", "synth", "part1", "evaluate", "report", "bench_loader", "bench_train"):
             (self.root / "jobs" / f"{job}.py").touch()
 
     def __call__(self, *arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
@@ -198,7 +198,10 @@ def test_without_data_of_another_set_it_says_how_to_get_some(ready: Checkout) ->
         (["train", "part1", "--processes=1", "--seed", "1"], "jobs/part1.py --seed 1"),
         (["train", "part1", "--help"], "jobs/part1.py --help"),
         (["evaluate", "runs/x", "--json"], "jobs/evaluate.py runs/x --json"),
+        (["report", "runs/x"], "jobs/report.py runs/x"),
         (["bench"], "jobs/bench_loader.py"),
+        (["bench", "--rounds", "1"], "jobs/bench_loader.py --rounds 1"),
+        (["bench", "train", "--rounds", "1"], "jobs/bench_train.py --rounds 1"),
         (["test", "-k", "ink"], "-m pytest -k ink"),
     ],
 )
