@@ -69,10 +69,11 @@ class Record:
 
     def become_latest(self) -> None:
         """Let `latest` beside the folder point to it."""
-        link = self.path.parent / f".latest-{os.getpid()}"
+        path = self.path.resolve()  # which may be called `latest` already
+        link = path.parent / f".latest-{os.getpid()}"
         link.unlink(missing_ok=True)
-        link.symlink_to(self.path.name)
-        link.replace(self.path.parent / "latest")
+        link.symlink_to(path.name)
+        link.replace(path.parent / "latest")
 
     def _write(self, name: str, content: bytes) -> None:
         temporary = self.path / f".{name}"

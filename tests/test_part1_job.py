@@ -233,10 +233,11 @@ def test_a_run_in_two_pieces_is_the_run_in_one(data: Path, tmp_path: Path) -> No
 def test_resuming_goes_with_the_run_s_own_settings(data: Path, tmp_path: Path) -> None:
     done = start([sys.executable, JOB, "--data", str(data), *QUICK], tmp_path)
     run = folder_of_the_run(tmp_path)
-    again = start([sys.executable, JOB, "--resume", str(run)], tmp_path)  # done already
+    again = start([sys.executable, JOB, "--resume", "runs/part1/latest"], tmp_path)  # it is done
     assert again.returncode == 0, again.stderr
     assert again.stdout.count("loader share") == 1
     assert "epoch 1 of" not in again.stdout
+    assert (run.parent / "latest").readlink() == Path(run.name)
     for options, message in (
         (["--resume", str(run), "--epochs", "3"], "epochs: a resumed run has its own settings"),
         (["--resume", "nowhere"], "nowhere: not the folder of a run: it has no config.json"),
