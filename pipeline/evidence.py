@@ -330,10 +330,9 @@ def _round(values: Sequence[float]) -> list[str]:
     end nearest to zero, lest it read as zero.
     """
     size, *ends = values
-    if ends:
-        places = [_place((ends[1] - ends[0]) / 2) - 1, *(_place(end) for end in ends if end)]
-    else:
-        places = [_place(size) - 1 if size else 0]
+    width = (ends[1] - ends[0]) / 2 if ends else 0.0
+    leading = width or size  # an interval can be narrower than numbers are apart
+    places = [_place(leading) - 1 if leading else 0, *(_place(end) for end in ends if end)]
     decimals = max(0, -min(places))
     return [f"{value:,.{decimals}f}".replace("-", "−") for value in values]
 

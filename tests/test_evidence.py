@@ -328,3 +328,8 @@ def test_what_makes_no_sense_is_refused() -> None:
     for wrong in ((0, 1, 0.8), (1, 0, 0.8), (1, 1, 0.01), (1, 1, 1)):
         with pytest.raises(ValueError, match="pairs_needed"):
             pairs_needed(*wrong)
+
+
+def test_an_interval_narrower_than_numbers_are_apart_is_told() -> None:
+    comparison = replace(compare((1.0, 1.5), (0.5, 0.2)), interval=Interval(0.5, 0.5))
+    assert "0.50 to 0.50" in in_words(comparison, "one", "other", LOSS)

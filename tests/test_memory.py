@@ -21,7 +21,7 @@ from pipeline.models import Network
 from pipeline.recipe import Recipe, Stage
 from pipeline.train import Launch, processes
 
-ROW = 64 << 20  # bytes that the greedy network asks for, a picture
+ROW = 512 << 20  # bytes that the greedy network asks for, a picture: much more than threads do
 RECIPE = Recipe((Stage(16, 1, 0.1, optimizer="SGD"),), batch_size=16)
 
 

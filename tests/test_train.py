@@ -12,6 +12,7 @@ import killable
 import numpy as np
 import pytest
 import torch
+from accelerate.state import AcceleratorState
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file
@@ -215,6 +216,7 @@ def test_what_is_kept_is_the_average_of_the_weights(file: Reader) -> None:
 
 def test_a_stage_can_do_without_mixed_precision(file: Reader) -> None:
     found = []
+    AcceleratorState._reset_state(True)  # which remembers the precision of other tests
     for mixed in (True, False):
         dtypes: list[torch.dtype] = []
         network = models.build("small", len(CLASSES), 0)
@@ -225,6 +227,7 @@ def test_a_stage_can_do_without_mixed_precision(file: Reader) -> None:
             )
             training.run()
         found.append(set(dtypes))
+    AcceleratorState._reset_state(True)
     assert found == [{torch.bfloat16}, {torch.float32}]
 
 
