@@ -85,6 +85,14 @@ def assigned(run: Path) -> tuple[Assignment, Path]:
     return assignment, Path(config["data"])
 
 
+def initial(assignment: Assignment, classes: int) -> models.Network:
+    """Return the network as it is before the first step."""
+    network = models.build(assignment.network, classes, assignment.recipe.seed)
+    if assignment.start is not None:
+        models.transfer(network, load_file(assignment.start / "model.safetensors"))
+    return network
+
+
 def execute(
     processes: Launch,
     record: Record,
@@ -113,9 +121,7 @@ def execute(
     if record.finished:
         return finished(record.path)
     classes = file.info["classes"]
-    network = models.build(assignment.network, len(classes), assignment.recipe.seed)
-    if assignment.start is not None:
-        models.transfer(network, load_file(assignment.start / "model.safetensors"))
+    network = initial(assignment, len(classes))
     training = Training(
         processes,
         network,

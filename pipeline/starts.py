@@ -5,15 +5,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from beton.reader import Reader
-from pipeline import models
 from pipeline.evaluate import answer, rows_for
 from pipeline.feed import Feed, View, samples_of
 from pipeline.record import Finished
-from pipeline.run import assigned
+from pipeline.run import assigned, initial
 
 GROUPS = ("stem", "body", "head")
 
@@ -35,11 +33,9 @@ def start_of(run: Finished, file: Reader, device: torch.device, precision: str =
     """Return how a finished run on `file` began. Raises UserError for the folder of no run."""
     assignment, _ = assigned(run.path)
     recipe = assignment.recipe
-    network = models.build(assignment.network, len(file.info["classes"]), recipe.seed)
-    if assignment.start is not None:
-        models.transfer(network, load_file(assignment.start / "model.safetensors"))
-    distances = moved(network, run.weights)
-    network = network.to(device).to(memory_format=torch.channels_last)
+    first = initial(assignment, len(file.info["classes"]))
+    distances = moved(first, run.weights)
+    network = first.to(device).to(memory_format=torch.channels_last)
     view = View.of(file, recipe.stages[0].size, recipe.window)
     indices = samples_of(file, assignment.validate_on)
     with Feed(file, indices, view, rows_for(view), device=device) as feed:
