@@ -21,7 +21,8 @@ Usage: ./launch.sh [COMMAND] [ARGUMENTS]
   train JOB       train, for example: train part1          (jobs/part1.py)
   evaluate RUN    score a checkpoint on labelled pictures  (jobs/evaluate.py)
   report [RUN…]   gather runs into a page per part         (jobs/report.py)
-  bench [WHAT]    measure the loader, or: prep, train, part1, synth  (jobs/bench_WHAT.py)
+  bench [WHAT]    measure the loader, or: prep, train, part1, reach, synth
+                  (jobs/bench_WHAT.py)
   test            ruff, mypy and the tests; with arguments: pytest alone, with them
   --help          this page; after a command: the command's own options
 
@@ -109,7 +110,7 @@ set_up() {
 # Jobs run in the checkout, where data/ and runs/ are. Paths given from another folder start there:
 # `enter_checkout ARGUMENT…` puts the arguments, as they are to be said in the checkout, in `arguments`.
 enter_checkout() {
-  local argument option="" paths='^--(source|out|data|runs|table|compare|grid|real|test|clean|part2|witness|resume|digits|mnist)'
+  local argument option="" paths='^--(source|out|data|runs|table|compare|grid|real|test|clean|part2|witness|resume|digits|mnist|auxiliary)'
   arguments=()
   for argument in "$@"; do
     if [[ $PWD != "$root" ]]; then

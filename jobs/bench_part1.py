@@ -3,9 +3,10 @@
     ./launch.sh bench part1 --source hand-sample.zip
 
 A few writers are held out at random, several times; the network learns from the others, as many
-pages as it would see of 40 writers, and is tested on those.
+pages as it would see of 40 writers, and from synthetic pages besides, and is tested on those.
 """
 
+import os
 import tempfile
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -22,6 +23,7 @@ from pipeline.recipes import PART1
 from pipeline.record import Record
 from pipeline.report import source_line
 from pipeline.run import Assignment, begin, execute
+from pipeline.sets import AUXILIARY, Synthetic
 from pipeline.sources import open_source
 from pipeline.splits import Split
 from pipeline.timing import machine
@@ -50,6 +52,9 @@ def main(config: Config) -> None:
     known = PART1["fast"]
     rows = []
     with tempfile.TemporaryDirectory() as name, processes() as launch:
+        auxiliary = Path(name) / "auxiliary.beton"
+        workers = len(os.sched_getaffinity(0))
+        prepare(Synthetic().source(AUXILIARY), auxiliary, workers=workers)
         for seed in range(config.draws):
             path = Path(name) / f"{seed}.beton"
             split = Split.parse(f"writers={config.writers}")
@@ -59,7 +64,7 @@ def main(config: Config) -> None:
                 scale = FORTY / len(samples_of(file, "train")) * epochs / known.recipe.epochs
                 recipe = replace(known.recipe.scaled(scale), seed=seed)
                 record = Record(Path(name) / f"run-{seed}")
-                assignment = Assignment(known.network, recipe)
+                assignment = Assignment(known.network, recipe, auxiliary=auxiliary)
                 begin(record, "bench", assignment, file, asdict(config))
                 run = execute(launch, record, assignment, file, Console(quiet=True))
                 origin = source_line(file.info["provenance"])

@@ -81,7 +81,8 @@ def bare_loop(
             logits = network(pictures)
         loss = stage.loss.per_sample(logits, labels[rows]).mean()
         launch.backward(loss)
-        optimizer.step()
+        with torch.autocast("cpu", torch.bfloat16, mixed):
+            optimizer.step()
         optimizer.zero_grad()
     return steps * recipe.batch_size
 
@@ -91,7 +92,7 @@ def main(config: Config) -> None:
     console = Console(width=110, highlight=False)
     known = PART1["fast"].recipe
     stage = replace(known.stages[0], size=config.size, epochs=config.epochs)
-    recipe = replace(known, stages=(stage,), average=0.0, hand=0.0)
+    recipe = replace(known, stages=(stage,), average=0.0, hand=0.0, auxiliary=0.0)
     with open_set(config.data) as file, processes() as launch:
         classes = len(file.info["classes"])
         canvases, labels = in_memory(file, View.of(file, config.size, recipe.window))

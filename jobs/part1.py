@@ -11,6 +11,8 @@ Exit status: 0 done, 2 not done, with the reason in a line, 130 or 143 stopped b
 """
 
 import sys
+from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -26,7 +28,8 @@ from pipeline.hardware import Precision
 from pipeline.memory import fit
 from pipeline.record import Record
 from pipeline.run import Assignment, Tracker, assigned, begin, execute
-from pipeline.train import Launch, check, from_main, processes
+from pipeline.sources.midas import CHARACTERS
+from pipeline.train import Launch, from_main, processes, supply
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,10 @@ class Config:
 
     data: Path = Path("data/part1.beton")
     """What `./launch.sh prep part1` wrote."""
+    auxiliary: Path = Path("data/auxiliary.beton")
+    """Synthetic pages to learn from as well, which it wrote beside."""
+    auxiliary_share: float | None = None
+    """Their share of each batch; 0 does without. By default, the recipe's; 0 for other classes."""
     runs: Path = Path("runs")
     """The folder that results go to, as part1/<time>."""
     recipe: Literal["fast", "progressive", "baseline"] = "fast"
@@ -71,12 +78,18 @@ class Config:
     """Where to show the figures as well; `./launch.sh setup track` installs them."""
 
 
-SETTINGS = ("recipe", "network", "scale", "size", "epochs", "batch_size", "learning_rate", "seed")
+SETTINGS = (
+    *("recipe", "network", "scale", "size", "epochs", "batch_size", "learning_rate", "seed"),
+    "auxiliary_share",
+)
 
 
-def plan(config: Config) -> Assignment:
+def plan(config: Config, classes: Sequence[str]) -> Assignment:
     """Return what to train. Raises UserError for settings that make no sense."""
     known = recipes.PART1[config.recipe]
+    share = config.auxiliary_share
+    if share is None and tuple(classes) != tuple(CHARACTERS):
+        share = 0
     recipe = recipes.changed(
         known.recipe,
         size=config.size,
@@ -84,11 +97,13 @@ def plan(config: Config) -> Assignment:
         batch_size=None if config.batch_size == "auto" else config.batch_size,
         learning_rate=config.learning_rate,
         scale=config.scale,
+        auxiliary=share,
         seed=config.seed,
     )
     return Assignment(
         known.network if config.network == "auto" else config.network,
         recipe,
+        auxiliary=config.auxiliary if recipe.auxiliary else None,
         decode=config.decode,
         checkpoints={
             "every_steps": config.checkpoint_steps,
@@ -105,7 +120,13 @@ def prepared(
     if config.batch_size == "auto":
         rows = fit(accelerator, assignment.network, assignment.recipe, file)
         assignment = replace(assignment, recipe=replace(assignment.recipe, micro_batch=rows))
-    check(accelerator, assignment.recipe, file)
+    with ExitStack() as stack:
+        auxiliary = None
+        if assignment.auxiliary is not None:
+            auxiliary = stack.enter_context(open_data(assignment.auxiliary, "auxiliary"))
+        supply(
+            accelerator, assignment.recipe, file, auxiliary=auxiliary
+        )  # or it says what is wrong
     record = from_main(accelerator, lambda: Record.new(config.runs / "part1"))
     if accelerator.is_main_process:
         begin(record, "part1", assignment, file, asdict(config))
@@ -114,31 +135,35 @@ def prepared(
 
 def train(config: Config) -> None:
     """Train, and leave a run's folder."""
-    assignment, data = plan(config), config.data
+    data = config.data
     if config.resume is not None:
         defaults = Config()
         if given := [n for n in SETTINGS if getattr(config, n) != getattr(defaults, n)]:
             raise UserError(f"{given[0]}: a resumed run has its own settings; leave it out")
         assignment, data = assigned(config.resume)
-    with open_data(data) as file, processes(config.precision, config.track) as accelerator:
+    with open_data(data, "part1 --source ARCHIVE") as file:
         if config.resume is None:
-            record, assignment = prepared(config, accelerator, assignment, file)
-        else:
-            record = Record(config.resume)
-        console = Console(highlight=False, soft_wrap=True, quiet=not accelerator.is_main_process)
-        provenance = report.source_line(file.info["provenance"])
-        console.print(f"part1: {len(file):,} pictures, {provenance}; {record.path}")
-        run = execute(accelerator, record, assignment, file, console, track=bool(config.track))
-        if accelerator.is_main_process:
-            report.draw_run(run, "part 1", file)
-            record.become_latest()
-            console.print(report.result_table(run.result, str(record.path)))
+            assignment = plan(config, file.info["classes"])
+        with processes(config.precision, config.track) as accelerator:
+            if config.resume is None:
+                record, assignment = prepared(config, accelerator, assignment, file)
+            else:
+                record = Record(config.resume)
+            quiet = not accelerator.is_main_process
+            console = Console(highlight=False, soft_wrap=True, quiet=quiet)
+            provenance = report.source_line(file.info["provenance"])
+            console.print(f"part1: {len(file):,} pictures, {provenance}; {record.path}")
+            run = execute(accelerator, record, assignment, file, console, track=bool(config.track))
+            if accelerator.is_main_process:
+                report.draw_run(run, "part 1", file)
+                record.become_latest()
+                console.print(report.result_table(run.result, str(record.path)))
 
 
-def open_data(path: Path) -> Reader:
+def open_data(path: Path, name: str) -> Reader:
     """Open what to train on, or say how to get it."""
     if not path.exists():
-        raise UserError(f"{path} is not there; make it: ./launch.sh prep part1 --source ARCHIVE")
+        raise UserError(f"{path} is not there; make it: ./launch.sh prep {name}")
     return open_set(path)
 
 

@@ -64,6 +64,8 @@ class Config:
     """draw the set, whatever data there are; replaces a file of real data"""
     writers: int = 40
     """of the synthetic part 1"""
+    auxiliary_writers: int = 200
+    """of the synthetic pages that part 1 learns from besides: auxiliary, which goes with it"""
     grey: bool = False
     """soft edges for the synthetic part 1, instead of black and white"""
     mislabel: str | None = None
@@ -81,7 +83,9 @@ def prepare_all(config: Config) -> None:
     if config.synthetic and (config.source or config.download):
         raise SourceError("--synthetic goes without --source and --download")
     mislabelling = Mislabelling.parse(config.mislabel or "wrong")
-    synthetic = sets.Synthetic(config.writers, config.grey, mislabelling, config.seed)
+    synthetic = sets.Synthetic(
+        config.writers, config.auxiliary_writers, config.grey, mislabelling, config.seed
+    )
     done: dict[str, Prepared] = {}
     for name in sets.wanted(config.names, config.source, RAW, config.download):
         out = config.out / f"{name}.beton"
@@ -103,7 +107,7 @@ def prepare_all(config: Config) -> None:
             done[name] = prepare(
                 source,
                 out,
-                split=split,
+                split=None if name == sets.AUXILIARY else split,  # of which all is learned from
                 seed=config.seed,
                 via=via,
                 workers=config.workers,

@@ -49,7 +49,7 @@ def report(config: Config) -> None:
         raise UserError(f"{config.runs}: no runs there; train first: ./launch.sh train part1")
     parts: dict[str, list[Path]] = {}
     for folder in folders:
-        job = read_json(folder, "config.json")["job"]
+        job = read_json(folder, "config.json").get("job")
         if job not in PARTS:
             raise UserError(f"{folder}: got a run of {job}, expected one of {', '.join(PARTS)}")
         parts.setdefault(job, []).append(folder)

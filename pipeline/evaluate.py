@@ -155,7 +155,8 @@ def load(run: Path) -> Trained:
 class Evaluation:
     """A trained network's scores on the pictures of `provenance`.
 
-    `learned_from` is the provenance of what it was trained on. Where writers are known and the
+    `learned_from` is the provenance of what it was trained on, `auxiliary` of what it learned from
+    besides, if anything. Where writers are known and the
     recipe goes by them, `scores` are of the network adapted to each writer's pages, all of them and
     no label, and `unadapted` of the network as it was trained.
     """
@@ -164,11 +165,13 @@ class Evaluation:
     unadapted: Scores | None
     provenance: dict[str, Any]
     learned_from: dict[str, Any]
+    auxiliary: dict[str, Any] | None = None
 
     @property
     def seen(self) -> bool:
         """Whether it was trained on pictures of the same source."""
-        return bool(self.provenance["digest"] == self.learned_from["digest"])
+        learned = [one["digest"] for one in (self.learned_from, self.auxiliary) if one]
+        return self.provenance["digest"] in learned
 
 
 def evaluate(
@@ -229,6 +232,11 @@ def _evaluate_file(
         )
         provenance = file.info["provenance"]
     scores = adapted_scores[0] if adapted_scores else alone
+    auxiliary = trained.config.get("auxiliary")
     return Evaluation(
-        scores, alone if adapted_scores else None, provenance, trained.config["provenance"]
+        scores,
+        alone if adapted_scores else None,
+        provenance,
+        trained.config["provenance"],
+        auxiliary and auxiliary["provenance"],
     )

@@ -257,7 +257,8 @@ def in_words(comparison: Comparison, first: str, second: str, measure: Measure) 
     size, *around = _round([v * measure.scale for v in (abs(c.difference), *ends)])
     amount = f"{size} {measure.unit} {measure.more if sign > 0 else measure.less}"
     if c.pairs == 1:
-        return f"one pair shows nothing ({first} is {amount}){absent}"
+        seen = f"{first} is {amount}" if c.difference else "no difference"
+        return f"one pair shows nothing ({seen}){absent}"
     if not c.interval:
         if not c.difference:
             return f"no difference in any of {c.pairs} pairs{absent}"
@@ -266,6 +267,8 @@ def in_words(comparison: Comparison, first: str, second: str, measure: Measure) 
             f"no interval, so nothing is shown{absent}"
         )
     interval = f"95 % interval {around[0]} to {around[1]}, {c.pairs} pairs"
+    if not c.difference:
+        return f"no difference on average ({interval}){absent}"
     if c.shown:
         return f"{first} is {amount} ({interval}): shown{absent}"
     needed = ""

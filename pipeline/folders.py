@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from beton.reader import Reader
 from pipeline.feed import Feed, View, samples_of
+from pipeline.report import source_line
 
 ACROSS = 12  # pictures of each label
 CELL = 32  # pixels: their side
@@ -32,16 +33,18 @@ def draw_folders(file: Reader, path: Path, split: str = "train") -> None:
             place = slice(row * CELL, (row + 1) * CELL), slice(column * CELL, (column + 1) * CELL)
             sheet[place] = picture
     temporary = path.with_name(f".{path.name}")
-    _figure(sheet, classes).savefig(temporary, format="png", dpi=110, bbox_inches="tight")
+    figure = _figure(sheet, classes, source_line(file.info["provenance"]))
+    figure.savefig(temporary, format="png", dpi=110, bbox_inches="tight")
     temporary.replace(path)
 
 
 @rc_context({"font.size": 11, "axes.spines.right": False, "axes.spines.top": False})
-def _figure(sheet: NDArray[np.float32], classes: list[str]) -> Figure:
+def _figure(sheet: NDArray[np.float32], classes: list[str], title: str) -> Figure:
     height, width = sheet.shape
     figure = Figure(figsize=(width / 48 + 1, height / 48))
     axes = figure.subplots()
     axes.imshow(sheet, cmap="gray_r", vmin=0, vmax=1)
+    axes.set_title(title, fontsize=10)
     axes.set_yticks((np.arange(len(classes)) + 0.5) * CELL - 0.5, classes)
     axes.set_xticks([])
     axes.tick_params(length=0)

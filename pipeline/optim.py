@@ -11,19 +11,21 @@ import torch
 from torch import nn
 
 from pipeline.errors import UserError
+from pipeline.muon import Muon
 from pipeline.recipe import Schedule, Stage
 
-# Need a closure, gradients that networks here do not have, or no weights but matrices.
-UNSUITABLE = ("LBFGS", "Muon", "SparseAdam")
+# Need a closure, or gradients that networks here do not have.
+UNSUITABLE = ("LBFGS", "SparseAdam")
 
 
 def build(network: nn.Module, stage: Stage) -> torch.optim.Optimizer:
     """Return a stage's optimizer of what learns in a network; freeze the rest.
 
-    Its parameter groups carry "top", the highest learning rate. Raises UserError for a name that
-    torch.optim does not have, and for arguments that it refuses.
+    Its parameter groups carry "top", the highest learning rate. "Muon" is `pipeline.muon`'s, since
+    torch's takes no weights but matrices. Raises UserError for another name that torch.optim does
+    not have, and for arguments that it refuses.
     """
-    kind = getattr(torch.optim, stage.optimizer, None)
+    kind = Muon if stage.optimizer == "Muon" else getattr(torch.optim, stage.optimizer, None)
     if (
         not (isinstance(kind, type) and issubclass(kind, torch.optim.Optimizer))
         or kind is torch.optim.Optimizer

@@ -35,9 +35,10 @@ class Stage:
     stays. The first `frozen` of the three groups of layers do not learn, but for the statistics of
     their batch normalisation.
 
-    `optimizer` is the name of one in torch.optim, `options` its arguments besides learning rate and
-    weight decay. `weight_decay` spares biases and normalisation. Gradients longer than `clip` are
-    cut to it. `mixed_precision` false computes in float32 on any hardware.
+    `optimizer` is the name of one in torch.optim, or "Muon" (`pipeline.muon`); `options` are its
+    arguments besides learning rate and weight decay. `weight_decay` spares biases and
+    normalisation. Gradients longer than `clip` are cut to it. `mixed_precision` false computes in
+    float32 on any hardware.
     """
 
     size: int
@@ -93,8 +94,9 @@ class Recipe:
     kept is an exponential moving average of the weights, if `average`, its decay per step, is more
     than 0. With a `hand` of more than 0, pages are shown at such a scale that their writer's tall
     characters fill this share of a page's height, and `evaluate` adapts the network to each writer
-    (`pipeline.writers`). Answers are the mean over `views` of a picture, slanted by so many even
-    steps. Equal seeds draw equal numbers.
+    (`pipeline.writers`). The share `auxiliary` of each batch comes from a second set, which has
+    epochs of its own: those of the recipe are of the first. Answers are the mean over `views` of a
+    picture, slanted by so many even steps. Equal seeds draw equal numbers.
     """
 
     stages: tuple[Stage, ...]
@@ -103,6 +105,7 @@ class Recipe:
     window: float | None = 1.0
     average: float = 0.0
     hand: float = 0.0
+    auxiliary: float = 0.0
     views: int = 1
     seed: int = 0
 
@@ -118,12 +121,26 @@ class Recipe:
             any(stage.augmentation != Augmentation() for stage in self.stages)
             or self.views > 1
             or self.hand
+            or self.auxiliary
         ):
             raise UserError("window: got None with augmentation: whole pages are shown unchanged")
         _expect("average", self.average, 0, 0.999999)
         _expect("hand", self.hand, 0, 1)
+        _expect("auxiliary", self.auxiliary, 0, 1)
+        if self.auxiliary and not 0 < round(self.auxiliary * self.batch_size) < self.batch_size:
+            raise UserError(
+                f"auxiliary: got {self.auxiliary} of batches of {self.batch_size}, expected at "
+                "least one row of each set"
+            )
         _expect("views", self.views, 1, 25)
         _expect("seed", self.seed, 0, 2**63 - 1)
+
+    def divided(self, rows: int) -> tuple[int, int]:
+        """Return how many of so many rows come from either set; from both at least one, if any."""
+        if not self.auxiliary:
+            return rows, 0
+        second = max(1, min(round(self.auxiliary * rows), rows - 1))
+        return max(1, rows - second), second
 
     @property
     def epochs(self) -> int:

@@ -81,10 +81,20 @@ PART1 = {
     "fast": Plan(
         "small",
         Recipe(
-            (Stage(size=48, epochs=40, learning_rate=5e-3, augmentation=HANDS),),
+            (
+                Stage(
+                    size=48,
+                    epochs=24,
+                    learning_rate=5e-3,
+                    augmentation=HANDS,
+                    optimizer="Muon",
+                    weight_decay=0.02,
+                ),
+            ),
             window=2 / 3,
             average=0.995,
             hand=0.45,
+            auxiliary=0.5,
         ),
     ),
     "progressive": Plan("resnet18", _progressive()),
@@ -180,6 +190,7 @@ def changed(
     learning_rate: float | None = None,
     batch_size: int | None = None,
     scale: float | None = None,
+    auxiliary: float | None = None,
     seed: int = 0,
 ) -> Recipe:
     """Return a recipe with what is given in its place.
@@ -198,6 +209,11 @@ def changed(
     batch_size = recipe.batch_size if batch_size is None else batch_size
     micro_batch = recipe.micro_batch and min(recipe.micro_batch, batch_size)
     recipe = replace(
-        recipe, stages=stages, batch_size=batch_size, micro_batch=micro_batch, seed=seed
+        recipe,
+        stages=stages,
+        batch_size=batch_size,
+        micro_batch=micro_batch,
+        auxiliary=recipe.auxiliary if auxiliary is None else auxiliary,
+        seed=seed,
     )
     return recipe if scale is None else recipe.scaled(scale)

@@ -35,6 +35,8 @@ def source_line(provenance: Mapping[str, Any]) -> str:
 def title(what: str, network: str, result: Mapping[str, Any]) -> str:
     """Return the title of a run's figures, from what its result.json holds."""
     parts = [what, network, source_line(result["provenance"])]
+    if result.get("auxiliary"):
+        parts.append(f"learned with {result['auxiliary']['kind']} data besides")
     if "accuracy" in result:
         parts.append(f"accuracy {result['accuracy']:.2%} of {result['samples']}")
     return ", ".join(parts)
@@ -60,6 +62,8 @@ def result_table(result: Mapping[str, Any], title: str) -> Table:
         if not isinstance(value, dict | list) and value is not None:
             table.add_row(name.replace("_", " "), _shown(name, value))
     table.add_row("data", source_line(result["provenance"]))
+    if result.get("auxiliary"):
+        table.add_row("learned from besides", source_line(result["auxiliary"]))
     return table
 
 
@@ -70,7 +74,8 @@ def evaluation_table(evaluation: Evaluation) -> Table:
     )
     if evaluation.unadapted is not None:
         table.add_row("without adapting to writers", f"{evaluation.unadapted.accuracy:.2%}")
-    table.add_row("learned from", source_line(evaluation.learned_from))
+    learned = [source_line(one) for one in (evaluation.learned_from, evaluation.auxiliary) if one]
+    table.add_row("learned from", " and ".join(learned))
     confusions = evaluation.scores.confusions[:MOST]
     table.add_row("confusions", ", ".join(f"{c.true}→{c.predicted} ×{c.count}" for c in confusions))
     if evaluation.seen:

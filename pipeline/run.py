@@ -6,6 +6,7 @@ folder is needed to go on.
 
 import json
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -17,7 +18,7 @@ from beton.errors import BetonError
 from beton.reader import Reader
 from pipeline import launch, models, report
 from pipeline.checkpoint import Checkpoints, write_weights
-from pipeline.feed import Decode
+from pipeline.feed import Decode, open_set
 from pipeline.progress import progress
 from pipeline.recipe import Recipe
 from pipeline.record import Finished, Record, finished, read_json
@@ -33,7 +34,8 @@ class Assignment:
 
     `start` is the folder of a finished run, whose weights are taken, but for a head that does not
     fit. It learns from the samples of the splits `learn_from` ("train+validation" are both) and is
-    validated on those of `validate_on`. `checkpoints` are those of `Checkpoints`, by name.
+    validated on those of `validate_on`; `auxiliary` is the file of the second set of a recipe that
+    learns from two. `checkpoints` are those of `Checkpoints`, by name.
     """
 
     network: str
@@ -41,6 +43,7 @@ class Assignment:
     start: Path | None = None
     learn_from: str = "train"
     validate_on: str = "validation"
+    auxiliary: Path | None = None
     decode: Decode = "auto"
     checkpoints: Mapping[str, Any] = field(default_factory=dict)
 
@@ -60,6 +63,7 @@ def begin(
             "start": assignment.start and str(assignment.start),
             "learn_from": assignment.learn_from,
             "validate_on": assignment.validate_on,
+            "auxiliary": assignment.auxiliary and _described(assignment.auxiliary),
             "decode": assignment.decode,
             "checkpoints": dict(assignment.checkpoints),
             "data": str(file.path),
@@ -70,15 +74,27 @@ def begin(
     )
 
 
+def _described(auxiliary: Path) -> dict[str, Any]:
+    with open_set(auxiliary) as file:
+        return {
+            "data": str(file.path),
+            "fingerprint": file.fingerprint(),
+            "samples": len(file),
+            "provenance": file.info["provenance"],
+        }
+
+
 def assigned(run: Path) -> tuple[Assignment, Path]:
     """Return what a folder's run is about, and its data. Raises UserError for another folder."""
     config = read_json(run, "config.json")
+    auxiliary = config.get("auxiliary")  # runs of before there was one have none
     assignment = Assignment(
         config["network"],
         Recipe.of(config["recipe"]),
         config["start"] and Path(config["start"]),
         config["learn_from"],
         config["validate_on"],
+        auxiliary and Path(auxiliary["data"]),
         config["decode"],
         config["checkpoints"],
     )
@@ -110,38 +126,47 @@ def execute(
     call it alike. Raises what `Training` does, and BetonError if the run began with other data.
     """
     processes.wait_for_everyone()  # for the main one to have begun
-    expected = record.read_json("config.json")["fingerprint"]
-    if file.fingerprint() != expected:
+    config = record.read_json("config.json")
+    _expect(file, config)
+    if record.finished:
+        return finished(record.path)
+    network = initial(assignment, len(file.info["classes"]))
+    with ExitStack() as stack:
+        auxiliary = None
+        if assignment.auxiliary is not None:
+            auxiliary = stack.enter_context(open_set(assignment.auxiliary))
+            _expect(auxiliary, config["auxiliary"])
+        training = Training(
+            processes,
+            network,
+            assignment.recipe,
+            file,
+            learn_from=assignment.learn_from,
+            validate_on=assignment.validate_on,
+            auxiliary=auxiliary,
+            decode=assignment.decode,
+            checkpoints=Checkpoints(record.path / "checkpoints", **assignment.checkpoints),
+        )
+        try:
+            if not training.is_main:
+                training.run()
+            else:
+                _train(training, record, console, label, processes if track else None)
+        except Stopped as stop:
+            stop.run = whole or record.path
+            raise
+    processes.wait_for_everyone()
+    return finished(record.path)
+
+
+def _expect(file: Reader, described: Mapping[str, Any]) -> None:
+    if file.fingerprint() != described["fingerprint"]:
         raise BetonError(
             "not the data that the run began with",
             file=file.path,
             got=file.fingerprint(),
-            expected=expected,
+            expected=described["fingerprint"],
         )
-    if record.finished:
-        return finished(record.path)
-    classes = file.info["classes"]
-    network = initial(assignment, len(classes))
-    training = Training(
-        processes,
-        network,
-        assignment.recipe,
-        file,
-        learn_from=assignment.learn_from,
-        validate_on=assignment.validate_on,
-        decode=assignment.decode,
-        checkpoints=Checkpoints(record.path / "checkpoints", **assignment.checkpoints),
-    )
-    try:
-        if not training.is_main:
-            training.run()
-        else:
-            _train(training, record, console, label, processes if track else None)
-    except Stopped as stop:
-        stop.run = whole or record.path
-        raise
-    processes.wait_for_everyone()
-    return finished(record.path)
 
 
 def _train(
@@ -178,5 +203,6 @@ def _train(
             "seconds_in_all": launch.seconds_since_start(),
             "network": config["network"],
             "provenance": config["provenance"],
+            "auxiliary": config["auxiliary"] and config["auxiliary"]["provenance"],
         }
     )

@@ -49,6 +49,9 @@ SETS = {
 
 DEFAULT = "embedded default"
 
+# What part 1 learns from besides: hands that nobody has, and other ones than the drawn part 1's.
+AUXILIARY, OTHER_HANDS = "auxiliary", 7
+
 
 class NoDataError(SourceError):
     """There are no data for a set; the message says in three lines how to get them."""
@@ -64,16 +67,19 @@ class NoDataError(SourceError):
 
 @dataclass(frozen=True)
 class Synthetic:
-    """How to draw what is not there: so many writers of part 1, part 3's mislabelling."""
+    """How to draw what is not there: writers of part 1 and beside them, part 3's mislabelling."""
 
     writers: int = 40
+    auxiliary_writers: int = 200
     grey: bool = False
     mislabelling: Mislabelling = field(default_factory=lambda: Mislabelling("wrong"))
     seed: int = 0
 
     def source(self, name: str) -> Source:
-        """Return one of MAIN_SETS, drawn. Raises SourceError for another."""
+        """Return one of MAIN_SETS or AUXILIARY, drawn. Raises SourceError for another."""
         match name:
+            case "auxiliary":
+                return Pages(self.auxiliary_writers, self.seed + OTHER_HANDS)
             case "part1":
                 return Pages(self.writers, self.seed, self.grey)
             case "part2":
@@ -90,18 +96,20 @@ def wanted(
 ) -> tuple[str, ...]:
     """Return the sets to prepare: those named, else the one that `given` is for, else all found.
 
-    MAIN_SETS where none is found, or may be downloaded. Raises SourceError for a name that cannot
-    be a file's.
+    MAIN_SETS where none is found, or may be downloaded; AUXILIARY after part 1. Raises SourceError
+    for a name that cannot be a file's.
     """
     for name in names:
         if not re.fullmatch(r"\w[\w.-]*", name):
             raise SourceError(f"{name!r} cannot be a set's name: letters, digits, . _ and - can")
     if names:
-        return tuple(names)
-    if given is not None:
-        return (_set_of(given),)
-    found = () if may_download else tuple(name for name in SETS if locate(name, raw))
-    return found or tuple(MAIN_SETS)
+        chosen = tuple(names)
+    elif given is not None:
+        chosen = (_set_of(given),)
+    else:
+        found = () if may_download else tuple(name for name in SETS if locate(name, raw))
+        chosen = found or tuple(MAIN_SETS)
+    return (*chosen, AUXILIARY) if "part1" in chosen and AUXILIARY not in chosen else chosen
 
 
 def _known(name: str) -> NamedSet:
@@ -136,6 +144,8 @@ def find(
 
     Raises NoDataError if there are no data, SourceError if there are and they cannot be used.
     """
+    if name == AUXILIARY:
+        return synthetic.source(name), DEFAULT
     if given is not None:
         path, via = given, "--source"
     elif located := locate(name, raw):

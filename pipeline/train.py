@@ -12,7 +12,7 @@ CPU, bit for bit).
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -31,17 +31,17 @@ from beton import rng
 from beton.order import Shard
 from beton.reader import Reader
 from pipeline import optim
-from pipeline.augment import Augmentation
+from pipeline.blend import Blend
 from pipeline.checkpoint import Checkpoints
 from pipeline.errors import UserError
-from pipeline.evaluate import Answers, answer, rows_for
-from pipeline.feed import Decode, Feed, Inputs, View, samples_of
+from pipeline.evaluate import Answers, answer
+from pipeline.feed import Decode, Feed, Inputs
 from pipeline.hardware import Precision, environment, precision_for
 from pipeline.launch import use_cores, wants_cpu
 from pipeline.metrics import Scores, score
 from pipeline.recipe import Recipe, Stage
 from pipeline.signals import Signals, Stopped
-from pipeline.writers import scales
+from pipeline.supply import Supply
 
 Launch: TypeAlias = Accelerator  # what `processes` yields, for others to hand on
 T = TypeVar("T")
@@ -120,12 +120,13 @@ def from_main(launch: Launch, make: Callable[[], T]) -> T:
 class Training:
     """A recipe to be run on a file that prep wrote; iterating over it trains, epoch by epoch.
 
-    `network` is trained in place, on the samples of the splits `learn_from`, and in the end sees
-    `view` of a page. With `checkpoints`, it goes
-    on from the last of them, and writes more. What training has come to: `history`; `losses` of all
-    steps; `answers` to the validation samples (None without any); `images` learned from, over all
-    processes, in `seconds`, of which this process spent `seconds_waited` waiting for its loader;
-    `seconds_validating` and `seconds_saving`, which come on top.
+    `network` is trained in place, on the samples of the splits `learn_from` and, if the recipe
+    wants some, all those of the file `auxiliary`; in the end it sees `view` of a page. With
+    `checkpoints`, it goes on from the last of them, and writes more. What training has come to:
+    `history`; `losses` of all steps; `answers` to the validation samples (None without any);
+    `images` learned from, over all processes and both sets, in `seconds`, of which this process
+    spent `seconds_waited` waiting for its loaders; `seconds_validating` and `seconds_saving`, which
+    come on top.
 
     `on_step`, if set, is called with the number of images of each step. Raises UserError for a
     recipe that does not suit the network, the file or the processes; DivergedError; Stopped, when
@@ -141,18 +142,15 @@ class Training:
         *,
         learn_from: str = "train",
         validate_on: str = "validation",
+        auxiliary: Reader | None = None,
         decode: Decode = "auto",
         checkpoints: Checkpoints | None = None,
     ) -> None:
-        check(accelerator, recipe, file, learn_from)
-        samples = len(samples_of(file, learn_from))
-        self.network, self.recipe, self.file, self.decode = network, recipe, file, decode
-        self._learn_from, self._validate_on = learn_from, validate_on
-        self._scales = scales(file, recipe.hand) if recipe.hand else None
-        self.epochs = recipe.epochs
-        self.batches = samples // recipe.batch_size
+        self._supply = supply(accelerator, recipe, file, learn_from, validate_on, auxiliary, decode)
+        self.network, self.recipe = network, recipe
+        self.epochs, self.batches = recipe.epochs, self._supply.batches
         self.on_step: Callable[[int], None] | None = None
-        self.view = View.of(file, recipe.stages[-1].size, recipe.window)
+        self.view = self._supply.view(recipe.stages[-1])
         self.history: list[Epoch] = []
         self.losses: list[float] = []
         self.answers: Answers | None = None
@@ -234,8 +232,9 @@ class Training:
                     yield from self._run(number, stage, first)
                 first += stage.epochs
             if self.answers is None:  # resumed after the end
-                with self._held_out(self.view) as held_out:
-                    self._validate(held_out, self.recipe.stages[-1])
+                last = self.recipe.stages[-1]
+                with self._supply.held_out(last) as held_out:
+                    self._validate(held_out, last)
 
     def _run(self, number: int, stage: Stage, first: int) -> Iterator[Epoch]:
         """Run a stage whose first epoch has the number `first`."""
@@ -247,8 +246,7 @@ class Training:
         accelerator.autocast_handler = AutocastKwargs(enabled=stage.mixed_precision)
         # Local, so that the wrapper is gone once training is: see `processes`.
         model, optimizer = accelerator.prepare(self.network, optimizer)
-        view = View.of(self.file, stage.size, self.recipe.window)
-        with self._training(view, stage.augmentation) as feed, self._held_out(view) as held_out:
+        with self._supply.training(stage) as feed, self._supply.held_out(stage) as held_out:
             while len(self.history) < first + stage.epochs:
                 rate = max(stage.rates) * self._share(stage, first)
                 learned = self._learn(stage, first, model, optimizer, feed)
@@ -268,7 +266,7 @@ class Training:
         first: int,
         model: nn.Module,
         optimizer: torch.optim.Optimizer,
-        feed: Feed,
+        feed: Feed | Blend,
     ) -> tuple[float, float, float]:
         """Go through what is left of an epoch; return its loss, accuracy and gradient norm."""
         accelerator, epoch = self._accelerator, len(self.history)
@@ -282,7 +280,8 @@ class Training:
             self._seed_dropout(epoch)
             loss, right = self._differentiate(stage, model, parts, epoch)
             norm = accelerator.clip_grad_norm_(learning, stage.clip or math.inf)
-            optimizer.step()
+            with accelerator.autocast():  # for what an optimizer multiplies
+                optimizer.step()
             optimizer.zero_grad()
             if self._average is not None:
                 self._average.update_parameters(self.network)
@@ -325,7 +324,7 @@ class Training:
         (number,) = rng.bits(self.recipe.seed, epoch, np.array([place]), rng.DROPOUT)[0]
         torch.manual_seed(int(number >> np.uint64(1)))
 
-    def _look(self, feed: Feed, optimizer: torch.optim.Optimizer) -> None:
+    def _look(self, feed: Feed | Blend, optimizer: torch.optim.Optimizer) -> None:
         """See whether the latest losses are finite, a checkpoint is due, or a signal has come.
 
         All processes look at the same steps, and at the sum of what each knows.
@@ -352,7 +351,7 @@ class Training:
         if told:
             raise Stopped(self._signals.received, self.step)
 
-    def _diverge(self, feed: Feed, batch: int) -> NoReturn:
+    def _diverge(self, feed: Feed | Blend, batch: int) -> NoReturn:
         epoch = len(self.history)
         kept = self._checkpoints.all() if self._checkpoints is not None else []
         raise DivergedError(
@@ -429,39 +428,6 @@ class Training:
         optimizer: dict[str, Any] = state["optimizer"]
         return optimizer
 
-    def _held_out(self, view: View) -> AbstractContextManager[Feed | None]:
-        if not len(samples_of(self.file, self._validate_on)):
-            return nullcontext()
-        count = self._accelerator.num_processes
-        return self._feed(self._validate_on, view, rows_for(view) * count)
-
-    def _training(self, view: View, augmentation: Augmentation) -> Feed:
-        rows = self.recipe.micro_batch
-        return self._feed(self._learn_from, view, self.recipe.batch_size, rows, augmentation)
-
-    def _feed(
-        self,
-        split: str,
-        view: View,
-        batch_size: int,
-        rows: int | None = None,
-        augmentation: Augmentation | None = None,
-    ) -> Feed:
-        accelerator = self._accelerator
-        return Feed(
-            self.file,
-            samples_of(self.file, split),
-            view,
-            batch_size,
-            device=accelerator.device,
-            rows=rows,
-            scales=self._scales,
-            decode=self.decode,
-            augmentation=augmentation,
-            seed=self.recipe.seed,
-            shard=Shard(accelerator.process_index, accelerator.num_processes),
-        )
-
 
 Weights = tuple[Tensor, ...] | list[Tensor]
 SECONDS = ("seconds", "seconds_waited", "seconds_validating", "seconds_saving")
@@ -470,7 +436,7 @@ SECONDS = ("seconds", "seconds_waited", "seconds_validating", "seconds_saving")
 class _Clock:
     """Adds the time since it was made to a training's, but for what went to checkpoints."""
 
-    def __init__(self, training: Training, feed: Feed) -> None:
+    def __init__(self, training: Training, feed: Feed | Blend) -> None:
         self._training, self._feed = training, feed
         self._read, self._waited = time.perf_counter(), feed.seconds_waited
         self._saving = training.seconds_saving
@@ -496,17 +462,15 @@ def _average(network: nn.Module, decay: float) -> AveragedModel:
     return AveragedModel(network, multi_avg_fn=blend, use_buffers=True)
 
 
-def check(launch: Launch, recipe: Recipe, file: Reader, learn_from: str = "train") -> None:
-    """Raise UserError for a recipe that does not suit the file or the number of processes."""
-    samples, processes = len(samples_of(file, learn_from)), launch.num_processes
-    batch_size = recipe.batch_size
-    if batch_size % processes:
-        raise UserError(
-            f"batch_size: got {batch_size}, expected a multiple of {processes} processes"
-        )
-    if batch_size > samples:
-        raise UserError(f"batch_size: got {batch_size}, expected at most {samples}, all there is")
-    for stage in recipe.stages:
-        stage.loss.check(len(file.info["classes"]))
-        stage.mixing.check(batch_size // processes)
-        stage.mixing.check(recipe.micro_batch or batch_size // processes)
+def supply(
+    launch: Launch,
+    recipe: Recipe,
+    file: Reader,
+    learn_from: str = "train",
+    validate_on: str = "validation",
+    auxiliary: Reader | None = None,
+    decode: Decode = "auto",
+) -> Supply:
+    """Return what this process of a launch learns from. Raises UserError as `Supply` does."""
+    shard = Shard(launch.process_index, launch.num_processes)
+    return Supply(recipe, file, learn_from, validate_on, auxiliary, decode, launch.device, shard)

@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from tiny import CLASSES
 
+from beton.reader import Reader
 from pipeline import models
 from pipeline.augment import Augmentation
 from pipeline.checkpoint import Checkpoints, write_weights
@@ -14,28 +15,34 @@ from pipeline.feed import open_set
 from pipeline.losses import Loss
 from pipeline.mixing import Mixing
 from pipeline.recipe import Recipe, Stage
-from pipeline.train import Training, processes
+from pipeline.train import Launch, Training, processes
 
 CHANGES = Augmentation(rotation=5, zoom=0.05, shear=0.1, translation=0.05, elastic=0.02)
 RECIPE = Recipe(
     (
         Stage(16, 2, 5e-3, augmentation=CHANGES, mixing=Mixing(mixup=0.4, cutmix=0.4)),
-        Stage(24, 2, (1e-4, 5e-3), loss=Loss("focal"), frozen=1, optimizer="SGD", clip=0.1),
+        Stage(24, 2, (1e-4, 5e-3), loss=Loss("focal"), frozen=1, optimizer="Muon", clip=0.1),
     ),
-    batch_size=8,
-    micro_batch=4,
+    batch_size=16,
+    micro_batch=8,
     average=0.9,
+    auxiliary=0.5,
 )
 STEPS = 16
+
+
+def begin(accelerator: Launch, file: Reader, checkpoints: Checkpoints) -> Training:
+    """Return a training on a file, and on itself as the auxiliary set."""
+    network = models.build("small", len(CLASSES), 0)
+    return Training(accelerator, network, RECIPE, file, auxiliary=file, checkpoints=checkpoints)
 
 
 def learn(data: Path, folder: Path, kill_at: int | None = None) -> None:
     """Train from the last checkpoint in `folder`; be killed after a step, or leave the weights."""
     torch.set_num_threads(1)
     with open_set(data) as file, processes("no") as accelerator:
-        network = models.build("small", len(CLASSES), 0)
         checkpoints = Checkpoints(folder / "checkpoints", every_steps=3, keep=1)
-        training = Training(accelerator, network, RECIPE, file, checkpoints=checkpoints)
+        training = begin(accelerator, file, checkpoints)
         first = training.step
 
         def on_step(images: int) -> None:
@@ -47,7 +54,7 @@ def learn(data: Path, folder: Path, kill_at: int | None = None) -> None:
         training.run()
         assert len(training.losses) == STEPS
         weights = {f"judged.{n}": w for n, w in training.judged.state_dict().items()}
-        weights |= {f"learned.{n}": w for n, w in network.state_dict().items()}
+        weights |= {f"learned.{n}": w for n, w in training.network.state_dict().items()}
         weights["losses"] = torch.tensor(training.losses, dtype=torch.float64)
         weights["figures"] = torch.tensor(
             [(e.train_loss, e.train_accuracy, e.gradient_norm, e.loss) for e in training.history]

@@ -152,6 +152,8 @@ def test_one_pair_shows_nothing() -> None:
         False,
     )
     assert in_words(result, "a", "b", ACCURACY) == "one pair shows nothing (a is 80 points better)"
+    none = compare([0.9], [0.9])
+    assert in_words(none, "a", "b", ACCURACY) == "one pair shows nothing (no difference)"
 
 
 def test_differences_that_are_all_equal_show_nothing() -> None:
@@ -181,7 +183,9 @@ def test_a_mean_difference_of_rounding_alone_is_none() -> None:
     result = compare([0.1, 0.2, -0.3], [0, 0, 0])
     assert (result.difference, result.needed) == (0, None)
     assert result.deviation == pytest.approx(math.sqrt(0.07))
-    assert "needed" not in in_words(result, "a", "b", LOSS)
+    assert in_words(result, "a", "b", LOSS) == (
+        "no difference on average (95 % interval −0.66 to 0.66, 3 pairs)"
+    )
 
 
 def test_pairs_that_never_arrive_are_counted_and_signed() -> None:

@@ -173,7 +173,8 @@ def test_a_failed_preparation_no_training(ready: Checkout) -> None:
 def test_without_data_it_draws_some(ready: Checkout) -> None:
     """And then trains, as the whole road does, here without the time that 40 writers take."""
     shutil.copy(ROOT / "jobs" / "prep.py", ready.root / "jobs")
-    run = ready("prep", "part1", "--writers", "1", PYTHONPATH=str(ROOT))
+    few = ("--writers", "1", "--auxiliary-writers", "1")
+    run = ready("prep", "part1", *few, PYTHONPATH=str(ROOT))
     assert (run.returncode, run.stderr) == (0, "")
     assert "part1: embedded default" in run.stdout
     assert (ready.root / "data" / "part1.beton").exists()

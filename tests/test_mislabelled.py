@@ -1,5 +1,6 @@
 """Real pictures under labels that are wrong on purpose."""
 
+import json
 import pickle
 import sys
 from pathlib import Path
@@ -10,6 +11,8 @@ from raw_data import digits, folders, idx_pair, make_tree
 
 from beton.reader import Reader
 from jobs import prep
+from pipeline.page import Page
+from pipeline.report import source_line
 from pipeline.sources import Source, SourceError, open_source
 from pipeline.sources.base import TEST
 from pipeline.sources.mislabelled import Mislabelled
@@ -53,7 +56,7 @@ def test_pictures_and_their_origin_are_the_source_s_own(source: Source) -> None:
     for index in (0, 59, 60, 99):
         np.testing.assert_array_equal(wrong.picture(index), source.picture(index))
         assert wrong.name(index) == source.name(index)
-    assert (wrong.kind, wrong.origin, wrong.path) == (source.kind, source.origin, source.path)
+    assert (wrong.kind, wrong.origin) == (source.kind, source.origin)
     assert (str(wrong), len(wrong)) == (str(source), len(source))
     rows = np.arange(3)
     assert wrong.size(rows) == source.size(rows)
@@ -94,9 +97,25 @@ def test_prep_mislabels_what_it_is_given(
     assert right == source.entries.labels.tolist()
     assert wrong == Mislabelled(source, WRONG).entries.labels.tolist()
     with Reader(tmp_path / "out" / "wrong.beton") as reader:
-        assert reader.info["provenance"]["kind"] == "real"
+        assert source_line(reader.info["provenance"]) == "real data: raw, mislabelled on purpose"
         assert reader.info["provenance"]["reader"] == "idx"
         assert reader.info["generator"]["mislabelling"] == "wrong"
+
+
+def test_what_is_shown_of_it_says_so_but_not_how(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_tree(tmp_path / "set", folders())
+    said = set()
+    for how in ("wrong", "pairs=0.5", "permutation"):
+        given = ("--source", "set", "--mislabel", how)
+        assert run_prep(monkeypatch, tmp_path, "some", *given) == 0
+        with Reader(tmp_path / "data" / "some.beton") as reader:
+            provenance = {k: v for k, v in reader.info["provenance"].items() if k != "digest"}
+            said.add(json.dumps(provenance))
+        page = Page("t", "q", "a", [provenance], []).html()
+        assert '<li class="real">real data: set, mislabelled on purpose</li>' in page
+    assert len(said) == 1
 
 
 def test_a_set_is_prepared_anew_when_it_is_mislabelled_otherwise(

@@ -148,6 +148,9 @@ def test_what_is_no_finished_run(run: Path, tmp_path: Path) -> None:
         page_of([run])
     with pytest.raises(UserError, match="not the folder of a run"):
         page_of([tmp_path / "nowhere"])
+    (run / "result.json").write_text(json.dumps({"accuracy": 0.9}))  # of one training
+    with pytest.raises(UserError, match="got one training of a run of part 2, expected the run's"):
+        page_of([run])
 
 
 def test_the_terminal_s_table_fits_a_terminal(run: Path) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,6 +19,8 @@ from tiny import CLASSES, write_set
 
 from jobs import part1
 from pipeline import recipes
+from pipeline.prepare import prepare
+from pipeline.sources.synthetic import Pages
 
 ROOT = Path(__file__).resolve().parents[1]
 JOB = str(ROOT / "jobs" / "part1.py")
@@ -126,9 +129,9 @@ stem = nn.Sequential(nn.Conv2d(1, 8, 3, 2), nn.ReLU())
 network = Network(stem, nn.Flatten(), nn.Linear(392, 4))
 changes = Augmentation(rotation=5, zoom=0.05, shear=0.1, translation=0.05, elastic=0.02)
 stage = Stage(16, 3, 1e-3, augmentation=changes, mixing=Mixing(mixup=0.4, cutmix=0.4), clip=0.5)
-recipe = Recipe((stage,), batch_size=8, average=0.9)
+recipe = Recipe((stage,), batch_size=16, average=0.9, auxiliary=0.5)
 with open_set(sys.argv[1]) as file, processes("no") as accelerator:
-    training = Training(accelerator, network, recipe, file)
+    training = Training(accelerator, network, recipe, file, auxiliary=file)
     training.run()
     if accelerator.is_main_process:
         figures = [(e.train_loss, e.train_accuracy, e.loss, e.accuracy) for e in training.history]
@@ -281,6 +284,43 @@ def test_without_data_it_says_once_how_to_get_some(launcher: list[str], tmp_path
     assert done.stderr.count("data/part1.beton is not there; make it: ./launch.sh prep part1") == 1
     assert done.stdout == ""
     assert list(tmp_path.iterdir()) == []
+
+
+def test_part_1_is_learned_with_synthetic_pages_besides(tmp_path: Path) -> None:
+    def run(*options: str) -> subprocess.CompletedProcess[str]:
+        quick = ("--epochs", "2", "--size", "16", "--batch-size", "32")
+        return start([sys.executable, JOB, "--data", "main.beton", *quick, *options], tmp_path)
+
+    for name, writers, seed in (("main", 2, 0), ("other", 3, 1)):
+        prepare(Pages(writers, seed), tmp_path / f"{name}.beton")
+    done = run()
+    assert done.returncode == 2
+    assert done.stderr == (
+        "part1: data/auxiliary.beton is not there; make it: ./launch.sh prep auxiliary\n"
+    )
+    assert not (tmp_path / "runs").exists()
+
+    found = {}
+    # 62 pages to learn from: as many batches of 16, of 32 and of 24 rows as they fill.
+    for share, batches in ((None, 3), (0, 1), (0.25, 2)):
+        options = () if share is None else ("--auxiliary-share", str(share))
+        done = run("--auxiliary", "other.beton", *options)
+        assert done.returncode == 0, done.stderr
+        assert ("learned from besides" in done.stdout) == (share != 0)
+        latest = tmp_path / "runs" / "part1" / "latest"
+        result = json.loads((latest / "result.json").read_text())
+        assert result["images"] == 2 * batches * 32
+        assert (result["auxiliary"] is None) == (share == 0)
+        found[share] = load_file(latest / "model.safetensors")["head.2.weight"]
+    assert not torch.equal(found[None], found[0])
+
+    # Whoever goes on with a run gets the set that it began with, or hears of it.
+    (tmp_path / "runs" / "part1" / "latest" / "result.json").unlink()
+    shutil.copy(tmp_path / "main.beton", tmp_path / "other.beton")
+    done = start([sys.executable, JOB, "--resume", "runs/part1/latest"], tmp_path)
+    assert done.returncode == 2
+    assert "not the data that the run began with" in done.stderr
+    assert "other.beton" in done.stderr
 
 
 def test_a_batch_larger_than_the_set(data: Path, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import fields
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -177,6 +178,16 @@ def stop_in(
     monkeypatch.setattr(training_run, "progress", signalling)
 
 
+def assert_equal_results(run: Path, other: Path) -> None:
+    """Hold two runs' weights, and the figures that no clock decides, against each other."""
+    for name in TRAININGS:
+        ours, theirs = (load_file(one / name / "model.safetensors") for one in (run, other))
+        assert all(torch.equal(ours[key], theirs[key]) for key in theirs), name
+    ours, theirs = (read(one / "result.json")["analysis"] for one in (run, other))
+    for kind in ("end", "progress", "movement"):
+        assert ours[kind] == theirs[kind]
+
+
 @pytest.mark.parametrize(
     ("training", "number"), [("digits", signal.SIGINT), ("scratch-3", signal.SIGTERM)]
 )
@@ -201,12 +212,39 @@ def test_it_goes_on_where_it_was_stopped(
     assert start("--resume", str(stopped)) == 0
     assert f"{training}: goes on after step 1" in capsys.readouterr().out
     assert (tmp_path / "part2" / "latest").readlink() == Path(stopped.name)
-    for name in TRAININGS:
-        ours, theirs = (load_file(one / name / "model.safetensors") for one in (stopped, run))
-        assert all(torch.equal(ours[key], theirs[key]) for key in theirs), name
-    ours, theirs = (read(one / "result.json")["analysis"] for one in (stopped, run))
-    for kind in ("end", "progress", "movement"):
-        assert ours[kind] == theirs[kind]
+    assert_equal_results(stopped, run)
+
+
+def killed(folder: Path, training: str, steps: int, *arguments: str) -> None:
+    """Run the job until it is killed, after so many steps of a training."""
+    os.chdir(folder)
+    stop_in(pytest.MonkeyPatch(), training, steps, signal.SIGKILL)
+    sys.argv = ["part2", *arguments]
+    job.main()
+
+
+def test_it_goes_on_where_it_was_killed(
+    run: Path,
+    folder: Path,
+    start: Callable[..., int],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    settings = (*QUICK, "--seeds", "2", "--seed", "3", "--network", "small")
+    process = get_context("spawn").Process(
+        target=killed, args=(folder, "scratch-3", 6, *settings, "--runs", str(tmp_path))
+    )
+    process.start()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
+    (left,) = (tmp_path / "part2").iterdir()
+    assert not (left / "result.json").exists()
+    assert start("--resume", str(left)) == 0
+    out = capsys.readouterr().out
+    assert "scratch-3: goes on after step 4" in out  # that of its first epoch's end
+    assert "pretrained-3:" not in out
+    assert "pretrained-4:" in out
+    assert_equal_results(left, run)
 
 
 def test_what_is_finished_is_only_read(

@@ -342,7 +342,8 @@ def test_what_is_given_goes_before_what_lies_there(tmp_path: Path) -> None:
     ],
 )
 def test_a_source_without_a_name_gets_one(tmp_path: Path, given: str, name: str | None) -> None:
-    [found] = sets.wanted((), Path(given), tmp_path, False)
+    found, *others = sets.wanted((), Path(given), tmp_path, False)
+    assert others == ([sets.AUXILIARY] if found == "part1" else [])
     assert found == name if name else found
 
 
@@ -367,7 +368,7 @@ def test_without_data_the_main_sets_are_drawn(
     source, via = sets.find(name, None, tmp_path, False, sets.Synthetic(writers=2))
     assert (source.origin, via) == ("synthetic", sets.DEFAULT)
     assert (len(source), len(source.entries.classes)) == (pictures, classes)
-    assert sets.wanted((), None, tmp_path, False) == tuple(sets.MAIN_SETS)
+    assert sets.wanted((), None, tmp_path, False) == (*sets.MAIN_SETS, sets.AUXILIARY)
     make_tree(tmp_path / "my-letters", folders())  # a name of their own must be asked for
     assert name in sets.wanted((), None, tmp_path, False)
 

@@ -115,12 +115,26 @@ def test_what_cannot_be_gathered_is_said_in_a_line(
     other = tmp_path / "other"
     other.mkdir()
     Record(other).write_json("config.json", {"job": "part9"})
+    strange = tmp_path / "strange"
+    strange.mkdir()
+    Record(strange).write_json("config.json", {"model": "of another program"})
+    one = tmp_path / "then" / "scratch-0"
+    one.mkdir(parents=True)
+    Record(one).write_json("config.json", {"job": "part2"})
+    Record(one).finish({"accuracy": 0.9, "provenance": {}})
+    two = tmp_path / "then" / "naive-0"
+    two.mkdir()
+    Record(two).write_json("config.json", {"job": "part3"})
+    Record(two).finish({"accuracy": 0.9, "provenance": {}})
     out = tmp_path / "out"
     for arguments, says in (
         (["--runs", tmp_path], f"report: {tmp_path}: no runs there; train first"),
         ([tmp_path / "gone"], f"report: {tmp_path / 'gone'}: not the folder of a run"),
         ([other], f"report: {other}: got a run of part9, expected one of part1, part2, part3"),
         ([runs / "part1" / "latest", tmp_path], f"report: {tmp_path}: not the folder of a run"),
+        ([strange], f"report: {strange}: got a run of None, expected one of part1, part2, part3"),
+        ([one], f"report: {one}: got one training of a run of part 2, expected the run's folder"),
+        ([two], f"report: {two}: got one training of a run of part 3, expected the run's folder"),
     ):
         status, said, error = say(capsys, monkeypatch, *arguments, "--out", out)
         assert (status, said) == (2, "")

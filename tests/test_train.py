@@ -137,9 +137,8 @@ def test_a_training_that_is_killed_twice_ends_with_the_same_weights(
 def test_a_training_that_is_over_can_be_resumed(unharmed: tuple[Path, dict[str, Tensor]]) -> None:
     data, _ = unharmed
     with open_set(data) as file, processes("no") as accelerator:
-        network = models.build("small", len(CLASSES), 1)
         checkpoints = Checkpoints(data.parent / "run" / "checkpoints")
-        training = Training(accelerator, network, killable.RECIPE, file, checkpoints=checkpoints)
+        training = killable.begin(accelerator, file, checkpoints)
         assert list(training) == []
         assert training.images_to_come == 0
         assert training.answers is not None
@@ -163,10 +162,12 @@ def test_a_checkpoint_of_other_data_is_refused(
 ) -> None:
     other = write_set(tmp_path / "other.beton", train=12)
     checkpoints = Checkpoints(unharmed[0].parent / "run" / "checkpoints")
-    with open_set(other) as file, processes("no") as accelerator:
-        network = models.build("small", len(CLASSES), 1)
-        with pytest.raises(UserError, match="checkpoint: got 4 batches an epoch, expected 6"):
-            Training(accelerator, network, killable.RECIPE, file, checkpoints=checkpoints)
+    with (
+        open_set(other) as file,
+        processes("no") as accelerator,
+        pytest.raises(UserError, match="checkpoint: got 4 batches an epoch, expected 6"),
+    ):
+        killable.begin(accelerator, file, checkpoints)
 
 
 class Plain(nn.Sequential):

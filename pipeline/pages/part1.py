@@ -36,6 +36,11 @@ def page_of(paths: Sequence[Path]) -> Page:
     arms, repeated = gather(paths)
     best = arms[0]
     origins = {json.dumps(arm.config["provenance"], sort_keys=True) for arm in arms}
+    besides = {
+        json.dumps({**origin, "source": f"{origin['source']}, learned from besides"})
+        for arm in arms
+        if (origin := arm.first.result.get("auxiliary"))
+    }
     repeats = "".join(
         f" Not counted: {path}, which repeats a run with the same recipe and seed."
         for path in repeated
@@ -60,7 +65,7 @@ def page_of(paths: Sequence[Path]) -> Page:
         f"Part 1: {len(best.config['classes'])} classes of hand-written characters",
         QUESTION,
         _answer(arms),
-        [json.loads(origin) for origin in sorted(origins)],
+        [json.loads(origin) for origin in [*sorted(origins), *sorted(besides)]],
         [section for section in sections if section.blocks],
     )
 

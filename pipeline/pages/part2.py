@@ -45,6 +45,8 @@ def page_of(paths: Sequence[Path]) -> Page:
         raise UserError("part 2: got no runs, expected at least one")
     *others, (_, run) = runs
     result, config = read_json(run, "result.json"), read_json(run, "config.json")
+    if "analysis" not in result:
+        raise UserError(f"{run}: got one training of a run of part 2, expected the run's folder")
     origins = {
         (origin["kind"], origin["source"]): origin
         for origin in (result[name]["provenance"] for name in ("digits", "mnist"))

@@ -3,6 +3,7 @@
 import hashlib
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 
@@ -13,8 +14,9 @@ from pipeline.synth.labels import Mislabelling
 class Mislabelled(Source):
     """A source that is mislabelled but for the test set that it comes with, if any.
 
-    The pictures, their names and where they came from stay the source's own, so it is as real as
-    that. Raises SourceError for a seed that makes no sense.
+    The pictures, their names and whether they are real stay the source's own; what it is called
+    says, wherever it is shown, what was done to it. Raises SourceError for a seed that makes no
+    sense.
     """
 
     looks_for = "another source"
@@ -28,7 +30,9 @@ class Mislabelled(Source):
         labels[rows] = mislabelling.apply(labels[rows], len(entries.classes), seed)
         self._source = source
         self.entries = replace(entries, labels=labels)
-        self.kind, self.origin, self.path = source.kind, source.origin, source.path
+        self.kind, self.origin = source.kind, source.origin
+        # How it was done is not said: no conclusion may rest on it.
+        self.path = Path(f"{source.path.resolve()}, mislabelled on purpose")
         self.passed_over = source.passed_over
         self.generator = {
             **(source.generator or {}),

@@ -1,0 +1,119 @@
+"""Muon, for networks that convolve (Jordan et al. 2024, "Muon: an optimizer for hidden layers").
+
+Gradients of a weight matrix are nearly of low rank: a few directions drown the others. Muon steps
+along the semi-orthogonal matrix nearest to the momentum, in which all directions count alike.
+"""
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim.adamw import adamw
+
+STEPS = 5  # of the iteration, as published, with its polynomial
+LINEAR, CUBIC, QUINTIC = 3.4445, -4.7750, 2.0315
+
+
+class Muon(torch.optim.Optimizer):
+    """Orthogonal steps for kernels of several input channels, AdamW's for all else.
+
+    A kernel (out, in, height, width) is taken as a matrix of `out` rows. Its learning rate is
+    `ratio` times that of the rest, `momentum` is Nesterov's, `betas` and `eps` are AdamW's; weight
+    decay is decoupled in both. Raises ValueError for numbers out of range.
+    """
+
+    def __init__(
+        self,
+        params: Iterable[Any],
+        lr: float = 5e-3,
+        ratio: float = 4.0,
+        momentum: float = 0.9,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0.02,
+    ) -> None:
+        for name, value in (("momentum", momentum), ("beta", betas[0]), ("beta", betas[1])):
+            if not 0 <= value < 1:
+                raise ValueError(f"{name}: got {value}, expected 0 to below 1")
+        if ratio <= 0:
+            raise ValueError(f"ratio: got {ratio}, expected more than 0")
+        defaults = {
+            "lr": lr,
+            "ratio": ratio,
+            "momentum": momentum,
+            "betas": betas,
+            "eps": eps,
+            "weight_decay": weight_decay,
+        }
+        super().__init__(params, defaults)
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        """Take a step along the gradients."""
+        assert closure is None
+        for group in self.param_groups:
+            learning = [p for p in group["params"] if p.grad is not None]
+            self._orthogonal([p for p in learning if _is_kernel(p)], group)
+            self._adamw([p for p in learning if not _is_kernel(p)], group)
+
+    def _orthogonal(self, kernels: list[nn.Parameter], group: dict[str, Any]) -> None:
+        rate = group["lr"] * group["ratio"]
+        for kernel in kernels:
+            assert kernel.grad is not None
+            state = self.state[kernel]
+            if not state:
+                state["momentum"] = torch.zeros_like(kernel)
+            average = state["momentum"].lerp_(kernel.grad, 1 - group["momentum"])
+            ahead = kernel.grad.lerp(average, group["momentum"]).flatten(1)
+            rows, columns = ahead.shape
+            direction = orthogonal(ahead) * max(1, rows / columns) ** 0.5
+            kernel.mul_(1 - rate * group["weight_decay"])
+            kernel.sub_(direction.view(kernel.shape), alpha=rate)
+
+    def _adamw(self, others: list[nn.Parameter], group: dict[str, Any]) -> None:
+        for parameter in others:
+            if not self.state[parameter]:
+                self.state[parameter] = {
+                    "step": torch.zeros((), device=parameter.device),
+                    "mean": torch.zeros_like(parameter),
+                    "square": torch.zeros_like(parameter),
+                }
+        states = [self.state[parameter] for parameter in others]
+        adamw(
+            [*others],
+            [p.grad for p in others if p.grad is not None],
+            [state["mean"] for state in states],
+            [state["square"] for state in states],
+            [],
+            [state["step"] for state in states],
+            fused=True,
+            amsgrad=False,
+            beta1=group["betas"][0],
+            beta2=group["betas"][1],
+            lr=group["lr"],
+            weight_decay=group["weight_decay"],
+            eps=group["eps"],
+            maximize=False,
+        )
+
+
+def _is_kernel(parameter: Tensor) -> bool:
+    """Tell whether this is a convolution's kernel of several input channels."""
+    return parameter.ndim == 4 and parameter.shape[1] > 1
+
+
+def orthogonal(matrix: Tensor) -> Tensor:
+    """Return about the nearest semi-orthogonal matrix: (m, n), singular values 0.7 to 1.2.
+
+    By Newton and Schulz's iteration, with a polynomial that grows small singular values quickly and
+    leaves large ones near 1. It bears rounding, so autocast may choose its precision.
+    """
+    tall = matrix.shape[0] > matrix.shape[1]
+    wide = matrix.mT if tall else matrix
+    wide = wide / (wide.norm() + 1e-7)
+    for _ in range(STEPS):
+        square = wide @ wide.mT
+        wide = LINEAR * wide + (CUBIC * square + QUINTIC * square @ square) @ wide
+    found: Tensor = wide.mT if tall else wide
+    return found.to(matrix.dtype)

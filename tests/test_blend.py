@@ -1,0 +1,150 @@
+"""Two sets in every batch: which rows meet, on any number of processes and from any step."""
+
+from collections.abc import Iterator
+from itertools import chain
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tiny import CLASSES, write_set
+
+from beton.order import Shard
+from beton.reader import Reader
+from pipeline.augment import Augmentation
+from pipeline.blend import Blend
+from pipeline.errors import UserError
+from pipeline.feed import Feed, Ids, Inputs, open_set, samples_of
+from pipeline.mixing import Mixing
+from pipeline.recipe import Recipe, Stage
+from pipeline.supply import Supply
+
+CPU = torch.device("cpu")
+STAGE = Stage(16, 3, 1e-3, augmentation=Augmentation(rotation=5))
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Reader, Reader]]:
+    folder = tmp_path_factory.mktemp("sets")
+    with (
+        open_set(write_set(folder / "main.beton", train=8, validation=2)) as main,
+        open_set(write_set(folder / "other.beton", train=3, validation=2)) as other,
+    ):
+        yield main, other
+
+
+def supply(
+    files: tuple[Reader, Reader | None], recipe: Recipe, shard: Shard | None = None
+) -> Supply:
+    main, other = files
+    return Supply(recipe, main, "train", "validation", other, "auto", CPU, shard or Shard())
+
+
+def recipe(share: float = 0.5, micro_batch: int | None = None, batch_size: int = 8) -> Recipe:
+    return Recipe((STAGE,), batch_size=batch_size, micro_batch=micro_batch, auxiliary=share)
+
+
+def steps(feed: Feed | Blend, epochs: int = 3) -> list[list[Inputs]]:
+    return [list(parts) for epoch in range(epochs) for parts in feed.steps(epoch)]
+
+
+def ids_of(parts: list[Inputs]) -> Ids:
+    return np.concatenate([part.ids for part in parts])
+
+
+def test_each_set_is_gone_through_at_its_own_pace(files: tuple[Reader, Reader]) -> None:
+    main, other = files
+    with supply(files, recipe()).training(STAGE) as feed:
+        assert len(feed) == len(samples_of(main, "train")) // 4 == 8
+        found = [ids_of(parts) for parts in steps(feed)]
+    first = [ids[ids < len(main)] for ids in found]
+    second = [ids[ids >= len(main)] - len(main) for ids in found]
+    assert {(len(one), len(two)) for one, two in zip(first, second, strict=True)} == {(4, 4)}
+    for epoch in range(3):
+        seen = np.concatenate(first[8 * epoch : 8 * epoch + 8])
+        assert np.array_equal(np.sort(seen), samples_of(main, "train"))
+    laps = len(other) // 4  # batches in which every one of the 20 others comes once
+    assert laps == 5
+    orders = [np.concatenate(second[lap : lap + laps]) for lap in range(0, 20, laps)]
+    assert all(np.array_equal(np.sort(order), np.arange(20)) for order in orders)
+    assert not np.array_equal(orders[0], orders[1])
+
+
+@settings(max_examples=20, deadline=None)
+@given(start=st.integers(0, 7), epoch=st.integers(0, 3), share=st.sampled_from([0.25, 0.5, 0.75]))
+def test_it_begins_anywhere(
+    start: int, epoch: int, share: float, files: tuple[Reader, Reader]
+) -> None:
+    with supply(files, recipe(share)).training(STAGE) as feed:
+        whole = [list(parts) for parts in feed.steps(epoch)]
+        start = min(start, len(feed) - 1)
+        tail = [list(parts) for parts in feed.steps(epoch, start)]
+        named = [feed.ids(epoch, number) for number in range(len(feed))]
+    assert len(tail) == len(whole) - start
+    for parts, same in zip(whole[start:], tail, strict=True):
+        assert np.array_equal(ids_of(parts), ids_of(same))
+        assert torch.equal(parts[0].pictures, same[0].pictures)
+    for parts, ids in zip(whole, named, strict=True):
+        assert np.array_equal(ids_of(parts), ids)
+
+
+def pictures_of(parts: list[Inputs]) -> dict[int, torch.Tensor]:
+    return {
+        int(i): picture
+        for part in parts
+        for i, picture in zip(part.ids, part.pictures, strict=True)
+    }
+
+
+@pytest.mark.parametrize("count", [2, 4])
+def test_several_processes_share_the_batches_of_one(
+    files: tuple[Reader, Reader], count: int
+) -> None:
+    with supply(files, recipe()).training(STAGE) as feed:
+        whole = steps(feed)
+    shares = []
+    for index in range(count):
+        with supply(files, recipe(), Shard(index, count)).training(STAGE) as feed:
+            shares.append(steps(feed))
+    for alone, *together in zip(whole, *shares, strict=True):
+        pictures, others = pictures_of(alone), pictures_of([*chain(*together)])
+        assert pictures.keys() == others.keys()
+        assert all(torch.equal(picture, others[i]) for i, picture in pictures.items())
+
+
+@pytest.mark.parametrize(("share", "rows"), [(0.5, 4), (0.75, 4), (0.25, 2), (0.75, 3), (0.5, 1)])
+def test_a_batch_comes_in_parts(files: tuple[Reader, Reader], share: float, rows: int) -> None:
+    with (
+        supply(files, recipe(share)).training(STAGE) as whole,
+        supply(files, recipe(share, micro_batch=rows)).training(STAGE) as parted,
+    ):
+        for one, parts in zip(steps(whole, 1), steps(parted, 1), strict=True):
+            assert [part.last for part in parts] == [False] * (len(parts) - 1) + [True]
+            assert all(len(part.ids) <= max(rows, 2) for part in parts)
+            assert set(ids_of(one)) == set(ids_of(parts))
+            assert len(ids_of(parts)) == 8
+
+
+def test_sets_that_do_not_go_together(files: tuple[Reader, Reader], tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="auxiliary: got no set, expected one"):
+        supply((files[0], None), recipe())
+    with (
+        open_set(write_set(tmp_path / "few.beton", classes=CLASSES[:2])) as few,
+        pytest.raises(UserError, match=r"few.beton has the classes 1, A; expected those of"),
+    ):
+        supply((files[0], few), recipe())
+    with pytest.raises(UserError, match="batch_size: got 24, expected at most 20"):
+        supply(files, recipe(0.75, batch_size=32))
+    with pytest.raises(UserError, match="batch_size: got 2, expected a multiple of 4 processes"):
+        supply(files, recipe(0.75), Shard(0, 4))
+    mixed = Recipe((Stage(16, 1, 1e-3, mixing=Mixing(mixup=0.4)),), batch_size=6, auxiliary=0.5)
+    with pytest.raises(UserError, match="mixing: got 3 rows"):
+        supply(files, mixed)
+
+
+@pytest.mark.parametrize("share", [0.01, 0.99])
+def test_a_share_that_leaves_one_set_without_a_row(share: float) -> None:
+    with pytest.raises(UserError, match="expected at least one row of each set"):
+        recipe(share)

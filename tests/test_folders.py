@@ -1,0 +1,34 @@
+"""A set's own pictures, by the label that they were given."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+from tiny import CLASSES, write_set
+
+from pipeline.feed import open_set
+from pipeline.folders import ACROSS, CELL, draw_folders
+
+
+def test_every_label_has_its_row_and_the_title_says_where_they_are_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[Figure] = []
+    save = Figure.savefig
+
+    def keep(figure: Figure, *arguments: Any, **settings: Any) -> None:
+        drawn.append(figure)
+        save(figure, *arguments, **settings)
+
+    monkeypatch.setattr(Figure, "savefig", keep)
+    with open_set(write_set(tmp_path / "tiny.beton", train=3, validation=1)) as file:
+        draw_folders(file, tmp_path / "folders.png")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["folders.png", "tiny.beton"]
+    (axes,) = drawn[0].axes
+    assert axes.get_title() == "synthetic data: tiny"
+    assert [label.get_text() for label in axes.get_yticklabels()] == list(CLASSES)
+    sheet = np.asarray(axes.images[0].get_array())
+    inked = sheet.reshape(len(CLASSES), CELL, ACROSS, CELL).max(axis=(1, 3)) > 0.5
+    assert (inked == (np.arange(ACROSS) < 3)).all()  # three of each, and room for more
