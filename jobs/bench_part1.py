@@ -1,6 +1,6 @@
 """How well part 1's recipe reads writers that it has not seen, and how long it takes to learn.
 
-    ./launch.sh bench part1 --source hand-sample.zip
+    ./launch.sh bench part1 --source hand-sample.zip [--recipe accurate]
 
 A few writers are held out at random, several times; the network learns from the others, as many
 pages as it would see of 40 writers, and from synthetic pages besides, and is tested on those.
@@ -11,6 +11,7 @@ import tempfile
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import mean
+from typing import Literal
 
 import tyro
 from rich.console import Console
@@ -42,6 +43,8 @@ class Config:
     """To hold out."""
     draws: int = 4
     """Times that so many are held out."""
+    recipe: Literal["fast", "accurate"] = "fast"
+    """To measure."""
     epochs: int | None = None
     """Of 40 writers' pages. By default, the recipe's."""
 
@@ -49,7 +52,7 @@ class Config:
 def main(config: Config) -> None:
     """Run the benchmark and print its table."""
     console = Console(width=110, highlight=False)
-    known = PART1["fast"]
+    known = PART1[config.recipe]
     rows = []
     with tempfile.TemporaryDirectory() as name, processes() as launch:
         auxiliary = Path(name) / "auxiliary.beton"

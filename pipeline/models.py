@@ -68,12 +68,12 @@ def resnet18(classes: int) -> Network:
     )
 
 
-def small(classes: int, widths: tuple[int, int, int, int] = (32, 64, 96, 160)) -> Network:
+def small(classes: int, widths: tuple[int, int, int, int] = (16, 48, 96, 160)) -> Network:
     """Return a plain CNN that is quick on a CPU: 0.3 M parameters.
 
-    What costs time on a CPU is memory, not arithmetic. So the first convolution has a stride, and
-    pooling comes before normalisation, which then has a quarter of the pixels to pass over. It ends
-    in a mean over all positions, so pictures of at least 16 pixels a side will do.
+    What costs time on a CPU are the first layers, which have most pixels to pass over. So the first
+    convolution has a stride and few channels, and pooling comes before normalisation. It ends in a
+    mean over all positions, so pictures of at least 16 pixels a side will do.
     """
     first, second, third, last = widths
     return Network(
@@ -90,20 +90,26 @@ def small(classes: int, widths: tuple[int, int, int, int] = (32, 64, 96, 160)) -
     )
 
 
-def plain(classes: int) -> Network:
-    """Return a plain CNN for small pictures, of 28×28 pixels, say: 0.3 M parameters.
+def medium(classes: int) -> Network:
+    """Return `small` with more channels: 0.6 M parameters."""
+    return small(classes, (24, 64, 128, 256))
 
-    As `small`, but for a stride: its first convolution looks at every place of the picture.
+
+def plain(classes: int) -> Network:
+    """Return a plain CNN for small pictures, of 28×28 pixels, say: 0.07 M parameters.
+
+    As `small`, but for a stride: its first convolution looks at every place of the picture. It is
+    narrow, since pictures this small have little to tell and a CPU has to see 60,000 of them.
     """
     return Network(
-        _convolution(1, 32, pool=True),
+        _convolution(1, 16, pool=True),
         nn.Sequential(
+            _convolution(16, 32, pool=True),
+            Residual(_convolution(32, 32)),
             _convolution(32, 64, pool=True),
             Residual(_convolution(64, 64)),
-            _convolution(64, 128, pool=True),
-            Residual(_convolution(128, 128)),
         ),
-        nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(128, classes)),
+        nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, classes)),
     )
 
 
@@ -162,6 +168,7 @@ class Residual(nn.Module):
 
 NETWORKS: dict[str, Callable[[int], Network]] = {
     "small": small,
+    "medium": medium,
     "plain": plain,
     "resnet18": resnet18,
     "baseline": baseline,

@@ -1,7 +1,6 @@
 import dataclasses
 
 import numpy as np
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -9,24 +8,23 @@ from beton import rng
 from pipeline.sources.midas import CHARACTERS
 from pipeline.synth import hands, pen
 from pipeline.synth.glyphs import table
-from pipeline.synth.hands import HASTE, Line, habits, write
+from pipeline.synth.hands import Line, habits, write
 
 seeds = st.integers(0, 2**63 - 1)
 writers = st.integers(0, 5000)
 characters = st.sampled_from(CHARACTERS)
 copies = st.integers(0, 10_000)
-hastes = st.sampled_from((1.0, HASTE))
 
 
 def as_bytes(line: Line) -> bytes:
     return line.points.tobytes() + line.starts.tobytes()
 
 
-@given(seeds, writers, characters, copies, hastes)
+@given(seeds, writers, characters, copies)
 def test_a_line_is_one_that_a_pen_can_draw(
-    seed: int, writer: int, character: str, copy: int, haste: float
+    seed: int, writer: int, character: str, copy: int
 ) -> None:
-    points, starts = write(seed, writer, character, copy, haste)
+    points, starts = write(seed, writer, character, copy)
     assert points.shape == (starts[-1], 3)
     assert np.isfinite(points).all()
     assert starts[0] == 0
@@ -37,9 +35,9 @@ def test_a_line_is_one_that_a_pen_can_draw(
     assert len(points) in {len(glyph.sharp) for glyph in table()[character]}
 
 
-@given(seeds, writers, hastes)
-def test_habits_are_sane(seed: int, writer: int, haste: float) -> None:
-    hand = habits(seed, writer, haste)
+@given(seeds, writers)
+def test_habits_are_sane(seed: int, writer: int) -> None:
+    hand = habits(seed, writer)
     assert all(np.isfinite(value) for value in dataclasses.astuple(hand))
     for name in ("script", "taper", "softness", "nib", "pressure"):
         assert 0 <= getattr(hand, name) <= 1, name
@@ -56,7 +54,6 @@ def test_a_line_depends_on_nothing_else_that_is_drawn() -> None:
         assert as_bytes(write(*asked[number])) == lines[asked[number]]
         write(8, int(number), "x")
     assert as_bytes(write(8, 0, "a")) != lines[7, 0, "a", 0]
-    assert as_bytes(write(7, 0, "a", haste=HASTE)) != lines[7, 0, "a", 0]
 
 
 def test_what_is_drawn_does_not_change_the_table() -> None:
@@ -68,17 +65,16 @@ def test_what_is_drawn_does_not_change_the_table() -> None:
             np.testing.assert_array_equal(glyph.sharp, sharp)
 
 
-@pytest.mark.parametrize("haste", [1.0, HASTE])
-def test_samples_of_one_writer_are_closer_than_those_of_two(haste: float) -> None:
+def test_samples_of_one_writer_are_closer_than_those_of_two() -> None:
     """In normalised pictures, and in the pen's path where the form is the same."""
     pictures: dict[bool, list[float]] = {True: [], False: []}
     paths: dict[bool, list[float]] = {True: [], False: []}
     for writer in range(0, 24, 2):
         for character in CHARACTERS:
-            one = write(1, writer, character, 0, haste)
+            one = write(1, writer, character, 0)
             for same, other in (
-                (True, write(1, writer, character, 1, haste)),
-                (False, write(1, writer + 1, character, 1, haste)),
+                (True, write(1, writer, character, 1)),
+                (False, write(1, writer + 1, character, 1)),
             ):
                 a, b = (pen.digit(*line).astype(float) for line in (one, other))
                 pictures[same].append(np.abs(a - b).mean())

@@ -22,7 +22,7 @@ from pipeline.sources.mislabelled import Mislabelled
 from pipeline.synth.labels import Mislabelling
 
 JOB = Path(job.__file__)
-QUICK = ["--epochs", "3", "--size", "16", "--batch-size", "16"]
+QUICK = ["--epochs", "6", "--size", "16", "--batch-size", "16"]
 WAYS = ("naive", "forward", "complementary", "ceiling")
 
 
@@ -157,7 +157,7 @@ def test_the_terminal_says_what_was_found(
     assert last == f"{diagnosis['verdict']} {diagnosis['assumption']}"
     assert page_at == f"runs/part3/{run.name}/report.html"
     assert "forward-corrected" in done.stdout
-    assert done.stdout.count("epoch 3 of 3") == 9
+    assert done.stdout.count("epoch 6 of 6") == 9
 
 
 def test_the_page_says_what_the_result_says(run: Path) -> None:

@@ -6,7 +6,7 @@ from numpy.typing import NDArray
 
 from pipeline.sources.midas import CHARACTERS
 from pipeline.synth import pen
-from pipeline.synth.hands import HASTE, Floats, Line, write
+from pipeline.synth.hands import Floats, Line, write
 from pipeline.synth.pen import BOX, DIGIT, PAGE, ROOM, UNIT, draw
 
 HEIGHT, WIDTH = 24, 32
@@ -78,13 +78,12 @@ samples = st.builds(
     st.sampled_from(CHARACTERS),
     st.integers(0, 300),
 )
-hasty_digits = st.builds(
+digits = st.builds(
     write,
     st.integers(0, 2**63 - 1),
     st.integers(0, 3000),
     st.sampled_from(CHARACTERS[:10]),
     st.integers(0, 300),
-    st.just(HASTE),
 )
 places = st.tuples(st.floats(0, 1, exclude_max=True), st.floats(0, 1, exclude_max=True))
 
@@ -136,7 +135,7 @@ def test_what_is_too_large_for_a_page_is_cut_off(grey: bool) -> None:
     assert 0 < (page < 128).mean() < 0.2
 
 
-@given(hasty_digits)
+@given(digits)
 def test_a_digit_is_one_of_mnist_s_shape(line: Line) -> None:
     digit = pen.digit(line.points, line.starts)
     assert digit.dtype == np.uint8

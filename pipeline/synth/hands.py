@@ -27,7 +27,6 @@ Floats = NDArray[np.float64]
 
 STROKES = 4  # the most a character has
 TREMOR = (2.0, 3.1, 4.7)  # wave lengths of an unsteady hand, in units of glyphs.txt
-HASTE = 1.6  # of people who fill in forms, as those of MNIST did
 _SMALL_LETTERS = frozenset("abcdefghijklmnopqrstuvwxyz")
 
 
@@ -65,14 +64,14 @@ class Line(NamedTuple):
 
 
 @lru_cache(1024)
-def habits(seed: int, writer: int, haste: float = 1.0) -> Habits:
-    """Return the habits of a writer; the more haste, the further from the copybook."""
+def habits(seed: int, writer: int) -> Habits:
+    """Return the habits of a writer."""
     n = _normal(seed, 0, writer, rng.HAND, 20)
     u = rng.uniform(seed, 1, np.array([writer]), rng.HAND, 6)[0]
     return Habits(
         script=0.04 if u[0] < 0.6 else 0.1 + 0.7 * u[1],
-        slant=0.08 * haste + 0.13 * haste * n[0],
-        aspect=math.exp(0.02 + 0.17 * haste * n[1]),
+        slant=0.08 + 0.13 * n[0],
+        aspect=math.exp(0.02 + 0.17 * n[1]),
         capital=math.exp(0.2 + 0.13 * n[14]),
         size=math.exp(0.04 * n[2]),
         small=math.exp(-0.03 + 0.14 * n[3]),
@@ -84,18 +83,18 @@ def habits(seed: int, writer: int, haste: float = 1.0) -> Habits:
         pressure=0.06 + 0.05 * abs(n[9]),
         nib=max(0.0, 0.35 * n[10] - 0.25),
         softness=min(1.0, abs(0.45 * n[11])),
-        bend=(0.3 + 0.4 * u[2]) * haste,
-        warp=(0.6 + 0.6 * u[3]) * haste,
-        looseness=(0.5 + u[4]) * haste,
+        bend=0.3 + 0.4 * u[2],
+        warp=0.6 + 0.6 * u[3],
+        looseness=0.5 + u[4],
         overshoot=0.1 + 0.35 * n[12],
         tremor=0.025 * abs(n[13]),
-        care=(0.6 + 0.8 * u[5]) * haste,
+        care=0.6 + 0.8 * u[5],
     )
 
 
-def write(seed: int, writer: int, character: str, copy: int = 0, haste: float = 1.0) -> Line:
+def write(seed: int, writer: int, character: str, copy: int = 0) -> Line:
     """Return how a writer writes a character, the `copy`-th time, in units of glyphs.txt."""
-    hand = habits(seed, writer, haste)
+    hand = habits(seed, writer)
     letter = writer * len(CHARACTERS) + CHARACTERS.index(character)
     usual = _normal(seed, 0, letter, rng.LETTER, _Deviation.NUMBERS)
     sample = _normal(seed, copy, letter, rng.WRITING, _Deviation.NUMBERS)
