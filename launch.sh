@@ -21,7 +21,7 @@ Usage: ./launch.sh [COMMAND] [ARGUMENTS]
   train JOB       train, for example: train part1          (jobs/part1.py)
   evaluate RUN    score a checkpoint on labelled pictures  (jobs/evaluate.py)
   report [RUN…]   gather runs into a page per part         (jobs/report.py)
-  bench [WHAT]    measure the loader, or: prep, train, part1, reach, synth
+  bench [WHAT]    measure the loader, or: prep, train, part1, reach, noise, synth
                   (jobs/bench_WHAT.py)
   test            ruff, mypy and the tests; with arguments: pytest alone, with them
   --help          this page; after a command: the command's own options

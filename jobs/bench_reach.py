@@ -48,7 +48,7 @@ from pipeline.sets import AUXILIARY, Synthetic
 from pipeline.sources import Source, open_source
 from pipeline.splits import Split
 from pipeline.timing import machine
-from pipeline.train import Launch, processes, supply
+from pipeline.train import Launch, processes, supply_of
 
 WORKERS = 2  # of the DataLoader
 
@@ -153,7 +153,7 @@ class Published:
         self.seconds = self.seconds_waited = 0.0
         self.steps = 0
         self._launch, self._recipe = launch, recipe
-        self._supply = supply(launch, recipe, file)  # of what it is validated on
+        self._supply = supply_of(launch, recipe, file)  # of what it is validated on
         self.batches = self._supply.batches
         self._loader: DataLoader[Any] = DataLoader(
             PillowPages(files, samples_of(file, "train"), self._supply.view(self.stage).canvas),
@@ -341,6 +341,8 @@ def verdict(fast: Outcome, published: Outcome, accuracy: float) -> str:
 def main(config: Config) -> None:
     """Run the benchmark and print its table."""
     console = Console(width=110, highlight=False)
+    if config.times <= 0:
+        raise SystemExit(f"bench: times: got {config.times}, expected more than 0")
     drawn = Synthetic(config.writers, config.auxiliary_writers, seed=config.seed)
     source = open_source(config.source) if config.source else drawn.source("part1")
     with tempfile.TemporaryDirectory() as name, processes() as launch:

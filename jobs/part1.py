@@ -28,8 +28,9 @@ from pipeline.hardware import Precision
 from pipeline.memory import fit
 from pipeline.record import Record
 from pipeline.run import Assignment, Tracker, assigned, begin, execute
+from pipeline.sets import AUXILIARY
 from pipeline.sources.midas import CHARACTERS
-from pipeline.train import Launch, from_main, processes, supply
+from pipeline.train import Launch, from_main, processes, supply_of
 
 
 @dataclass(frozen=True)
@@ -38,8 +39,8 @@ class Config:
 
     data: Path = Path("data/part1.beton")
     """What `./launch.sh prep part1` wrote."""
-    auxiliary: Path = Path("data/auxiliary.beton")
-    """Synthetic pages to learn from as well, which it wrote beside."""
+    auxiliary: Path | None = None
+    """Synthetic pages to learn from besides. By default auxiliary.beton, beside the data."""
     auxiliary_share: float | None = None
     """Their share of each batch; 0 does without. By default, the recipe's; 0 for other classes."""
     runs: Path = Path("runs")
@@ -79,15 +80,13 @@ class Config:
     """Where to show the figures as well; `./launch.sh setup track` installs them."""
 
 
-SETTINGS = (
-    *("recipe", "network", "scale", "size", "epochs", "batch_size", "learning_rate", "seed"),
-    "auxiliary_share",
-)
+OWN = ("runs", "resume", "precision", "track")  # not a run's settings
 
 
 def plan(config: Config, classes: Sequence[str]) -> Assignment:
     """Return what to train. Raises UserError for settings that make no sense."""
     known = recipes.PART1[config.recipe]
+    auxiliary = config.auxiliary or config.data.with_name(f"{AUXILIARY}.beton")
     share = config.auxiliary_share
     if share is None and tuple(classes) != tuple(CHARACTERS):
         share = 0
@@ -104,7 +103,7 @@ def plan(config: Config, classes: Sequence[str]) -> Assignment:
     return Assignment(
         known.network if config.network == "auto" else config.network,
         recipe,
-        auxiliary=config.auxiliary if recipe.auxiliary else None,
+        auxiliary=auxiliary if recipe.auxiliary else None,
         decode=config.decode,
         checkpoints={
             "every_steps": config.checkpoint_steps,
@@ -124,10 +123,9 @@ def prepared(
     with ExitStack() as stack:
         auxiliary = None
         if assignment.auxiliary is not None:
-            auxiliary = stack.enter_context(open_data(assignment.auxiliary, "auxiliary"))
-        supply(
-            accelerator, assignment.recipe, file, auxiliary=auxiliary
-        )  # or it says what is wrong
+            auxiliary = stack.enter_context(open_data(assignment.auxiliary, AUXILIARY))
+        # Before there is a folder: this says what is wrong.
+        supply_of(accelerator, assignment.recipe, file, auxiliary=auxiliary)
     record = from_main(accelerator, lambda: Record.new(config.runs / "part1"))
     if accelerator.is_main_process:
         begin(record, "part1", assignment, file, asdict(config))
@@ -138,10 +136,13 @@ def train(config: Config) -> None:
     """Train, and leave a run's folder."""
     data = config.data
     if config.resume is not None:
-        defaults = Config()
-        if given := [n for n in SETTINGS if getattr(config, n) != getattr(defaults, n)]:
-            raise UserError(f"{given[0]}: a resumed run has its own settings; leave it out")
+        defaults = asdict(Config())
+        for name, value in asdict(config).items():
+            if name not in OWN and value != defaults[name]:
+                raise UserError(f"{name}: a resumed run has its own settings; leave it out")
         assignment, data = assigned(config.resume)
+        if assignment.auxiliary is not None:
+            open_data(assignment.auxiliary, AUXILIARY).close()
     with open_data(data, "part1 --source ARCHIVE") as file:
         if config.resume is None:
             assignment = plan(config, file.info["classes"])

@@ -40,9 +40,9 @@ class Config:
     """Prepare data once: archives of pictures → data/NAME.beton."""
 
     names: Annotated[tuple[str, ...], conf.Positional, conf.arg(metavar="[NAME …]")] = ()
-    """part1, part2 (the digits of part 1), part3, mnist, fashion-mnist, emnist-letters …, or
-    your own; none stands for what --source is called, or else for all that data/raw has, or else
-    for the first four"""
+    """part1 (and with it auxiliary, which can be drawn alone), part2 (the digits of part 1), part3,
+    mnist, fashion-mnist, emnist-letters …, or your own; none stands for what --source is called,
+    or else for all that data/raw has, or else for part1, part2, part3 and mnist"""
     source: Annotated[Path | None, conf.arg(metavar="PATH")] = None
     """a zip, a folder with a folder per class, or IDX files; FOLDER/SET is one IDX set of several;
     without it, data/raw is searched; what is not there is drawn: synthetic handwriting"""
@@ -93,7 +93,8 @@ def prepare_all(config: Config) -> None:
             source, via = synthetic.source(name), "--synthetic"
         else:
             source, via = sets.find(name, config.source, RAW, config.download, synthetic)
-            if config.source and config.mislabel and mislabelling.kind != "none":
+            wrong = config.source and config.mislabel and mislabelling.kind != "none"
+            if wrong and name != sets.AUXILIARY:
                 source = Mislabelled(source, mislabelling, config.seed)
             if via == sets.DEFAULT and is_of_real_data(out):
                 if config.force:

@@ -3,7 +3,7 @@
 import json
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import groupby
@@ -135,7 +135,7 @@ class Trained:
 def load(run: Path) -> Trained:
     """Read the checkpoint of a run folder.
 
-    Raises UserError if the folder holds no finished run.
+    Raises UserError if the folder holds no finished run, or one of another version's network.
     """
     try:
         config, view = (json.loads((run / f"{n}.json").read_text()) for n in ("config", "view"))
@@ -146,9 +146,19 @@ def load(run: Path) -> Trained:
         ) from error
     classes = tuple(config["classes"])
     network = models.build(config["network"], len(classes), seed=0)
-    network.load_state_dict(weights)
+    load_weights(network, weights, run)
     view["canvas"] = tuple(view["canvas"])
     return Trained(network, classes, View(**view), config)
+
+
+def load_weights(network: nn.Module, weights: Mapping[str, Tensor], run: Path) -> None:
+    """Give a network the weights of a run. Raises UserError if they are of another network."""
+    try:
+        network.load_state_dict(weights)
+    except RuntimeError as error:
+        raise UserError(
+            f"{run}: its weights are of another network than this version's; train it anew"
+        ) from error
 
 
 @dataclass(frozen=True)
@@ -156,9 +166,9 @@ class Evaluation:
     """A trained network's scores on the pictures of `provenance`.
 
     `learned_from` is the provenance of what it was trained on, `auxiliary` of what it learned from
-    besides, if anything. Where writers are known and the
-    recipe goes by them, `scores` are of the network adapted to each writer's pages, all of them and
-    no label, and `unadapted` of the network as it was trained.
+    besides, if anything. Where writers are known and the recipe goes by them, `scores` are of the
+    network adapted to each writer's pages, all of them and no label, and `unadapted` of the network
+    as it was trained.
     """
 
     scores: Scores

@@ -5,6 +5,7 @@ along the semi-orthogonal matrix nearest to the momentum, in which all direction
 """
 
 from collections.abc import Iterable
+from math import inf
 from typing import Any
 
 import torch
@@ -36,8 +37,9 @@ class Muon(torch.optim.Optimizer):
         for name, value in (("momentum", momentum), ("beta", betas[0]), ("beta", betas[1])):
             if not 0 <= value < 1:
                 raise ValueError(f"{name}: got {value}, expected 0 to below 1")
-        if ratio <= 0:
-            raise ValueError(f"ratio: got {ratio}, expected more than 0")
+        for name, value in (("lr", lr), ("ratio", ratio), ("eps", eps), ("decay", weight_decay)):
+            if not 0 <= value < inf:
+                raise ValueError(f"{name}: got {value}, expected at least 0")
         defaults = {
             "lr": lr,
             "ratio": ratio,

@@ -121,9 +121,13 @@ class Recipe:
             any(stage.augmentation != Augmentation() for stage in self.stages)
             or self.views > 1
             or self.hand
-            or self.auxiliary
         ):
             raise UserError("window: got None with augmentation: whole pages are shown unchanged")
+        elif self.auxiliary:
+            raise UserError(
+                f"auxiliary: got {self.auxiliary}, expected 0: whole pages of two sets may differ "
+                "in shape"
+            )
         _expect("average", self.average, 0, 0.999999)
         _expect("hand", self.hand, 0, 1)
         _expect("auxiliary", self.auxiliary, 0, 1)
@@ -136,11 +140,16 @@ class Recipe:
         _expect("seed", self.seed, 0, 2**63 - 1)
 
     def divided(self, rows: int) -> tuple[int, int]:
-        """Return how many of so many rows come from either set; from both at least one, if any."""
+        """Return how many of so many rows come from either set.
+
+        At least one from each, if there are two, even where that is more than `rows`; in pairs,
+        where rows are mixed.
+        """
         if not self.auxiliary:
             return rows, 0
-        second = max(1, min(round(self.auxiliary * rows), rows - 1))
-        return max(1, rows - second), second
+        unit = 2 if any(stage.mixing for stage in self.stages) else 1
+        second = unit * max(1, min(round(self.auxiliary * rows / unit), rows // unit - 1))
+        return max(unit, rows - second), second
 
     @property
     def epochs(self) -> int:

@@ -189,7 +189,7 @@ def _train(
                 shown = {n: v for n, v in asdict(epoch).items() if v is not None}
                 tracker.log(shown, step=training.step)
             console.print(report.epoch_line(epoch, training.epochs))
-    scores = training.scores(config["classes"])
+    scores, auxiliary = training.scores(config["classes"]), config.get("auxiliary")
     write_weights(record.path / "model.safetensors", training.judged.state_dict())
     record.write_json("view.json", asdict(training.view))
     record.write_json("losses.json", training.losses, indent=None)
@@ -203,6 +203,6 @@ def _train(
             "seconds_in_all": launch.seconds_since_start(),
             "network": config["network"],
             "provenance": config["provenance"],
-            "auxiliary": config["auxiliary"] and config["auxiliary"]["provenance"],
+            "auxiliary": auxiliary and auxiliary["provenance"],
         }
     )

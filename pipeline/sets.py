@@ -88,7 +88,7 @@ class Synthetic:
                 return Digits(TASK3, self.seed, self.mislabelling)
             case "mnist":
                 return Digits(MNIST, self.seed)
-        raise SourceError(f"{name} cannot be drawn; {', '.join(MAIN_SETS)} can")
+        raise SourceError(f"{name} cannot be drawn; {', '.join((*MAIN_SETS, AUXILIARY))} can")
 
 
 def wanted(
@@ -97,11 +97,13 @@ def wanted(
     """Return the sets to prepare: those named, else the one that `given` is for, else all found.
 
     MAIN_SETS where none is found, or may be downloaded; AUXILIARY after part 1. Raises SourceError
-    for a name that cannot be a file's.
+    for a name that cannot be a file's, and for AUXILIARY from elsewhere.
     """
     for name in names:
         if not re.fullmatch(r"\w[\w.-]*", name):
             raise SourceError(f"{name!r} cannot be a set's name: letters, digits, . _ and - can")
+    if AUXILIARY in names and (given is not None or may_download):
+        raise SourceError(f"{AUXILIARY}: it is always drawn; leave out --source and --download")
     if names:
         chosen = tuple(names)
     elif given is not None:

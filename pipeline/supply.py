@@ -56,13 +56,14 @@ class Supply:
 
     def _check(self, file: Reader, split: str, place: int) -> None:
         batch, processes = self.recipe.divided(self.recipe.batch_size)[place], self.shard.count
+        got = f"batch_size: got {self.recipe.batch_size}"
+        if self.recipe.auxiliary:
+            got += f", of which {batch} rows are of {file.path}"
         if batch % processes:
-            raise UserError(
-                f"batch_size: got {batch}, expected a multiple of {processes} processes"
-            )
+            raise UserError(f"{got}, expected a multiple of {processes} processes")
         samples = len(samples_of(file, split))
         if batch > samples:
-            raise UserError(f"batch_size: got {batch}, expected at most {samples}, all there is")
+            raise UserError(f"{got}, expected at most {samples}, all there is")
         rows = self.recipe.divided(self.recipe.micro_batch or self.recipe.batch_size // processes)
         for stage in self.recipe.stages:
             stage.mixing.check(batch // processes)
@@ -81,8 +82,9 @@ class Supply:
     def training(self, stage: Stage) -> Feed | Blend:
         """Open what a stage learns from."""
         main = self._learning(self.file, self.learn_from, stage, 0)
-        if not self.recipe.auxiliary or self.auxiliary is None:
+        if not self.recipe.auxiliary:
             return main
+        assert self.auxiliary is not None
         return Blend(main, self._learning(self.auxiliary, "all", stage, 1), len(self.file))
 
     def held_out(self, stage: Stage) -> AbstractContextManager[Feed | None]:

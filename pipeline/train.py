@@ -34,11 +34,12 @@ from pipeline import optim
 from pipeline.blend import Blend
 from pipeline.checkpoint import Checkpoints
 from pipeline.errors import UserError
-from pipeline.evaluate import Answers, answer
+from pipeline.evaluate import Answers, answer, load_weights
 from pipeline.feed import Decode, Feed, Inputs
 from pipeline.hardware import Precision, environment, precision_for
 from pipeline.launch import use_cores, wants_cpu
 from pipeline.metrics import Scores, score
+from pipeline.muon import Muon
 from pipeline.recipe import Recipe, Stage
 from pipeline.signals import Signals, Stopped
 from pipeline.supply import Supply
@@ -52,14 +53,24 @@ WATCHED = 16  # steps whose losses are looked at together where a look costs tim
 class DivergedError(FloatingPointError):
     """The loss of a step, or a weight after it, is not finite.
 
-    `ids` are the samples of the step's batch, of all processes.
+    `ids` are the samples of the step's batch, of all processes; `others` those of the auxiliary
+    set, if there is one.
     """
 
-    def __init__(self, step: int, epoch: int, ids: Sequence[int], checkpoint: Path | None) -> None:
-        self.step, self.ids, self.checkpoint = step, tuple(ids), checkpoint
+    def __init__(
+        self,
+        step: int,
+        epoch: int,
+        ids: Sequence[int],
+        others: Sequence[int],
+        checkpoint: Path | None,
+    ) -> None:
+        self.step, self.checkpoint = step, checkpoint
+        self.ids, self.others = tuple(ids), tuple(others)
+        besides = f"; of the auxiliary set: {', '.join(map(str, others))}" if others else ""
         super().__init__(
             f"training diverged at step {step}, in epoch {epoch + 1}: the loss is not finite; "
-            f"lower the learning rate. The batch's samples: {', '.join(map(str, ids))}. "
+            f"lower the learning rate. The batch's samples: {', '.join(map(str, ids))}{besides}. "
             f"The last good checkpoint: {checkpoint or 'none'}"
         )
 
@@ -146,7 +157,9 @@ class Training:
         decode: Decode = "auto",
         checkpoints: Checkpoints | None = None,
     ) -> None:
-        self._supply = supply(accelerator, recipe, file, learn_from, validate_on, auxiliary, decode)
+        self._supply = supply_of(
+            accelerator, recipe, file, learn_from, validate_on, auxiliary, decode
+        )
         self.network, self.recipe = network, recipe
         self.epochs, self.batches = recipe.epochs, self._supply.batches
         self.on_step: Callable[[int], None] | None = None
@@ -240,6 +253,8 @@ class Training:
         """Run a stage whose first epoch has the number `first`."""
         accelerator = self._accelerator
         optimizer = optim.build(self.network, stage)
+        # Muon's iteration bears rounding, other optimizers do not.
+        self._stepping = accelerator.autocast if isinstance(optimizer, Muon) else nullcontext
         if self._optimizer_state and (len(self.history), self._batch) != (first, 0):
             optimizer.load_state_dict(self._optimizer_state)
         self._optimizer_state = None
@@ -280,7 +295,7 @@ class Training:
             self._seed_dropout(epoch)
             loss, right = self._differentiate(stage, model, parts, epoch)
             norm = accelerator.clip_grad_norm_(learning, stage.clip or math.inf)
-            with accelerator.autocast():  # for what an optimizer multiplies
+            with self._stepping():
                 optimizer.step()
             optimizer.zero_grad()
             if self._average is not None:
@@ -354,10 +369,12 @@ class Training:
     def _diverge(self, feed: Feed | Blend, batch: int) -> NoReturn:
         epoch = len(self.history)
         kept = self._checkpoints.all() if self._checkpoints is not None else []
+        ids, own = feed.ids(epoch, batch), len(self._supply.file)
         raise DivergedError(
             epoch * self.batches + batch,
             epoch,
-            feed.ids(epoch, batch).tolist(),
+            ids[ids < own].tolist(),
+            (ids[ids >= own] - own).tolist(),
             kept[-1] if kept else None,
         )
 
@@ -406,9 +423,9 @@ class Training:
 
     def _restore(self) -> dict[str, Any] | None:
         """Go back to the last checkpoint; return the optimizer's state there, None without any."""
-        last = None
-        if self._checkpoints is not None:
-            last = self._checkpoints.last(self._accelerator.device)
+        if self._checkpoints is None:
+            return None
+        folder, last = self._checkpoints.root, self._checkpoints.last(self._accelerator.device)
         if last is None:
             return None
         weights, state = last
@@ -417,9 +434,10 @@ class Training:
                 f"checkpoint: got {state['batches']} batches an epoch, expected {self.batches}"
             )
         if self._average is not None:
-            self._average.module.load_state_dict(weights)
+            load_weights(self._average.module, weights, folder)
             self._average.n_averaged.fill_(state["averaged"])
-        self.network.load_state_dict(state["network"] if self._average is not None else weights)
+        learned = weights if self._average is None else state["network"]
+        load_weights(self.network, learned, folder)
         self.history = [Epoch(**figures) for figures in state["history"]]
         self.losses, self._batch = state["losses"], state["batch"]
         self._sums.copy_(state["sums"])
@@ -462,7 +480,7 @@ def _average(network: nn.Module, decay: float) -> AveragedModel:
     return AveragedModel(network, multi_avg_fn=blend, use_buffers=True)
 
 
-def supply(
+def supply_of(
     launch: Launch,
     recipe: Recipe,
     file: Reader,

@@ -1,6 +1,7 @@
 """Two sets in every batch: which rows meet, on any number of processes and from any step."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 
@@ -135,13 +136,29 @@ def test_sets_that_do_not_go_together(files: tuple[Reader, Reader], tmp_path: Pa
         pytest.raises(UserError, match=r"few.beton has the classes 1, A; expected those of"),
     ):
         supply((files[0], few), recipe())
-    with pytest.raises(UserError, match="batch_size: got 24, expected at most 20"):
+    with pytest.raises(
+        UserError, match=r"got 32, of which 24 rows are of .*other.beton, expected at most 20"
+    ):
         supply(files, recipe(0.75, batch_size=32))
-    with pytest.raises(UserError, match="batch_size: got 2, expected a multiple of 4 processes"):
+    with pytest.raises(
+        UserError, match=r"got 8, of which 2 rows are of .*main.beton, expected a multiple of 4"
+    ):
         supply(files, recipe(0.75), Shard(0, 4))
-    mixed = Recipe((Stage(16, 1, 1e-3, mixing=Mixing(mixup=0.4)),), batch_size=6, auxiliary=0.5)
+    mixed = Recipe((Stage(16, 1, 1e-3, mixing=Mixing(mixup=0.4)),), batch_size=5, auxiliary=0.5)
     with pytest.raises(UserError, match="mixing: got 3 rows"):
         supply(files, mixed)
+
+
+@given(rows=st.integers(1, 99), share=st.floats(0.02, 0.98), mixes=st.booleans())
+def test_rows_are_divided(rows: int, share: float, mixes: bool) -> None:
+    stage = replace(STAGE, mixing=Mixing(mixup=0.4 if mixes else 0))
+    first, second = Recipe((stage,), batch_size=100, auxiliary=share).divided(rows)
+    unit = 2 if mixes else 1
+    assert min(first, second) >= unit
+    assert first + second == max(rows, 2 * unit)
+    if rows >= 2 * unit:
+        assert second % unit == 0
+        assert abs(second - share * rows) <= max(unit, 1.5)
 
 
 @pytest.mark.parametrize("share", [0.01, 0.99])

@@ -1,7 +1,9 @@
 import io
 import json
+import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,6 +11,7 @@ import torch
 from PIL import Image
 from raw_data import make_zip
 from rich.console import Console
+from safetensors.torch import load_file, save_file
 from tiny import CLASSES, page, write_set
 
 from beton.errors import BetonError
@@ -98,6 +101,24 @@ def test_sources_and_runs_that_are_none(trained: Trained, tmp_path: Path) -> Non
         UserError, match=r"not the folder of a finished run: it has no config\.json"
     ):
         load(tmp_path)
+
+
+def test_weights_of_another_network_than_this_version_s(run: Path, tmp_path: Path) -> None:
+    shutil.copytree(run, tmp_path / "old")
+    weights = load_file(run / "model.safetensors")
+    weights["head.2.bias"] = weights["head.2.bias"][:-1].clone()
+    save_file(weights, tmp_path / "old" / "model.safetensors")
+    with pytest.raises(UserError, match="old: its weights are of another network than this") as e:
+        load(tmp_path / "old")
+    assert "\n" not in str(e.value)
+
+
+def test_a_run_has_seen_its_auxiliary_set_too(trained: Trained, tmp_path: Path) -> None:
+    source = write_set(tmp_path / "other.beton", digest="sha256:other")
+    assert not evaluate(trained, source, precision="no").seen
+    auxiliary = {"provenance": {"kind": "synthetic", "source": "x", "digest": "sha256:other"}}
+    both = replace(trained, config={**trained.config, "auxiliary": auxiliary})
+    assert evaluate(both, source, precision="no").seen
 
 
 def test_the_job_prints_json_for_programs(run: Path, tmp_path: Path) -> None:

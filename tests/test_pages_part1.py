@@ -1,5 +1,6 @@
 """Part 1's page, from the folders of runs that never were, whose figures are known."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -243,6 +244,21 @@ def test_a_run_counts_once_however_often_it_is_given(tmp_path: Path) -> None:
     page = page_of([tmp_path / "latest", path, path])
     assert "in one run" in page.answer
     assert "Not counted" not in words(page)
+
+
+def test_runs_with_other_auxiliary_sets_are_other_arms(tmp_path: Path) -> None:
+    def besides(name: str) -> dict[str, Any]:
+        return {"fingerprint": name, "provenance": {"kind": "synthetic", "source": name}}
+
+    paths = [run(tmp_path / name, auxiliary=besides(name)) for name in ("200", "20")]
+    paths.append(run(tmp_path / "old", seed=1))  # of before there were any: the same as without
+    config = json.loads((paths[-1] / "config.json").read_text())
+    del config["recipe"]["auxiliary"]
+    (paths[-1] / "config.json").write_text(json.dumps(config))
+    paths.append(run(tmp_path / "without", auxiliary=None))
+    arms, repeated = gather(paths)
+    assert sorted(len(arm.runs) for arm in arms) == [1, 1, 2]
+    assert repeated == []
 
 
 def test_the_same_seed_again_is_no_evidence(tmp_path: Path) -> None:

@@ -291,36 +291,54 @@ def test_part_1_is_learned_with_synthetic_pages_besides(tmp_path: Path) -> None:
         quick = ("--epochs", "2", "--size", "16", "--batch-size", "32")
         return start([sys.executable, JOB, "--data", "main.beton", *quick, *options], tmp_path)
 
-    for name, writers, seed in (("main", 2, 0), ("other", 3, 1)):
+    for name, writers, seed in (("main", 2, 0), ("other", 3, 1), ("another", 3, 2)):
         prepare(Pages(writers, seed), tmp_path / f"{name}.beton")
     done = run()
     assert done.returncode == 2
     assert done.stderr == (
-        "part1: data/auxiliary.beton is not there; make it: ./launch.sh prep auxiliary\n"
+        "part1: auxiliary.beton is not there; make it: ./launch.sh prep auxiliary\n"
     )
     assert not (tmp_path / "runs").exists()
 
-    found = {}
-    # 62 pages to learn from: as many batches of 16, of 32 and of 24 rows as they fill.
-    for share, batches in ((None, 3), (0, 1), (0.25, 2)):
-        options = () if share is None else ("--auxiliary-share", str(share))
-        done = run("--auxiliary", "other.beton", *options)
+    latest, weights = tmp_path / "runs" / "part1" / "latest", []
+    # 62 pages to learn from: as many batches of 32, of 16 and again of 16 rows as they fill.
+    for name, share, batches in (("other", 0, 1), ("other", 0.5, 3), ("another", 0.5, 3)):
+        done = run("--auxiliary", f"{name}.beton", "--auxiliary-share", str(share))
         assert done.returncode == 0, done.stderr
         assert ("learned from besides" in done.stdout) == (share != 0)
-        latest = tmp_path / "runs" / "part1" / "latest"
         result = json.loads((latest / "result.json").read_text())
         assert result["images"] == 2 * batches * 32
         assert (result["auxiliary"] is None) == (share == 0)
-        found[share] = load_file(latest / "model.safetensors")["head.2.weight"]
-    assert not torch.equal(found[None], found[0])
+        weights.append(load_file(latest / "model.safetensors")["head.2.weight"])
+    assert not torch.equal(*weights[1:])
 
     # Whoever goes on with a run gets the set that it began with, or hears of it.
-    (tmp_path / "runs" / "part1" / "latest" / "result.json").unlink()
-    shutil.copy(tmp_path / "main.beton", tmp_path / "other.beton")
-    done = start([sys.executable, JOB, "--resume", "runs/part1/latest"], tmp_path)
-    assert done.returncode == 2
-    assert "not the data that the run began with" in done.stderr
-    assert "other.beton" in done.stderr
+    (latest / "result.json").unlink()
+    for harm, message in (
+        (lambda path: shutil.copy(tmp_path / "main.beton", path), "not the data that the run be"),
+        (Path.unlink, "another.beton is not there; make it: ./launch.sh prep auxiliary"),
+    ):
+        harm(tmp_path / "another.beton")
+        done = start([sys.executable, JOB, "--resume", "runs/part1/latest"], tmp_path)
+        assert done.returncode == 2
+        assert message in done.stderr
+        assert "another.beton" in done.stderr
+        assert done.stderr.count("\n") == 1
+
+
+def test_runs_of_before_there_were_auxiliary_sets_can_be_gone_on_with(
+    data: Path, tmp_path: Path
+) -> None:
+    done = start([sys.executable, JOB, "--data", str(data), *QUICK], tmp_path)
+    assert done.returncode == 0, done.stderr
+    run = folder_of_the_run(tmp_path)
+    (run / "result.json").unlink()
+    config = json.loads((run / "config.json").read_text())
+    del config["auxiliary"], config["recipe"]["auxiliary"]
+    (run / "config.json").write_text(json.dumps(config))
+    done = start([sys.executable, JOB, "--resume", str(run)], tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert json.loads((run / "result.json").read_text())["auxiliary"] is None
 
 
 def test_a_batch_larger_than_the_set(data: Path, tmp_path: Path) -> None:

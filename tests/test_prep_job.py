@@ -114,6 +114,21 @@ def test_real_data_are_never_replaced_by_drawn_ones_unasked(
     assert kind() == "real"
 
 
+def test_what_goes_with_part_1_is_drawn_right_whatever_part_1_is(
+    tmp_path: Path, prep_here: Prep
+) -> None:
+    make_zip(tmp_path / "pages.zip", midas())
+    assert prep_here("part1", "--source", "pages.zip", "--mislabel", "wrong").returncode == 0
+    sources = {}
+    for name in ("part1", "auxiliary"):
+        with Reader(tmp_path / "data" / f"{name}.beton") as reader:
+            sources[name] = reader.info["provenance"]["source"]
+    assert "mislabelled" in sources["part1"]
+    assert "mislabelled" not in sources["auxiliary"]
+    [line] = failure(prep_here("auxiliary", "--source", "pages.zip"))
+    assert line == "prep: auxiliary: it is always drawn; leave out --source and --download"
+
+
 def test_what_cannot_be_read_is_not_replaced_by_drawn_pages(
     tmp_path: Path, prep_here: Prep
 ) -> None:

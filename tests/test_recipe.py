@@ -125,6 +125,7 @@ def test_a_stage_that_makes_no_sense(changes: dict[str, Any], says: str) -> None
             {"window": None, "stages": (Stage(16, 1, 0.1, augmentation=Augmentation(pen=0.1)),)},
             "whole pages are shown unchanged",
         ),
+        ({"window": None, "auxiliary": 0.5}, "auxiliary: got 0.5, expected 0: whole pages"),
         ({"average": 1.0}, "average: got 1.0"),
         ({"views": 0}, "views: got 0"),
         ({"seed": -1}, "seed: got -1"),

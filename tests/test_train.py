@@ -31,6 +31,7 @@ from pipeline.evaluate import answer
 from pipeline.feed import Decode, Feed, View, open_set, samples_of
 from pipeline.hardware import precision_for
 from pipeline.mixing import Mixing
+from pipeline.muon import Muon
 from pipeline.recipe import Recipe, Stage
 from pipeline.train import DivergedError, Training, processes
 
@@ -252,6 +253,38 @@ def test_divergence_stops_training_and_names_step_and_samples(file: Reader) -> N
         assert list(ids) == batches.ids(0, 1).tolist() == second.ids.tolist()
     assert found.value.checkpoint is None
     assert ", ".join(map(str, ids)) in str(found.value)
+    assert (found.value.others, "auxiliary" in str(found.value)) == ((), False)
+
+
+def test_divergence_tells_the_samples_of_two_sets_apart(file: Reader) -> None:
+    plan = recipe(learning_rate=1e30, schedule="constant", warm_up=0, weight_decay=0)
+    with pytest.raises(DivergedError, match="; of the auxiliary set: ") as found:
+        train(file, replace(plan, auxiliary=0.5), auxiliary=file)
+    assert len(found.value.ids) == len(found.value.others) == 4
+    assert max(*found.value.ids, *found.value.others) < len(file)
+
+
+def test_only_muon_steps_in_low_precision(file: Reader) -> None:
+    seen: dict[str, list[bool]] = {}
+
+    class Watched(Muon):
+        def step(self, closure: None = None) -> None:  # type: ignore[override]
+            seen.setdefault("Muon", []).append(torch.is_autocast_enabled("cpu"))
+            super().step(closure)
+
+    class Other(torch.optim.AdamW):
+        def step(self, closure: Any = None) -> None:  # type: ignore[override]
+            seen.setdefault("AdamW", []).append(torch.is_autocast_enabled("cpu"))
+            super().step(closure)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("pipeline.optim.Muon", Watched)
+        patch.setattr("torch.optim.AdamW", Other)
+        for name in ("Muon", "AdamW"):
+            with processes("bf16") as accelerator:
+                network = models.build("small", len(CLASSES), 0)
+                Training(accelerator, network, recipe(epochs=1, optimizer=name), file).run()
+    assert {name: set(steps) for name, steps in seen.items()} == {"Muon": {True}, "AdamW": {False}}
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from torch import Tensor
 from pipeline.errors import UserError
 from pipeline.evidence import Bands, bands
 from pipeline.metrics import Scores, score
+from pipeline.recipe import Recipe
 from pipeline.record import Finished, finished, read_json
 from pipeline.train import Epoch
 
@@ -100,7 +101,11 @@ def _arm(name: str, runs: Mapping[int, Finished], config: Mapping[str, Any]) -> 
 def _identity(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return what runs of one arm have in common, by dotted names."""
     keys = ("network", "recipe", "start", "learn_from", "validate_on", "fingerprint")
-    identity = _flat({key: config[key] for key in keys})
+    recipe = asdict(Recipe.of(config["recipe"]))  # whatever a recipe had when it was run
+    auxiliary = (config.get("auxiliary") or {}).get("fingerprint")
+    identity = _flat(
+        {**{key: config[key] for key in keys}, "recipe": recipe, "auxiliary": auxiliary}
+    )
     del identity["recipe.seed"]
     return identity
 

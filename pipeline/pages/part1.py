@@ -39,7 +39,8 @@ def page_of(paths: Sequence[Path]) -> Page:
     besides = {
         json.dumps({**origin, "source": f"{origin['source']}, learned from besides"})
         for arm in arms
-        if (origin := arm.first.result.get("auxiliary"))
+        for run in arm.runs.values()
+        if (origin := run.result.get("auxiliary"))
     }
     repeats = "".join(
         f" Not counted: {path}, which repeats a run with the same recipe and seed."

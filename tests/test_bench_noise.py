@@ -1,0 +1,90 @@
+"""Is the diagnosis right: whose pictures are whose, and that what is counted is what was said."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from raw_data import digits, idx_pair, make_tree
+
+from jobs import bench_noise
+from jobs.bench_noise import Config, Drawn, Outcome, closing_table, conclusion
+from pipeline.noise import diagnose
+from pipeline.sources import SourceError
+from pipeline.sources.base import TRAIN
+from pipeline.synth.labels import Mislabelling
+
+
+def write_digits(folder: Path, count: int) -> Path:
+    """Write so many pictures to learn from, and ten to test on."""
+    pairs = [
+        idx_pair(part, *digits(n), packed=False) for part, n in (("train", count), ("t10k", 10))
+    ]
+    return make_tree(folder, pairs[0] | pairs[1])
+
+
+def names(source: Drawn, learned: bool) -> set[str]:
+    rows = np.flatnonzero((source.entries.given == TRAIN) == learned)
+    return {source.name(row) for row in rows.tolist()}
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_nobody_learns_the_same_pictures_and_all_are_asked_about_others(
+    tmp_path: Path, seed: int
+) -> None:
+    config = Config(write_digits(tmp_path, 60), learned=20, held_out=15, seed=seed)
+    own, others = bench_noise.draw(config)
+    learned, theirs, held_out = names(own, True), names(others, True), names(own, False)
+    assert (len(learned), len(theirs), len(held_out)) == (20, 20, 15)
+    assert len(learned | theirs | held_out) == 55
+    assert names(others, False) == held_out
+    assert all(name.startswith("train/") for name in learned | theirs | held_out)
+    pictures, labels = digits(60)
+    for row in range(35):
+        number = int(own.name(row).removeprefix("train/"))
+        np.testing.assert_array_equal(own.picture(row), pictures[number])
+        assert own.entries.labels[row] == labels[number]
+
+
+def test_too_few_pictures_are_refused(tmp_path: Path) -> None:
+    config = Config(write_digits(tmp_path, 60), learned=20, held_out=21)
+    with pytest.raises(SourceError, match="60 pictures beside the test set, expected 61: twice 20"):
+        bench_noise.draw(config)
+
+
+def test_the_count_is_of_the_verdicts() -> None:
+    labels = np.arange(600) % 10
+    clean = diagnose(np.eye(10)[labels], labels, list("0123456789"))
+    assert clean.kind == "clean"
+    random = replace(clean, kind="random", rate=0.9, detectable=None)
+    outcomes = [
+        Outcome(Mislabelling(), 0.0, clean, clean),
+        Outcome(Mislabelling("shuffled"), 0.9, random, random),
+        Outcome(Mislabelling("permutation"), 1.0, clean, replace(random, kind="permutation")),
+        Outcome(Mislabelling("pairs", 0.3), 0.3, random, replace(random, kind="symmetric")),
+    ]
+    words = conclusion(outcomes)
+    assert words == "The kind was right in 2 of 4 without a witness, in 3 of 4 with one."
+    columns = [list(column.cells) for column in closing_table(outcomes).columns]
+    assert columns[0] == ["none", "shuffled", "permutation", "pairs=0.3"]
+    assert columns[4] == ["yes", "yes", "no", "no"]
+    assert columns[7] == ["yes", "yes", "yes", "no"]
+    assert str(columns[3][0]).startswith("below ")
+    assert columns[3][1] == "90.0 %"
+
+
+def test_it_mislabels_trains_and_prints_a_table(capsys: pytest.CaptureFixture[str]) -> None:
+    kinds = ("none", "shuffled", "pairs")
+    bench_noise.main(Config(kinds=kinds, rates=(0.3,), learned=128, held_out=200, epochs=1))
+    lines = capsys.readouterr().out.splitlines()
+    rows = [
+        [cell.strip() for cell in line.split("|")[1:-1]] for line in lines if line.startswith("|")
+    ][2:]
+    assert [row[0] for row in rows] == ["none", "shuffled", "pairs=0.3"]
+    wrong = [float(row[1].removesuffix(" %")) for row in rows]
+    assert wrong == pytest.approx([0, 90, 30], abs=10)
+    assert wrong[0] == 0
+    alone, told = (sum(row[place] == "yes" for row in rows) for place in (4, 7))
+    counted = f"right in {alone} of 3 without a witness, in {told} of 3 with one."
+    assert lines[-1] == f"The kind was {counted}"
+    assert any("synthetic data: inkrun's generator" in line for line in lines)
