@@ -86,7 +86,6 @@ class Drawn(Source):
             given=np.repeat([TRAIN, VALIDATION], [len(learned), len(held_out)]),
         )
         self.kind, self.origin, self.path = source.kind, source.origin, source.path
-        self.generator = source.generator
 
     def name(self, index: int) -> str:
         """Return what the other source calls the picture."""
