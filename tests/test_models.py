@@ -79,7 +79,9 @@ def test_the_groups_are_all_of_a_network_from_the_picture_to_the_classes(name: s
 
 
 def test_an_unknown_network() -> None:
-    with pytest.raises(UserError, match="'vgg', expected one of small, plain, resnet18, baseline"):
+    with pytest.raises(
+        UserError, match="'vgg', expected one of small, medium, plain, resnet18, baseline"
+    ):
         models.build("vgg", 10, seed=0)
 
 

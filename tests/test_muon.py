@@ -97,7 +97,9 @@ def test_it_goes_on_from_its_state() -> None:
         assert torch.equal(mine, theirs)
 
 
-@pytest.mark.parametrize("wrong", [{"momentum": 1.0}, {"betas": (0.9, -1)}, {"ratio": 0.0}])
+@pytest.mark.parametrize(
+    "wrong", [{"momentum": 1.0}, {"betas": (0.9, -1)}, {"ratio": -1.0}, {"lr": -1.0}]
+)
 def test_numbers_out_of_range(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="expected"):
         Muon(network().parameters(), **wrong)

@@ -114,7 +114,7 @@ def _flat(value: object, name: str = "") -> dict[str, Any]:
     match value:
         case dict():
             items = list(value.items())
-        case list():
+        case list() | tuple():
             items = list(enumerate(value))
         case _:
             return {name: value}
