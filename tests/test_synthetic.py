@@ -253,5 +253,5 @@ def test_every_main_set_can_be_drawn_and_no_other() -> None:
     part2 = sets.Synthetic(writers=3).source("part2")
     assert (len(part2), part2.entries.classes) == (30, tuple("0123456789"))
     for name in ("fashion-mnist", "my-letters"):
-        with pytest.raises(SourceError, match="cannot be drawn; part1, part2, part3, mnist can"):
+        with pytest.raises(SourceError, match="part1, part2, part3, mnist, auxiliary can"):
             sets.Synthetic().source(name)

@@ -277,6 +277,7 @@ def test_only_muon_steps_in_low_precision(file: Reader) -> None:
             seen.setdefault("AdamW", []).append(torch.is_autocast_enabled("cpu"))
             super().step(closure)
 
+    AcceleratorState._reset_state(True)  # which remembers the precision of other tests
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("pipeline.optim.Muon", Watched)
         patch.setattr("torch.optim.AdamW", Other)
@@ -284,6 +285,7 @@ def test_only_muon_steps_in_low_precision(file: Reader) -> None:
             with processes("bf16") as accelerator:
                 network = models.build("small", len(CLASSES), 0)
                 Training(accelerator, network, recipe(epochs=1, optimizer=name), file).run()
+    AcceleratorState._reset_state(True)
     assert {name: set(steps) for name, steps in seen.items()} == {"Muon": {True}, "AdamW": {False}}
 
 
