@@ -30,8 +30,6 @@ from pipeline.splits import Split
 from pipeline.timing import machine
 from pipeline.train import processes
 
-FORTY = 40 * 62 * 9 // 10  # pages to learn from where there are forty writers
-
 
 @dataclass(frozen=True)
 class Config:
@@ -64,7 +62,7 @@ def main(config: Config) -> None:
             prepare(open_source(config.source), path, split=split, seed=seed)
             with open_set(path) as file:
                 epochs = config.epochs or known.recipe.epochs
-                scale = FORTY / len(samples_of(file, "train")) * epochs / known.recipe.epochs
+                scale = known.scale(len(samples_of(file, "train"))) * epochs / known.recipe.epochs
                 recipe = replace(known.recipe.scaled(scale), seed=seed)
                 record = Record(Path(name) / f"run-{seed}")
                 assignment = Assignment(known.network, recipe, auxiliary=auxiliary)

@@ -11,7 +11,6 @@ Exit status: 0 done, 2 not done, with the reason in a line, 130 or 143 stopped b
 """
 
 import sys
-from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -23,7 +22,7 @@ from rich.console import Console
 from beton.reader import Reader
 from pipeline import launch, recipes, report
 from pipeline.errors import UserError
-from pipeline.feed import Decode, open_set
+from pipeline.feed import Decode, open_set, samples_of
 from pipeline.hardware import Precision
 from pipeline.memory import fit
 from pipeline.record import Record
@@ -56,7 +55,7 @@ class Config:
     size: int | None = None
     """Side in pixels of what the network sees. By default, the recipe's."""
     epochs: int | None = None
-    """Times that every training picture is seen."""
+    """Times that every training picture is seen. By default, the recipe's; of a small set, more."""
     batch_size: int | Literal["auto"] | None = None
     """Pictures per step, all processes together. auto: the recipe's, in parts as large as memory
     has room for."""
@@ -83,12 +82,15 @@ class Config:
 OWN = ("runs", "resume", "precision", "track")  # not a run's settings
 
 
-def plan(config: Config, classes: Sequence[str]) -> Assignment:
+def plan(config: Config, file: Reader) -> Assignment:
     """Return what to train. Raises UserError for settings that make no sense."""
     known = recipes.PART1[config.recipe]
+    scale = config.scale
+    if config.epochs is None and (more := known.scale(len(samples_of(file, "train")))) > 1:
+        scale = more * (1 if scale is None else scale)
     auxiliary = config.auxiliary or config.data.with_name(f"{AUXILIARY}.beton")
     share = config.auxiliary_share
-    if share is None and tuple(classes) != tuple(CHARACTERS):
+    if share is None and tuple(file.info["classes"]) != tuple(CHARACTERS):
         share = 0
     recipe = recipes.changed(
         known.recipe,
@@ -96,7 +98,7 @@ def plan(config: Config, classes: Sequence[str]) -> Assignment:
         epochs=config.epochs,
         batch_size=None if config.batch_size == "auto" else config.batch_size,
         learning_rate=config.learning_rate,
-        scale=config.scale,
+        scale=scale,
         auxiliary=share,
         seed=config.seed,
     )
@@ -145,7 +147,7 @@ def train(config: Config) -> None:
             open_data(assignment.auxiliary, AUXILIARY).close()
     with open_data(data, "part1 --source ARCHIVE") as file:
         if config.resume is None:
-            assignment = plan(config, file.info["classes"])
+            assignment = plan(config, file)
         with processes(config.precision, config.track) as accelerator:
             if config.resume is None:
                 record, assignment = prepared(config, accelerator, assignment, file)

@@ -256,7 +256,7 @@ def test_every_recipe_runs(name: str, tmp_path: Path) -> None:
     data = write_set(tmp_path / "few.beton", train=3, validation=1)  # a step an epoch
     # What makes a recipe long, besides its epochs.
     small = {"progressive": ["--network", "small"], "baseline": ["--size", "400"]}.get(name, [])
-    small += ["--scale", "0.001", "--batch-size", "12"]
+    small += ["--scale", "0.0001", "--batch-size", "12"]
     done = start([sys.executable, JOB, "--data", str(data), "--recipe", name, *small], tmp_path)
     assert done.returncode == 0, done.stderr
     recipe = recipes.PART1[name].recipe

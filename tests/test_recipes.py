@@ -35,6 +35,13 @@ def test_its_network_has_an_optimizer_for_every_stage(plan: recipes.Plan) -> Non
         assert optim.build(network, stage).param_groups
 
 
+@pytest.mark.parametrize(("pages", "epochs"), [(2232, 6), (558, 24), (9000, 6), (0, 13392)])
+def test_a_small_set_is_gone_through_more_often(pages: int, epochs: int) -> None:
+    plan = PART1["fast"]
+    assert plan.recipe.scaled(plan.scale(pages)).epochs == epochs
+    assert PART1["progressive"].scale(pages) == 1
+
+
 def test_the_published_solution_stage_by_stage() -> None:
     table = [
         (224, 30, (3e-2, 3e-2, 3e-2), False, "cross-entropy", 0),
