@@ -157,8 +157,9 @@ def test_rows_are_divided(rows: int, share: float, mixes: bool) -> None:
     assert min(first, second) >= unit
     assert first + second == max(rows, 2 * unit)
     if rows >= 2 * unit:
-        assert second % unit == 0
-        assert abs(second - share * rows) <= max(unit, 1.5)
+        possible = range(unit, rows - unit + 1, unit)
+        assert second in possible
+        assert abs(second - share * rows) <= min(abs(n - share * rows) for n in possible) + 1e-9
 
 
 @pytest.mark.parametrize("share", [0.01, 0.99])
