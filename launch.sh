@@ -206,7 +206,8 @@ train() {
   exec "${command[@]}" "jobs/$job.py" "${arguments[@]}"
 }
 
-# Ruff, mypy and pytest over the whole tree; with arguments, pytest with them and nothing else.
+# Ruff, mypy and pytest over the whole tree, files of tests side by side on all cores; with arguments,
+# pytest with them and nothing else.
 check() {
   set_up test
   cd "$root"
@@ -214,6 +215,7 @@ check() {
     "$python" -m ruff check
     "$python" -m ruff format --check
     "$python" -m mypy
+    set -- --numprocesses auto --dist loadfile --no-loadscope-reorder
   fi
   exec "$python" -m pytest "$@"
 }

@@ -31,8 +31,13 @@ pytestmark = [
 
 @pytest.fixture(autouse=True)
 def collect() -> Iterator[None]:
-    """Bury FFCV's compiled functions here: numba may stumble over them, in any later test."""
+    """Bury FFCV's compiled functions here: numba may stumble over them, in any later test.
+
+    Its parallel kernels set the number of OpenMP's threads, which is torch's too.
+    """
+    threads = torch.get_num_threads()
     yield
+    torch.set_num_threads(threads)
     gc.collect()
 
 

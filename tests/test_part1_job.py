@@ -3,16 +3,24 @@
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
 from dataclasses import fields
 from pathlib import Path
-from subprocess import PIPE
-from typing import Any
 
 import pytest
 import torch
+from part1_started import (
+    FOUR,
+    JOB,
+    LAUNCH,
+    QUICK,
+    TWO,
+    UNTOLD,
+    folder_of_the_run,
+    lines_of,
+    start,
+)
 from PIL import Image
 from safetensors.torch import load_file
 from tiny import CLASSES, write_set
@@ -22,34 +30,11 @@ from pipeline import recipes
 from pipeline.prepare import prepare
 from pipeline.sources.synthetic import Pages
 
-ROOT = Path(__file__).resolve().parents[1]
-JOB = str(ROOT / "jobs" / "part1.py")
-LAUNCH = [sys.executable, "-m", "accelerate.commands.launch"]
-TWO = [*LAUNCH, "--multi_gpu", "--num_processes", "2", "--main_process_port", "0"]
-FOUR = [*LAUNCH, "--multi_gpu", "--num_processes", "4", "--main_process_port", "0"]
-QUICK = ["--epochs", "6", "--size", "16", "--batch-size", "8"]
-
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     # 22 to validate: two processes' batches are padded, unequally.
     return write_set(tmp_path_factory.mktemp("set") / "tiny.beton", train=9, validation=5)
-
-
-UNTOLD = {k: v for k, v in os.environ.items() if k not in ("RANK", "OMP_NUM_THREADS")}
-ENVIRONMENT = {**UNTOLD, "OMP_NUM_THREADS": "1"}  # so that tests can share the cores with others
-
-
-def start(
-    command: list[str], folder: Path, environment: dict[str, str] = ENVIRONMENT
-) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        command, cwd=folder, env=environment, check=False, capture_output=True, text=True
-    )
-
-
-def lines_of(run: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
 
 
 @pytest.mark.parametrize("launcher", [LAUNCH, TWO], ids=["one process", "two processes"])
@@ -158,105 +143,12 @@ def test_several_processes_learn_the_same_as_one(data: Path, tmp_path: Path) -> 
         )
 
 
-def folder_of_the_run(folder: Path) -> Path:
-    (run,) = (path for path in (folder / "runs" / "part1").iterdir() if path.name != "latest")
-    return run
-
-
-@pytest.mark.parametrize(
-    ("launcher", "number"),
-    [([sys.executable], signal.SIGTERM), ([sys.executable], signal.SIGINT), (TWO, signal.SIGTERM)],
-)
-def test_a_signal_stops_it_and_it_goes_on_to_the_same_end(
-    launcher: list[str], number: int, data: Path, tmp_path: Path
-) -> None:
-    options = ["--data", str(data), *QUICK, "--epochs", "400"]
-    with subprocess.Popen(
-        [*launcher, JOB, *options],
-        cwd=tmp_path,
-        env=ENVIRONMENT,
-        stdout=PIPE,
-        stderr=PIPE,
-        text=True,
-    ) as job:
-        assert job.stdout is not None
-        for line in job.stdout:
-            if line.startswith("epoch 3 of 400"):
-                job.send_signal(number)
-                break
-        _, err = job.communicate()
-    run = folder_of_the_run(tmp_path)
-    relative = run.relative_to(tmp_path)
-    assert f"stopped by {signal.Signals(number).name} after step" in err
-    assert f"go on: ./launch.sh train part1 --resume {relative}" in err
-    assert err.count("go on:") == 1
-    if launcher is not TWO:
-        assert job.returncode == 128 + number
-        assert err.count("\n") == 1
-    assert not (run / "result.json").exists()
-    assert not (run.parent / "latest").exists()
-
-    # As many processes as there are can go on with it.
-    text = (run / "config.json").read_text()
-    (run / "config.json").write_text(text.replace('"epochs": 400', '"epochs": 20'))
-    done = start([sys.executable, JOB, "--resume", str(relative)], tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert "training: goes on after step" in done.stdout
-    assert [one["epoch"] for one in lines_of(run)] == list(range(20))
-    assert json.loads((run / "result.json").read_text())["images"] == 20 * 32
-
-
-def test_a_run_in_two_pieces_is_the_run_in_one(data: Path, tmp_path: Path) -> None:
-    options = [sys.executable, JOB, "--data", str(data), *QUICK, "--checkpoint-steps", "1"]
-    ended = []
-    for name, kill in (("whole", False), ("pieces", True)):
-        folder = tmp_path / name
-        folder.mkdir()
-        if kill:
-            with subprocess.Popen(
-                options, cwd=folder, env=ENVIRONMENT, stdout=PIPE, text=True
-            ) as job:
-                assert job.stdout is not None
-                while not job.stdout.readline().startswith("epoch 2 of"):
-                    pass
-                job.kill()
-            resume = str(folder_of_the_run(folder))
-            done = start([sys.executable, JOB, "--resume", resume], folder)
-        else:
-            done = start(options, folder)
-        assert done.returncode == 0, done.stderr
-        run = folder_of_the_run(folder)
-        epochs = [{**one, "seconds": 0} for one in lines_of(run)]
-        ended.append((load_file(run / "model.safetensors"), epochs))
-    (weights, epochs), (others, other_epochs) = ended
-    assert epochs == other_epochs
-    assert all(torch.equal(weights[name], others[name]) for name in weights)
-
-
-def test_resuming_goes_with_the_run_s_own_settings(data: Path, tmp_path: Path) -> None:
-    done = start([sys.executable, JOB, "--data", str(data), *QUICK], tmp_path)
-    run = folder_of_the_run(tmp_path)
-    again = start([sys.executable, JOB, "--resume", "runs/part1/latest"], tmp_path)  # it is done
-    assert again.returncode == 0, again.stderr
-    assert again.stdout.count("loader share") == 1
-    assert "epoch 1 of" not in again.stdout
-    assert (run.parent / "latest").readlink() == Path(run.name)
-    for options, message in (
-        (["--resume", str(run), "--epochs", "3"], "epochs: a resumed run has its own settings"),
-        (["--resume", "nowhere"], "nowhere: not the folder of a run: it has no config.json"),
-    ):
-        done = start([sys.executable, JOB, *options], tmp_path)
-        assert done.returncode == 2
-        assert message in done.stderr
-        assert done.stderr.count("\n") == 1
-
-
 @pytest.mark.parametrize("name", recipes.PART1)
 def test_every_recipe_runs(name: str, tmp_path: Path) -> None:
-    data = write_set(tmp_path / "few.beton", train=3, validation=1)  # a step an epoch
+    data = write_set(tmp_path / "few.beton", train=1, validation=1)  # a step an epoch
     # What makes a recipe long, besides its epochs.
     small = {"progressive": ["--network", "small"], "baseline": ["--size", "400"]}.get(name, [])
-    small += ["--scale", "0.0001", "--batch-size", "12"]
+    small += ["--scale", "0.0001", "--batch-size", "4"]
     done = start([sys.executable, JOB, "--data", str(data), "--recipe", name, *small], tmp_path)
     assert done.returncode == 0, done.stderr
     recipe = recipes.PART1[name].recipe
@@ -286,7 +178,9 @@ def test_without_data_it_says_once_how_to_get_some(launcher: list[str], tmp_path
     assert list(tmp_path.iterdir()) == []
 
 
-def test_part_1_is_learned_with_synthetic_pages_besides(tmp_path: Path) -> None:
+def test_part_1_is_learned_with_synthetic_pages_besides(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     def run(*options: str) -> subprocess.CompletedProcess[str]:
         quick = ("--epochs", "2", "--size", "16", "--batch-size", "32")
         return start([sys.executable, JOB, "--data", "main.beton", *quick, *options], tmp_path)
@@ -312,6 +206,7 @@ def test_part_1_is_learned_with_synthetic_pages_besides(tmp_path: Path) -> None:
         weights.append(load_file(latest / "model.safetensors")["head.2.weight"])
     assert not torch.equal(*weights[1:])
 
+    monkeypatch.chdir(tmp_path)
     # Whoever goes on with a run gets the set that it began with, or hears of it.
     (latest / "result.json").unlink()
     for harm, message in (
@@ -319,33 +214,12 @@ def test_part_1_is_learned_with_synthetic_pages_besides(tmp_path: Path) -> None:
         (Path.unlink, "another.beton is not there; make it: ./launch.sh prep auxiliary"),
     ):
         harm(tmp_path / "another.beton")
-        done = start([sys.executable, JOB, "--resume", "runs/part1/latest"], tmp_path)
-        assert done.returncode == 2
-        assert message in done.stderr
-        assert "another.beton" in done.stderr
-        assert done.stderr.count("\n") == 1
-
-
-def test_runs_of_before_there_were_auxiliary_sets_can_be_gone_on_with(
-    data: Path, tmp_path: Path
-) -> None:
-    done = start([sys.executable, JOB, "--data", str(data), *QUICK], tmp_path)
-    assert done.returncode == 0, done.stderr
-    run = folder_of_the_run(tmp_path)
-    (run / "result.json").unlink()
-    config = json.loads((run / "config.json").read_text())
-    del config["auxiliary"], config["recipe"]["auxiliary"]
-    (run / "config.json").write_text(json.dumps(config))
-    done = start([sys.executable, JOB, "--resume", str(run)], tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert json.loads((run / "result.json").read_text())["auxiliary"] is None
-
-
-def test_a_batch_larger_than_the_set(data: Path, tmp_path: Path) -> None:
-    done = start([sys.executable, JOB, "--data", str(data), "--batch-size", "99"], tmp_path)
-    assert done.returncode == 2
-    assert done.stderr == "part1: batch_size: got 99, expected at most 36, all there is\n"
-    assert list(tmp_path.iterdir()) == []
+        monkeypatch.setattr(sys, "argv", [JOB, "--resume", "runs/part1/latest"])
+        assert part1.main() == 2
+        err = capsys.readouterr().err
+        assert message in err
+        assert "another.beton" in err
+        assert err.count("\n") == 1
 
 
 @pytest.mark.parametrize(
@@ -354,6 +228,10 @@ def test_a_batch_larger_than_the_set(data: Path, tmp_path: Path) -> None:
         (["--epochs", "0"], "part1: epochs: got 0, expected 1 to 1000000\n"),
         (["--size", "8"], "part1: size: got 8, expected 16 to 4096\n"),
         (["--seed", "-1"], "part1: seed: got -1, expected 0 to 9223372036854775807\n"),
+        (
+            ["--batch-size", "99"],
+            "part1: batch_size: got 99, expected at most 36, all there is\n",
+        ),
         (["--data", "."], "Is a directory"),
         (["--data", "other.beton"], "part1: other.beton: "),
     ],

@@ -1,0 +1,37 @@
+"""Part 1's job as a subprocess: how to start it, and what it leaves."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+JOB = str(Path(__file__).resolve().parents[1] / "jobs" / "part1.py")
+LAUNCH = [sys.executable, "-m", "accelerate.commands.launch"]
+TWO = [*LAUNCH, "--multi_gpu", "--num_processes", "2", "--main_process_port", "0"]
+FOUR = [*LAUNCH, "--multi_gpu", "--num_processes", "4", "--main_process_port", "0"]
+QUICK = ["--epochs", "6", "--size", "16", "--batch-size", "8"]
+
+UNTOLD = {k: v for k, v in os.environ.items() if k not in ("RANK", "OMP_NUM_THREADS")}
+ENVIRONMENT = {**UNTOLD, "OMP_NUM_THREADS": "1"}  # so that tests can share the cores with others
+
+
+def start(
+    command: list[str], folder: Path, environment: dict[str, str] = ENVIRONMENT
+) -> subprocess.CompletedProcess[str]:
+    """Run a command to its end, whatever that is."""
+    return subprocess.run(
+        command, cwd=folder, env=environment, check=False, capture_output=True, text=True
+    )
+
+
+def lines_of(run: Path) -> list[dict[str, Any]]:
+    """Return what a run's folder says of every epoch."""
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+def folder_of_the_run(folder: Path) -> Path:
+    """Return the folder of the only run that was begun here."""
+    (run,) = (path for path in (folder / "runs" / "part1").iterdir() if path.name != "latest")
+    return run

@@ -1,0 +1,143 @@
+"""Part 1's job, ended in all manners, and gone on with: subprocesses, as its users start it."""
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from subprocess import PIPE
+
+import pytest
+import torch
+from part1_started import ENVIRONMENT, JOB, QUICK, TWO, folder_of_the_run, lines_of, start
+from safetensors.torch import load_file
+from tiny import write_set
+
+from jobs import part1
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_set(tmp_path_factory.mktemp("set") / "tiny.beton", train=9, validation=5)
+
+
+@pytest.mark.parametrize(
+    ("launcher", "number"),
+    [([sys.executable], signal.SIGTERM), ([sys.executable], signal.SIGINT), (TWO, signal.SIGTERM)],
+)
+def test_a_signal_stops_it_and_it_goes_on_to_the_same_end(
+    launcher: list[str], number: int, data: Path, tmp_path: Path
+) -> None:
+    options = ["--data", str(data), *QUICK, "--epochs", "400"]
+    with subprocess.Popen(
+        [*launcher, JOB, *options],
+        cwd=tmp_path,
+        env=ENVIRONMENT,
+        stdout=PIPE,
+        stderr=PIPE,
+        text=True,
+    ) as job:
+        assert job.stdout is not None
+        for line in job.stdout:
+            if line.startswith("epoch 3 of 400"):
+                job.send_signal(number)
+                break
+        _, err = job.communicate()
+    run = folder_of_the_run(tmp_path)
+    relative = run.relative_to(tmp_path)
+    assert f"stopped by {signal.Signals(number).name} after step" in err
+    assert f"go on: ./launch.sh train part1 --resume {relative}" in err
+    assert err.count("go on:") == 1
+    if launcher is not TWO:
+        assert job.returncode == 128 + number
+        assert err.count("\n") == 1
+    assert not (run / "result.json").exists()
+    assert not (run.parent / "latest").exists()
+
+    # As many processes as there are can go on with it.
+    text = (run / "config.json").read_text()
+    (run / "config.json").write_text(text.replace('"epochs": 400', '"epochs": 20'))
+    done = start([sys.executable, JOB, "--resume", str(relative)], tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "training: goes on after step" in done.stdout
+    assert [one["epoch"] for one in lines_of(run)] == list(range(20))
+    assert json.loads((run / "result.json").read_text())["images"] == 20 * 32
+
+
+@pytest.fixture(scope="module")
+def whole(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder in which the job ran, and was not ended before its end."""
+    folder = tmp_path_factory.mktemp("whole")
+    done = start([sys.executable, JOB, "--data", str(data), *QUICK], folder)
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+def test_a_run_in_two_pieces_is_the_run_in_one(whole: Path, data: Path, tmp_path: Path) -> None:
+    options = [sys.executable, JOB, "--data", str(data), *QUICK, "--checkpoint-steps", "1"]
+    with subprocess.Popen(options, cwd=tmp_path, env=ENVIRONMENT, stdout=PIPE, text=True) as job:
+        assert job.stdout is not None
+        while not job.stdout.readline().startswith("epoch 2 of"):
+            pass
+        job.kill()
+    done = start([sys.executable, JOB, "--resume", str(folder_of_the_run(tmp_path))], tmp_path)
+    assert done.returncode == 0, done.stderr
+    (weights, epochs), (others, other_epochs) = (
+        (
+            load_file(folder_of_the_run(folder) / "model.safetensors"),
+            [{**one, "seconds": 0} for one in lines_of(folder_of_the_run(folder))],
+        )
+        for folder in (whole, tmp_path)
+    )
+    assert epochs == other_epochs
+    assert all(torch.equal(weights[name], others[name]) for name in weights)
+
+
+def test_what_is_done_is_only_read(whole: Path, tmp_path: Path) -> None:
+    shutil.copytree(whole, tmp_path, symlinks=True, dirs_exist_ok=True)
+    again = start([sys.executable, JOB, "--resume", "runs/part1/latest"], tmp_path)
+    assert again.returncode == 0, again.stderr
+    assert again.stdout.count("loader share") == 1
+    assert "epoch 1 of" not in again.stdout
+    run = folder_of_the_run(tmp_path)
+    assert (run.parent / "latest").readlink() == Path(run.name)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            ["--resume", "runs/part1/latest", "--epochs", "3"],
+            "epochs: a resumed run has its own settings",
+        ),
+        (["--resume", "nowhere"], "nowhere: not the folder of a run: it has no config.json"),
+    ],
+)
+def test_resuming_goes_with_the_run_s_own_settings(
+    options: list[str],
+    message: str,
+    whole: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(whole)
+    monkeypatch.setattr(sys, "argv", [JOB, *options])
+    assert part1.main() == 2
+    err = capsys.readouterr().err
+    assert message in err
+    assert err.count("\n") == 1
+
+
+def test_runs_of_before_there_were_auxiliary_sets_can_be_gone_on_with(
+    whole: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(whole, tmp_path, symlinks=True, dirs_exist_ok=True)
+    run = folder_of_the_run(tmp_path)
+    (run / "result.json").unlink()
+    config = json.loads((run / "config.json").read_text())
+    del config["auxiliary"], config["recipe"]["auxiliary"]
+    (run / "config.json").write_text(json.dumps(config))
+    done = start([sys.executable, JOB, "--resume", str(run)], tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert json.loads((run / "result.json").read_text())["auxiliary"] is None
