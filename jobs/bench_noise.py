@@ -22,8 +22,9 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from pipeline.diagnosis import Diagnosis
 from pipeline.feed import open_set
-from pipeline.noise import Diagnosis, diagnose
+from pipeline.noise import diagnose
 from pipeline.prepare import prepare
 from pipeline.recipes import PART3, changed
 from pipeline.record import Finished, Record

@@ -26,13 +26,14 @@ from rich.console import Console
 from beton.reader import Reader
 from pipeline import launch, recipes, report
 from pipeline.asked import answers_to
+from pipeline.diagnosis import Diagnosis
 from pipeline.errors import UserError
 from pipeline.evaluate import Answers
 from pipeline.feed import Decode, open_set, samples_of
 from pipeline.folders import draw_folders
 from pipeline.hardware import Precision
 from pipeline.losses import Loss
-from pipeline.noise import Diagnosis, diagnose, look
+from pipeline.noise import diagnose, look
 from pipeline.pages import part3 as page
 from pipeline.record import Finished, Record, read_json
 from pipeline.recovery import chances, correct, loss_of, recovery, ways_for

@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.kinds import Floats, Ints
-from pipeline.noise import Diagnosis, diagnose, look, transition
+from pipeline.diagnosis import Diagnosis
+from pipeline.kinds import Floats, Ints, transition
+from pipeline.noise import diagnose, look
 from pipeline.synth.labels import Mislabelling
 
 DIGITS = tuple("0123456789")

@@ -13,8 +13,8 @@ from rich.console import Console
 from test_page import Parsed
 
 from pipeline.errors import UserError
-from pipeline.kinds import KINDS
-from pipeline.noise import diagnose, look, transition
+from pipeline.kinds import KINDS, transition
+from pipeline.noise import diagnose, look
 from pipeline.pages import part3
 from pipeline.recovery import recovery, ways_for
 
