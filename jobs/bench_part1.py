@@ -1,6 +1,6 @@
 """How well part 1's recipe reads writers that it has not seen, and how long it takes to learn.
 
-    ./launch.sh bench part1 --source hand-sample.zip [--recipe accurate]
+    ./launch.sh bench part1 --source hand-sample.zip [--recipe accurate] [--learned 3]
 
 A few writers are held out at random, several times; the network learns from the others, as many
 pages as it would see of 40 writers, and from synthetic pages besides, and is tested on those.
@@ -13,6 +13,7 @@ from pathlib import Path
 from statistics import mean
 from typing import Literal
 
+import numpy as np
 import tyro
 from rich.console import Console
 from rich.table import Table
@@ -25,8 +26,9 @@ from pipeline.record import Record
 from pipeline.report import source_line
 from pipeline.run import Assignment, begin, execute
 from pipeline.sets import AUXILIARY, Synthetic
-from pipeline.sources import open_source
-from pipeline.splits import Split
+from pipeline.sources import Source, SourceError, open_source
+from pipeline.sources.base import TEST, TRAIN
+from pipeline.splits import Split, assign
 from pipeline.timing import machine
 from pipeline.train import processes
 
@@ -41,10 +43,29 @@ class Config:
     """To hold out."""
     draws: int = 4
     """Times that so many are held out."""
+    learned: int | None = None
+    """Writers to learn from, of the others; fewer are among more. By default, all."""
     recipe: Literal["fast", "accurate"] = "fast"
     """To measure."""
     epochs: int | None = None
     """Of 40 writers' pages. By default, the recipe's."""
+
+
+def divided(config: Config, seed: int) -> Source:
+    """Return the pages with their splits; writers that are not learned from are put with the test.
+
+    Raises SourceError for more writers than there are.
+    """
+    source = open_source(config.source)
+    splits = assign(source.entries, Split(writers=config.writers), seed)
+    learned = np.unique(source.entries.writers[splits == TRAIN])
+    count = len(learned) if config.learned is None else config.learned
+    if not 1 <= count <= len(learned):
+        raise SourceError(f"learned: got {count} writers, expected 1 to {len(learned)}")
+    left = np.random.Generator(np.random.Philox(seed)).permutation(learned)[count:]
+    splits[np.isin(source.entries.writers, left)] = TEST
+    source.entries = replace(source.entries, given=splits)
+    return source
 
 
 def main(config: Config) -> None:
@@ -58,8 +79,7 @@ def main(config: Config) -> None:
         prepare(Synthetic().source(AUXILIARY), auxiliary, workers=workers)
         for seed in range(config.draws):
             path = Path(name) / f"{seed}.beton"
-            split = Split.parse(f"writers={config.writers}")
-            prepare(open_source(config.source), path, split=split, seed=seed)
+            prepare(divided(config, seed), path)
             with open_set(path) as file:
                 epochs = config.epochs or known.recipe.epochs
                 scale = known.scale(len(samples_of(file, "train"))) * epochs / known.recipe.epochs
@@ -80,7 +100,9 @@ def main(config: Config) -> None:
                 )
             )
             console.print(f"draw {seed}: {rows[-1]}")
-    table = Table(title=f"{machine()}; {origin}; {config.writers} writers held out")
+    learned = "all others" if config.learned is None else f"{config.learned} others"
+    title = f"{machine()}; {origin}; {config.writers} writers held out, {learned} learned from"
+    table = Table(title=title)
     for heading in ("draw", "accuracy", "adapted", "case ignored", "seconds of training"):
         table.add_column(heading, justify="right")
     for label, row in [*enumerate(rows), ("mean", tuple(map(mean, zip(*rows, strict=True))))]:
