@@ -22,6 +22,7 @@ from pipeline import launch, report
 from pipeline.errors import UserError
 from pipeline.evaluate import evaluate, load
 from pipeline.hardware import Precision
+from pipeline.prepare import BadPicturesError
 from pipeline.sources import SourceError
 
 
@@ -54,7 +55,7 @@ def score(config: Config) -> None:
         skip_bad=config.skip_bad,
     )
     if config.json:
-        print(json.dumps(asdict(evaluation), ensure_ascii=False))
+        print(json.dumps({**asdict(evaluation), "seen": evaluation.seen}, ensure_ascii=False))
         return
     console = Console(highlight=False, soft_wrap=True)
     console.print(report.scores_table(evaluation.scores))
@@ -65,6 +66,11 @@ def main() -> int:
     """Run the job; a failure is said in a line, without a traceback. Returns the exit status."""
     try:
         score(tyro.cli(Config))
+    except BadPicturesError as error:
+        for name, reason in error.bad:
+            print(f"{name}: {reason}", file=sys.stderr)
+        print(f"evaluate: {error}; --skip-bad goes on without them", file=sys.stderr)
+        return 2
     except (UserError, SourceError, BetonError, OSError) as error:
         print(f"evaluate: {error}", file=sys.stderr)
         return 2

@@ -102,6 +102,12 @@ def plan(config: Config, file: Reader) -> Assignment:
         auxiliary=share,
         seed=config.seed,
     )
+    if config.auxiliary is not None and config.auxiliary_share is None and not recipe.auxiliary:
+        why = f"of {config.recipe}" if share is None else "for other classes than the 62"
+        raise UserError(
+            f"auxiliary: got {config.auxiliary}, but the share {why} is 0; --auxiliary-share says "
+            "how much is to be learned from it"
+        )
     return Assignment(
         known.network if config.network == "auto" else config.network,
         recipe,

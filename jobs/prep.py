@@ -163,7 +163,9 @@ def main() -> int:
     except BadPicturesError as error:
         for name, reason in error.bad:
             print(f"{name}: {reason}", file=sys.stderr)
-        print(f"prep: {error}; --skip-bad goes on without them", file=sys.stderr)
+        print(
+            f"prep: {error}; nothing was written; --skip-bad goes on without them", file=sys.stderr
+        )
     except (SourceError, BetonError, OSError, BrokenExecutor) as error:
         print(f"prep: {error}", file=sys.stderr)
     except KeyboardInterrupt:

@@ -20,12 +20,14 @@ from typing import Annotated
 import numpy as np
 import tyro
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 from rich.console import Console
 from rich.table import Table
 from tyro import conf
 
 from pipeline.progress import progress
 from pipeline.sources import Source, SourceError, open_source
+from pipeline.sources.picture import MARK
 from pipeline.sources.synthetic import Pages
 from pipeline.synth import compare, show
 
@@ -54,7 +56,9 @@ def save_page(source: Source, folder: Path, index: int) -> None:
     """Draw a page and save it where it belongs in the tree."""
     path = folder / source.name(index)
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(source.picture(index)).save(path)
+    marks = PngInfo()
+    marks.add_text("Source", MARK)
+    Image.fromarray(source.picture(index)).save(path, pnginfo=marks)
 
 
 def save_tree(source: Source, out: Path, console: Console) -> None:

@@ -37,8 +37,9 @@ def answers_to(
     if not len(indices):
         raise UserError(f"{file.path}: no pictures in its split {split!r}")
     network = trained.network.to(device).to(memory_format=torch.channels_last)
-    rows, views = rows_for(trained.view), trained.config["recipe"]["views"]
-    with Feed(file, indices, trained.view, rows, device=device) as feed:
+    view, views = trained.view_of(file), trained.config["recipe"]["views"]
+    pages_scales, rows = trained.scales_of(file), rows_for(view)
+    with Feed(file, indices, view, rows, device=device, scales=pages_scales) as feed:
         answers = answer(network, feed, precision, views)
     columns = [trained.classes.index(name) for name in names]
     answers = answers._replace(logits=answers.logits[:, columns].contiguous())

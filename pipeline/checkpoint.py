@@ -47,7 +47,11 @@ class Checkpoints:
     def due(self, step: int) -> bool:
         """Return whether to save after so many steps, in the middle of an epoch."""
         late = time.monotonic() - self._saved > 60 * self.every_minutes > 0
-        return late or bool(self.every_steps and step % self.every_steps == 0)
+        return late or self.after(step)
+
+    def after(self, step: int) -> bool:
+        """Return whether to save after so many steps whatever the clock says."""
+        return bool(self.every_steps and step % self.every_steps == 0)
 
     def save(
         self,

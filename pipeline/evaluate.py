@@ -3,7 +3,7 @@
 import json
 import os
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import groupby
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from beton.reader import Reader
 from pipeline import models
 from pipeline.errors import UserError
 from pipeline.feed import Feed, View, open_set, samples_of
@@ -131,6 +132,20 @@ class Trained:
     view: View
     config: dict[str, Any]
 
+    def view_of(self, file: Reader) -> View:
+        """Return what it is to see of a file's pages: of whole ones, only what it was trained on.
+
+        Else the canvas has the file's own proportions, so that nothing is stretched.
+        """
+        if self.view.whole:
+            return self.view
+        return View.of(file, self.view.size, self.config["recipe"]["window"])
+
+    def scales_of(self, file: Reader) -> NDArray[np.float32] | None:
+        """Return how much larger it is to see each of a file's pages, where its recipe says so."""
+        hand = self.config["recipe"]["hand"]
+        return scales(file, hand) if hand else None
+
 
 def load(run: Path) -> Trained:
     """Read the checkpoint of a run folder.
@@ -168,7 +183,7 @@ class Evaluation:
     `learned_from` is the provenance of what it was trained on, `auxiliary` of what it learned from
     besides, if anything. Where writers are known and the recipe goes by them, `scores` are of the
     network adapted to each writer's pages, all of them and no label, and `unadapted` of the network
-    as it was trained.
+    as it was trained. `skipped` are the names of pictures left out, with reasons.
     """
 
     scores: Scores
@@ -176,6 +191,7 @@ class Evaluation:
     provenance: dict[str, Any]
     learned_from: dict[str, Any]
     auxiliary: dict[str, Any] | None = None
+    skipped: Sequence[tuple[str, str]] = ()
 
     @property
     def seen(self) -> bool:
@@ -223,14 +239,13 @@ def _evaluate_file(
         indices = samples_of(file, split)
         if not len(indices):
             raise UserError(f"{path}: no pictures in its split {split!r}")
-        view, views = trained.view, trained.config["recipe"]["views"]
-        hand, writers = trained.config["recipe"]["hand"], writers_of(file)
-        pages_scales = scales(file, hand) if hand else None
+        view, views = trained.view_of(file), trained.config["recipe"]["views"]
+        writers, pages_scales = writers_of(file), trained.scales_of(file)
         rows = rows_for(view)
         with Feed(file, indices, view, rows, device=device, scales=pages_scales) as feed:
             answers = answer(network, feed, precision, views)
         by_writer = None
-        if hand and (writers[indices] >= 0).any():
+        if pages_scales is not None and (writers[indices] >= 0).any():
             indices = indices[np.argsort(writers[indices], kind="stable")]
             with Feed(file, indices, view, rows, device=device, scales=pages_scales) as feed:
                 by_writer = answer_by_writer(network, feed, writers, precision)
@@ -241,6 +256,7 @@ def _evaluate_file(
             if some is not None
         )
         provenance = file.info["provenance"]
+        skipped = file.info.get("prepare", {}).get("skipped", ())
     scores = adapted_scores[0] if adapted_scores else alone
     auxiliary = trained.config.get("auxiliary")
     return Evaluation(
@@ -249,4 +265,5 @@ def _evaluate_file(
         provenance,
         trained.config["provenance"],
         auxiliary and auxiliary["provenance"],
+        skipped,
     )

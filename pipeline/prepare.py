@@ -147,8 +147,7 @@ def _write(
         bad = [(source.name(index), reason) for index, reason in summary.skipped]
         if bad and not (skip_bad and summary.samples):
             raise BadPicturesError(
-                f"{source.path}: {len(bad)} of {len(source)} pictures cannot be decoded; "
-                "nothing was written",
+                f"{source.path}: {len(bad)} of {len(source)} pictures cannot be decoded",
                 bad,
             )
         return {**info, "prepare": {**info["prepare"], "skipped": bad}}

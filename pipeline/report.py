@@ -78,6 +78,9 @@ def evaluation_table(evaluation: Evaluation) -> Table:
     table.add_row("learned from", " and ".join(learned))
     confusions = evaluation.scores.confusions[:MOST]
     table.add_row("confusions", ", ".join(f"{c.true}→{c.predicted} ×{c.count}" for c in confusions))
+    if evaluation.skipped:
+        names = ", ".join(name for name, _ in evaluation.skipped[:MOST])
+        table.add_row("left out", f"{len(evaluation.skipped)} that cannot be decoded: {names}")
     if evaluation.seen:
         table.add_row("beware", "the network was trained on this source, perhaps on these pictures")
     return table

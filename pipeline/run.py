@@ -156,6 +156,8 @@ def execute(
             stop.run = whole or record.path
             raise
     processes.wait_for_everyone()
+    if whole is not None and (number := training.told()):  # there is more to come
+        raise Stopped(number, training.step, whole)
     return finished(record.path)
 
 

@@ -15,9 +15,9 @@ class Stopped(Exception):  # noqa: N818 - nothing went wrong
     `run` is the folder to go on with, once somebody knows.
     """
 
-    def __init__(self, number: int, step: int) -> None:
+    def __init__(self, number: int, step: int, run: Path | None = None) -> None:
         self.signal = number or int(signal.SIGTERM)  # which another process got
-        self.run: Path | None = None
+        self.run = run
         name = signal.Signals(self.signal).name
         super().__init__(f"stopped by {name} after step {step}")
 

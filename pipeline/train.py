@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from importlib.util import find_spec
+from itertools import chain
 from pathlib import Path
 from typing import Any, NoReturn, TypeAlias, TypeVar
 
@@ -23,7 +24,11 @@ import torch
 import torch.nn.functional as F
 from accelerate import Accelerator
 from accelerate.state import PartialState
-from accelerate.utils import AutocastKwargs, broadcast_object_list
+from accelerate.utils import (
+    AutocastKwargs,
+    DistributedDataParallelKwargs,
+    broadcast_object_list,
+)
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
@@ -47,7 +52,8 @@ from pipeline.supply import Supply
 Launch: TypeAlias = Accelerator  # what `processes` yields, for others to hand on
 T = TypeVar("T")
 
-WATCHED = 16  # steps whose losses are looked at together where a look costs time
+WATCHED = 16  # steps whose losses are looked at together, at most, where a look costs time
+PATIENCE = 4.0  # seconds until a look, about
 
 
 class DivergedError(FloatingPointError):
@@ -69,9 +75,9 @@ class DivergedError(FloatingPointError):
         self.ids, self.others = tuple(ids), tuple(others)
         besides = f"; of the auxiliary set: {', '.join(map(str, others))}" if others else ""
         super().__init__(
-            f"training diverged at step {step}, in epoch {epoch + 1}: the loss is not finite; "
-            f"lower the learning rate. The batch's samples: {', '.join(map(str, ids))}{besides}. "
-            f"The last good checkpoint: {checkpoint or 'none'}"
+            f"training diverged at step {step}, in epoch {epoch + 1}: the loss, or a weight after "
+            f"it, is not finite; lower the learning rate. The batch's samples: "
+            f"{', '.join(map(str, ids))}{besides}. The last good checkpoint: {checkpoint or 'none'}"
         )
 
 
@@ -108,9 +114,14 @@ def processes(precision: Precision = "auto", track: str | None = None) -> Iterat
     use_cores()
     cpu = wants_cpu()
     mixed = precision_for(PartialState(cpu=cpu).device, precision)
-    # The folder of a run is known later, but TensorBoard wants one from the beginning.
     accelerator = Accelerator(
-        cpu=cpu, mixed_precision=mixed, log_with=track, project_dir="." if track else None
+        cpu=cpu,
+        mixed_precision=mixed,
+        log_with=track,
+        # The folder of a run is known later, but TensorBoard wants one from the beginning.
+        project_dir="." if track else None,
+        # Statistics are of every process's share, see `_share_statistics`, not of the main one's.
+        kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],
     )
     yield accelerator
     # Where gloo's threads outlive their group, the process aborts at exit: no wrapped model may be
@@ -175,6 +186,7 @@ class Training:
         # Of the epoch's steps: losses, shares of right answers and gradient norms.
         self._sums = torch.zeros(3, device=accelerator.device)
         self._unseen: list[Tensor] = []  # losses of steps that nobody has looked at
+        self._looked, self._patience = 0.0, 1  # when that was; steps until the next time
         self._signals = Signals()
         network.to(accelerator.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._average = _average(network, recipe.average) if recipe.average else None
@@ -212,6 +224,11 @@ class Training:
     def images_to_come(self) -> int:
         """The number of images still to learn from."""
         return (self.epochs * self.batches - self.step) * self.recipe.batch_size
+
+    def told(self) -> int:
+        """Return a signal that came to any process too late to stop training; 0 if none did."""
+        received = torch.tensor([self._signals.received], device=self._accelerator.device)
+        return int(self._accelerator.gather(received).max())
 
     def run(self) -> None:
         """Train to the end."""
@@ -263,7 +280,7 @@ class Training:
         model, optimizer = accelerator.prepare(self.network, optimizer)
         with self._supply.training(stage) as feed, self._supply.held_out(stage) as held_out:
             while len(self.history) < first + stage.epochs:
-                rate = max(stage.rates) * self._share(stage, first)
+                rate = max(stage.rates) * self._share(stage, first, batch=0)
                 learned = self._learn(stage, first, model, optimizer, feed)
                 validation = self._validate(held_out, stage)
                 epoch = len(self.history)
@@ -287,9 +304,10 @@ class Training:
         accelerator, epoch = self._accelerator, len(self.history)
         learning = [p for p in model.parameters() if p.requires_grad]
         clock = _Clock(self, feed)
+        self._looked = time.perf_counter()
         model.train()
         for parts in feed.steps(epoch, self._batch):
-            share = self._share(stage, first)
+            share = self._share(stage, first, self._batch)
             for group in optimizer.param_groups:
                 group["lr"] = group["top"] * share
             self._seed_dropout(epoch)
@@ -328,9 +346,9 @@ class Training:
             right += (logits.argmax(dim=1) == inputs.labels).sum()
         return loss, right
 
-    def _share(self, stage: Stage, first: int) -> float:
-        """Return the share of the highest learning rate in the step that comes next."""
-        done = (len(self.history) - first) * self.batches + self._batch
+    def _share(self, stage: Stage, first: int, batch: int) -> float:
+        """Return the share of the highest learning rate in a step of the epoch."""
+        done = (len(self.history) - first) * self.batches + batch
         return optim.factor(stage.schedule, done, stage.epochs * self.batches, stage.warm_up)
 
     def _seed_dropout(self, epoch: int) -> None:
@@ -340,31 +358,49 @@ class Training:
         torch.manual_seed(int(number >> np.uint64(1)))
 
     def _look(self, feed: Feed | Blend, optimizer: torch.optim.Optimizer) -> None:
-        """See whether the latest losses are finite, a checkpoint is due, or a signal has come.
+        """See whether what was learned is finite, a checkpoint is due, or a signal has come.
 
-        All processes look at the same steps, and at the sum of what each knows.
+        All processes look at the same steps, and at the sum of what each knows. Looking keeps a GPU
+        waiting; a launcher gives processes half a minute from a signal on.
         """
-        over = self._batch == self.batches
+        accelerator, over, agreed = self._accelerator, self._batch == self.batches, False
         if self._checkpoints is not None:
-            self._due = not over and (self._due or self._checkpoints.due(self.step))
-        accelerator = self._accelerator
+            agreed = self._checkpoints.after(self.step)
+            timely = self.is_main and self._checkpoints.due(self.step)
+            self._due = not over and (self._due or timely)
         at_once = accelerator.num_processes == 1 and (self._due or feed.device.type == "cpu")
-        if len(self._unseen) < WATCHED and not over and not at_once:
+        if len(self._unseen) < self._patience and not (over or agreed or at_once):
             return
-        flags = self._unseen[0].new_tensor([self._signals.received, self._due])
-        seen = accelerator.reduce(torch.cat([torch.stack(self._unseen), flags]), "mean")
-        *losses, told, wanted = seen.tolist()
+        now = time.perf_counter()
+        flags = [self._signals.received, self._due, (now - self._looked) / len(self._unseen)]
+        known = torch.cat([torch.stack(self._unseen), self._unseen[0].new_tensor(flags)])
+        *losses, told, due, pace = accelerator.reduce(known, "mean").tolist()
+        self._looked, self._patience = now, max(1, min(WATCHED, int(PATIENCE / max(pace, 1e-9))))
         self._unseen.clear()
         for back, loss in zip(range(len(losses), 0, -1), losses, strict=True):
             if not math.isfinite(loss):
                 self._diverge(feed, self._batch - back)
+        save = bool(told or due)
+        if (save or over) and not self._is_finite():
+            self._diverge(feed, self._batch - 1)
         self.losses += losses
-        if told or wanted:
+        if save:
             self._sums = accelerator.reduce(self._sums, "mean")  # for all processes
+            self._share_statistics()
             self._save(optimizer)
             self._due = False
         if told:
             raise Stopped(self._signals.received, self.step)
+
+    def _is_finite(self) -> bool:
+        return all(bool(weights.isfinite().all()) for weights in self.network.parameters())
+
+    def _share_statistics(self) -> None:
+        """Let normalisation's statistics, which each process has of its own share, be of all."""
+        modules = {id(module): module for module in (self.network, self.judged)}.values()
+        for buffer in chain.from_iterable(module.buffers() for module in modules):
+            if buffer.is_floating_point():
+                buffer.copy_(self._accelerator.reduce(buffer, "mean"))
 
     def _diverge(self, feed: Feed | Blend, batch: int) -> NoReturn:
         epoch = len(self.history)
@@ -384,9 +420,7 @@ class Training:
             return None, None
         start = time.perf_counter()
         accelerator, judged = self._accelerator, self.judged
-        for buffer in judged.buffers():  # which every process has gathered from its own share
-            if buffer.is_floating_point():
-                buffer.copy_(accelerator.reduce(buffer, "mean"))
+        self._share_statistics()
         precision = accelerator.mixed_precision if stage.mixed_precision else "no"
         views = self.recipe.views
         answers = answer(judged, feed, precision, views, gather=accelerator.gather)

@@ -6,8 +6,10 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from raw_data import make_zip
 from rich.console import Console
@@ -19,7 +21,7 @@ from jobs import evaluate as job
 from pipeline import launch
 from pipeline.errors import UserError
 from pipeline.evaluate import Trained, evaluate, load
-from pipeline.feed import open_set
+from pipeline.feed import Feed, open_set, samples_of
 from pipeline.metrics import Scores, score
 from pipeline.recipe import Recipe, Stage
 from pipeline.record import Record
@@ -67,6 +69,24 @@ def test_pictures_it_has_not_seen(trained: Trained, tmp_path: Path) -> None:
     }
     assert found.provenance["source"] == "test.zip"
     assert not found.seen
+
+
+@pytest.mark.parametrize(("width", "height"), [(120, 90), (90, 90), (180, 90)])
+def test_pages_of_other_proportions_are_not_stretched(
+    width: int, height: int, trained: Trained, tmp_path: Path
+) -> None:
+    def draw(name: str, number: int) -> NDArray[np.uint8]:
+        sheet = np.full((height, width), 255, np.uint8)
+        sheet[20:60, 10 + number : 50 + number] = CLASSES.index(name)
+        return sheet
+
+    path = write_set(tmp_path / "square.beton", draw=draw)
+    with open_set(path) as file:
+        view = trained.view_of(file)
+        with Feed(file, samples_of(file, "all"), view, 2, device=torch.device("cpu")) as feed:
+            ink = next(iter(feed.batches())).pictures[0, 0]
+    (rows,), (columns,) = (ink.sum(side).gt(1).nonzero(as_tuple=True) for side in (1, 0))
+    assert len(rows) == len(columns) > 3
 
 
 def test_a_part_of_the_classes_in_another_order(trained: Trained, tmp_path: Path) -> None:
@@ -127,6 +147,35 @@ def test_the_job_prints_json_for_programs(run: Path, tmp_path: Path) -> None:
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     assert json.loads(done.stdout)["scores"]["accuracy"] == 1
     assert done.stderr == ""
+
+
+def test_pictures_that_cannot_be_decoded_are_named_and_counted(
+    run: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(launch, "use_cores", lambda: 1)
+    source = make_zip(tmp_path / "test.zip", pages() | {"set/1/7.png": b"no picture"})
+    arguments = ["evaluate", str(run), "--source", str(source)]
+    monkeypatch.setattr(sys, "argv", arguments)
+    assert job.main() == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    first, second = err.splitlines()
+    assert first.startswith("set/1/7.png: ")
+    assert second == (
+        f"evaluate: {source}: 1 of 21 pictures cannot be decoded; --skip-bad goes on without them"
+    )
+    monkeypatch.setattr(sys, "argv", [*arguments, "--skip-bad", "--json"])
+    assert job.main() == 0
+    told = json.loads(capsys.readouterr().out)
+    assert (told["scores"]["samples"], told["seen"]) == (20, False)
+    ((name, _reason),) = told["skipped"]
+    assert name == "set/1/7.png"
+    monkeypatch.setattr(sys, "argv", [*arguments, "--skip-bad"])
+    assert job.main() == 0
+    assert "1 that cannot be decoded: set/1/7.png" in capsys.readouterr().out
 
 
 def test_the_job_prints_tables_and_says_what_is_wrong(

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -100,9 +101,11 @@ def test_it_trains_and_leaves_a_run(launcher: list[str], data: Path, tmp_path: P
 # Trains a network without batch statistics, which alone would tell the number of processes.
 SCRIPT = """
 import json, sys
+from pathlib import Path
 import torch
 from torch import nn
 from pipeline.augment import Augmentation
+from pipeline.checkpoint import Checkpoints
 from pipeline.feed import open_set
 from pipeline.mixing import Mixing
 from pipeline.models import Network
@@ -116,7 +119,12 @@ changes = Augmentation(rotation=5, zoom=0.05, shear=0.1, translation=0.05, elast
 stage = Stage(16, 3, 1e-3, augmentation=changes, mixing=Mixing(mixup=0.4, cutmix=0.4), clip=0.5)
 recipe = Recipe((stage,), batch_size=16, average=0.9, auxiliary=0.5)
 with open_set(sys.argv[1]) as file, processes("no") as accelerator:
-    training = Training(accelerator, network, recipe, file, auxiliary=file)
+    checkpoints = Checkpoints(Path(sys.argv[2]), every_steps=3, keep=99)
+    if not accelerator.is_main_process:
+        Checkpoints.due = None  # who saves nothing does not know when it was
+    training = Training(
+        accelerator, network, recipe, file, auxiliary=file, checkpoints=checkpoints
+    )
     training.run()
     if accelerator.is_main_process:
         figures = [(e.train_loss, e.train_accuracy, e.loss, e.accuracy) for e in training.history]
@@ -128,11 +136,14 @@ with open_set(sys.argv[1]) as file, processes("no") as accelerator:
 def test_several_processes_learn_the_same_as_one(data: Path, tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text(SCRIPT)
-    found = []
+    found: list[Any] = []
     for launcher in (LAUNCH, TWO, FOUR):
-        done = start([*launcher, str(script), str(data)], tmp_path)
+        kept = tmp_path / str(len(found))
+        done = start([*launcher, str(script), str(data), str(kept)], tmp_path)
         assert done.returncode == 0, done.stderr
         found.append(json.loads(done.stdout))
+        steps = sorted(int(path.name[5:]) for path in kept.glob("step-*"))
+        assert steps == [3, 4, 6, 8, 9, 12]
     one, ids, logits = found[0]
     assert len(ids) == len(set(ids)) == 5 * len(CLASSES)
     for several, several_ids, several_logits in found[1:]:
@@ -231,6 +242,10 @@ def test_part_1_is_learned_with_synthetic_pages_besides(
         (
             ["--batch-size", "99"],
             "part1: batch_size: got 99, expected at most 36, all there is\n",
+        ),
+        (
+            ["--auxiliary", "other.beton"],
+            "part1: auxiliary: got other.beton, but the share for other classes than the 62 is 0",
         ),
         (["--data", "."], "Is a directory"),
         (["--data", "other.beton"], "part1: other.beton: "),

@@ -1,5 +1,6 @@
 import hashlib
 import pickle
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -7,11 +8,14 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
+from rich.console import Console
 
 from beton.reader import Reader
+from jobs.synth import save_tree
 from pipeline import prepare, sets
 from pipeline.prepare import Prepared
-from pipeline.sources import Source, SourceError, Subset, synthetic
+from pipeline.sources import Source, SourceError, Subset, open_source, synthetic
 from pipeline.sources.base import FREE, TEST
 from pipeline.sources.midas import CHARACTERS
 from pipeline.sources.synthetic import EACH, MNIST, TASK3, Digits, DigitSet, Pages
@@ -255,3 +259,16 @@ def test_every_main_set_can_be_drawn_and_no_other() -> None:
     for name in ("fashion-mnist", "my-letters"):
         with pytest.raises(SourceError, match="part1, part2, part3, mnist, auxiliary can"):
             sets.Synthetic().source(name)
+
+
+def test_a_tree_of_drawn_pages_says_so(tmp_path: Path) -> None:
+    save_tree(Pages(1, seed=3), tmp_path / "tree", Console(quiet=True))
+    tree = open_source(tmp_path / "tree")
+    assert (tree.origin, len(tree)) == ("synthetic", 62)
+    assert (tree.picture(5) == Pages(1, seed=3).picture(5)).all()
+    for number, name in enumerate(("a", "b")):
+        (tmp_path / "real" / name).mkdir(parents=True)
+        Image.fromarray(tree.picture(number)).save(tmp_path / "real" / name / "1.png")
+    assert open_source(tmp_path / "real").origin == "real"
+    archive = shutil.make_archive(str(tmp_path / "tree"), "zip", tmp_path / "tree")
+    assert open_source(archive).origin == "synthetic"

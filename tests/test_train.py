@@ -1,9 +1,12 @@
+import math
 import os
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
+from itertools import count
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -15,6 +18,7 @@ import torch
 from accelerate.state import AcceleratorState
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rich.console import Console
 from safetensors.torch import load_file
 from tiny import CLASSES, page, write_set
 from torch import Tensor, nn
@@ -33,6 +37,9 @@ from pipeline.hardware import precision_for
 from pipeline.mixing import Mixing
 from pipeline.muon import Muon
 from pipeline.recipe import Recipe, Stage
+from pipeline.record import Record
+from pipeline.run import Assignment, begin, execute
+from pipeline.signals import Stopped
 from pipeline.train import DivergedError, Training, processes
 
 CPU = torch.device("cpu")
@@ -262,6 +269,68 @@ def test_divergence_tells_the_samples_of_two_sets_apart(file: Reader) -> None:
         train(file, replace(plan, auxiliary=0.5), auxiliary=file)
     assert len(found.value.ids) == len(found.value.others) == 4
     assert max(*found.value.ids, *found.value.others) < len(file)
+
+
+@pytest.mark.parametrize("ruined", [2, 8])  # of eight steps
+def test_weights_that_are_not_finite_are_divergence_and_never_kept(
+    ruined: int, file: Reader, tmp_path: Path
+) -> None:
+    steps = count(1)
+    network = models.build("small", len(CLASSES), 0)
+    with processes("no") as accelerator:
+        checkpoints = Checkpoints(tmp_path, every_steps=1)
+        training = Training(accelerator, network, recipe(), file, checkpoints=checkpoints)
+
+        def ruin(gradient: Tensor) -> Tensor:
+            return gradient * (math.inf if next(steps) == ruined else 1)
+
+        next(network.head.parameters()).register_hook(ruin)  # type: ignore[no-untyped-call]
+        with pytest.raises(DivergedError, match=f"diverged at step {ruined - 1}, ") as found:
+            training.run()
+    kept = found.value.checkpoint
+    assert kept is not None
+    assert kept == checkpoints.all()[-1] == tmp_path / f"step-{ruined - 1:08d}"
+    assert all(w.isfinite().all() for w in load_file(kept / "model.safetensors").values())
+
+
+def test_an_epoch_in_two_pieces_has_the_figures_of_one(file: Reader, tmp_path: Path) -> None:
+    def stop(_images: int) -> None:
+        if training.step == 5:  # not at the end of an epoch
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with processes("no") as accelerator:
+        network = models.build("small", len(CLASSES), 0)
+        training = Training(accelerator, network, recipe(), file, checkpoints=Checkpoints(tmp_path))
+        training.on_step = stop
+        with pytest.raises(Stopped, match="after step"):
+            training.run()
+    assert training.step % training.batches
+    whole = train(file, recipe())
+    resumed = train(file, recipe(), checkpoints=Checkpoints(tmp_path))
+    for one, other in zip(whole.history, resumed.history, strict=True):
+        assert replace(one, seconds=0) == replace(other, seconds=0)
+
+
+@pytest.mark.parametrize("part", [False, True])
+def test_a_signal_in_the_last_validation_stops_what_comes_after(
+    part: bool, file: Reader, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def validate(self: Training, *arguments: Any) -> tuple[float | None, float | None]:
+        if self.step == 8:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return validated(self, *arguments)
+
+    validated = Training._validate
+    monkeypatch.setattr(Training, "_validate", validate)
+    record, assignment = Record(tmp_path / "run"), Assignment("small", recipe())
+    with processes("no") as launched:
+        begin(record, "test", assignment, file, {})
+        with pytest.raises(Stopped) if part else nullcontext() as found:
+            whole = tmp_path if part else None
+            execute(launched, record, assignment, file, Console(quiet=True), whole=whole)
+    assert record.finished
+    if found is not None:
+        assert (found.value.run, found.value.signal) == (tmp_path, signal.SIGTERM)
 
 
 def test_only_muon_steps_in_low_precision(file: Reader) -> None:

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from posixpath import basename, dirname  # names are texts here: paths would be slow
 
 from pipeline.sources.base import (
@@ -11,12 +12,13 @@ from pipeline.sources.base import (
     VALIDATION,
     Entries,
     Ints,
+    PictureError,
     Pixels,
     Source,
     SourceError,
 )
 from pipeline.sources.files import Files
-from pipeline.sources.picture import SUFFIXES, decode
+from pipeline.sources.picture import SUFFIXES, decode, is_marked
 
 SPLIT_FOLDERS = {
     **dict.fromkeys(("train", "training"), TRAIN),
@@ -26,12 +28,17 @@ SPLIT_FOLDERS = {
 
 
 class PictureFiles(Source):
-    """Pictures that are files of their own: `rows` says which of `files`, one per entry."""
+    """Pictures that are files of their own: `rows` says which of `files`, one per entry.
+
+    They are synthetic if the first of them says so.
+    """
 
     def __init__(self, files: Files, rows: Sequence[int], entries: Entries) -> None:
         self.path, self.entries = files.path, entries
         self.passed_over = len(files.names) - len(rows)
         self._files, self._rows = files, list(rows)
+        with suppress(PictureError):  # a damaged file is told of when it is decoded
+            self.origin = "synthetic" if is_marked(files.read(self._rows[0])) else "real"
 
     def name(self, index: int) -> str:
         """Return the picture's path in the folder or archive."""

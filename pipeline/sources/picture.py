@@ -26,6 +26,7 @@ SUFFIXES = (
     *(".ppm", ".pgm", ".pbm", ".pnm"),
 )
 LONGEST_SIDE = 65535
+MARK = "inkrun's generator, synthetic"  # a PNG file's "Source", a text of the standard's
 
 _PNG_START = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"
 _CHANNELS = {0: 1, 4: 2, 2: 3, 6: 4}  # of PNG's colour types: grey, grey + alpha, RGB, RGBA
@@ -35,6 +36,11 @@ _HARMLESS = {
     **{b"bKGD": None, b"tEXt": None},
 }
 _LONGEST_TEXT = 1 << 16
+
+
+def is_marked(data: bytes | bytearray) -> bool:
+    """Return whether a file says that its picture is synthetic; one of another kind never does."""
+    return data.startswith(_PNG_START) and b"tEXtSource\0" + MARK.encode() in data[:256]
 
 
 def decode(data: bytes | bytearray) -> Pixels:
