@@ -32,7 +32,7 @@ from pipeline.pretraining import ARMS, Course, analyse
 from pipeline.record import Finished, Record, read_json
 from pipeline.run import Assignment, assigned, begin, execute
 from pipeline.starts import start_of
-from pipeline.train import Launch, from_main, processes
+from pipeline.train import Launch, from_main, processes, supply_of
 
 
 @dataclass(frozen=True)
@@ -203,6 +203,9 @@ def train(config: Config) -> None:
     with opened(digits, mnist) as sets, processes(config.precision) as accelerator:
         if record is None:
             planned = plan(config, sets, on_gpu=accelerator.device.type == "cuda")
+            for name, one in planned.items():  # before there is a folder: this says what is wrong
+                file = sets.of(name)
+                supply_of(accelerator, one.recipe, file, one.learn_from, one.validate_on)
             record = from_main(accelerator, lambda: begun(config, sets, planned))
         written = record.read_json("config.json")
         console = Console(highlight=False, soft_wrap=True, quiet=not accelerator.is_main_process)
@@ -214,15 +217,15 @@ def train(config: Config) -> None:
         )
         runs = {}
         for name in written["trainings"]:
-            one, file = Record(record.path / name), sets.of(name)
-            if not one.finished:
+            part, file = Record(record.path / name), sets.of(name)
+            if not part.finished:
                 console.print(f"{name}:")
-            assignment, _ = assigned(one.path)
+            assignment, _ = assigned(part.path)
             runs[name] = execute(
-                accelerator, one, assignment, file, console, name, whole=record.path
+                accelerator, part, assignment, file, console, name, whole=record.path
             )
             if accelerator.is_main_process:  # what is finished will not be gone on with
-                shutil.rmtree(one.path / "checkpoints", ignore_errors=True)
+                shutil.rmtree(part.path / "checkpoints", ignore_errors=True)
         if accelerator.is_main_process:
             conclude(record, sets, written["seeds"], runs, accelerator, console)
 

@@ -38,7 +38,7 @@ from pipeline.pages import part3 as page
 from pipeline.record import Finished, Record, read_json
 from pipeline.recovery import chances, correct, loss_of, recovery, ways_for
 from pipeline.run import Assignment, begin, execute
-from pipeline.train import Launch, from_main, processes
+from pipeline.train import Launch, from_main, processes, supply_of
 
 Arm = Literal["simple", "constant", "resnet18", "digits", "pretrained"]
 ARMS: tuple[Arm, ...] = ("simple", "constant", "resnet18", "digits", "pretrained")
@@ -258,13 +258,16 @@ def train(config: Config) -> None:
         config = resumed(config, config.resume)
     if config.seeds < 1 or not config.arms:
         raise UserError(f"got {config.seeds} seeds and {len(config.arms)} arms, expected some")
-    for plan in (*recipes.PART3.values(), recipes.PART3_RECOVERY):
-        assigned(config, plan, config.seed)  # before anything is written
+    plans = (*recipes.PART3.values(), recipes.PART3_RECOVERY)
+    given = [assigned(config, plan, config.seed).recipe for plan in plans]
     with opened(config) as sets, processes(config.precision) as accelerator:
         borrowed = borrow(config, sets.data.info["classes"])
         arms = [arm for arm in config.arms if arm not in STARTS or arm in borrowed.starts]
         if not arms:
             raise UserError(f"none of the arms {', '.join(config.arms)}: {borrowed.left_out[0]}")
+        for recipe in given:  # before there is a folder: this says what is wrong
+            supply_of(accelerator, recipe, sets.data)
+        supply_of(accelerator, given[-1], sets.clean)
         record = from_main(accelerator, lambda: prepared(config, sets))
         console = Console(highlight=False, soft_wrap=True, quiet=not accelerator.is_main_process)
         provenance = report.source_line(sets.data.info["provenance"])

@@ -294,6 +294,7 @@ def test_a_test_split_is_what_counts(
         (["--mnist", "no.beton"], "no.beton is not there; make it: ./launch.sh prep mnist"),
         (["--digits", "other.beton"], "digits: other.beton has the classes A, m; expected those"),
         (["--mnist", "all.beton"], "mnist: all.beton has neither a test nor a validation split"),
+        ([], "batch_size: got 128, expected at most 64"),
         (["--seeds", "0"], "seeds: got 0, expected at least 1"),
         (["--epochs", "0"], "epochs: got 0, expected 1"),
         (["--size", "8"], "size: got 8, expected 16"),
