@@ -94,7 +94,7 @@ set_up() {
     [[ $extra == base ]] || extras+=,$extra
   done
   extras=${extras:+[${extras#,}]}
-  echo "Installing inkrun$extras into $environment (the first time: some minutes, 6 GB)."
+  echo "Installing inkrun$extras into $environment (the first time: some minutes, 6 GB)." >&2
   if [[ $extras == *ffcv* ]]; then # its build needs what is in the environment
     "${pip[@]}" "setuptools>=77"
     pip+=(--no-build-isolation)
@@ -104,7 +104,7 @@ set_up() {
   for extra in "${missing[@]}"; do
     state >"$environment/.inkrun-$extra"
   done
-  echo "Installed in $SECONDS s."
+  echo "Installed in $SECONDS s." >&2
 }
 
 # Jobs run in the checkout, where data/ and runs/ are. Paths given from another folder start there:

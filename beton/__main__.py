@@ -170,6 +170,7 @@ def show(reader: Reader, out: Path, count: int, field: str | None, label: str | 
         labels = choose(reader, "--label", label or "label", IntField)
     if Image.registered_extensions().get(out.suffix.lower()) not in Image.SAVE:
         raise MistakeError(f"--out: got {out.name!r}, expected a picture, such as grid.png")
+    count = min(count, len(reader))
     samples = np.unique(np.linspace(0, len(reader) - 1, count).round().astype(np.int64))
     reader.check(samples)
     names = reader.info.get("classes")

@@ -57,7 +57,7 @@ def score(config: Config) -> None:
     if config.json:
         print(json.dumps({**asdict(evaluation), "seen": evaluation.seen}, ensure_ascii=False))
         return
-    console = Console(highlight=False, soft_wrap=True)
+    console = Console(highlight=False, markup=False, soft_wrap=True)
     console.print(report.scores_table(evaluation.scores))
     console.print(report.evaluation_table(evaluation))
 
@@ -74,6 +74,9 @@ def main() -> int:
     except (UserError, SourceError, BetonError, OSError) as error:
         print(f"evaluate: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("evaluate: interrupted", file=sys.stderr)
+        return 130
     return 0
 
 

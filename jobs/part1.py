@@ -20,10 +20,12 @@ import tyro
 from rich.console import Console
 
 from beton.reader import Reader
-from pipeline import launch, recipes, report
+from pipeline import launch, models, recipes, report
+from pipeline.checkpoint import Checkpoints
 from pipeline.errors import UserError
 from pipeline.feed import Decode, open_set, samples_of
 from pipeline.hardware import Precision
+from pipeline.kept import read_json
 from pipeline.memory import fit
 from pipeline.record import Record
 from pipeline.run import Assignment, Tracker, assigned, begin, execute
@@ -132,8 +134,17 @@ def prepared(
         auxiliary = None
         if assignment.auxiliary is not None:
             auxiliary = stack.enter_context(open_data(assignment.auxiliary, AUXILIARY))
+            if auxiliary.info["provenance"]["digest"] == file.info["provenance"]["digest"]:
+                raise UserError(
+                    f"auxiliary: {auxiliary.path} is of the same pictures as {file.path}, among "
+                    "them those to validate on; expected others"
+                )
         # Before there is a folder: this says what is wrong.
-        supply_of(accelerator, assignment.recipe, file, auxiliary=auxiliary)
+        supply = supply_of(accelerator, assignment.recipe, file, auxiliary=auxiliary)
+        for stage in assignment.recipe.stages:
+            shape, classes = supply.view(stage).shape, len(file.info["classes"])
+            models.check_size(assignment.network, classes, *shape)
+        Checkpoints(config.runs, **assignment.checkpoints)
     record = from_main(accelerator, lambda: Record.new(config.runs / "part1"))
     if accelerator.is_main_process:
         begin(record, "part1", assignment, file, asdict(config))
@@ -148,6 +159,10 @@ def train(config: Config) -> None:
         for name, value in asdict(config).items():
             if name not in OWN and value != defaults[name]:
                 raise UserError(f"{name}: a resumed run has its own settings; leave it out")
+        if read_json(config.resume, "config.json").get("job") != "part1":
+            raise UserError(
+                f"{config.resume}: got a folder of another kind, expected that of a run of part 1"
+            )
         assignment, data = assigned(config.resume)
         if assignment.auxiliary is not None:
             open_data(assignment.auxiliary, AUXILIARY).close()
@@ -160,7 +175,7 @@ def train(config: Config) -> None:
             else:
                 record = Record(config.resume)
             quiet = not accelerator.is_main_process
-            console = Console(highlight=False, soft_wrap=True, quiet=quiet)
+            console = Console(highlight=False, markup=False, soft_wrap=True, quiet=quiet)
             provenance = report.source_line(file.info["provenance"])
             console.print(f"part1: {len(file):,} pictures, {provenance}; {record.path}")
             run = execute(accelerator, record, assignment, file, console, track=bool(config.track))

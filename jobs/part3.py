@@ -32,10 +32,11 @@ from pipeline.evaluate import Answers
 from pipeline.feed import Decode, open_set, samples_of
 from pipeline.folders import draw_folders
 from pipeline.hardware import Precision
+from pipeline.kept import read_json
 from pipeline.losses import Loss
 from pipeline.noise import diagnose, look
 from pipeline.pages import part3 as page
-from pipeline.record import Finished, Record, read_json
+from pipeline.record import Finished, Record
 from pipeline.recovery import chances, correct, loss_of, recovery, ways_for
 from pipeline.run import Assignment, begin, execute
 from pipeline.train import Launch, from_main, processes, supply_of
@@ -95,7 +96,7 @@ def resumed(config: Config, run: Path) -> Config:
         if name not in OWN and value != getattr(defaults, name):
             raise UserError(f"{name}: a resumed run has its own settings; leave it out")
     written = read_json(run, "config.json")
-    if written["job"] != "part3" or "recipe" in written:
+    if written.get("job") != "part3" or "recipe" in written:
         raise UserError(f"{run}: got a folder of another kind, expected that of a run of part 3")
     kept = written["options"]
     paths = {name: kept[name] and Path(kept[name]) for name in PATHS}
@@ -128,6 +129,8 @@ class Sets:
                 f"data: {self.data.path} has {held_out} validation pictures of {count} classes, "
                 "expected 10 for each of at least 3, to diagnose by"
             )
+        if not len(samples_of(self.test, self.split)):
+            raise UserError(f"test: {self.test.path} has neither a test nor a validation split")
 
     @property
     def split(self) -> str:
@@ -161,7 +164,8 @@ class Borrowed:
 def borrow(config: Config, classes: list[str]) -> Borrowed:
     """Look what other runs have to give. Raises UserError for a witness that is none."""
     if config.witness is not None:
-        read_json(config.witness, "result.json")
+        for name in ("result.json", "view.json"):
+            read_json(config.witness, name)
         known = read_json(config.witness, "config.json")["classes"]
         if unknown := [name for name in classes if name not in known]:
             raise UserError(f"witness: {config.witness} does not know {', '.join(unknown)}")
@@ -269,7 +273,9 @@ def train(config: Config) -> None:
             supply_of(accelerator, recipe, sets.data)
         supply_of(accelerator, given[-1], sets.clean)
         record = from_main(accelerator, lambda: prepared(config, sets))
-        console = Console(highlight=False, soft_wrap=True, quiet=not accelerator.is_main_process)
+        console = Console(
+            highlight=False, markup=False, soft_wrap=True, quiet=not accelerator.is_main_process
+        )
         provenance = report.source_line(sets.data.info["provenance"])
         console.print(f"part3: {len(sets.data):,} pictures, {provenance}; {record.path}")
         for line in borrowed.left_out:

@@ -86,8 +86,15 @@ def prepare_all(config: Config) -> None:
     synthetic = sets.Synthetic(
         config.writers, config.auxiliary_writers, config.grey, mislabelling, config.seed
     )
+    if config.source and (config.grey or config.writers != Config.writers):
+        raise SourceError("--writers and --grey are of the synthetic part1; leave out --source")
+    names = sets.wanted(config.names, config.source, RAW, config.download)
+    if config.mislabel and not config.source and "part3" not in names:
+        raise SourceError("--mislabel goes with --source, or with the synthetic part3")
+    if sets.AUXILIARY in names:
+        synthetic.source(sets.AUXILIARY)  # says now what is wrong with its settings
     done: dict[str, Prepared] = {}
-    for name in sets.wanted(config.names, config.source, RAW, config.download):
+    for name in names:
         out = config.out / f"{name}.beton"
         if config.synthetic:
             source, via = synthetic.source(name), "--synthetic"
@@ -96,6 +103,11 @@ def prepare_all(config: Config) -> None:
             wrong = config.source and config.mislabel and mislabelling.kind != "none"
             if wrong and name != sets.AUXILIARY:
                 source = Mislabelled(source, mislabelling, config.seed)
+            if config.mislabel and not config.source and name == "part3" and via != sets.DEFAULT:
+                raise SourceError(
+                    f"--mislabel: part3 is there, {source.path}; to mislabel it on purpose, say "
+                    "--source, or draw one by --synthetic"
+                )
             if via == sets.DEFAULT and is_of_real_data(out):
                 if config.force:
                     raise SourceError(
@@ -117,6 +129,8 @@ def prepare_all(config: Config) -> None:
                 progress=advance,
             )
         result = done[name]
+        if result.replaced and not config.force:
+            console.print(f"{name}: replaces what {out} was: other data, or made in another way")
         if not result.built:
             console.print(
                 f"{name}: {out} is there already, from the same data; --force rebuilds it"

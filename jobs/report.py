@@ -18,9 +18,9 @@ import tyro
 
 from pipeline import launch
 from pipeline.errors import UserError
+from pipeline.kept import read_json
 from pipeline.page import Page
 from pipeline.pages import part1, part2, part3
-from pipeline.record import read_json
 
 PARTS: dict[str, Callable[[Sequence[Path]], Page]] = {
     "part1": part1.page_of,

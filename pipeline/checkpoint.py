@@ -12,13 +12,15 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
 from pipeline.errors import UserError
+from pipeline.kept import read_tensors
 
 
 @dataclass
@@ -95,11 +97,20 @@ class Checkpoints:
         return sorted(self.root.glob("step-*"))
 
     def last(self, device: torch.device) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
-        """Return weights and state of the last checkpoint, on `device`; None without any."""
+        """Return weights and state of the last checkpoint, on `device`; None without any.
+
+        Raises UserError if it is damaged.
+        """
         if not (paths := self.all()):
             return None
-        weights = load_file(paths[-1] / "model.safetensors", device=str(device))
-        state = torch.load(paths[-1] / "state.pt", map_location=device, weights_only=True)
+        last = paths[-1]
+        weights = read_tensors(last / "model.safetensors", device)
+        try:
+            state = torch.load(last / "state.pt", map_location=device, weights_only=True)
+        except (RuntimeError, EOFError, UnpicklingError) as error:
+            raise UserError(
+                f"{last / 'state.pt'}: damaged; without {last.name}, the one before is gone on with"
+            ) from error
         return weights, state
 
 

@@ -1,6 +1,5 @@
 """What a trained network answers, and what that is worth on pictures it has not seen."""
 
-import json
 import os
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -14,7 +13,6 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from beton.reader import Reader
@@ -22,6 +20,7 @@ from pipeline import models
 from pipeline.errors import UserError
 from pipeline.feed import Feed, View, open_set, samples_of
 from pipeline.hardware import Precision, precision_for
+from pipeline.kept import read_json, read_tensors
 from pipeline.metrics import Scores, score
 from pipeline.prepare import prepare
 from pipeline.sources import open_source
@@ -152,13 +151,12 @@ def load(run: Path) -> Trained:
 
     Raises UserError if the folder holds no finished run, or one of another version's network.
     """
-    try:
-        config, view = (json.loads((run / f"{n}.json").read_text()) for n in ("config", "view"))
-        weights = load_file(run / "model.safetensors")
-    except FileNotFoundError as error:
-        raise UserError(
-            f"{run}: not the folder of a finished run: it has no {Path(error.filename).name}"
-        ) from error
+    config, view = (read_json(run, f"{name}.json") for name in ("config", "view"))
+    if not (run / "model.safetensors").exists():
+        raise UserError(f"{run}: not the folder of a finished run: it has no model.safetensors")
+    weights = read_tensors(run / "model.safetensors")
+    if missing := {"classes", "network", "recipe", "provenance"} - config.keys():
+        raise UserError(f"{run}: its config.json has no {', '.join(sorted(missing))}")
     classes = tuple(config["classes"])
     network = models.build(config["network"], len(classes), seed=0)
     load_weights(network, weights, run)
@@ -215,16 +213,21 @@ def evaluate(
     that cannot be read or has classes that the network does not know.
     """
     if source.suffix == ".beton":
-        return _evaluate_file(trained, source, split, device, precision)
+        return _evaluate_file(trained, source, source, split, device, precision)
     with tempfile.TemporaryDirectory(prefix="inkrun-") as folder:
         file = Path(folder) / "source.beton"
         workers = len(os.sched_getaffinity(0))
-        prepare(open_source(source), file, workers=workers, skip_bad=skip_bad)
-        return _evaluate_file(trained, file, split, device, precision)
+        prepare(open_source(source, classes=1), file, workers=workers, skip_bad=skip_bad)
+        return _evaluate_file(trained, file, source, split, device, precision)
 
 
 def _evaluate_file(
-    trained: Trained, path: Path, split: str, device: torch.device | None, wish: Precision
+    trained: Trained,
+    path: Path,
+    source: Path,
+    split: str,
+    device: torch.device | None,
+    wish: Precision,
 ) -> Evaluation:
     device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
     precision = precision_for(device, wish)
@@ -232,13 +235,13 @@ def _evaluate_file(
         names = file.info["classes"]
         if unknown := sorted(set(names) - set(trained.classes)):
             raise UserError(
-                f"{path.name}: classes that the network does not know: {', '.join(unknown)}; "
+                f"{source}: classes that the network does not know: {', '.join(unknown)}; "
                 f"it knows {', '.join(trained.classes)}"
             )
         network = trained.network.to(device).to(memory_format=torch.channels_last)
         indices = samples_of(file, split)
         if not len(indices):
-            raise UserError(f"{path}: no pictures in its split {split!r}")
+            raise UserError(f"{source}: no pictures in its split {split!r}")
         view, views = trained.view_of(file), trained.config["recipe"]["views"]
         writers, pages_scales = writers_of(file), trained.scales_of(file)
         rows = rows_for(view)

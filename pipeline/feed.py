@@ -95,10 +95,15 @@ class View:
         return cls(size, (height, max(round(height * proportion), 1)), window is None)
 
     @property
+    def shape(self) -> tuple[int, int]:
+        """The height and width of what the network sees, in pixels."""
+        return self.canvas if self.whole else (self.size, self.size)
+
+    @property
     def pixels(self) -> int:
         """The pixels of what the network sees."""
-        height, width = self.canvas
-        return height * width if self.whole else self.size**2
+        height, width = self.shape
+        return height * width
 
 
 class Feed:

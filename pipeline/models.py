@@ -37,6 +37,18 @@ def build(name: str, classes: int, seed: int) -> Network:
         return NETWORKS[name](classes)
 
 
+def check_size(name: str, classes: int, height: int, width: int) -> None:
+    """Raise UserError for pictures that a network's layers shrink to nothing."""
+    with torch.device("meta"):  # shapes alone
+        network, pictures = NETWORKS[name](classes), torch.empty(1, 1, height, width)
+    try:
+        network.eval()(pictures)
+    except RuntimeError as error:
+        raise UserError(
+            f"size: got pictures of {height}×{width} pixels, too small for the network {name}"
+        ) from error
+
+
 def transfer(network: nn.Module, weights: Mapping[str, Tensor]) -> tuple[str, ...]:
     """Give a network the weights of another of its kind; return the names of those that do not fit.
 

@@ -21,6 +21,7 @@ from pipeline.sources.base import SPLITS, Ints, PictureError, Source, SourceErro
 from pipeline.splits import Split, assign
 
 VERSION = 1  # of what is stored: raised when the same source must be prepared again
+BEGINNING = b"\2\0"  # of every .beton file: its version
 SMALL = 64 * 64  # pixels up to which a picture is stored raw, where gathering is fastest
 # Starting a process takes a core for a second, so it should have some seconds' work.
 SECONDS_PER_WORKER, SECONDS_PER_PICTURE, SECONDS_PER_PIXEL = 2.0, 40e-6, 2e-9
@@ -41,12 +42,13 @@ class BadPicturesError(SourceError):
 class Prepared:
     """What is at `path` now; `built` is False if it was there already.
 
-    `pictures` are counted by split, `skipped` are the names of those left out, with reasons;
-    `bytes_before` is the size of the source's files.
+    `replaced` is whether another file was. `pictures` are counted by split, `skipped` are the names
+    of those left out, with reasons; `bytes_before` is the size of the source's files.
     """
 
     path: Path
     built: bool
+    replaced: bool
     classes: int
     pictures: dict[str, int]
     skipped: list[tuple[str, str]]
@@ -97,7 +99,7 @@ def prepare(
     `via` says how the source was found, `workers` is the greatest number of processes, `progress`
     is called with numbers of pictures done. Raises BadPicturesError if some cannot be decoded and
     `skip_bad` is not set; SourceError, BetonError or OSError for what stops it all. Whatever it
-    raises, `out` stays as it was.
+    raises, `out` stays as it was. With `force`, it is written again, whatever it is.
     """
     start = time.perf_counter()
     splits = assign(source.entries, split or Split(), seed)
@@ -117,6 +119,7 @@ def prepare(
     }
     if source.generator is not None:
         info["generator"] = dict(source.generator)  # for people: no conclusion may rest on it
+    before = out.exists()
     built = force or not _is_there(out, info, skip_bad)
     if built:
         _write(source, splits, out, info, workers, skip_bad, progress)
@@ -125,6 +128,7 @@ def prepare(
         return Prepared(
             path=out,
             built=built,
+            replaced=before and built,
             classes=len(source.entries.classes),
             pictures=dict(zip(SPLITS, counts, strict=True)),
             skipped=[(name, reason) for name, reason in reader.info["prepare"]["skipped"]],
@@ -195,8 +199,13 @@ def _is_there(out: Path, info: dict[str, Any], skip_bad: bool) -> bool:
         with Reader(out) as reader:
             reader.verify()
             found = reader.info
-    except BetonError:
-        return False  # damaged, or something else: it is written again
+    except BetonError as error:
+        with out.open("rb") as file:
+            if file.read(len(BEGINNING)) not in (BEGINNING, b""):
+                raise SourceError(
+                    f"{out}: is there, and no .beton file; --force writes over it"
+                ) from error
+        return False  # damaged: it is written again
     settings = dict(found.get("prepare", {}))
     skipped = settings.pop("skipped", None)
     return (

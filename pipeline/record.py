@@ -11,11 +11,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import load_file
 from torch import Tensor
 
-from pipeline.errors import UserError
 from pipeline.evaluate import Answers
+from pipeline.kept import read_json, read_tensors
 from pipeline.metrics import Scores, score
 from pipeline.train import Epoch
 
@@ -95,7 +94,7 @@ class Finished:
     @property
     def weights(self) -> dict[str, Tensor]:
         """The weights, as they were judged."""
-        return load_file(self.path / "model.safetensors")
+        return read_tensors(self.path / "model.safetensors")
 
 
 def finished(path: Path) -> Finished:
@@ -104,19 +103,10 @@ def finished(path: Path) -> Finished:
     result, config = record.read_json("result.json"), record.read_json("config.json")
     answers = scores = None
     if (path / "answers.safetensors").exists():
-        answers = Answers(**load_file(path / "answers.safetensors"))
+        answers = Answers(**read_tensors(path / "answers.safetensors"))
         scores = score(answers.logits, answers.labels, config["classes"])
     losses = json.loads((path / "losses.json").read_text())
     return Finished(path, result, record.epochs(), losses, scores, answers)
-
-
-def read_json(run: Path, name: str) -> dict[str, Any]:
-    """Return what a JSON file of a run's folder holds. Raises UserError if it is not there."""
-    try:
-        value: dict[str, Any] = json.loads((run / name).read_text())
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise UserError(f"{run}: not the folder of a run: it has no {name}") from error
-    return value
 
 
 def _line(epoch: Epoch) -> str:

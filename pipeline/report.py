@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from matplotlib import rcParams
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
@@ -18,11 +19,13 @@ from rich.table import Table
 from beton.reader import Reader
 from pipeline.evaluate import Evaluation
 from pipeline.feed import Feed, View
+from pipeline.kept import read_json
 from pipeline.metrics import Scores, top_losses
-from pipeline.record import Finished, read_json
+from pipeline.record import Finished
 from pipeline.train import Epoch
 
 MOST = 12  # confusions in a headline
+rcParams["text.parse_math"] = False  # names of classes are no formulas, whatever is in them
 WORST = (4, 6)  # rows and columns of pictures
 SIDE = 128  # of each, in pixels
 

@@ -12,16 +12,17 @@ from pathlib import Path
 from typing import Any, Literal
 
 from rich.console import Console
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
 from beton.errors import BetonError
 from beton.reader import Reader
 from pipeline import launch, models, report
 from pipeline.checkpoint import Checkpoints, write_weights
 from pipeline.feed import Decode, open_set
+from pipeline.kept import read_json, read_tensors
 from pipeline.progress import progress
 from pipeline.recipe import Recipe
-from pipeline.record import Finished, Record, finished, read_json
+from pipeline.record import Finished, Record, finished
 from pipeline.signals import Stopped
 from pipeline.train import Launch, Training
 
@@ -105,7 +106,7 @@ def initial(assignment: Assignment, classes: int) -> models.Network:
     """Return the network as it is before the first step."""
     network = models.build(assignment.network, classes, assignment.recipe.seed)
     if assignment.start is not None:
-        models.transfer(network, load_file(assignment.start / "model.safetensors"))
+        models.transfer(network, read_tensors(assignment.start / "model.safetensors"))
     return network
 
 

@@ -95,7 +95,7 @@ def test_show_draws_samples_from_all_of_the_file(
 
 def test_show_takes_other_fields_and_files_without_labels(path: Path, tmp_path: Path) -> None:
     out = tmp_path / "grid.png"
-    plain = ["show", str(path), "-o", str(out)]
+    plain = ["show", str(path), "-o", str(out), "--count", "1000000000000"]  # all there are
     assert command.main(plain) == 0
     first = np.asarray(Image.open(out))
     # The first field of pictures is in colours.

@@ -105,6 +105,20 @@ def test_its_own_set_split_by_split(trained: Trained, tmp_path: Path) -> None:
         evaluate(trained, source, split="test")
 
 
+def test_pages_of_a_single_class(trained: Trained, tmp_path: Path) -> None:
+    source = make_zip(tmp_path / "test.zip", pages(CLASSES[:1]))
+    assert evaluate(trained, source, precision="no").scores.samples == len(UNSEEN)
+
+
+@pytest.mark.parametrize("name", ["config.json", "view.json", "model.safetensors"])
+def test_damaged_runs_are_said_in_a_line(name: str, run: Path, tmp_path: Path) -> None:
+    shutil.copytree(run, tmp_path / "run")
+    (tmp_path / "run" / name).write_bytes((run / name).read_bytes()[:-9])
+    with pytest.raises(UserError, match=f"{name}: damaged: ") as error:
+        load(tmp_path / "run")
+    assert "\n" not in str(error.value)
+
+
 def test_a_class_it_does_not_know(trained: Trained, tmp_path: Path) -> None:
     files = pages() | {"set/ß/1.png": next(iter(pages().values()))}
     with pytest.raises(UserError, match="does not know: ß; it knows 1, A, a, m"):
@@ -117,9 +131,7 @@ def test_sources_and_runs_that_are_none(trained: Trained, tmp_path: Path) -> Non
     (tmp_path / "bad.beton").write_bytes(b"bad")
     with pytest.raises(BetonError, match=r"bad\.beton"):
         evaluate(trained, tmp_path / "bad.beton")
-    with pytest.raises(
-        UserError, match=r"not the folder of a finished run: it has no config\.json"
-    ):
+    with pytest.raises(UserError, match=r"not the folder of a run: it has no config\.json"):
         load(tmp_path)
 
 
@@ -156,7 +168,7 @@ def test_pictures_that_cannot_be_decoded_are_named_and_counted(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setattr(launch, "use_cores", lambda: 1)
-    source = make_zip(tmp_path / "test.zip", pages() | {"set/1/7.png": b"no picture"})
+    source = make_zip(tmp_path / "[red].zip", pages() | {"set/1/7.png": b"no picture"})
     arguments = ["evaluate", str(run), "--source", str(source)]
     monkeypatch.setattr(sys, "argv", arguments)
     assert job.main() == 2
@@ -175,7 +187,9 @@ def test_pictures_that_cannot_be_decoded_are_named_and_counted(
     assert name == "set/1/7.png"
     monkeypatch.setattr(sys, "argv", [*arguments, "--skip-bad"])
     assert job.main() == 0
-    assert "1 that cannot be decoded: set/1/7.png" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "1 that cannot be decoded: set/1/7.png" in shown
+    assert "[red].zip" in shown
 
 
 def test_the_job_prints_tables_and_says_what_is_wrong(

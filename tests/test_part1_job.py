@@ -218,6 +218,9 @@ def test_part_1_is_learned_with_synthetic_pages_besides(
     assert not torch.equal(*weights[1:])
 
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", [JOB, "--data", "main.beton", "--auxiliary", "main.beton"])
+    assert part1.main() == 2
+    assert "main.beton is of the same pictures as main.beton" in capsys.readouterr().err
     # Whoever goes on with a run gets the set that it began with, or hears of it.
     (latest / "result.json").unlink()
     for harm, message in (
@@ -246,6 +249,14 @@ def test_part_1_is_learned_with_synthetic_pages_besides(
         (
             ["--auxiliary", "other.beton"],
             "part1: auxiliary: got other.beton, but the share for other classes than the 62 is 0",
+        ),
+        (
+            ["--batch-size", "8", "--keep", "0"],
+            "part1: checkpoints, keep: got 0, expected at least 1\n",
+        ),
+        (
+            ["--recipe", "baseline", "--size", "32", "--batch-size", "8"],
+            "part1: size: got pictures of 32×43 pixels, too small for the network baseline\n",
         ),
         (["--data", "."], "Is a directory"),
         (["--data", "other.beton"], "part1: other.beton: "),

@@ -111,6 +111,12 @@ def test_what_is_done_is_only_read(whole: Path, tmp_path: Path) -> None:
             ["--resume", "runs/part1/latest", "--epochs", "3"],
             "epochs: a resumed run has its own settings",
         ),
+        (
+            ["--resume", "other"],
+            "other: got a folder of another kind, expected that of a ",
+        ),
+        (["--resume", "cut"], "cut/config.json: damaged: "),
+        (["--resume", "list"], "list/config.json: got a list, expected an object"),
         (["--resume", "nowhere"], "nowhere: not the folder of a run: it has no config.json"),
     ],
 )
@@ -122,6 +128,9 @@ def test_resuming_goes_with_the_run_s_own_settings(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(whole)
+    for name, text in (("other", '{"job": "part3"}'), ("cut", '{"job'), ("list", "[]")):
+        Path(name).mkdir(exist_ok=True)
+        (Path(name) / "config.json").write_text(text)
     monkeypatch.setattr(sys, "argv", [JOB, *options])
     assert part1.main() == 2
     err = capsys.readouterr().err

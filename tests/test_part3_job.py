@@ -248,6 +248,7 @@ def test_a_witness_of_other_classes_is_left_out(
             ["--data", "all.beton", "--test", "all.beton"],
             "has 0 validation pictures of 4 classes, exp",
         ),
+        (["--test", "all.beton"], "test: all.beton has neither a test nor a validation split"),
         (["--batch-size", "9999"], "batch_size: got 9999, expected at most "),
         (["--seeds", "0"], "got 0 seeds and 5 arms, expected some"),
         (["--arms", "digits"], "none of the arms digits: runs/part2/latest/digits is no finished"),

@@ -258,6 +258,10 @@ def test_bad_pictures_are_listed_and_nothing_is_written(tmp_path: Path) -> None:
         (["part1", "--writers", "0"], "writers: got 0, expected 1 to 999"),
         (["part3", "--mislabel", "some"], "mislabelling 'some': expected none, wrong,"),
         (["part1", "--writers", "1", "--seed", "-1"], "seed -1"),
+        (["part1", "--source", "good", "--grey"], "--writers and --grey are of the synthetic"),
+        (["mnist", "--mislabel", "wrong"], "--mislabel goes with --source, or with the synthe"),
+        (["part3", "--mislabel", "wrong"], "--mislabel: part3 is there, data/raw/mnistTask3.zip;"),
+        (["--source", "dangling"], "No such file or directory: 'dangling/1/lost.png'"),
     ],
 )
 def test_what_is_wrong_is_said_in_one_line(
@@ -266,12 +270,32 @@ def test_what_is_wrong_is_said_in_one_line(
     make_zip(tmp_path / "empty.zip", {})
     make_tree(tmp_path / "one", {"a/0.png": b"x", "a/1.png": b"x"})
     make_tree(tmp_path / "good", folders())
+    make_tree(tmp_path / "dangling", folders())
+    (tmp_path / "dangling" / "1" / "lost.png").symlink_to("nowhere.png")
+    if "part3" in arguments and "some" not in arguments:
+        (tmp_path / "data" / "raw").mkdir(parents=True)
+        make_zip(tmp_path / "data" / "raw" / "mnistTask3.zip", folders())
     make_zip(tmp_path / "evil.zip", folders() | {"../x.png": b"x"})
     (tmp_path / "words.zip").write_bytes(b"words")
     [line] = failure(prep_here(*arguments))
     assert line.startswith("prep: ")
     assert reason in line
     assert not list(tmp_path.rglob("*.beton"))
+
+
+def test_linked_folders_are_classes_like_others(tmp_path: Path, prep_here: Prep) -> None:
+    make_tree(tmp_path / "elsewhere", folders(("7",)))
+    make_tree(tmp_path / "set", folders())
+    (tmp_path / "set" / "7").symlink_to(tmp_path / "elsewhere" / "7")
+    (tmp_path / "set" / "7" / "loop").symlink_to(tmp_path / "set")
+    (tmp_path / "set" / "again").symlink_to(tmp_path / "set")
+    run = prep_here("--source", "set")
+    assert run.returncode == 0, run.stderr
+    assert "folders: 16 pictures, 4 classes" in run.stdout
+    (tmp_path / "set" / "7").unlink()
+    run = prep_here("--source", "set")
+    assert "folders: 12 pictures, 3 classes" in run.stdout
+    assert "set: replaces what data/set.beton was" in run.stdout
 
 
 def test_help_reads_well() -> None:

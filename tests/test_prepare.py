@@ -230,7 +230,7 @@ def test_another_source_or_setting_is_prepared_again(
     assert prepared(tmp_path, **{"files": folders(), **change}).built
 
 
-@pytest.mark.parametrize("damage", [b"not a file of ours", b""])
+@pytest.mark.parametrize("damage", [b"\2\0 and no more", b""])
 def test_a_damaged_file_is_written_again(tmp_path: Path, damage: bytes) -> None:
     out = prepared(tmp_path, folders()).path
     whole = out.read_bytes()
@@ -241,6 +241,15 @@ def test_a_damaged_file_is_written_again(tmp_path: Path, damage: bytes) -> None:
     out.write_bytes(whole[:pixel] + bytes([whole[pixel] ^ 1]) + whole[pixel + 1 :])
     assert prepared(tmp_path, folders()).built
     assert out.read_bytes() == whole
+
+
+def test_what_is_no_beton_file_is_not_written_over(tmp_path: Path) -> None:
+    out = prepared(tmp_path, folders()).path
+    out.write_bytes(b"somebody's words")
+    with pytest.raises(SourceError, match=r"is there, and no \.beton file; --force"):
+        prepared(tmp_path, folders())
+    assert out.read_bytes() == b"somebody's words"
+    assert prepared(tmp_path, folders(), force=True).replaced
 
 
 BAD = {"0/bad.png": b"words", "1/0.png": b"", "10/cut.png": folders()["0/0.png"][:60]}

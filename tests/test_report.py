@@ -126,6 +126,14 @@ def test_a_run_without_validation_has_curves_alone(run: Finished, file: Reader) 
     assert sorted(path.name for path in run.path.iterdir()) == ["config.json", "curves.png"]
 
 
+@pytest.mark.parametrize("name", ["$_$", r"\frac", "[red]"])
+def test_names_are_no_formulas(name: str, figures: dict[str, Figure], tmp_path: Path) -> None:
+    path = tmp_path / "confusion.png"
+    report.draw_confusion([[5, 0], [2, 3]], ["a", name], f"of {name}", path)
+    (axes, *_) = figures[path.name].axes
+    assert axes.get_xticklabels()[1].get_text() == name
+
+
 def test_a_confusion_matrix_keeps_right_and_wrong_apart(
     figures: dict[str, Figure], tmp_path: Path
 ) -> None:

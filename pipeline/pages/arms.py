@@ -11,9 +11,10 @@ from torch import Tensor
 
 from pipeline.errors import UserError
 from pipeline.evidence import Bands, bands
+from pipeline.kept import read_json
 from pipeline.metrics import Scores, score
 from pipeline.recipe import Recipe
-from pipeline.record import Finished, finished, read_json
+from pipeline.record import Finished, finished
 from pipeline.train import Epoch
 
 

@@ -11,10 +11,11 @@ from pathlib import Path
 
 from pipeline.evidence import ACCURACY, Bands, compare, estimate, first_reached, in_words
 from pipeline.figures import curves
+from pipeline.kept import read_json
 from pipeline.metrics import accuracy_interval, reliability
 from pipeline.page import Block, Drawing, Page, Picture, Run, Section, Sources, Table
 from pipeline.pages.arms import Arm, gather
-from pipeline.record import Finished, read_json
+from pipeline.record import Finished
 from pipeline.train import Epoch
 
 QUESTION = (

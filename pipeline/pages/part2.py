@@ -13,9 +13,9 @@ from rich.table import Table as TerminalTable
 from pipeline.errors import UserError
 from pipeline.evidence import Bands
 from pipeline.figures import curves
+from pipeline.kept import read_json
 from pipeline.page import Block, Drawing, Page, Run, Section, Sources, Table
 from pipeline.recipes import PART2_PUBLISHED
-from pipeline.record import read_json
 
 QUESTION = (
     "A network that has learned the digits of part 1 learns MNIST. Is it better for that, or there "

@@ -14,9 +14,9 @@ from rich.table import Table as TerminalTable
 
 from pipeline.errors import UserError
 from pipeline.figures import bars, heat_map
+from pipeline.kept import read_json
 from pipeline.page import Block, Drawing, Page, Picture, Run, Section, Sources, Table
 from pipeline.recipes import PART3_PUBLISHED
-from pipeline.record import read_json
 from pipeline.recovery import WAYS
 
 QUESTION = (

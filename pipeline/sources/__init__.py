@@ -15,19 +15,19 @@ from pipeline.sources.midas import Midas
 KINDS: tuple[type[Folders] | type[Midas] | type[Idx], ...] = (Idx, Midas, Folders)
 
 
-def open_source(path: str | Path) -> Source:
+def open_source(path: str | Path, classes: int = 2) -> Source:
     """Return the source at `path`: a folder, a zip archive, or an IDX file.
 
     A training file of IDX brings its test pair along, a test file comes alone. Where a folder or an
     archive holds several IDX sets, FOLDER/SET chooses one. Raises SourceError, in one line, for a
-    path that is not there, for one that holds nothing known, and for a set with fewer than two
-    classes.
+    path that is not there, for one that holds nothing known, and for a set with fewer than
+    `classes` classes.
     """
     path = Path(path)
     if path.is_dir() or (path.is_file() and zipfile.is_zipfile(path)):
-        return _detect(path).check()
+        return _detect(path).check(classes)
     if source := open_one_set(path):
-        return source.check()
+        return source.check(classes)
     if path.exists():
         raise SourceError(
             f"{path}: not a folder, a zip archive (or the end of one is missing), or a file named "

@@ -109,12 +109,12 @@ class Source(ABC):
     def digest(self) -> str:
         """Return "sha256:…" of all that the pictures and labels are made from."""
 
-    def check(self) -> Self:
-        """Return the source itself. Raises SourceError if nothing can be learned from it."""
+    def check(self, classes: int = 2) -> Self:
+        """Return the source itself. Raises SourceError if it has fewer classes, or no pictures."""
         if not len(self):
             raise SourceError(f"{self.path}: holds no pictures")
         present = np.unique(self.entries.labels)
-        if len(present) < 2:
+        if len(present) < classes:
             name = self.entries.classes[present[0]]
             raise SourceError(
                 f"{self.path}: all {len(self)} pictures are of one class, {name!r}; "

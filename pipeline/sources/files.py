@@ -63,7 +63,7 @@ class Files(ABC):
 
 
 class Tree(Files):
-    """A folder. Links to files are followed, links to folders are not."""
+    """A folder. Links are followed. Raises OSError for what cannot be read or leads nowhere."""
 
     def __init__(self, path: Path, *, nested: bool = True) -> None:
         names = _walk(path) if nested else sorted(p.name for p in path.iterdir() if p.is_file())
@@ -150,12 +150,26 @@ class Zip(Files):
 
 
 def _walk(path: Path) -> list[str]:
+    def fail(error: OSError) -> None:
+        raise error
+
     names = []
-    for folder, folders, files in os.walk(path):
-        folders[:] = [name for name in folders if not _JUNK.search(name)]
-        paths = [Path(folder) / name for name in files if not _JUNK.search(name)]
-        names += [file.relative_to(path).as_posix() for file in paths if file.is_file()]
+    for folder, folders, files in os.walk(path, onerror=fail, followlinks=True):
+        here = Path(folder)
+        folders[:] = [n for n in folders if not (_JUNK.search(n) or _leads_back(here / n, path))]
+        paths = [here / name for name in files if not _JUNK.search(name)]
+        names += [
+            file.relative_to(path).as_posix() for file in paths if stat.S_ISREG(file.stat().st_mode)
+        ]
     return sorted(names)
+
+
+def _leads_back(folder: Path, root: Path) -> bool:
+    """Return whether a folder is a link to what one came through from `root`: it has no end."""
+    if not folder.is_symlink():
+        return False
+    target, way = folder.resolve(), folder.relative_to(root).parents
+    return any((root / passed).resolve().is_relative_to(target) for passed in way)
 
 
 def _name(member: zipfile.ZipInfo) -> str:
