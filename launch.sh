@@ -26,7 +26,7 @@ Usage: ./launch.sh [COMMAND] [ARGUMENTS]
   test            ruff, mypy and the tests; with arguments: pytest alone, with them
   --help          this page; after a command: the command's own options
 
-Options of train, in any place; all others are the job's own:
+Options of train, anywhere after JOB; all others are the job's own:
   --processes N   processes on this machine (default: one per GPU, else one)
   --cpus N        CPU cores to use, all processes together (default: all)
   --precision P   no, bf16 or fp16 (default: bf16 where the hardware computes in it)
