@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Literal
 
 import tyro
-from rich.console import Console
 
 from beton.errors import BetonError
 from pipeline import launch, report
@@ -23,6 +22,7 @@ from pipeline.errors import UserError
 from pipeline.evaluate import evaluate, load
 from pipeline.hardware import Precision
 from pipeline.prepare import BadPicturesError
+from pipeline.progress import terminal
 from pipeline.sources import SourceError
 
 
@@ -57,7 +57,7 @@ def score(config: Config) -> None:
     if config.json:
         print(json.dumps({**asdict(evaluation), "seen": evaluation.seen}, ensure_ascii=False))
         return
-    console = Console(highlight=False, markup=False, soft_wrap=True)
+    console = terminal()
     console.print(report.scores_table(evaluation.scores))
     console.print(report.evaluation_table(evaluation))
 

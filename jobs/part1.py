@@ -17,16 +17,16 @@ from pathlib import Path
 from typing import Literal
 
 import tyro
-from rich.console import Console
 
 from beton.reader import Reader
 from pipeline import launch, models, recipes, report
+from pipeline.artifacts import read_json
 from pipeline.checkpoint import Checkpoints
 from pipeline.errors import UserError
 from pipeline.feed import Decode, open_set, samples_of
 from pipeline.hardware import Precision
-from pipeline.kept import read_json
 from pipeline.memory import fit
+from pipeline.progress import terminal
 from pipeline.record import Record
 from pipeline.run import Assignment, Tracker, assigned, begin, execute
 from pipeline.sets import AUXILIARY
@@ -142,8 +142,7 @@ def prepared(
         # Before there is a folder: this says what is wrong.
         supply = supply_of(accelerator, assignment.recipe, file, auxiliary=auxiliary)
         for stage in assignment.recipe.stages:
-            shape, classes = supply.view(stage).shape, len(file.info["classes"])
-            models.check_size(assignment.network, classes, *shape)
+            models.check_size(assignment.network, *supply.view(stage).shape)
         Checkpoints(config.runs, **assignment.checkpoints)
     record = from_main(accelerator, lambda: Record.new(config.runs / "part1"))
     if accelerator.is_main_process:
@@ -174,8 +173,7 @@ def train(config: Config) -> None:
                 record, assignment = prepared(config, accelerator, assignment, file)
             else:
                 record = Record(config.resume)
-            quiet = not accelerator.is_main_process
-            console = Console(highlight=False, markup=False, soft_wrap=True, quiet=quiet)
+            console = terminal(quiet=not accelerator.is_main_process)
             provenance = report.source_line(file.info["provenance"])
             console.print(f"part1: {len(file):,} pictures, {provenance}; {record.path}")
             run = execute(accelerator, record, assignment, file, console, track=bool(config.track))

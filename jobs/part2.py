@@ -24,12 +24,13 @@ from rich.console import Console
 
 from beton.reader import Reader
 from pipeline import launch, recipes, report
+from pipeline.artifacts import read_json
 from pipeline.errors import UserError
 from pipeline.feed import Decode, open_set, samples_of
 from pipeline.hardware import Precision
-from pipeline.kept import read_json
 from pipeline.pages import part2 as page
 from pipeline.pretraining import ARMS, Course, analyse
+from pipeline.progress import terminal
 from pipeline.record import Finished, Record
 from pipeline.run import Assignment, assigned, begin, execute
 from pipeline.starts import start_of
@@ -209,9 +210,7 @@ def train(config: Config) -> None:
                 supply_of(accelerator, one.recipe, file, one.learn_from, one.validate_on)
             record = from_main(accelerator, lambda: begun(config, sets, planned))
         written = record.read_json("config.json")
-        console = Console(
-            highlight=False, markup=False, soft_wrap=True, quiet=not accelerator.is_main_process
-        )
+        console = terminal(quiet=not accelerator.is_main_process)
         for name, file in (("digits", sets.digits), ("MNIST", sets.mnist)):
             provenance = report.source_line(file.info["provenance"])
             console.print(f"part2: {name}: {len(file):,} pictures, {provenance}")

@@ -25,6 +25,7 @@ from rich.console import Console
 
 from beton.reader import Reader
 from pipeline import launch, recipes, report
+from pipeline.artifacts import read_json
 from pipeline.asked import answers_to
 from pipeline.diagnosis import Diagnosis
 from pipeline.errors import UserError
@@ -32,10 +33,10 @@ from pipeline.evaluate import Answers
 from pipeline.feed import Decode, open_set, samples_of
 from pipeline.folders import draw_folders
 from pipeline.hardware import Precision
-from pipeline.kept import read_json
 from pipeline.losses import Loss
 from pipeline.noise import diagnose, look
 from pipeline.pages import part3 as page
+from pipeline.progress import terminal
 from pipeline.record import Finished, Record
 from pipeline.recovery import chances, correct, loss_of, recovery, ways_for
 from pipeline.run import Assignment, begin, execute
@@ -273,9 +274,7 @@ def train(config: Config) -> None:
             supply_of(accelerator, recipe, sets.data)
         supply_of(accelerator, given[-1], sets.clean)
         record = from_main(accelerator, lambda: prepared(config, sets))
-        console = Console(
-            highlight=False, markup=False, soft_wrap=True, quiet=not accelerator.is_main_process
-        )
+        console = terminal(quiet=not accelerator.is_main_process)
         provenance = report.source_line(sets.data.info["provenance"])
         console.print(f"part3: {len(sets.data):,} pictures, {provenance}; {record.path}")
         for line in borrowed.left_out:

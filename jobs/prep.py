@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Annotated
 
 import tyro
-from rich.console import Console
 from rich.table import Table
 from tyro import conf
 
@@ -26,7 +25,7 @@ from beton.errors import BetonError
 from pipeline import sets
 from pipeline.feed import open_set
 from pipeline.prepare import BadPicturesError, Prepared, prepare
-from pipeline.progress import progress
+from pipeline.progress import progress, terminal
 from pipeline.sources import SPLITS, SourceError
 from pipeline.sources.mislabelled import Mislabelled
 from pipeline.splits import Split
@@ -78,7 +77,7 @@ class Config:
 
 def prepare_all(config: Config) -> None:
     """Prepare the sets that are wanted. Raises SourceError, BetonError or OSError."""
-    console = Console(highlight=False, markup=False, soft_wrap=True)
+    console = terminal()
     split = Split.parse(config.split)
     if config.synthetic and (config.source or config.download):
         raise SourceError("--synthetic goes without --source and --download")

@@ -17,8 +17,8 @@ from pathlib import Path
 import tyro
 
 from pipeline import launch
+from pipeline.artifacts import read_json
 from pipeline.errors import UserError
-from pipeline.kept import read_json
 from pipeline.page import Page
 from pipeline.pages import part1, part2, part3
 

@@ -25,7 +25,7 @@ from rich.console import Console
 from rich.table import Table
 from tyro import conf
 
-from pipeline.progress import progress
+from pipeline.progress import progress, terminal
 from pipeline.sources import Source, SourceError, open_source
 from pipeline.sources.picture import MARK
 from pipeline.sources.synthetic import Pages
@@ -116,7 +116,7 @@ def comparison_table(rows: list[compare.Comparison], title: str) -> Table:
 
 def synthesize(config: Config) -> None:
     """Do what the options say. Raises SourceError or OSError."""
-    console = Console(highlight=False, markup=False, soft_wrap=True)
+    console = terminal()
     pages = Pages(config.writers, config.seed, config.grey)
     if not (config.out or config.table or config.compare):
         raise SourceError("nothing to do: give --out DIR, --table FILE or --compare SOURCE")

@@ -19,8 +19,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from pipeline.artifacts import read_tensors
 from pipeline.errors import UserError
-from pipeline.kept import read_tensors
 
 
 @dataclass
@@ -48,12 +48,11 @@ class Checkpoints:
 
     def due(self, step: int) -> bool:
         """Return whether to save after so many steps, in the middle of an epoch."""
-        late = time.monotonic() - self._saved > 60 * self.every_minutes > 0
-        return late or self.after(step)
-
-    def after(self, step: int) -> bool:
-        """Return whether to save after so many steps whatever the clock says."""
         return bool(self.every_steps and step % self.every_steps == 0)
+
+    def late(self) -> bool:
+        """Return whether to save since it is long ago; the process that saves knows when it was."""
+        return time.monotonic() - self._saved > 60 * self.every_minutes > 0
 
     def save(
         self,

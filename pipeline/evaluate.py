@@ -17,10 +17,10 @@ from torch import Tensor, nn
 
 from beton.reader import Reader
 from pipeline import models
+from pipeline.artifacts import read_json, read_tensors
 from pipeline.errors import UserError
 from pipeline.feed import Feed, View, open_set, samples_of
 from pipeline.hardware import Precision, precision_for
-from pipeline.kept import read_json, read_tensors
 from pipeline.metrics import Scores, score
 from pipeline.prepare import prepare
 from pipeline.sources import open_source
@@ -152,8 +152,6 @@ def load(run: Path) -> Trained:
     Raises UserError if the folder holds no finished run, or one of another version's network.
     """
     config, view = (read_json(run, f"{name}.json") for name in ("config", "view"))
-    if not (run / "model.safetensors").exists():
-        raise UserError(f"{run}: not the folder of a finished run: it has no model.safetensors")
     weights = read_tensors(run / "model.safetensors")
     if missing := {"classes", "network", "recipe", "provenance"} - config.keys():
         raise UserError(f"{run}: its config.json has no {', '.join(sorted(missing))}")

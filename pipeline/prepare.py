@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from beton import writer
+from beton import layout, writer
 from beton.errors import BetonError
 from beton.fields import BytesField, Field, InkField, IntField
 from beton.reader import Reader
@@ -21,7 +21,6 @@ from pipeline.sources.base import SPLITS, Ints, PictureError, Source, SourceErro
 from pipeline.splits import Split, assign
 
 VERSION = 1  # of what is stored: raised when the same source must be prepared again
-BEGINNING = b"\2\0"  # of every .beton file: its version
 SMALL = 64 * 64  # pixels up to which a picture is stored raw, where gathering is fastest
 # Starting a process takes a core for a second, so it should have some seconds' work.
 SECONDS_PER_WORKER, SECONDS_PER_PICTURE, SECONDS_PER_PIXEL = 2.0, 40e-6, 2e-9
@@ -200,12 +199,11 @@ def _is_there(out: Path, info: dict[str, Any], skip_bad: bool) -> bool:
             reader.verify()
             found = reader.info
     except BetonError as error:
+        beginning = layout.VERSION.to_bytes(2, "little")
         with out.open("rb") as file:
-            if file.read(len(BEGINNING)) not in (BEGINNING, b""):
-                raise SourceError(
-                    f"{out}: is there, and no .beton file; --force writes over it"
-                ) from error
-        return False  # damaged: it is written again
+            if file.read(2) in (beginning, b""):
+                return False  # damaged: it is written again
+        raise SourceError(f"{out}: is there, and no .beton file; --force writes over it") from error
     settings = dict(found.get("prepare", {}))
     skipped = settings.pop("skipped", None)
     return (

@@ -32,8 +32,8 @@ from pipeline.evidence import (
     in_words,
     spikes,
 )
+from pipeline.history import Epoch
 from pipeline.starts import Start
-from pipeline.train import Epoch
 
 ARMS = ("pretrained", "scratch")
 NAMES = ("pretrained", "from scratch")

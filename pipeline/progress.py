@@ -25,6 +25,11 @@ class _Rate(ProgressColumn):
         return Text(f"{speed:,.0f}/s" if speed else "")
 
 
+def terminal(quiet: bool = False) -> Console:
+    """Return where a job speaks. Names from data are shown as they are, [brackets] included."""
+    return Console(highlight=False, markup=False, soft_wrap=True, quiet=quiet)
+
+
 @contextmanager
 def progress(console: Console, label: str, total: int) -> Iterator[Callable[[int], None]]:
     """Show the progress of `total` steps; the value is to be called with numbers of steps done."""

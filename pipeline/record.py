@@ -13,10 +13,10 @@ from typing import Any
 
 from torch import Tensor
 
+from pipeline.artifacts import read_json, read_tensors
 from pipeline.evaluate import Answers
-from pipeline.kept import read_json, read_tensors
+from pipeline.history import Epoch
 from pipeline.metrics import Scores, score
-from pipeline.train import Epoch
 
 
 class Record:

@@ -17,12 +17,12 @@ from numpy.typing import NDArray
 from rich.table import Table
 
 from beton.reader import Reader
+from pipeline.artifacts import read_json
 from pipeline.evaluate import Evaluation
 from pipeline.feed import Feed, View
-from pipeline.kept import read_json
+from pipeline.history import Epoch
 from pipeline.metrics import Scores, top_losses
 from pipeline.record import Finished
-from pipeline.train import Epoch
 
 MOST = 12  # confusions in a headline
 rcParams["text.parse_math"] = False  # names of classes are no formulas, whatever is in them

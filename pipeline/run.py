@@ -17,9 +17,9 @@ from safetensors.torch import save_file
 from beton.errors import BetonError
 from beton.reader import Reader
 from pipeline import launch, models, report
+from pipeline.artifacts import read_json, read_tensors
 from pipeline.checkpoint import Checkpoints, write_weights
 from pipeline.feed import Decode, open_set
-from pipeline.kept import read_json, read_tensors
 from pipeline.progress import progress
 from pipeline.recipe import Recipe
 from pipeline.record import Finished, Record, finished
@@ -157,7 +157,7 @@ def execute(
             stop.run = whole or record.path
             raise
     processes.wait_for_everyone()
-    if whole is not None and (number := training.told()):  # there is more to come
+    if whole is not None and (number := training.late_signal()):  # there is more to come
         raise Stopped(number, training.step, whole)
     return finished(record.path)
 

@@ -13,10 +13,9 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from importlib.util import find_spec
 from itertools import chain
-from pathlib import Path
 from typing import Any, NoReturn, TypeAlias, TypeVar
 
 import numpy as np
@@ -30,18 +29,19 @@ from accelerate.utils import (
     broadcast_object_list,
 )
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel
 
 from beton import rng
 from beton.order import Shard
 from beton.reader import Reader
 from pipeline import optim
+from pipeline.average import moving_average
 from pipeline.blend import Blend
 from pipeline.checkpoint import Checkpoints
-from pipeline.errors import UserError
+from pipeline.errors import DivergedError, UserError
 from pipeline.evaluate import Answers, answer, load_weights
 from pipeline.feed import Decode, Feed, Inputs
 from pipeline.hardware import Precision, environment, precision_for
+from pipeline.history import Epoch
 from pipeline.launch import use_cores, wants_cpu
 from pipeline.metrics import Scores, score
 from pipeline.muon import Muon
@@ -54,52 +54,6 @@ T = TypeVar("T")
 
 WATCHED = 16  # steps whose losses are looked at together, at most, where a look costs time
 PATIENCE = 4.0  # seconds until a look, about
-
-
-class DivergedError(FloatingPointError):
-    """The loss of a step, or a weight after it, is not finite.
-
-    `ids` are the samples of the step's batch, of all processes; `others` those of the auxiliary
-    set, if there is one.
-    """
-
-    def __init__(
-        self,
-        step: int,
-        epoch: int,
-        ids: Sequence[int],
-        others: Sequence[int],
-        checkpoint: Path | None,
-    ) -> None:
-        self.step, self.checkpoint = step, checkpoint
-        self.ids, self.others = tuple(ids), tuple(others)
-        besides = f"; of the auxiliary set: {', '.join(map(str, others))}" if others else ""
-        super().__init__(
-            f"training diverged at step {step}, in epoch {epoch + 1}: the loss, or a weight after "
-            f"it, is not finite; lower the learning rate. The batch's samples: "
-            f"{', '.join(map(str, ids))}{besides}. The last good checkpoint: {checkpoint or 'none'}"
-        )
-
-
-@dataclass(frozen=True)
-class Epoch:
-    """An epoch's figures, over all processes; shares from 0 to 1, losses in nats.
-
-    `train_loss` and `train_accuracy` are of changed pictures, while learning; `loss` and `accuracy`
-    of the validation samples, None if there are none. `learning_rate` is the first step's,
-    `gradient_norm` the mean over the steps. `seconds` add up from the beginning, without
-    validation.
-    """
-
-    epoch: int
-    stage: int
-    learning_rate: float
-    train_loss: float
-    train_accuracy: float
-    gradient_norm: float
-    loss: float | None
-    accuracy: float | None
-    seconds: float
 
 
 @contextmanager
@@ -189,7 +143,7 @@ class Training:
         self._looked, self._patience = 0.0, 1  # when that was; steps until the next time
         self._signals = Signals()
         network.to(accelerator.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self._average = _average(network, recipe.average) if recipe.average else None
+        self._average = moving_average(network, recipe.average) if recipe.average else None
         self._optimizer_state = self._restore()
 
     @property
@@ -225,7 +179,7 @@ class Training:
         """The number of images still to learn from."""
         return (self.epochs * self.batches - self.step) * self.recipe.batch_size
 
-    def told(self) -> int:
+    def late_signal(self) -> int:
         """Return a signal that came to any process too late to stop training; 0 if none did."""
         received = torch.tensor([self._signals.received], device=self._accelerator.device)
         return int(self._accelerator.gather(received).max())
@@ -365,9 +319,9 @@ class Training:
         """
         accelerator, over, agreed = self._accelerator, self._batch == self.batches, False
         if self._checkpoints is not None:
-            agreed = self._checkpoints.after(self.step)
-            timely = self.is_main and self._checkpoints.due(self.step)
-            self._due = not over and (self._due or timely)
+            agreed = self._checkpoints.due(self.step)
+            late = self.is_main and self._checkpoints.late()
+            self._due = not over and (self._due or agreed or late)
         at_once = accelerator.num_processes == 1 and (self._due or feed.device.type == "cpu")
         if len(self._unseen) < self._patience and not (over or agreed or at_once):
             return
@@ -481,7 +435,6 @@ class Training:
         return optimizer
 
 
-Weights = tuple[Tensor, ...] | list[Tensor]
 SECONDS = ("seconds", "seconds_waited", "seconds_validating", "seconds_saving")
 
 
@@ -499,19 +452,6 @@ class _Clock:
         training.seconds_waited += self._feed.seconds_waited - self._waited
         self._read, self._waited = now, self._feed.seconds_waited
         self._saving = training.seconds_saving
-
-
-def _average(network: nn.Module, decay: float) -> AveragedModel:
-    """Return a moving average of a network's weights; the first steps count for more."""
-
-    def blend(averages: Weights, news: Weights, count: Tensor | int) -> None:
-        share = 1 - min(decay, (1 + int(count)) / (10 + int(count)))
-        if averages[0].is_floating_point():
-            torch._foreach_lerp_(averages, news, share)
-        else:  # how often normalisation has counted
-            torch._foreach_copy_(averages, news)
-
-    return AveragedModel(network, multi_avg_fn=blend, use_buffers=True)
 
 
 def supply_of(

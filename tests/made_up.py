@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 
+from pipeline.history import Epoch
 from pipeline.pretraining import Course
 from pipeline.starts import Start
-from pipeline.train import Epoch
 
 GROUPS = ("stem", "body", "head", "whole")
 

@@ -7,6 +7,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from jobs import part1
+
 JOB = str(Path(__file__).resolve().parents[1] / "jobs" / "part1.py")
 LAUNCH = [sys.executable, "-m", "accelerate.commands.launch"]
 TWO = [*LAUNCH, "--multi_gpu", "--num_processes", "2", "--main_process_port", "0"]
@@ -35,3 +39,15 @@ def folder_of_the_run(folder: Path) -> Path:
     """Return the folder of the only run that was begun here."""
     (run,) = (path for path in (folder / "runs" / "part1").iterdir() if path.name != "latest")
     return run
+
+
+def refusal(
+    options: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> str:
+    """Return the line with which the job, in this process, refuses options."""
+    monkeypatch.setattr(sys, "argv", [JOB, *options])
+    assert part1.main() == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.count("\n") == 1
+    return err

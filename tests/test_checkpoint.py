@@ -133,17 +133,18 @@ def test_due_by_minutes_since_the_last(tmp_path: Path, monkeypatch: pytest.Monke
     checkpoints = Checkpoints(tmp_path, every_minutes=2)
     save(checkpoints, 1)
     for now[0], due in ((1000.0, False), (1120.0, False), (1120.1, True)):
-        assert checkpoints.due(2) == due
+        assert checkpoints.late() == due
     save(checkpoints, 2)
-    assert not checkpoints.due(3)
+    assert not checkpoints.late()
     now[0] = 1240.2
-    assert checkpoints.due(4)
+    assert checkpoints.late()
 
 
 def test_never_due(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     checkpoints = Checkpoints(tmp_path, every_steps=0, every_minutes=0)
     monkeypatch.setattr(time, "monotonic", lambda: 1e9)
     assert not any(map(checkpoints.due, range(1, 100)))
+    assert not checkpoints.late()
 
 
 @pytest.mark.parametrize(

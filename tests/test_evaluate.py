@@ -3,6 +3,7 @@ import json
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -161,54 +162,51 @@ def test_the_job_prints_json_for_programs(run: Path, tmp_path: Path) -> None:
     assert done.stderr == ""
 
 
-def test_pictures_that_cannot_be_decoded_are_named_and_counted(
-    run: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+@pytest.fixture
+def score_here(
+    run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., tuple[int, str, str]]:
+    """Runs the job in this process: exit status, what it prints, and what it complains of."""
     monkeypatch.setattr(launch, "use_cores", lambda: 1)
+
+    def score_here(source: Path | str, *options: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["evaluate", str(run), "--source", str(source), *options])
+        return job.main(), *capsys.readouterr()
+
+    return score_here
+
+
+def test_pictures_that_cannot_be_decoded_are_named_and_counted(
+    score_here: Callable[..., tuple[int, str, str]], tmp_path: Path
+) -> None:
     source = make_zip(tmp_path / "[red].zip", pages() | {"set/1/7.png": b"no picture"})
-    arguments = ["evaluate", str(run), "--source", str(source)]
-    monkeypatch.setattr(sys, "argv", arguments)
-    assert job.main() == 2
-    out, err = capsys.readouterr()
-    assert out == ""
+    status, out, err = score_here(source)
+    assert (status, out) == (2, "")
     first, second = err.splitlines()
     assert first.startswith("set/1/7.png: ")
     assert second == (
         f"evaluate: {source}: 1 of 21 pictures cannot be decoded; --skip-bad goes on without them"
     )
-    monkeypatch.setattr(sys, "argv", [*arguments, "--skip-bad", "--json"])
-    assert job.main() == 0
-    told = json.loads(capsys.readouterr().out)
-    assert (told["scores"]["samples"], told["seen"]) == (20, False)
+    status, out, _ = score_here(source, "--skip-bad", "--json")
+    told = json.loads(out)
+    assert (status, told["scores"]["samples"], told["seen"]) == (0, 20, False)
     ((name, _reason),) = told["skipped"]
     assert name == "set/1/7.png"
-    monkeypatch.setattr(sys, "argv", [*arguments, "--skip-bad"])
-    assert job.main() == 0
-    shown = capsys.readouterr().out
-    assert "1 that cannot be decoded: set/1/7.png" in shown
-    assert "[red].zip" in shown
+    status, out, _ = score_here(source, "--skip-bad")
+    assert status == 0
+    assert "1 that cannot be decoded: set/1/7.png" in out
+    assert "[red].zip" in out
 
 
 def test_the_job_prints_tables_and_says_what_is_wrong(
-    run: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    score_here: Callable[..., tuple[int, str, str]], tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(launch, "use_cores", lambda: 1)
-    source = write_set(tmp_path / "tiny.beton")
-    monkeypatch.setattr(sys, "argv", ["evaluate", str(run), "--source", str(source)])
-    assert job.main() == 0
-    shown = capsys.readouterr().out
-    assert "100.0%" in shown
-    assert "synthetic data: tiny" in shown
-    assert "beware" in shown
-    monkeypatch.setattr(sys, "argv", ["evaluate", str(run), "--source", "nowhere"])
-    assert job.main() == 2
-    assert capsys.readouterr().err == "evaluate: nowhere: no such file or folder\n"
+    status, out, _ = score_here(write_set(tmp_path / "tiny.beton"))
+    assert status == 0
+    assert "100.0%" in out
+    assert "synthetic data: tiny" in out
+    assert "beware" in out
+    assert score_here("nowhere") == (2, "", "evaluate: nowhere: no such file or folder\n")
 
 
 def scores_of(predicted: list[int], labels: list[int], classes: tuple[str, ...]) -> Scores:

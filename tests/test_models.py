@@ -8,7 +8,7 @@ from pipeline import models
 from pipeline.errors import UserError
 
 QUICK = [name for name in models.NETWORKS if name != "baseline"]  # which is large, and for pages
-PAGE = 281  # pixels: the side of the smallest that it takes
+PAGE = models.SMALLEST["baseline"]
 
 
 def parameters(network: nn.Module) -> int:
@@ -32,6 +32,15 @@ def test_logits_for_pictures_of_any_size(name: str, size: int) -> None:
 @pytest.mark.parametrize("size", [(900, 1200), (600, 800), (PAGE, PAGE)])
 def test_the_baseline_takes_pages(baseline: models.Network, size: tuple[int, int]) -> None:
     assert baseline(torch.rand(2, 1, *size, device="meta")).shape == (2, 62)
+
+
+def test_smaller_pages_than_the_baseline_takes(baseline: models.Network) -> None:
+    with pytest.raises(RuntimeError):
+        baseline(torch.rand(1, 1, PAGE - 1, PAGE, device="meta"))
+    with pytest.raises(UserError, match=r"got pictures of 280×900 pixels, expected at least 281"):
+        models.check_size("baseline", 280, 900)
+    models.check_size("baseline", PAGE, PAGE)
+    models.check_size("small", 16, 16)
 
 
 def test_the_baseline_is_the_published_one(baseline: models.Network) -> None:

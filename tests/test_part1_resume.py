@@ -10,11 +10,9 @@ from subprocess import PIPE
 
 import pytest
 import torch
-from part1_started import ENVIRONMENT, JOB, QUICK, TWO, folder_of_the_run, lines_of, start
+from part1_started import ENVIRONMENT, JOB, QUICK, TWO, folder_of_the_run, lines_of, refusal, start
 from safetensors.torch import load_file
 from tiny import write_set
-
-from jobs import part1
 
 
 @pytest.fixture(scope="module")
@@ -131,11 +129,7 @@ def test_resuming_goes_with_the_run_s_own_settings(
     for name, text in (("other", '{"job": "part3"}'), ("cut", '{"job'), ("list", "[]")):
         Path(name).mkdir(exist_ok=True)
         (Path(name) / "config.json").write_text(text)
-    monkeypatch.setattr(sys, "argv", [JOB, *options])
-    assert part1.main() == 2
-    err = capsys.readouterr().err
-    assert message in err
-    assert err.count("\n") == 1
+    assert message in refusal(options, monkeypatch, capsys)
 
 
 def test_runs_of_before_there_were_auxiliary_sets_can_be_gone_on_with(

@@ -20,9 +20,9 @@ from beton.reader import Reader
 from pipeline import report
 from pipeline.evaluate import Answers, Evaluation
 from pipeline.feed import open_set
+from pipeline.history import Epoch
 from pipeline.metrics import score, top_losses
 from pipeline.record import Finished, Record
-from pipeline.train import Epoch
 
 ORIGIN = {"kind": "synthetic", "source": "tiny", "digest": "sha256:tiny"}
 

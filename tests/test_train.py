@@ -6,7 +6,6 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
-from itertools import count
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -30,7 +29,7 @@ from beton.reader import Reader
 from pipeline import launch, models
 from pipeline.augment import Augmentation
 from pipeline.checkpoint import Checkpoints
-from pipeline.errors import UserError
+from pipeline.errors import DivergedError, UserError
 from pipeline.evaluate import answer
 from pipeline.feed import Decode, Feed, View, open_set, samples_of
 from pipeline.hardware import precision_for
@@ -40,7 +39,7 @@ from pipeline.recipe import Recipe, Stage
 from pipeline.record import Record
 from pipeline.run import Assignment, begin, execute
 from pipeline.signals import Stopped
-from pipeline.train import DivergedError, Training, processes
+from pipeline.train import Training, processes
 
 CPU = torch.device("cpu")
 Factory = pytest.TempPathFactory
@@ -275,16 +274,15 @@ def test_divergence_tells_the_samples_of_two_sets_apart(file: Reader) -> None:
 def test_weights_that_are_not_finite_are_divergence_and_never_kept(
     ruined: int, file: Reader, tmp_path: Path
 ) -> None:
-    steps = count(1)
+    def ruin(_images: int) -> None:
+        if training.step == ruined:
+            next(network.head.parameters()).detach().fill_(math.inf)
+
     network = models.build("small", len(CLASSES), 0)
     with processes("no") as accelerator:
         checkpoints = Checkpoints(tmp_path, every_steps=1)
         training = Training(accelerator, network, recipe(), file, checkpoints=checkpoints)
-
-        def ruin(gradient: Tensor) -> Tensor:
-            return gradient * (math.inf if next(steps) == ruined else 1)
-
-        next(network.head.parameters()).register_hook(ruin)  # type: ignore[no-untyped-call]
+        training.on_step = ruin
         with pytest.raises(DivergedError, match=f"diverged at step {ruined - 1}, ") as found:
             training.run()
     kept = found.value.checkpoint

@@ -9,13 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pipeline.artifacts import read_json
 from pipeline.errors import UserError
 from pipeline.evidence import Bands, bands
-from pipeline.kept import read_json
+from pipeline.history import Epoch
 from pipeline.metrics import Scores, score
 from pipeline.recipe import Recipe
 from pipeline.record import Finished, finished
-from pipeline.train import Epoch
 
 
 @dataclass(frozen=True)

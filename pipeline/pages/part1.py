@@ -9,14 +9,14 @@ import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from pipeline.artifacts import read_json
 from pipeline.evidence import ACCURACY, Bands, compare, estimate, first_reached, in_words
 from pipeline.figures import curves
-from pipeline.kept import read_json
+from pipeline.history import Epoch
 from pipeline.metrics import accuracy_interval, reliability
 from pipeline.page import Block, Drawing, Page, Picture, Run, Section, Sources, Table
 from pipeline.pages.arms import Arm, gather
 from pipeline.record import Finished
-from pipeline.train import Epoch
 
 QUESTION = (
     "How well does a network that starts from random weights read single hand-written characters, "

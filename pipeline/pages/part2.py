@@ -10,10 +10,10 @@ from typing import Any
 
 from rich.table import Table as TerminalTable
 
+from pipeline.artifacts import read_json
 from pipeline.errors import UserError
 from pipeline.evidence import Bands
 from pipeline.figures import curves
-from pipeline.kept import read_json
 from pipeline.page import Block, Drawing, Page, Run, Section, Sources, Table
 from pipeline.recipes import PART2_PUBLISHED
 

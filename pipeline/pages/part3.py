@@ -12,9 +12,9 @@ from typing import Any
 from matplotlib.figure import Figure
 from rich.table import Table as TerminalTable
 
+from pipeline.artifacts import read_json
 from pipeline.errors import UserError
 from pipeline.figures import bars, heat_map
-from pipeline.kept import read_json
 from pipeline.page import Block, Drawing, Page, Picture, Run, Section, Sources, Table
 from pipeline.recipes import PART3_PUBLISHED
 from pipeline.recovery import WAYS
