@@ -47,7 +47,6 @@ def refusal(
     """Return the line with which the job, in this process, refuses options."""
     monkeypatch.setattr(sys, "argv", [JOB, *options])
     assert part1.main() == 2
-    out, err = capsys.readouterr()
-    assert out == ""
+    err = capsys.readouterr().err
     assert err.count("\n") == 1
     return err
