@@ -1,13 +1,13 @@
 """A finished run's network, asked about the pictures of another file; its answers are kept."""
 
-import os
 from pathlib import Path
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from beton.reader import Reader
+from pipeline.artifacts import write_tensors
 from pipeline.errors import UserError
 from pipeline.evaluate import Answers, answer, load, rows_for
 from pipeline.feed import Feed, samples_of
@@ -43,7 +43,5 @@ def answers_to(
         answers = answer(network, feed, precision, views)
     columns = [trained.classes.index(name) for name in names]
     answers = answers._replace(logits=answers.logits[:, columns].contiguous())
-    temporary = keep.with_name(f".{keep.name}-{os.getpid()}")
-    save_file(answers._asdict(), temporary, metadata=asked)
-    temporary.replace(keep)
+    write_tensors(keep, answers._asdict(), asked)
     return answers

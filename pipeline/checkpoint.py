@@ -16,10 +16,9 @@ from pickle import UnpicklingError
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
-from pipeline.artifacts import read_tensors
+from pipeline.artifacts import read_tensors, write_tensors
 from pipeline.errors import UserError
 
 
@@ -66,7 +65,7 @@ class Checkpoints:
         temporary = self.root / ".unfinished"
         shutil.rmtree(temporary, ignore_errors=True)  # of a process that was killed
         temporary.mkdir(parents=True)
-        write_weights(temporary / "model.safetensors", weights)
+        write_tensors(temporary / "model.safetensors", weights)
         torch.save(dict(state), temporary / "state.pt")
         (temporary / "score.json").write_text(json.dumps(score))
         for file in (*temporary.iterdir(), temporary):
@@ -111,13 +110,6 @@ class Checkpoints:
                 f"{last / 'state.pt'}: damaged; without {last.name}, the one before is gone on with"
             ) from error
         return weights, state
-
-
-def write_weights(path: Path, weights: Mapping[str, Tensor]) -> None:
-    """Write weights in the safetensors format, whole or not at all."""
-    temporary = path.with_name(f".{path.name}")
-    save_file({n: tensor.detach().contiguous().cpu() for n, tensor in weights.items()}, temporary)
-    temporary.replace(path)
 
 
 def _sync(path: Path) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 from torch import Tensor
 
-from pipeline.artifacts import read_json, read_tensors
+from pipeline.artifacts import read, read_json, read_tensors
 from pipeline.evaluate import Answers
 from pipeline.history import Epoch
 from pipeline.metrics import Scores, score
@@ -58,9 +58,11 @@ class Record:
             file.write(_line(epoch))
 
     def epochs(self) -> list[Epoch]:
-        """Return what metrics.jsonl holds."""
-        lines = (self.path / "metrics.jsonl").read_text().splitlines()
-        return [Epoch(**json.loads(line)) for line in lines]
+        """Return what metrics.jsonl holds. Raises UserError if it is damaged."""
+        return read(
+            self.path / "metrics.jsonl",
+            lambda text: [Epoch(**json.loads(line)) for line in text.splitlines()],
+        )
 
     def finish(self, result: Mapping[str, Any]) -> None:
         """Write result.json: the run is over."""
@@ -105,7 +107,7 @@ def finished(path: Path) -> Finished:
     if (path / "answers.safetensors").exists():
         answers = Answers(**read_tensors(path / "answers.safetensors"))
         scores = score(answers.logits, answers.labels, config["classes"])
-    losses = json.loads((path / "losses.json").read_text())
+    losses = read(path / "losses.json", lambda text: list(map(float, json.loads(text))))
     return Finished(path, result, record.epochs(), losses, scores, answers)
 
 

@@ -12,13 +12,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from rich.console import Console
-from safetensors.torch import save_file
 
 from beton.errors import BetonError
 from beton.reader import Reader
 from pipeline import launch, models, report
-from pipeline.artifacts import read_json, read_tensors
-from pipeline.checkpoint import Checkpoints, write_weights
+from pipeline.artifacts import read_json, read_tensors, write_tensors
+from pipeline.checkpoint import Checkpoints
 from pipeline.feed import Decode, open_set
 from pipeline.progress import progress
 from pipeline.recipe import Recipe
@@ -193,11 +192,11 @@ def _train(
                 tracker.log(shown, step=training.step)
             console.print(report.epoch_line(epoch, training.epochs))
     scores, auxiliary = training.scores(config["classes"]), config.get("auxiliary")
-    write_weights(record.path / "model.safetensors", training.judged.state_dict())
+    write_tensors(record.path / "model.safetensors", training.judged.state_dict())
     record.write_json("view.json", asdict(training.view))
     record.write_json("losses.json", training.losses, indent=None)
     if training.answers is not None and scores is not None:
-        save_file(training.answers._asdict(), record.path / "answers.safetensors")
+        write_tensors(record.path / "answers.safetensors", training.answers._asdict())
         record.write_json("scores.json", asdict(scores), indent=None)
     record.finish(
         {

@@ -9,8 +9,9 @@ from tiny import CLASSES
 
 from beton.reader import Reader
 from pipeline import models
+from pipeline.artifacts import write_tensors
 from pipeline.augment import Augmentation
-from pipeline.checkpoint import Checkpoints, write_weights
+from pipeline.checkpoint import Checkpoints
 from pipeline.feed import open_set
 from pipeline.losses import Loss
 from pipeline.mixing import Mixing
@@ -60,4 +61,4 @@ def learn(data: Path, folder: Path, kill_at: int | None = None) -> None:
             [(e.train_loss, e.train_accuracy, e.gradient_norm, e.loss) for e in training.history]
         )
         weights["first"] = torch.tensor(first)
-        write_weights(folder / "final.safetensors", weights)
+        write_tensors(folder / "final.safetensors", weights)

@@ -11,10 +11,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from safetensors.torch import load_file
 
 from pipeline import checkpoint
-from pipeline.checkpoint import Checkpoints, write_weights
+from pipeline.checkpoint import Checkpoints
 from pipeline.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -159,11 +158,3 @@ def test_never_due(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_settings_that_make_no_sense(wish: dict[str, Any], says: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=f"checkpoints, {says}"):
         Checkpoints(tmp_path, **wish)
-
-
-def test_weights_are_written_whole_in_any_layout(tmp_path: Path) -> None:
-    path = tmp_path / "model.safetensors"
-    picture = torch.rand(2, 3, 4, 5).to(memory_format=torch.channels_last).requires_grad_()
-    write_weights(path, {"picture": picture})
-    assert torch.equal(load_file(path)["picture"], picture)
-    assert list(tmp_path.iterdir()) == [path]

@@ -1,0 +1,79 @@
+"""What a run's folder keeps is whole, for all to read, or said to be damaged in a line."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+import torch
+
+from pipeline.artifacts import read_json, read_tensors, write_tensors
+from pipeline.errors import UserError
+from pipeline.history import Epoch
+from pipeline.record import Record, finished
+
+EPOCH = Epoch(1, 0, 1e-3, 1.5, 0.5, 2.0, loss=None, accuracy=None, seconds=3.0)
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    """The folder of a finished run without validation."""
+    record = Record(tmp_path / "run")
+    record.path.mkdir()
+    record.write_json("config.json", {})
+    record.write_json("losses.json", [1.5, 0.5])
+    record.write_epochs([EPOCH])
+    record.finish({"epochs": 1})
+    return record.path
+
+
+def test_tensors_are_written_whole_in_any_layout(tmp_path: Path) -> None:
+    path, plain = tmp_path / "model.safetensors", tmp_path / "plain"
+    picture = torch.rand(2, 3, 4, 5).to(memory_format=torch.channels_last).requires_grad_()
+    write_tensors(path, {"picture": picture})
+    assert torch.equal(read_tensors(path)["picture"], picture)
+    plain.touch()
+    assert path.stat().st_mode == plain.stat().st_mode
+    assert sorted(tmp_path.iterdir()) == [path, plain]
+
+
+def test_a_finished_run_is_read(run: Path) -> None:
+    found = finished(run)
+    assert found.losses == [1.5, 0.5]
+    assert list(map(asdict, found.history)) == [asdict(EPOCH)]
+    assert found.answers is None
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("config.json", '{"job'),
+        ("result.json", ""),
+        ("losses.json", "[1.5, "),
+        ("losses.json", "3"),
+        ("losses.json", '["high"]'),
+        ("metrics.jsonl", '{"epoch": 1'),
+        ("metrics.jsonl", '{"epoch": 1, "of": 2}'),
+        ("metrics.jsonl", "[]"),
+        ("answers.safetensors", "something else"),
+    ],
+)
+def test_damage_is_said_in_a_line(name: str, text: str, run: Path) -> None:
+    (run / name).write_text(text)
+    with pytest.raises(UserError, match=f"^{run / name}: damaged: ") as error:
+        finished(run)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["config.json", "result.json", "losses.json", "metrics.jsonl"])
+def test_what_is_missing_is_named(name: str, run: Path) -> None:
+    (run / name).unlink()
+    with pytest.raises(UserError, match=f"^{run}: not the folder of a run: it has no {name}"):
+        finished(run)
+
+
+@pytest.mark.parametrize(("value", "kind"), [([1], "list"), (None, "NoneType"), ("text", "str")])
+def test_a_json_file_holds_an_object(value: object, kind: str, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(value))
+    with pytest.raises(UserError, match=f"got a {kind}, expected an object"):
+        read_json(tmp_path, "config.json")
