@@ -29,6 +29,10 @@ class Interval:
     high: float
 
 
+EVERYWHERE = Interval(-math.inf, math.inf)
+SHARE = Interval(0, 1)  # where accuracies are
+
+
 @dataclass(frozen=True)
 class Estimate:
     """The mean of one arm over `runs` runs.
@@ -100,15 +104,21 @@ SECONDS = Measure("s", "slower", "faster")
 EPOCHS = Measure("epochs", "later", "earlier")
 
 
-def estimate(values: Sequence[float]) -> Estimate:
-    """Return the mean of one arm. Raises ValueError for no value or one that is not finite."""
+def estimate(values: Sequence[float], within: Interval = EVERYWHERE) -> Estimate:
+    """Return the mean of one arm, whose interval ends where `within` does: no share is above 1.
+
+    Raises ValueError for no value or one that is not finite.
+    """
     runs = _finite("estimate", values)
     rounding = ROUNDING * float(np.abs(runs).max())
+    interval = _t_interval(runs, rounding)
+    if interval is not None:
+        interval = Interval(max(interval.low, within.low), min(interval.high, within.high))
     return Estimate(
         runs=len(runs),
         mean=float(runs.mean()),
         deviation=_deviation(runs, rounding),
-        interval=_t_interval(runs, rounding),
+        interval=interval,
     )
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.evaluate import Answers
-from pipeline.evidence import ACCURACY, Comparison, Estimate, compare, estimate, in_words
+from pipeline.evidence import ACCURACY, SHARE, Comparison, Estimate, compare, estimate, in_words
 from pipeline.losses import Loss
 
 WAYS = {
@@ -102,6 +102,6 @@ def recovery(accuracies: Mapping[str, Sequence[float]]) -> Recovery:
             pairs.append(Pair(first, other, comparison, words))
     return Recovery(
         {way: tuple(accuracies[way]) for way in ways},
-        {way: estimate(accuracies[way]) for way in ways},
+        {way: estimate(accuracies[way], SHARE) for way in ways},
         tuple(pairs),
     )

@@ -16,6 +16,7 @@ from pipeline.evidence import (
     EPOCHS,
     LOSS,
     SECONDS,
+    SHARE,
     Interval,
     area,
     bands,
@@ -61,6 +62,21 @@ def test_the_mean_of_one_arm() -> None:
     assert estimate([0, 0, 0]).interval is None
     rounded = estimate([0.1 + 0.2, 0.3, 0.3])
     assert (rounded.deviation, rounded.interval) == (0, None)
+
+
+def test_no_share_is_above_one_or_below_zero() -> None:
+    values = [0.6, 0.99, 0.97]
+    free, share = estimate(values).interval, estimate(values, SHARE).interval
+    assert free is not None
+    assert free.high > 1
+    assert share == Interval(free.low, 1)
+    values = [0.0, 0.0, 0.1]
+    free, share = estimate(values).interval, estimate(values, SHARE).interval
+    assert free is not None
+    assert free.low < 0
+    assert share == Interval(0, free.high)
+    close = [0.5, 0.51, 0.52]
+    assert estimate(close, SHARE) == estimate(close)
 
 
 @pytest.mark.parametrize(
