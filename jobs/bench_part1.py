@@ -8,6 +8,7 @@ pages as it would see of 40 writers, and from synthetic pages besides, and is te
 
 import os
 import tempfile
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import mean
@@ -99,16 +100,21 @@ def main(config: Config) -> None:
                     run.result["seconds_training"],
                 )
             )
-            console.print(f"draw {seed}: {rows[-1]}")
+            console.print(f"draw {seed}: {', '.join(told(rows[-1]))}")
     learned = "all others" if config.learned is None else f"{config.learned} others"
     title = f"{machine()}; {origin}; {config.writers} writers held out, {learned} learned from"
     table = Table(title=title)
-    for heading in ("draw", "accuracy", "adapted", "case ignored", "seconds of training"):
+    for heading in ("draw", "accuracy", "adapted", "case ignored", "training"):
         table.add_column(heading, justify="right")
     for label, row in [*enumerate(rows), ("mean", tuple(map(mean, zip(*rows, strict=True))))]:
-        *shares, seconds = row
-        table.add_row(str(label), *(f"{share:.1%}" for share in shares), f"{seconds:.0f}")
+        table.add_row(str(label), *told(row))
     console.print(table)
+
+
+def told(row: Sequence[float]) -> list[str]:
+    """Return what a row's shares, and its seconds at the end, are written as."""
+    *shares, seconds = row
+    return [*(f"{share:.1%}" for share in shares), f"{seconds:.0f} s"]
 
 
 if __name__ == "__main__":
