@@ -4,10 +4,9 @@ from pathlib import Path
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import load_file
 
 from beton.reader import Reader
-from pipeline.artifacts import write_tensors
+from pipeline.artifacts import read_tensors, write_tensors
 from pipeline.errors import UserError
 from pipeline.evaluate import Answers, answer, load, rows_for
 from pipeline.feed import Feed, samples_of
@@ -27,7 +26,7 @@ def answers_to(
     if keep.exists():
         with safe_open(keep, framework="pt") as kept:
             if kept.metadata() == asked:
-                return Answers(**load_file(keep))
+                return Answers(**read_tensors(keep))
     trained, names = load(run), file.info["classes"]
     if unknown := [name for name in names if name not in trained.classes]:
         raise UserError(
@@ -42,6 +41,6 @@ def answers_to(
     with Feed(file, indices, view, rows, device=device, scales=pages_scales) as feed:
         answers = answer(network, feed, precision, views)
     columns = [trained.classes.index(name) for name in names]
-    answers = answers._replace(logits=answers.logits[:, columns].contiguous())
+    answers = answers._replace(logits=answers.logits[:, columns])
     write_tensors(keep, answers._asdict(), asked)
     return answers
