@@ -413,7 +413,9 @@ class Training:
         """Go back to the last checkpoint; return the optimizer's state there, None without any."""
         if self._checkpoints is None:
             return None
-        folder, last = self._checkpoints.root, self._checkpoints.last(self._accelerator.device)
+        # Of several processes on a CPU accelerate says "cpu:0", which readers of files refuse.
+        device = next(self.network.parameters()).device
+        folder, last = self._checkpoints.root, self._checkpoints.last(device)
         if last is None:
             return None
         weights, state = last
