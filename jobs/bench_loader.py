@@ -32,7 +32,8 @@ from beton.fields import InkField, IntField, NDArrayField
 from beton.loader import Loader
 from beton.ops import Normalize, Op, Pixels, Resize, Scalar
 from beton.writer import write
-from pipeline.timing import machine, measure
+from pipeline.runtime.benchmark import measure
+from pipeline.runtime.hardware import machine
 
 MEAN, STD = 33.3, 78.6  # of MNIST, in grey levels
 

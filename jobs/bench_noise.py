@@ -22,22 +22,20 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from pipeline.diagnosis import Diagnosis
-from pipeline.feed import open_set
-from pipeline.noise import diagnose
-from pipeline.prepare import prepare
-from pipeline.recipes import PART3, changed
-from pipeline.record import Finished, Record
-from pipeline.recovery import chances
-from pipeline.report import source_line
-from pipeline.run import Assignment, begin, execute
-from pipeline.sources import Source, SourceError, open_source
-from pipeline.sources.base import TEST, TRAIN, VALIDATION, Ints, Pixels
-from pipeline.sources.mislabelled import Mislabelled
-from pipeline.sources.synthetic import TASK3, Digits, DigitSet
-from pipeline.synth.labels import PLAIN, RATED, Mislabelling
-from pipeline.timing import machine
-from pipeline.train import Launch, processes
+from pipeline.analysis.diagnosis import Diagnosis
+from pipeline.analysis.label_noise import diagnose
+from pipeline.analysis.noise_robust import chances
+from pipeline.data.prepare import prepare
+from pipeline.data.sources import Source, SourceError, open_source
+from pipeline.data.sources.base import TEST, TRAIN, VALIDATION, Ints, Pixels
+from pipeline.data.synth.mislabel import PLAIN, RATED, Mislabelled, Mislabelling
+from pipeline.data.synth.source import TASK3, Digits, DigitSet
+from pipeline.evaluation.run_dir import Assignment, Finished, Record
+from pipeline.loading.dataset import open_set, source_line
+from pipeline.recipes.presets import PART3, changed
+from pipeline.runtime.hardware import machine
+from pipeline.training.distributed import Launch, processes
+from pipeline.training.runner import begin, execute
 
 VERDICTS = {"none": "clean", "shuffled": "random"}  # where a verdict's word is not the deed's
 

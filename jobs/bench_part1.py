@@ -19,19 +19,18 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from pipeline.evaluate import evaluate, load
-from pipeline.feed import open_set, samples_of
-from pipeline.prepare import prepare
-from pipeline.recipes import PART1
-from pipeline.record import Record
-from pipeline.report import source_line
-from pipeline.run import Assignment, begin, execute
-from pipeline.sets import AUXILIARY, Synthetic
-from pipeline.sources import Source, SourceError, open_source
-from pipeline.sources.base import TEST, TRAIN
-from pipeline.splits import Split, assign
-from pipeline.timing import machine
-from pipeline.train import processes
+from pipeline.data.catalog import AUXILIARY, Synthetic
+from pipeline.data.prepare import prepare
+from pipeline.data.sources import Source, SourceError, open_source
+from pipeline.data.sources.base import TEST, TRAIN
+from pipeline.data.splits import Split, assign
+from pipeline.evaluation.evaluate import evaluate, load
+from pipeline.evaluation.run_dir import Assignment, Record
+from pipeline.loading.dataset import open_set, samples_of, source_line
+from pipeline.recipes.presets import PART1
+from pipeline.runtime.hardware import machine
+from pipeline.training.distributed import processes
+from pipeline.training.runner import begin, execute
 
 
 @dataclass(frozen=True)

@@ -19,9 +19,10 @@ import tyro
 from PIL import Image
 from rich.console import Console
 
-from pipeline.prepare import prepare
-from pipeline.sources import open_source
-from pipeline.timing import machine, measure
+from pipeline.data.prepare import prepare
+from pipeline.data.sources import open_source
+from pipeline.runtime.benchmark import measure
+from pipeline.runtime.hardware import machine
 
 
 @dataclass(frozen=True)

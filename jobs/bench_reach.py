@@ -31,24 +31,25 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from beton.reader import Reader
-from pipeline import models, optim
-from pipeline.augment import Changes, change
-from pipeline.evaluate import answer
-from pipeline.evidence import first_reached
-from pipeline.feed import Ids, open_set, samples_of
-from pipeline.pages.part1 import PUBLISHED
-from pipeline.prepare import prepare
-from pipeline.progress import progress
-from pipeline.recipe import Recipe
-from pipeline.recipes import PART1, changed
-from pipeline.record import Record
-from pipeline.report import source_line
-from pipeline.run import Assignment, begin, execute
-from pipeline.sets import AUXILIARY, Synthetic
-from pipeline.sources import Source, open_source
-from pipeline.splits import Split
-from pipeline.timing import machine
-from pipeline.train import Launch, processes, supply_of
+from pipeline.analysis.stats import first_reached
+from pipeline.data.catalog import AUXILIARY, Synthetic
+from pipeline.data.prepare import prepare
+from pipeline.data.sources import Source, open_source
+from pipeline.data.splits import Split
+from pipeline.evaluation.predict import answer
+from pipeline.evaluation.run_dir import Assignment, Record
+from pipeline.loading.augment import Changes, change
+from pipeline.loading.dataset import Ids, open_set, samples_of, source_line
+from pipeline.models import networks
+from pipeline.recipes.presets import PART1, changed
+from pipeline.recipes.recipe import Recipe
+from pipeline.reporting.part1 import PUBLISHED
+from pipeline.runtime.hardware import machine
+from pipeline.runtime.progress import progress
+from pipeline.training import optim
+from pipeline.training.distributed import Launch, processes
+from pipeline.training.runner import begin, execute
+from pipeline.training.trainer import supply_of
 
 WORKERS = 2  # of the DataLoader
 
@@ -277,7 +278,7 @@ def run_published(
     first = known.recipe.stages[0]
     stage = replace(first, size=config.size or first.size)
     recipe = replace(known.recipe, stages=(stage,), seed=config.seed)
-    network = models.build(known.network, len(file.info["classes"]), config.seed)
+    network = networks.build(known.network, len(file.info["classes"]), config.seed)
     training = Published(launch, network, recipe, file, files)
     accuracy, reached = training.run(config.accuracy, limit, console)
     return Outcome(

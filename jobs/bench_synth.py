@@ -22,19 +22,21 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 
-from pipeline import models
-from pipeline.evaluate import answer
-from pipeline.feed import Feed, View, open_set, samples_of
-from pipeline.metrics import Scores, score
-from pipeline.prepare import Prepared, prepare
-from pipeline.recipe import Recipe, Stage
-from pipeline.recipes import HANDS, PART1
-from pipeline.sources import Source, open_source
-from pipeline.sources.synthetic import Digits, DigitSet, Pages
-from pipeline.splits import Split
-from pipeline.timing import machine
-from pipeline.train import Training, processes
-from pipeline.writers import scales
+from pipeline.data.prepare import Prepared, prepare
+from pipeline.data.sources import Source, open_source
+from pipeline.data.splits import Split
+from pipeline.data.synth.source import Digits, DigitSet, Pages
+from pipeline.evaluation.metrics import Scores, score
+from pipeline.evaluation.predict import answer
+from pipeline.loading.batches import Feed
+from pipeline.loading.dataset import View, open_set, samples_of
+from pipeline.loading.writer_scale import scales
+from pipeline.models import networks
+from pipeline.recipes.presets import HANDS, PART1
+from pipeline.recipes.recipe import Recipe, Stage
+from pipeline.runtime.hardware import machine
+from pipeline.training.distributed import processes
+from pipeline.training.trainer import Training
 
 DIGITS = Recipe((Stage(size=28, epochs=3, learning_rate=5e-3, augmentation=HANDS),), batch_size=128)
 TENTH = Recipe(
@@ -88,7 +90,7 @@ def learn(
 ) -> Training:
     """Train the small network on a file, from random weights or from those given."""
     with open_set(data) as file, processes() as accelerator:
-        network = models.build("small", classes, seed)
+        network = networks.build("small", classes, seed)
         if start is not None:
             network.load_state_dict(start)
         training = Training(accelerator, network, recipe, file)

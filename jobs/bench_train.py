@@ -19,14 +19,16 @@ from torch import Tensor, nn
 from beton.loader import Loader
 from beton.ops import Resize, Scalar
 from beton.reader import Reader
-from pipeline import models, optim
-from pipeline.augment import Augmentation, change
-from pipeline.feed import View, open_set, samples_of
-from pipeline.recipe import Recipe
-from pipeline.recipes import PART1
-from pipeline.report import source_line
-from pipeline.timing import machine, measure
-from pipeline.train import Launch, Training, processes
+from pipeline.loading.augment import Augmentation, change
+from pipeline.loading.dataset import View, open_set, samples_of, source_line
+from pipeline.models import networks
+from pipeline.recipes.presets import PART1
+from pipeline.recipes.recipe import Recipe
+from pipeline.runtime.benchmark import measure
+from pipeline.runtime.hardware import machine
+from pipeline.training import optim
+from pipeline.training.distributed import Launch, processes
+from pipeline.training.trainer import Training
 
 
 @dataclass(frozen=True)
@@ -101,7 +103,7 @@ def main(config: Config) -> None:
         shares: list[float] = []
 
         def network() -> nn.Module:
-            return models.build("small", classes, 0).to(memory_format=torch.channels_last)
+            return networks.build("small", classes, 0).to(memory_format=torch.channels_last)
 
         def engine() -> int:
             training = Training(launch, network(), recipe, file, validate_on="test")

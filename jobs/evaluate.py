@@ -17,13 +17,14 @@ from typing import Literal
 import tyro
 
 from beton.errors import BetonError
-from pipeline import launch, report
+from pipeline.data.prepare import BadPicturesError
+from pipeline.data.sources import SourceError
 from pipeline.errors import UserError
-from pipeline.evaluate import evaluate, load
-from pipeline.hardware import Precision
-from pipeline.prepare import BadPicturesError
-from pipeline.progress import terminal
-from pipeline.sources import SourceError
+from pipeline.evaluation.evaluate import evaluate, load
+from pipeline.reporting.console import evaluation_table, scores_table
+from pipeline.runtime import launch
+from pipeline.runtime.hardware import Precision
+from pipeline.runtime.progress import terminal
 
 
 @dataclass(frozen=True)
@@ -58,8 +59,8 @@ def score(config: Config) -> None:
         print(json.dumps({**asdict(evaluation), "seen": evaluation.seen}, ensure_ascii=False))
         return
     console = terminal()
-    console.print(report.scores_table(evaluation.scores))
-    console.print(report.evaluation_table(evaluation))
+    console.print(scores_table(evaluation.scores))
+    console.print(evaluation_table(evaluation))
 
 
 def main() -> int:

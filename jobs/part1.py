@@ -19,19 +19,25 @@ from typing import Literal
 import tyro
 
 from beton.reader import Reader
-from pipeline import launch, models, recipes, report
-from pipeline.artifacts import read_json
-from pipeline.checkpoint import Checkpoints
+from pipeline.data.catalog import AUXILIARY
+from pipeline.data.charset import CHARACTERS
 from pipeline.errors import UserError
-from pipeline.feed import Decode, open_set, samples_of
-from pipeline.hardware import Precision
-from pipeline.memory import fit
-from pipeline.progress import terminal
-from pipeline.record import Record
-from pipeline.run import Assignment, Tracker, assigned, begin, execute
-from pipeline.sets import AUXILIARY
-from pipeline.sources.midas import CHARACTERS
-from pipeline.train import Launch, from_main, processes, supply_of
+from pipeline.evaluation.run_dir import Assignment, Record
+from pipeline.loading.batches import Decode
+from pipeline.loading.dataset import open_set, samples_of, source_line
+from pipeline.models import networks
+from pipeline.recipes import presets
+from pipeline.reporting.console import result_table
+from pipeline.reporting.plots import draw_run
+from pipeline.runtime import launch
+from pipeline.runtime.files import read_json
+from pipeline.runtime.hardware import Precision
+from pipeline.runtime.progress import terminal
+from pipeline.training.batch_size_finder import fit
+from pipeline.training.checkpoint import Checkpoints
+from pipeline.training.distributed import Launch, from_main, processes
+from pipeline.training.runner import Tracker, assigned, begin, execute
+from pipeline.training.trainer import supply_of
 
 
 @dataclass(frozen=True)
@@ -86,7 +92,7 @@ OWN = ("runs", "resume", "precision", "track")  # not a run's settings
 
 def plan(config: Config, file: Reader) -> Assignment:
     """Return what to train. Raises UserError for settings that make no sense."""
-    known = recipes.PART1[config.recipe]
+    known = presets.PART1[config.recipe]
     scale = config.scale
     if config.epochs is None and (more := known.scale(len(samples_of(file, "train")))) > 1:
         scale = more * (1 if scale is None else scale)
@@ -94,7 +100,7 @@ def plan(config: Config, file: Reader) -> Assignment:
     share = config.auxiliary_share
     if share is None and tuple(file.info["classes"]) != tuple(CHARACTERS):
         share = 0
-    recipe = recipes.changed(
+    recipe = presets.changed(
         known.recipe,
         size=config.size,
         epochs=config.epochs,
@@ -142,7 +148,7 @@ def prepared(
         # Before there is a folder: this says what is wrong.
         supply = supply_of(accelerator, assignment.recipe, file, auxiliary=auxiliary)
         for stage in assignment.recipe.stages:
-            models.check_size(assignment.network, *supply.view(stage).shape)
+            networks.check_size(assignment.network, *supply.view(stage).shape)
         Checkpoints(config.runs, **assignment.checkpoints)
     record = from_main(accelerator, lambda: Record.new(config.runs / "part1"))
     if accelerator.is_main_process:
@@ -174,13 +180,13 @@ def train(config: Config) -> None:
             else:
                 record = Record(config.resume)
             console = terminal(quiet=not accelerator.is_main_process)
-            provenance = report.source_line(file.info["provenance"])
+            provenance = source_line(file.info["provenance"])
             console.print(f"part1: {len(file):,} pictures, {provenance}; {record.path}")
             run = execute(accelerator, record, assignment, file, console, track=bool(config.track))
             if accelerator.is_main_process:
-                report.draw_run(run, "part 1", file)
+                draw_run(run, "part 1", file)
                 record.become_latest()
-                console.print(report.result_table(run.result, str(record.path)))
+                console.print(result_table(run.result, str(record.path)))
 
 
 def open_data(path: Path, name: str) -> Reader:

@@ -7,7 +7,7 @@
 
 Trains a network on the digits of part 1; then, for every seed, one from its weights and one from
 random weights on MNIST, alike in all else. Writes runs/part2/<time>, with a folder for every
-training, result.json and report.html; runs/part2/latest points to it. Exit status: 0 done, 2 not
+training, result.json and console.html; runs/part2/latest points to it. Exit status: 0 done, 2 not
 done, with the reason in a line, 130 or 143 stopped by Ctrl-C or SIGTERM.
 """
 
@@ -23,18 +23,21 @@ import tyro
 from rich.console import Console
 
 from beton.reader import Reader
-from pipeline import launch, recipes, report
-from pipeline.artifacts import read_json
+from pipeline.analysis.pretraining import ARMS, Course, analyse
 from pipeline.errors import UserError
-from pipeline.feed import Decode, open_set, samples_of
-from pipeline.hardware import Precision
-from pipeline.pages import part2 as page
-from pipeline.pretraining import ARMS, Course, analyse
-from pipeline.progress import terminal
-from pipeline.record import Finished, Record
-from pipeline.run import Assignment, assigned, begin, execute
-from pipeline.starts import start_of
-from pipeline.train import Launch, from_main, processes, supply_of
+from pipeline.evaluation.run_dir import Assignment, Finished, Record
+from pipeline.loading.batches import Decode
+from pipeline.loading.dataset import open_set, samples_of, source_line
+from pipeline.recipes import presets
+from pipeline.reporting import part2 as page
+from pipeline.runtime import launch
+from pipeline.runtime.files import read_json
+from pipeline.runtime.hardware import Precision
+from pipeline.runtime.progress import terminal
+from pipeline.training.distributed import Launch, from_main, processes
+from pipeline.training.runner import assigned, begin, execute
+from pipeline.training.trainer import supply_of
+from pipeline.training.warm_start import start_of
 
 
 @dataclass(frozen=True)
@@ -130,8 +133,8 @@ def plan(config: Config, sets: Sets, on_gpu: bool) -> dict[str, Assignment]:
     network = config.network
     if network == "auto":
         network = "resnet18" if on_gpu else "plain"
-    digits = recipes.changed(
-        recipes.PART2_DIGITS[network],
+    digits = presets.changed(
+        presets.PART2_DIGITS[network],
         size=config.size,
         epochs=config.digits_epochs,
         seed=config.seed,
@@ -139,8 +142,8 @@ def plan(config: Config, sets: Sets, on_gpu: bool) -> dict[str, Assignment]:
     others: dict[str, Any] = {"decode": config.decode, "checkpoints": {"keep": 1}}
     planned = {"digits": Assignment(network, digits, **others)}
     for seed in range(config.seed, config.seed + config.seeds):
-        recipe = recipes.changed(
-            recipes.PART2_MNIST[network],
+        recipe = presets.changed(
+            presets.PART2_MNIST[network],
             size=config.size,
             epochs=config.epochs,
             batch_size=config.batch_size,
@@ -212,7 +215,7 @@ def train(config: Config) -> None:
         written = record.read_json("config.json")
         console = terminal(quiet=not accelerator.is_main_process)
         for name, file in (("digits", sets.digits), ("MNIST", sets.mnist)):
-            provenance = report.source_line(file.info["provenance"])
+            provenance = source_line(file.info["provenance"])
             console.print(f"part2: {name}: {len(file):,} pictures, {provenance}")
         console.print(
             f"part2: MNIST: learns from {sets.learn_from}, validated on {sets.split}; {record.path}"
@@ -263,11 +266,11 @@ def conclude(
             "seconds_in_all": launch.seconds_since_start(),
         }
     )
-    page.page_of([record.path]).write(record.path / "report.html")
+    page.page_of([record.path]).write(record.path / "console.html")
     record.become_latest()
     console.print(page.closing_table(record.path))
     console.print(analysis.answer)
-    console.print(str(record.path / "report.html"))
+    console.print(str(record.path / "console.html"))
 
 
 def described(file: Reader, learn_from: str, validate_on: str) -> dict[str, Any]:

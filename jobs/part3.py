@@ -7,7 +7,7 @@
     accelerate launch jobs/part3.py --seeds 1            the same, for one process
 
 It trains as was published, looks, diagnoses without a right label, and recovers. Writes
-runs/part3/<time>, with a folder for every training, result.json and report.html;
+runs/part3/<time>, with a folder for every training, result.json and console.html;
 runs/part3/latest points to it. Exit status: 0 done, 2 not done, with the reason in a line, 130 or
 143 stopped by Ctrl-C or SIGTERM.
 """
@@ -24,23 +24,26 @@ import tyro
 from rich.console import Console
 
 from beton.reader import Reader
-from pipeline import launch, recipes, report
-from pipeline.artifacts import read_json
-from pipeline.asked import answers_to
-from pipeline.diagnosis import Diagnosis
+from pipeline.analysis.diagnosis import Diagnosis
+from pipeline.analysis.label_noise import diagnose, look
+from pipeline.analysis.noise_robust import chances, correct, loss_of, recovery, ways_for
 from pipeline.errors import UserError
-from pipeline.evaluate import Answers
-from pipeline.feed import Decode, open_set, samples_of
-from pipeline.folders import draw_folders
-from pipeline.hardware import Precision
-from pipeline.losses import Loss
-from pipeline.noise import diagnose, look
-from pipeline.pages import part3 as page
-from pipeline.progress import terminal
-from pipeline.record import Finished, Record
-from pipeline.recovery import chances, correct, loss_of, recovery, ways_for
-from pipeline.run import Assignment, begin, execute
-from pipeline.train import Launch, from_main, processes, supply_of
+from pipeline.evaluation.evaluate import answers_to
+from pipeline.evaluation.predict import Answers
+from pipeline.evaluation.run_dir import Assignment, Finished, Record
+from pipeline.loading.batches import Decode
+from pipeline.loading.dataset import open_set, samples_of, source_line
+from pipeline.recipes import presets
+from pipeline.recipes.losses import Loss
+from pipeline.reporting import part3 as page
+from pipeline.reporting.plots import draw_folders
+from pipeline.runtime import launch
+from pipeline.runtime.files import read_json
+from pipeline.runtime.hardware import Precision
+from pipeline.runtime.progress import terminal
+from pipeline.training.distributed import Launch, from_main, processes
+from pipeline.training.runner import begin, execute
+from pipeline.training.trainer import supply_of
 
 Arm = Literal["simple", "constant", "resnet18", "digits", "pretrained"]
 ARMS: tuple[Arm, ...] = ("simple", "constant", "resnet18", "digits", "pretrained")
@@ -183,10 +186,10 @@ def borrow(config: Config, classes: list[str]) -> Borrowed:
     return Borrowed(starts, config.witness or there.get(WITNESS), tuple(left_out))
 
 
-def assigned(config: Config, plan: recipes.Plan, seed: int) -> Assignment:
+def assigned(config: Config, plan: presets.Plan, seed: int) -> Assignment:
     """Return a plan as the settings change it. Raises UserError for some that make no sense."""
     own = config.network == "auto" or plan.network == "resnet18"
-    recipe = recipes.changed(
+    recipe = presets.changed(
         plan.recipe,
         size=config.size,
         epochs=config.epochs,
@@ -215,7 +218,7 @@ class Job:
     def repeat(self, arm: Arm) -> Finished:
         """Train as was published."""
         start = self.borrowed.starts.get(arm)
-        assignment = assigned(self.config, recipes.PART3[arm], self.config.seed)
+        assignment = assigned(self.config, presets.PART3[arm], self.config.seed)
         if start is not None:
             network = read_json(start, "config.json")["network"]
             assignment = replace(assignment, network=network, start=start)
@@ -223,7 +226,7 @@ class Job:
 
     def recover(self, way: str, loss: Loss, seed: int) -> Finished:
         """Train in one of the ways to recover."""
-        assignment = assigned(self.config, recipes.PART3_RECOVERY, seed)
+        assignment = assigned(self.config, presets.PART3_RECOVERY, seed)
         (stage,) = assignment.recipe.stages
         recipe = replace(assignment.recipe, stages=(replace(stage, loss=loss),))
         file = self.sets.clean if way == "ceiling" else self.sets.data
@@ -263,7 +266,7 @@ def train(config: Config) -> None:
         config = resumed(config, config.resume)
     if config.seeds < 1 or not config.arms:
         raise UserError(f"got {config.seeds} seeds and {len(config.arms)} arms, expected some")
-    plans = (*recipes.PART3.values(), recipes.PART3_RECOVERY)
+    plans = (*presets.PART3.values(), presets.PART3_RECOVERY)
     given = [assigned(config, plan, config.seed).recipe for plan in plans]
     with opened(config) as sets, processes(config.precision) as accelerator:
         borrowed = borrow(config, sets.data.info["classes"])
@@ -275,7 +278,7 @@ def train(config: Config) -> None:
         supply_of(accelerator, given[-1], sets.clean)
         record = from_main(accelerator, lambda: prepared(config, sets))
         console = terminal(quiet=not accelerator.is_main_process)
-        provenance = report.source_line(sets.data.info["provenance"])
+        provenance = source_line(sets.data.info["provenance"])
         console.print(f"part3: {len(sets.data):,} pictures, {provenance}; {record.path}")
         for line in borrowed.left_out:
             console.print(f"left out: {line}")
@@ -355,12 +358,12 @@ def conclude(
         "seconds_in_all": launch.seconds_since_start(),
     }
     record.finish(result)
-    page.page_of([record.path]).write(record.path / "report.html")
+    page.page_of([record.path]).write(record.path / "console.html")
     record.become_latest()
     for table in page.closing_tables(record.path):
         job.console.print(table)
     job.console.print(f"{found.verdict} {found.assumption}")
-    job.console.print(f"{record.path / 'report.html'}")
+    job.console.print(f"{record.path / 'console.html'}")
 
 
 def described(file: Reader, split: str) -> dict[str, Any]:

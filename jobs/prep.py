@@ -22,14 +22,13 @@ from rich.table import Table
 from tyro import conf
 
 from beton.errors import BetonError
-from pipeline import sets
-from pipeline.feed import open_set
-from pipeline.prepare import BadPicturesError, Prepared, prepare
-from pipeline.progress import progress, terminal
-from pipeline.sources import SPLITS, SourceError
-from pipeline.sources.mislabelled import Mislabelled
-from pipeline.splits import Split
-from pipeline.synth.labels import Mislabelling
+from pipeline.data import catalog
+from pipeline.data.prepare import BadPicturesError, Prepared, prepare
+from pipeline.data.sources import SPLITS, SourceError
+from pipeline.data.splits import Split
+from pipeline.data.synth.mislabel import Mislabelled, Mislabelling
+from pipeline.loading.dataset import open_set
+from pipeline.runtime.progress import progress, terminal
 
 RAW = Path("data/raw")
 
@@ -82,32 +81,32 @@ def prepare_all(config: Config) -> None:
     if config.synthetic and (config.source or config.download):
         raise SourceError("--synthetic goes without --source and --download")
     mislabelling = Mislabelling.parse(config.mislabel or "wrong")
-    synthetic = sets.Synthetic(
+    synthetic = catalog.Synthetic(
         config.writers, config.auxiliary_writers, config.grey, mislabelling, config.seed
     )
     if config.source and (config.grey or config.writers != Config.writers):
         raise SourceError("--writers and --grey are of the synthetic part1; leave out --source")
-    names = sets.wanted(config.names, config.source, RAW, config.download)
+    names = catalog.wanted(config.names, config.source, RAW, config.download)
     if config.mislabel and not config.source and "part3" not in names:
         raise SourceError("--mislabel goes with --source, or with the synthetic part3")
-    if sets.AUXILIARY in names:
-        synthetic.source(sets.AUXILIARY)  # says now what is wrong with its settings
+    if catalog.AUXILIARY in names:
+        synthetic.source(catalog.AUXILIARY)  # says now what is wrong with its settings
     done: dict[str, Prepared] = {}
     for name in names:
         out = config.out / f"{name}.beton"
         if config.synthetic:
             source, via = synthetic.source(name), "--synthetic"
         else:
-            source, via = sets.find(name, config.source, RAW, config.download, synthetic)
+            source, via = catalog.find(name, config.source, RAW, config.download, synthetic)
             wrong = config.source and config.mislabel and mislabelling.kind != "none"
-            if wrong and name != sets.AUXILIARY:
+            if wrong and name != catalog.AUXILIARY:
                 source = Mislabelled(source, mislabelling, config.seed)
-            if config.mislabel and not config.source and name == "part3" and via != sets.DEFAULT:
+            if config.mislabel and not config.source and name == "part3" and via != catalog.DEFAULT:
                 raise SourceError(
                     f"--mislabel: part3 is there, {source.path}; to mislabel it on purpose, say "
                     "--source, or draw one by --synthetic"
                 )
-            if via == sets.DEFAULT and is_of_real_data(out):
+            if via == catalog.DEFAULT and is_of_real_data(out):
                 if config.force:
                     raise SourceError(
                         f"{name}: {out} is of real data that are not here; --synthetic replaces it"
@@ -119,7 +118,7 @@ def prepare_all(config: Config) -> None:
             done[name] = prepare(
                 source,
                 out,
-                split=None if name == sets.AUXILIARY else split,  # of which all is learned from
+                split=None if name == catalog.AUXILIARY else split,  # of which all is learned from
                 seed=config.seed,
                 via=via,
                 workers=config.workers,

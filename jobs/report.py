@@ -16,11 +16,11 @@ from pathlib import Path
 
 import tyro
 
-from pipeline import launch
-from pipeline.artifacts import read_json
 from pipeline.errors import UserError
-from pipeline.page import Page
-from pipeline.pages import part1, part2, part3
+from pipeline.reporting import part1, part2, part3
+from pipeline.reporting.html import Page
+from pipeline.runtime import launch
+from pipeline.runtime.files import read_json
 
 PARTS: dict[str, Callable[[Sequence[Path]], Page]] = {
     "part1": part1.page_of,

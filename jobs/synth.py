@@ -25,11 +25,11 @@ from rich.console import Console
 from rich.table import Table
 from tyro import conf
 
-from pipeline.progress import progress, terminal
-from pipeline.sources import Source, SourceError, open_source
-from pipeline.sources.picture import MARK
-from pipeline.sources.synthetic import Pages
-from pipeline.synth import compare, show
+from pipeline.data.sources import Source, SourceError, open_source
+from pipeline.data.sources.image import MARK
+from pipeline.data.synth import compare, show
+from pipeline.data.synth.source import Pages
+from pipeline.runtime.progress import progress, terminal
 
 
 @dataclass(frozen=True)

@@ -8,15 +8,16 @@ import torch
 from tiny import CLASSES
 
 from beton.reader import Reader
-from pipeline import models
-from pipeline.artifacts import write_tensors
-from pipeline.augment import Augmentation
-from pipeline.checkpoint import Checkpoints
-from pipeline.feed import open_set
-from pipeline.losses import Loss
-from pipeline.mixing import Mixing
-from pipeline.recipe import Recipe, Stage
-from pipeline.train import Launch, Training, processes
+from pipeline.loading.augment import Augmentation
+from pipeline.loading.dataset import open_set
+from pipeline.models import networks
+from pipeline.recipes.losses import Loss
+from pipeline.recipes.mixup import Mixing
+from pipeline.recipes.recipe import Recipe, Stage
+from pipeline.runtime.files import write_tensors
+from pipeline.training.checkpoint import Checkpoints
+from pipeline.training.distributed import Launch, processes
+from pipeline.training.trainer import Training
 
 CHANGES = Augmentation(rotation=5, zoom=0.05, shear=0.1, translation=0.05, elastic=0.02)
 RECIPE = Recipe(
@@ -34,7 +35,7 @@ STEPS = 16
 
 def begin(accelerator: Launch, file: Reader, checkpoints: Checkpoints) -> Training:
     """Return a training on a file, and on itself as the auxiliary set."""
-    network = models.build("small", len(CLASSES), 0)
+    network = networks.build("small", len(CLASSES), 0)
     return Training(accelerator, network, RECIPE, file, auxiliary=file, checkpoints=checkpoints)
 
 

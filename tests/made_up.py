@@ -2,9 +2,8 @@
 
 from collections.abc import Sequence
 
-from pipeline.history import Epoch
-from pipeline.pretraining import Course
-from pipeline.starts import Start
+from pipeline.analysis.pretraining import Course, Start
+from pipeline.evaluation.metrics import Epoch
 
 GROUPS = ("stem", "body", "head", "whole")
 

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from pipeline.artifacts import read_json, read_tensors, write_tensors
 from pipeline.errors import UserError
-from pipeline.history import Epoch
-from pipeline.record import Record, finished
+from pipeline.evaluation.metrics import Epoch
+from pipeline.evaluation.run_dir import Record, finished
+from pipeline.runtime.files import read_json, read_tensors, write_tensors
 
 EPOCH = Epoch(1, 0, 1e-3, 1.5, 0.5, 2.0, loss=None, accuracy=None, seconds=3.0)
 

@@ -12,7 +12,8 @@ from scipy.interpolate import BSpline
 from scipy.special import expit, logit
 from torch import Tensor
 
-from pipeline.augment import (
+from pipeline.errors import UserError
+from pipeline.loading.augment import (
     Augmentation,
     Changes,
     change,
@@ -22,7 +23,6 @@ from pipeline.augment import (
     displacements,
     ink_centres,
 )
-from pipeline.errors import UserError
 
 MAPS = Augmentation(rotation=10, zoom=0.1, aspect=0.1, shear=0.2, translation=0.05)
 ALL = replace(MAPS, pen=0.5, warp=0.2, lighting=0.2, magnification=0.1, elastic=0.04)

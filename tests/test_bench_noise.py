@@ -9,10 +9,10 @@ from raw_data import digits, idx_pair, make_tree
 
 from jobs import bench_noise
 from jobs.bench_noise import Config, Drawn, Outcome, closing_table, conclusion
-from pipeline.noise import diagnose
-from pipeline.sources import SourceError
-from pipeline.sources.base import TRAIN
-from pipeline.synth.labels import Mislabelling
+from pipeline.analysis.label_noise import diagnose
+from pipeline.data.sources import SourceError
+from pipeline.data.sources.base import TRAIN
+from pipeline.data.synth.mislabel import Mislabelling
 
 
 def write_digits(folder: Path, count: int) -> Path:

@@ -12,8 +12,8 @@ from beton.loader import Loader
 from beton.ops import Resize
 from jobs import bench_reach
 from jobs.bench_reach import Config, Outcome, PillowPages, closing_table, verdict
-from pipeline.feed import View, open_set
-from pipeline.sources.midas import CHARACTERS
+from pipeline.data.charset import CHARACTERS
+from pipeline.loading.dataset import View, open_set
 
 FAST = Outcome("small", 48, 24, 2_000, 48_000, 48.0, 0.01, 0.93, 12.0)
 PUBLISHED = Outcome("resnet18", 224, 30, 1_000, 1_500, 240.0, 0.05, 0.04, None)

@@ -14,13 +14,14 @@ from tiny import CLASSES, write_set
 
 from beton.order import Shard
 from beton.reader import Reader
-from pipeline.augment import Augmentation
-from pipeline.blend import Blend
 from pipeline.errors import UserError
-from pipeline.feed import Feed, Ids, Inputs, open_set, samples_of
-from pipeline.mixing import Mixing
-from pipeline.recipe import Recipe, Stage
-from pipeline.supply import Supply
+from pipeline.loading.augment import Augmentation
+from pipeline.loading.batches import Feed, Inputs
+from pipeline.loading.combined import Blend
+from pipeline.loading.dataset import Ids, open_set, samples_of
+from pipeline.recipes.mixup import Mixing
+from pipeline.recipes.recipe import Recipe, Stage
+from pipeline.training.datamodule import Supply
 
 CPU = torch.device("cpu")
 STAGE = Stage(16, 3, 1e-3, augmentation=Augmentation(rotation=5))

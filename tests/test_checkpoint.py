@@ -12,9 +12,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline import checkpoint
-from pipeline.checkpoint import Checkpoints
 from pipeline.errors import UserError
+from pipeline.training import checkpoint
+from pipeline.training.checkpoint import Checkpoints
 
 ROOT = Path(__file__).resolve().parents[1]
 CPU = torch.device("cpu")
@@ -72,7 +72,7 @@ CRASH = """
 import os, sys
 from pathlib import Path
 import torch
-from pipeline.checkpoint import Checkpoints
+from pipeline.training.checkpoint import Checkpoints
 checkpoints = Checkpoints(Path(sys.argv[1]), keep=1)
 checkpoints.save(1, {"w": torch.ones(1)}, {"batch": 1}, 0.5)
 Path.rename = lambda *_: os._exit(9)

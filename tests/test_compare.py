@@ -3,9 +3,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.sources.base import Ints, Pixels
-from pipeline.synth import pen
-from pipeline.synth.compare import MEASURES, Floats, compare, measure
+from pipeline.data.sources.base import Ints, Pixels
+from pipeline.data.synth import pen
+from pipeline.data.synth.compare import MEASURES, Floats, compare, measure
 
 
 def blank(shape: tuple[int, int] = (300, 400)) -> Pixels:

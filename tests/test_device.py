@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from reference import box_resize
 
 from beton import kernels
-from pipeline.device import rasterize
+from pipeline.loading.rasterize import rasterize
 
 Floats = NDArray[np.float64]
 Picture = tuple[NDArray[np.uint8], Floats]  # pixels, window

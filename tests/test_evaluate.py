@@ -19,16 +19,17 @@ from tiny import CLASSES, page, write_set
 
 from beton.errors import BetonError
 from jobs import evaluate as job
-from pipeline import launch
+from pipeline.data.sources import SourceError
 from pipeline.errors import UserError
-from pipeline.evaluate import Trained, evaluate, load
-from pipeline.feed import Feed, open_set, samples_of
-from pipeline.metrics import Scores, score
-from pipeline.recipe import Recipe, Stage
-from pipeline.record import Record
-from pipeline.run import Assignment, begin, execute
-from pipeline.sources import SourceError
-from pipeline.train import processes
+from pipeline.evaluation.evaluate import Trained, evaluate, load
+from pipeline.evaluation.metrics import Scores, score
+from pipeline.evaluation.run_dir import Assignment, Record
+from pipeline.loading.batches import Feed
+from pipeline.loading.dataset import open_set, samples_of
+from pipeline.recipes.recipe import Recipe, Stage
+from pipeline.runtime import launch
+from pipeline.training.distributed import processes
+from pipeline.training.runner import begin, execute
 
 JOB = Path(__file__).resolve().parents[1] / "jobs" / "evaluate.py"
 UNSEEN = range(100, 105)

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from pipeline.evidence import (
+from pipeline.analysis.stats import (
     ACCURACY,
     EPOCHS,
     LOSS,

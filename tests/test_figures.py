@@ -7,8 +7,8 @@ from matplotlib.collections import PolyCollection
 from matplotlib.colors import to_rgb
 from matplotlib.patches import Rectangle
 
-from pipeline.evidence import bands
-from pipeline.figures import COLOURS, bars, curves, heat_map
+from pipeline.analysis.stats import bands
+from pipeline.reporting.plots import COLOURS, bars, curves, heat_map
 
 RUNS = [[0.5, 0.7, 0.8], [0.6, 0.7, 0.9], [0.4, 0.7, 0.85]]
 

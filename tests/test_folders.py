@@ -8,8 +8,8 @@ import pytest
 from matplotlib.figure import Figure
 from tiny import CLASSES, write_set
 
-from pipeline.feed import open_set
-from pipeline.folders import ACROSS, CELL, draw_folders
+from pipeline.loading.dataset import open_set
+from pipeline.reporting.plots import ACROSS, CELL, draw_folders
 
 
 def test_every_label_has_its_row_and_the_title_says_where_they_are_from(

@@ -3,10 +3,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.sources.midas import CHARACTERS
-from pipeline.synth import glyphs
-from pipeline.synth.glyphs import CAPITAL, SPACING, TURNS, Complex, Glyph, table
-from pipeline.synth.hands import STROKES
+from pipeline.data.charset import CHARACTERS
+from pipeline.data.synth import glyphs
+from pipeline.data.synth.glyphs import CAPITAL, SPACING, TURNS, Complex, Glyph, table
+from pipeline.data.synth.writers import STROKES
 
 FORMS = [(character, glyph) for character, forms in table().items() for glyph in forms]
 WITHOUT_ASCENDER = "acegmnopqrsuvwxyz"

@@ -5,10 +5,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from beton import rng
-from pipeline.sources.midas import CHARACTERS
-from pipeline.synth import hands, pen
-from pipeline.synth.glyphs import table
-from pipeline.synth.hands import Line, habits, write
+from pipeline.data.charset import CHARACTERS
+from pipeline.data.synth import pen
+from pipeline.data.synth import writers as synth_writers
+from pipeline.data.synth.glyphs import table
+from pipeline.data.synth.writers import Line, habits, write
 
 seeds = st.integers(0, 2**63 - 1)
 writers = st.integers(0, 5000)
@@ -106,15 +107,15 @@ def test_writers_use_different_forms() -> None:
 def test_numbers_deviate_no_further_than_said(
     seed: int, copy: int, sample: int, count: int
 ) -> None:
-    numbers = hands._normal(seed, copy, sample, rng.WRITING, count)
+    numbers = synth_writers._normal(seed, copy, sample, rng.WRITING, count)
     assert numbers.shape == (count,)
     assert (np.abs(numbers) <= 3.5).all()
 
 
 def test_numbers_are_normal() -> None:
-    numbers = hands._normal(0, 0, 0, rng.WRITING, 100_000)
+    numbers = synth_writers._normal(0, 0, 0, rng.WRITING, 100_000)
     assert abs(numbers.mean()) < 0.02
     assert abs(numbers.std() - 1) < 0.02
     assert abs((np.abs(numbers) < 1).mean() - 0.68) < 0.02
-    other = hands._normal(0, 0, 0, rng.LETTER, 100_000)
+    other = synth_writers._normal(0, 0, 0, rng.LETTER, 100_000)
     assert abs(np.corrcoef(numbers, other)[0, 1]) < 0.02

@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import beta
 
-from pipeline.kinds import FEW, KINDS, RATED, Floats, fit, likelihood, transition
+from pipeline.analysis.noise_models import FEW, KINDS, RATED, Floats, fit, likelihood, transition
 
 seeds = st.integers(0, 2**32 - 1)
 rates = st.floats(0, 1)

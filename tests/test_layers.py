@@ -6,6 +6,7 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Callable, Iterator
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -65,6 +66,42 @@ def never_says(word: str) -> Rule:
     return rule
 
 
+# From the top down: a package may import those before it, never those after it.
+ROOMS = (
+    "runtime",
+    "data",
+    "loading",
+    "models",
+    "recipes",
+    "evaluation",
+    "analysis",
+    "training",
+    "reporting",
+    "experiments",
+)
+# The same within pipeline/data, whose packages and modules build on each other.
+DATA_ROOMS = ("charset", "sources", "splits", "prepare", "synth", "download", "catalog")
+
+
+def room_of(name: str, prefix: str, rooms: tuple[str, ...]) -> int | None:
+    """Place of the room that a dotted module name lies in, None if it lies in none of them."""
+    if not name.startswith(prefix):
+        return None
+    room = name.removeprefix(prefix).split(".")[0]
+    return rooms.index(room) if room in rooms else None
+
+
+def imports_upwards(path: str, tree: ast.Module) -> Iterator[str]:
+    """Imports of a room from one that stands before it."""
+    name = path.removesuffix(".py").replace("/", ".")
+    for prefix, rooms in (("pipeline.", ROOMS), ("pipeline.data.", DATA_ROOMS)):
+        own = room_of(name, prefix, rooms)
+        for other in imported(tree):
+            there = room_of(other, prefix, rooms)
+            if own is not None and there is not None and there > own:
+                yield other
+
+
 RULES: dict[str, tuple[Callable[[str], bool], Rule]] = {
     "beton imports numpy, numba and its JPEG codec": (
         lambda path: path.startswith("beton/") and path != "beton/__main__.py",
@@ -86,17 +123,18 @@ RULES: dict[str, tuple[Callable[[str], bool], Rule]] = {
         lambda path: path.startswith("pipeline/"),
         never_names("sys.argv", "tyro", "tyro.cli", "argparse", "argparse.ArgumentParser"),
     ),
-    "pipeline/train.py alone uses Accelerator": (
+    "pipeline/training/distributed.py alone knows accelerate's Accelerator": (
         lambda path: (
-            path.startswith(("beton/", "pipeline/", "jobs/")) and path != "pipeline/train.py"
+            path.startswith(("beton/", "pipeline/", "jobs/"))
+            and path != "pipeline/training/distributed.py"
         ),
         never_names("accelerate.Accelerator", "Accelerator"),
     ),
     "no conclusion rests on how pictures were drawn": (
         lambda path: (
             path.startswith(("beton/", "pipeline/", "jobs/"))
-            and not path.startswith("pipeline/sources/")
-            and path != "pipeline/prepare.py"  # writes it down
+            and not path.startswith(("pipeline/data/sources/", "pipeline/data/synth/"))
+            and path != "pipeline/data/prepare.py"  # writes it down
         ),
         never_says("generator"),
     ),
@@ -119,12 +157,14 @@ def declared(*extras: str) -> set[str]:
 
 def broken_rules(path: str, source: str) -> list[str]:
     tree = ast.parse(source)
-    return [
+    broken = [
         f"{path}: {name}, got {offence}"
         for name, (applies, rule) in RULES.items()
         if applies(path)
         for offence in rule(tree)
     ]
+    broken += [f"{path}: imports upwards, got {name}" for name in imports_upwards(path, tree)]
+    return broken
 
 
 def tree_files() -> list[Path]:
@@ -139,14 +179,76 @@ def tree_files() -> list[Path]:
     return [ROOT / name for name in listed.split("\0") if name and (ROOT / name).is_file()]
 
 
+TOPS = ("beton", "pipeline", "jobs")
+
+
+def sources() -> dict[str, ast.Module]:
+    """Every Python file of the packages, at any depth, parsed."""
+    found = [path for top in TOPS for path in (ROOT / top).rglob("*.py")]
+    listed = [path for path in tree_files() if path.suffix == ".py"]
+    of_packages = [path for path in listed if path.relative_to(ROOT).parts[0] in TOPS]
+    assert len(found) >= len(of_packages) > 90
+    return {path.relative_to(ROOT).as_posix(): ast.parse(path.read_text()) for path in found}
+
+
 def test_imports_run_one_way() -> None:
-    sources = [p for top in ("beton", "pipeline", "jobs") for p in (ROOT / top).rglob("*.py")]
-    assert len(sources) > 3
-    assert [
-        line
-        for p in sources
-        for line in broken_rules(p.relative_to(ROOT).as_posix(), p.read_text())
-    ] == []
+    trees = sources().items()
+    assert [line for path, tree in trees for line in broken_rules(path, ast.unparse(tree))] == []
+
+
+def test_rooms_are_those_that_are_there() -> None:
+    packages = {
+        path.name for path in (ROOT / "pipeline").iterdir() if (path / "__init__.py").exists()
+    }
+    assert packages == set(ROOMS)
+    files = [path.name for path in (ROOT / "pipeline").iterdir() if path.suffix == ".py"]
+    assert sorted(files) == ["__init__.py", "errors.py"]
+    data = {path.stem for path in (ROOT / "pipeline/data").iterdir()} - {"__init__", "__pycache__"}
+    assert data == set(DATA_ROOMS)
+    for room in (ROOT / "pipeline").rglob("*/"):
+        assert len([p for p in room.glob("*.py") if p.name != "__init__.py"]) <= 12, room
+
+
+def imported_files(tree: ast.Module, paths: set[str]) -> set[str]:
+    """The files among `paths` that a file imports, wherever the import stands."""
+    found = set()
+    for name in imported(tree):
+        parts = name.split(".")
+        for end in range(len(parts), 0, -1):
+            base = "/".join(parts[:end])
+            if path := next((p for p in (f"{base}.py", f"{base}/__init__.py") if p in paths), None):
+                found.add(path)
+                break
+    return found
+
+
+def cycle(graph: dict[str, set[str]]) -> list[str]:
+    """A cycle of a graph, or nothing."""
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        return list(error.args[1])
+    return []
+
+
+def test_no_files_import_each_other() -> None:
+    trees = sources()
+    graph = {path: imported_files(tree, {*trees}) - {path} for path, tree in trees.items()}
+    assert sum(map(len, graph.values())) > 300
+    assert cycle(graph) == []
+
+
+def test_a_cycle_is_seen() -> None:
+    assert cycle({"a.py": {"b.py"}, "b.py": {"c.py"}, "c.py": {"a.py"}})
+
+
+@pytest.mark.parametrize("room", ["analysis", "training"])
+def test_conclusions_and_training_do_without_matplotlib(room: str) -> None:
+    modules = [p.stem for p in (ROOT / "pipeline" / room).glob("*.py") if p.stem != "__init__"]
+    lines = [f"import pipeline.{room}.{module}" for module in modules]
+    script = "\n".join(["import sys", *lines, "assert 'matplotlib' not in sys.modules"])
+    run = subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=False, capture_output=True)
+    assert run.returncode == 0, run.stderr
 
 
 def test_what_is_imported_is_declared() -> None:
@@ -164,21 +266,25 @@ def test_what_is_imported_is_declared() -> None:
     ("path", "source"),
     [
         ("beton/loader.py", "import torch"),
-        ("beton/loader.py", "def f():\n    from pipeline.train import train"),
+        ("beton/loader.py", "def f():\n    from pipeline.training import trainer"),
         ("beton/reader.py", "from rich.table import Table"),
         ("beton/__main__.py", "import torch.nn"),
         ("beton/rng.py", "import os\nseed = os.environ['SEED']"),
         ("beton/rng.py", "from os import environ\nfrom pipeline import recipe"),
         ("beton/writer.py", "print('written')"),
-        ("pipeline/prepare.py", "import jobs.prep"),
-        ("pipeline/prepare.py", "import sys\npath = sys.argv[1]"),
-        ("pipeline/sources/idx.py", "import tyro"),
-        ("pipeline/report.py", "from accelerate import Accelerator"),
-        ("pipeline/report.py", "import accelerate\na = accelerate.Accelerator()"),
+        ("pipeline/data/prepare.py", "import jobs.prep"),
+        ("pipeline/data/prepare.py", "import sys\npath = sys.argv[1]"),
+        ("pipeline/data/sources/idx.py", "import tyro"),
+        ("pipeline/reporting/console.py", "from accelerate import Accelerator"),
+        ("pipeline/reporting/console.py", "import accelerate\na = accelerate.Accelerator()"),
+        ("pipeline/runtime/files.py", "from pipeline.data.prepare import prepare"),
+        ("pipeline/training/runner.py", "from pipeline.reporting import console"),
+        ("pipeline/data/sources/base.py", "from pipeline.data.synth import source"),
+        ("pipeline/data/synth/source.py", "from pipeline.data import catalog"),
         ("jobs/part1.py", "from jobs.prep import main"),
-        ("pipeline/report.py", "kind = file.info['generator']['mislabelling']"),
+        ("pipeline/reporting/console.py", "kind = file.info['generator']['mislabelling']"),
         ("jobs/evaluate.py", "kind = reader.info.get('generator', {})"),
-        ("pipeline/train.py", "kind = source.generator"),
+        ("pipeline/training/trainer.py", "kind = source.generator"),
     ],
 )
 def test_a_broken_rule_is_seen(path: str, source: str) -> None:
@@ -248,7 +354,7 @@ def foreign_calls(tree: ast.Module) -> Iterator[str]:
 
 
 def test_kernels_use_nothing_of_another_file() -> None:
-    trees = [ast.parse(path.read_text()) for path in (*ROOT.glob("*/*.py"), *ROOT.glob("*/*/*.py"))]
+    trees = sources().values()
     assert sum(len(kernels_of(tree)) for tree in trees) > 10
     assert [name for tree in trees for name in foreign_calls(tree)] == []
 

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pipeline.errors import UserError
-from pipeline.losses import Loss
-from pipeline.mixing import Mixed, Mixing
+from pipeline.recipes.losses import Loss
+from pipeline.recipes.mixup import Mixed, Mixing
 
 FLIP = ((0.9, 0.1, 0.0), (0.0, 0.7, 0.3), (0.4, 0.0, 0.6))
 NEVER_LAST = ((0.5, 0.5, 0.0), (0.2, 0.8, 0.0), (1.0, 0.0, 0.0))

@@ -13,13 +13,14 @@ from tiny import CLASSES, write_set
 from torch import Tensor, nn
 
 from beton.reader import Reader
-from pipeline import memory, models
 from pipeline.errors import UserError
-from pipeline.feed import open_set
-from pipeline.memory import fit
-from pipeline.models import Network
-from pipeline.recipe import Recipe, Stage
-from pipeline.train import Launch, processes
+from pipeline.loading.dataset import open_set
+from pipeline.models import networks
+from pipeline.models.networks import Network
+from pipeline.recipes.recipe import Recipe, Stage
+from pipeline.training import batch_size_finder
+from pipeline.training.batch_size_finder import fit
+from pipeline.training.distributed import Launch, processes
 
 ROW = 512 << 20  # bytes that the greedy network asks for, a picture: much more than threads do
 RECIPE = Recipe((Stage(16, 1, 0.1, optimizer="SGD"),), batch_size=16)
@@ -63,19 +64,19 @@ def launch() -> Iterator[Launch]:
 
 
 @pytest.fixture(autouse=True)
-def networks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(models.NETWORKS, "greedy", greedy)
+def made_up_networks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(networks.NETWORKS, "greedy", greedy)
 
 
 def network_that(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
     broken = Network(nn.Flatten(), Fails(error), nn.Linear(16 * 16, len(CLASSES)))
-    monkeypatch.setitem(models.NETWORKS, "fails", lambda _: broken)
+    monkeypatch.setitem(networks.NETWORKS, "fails", lambda _: broken)
 
 
 def limit(monkeypatch: pytest.MonkeyPatch, rows: float) -> None:
     """Let there be room for so many rows, and a bit."""
-    free = int((rows + 0.5) * ROW / memory.SHARE)
-    monkeypatch.setattr(memory, "free_bytes", lambda: free)
+    free = int((rows + 0.5) * ROW / batch_size_finder.SHARE)
+    monkeypatch.setattr(batch_size_finder, "free_bytes", lambda: free)
 
 
 @pytest.mark.parametrize(("room", "rows"), [(1, 1), (3, 2), (15, 8), (16, 16), (99, 16)])
@@ -148,7 +149,7 @@ def test_the_stage_with_the_largest_pictures_decides(
             Watching(), nn.AdaptiveAvgPool2d(1), nn.Sequential(nn.Flatten(), nn.Linear(1, classes))
         )
 
-    monkeypatch.setitem(models.NETWORKS, "watching", watching)
+    monkeypatch.setitem(networks.NETWORKS, "watching", watching)
     stages = (Stage(16, 1, 0.1), Stage(24, 1, 0.1), Stage(20, 1, 0.1))
     assert fit(launch, "watching", Recipe(stages, batch_size=8), file) == 8
     assert set(seen) == {(8, 1, 24, 24)}
@@ -159,4 +160,4 @@ def test_the_stage_with_the_largest_pictures_decides(
 
 def test_there_is_less_free_than_there_is() -> None:
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    assert 0 < memory.free_bytes() < total
+    assert 0 < batch_size_finder.free_bytes() < total

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from pipeline.metrics import (
+from pipeline.evaluation.metrics import (
     BINS,
     Confusion,
     Scores,

@@ -3,9 +3,9 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from pipeline.sources import SourceError
-from pipeline.sources.base import Ints
-from pipeline.synth.labels import PLAIN, RATED, Mislabelling
+from pipeline.data.sources import SourceError
+from pipeline.data.sources.base import Ints
+from pipeline.data.synth.mislabel import PLAIN, RATED, Mislabelling
 
 seeds = st.integers(0, 2**63 - 1)
 rates = st.integers(0, 1000).map(lambda n: n / 1000)

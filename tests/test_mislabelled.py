@@ -11,12 +11,11 @@ from raw_data import digits, folders, idx_pair, make_tree
 
 from beton.reader import Reader
 from jobs import prep
-from pipeline.page import Page
-from pipeline.report import source_line
-from pipeline.sources import Source, SourceError, open_source
-from pipeline.sources.base import TEST
-from pipeline.sources.mislabelled import Mislabelled
-from pipeline.synth.labels import PLAIN, Mislabelling
+from pipeline.data.sources import Source, SourceError, open_source
+from pipeline.data.sources.base import TEST
+from pipeline.data.synth.mislabel import PLAIN, Mislabelled, Mislabelling
+from pipeline.loading.dataset import source_line
+from pipeline.reporting.html import Page
 
 WRONG = Mislabelling("wrong")
 

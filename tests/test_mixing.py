@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy.stats import beta, kstest
 
 from pipeline.errors import UserError
-from pipeline.mixing import Mixed, Mixing
+from pipeline.recipes.mixup import Mixed, Mixing
 
 KINDS = [Mixing(mixup=0.4), Mixing(cutmix=1.0), Mixing(mixup=0.3, cutmix=0.8, probability=0.7)]
 Ids = NDArray[np.int64]

@@ -4,11 +4,11 @@ import pytest
 import torch
 from torch import nn
 
-from pipeline import models
 from pipeline.errors import UserError
+from pipeline.models import networks
 
-QUICK = [name for name in models.NETWORKS if name != "baseline"]  # which is large, and for pages
-PAGE = models.SMALLEST["baseline"]
+QUICK = [name for name in networks.NETWORKS if name != "baseline"]  # which is large, and for pages
+PAGE = networks.SMALLEST["baseline"]
 
 
 def parameters(network: nn.Module) -> int:
@@ -16,34 +16,34 @@ def parameters(network: nn.Module) -> int:
 
 
 @pytest.fixture(scope="module")
-def baseline() -> models.Network:
+def baseline() -> networks.Network:
     """It, without memory for its weights: shapes alone."""
     with torch.device("meta"):
-        return models.baseline(62)
+        return networks.baseline(62)
 
 
 @pytest.mark.parametrize("name", QUICK)
 @pytest.mark.parametrize("size", [16, 33, 64])
 def test_logits_for_pictures_of_any_size(name: str, size: int) -> None:
-    network = models.build(name, 62, seed=0).eval()
+    network = networks.build(name, 62, seed=0).eval()
     assert network(torch.rand(3, 1, size, size)).shape == (3, 62)
 
 
 @pytest.mark.parametrize("size", [(900, 1200), (600, 800), (PAGE, PAGE)])
-def test_the_baseline_takes_pages(baseline: models.Network, size: tuple[int, int]) -> None:
+def test_the_baseline_takes_pages(baseline: networks.Network, size: tuple[int, int]) -> None:
     assert baseline(torch.rand(2, 1, *size, device="meta")).shape == (2, 62)
 
 
-def test_smaller_pages_than_the_baseline_takes(baseline: models.Network) -> None:
+def test_smaller_pages_than_the_baseline_takes(baseline: networks.Network) -> None:
     with pytest.raises(RuntimeError):
         baseline(torch.rand(1, 1, PAGE - 1, PAGE, device="meta"))
     with pytest.raises(UserError, match=r"got pictures of 280×900 pixels, expected at least 281"):
-        models.check_size("baseline", 280, 900)
-    models.check_size("baseline", PAGE, PAGE)
-    models.check_size("small", 16, 16)
+        networks.check_size("baseline", 280, 900)
+    networks.check_size("baseline", PAGE, PAGE)
+    networks.check_size("small", 16, 16)
 
 
-def test_the_baseline_is_the_published_one(baseline: models.Network) -> None:
+def test_the_baseline_is_the_published_one(baseline: networks.Network) -> None:
     page = torch.rand(1, 1, 900, 1200, device="meta")
     convolutions = nn.Sequential(*list(baseline.body.children())[:-1])
     assert convolutions(baseline.stem(page)).shape == (1, 256, 8, 12)
@@ -53,17 +53,17 @@ def test_the_baseline_is_the_published_one(baseline: models.Network) -> None:
 
 
 def test_the_small_networks_are_small_and_the_other_is_resnet18() -> None:
-    assert 200_000 < parameters(models.build("small", 62, seed=0)) < 700_000
-    assert 50_000 < parameters(models.build("plain", 62, seed=0)) < 100_000
+    assert 200_000 < parameters(networks.build("small", 62, seed=0)) < 700_000
+    assert 50_000 < parameters(networks.build("plain", 62, seed=0)) < 100_000
     grey = 7 * 7 * 64 * 2  # two input channels fewer than torchvision's
-    assert parameters(models.build("resnet18", 1000, seed=0)) == 11_689_512 - grey
+    assert parameters(networks.build("resnet18", 1000, seed=0)) == 11_689_512 - grey
 
 
 @pytest.mark.parametrize("name", QUICK)
 def test_weights_depend_on_the_seed_alone(name: str) -> None:
     torch.manual_seed(123)
     before = torch.random.get_rng_state()
-    one, same, other = (models.build(name, 10, seed).state_dict() for seed in (1, 1, 2))
+    one, same, other = (networks.build(name, 10, seed).state_dict() for seed in (1, 1, 2))
     assert torch.equal(torch.random.get_rng_state(), before)
     assert all(torch.equal(one[key], same[key]) for key in one)
     assert not all(torch.equal(one[key], other[key]) for key in one)
@@ -71,7 +71,7 @@ def test_weights_depend_on_the_seed_alone(name: str) -> None:
 
 @pytest.mark.parametrize("name", QUICK)
 def test_every_weight_learns(name: str) -> None:
-    network = models.build(name, 5, seed=0)
+    network = networks.build(name, 5, seed=0)
     network(torch.rand(4, 1, 64, 64)).square().sum().backward()
     still = [key for key, weight in network.named_parameters() if not weight.grad.any()]  # type: ignore[union-attr]
     assert still == []
@@ -79,7 +79,7 @@ def test_every_weight_learns(name: str) -> None:
 
 @pytest.mark.parametrize("name", QUICK)
 def test_the_groups_are_all_of_a_network_from_the_picture_to_the_classes(name: str) -> None:
-    network = models.build(name, 7, seed=0).eval()
+    network = networks.build(name, 7, seed=0).eval()
     groups = {key.split(".")[0] for key in network.state_dict()}
     assert groups == {"stem", "body", "head"}
     pictures = torch.rand(2, 1, 32, 32)
@@ -91,20 +91,20 @@ def test_an_unknown_network() -> None:
     with pytest.raises(
         UserError, match="'vgg', expected one of small, medium, plain, resnet18, baseline"
     ):
-        models.build("vgg", 10, seed=0)
+        networks.build("vgg", 10, seed=0)
 
 
 @pytest.mark.parametrize("name", QUICK)
 def test_weights_of_the_same_classes_are_taken_whole(name: str) -> None:
-    one, other = (models.build(name, 10, seed) for seed in (1, 2))
-    assert models.transfer(other, one.state_dict()) == ()
+    one, other = (networks.build(name, 10, seed) for seed in (1, 2))
+    assert networks.transfer(other, one.state_dict()) == ()
     assert all(torch.equal(w, one.state_dict()[key]) for key, w in other.state_dict().items())
 
 
 def test_a_head_for_other_classes_stays_random() -> None:
-    one, other = models.build("small", 62, seed=1), models.build("small", 10, seed=2)
+    one, other = networks.build("small", 62, seed=1), networks.build("small", 10, seed=2)
     before = {key: weight.clone() for key, weight in other.state_dict().items()}
-    assert models.transfer(other, one.state_dict()) == ("head.2.bias", "head.2.weight")
+    assert networks.transfer(other, one.state_dict()) == ("head.2.bias", "head.2.weight")
     for key, weight in other.state_dict().items():
         source = before if key.startswith("head.") else one.state_dict()
         assert torch.equal(weight, source[key])
@@ -112,8 +112,8 @@ def test_a_head_for_other_classes_stays_random() -> None:
 
 @pytest.mark.parametrize("other", ["plain", "resnet18"])
 def test_another_networks_weights_are_refused_and_nothing_is_changed(other: str) -> None:
-    network = models.build("small", 10, seed=1)
+    network = networks.build("small", 10, seed=1)
     before = {key: weight.clone() for key, weight in network.state_dict().items()}
     with pytest.raises(UserError, match="does not fit; they are another network's"):
-        models.transfer(network, models.build(other, 10, seed=2).state_dict())
+        networks.transfer(network, networks.build(other, 10, seed=2).state_dict())
     assert all(torch.equal(w, before[key]) for key, w in network.state_dict().items())

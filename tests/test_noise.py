@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.diagnosis import Diagnosis
-from pipeline.kinds import Floats, Ints, transition
-from pipeline.noise import diagnose, look
-from pipeline.synth.labels import Mislabelling
+from pipeline.analysis.diagnosis import Diagnosis
+from pipeline.analysis.label_noise import diagnose, look
+from pipeline.analysis.noise_models import Floats, Ints, transition
+from pipeline.data.synth.mislabel import Mislabelling
 
 DIGITS = tuple("0123456789")
 KIND = {"none": "clean", "shuffled": "random"}  # what the diagnosis calls the generator's

@@ -9,9 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from pipeline import models, optim
 from pipeline.errors import UserError
-from pipeline.recipe import Schedule, Stage
+from pipeline.models import networks
+from pipeline.recipes.recipe import Schedule, Stage
+from pipeline.training import optim
 
 NAMES = [
     name
@@ -24,8 +25,8 @@ NAMES = [
 SCHEDULES = get_args(Schedule)
 
 
-def network() -> models.Network:
-    return models.build("small", 4, seed=0)
+def network() -> networks.Network:
+    return networks.build("small", 4, seed=0)
 
 
 def stage(**changes: Any) -> Stage:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from matplotlib.figure import Figure
 from PIL import Image
 
-from pipeline.page import Drawing, Page, Picture, Run, Section, Sources, Table
+from pipeline.reporting.html import Drawing, Page, Picture, Run, Section, Sources, Table
 
 HOSTILE = '<script src="https://x.example/a.js">\'&amp;"</script></table><!-- '
 VOID = {"meta", "img", "link", "br"}

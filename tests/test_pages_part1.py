@@ -13,13 +13,13 @@ from safetensors.torch import save_file
 from test_page import Parsed
 
 from pipeline.errors import UserError
-from pipeline.history import Epoch
-from pipeline.page import Drawing, Page, Picture, Run, Sources, Table
-from pipeline.pages.arms import gather
-from pipeline.pages.part1 import page_of
-from pipeline.recipe import Recipe, Stage
-from pipeline.recipes import PART1
-from pipeline.record import Record
+from pipeline.evaluation.metrics import Epoch
+from pipeline.evaluation.run_dir import Record
+from pipeline.recipes.presets import PART1
+from pipeline.recipes.recipe import Recipe, Stage
+from pipeline.reporting.html import Drawing, Page, Picture, Run, Sources, Table
+from pipeline.reporting.part1 import page_of
+from pipeline.reporting.run_groups import gather
 
 CLASSES = ["0", "O", "o", "s"]
 LABELS = [0, 1, 2, 3] * 5

@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 from rich.console import Console
 from test_page import Parsed
 
+from pipeline.analysis.label_noise import diagnose, look
+from pipeline.analysis.noise_models import KINDS, transition
+from pipeline.analysis.noise_robust import recovery, ways_for
 from pipeline.errors import UserError
-from pipeline.kinds import KINDS, transition
-from pipeline.noise import diagnose, look
-from pipeline.pages import part3
-from pipeline.recovery import recovery, ways_for
+from pipeline.reporting import part3
 
 CLASSES = ("T-shirt/top", "Trouser", "Bag", "Ankle boot")
 PROVENANCE = {"kind": "real", "source": "fashion-mnist", "digest": "sha256:0"}

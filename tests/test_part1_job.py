@@ -28,9 +28,9 @@ from safetensors.torch import load_file
 from tiny import CLASSES, write_set
 
 from jobs import part1
-from pipeline import recipes
-from pipeline.prepare import prepare
-from pipeline.sources.synthetic import Pages
+from pipeline.data.prepare import prepare
+from pipeline.data.synth.source import Pages
+from pipeline.recipes import presets
 
 
 @pytest.fixture(scope="module")
@@ -105,13 +105,14 @@ import json, sys
 from pathlib import Path
 import torch
 from torch import nn
-from pipeline.augment import Augmentation
-from pipeline.checkpoint import Checkpoints
-from pipeline.feed import open_set
-from pipeline.mixing import Mixing
-from pipeline.models import Network
-from pipeline.recipe import Recipe, Stage
-from pipeline.train import Training, processes
+from pipeline.loading.augment import Augmentation
+from pipeline.training.checkpoint import Checkpoints
+from pipeline.loading.dataset import open_set
+from pipeline.recipes.mixup import Mixing
+from pipeline.models.networks import Network
+from pipeline.recipes.recipe import Recipe, Stage
+from pipeline.training.distributed import processes
+from pipeline.training.trainer import Training
 
 torch.manual_seed(0)
 stem = nn.Sequential(nn.Conv2d(1, 8, 3, 2), nn.ReLU())
@@ -155,7 +156,7 @@ def test_several_processes_learn_the_same_as_one(data: Path, tmp_path: Path) -> 
         )
 
 
-@pytest.mark.parametrize("name", recipes.PART1)
+@pytest.mark.parametrize("name", presets.PART1)
 def test_every_recipe_runs(name: str, tmp_path: Path) -> None:
     data = write_set(tmp_path / "few.beton", train=1, validation=1)  # a step an epoch
     # What makes a recipe long, besides its epochs.
@@ -163,7 +164,7 @@ def test_every_recipe_runs(name: str, tmp_path: Path) -> None:
     small += ["--scale", "0.0001", "--batch-size", "4"]
     done = start([sys.executable, JOB, "--data", str(data), "--recipe", name, *small], tmp_path)
     assert done.returncode == 0, done.stderr
-    recipe = recipes.PART1[name].recipe
+    recipe = presets.PART1[name].recipe
     run = folder_of_the_run(tmp_path)
     assert len(lines_of(run)) == len(recipe.stages)
 

@@ -14,7 +14,6 @@ from part1_started import ENVIRONMENT, JOB, QUICK, TWO, folder_of_the_run, lines
 from safetensors.torch import load_file
 from tiny import write_set
 
-
 ONE = [sys.executable]
 
 

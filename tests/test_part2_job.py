@@ -21,13 +21,13 @@ from test_page import Parsed
 from tiny import CLASSES, write_set
 
 from jobs import part2 as job
-from pipeline import models
-from pipeline import run as training_run
-from pipeline.prepare import prepare
-from pipeline.pretraining import ARMS
-from pipeline.progress import progress
-from pipeline.sources.synthetic import Digits, DigitSet
-from pipeline.starts import moved
+from pipeline.analysis.pretraining import ARMS
+from pipeline.data.prepare import prepare
+from pipeline.data.synth.source import Digits, DigitSet
+from pipeline.models import networks
+from pipeline.runtime.progress import progress
+from pipeline.training import runner as training_run
+from pipeline.training.warm_start import moved
 
 JOB = str(Path(job.__file__))
 QUICK = ["--epochs", "2", "--digits-epochs", "4", "--size", "16", "--batch-size", "16"]
@@ -116,12 +116,12 @@ def test_the_beginnings_are_those_of_the_weights(run: Path) -> None:
         for kind in ("progress", "movement")
         for one in read(run / "result.json")["analysis"][kind]
     }
-    digits = models.build("small", len(CLASSES), 0)
+    digits = networks.build("small", len(CLASSES), 0)
     digits.load_state_dict(load_file(run / "digits" / "model.safetensors"))
     for place, seed in enumerate((3, 4)):
         for arm, first in (
             ("pretrained", digits),
-            ("scratch", models.build("small", len(CLASSES), seed)),
+            ("scratch", networks.build("small", len(CLASSES), seed)),
         ):
             last = load_file(run / f"{arm}-{seed}" / "model.safetensors")
             assert figures["whole moved"][arm][place] == moved(first, last)["whole"]

@@ -16,10 +16,9 @@ from test_page import Parsed
 from tiny import CLASSES, page, write_set
 
 from jobs import part3 as job
-from pipeline.prepare import prepare
-from pipeline.sources.base import TRAIN, VALIDATION, Entries, Ints, Pixels, Source
-from pipeline.sources.mislabelled import Mislabelled
-from pipeline.synth.labels import Mislabelling
+from pipeline.data.prepare import prepare
+from pipeline.data.sources.base import TRAIN, VALIDATION, Entries, Ints, Pixels, Source
+from pipeline.data.synth.mislabel import Mislabelled, Mislabelling
 
 JOB = Path(job.__file__)
 QUICK = ["--epochs", "6", "--size", "16", "--batch-size", "16"]

@@ -4,10 +4,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from pipeline.sources.midas import CHARACTERS
-from pipeline.synth import pen
-from pipeline.synth.hands import Floats, Line, write
-from pipeline.synth.pen import BOX, DIGIT, PAGE, ROOM, UNIT, draw
+from pipeline.data.charset import CHARACTERS
+from pipeline.data.synth import pen
+from pipeline.data.synth.pen import BOX, DIGIT, PAGE, ROOM, UNIT, draw
+from pipeline.data.synth.writers import Floats, Line, write
 
 HEIGHT, WIDTH = 24, 32
 

@@ -11,8 +11,8 @@ from raw_data import digits, folders, idx_pair, make_tree, make_zip, midas, save
 
 from beton.reader import Reader
 from jobs import prep as job
-from pipeline import sets
-from pipeline.sources.synthetic import DigitSet, Pages
+from pipeline.data import catalog
+from pipeline.data.synth.source import DigitSet, Pages
 
 JOB = Path(__file__).resolve().parents[1] / "jobs" / "prep.py"
 Run = subprocess.CompletedProcess[str]
@@ -189,8 +189,8 @@ def test_without_data_the_main_sets_are_drawn(tmp_path: Path, prep_here: Prep) -
 def test_without_data_or_names_all_main_sets_are_drawn(
     tmp_path: Path, prep_here: Prep, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sets, "MNIST", DigitSet(300, 60, 1000))
-    monkeypatch.setattr(sets, "TASK3", DigitSet(300, 0, 2000))
+    monkeypatch.setattr(catalog, "MNIST", DigitSet(300, 60, 1000))
+    monkeypatch.setattr(catalog, "TASK3", DigitSet(300, 0, 2000))
     assert prep_here("--writers", "1", "--mislabel", "pairs=0.5").returncode == 0
     generators = {}
     for path in (tmp_path / "data").iterdir():

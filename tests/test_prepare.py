@@ -14,11 +14,11 @@ from raw_data import digits, folders, idx_pair, make_tree, make_zip, midas, pill
 from beton.errors import BetonError
 from beton.fields import InkField
 from beton.reader import Reader
-from pipeline import download, prepare, sets
-from pipeline.prepare import BadPicturesError
-from pipeline.sources import SourceError, open_source
-from pipeline.sources.base import FREE, SPLITS, TEST, TRAIN, UNKNOWN, VALIDATION, Entries
-from pipeline.splits import Split, assign
+from pipeline.data import catalog, download, prepare
+from pipeline.data.prepare import BadPicturesError
+from pipeline.data.sources import SourceError, open_source
+from pipeline.data.sources.base import FREE, SPLITS, TEST, TRAIN, UNKNOWN, VALIDATION, Entries
+from pipeline.data.splits import Split, assign
 
 # Splits
 
@@ -324,21 +324,21 @@ def test_a_set_is_found_by_its_name(
     path = tmp_path / place
     path.parent.mkdir(parents=True, exist_ok=True)
     (make_zip if place.endswith(".zip") else make_tree)(path, files)
-    source, via = sets.find(name, None, tmp_path, False, sets.Synthetic())
+    source, via = catalog.find(name, None, tmp_path, False, catalog.Synthetic())
     assert via == "data/raw"
     assert source.origin == "real"
     assert len(source) == (10 if "digits" in name or name in ("part2", "mnist") else 12)
-    if name in sets.SETS:
-        assert name in sets.wanted((), None, tmp_path, False)
+    if name in catalog.SETS:
+        assert name in catalog.wanted((), None, tmp_path, False)
 
 
 def test_what_is_given_goes_before_what_lies_there(tmp_path: Path) -> None:
     make_zip(tmp_path / "trainPart1.zip", midas((1, 2)))
     other = make_tree(tmp_path / "other", folders())
-    source, via = sets.find("part1", other, tmp_path, True, sets.Synthetic())
+    source, via = catalog.find("part1", other, tmp_path, True, catalog.Synthetic())
     assert (source.path, via) == (other, "--source")
     with pytest.raises(SourceError, match="has no classes 2"):
-        sets.find("part2", other, tmp_path, False, sets.Synthetic())
+        catalog.find("part2", other, tmp_path, False, catalog.Synthetic())
 
 
 @pytest.mark.parametrize(
@@ -351,15 +351,15 @@ def test_what_is_given_goes_before_what_lies_there(tmp_path: Path) -> None:
     ],
 )
 def test_a_source_without_a_name_gets_one(tmp_path: Path, given: str, name: str | None) -> None:
-    found, *others = sets.wanted((), Path(given), tmp_path, False)
-    assert others == ([sets.AUXILIARY] if found == "part1" else [])
+    found, *others = catalog.wanted((), Path(given), tmp_path, False)
+    assert others == ([catalog.AUXILIARY] if found == "part1" else [])
     assert found == name if name else found
 
 
-@pytest.mark.parametrize("name", [*sorted(sets.SETS.keys() - sets.MAIN_SETS), "my-letters"])
+@pytest.mark.parametrize("name", [*sorted(catalog.SETS.keys() - catalog.MAIN_SETS), "my-letters"])
 def test_without_data_three_lines_say_how_to_get_some(tmp_path: Path, name: str) -> None:
-    with pytest.raises(sets.NoDataError) as caught:
-        sets.find(name, None, tmp_path, False, sets.Synthetic())
+    with pytest.raises(catalog.NoDataError) as caught:
+        catalog.find(name, None, tmp_path, False, catalog.Synthetic())
     lines = str(caught.value).splitlines()
     assert len(lines) == 3
     for line in lines:
@@ -374,23 +374,23 @@ def test_without_data_three_lines_say_how_to_get_some(tmp_path: Path, name: str)
 def test_without_data_the_main_sets_are_drawn(
     tmp_path: Path, name: str, pictures: int, classes: int
 ) -> None:
-    source, via = sets.find(name, None, tmp_path, False, sets.Synthetic(writers=2))
-    assert (source.origin, via) == ("synthetic", sets.DEFAULT)
+    source, via = catalog.find(name, None, tmp_path, False, catalog.Synthetic(writers=2))
+    assert (source.origin, via) == ("synthetic", catalog.DEFAULT)
     assert (len(source), len(source.entries.classes)) == (pictures, classes)
-    assert sets.wanted((), None, tmp_path, False) == (*sets.MAIN_SETS, sets.AUXILIARY)
+    assert catalog.wanted((), None, tmp_path, False) == (*catalog.MAIN_SETS, catalog.AUXILIARY)
     make_tree(tmp_path / "my-letters", folders())  # a name of their own must be asked for
-    assert name in sets.wanted((), None, tmp_path, False)
+    assert name in catalog.wanted((), None, tmp_path, False)
 
 
 def test_what_is_there_is_all_that_is_wanted(tmp_path: Path) -> None:
     make_tree(tmp_path / "mnistTask3", folders())
-    assert sets.wanted((), None, tmp_path, False) == ("part3",)
+    assert catalog.wanted((), None, tmp_path, False) == ("part3",)
 
 
 def test_a_name_that_cannot_be_a_file_s_is_refused(tmp_path: Path) -> None:
     for name in ("a/b", "", "../x", "-x"):
         with pytest.raises(SourceError, match="cannot be a set's name"):
-            sets.wanted((name,), None, tmp_path, False)
+            catalog.wanted((name,), None, tmp_path, False)
 
 
 # Downloads
@@ -423,10 +423,10 @@ def test_torchvision_fetches_what_it_knows(
     setattr(fake, dataset, fetch)
     monkeypatch.setitem(sys.modules, "torchvision", types.ModuleType("torchvision"))
     monkeypatch.setattr(sys.modules["torchvision"], "datasets", fake, raising=False)
-    source, via = sets.find(name, None, tmp_path / "raw", True, sets.Synthetic())
+    source, via = catalog.find(name, None, tmp_path / "raw", True, catalog.Synthetic())
     assert via == "--download"
     assert len(source) == (10 if dataset == "EMNIST" else 20)
-    assert sets.find(name, None, tmp_path / "raw", False, sets.Synthetic())[1] == "data/raw"
+    assert catalog.find(name, None, tmp_path / "raw", False, catalog.Synthetic())[1] == "data/raw"
 
 
 @pytest.fixture
@@ -444,9 +444,9 @@ def test_an_archive_is_fetched_when_told_to(
     tmp_path: Path, remote: Callable[[bytes], Path]
 ) -> None:
     raw = remote(make_zip(tmp_path / "set.zip", midas()).read_bytes())
-    source, via = sets.find("part1", None, raw, True, sets.Synthetic())
+    source, via = catalog.find("part1", None, raw, True, catalog.Synthetic())
     assert (source.path, via, len(source)) == (raw / "trainPart1.zip", "--download", 12)
-    assert sets.find("part1", None, raw, True, sets.Synthetic())[1] == "data/raw"
+    assert catalog.find("part1", None, raw, True, catalog.Synthetic())[1] == "data/raw"
 
 
 def test_a_failed_download_leaves_nothing(
@@ -454,7 +454,7 @@ def test_a_failed_download_leaves_nothing(
 ) -> None:
     raw = remote(b"<html>gone</html>")
     with pytest.raises(SourceError, match="not a zip archive"):
-        sets.find("part1", None, raw, True, sets.Synthetic())
+        catalog.find("part1", None, raw, True, catalog.Synthetic())
 
     def fail(source: Any, target: Any, size: int) -> None:
         target.write(source.read(size))
@@ -462,10 +462,10 @@ def test_a_failed_download_leaves_nothing(
 
     monkeypatch.setattr(shutil, "copyfileobj", fail)
     with pytest.raises(SourceError, match="connection lost"):
-        sets.find("part1", None, raw, True, sets.Synthetic())
+        catalog.find("part1", None, raw, True, catalog.Synthetic())
     (tmp_path / "remote.zip").unlink()
     with pytest.raises(SourceError, match="cannot be downloaded"):
-        sets.find("part1", None, raw, True, sets.Synthetic())
+        catalog.find("part1", None, raw, True, catalog.Synthetic())
     assert list(raw.iterdir()) == []
     with pytest.raises(SourceError, match="no known place"):
-        sets.find("my-letters", None, raw, True, sets.Synthetic())
+        catalog.find("my-letters", None, raw, True, catalog.Synthetic())

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from made_up import GROUPS, course
 from scipy import stats
 
-from pipeline.pretraining import THRESHOLDS, Analysis, Quantity, analyse, spread_ratio
+from pipeline.analysis.pretraining import THRESHOLDS, Analysis, Quantity, analyse, spread_ratio
 
 PRETRAINED = [
     course([0.96, 0.981, 0.991], before=0.9, moved=0.5, norms=0.5),

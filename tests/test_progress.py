@@ -4,7 +4,7 @@ import re
 import pytest
 from rich.console import Console
 
-from pipeline import progress
+from pipeline.runtime import progress
 
 
 def shown(terminal: bool, steps: list[int]) -> str:

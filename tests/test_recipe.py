@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.augment import Augmentation
 from pipeline.errors import UserError
-from pipeline.losses import Loss
-from pipeline.mixing import Mixing
-from pipeline.recipe import Recipe, Stage
+from pipeline.loading.augment import Augmentation
+from pipeline.recipes.losses import Loss
+from pipeline.recipes.mixup import Mixing
+from pipeline.recipes.recipe import Recipe, Stage
 
 rates = st.floats(1e-12, 1, allow_subnormal=False)
 losses = st.one_of(

@@ -5,10 +5,12 @@ from dataclasses import asdict, replace
 
 import pytest
 
-from pipeline import models, optim, recipes
 from pipeline.errors import UserError
-from pipeline.recipe import Recipe, Stage
-from pipeline.recipes import PART1, changed
+from pipeline.models import networks
+from pipeline.recipes import presets
+from pipeline.recipes.presets import PART1, changed
+from pipeline.recipes.recipe import Recipe, Stage
+from pipeline.training import optim
 
 NAMED = {name: plan.recipe for name, plan in PART1.items()}
 each = pytest.mark.parametrize("recipe", NAMED.values(), ids=NAMED)
@@ -28,9 +30,9 @@ def test_its_stages_suit_sixty_two_classes_and_its_batches(recipe: Recipe) -> No
 
 
 @pytest.mark.parametrize("plan", PART1.values(), ids=PART1)
-def test_its_network_has_an_optimizer_for_every_stage(plan: recipes.Plan) -> None:
-    assert plan.network in models.NETWORKS
-    network = models.build("small", 62, seed=0)
+def test_its_network_has_an_optimizer_for_every_stage(plan: presets.Plan) -> None:
+    assert plan.network in networks.NETWORKS
+    network = networks.build("small", 62, seed=0)
     for stage in plan.recipe.stages:
         assert optim.build(network, stage).param_groups
 

@@ -6,10 +6,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.evaluate import Answers
-from pipeline.kinds import KINDS, transition
-from pipeline.losses import Loss
-from pipeline.recovery import WAYS, chances, correct, loss_of, recovery, ways_for
+from pipeline.analysis.noise_models import KINDS, transition
+from pipeline.analysis.noise_robust import WAYS, chances, correct, loss_of, recovery, ways_for
+from pipeline.evaluation.predict import Answers
+from pipeline.recipes.losses import Loss
 
 FORWARD = transition("wrong", 1, 3).tolist()
 

@@ -17,12 +17,13 @@ from rich.table import Table
 from tiny import CLASSES, write_set
 
 from beton.reader import Reader
-from pipeline import report
-from pipeline.evaluate import Answers, Evaluation
-from pipeline.feed import open_set
-from pipeline.history import Epoch
-from pipeline.metrics import score, top_losses
-from pipeline.record import Finished, Record
+from pipeline.evaluation.evaluate import Evaluation
+from pipeline.evaluation.metrics import Epoch, score, top_losses
+from pipeline.evaluation.predict import Answers
+from pipeline.evaluation.run_dir import Finished, Record
+from pipeline.loading.dataset import open_set
+from pipeline.reporting import console, plots
+from pipeline.training import runner
 
 ORIGIN = {"kind": "synthetic", "source": "tiny", "digest": "sha256:tiny"}
 
@@ -69,18 +70,18 @@ def run(file: Reader, tmp_path: Path) -> Finished:
 def figures(monkeypatch: pytest.MonkeyPatch) -> dict[str, Figure]:
     """What was drawn, by the name of its file."""
     drawn: dict[str, Figure] = {}
-    save = report._save
+    save = plots._save
 
     def keep(figure: Figure, path: Path) -> None:
         drawn[path.name] = figure
         save(figure, path)
 
-    monkeypatch.setattr(report, "_save", keep)
+    monkeypatch.setattr(plots, "_save", keep)
     return drawn
 
 
 def test_a_runs_pictures(run: Finished, file: Reader, figures: dict[str, Figure]) -> None:
-    report.draw_run(run, "part 1", file)
+    plots.draw_run(run, "part 1", file)
     assert sorted(path.name for path in run.path.iterdir()) == [
         "config.json",
         "confusion.png",
@@ -97,7 +98,7 @@ def test_a_runs_pictures(run: Finished, file: Reader, figures: dict[str, Figure]
 def test_the_worst_picture_comes_first_with_what_it_was_taken_for(
     run: Finished, file: Reader, figures: dict[str, Figure]
 ) -> None:
-    report.draw_run(run, "part 1", file)
+    plots.draw_run(run, "part 1", file)
     shown = [axes for axes in figures["worst.png"].axes if axes.images]
     assert len(shown) == 8
     assert shown[0].get_title() == "m→1, 1.00"
@@ -109,27 +110,27 @@ def test_the_worst_picture_comes_first_with_what_it_was_taken_for(
         height, width = (np.ptp(places) + 1 for places in np.nonzero(ink > 0.5))
         page = file[int(run.answers.ids[one.row])]["image"]
         rows, columns = (np.ptp(places) + 1 for places in np.nonzero(page < 128))
-        scale = report.SIDE / len(page)
+        scale = plots.SIDE / len(page)
         assert (height, width) == pytest.approx((rows * scale, columns * scale), abs=2)
 
 
 def test_pictures_keep_their_proportions_in_a_grid(tmp_path: Path) -> None:
     pictures = np.zeros((7, 10, 20), np.float32)
-    report.draw_pictures(pictures, list("abcdefg"), 3, "title", tmp_path / "grid.png")
+    plots.draw_pictures(pictures, list("abcdefg"), 3, "title", tmp_path / "grid.png")
     with Image.open(tmp_path / "grid.png") as image:
         assert image.width > 0.8 * image.height  # 3×3 pictures twice as wide as high
 
 
 def test_a_run_without_validation_has_curves_alone(run: Finished, file: Reader) -> None:
     alone = replace(run, scores=None, answers=None, history=[epoch(loss=None, accuracy=None)])
-    report.draw_run(alone, "part 1", file)
+    plots.draw_run(alone, "part 1", file)
     assert sorted(path.name for path in run.path.iterdir()) == ["config.json", "curves.png"]
 
 
 @pytest.mark.parametrize("name", ["$_$", r"\frac", "[red]"])
 def test_names_are_no_formulas(name: str, figures: dict[str, Figure], tmp_path: Path) -> None:
     path = tmp_path / "confusion.png"
-    report.draw_confusion([[5, 0], [2, 3]], ["a", name], f"of {name}", path)
+    plots.draw_confusion([[5, 0], [2, 3]], ["a", name], f"of {name}", path)
     (axes, *_) = figures[path.name].axes
     assert axes.get_xticklabels()[1].get_text() == name
 
@@ -137,7 +138,7 @@ def test_names_are_no_formulas(name: str, figures: dict[str, Figure], tmp_path: 
 def test_a_confusion_matrix_keeps_right_and_wrong_apart(
     figures: dict[str, Figure], tmp_path: Path
 ) -> None:
-    report.draw_confusion([[5, 0], [2, 3]], "ab", "title", tmp_path / "confusion.png")
+    plots.draw_confusion([[5, 0], [2, 3]], "ab", "title", tmp_path / "confusion.png")
     axes, *bars = figures["confusion.png"].axes
     right, wrong = (np.ma.asarray(image.get_array()).tolist(0) for image in axes.images)
     assert right == [[5, 0], [0, 3]]
@@ -147,12 +148,12 @@ def test_a_confusion_matrix_keeps_right_and_wrong_apart(
 
 def test_all_right_and_all_wrong_can_be_drawn(tmp_path: Path) -> None:
     for matrix in ([[1, 0], [0, 1]], [[0, 1], [1, 0]]):
-        report.draw_confusion(matrix, "ab", "title", tmp_path / "confusion.png")
+        plots.draw_confusion(matrix, "ab", "title", tmp_path / "confusion.png")
 
 
 def test_curves_of_training_and_validation(figures: dict[str, Figure], tmp_path: Path) -> None:
     history = [epoch(n, train_loss=2 - n, accuracy=0.1 * n) for n in range(3)]
-    report.draw_curves(history, "title", tmp_path / "curves.png")
+    plots.draw_curves(history, "title", tmp_path / "curves.png")
     losses, accuracies = figures["curves.png"].axes
     assert [np.asarray(line.get_ydata()).tolist() for line in losses.lines] == [
         [2, 1, 0],
@@ -163,17 +164,17 @@ def test_curves_of_training_and_validation(figures: dict[str, Figure], tmp_path:
 
 
 def test_an_epoch_in_a_line() -> None:
-    assert report.epoch_line(epoch(1), 6) == (
+    assert runner.epoch_line(epoch(1), 6) == (
         "epoch 2 of 6: loss 1.500, accuracy 25.00%, "
         "validation: loss 0.900, accuracy 75.00% (12.5 s)"
     )
-    alone = report.epoch_line(epoch(loss=None, accuracy=None), 6)
+    alone = runner.epoch_line(epoch(loss=None, accuracy=None), 6)
     assert alone == "epoch 1 of 6: loss 1.500, accuracy 25.00% (12.5 s)"
 
 
 def test_a_runs_closing_table() -> None:
     rows = said(
-        report.result_table(
+        console.result_table(
             {
                 "accuracy": 0.5,
                 "accuracy_ignoring_case": None,
@@ -201,7 +202,7 @@ def test_a_runs_closing_table() -> None:
 def test_an_evaluation_says_if_its_pictures_were_learned_from(run: Finished, digest: str) -> None:
     assert run.scores is not None
     learned_from = {**ORIGIN, "digest": digest}
-    rows = dict(said(report.evaluation_table(Evaluation(run.scores, None, ORIGIN, learned_from))))
+    rows = dict(said(console.evaluation_table(Evaluation(run.scores, None, ORIGIN, learned_from))))
     assert rows["confusions"] == "m→1 ×1"
     assert rows["learned from"] == "synthetic data: tiny"
     assert ("beware" in rows) == (digest == ORIGIN["digest"])
@@ -211,15 +212,15 @@ def test_an_evaluation_says_if_its_pictures_were_learned_from(run: Finished, dig
 def test_an_evaluation_that_goes_by_writers_says_what_that_was_worth(run: Finished) -> None:
     assert run.scores is not None
     alone = replace(run.scores, accuracy=0.5)
-    rows = dict(said(report.evaluation_table(Evaluation(run.scores, alone, ORIGIN, ORIGIN))))
+    rows = dict(said(console.evaluation_table(Evaluation(run.scores, alone, ORIGIN, ORIGIN))))
     assert (rows["accuracy"], rows["without adapting to writers"]) == ("87.50%", "50.00%")
 
 
 def test_scores_of_every_class_that_has_samples(run: Finished) -> None:
     assert run.scores is not None
-    _, *rows = said(report.scores_table(run.scores))
+    _, *rows = said(console.scores_table(run.scores))
     assert [row[0] for row in rows] == list(CLASSES)
     assert rows[-1] == ["m", "2", "100.0%", "50.0%", "66.7%", "1 ×1"]
     first, *others = run.scores.per_class
     without = replace(run.scores, per_class=(replace(first, samples=0), *others))
-    assert len(said(report.scores_table(without))) == len(CLASSES)
+    assert len(said(console.scores_table(without))) == len(CLASSES)

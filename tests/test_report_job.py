@@ -10,9 +10,9 @@ from test_page import Parsed
 from tiny import write_set
 
 from jobs import part1, report
-from pipeline import train
 from pipeline.errors import UserError
-from pipeline.record import Record
+from pipeline.evaluation.run_dir import Record
+from pipeline.training import distributed
 
 
 @pytest.fixture(scope="module")
@@ -166,7 +166,7 @@ def test_a_tracker_that_is_not_installed(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(train, "find_spec", lambda _: None)
+    monkeypatch.setattr(distributed, "find_spec", lambda _: None)
     options = ["--data", str(data), "--runs", str(tmp_path / "runs"), "--track", tracker]
     monkeypatch.setattr(sys, "argv", ["part1", *options])
     assert part1.main() == 2
@@ -174,7 +174,7 @@ def test_a_tracker_that_is_not_installed(
     assert said == ""
     assert error == f"part1: track: {tracker} is not installed: ./launch.sh setup track\n"
     assert not (tmp_path / "runs").exists()
-    with pytest.raises(UserError), train.processes(track=tracker):
+    with pytest.raises(UserError), distributed.processes(track=tracker):
         pass
 
 

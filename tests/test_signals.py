@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.signals import WISHES, Signals, Stopped
+from pipeline.runtime.signals import WISHES, Signals, Stopped
 
 ROOT = Path(__file__).resolve().parents[1]
 each = pytest.mark.parametrize("number", WISHES)
@@ -94,7 +94,7 @@ def test_in_another_thread_it_does_nothing(heard: list[int]) -> None:
 
 SCRIPT = """
 import os, signal, sys
-from pipeline.signals import Signals
+from pipeline.runtime.signals import Signals
 number = int(sys.argv[1])
 with Signals() as signals:
     os.kill(os.getpid(), number)

@@ -30,11 +30,11 @@ from raw_data import (
     saved,
 )
 
-from pipeline.sources import PictureError, Source, SourceError, Subset, open_source
-from pipeline.sources import picture as picture_module
-from pipeline.sources.base import FREE, TEST, TRAIN, VALIDATION
-from pipeline.sources.files import Zip
-from pipeline.sources.picture import decode
+from pipeline.data.sources import PictureError, Source, SourceError, Subset, open_source
+from pipeline.data.sources import image as picture_module
+from pipeline.data.sources.base import FREE, TEST, TRAIN, VALIDATION
+from pipeline.data.sources.files import Zip
+from pipeline.data.sources.image import decode
 
 # Pictures
 

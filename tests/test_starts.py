@@ -5,12 +5,12 @@ import math
 import pytest
 import torch
 
-from pipeline import models
-from pipeline.starts import moved
+from pipeline.models import networks
+from pipeline.training.warm_start import moved
 
 
 def test_what_did_not_move() -> None:
-    network = models.build("small", 4, 0)
+    network = networks.build("small", 4, 0)
     assert moved(network, network.state_dict()) == dict.fromkeys(
         ("stem", "body", "head", "whole"), 0.0
     )
@@ -18,7 +18,7 @@ def test_what_did_not_move() -> None:
 
 @pytest.mark.parametrize("name", ["small", "plain", "resnet18"])
 def test_weights_that_doubled_moved_by_their_own_length(name: str) -> None:
-    network = models.build(name, 10, 3)
+    network = networks.build(name, 10, 3)
     doubled = {key: 2 * weight for key, weight in network.state_dict().items()}
     assert moved(network, doubled) == pytest.approx(
         dict.fromkeys(("stem", "body", "head", "whole"), 1.0)
@@ -26,7 +26,7 @@ def test_weights_that_doubled_moved_by_their_own_length(name: str) -> None:
 
 
 def test_one_group_moves_alone_and_the_whole_by_its_share() -> None:
-    network = models.build("small", 4, 0)
+    network = networks.build("small", 4, 0)
     last = {key: weight.clone() for key, weight in network.state_dict().items()}
     head = {key: weight for key, weight in last.items() if key.startswith("head.")}
     length = math.sqrt(sum(float(weight.double().square().sum()) for weight in head.values()))
@@ -39,7 +39,7 @@ def test_one_group_moves_alone_and_the_whole_by_its_share() -> None:
 
 
 def test_statistics_of_normalisation_do_not_count() -> None:
-    network = models.build("small", 4, 0)
+    network = networks.build("small", 4, 0)
     last = {key: weight.clone() for key, weight in network.state_dict().items()}
     statistics = [key for key in last if "running" in key or "tracked" in key]
     assert statistics

@@ -13,15 +13,16 @@ from rich.console import Console
 
 from beton.reader import Reader
 from jobs.synth import save_tree
-from pipeline import prepare, sets
-from pipeline.prepare import Prepared
-from pipeline.sources import Source, SourceError, Subset, open_source, synthetic
-from pipeline.sources.base import FREE, TEST
-from pipeline.sources.midas import CHARACTERS
-from pipeline.sources.synthetic import EACH, MNIST, TASK3, Digits, DigitSet, Pages
-from pipeline.splits import Split
-from pipeline.synth import glyphs
-from pipeline.synth.labels import Mislabelling
+from pipeline.data import catalog, prepare
+from pipeline.data.charset import CHARACTERS
+from pipeline.data.prepare import Prepared
+from pipeline.data.sources import Source, SourceError, Subset, open_source
+from pipeline.data.sources.base import FREE, TEST
+from pipeline.data.splits import Split
+from pipeline.data.synth import glyphs
+from pipeline.data.synth import source as synthetic
+from pipeline.data.synth.mislabel import Mislabelling
+from pipeline.data.synth.source import EACH, MNIST, TASK3, Digits, DigitSet, Pages
 
 FEW = DigitSet(300, 60, 0)
 
@@ -47,7 +48,7 @@ def test_what_a_seed_draws_is_held_for_good() -> None:
         drawn.update(digest_of_pictures(source, rows).encode())
     assert {key: drawn.hexdigest()} == GOLDEN, (
         "seed 0 draws something else: if that is wanted, raise VERSION in "
-        "pipeline/sources/synthetic.py (unless only glyphs.txt has changed) and put what is on the "
+        "pipeline/data/synth/source.py (unless only glyphs.txt has changed) and put what is on the "
         "left here as GOLDEN"
     )
 
@@ -129,7 +130,7 @@ def test_no_digit_is_drawn_twice() -> None:
 
 
 def test_no_label_of_the_default_third_part_is_right() -> None:
-    source = sets.Synthetic().source("part3")
+    source = catalog.Synthetic().source("part3")
     right = Digits(TASK3)
     assert len(source) == 60_000
     assert (source.entries.labels != right.entries.labels).all()
@@ -248,17 +249,17 @@ def test_a_source_can_be_pickled(name: str) -> None:
 
 
 def test_every_main_set_can_be_drawn_and_no_other() -> None:
-    for name in sets.MAIN_SETS:
-        source = sets.Synthetic(writers=3, seed=4).source(name)
+    for name in catalog.MAIN_SETS:
+        source = catalog.Synthetic(writers=3, seed=4).source(name)
         assert source.origin == "synthetic"
         assert source.generator is not None
         assert source.generator["seed"] == 4
-    assert len(sets.Synthetic(writers=3).source("part1")) == 186
-    part2 = sets.Synthetic(writers=3).source("part2")
+    assert len(catalog.Synthetic(writers=3).source("part1")) == 186
+    part2 = catalog.Synthetic(writers=3).source("part2")
     assert (len(part2), part2.entries.classes) == (30, tuple("0123456789"))
     for name in ("fashion-mnist", "my-letters"):
         with pytest.raises(SourceError, match="part1, part2, part3, mnist, auxiliary can"):
-            sets.Synthetic().source(name)
+            catalog.Synthetic().source(name)
 
 
 def test_a_tree_of_drawn_pages_says_so(tmp_path: Path) -> None:

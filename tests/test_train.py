@@ -26,20 +26,23 @@ from beton import writer
 from beton.errors import BetonError
 from beton.fields import IntField
 from beton.reader import Reader
-from pipeline import launch, models
-from pipeline.augment import Augmentation
-from pipeline.checkpoint import Checkpoints
 from pipeline.errors import DivergedError, UserError
-from pipeline.evaluate import answer
-from pipeline.feed import Decode, Feed, View, open_set, samples_of
-from pipeline.hardware import precision_for
-from pipeline.mixing import Mixing
-from pipeline.muon import Muon
-from pipeline.recipe import Recipe, Stage
-from pipeline.record import Record
-from pipeline.run import Assignment, begin, execute
-from pipeline.signals import Stopped
-from pipeline.train import Training, processes
+from pipeline.evaluation.predict import answer
+from pipeline.evaluation.run_dir import Assignment, Record
+from pipeline.loading.augment import Augmentation
+from pipeline.loading.batches import Decode, Feed
+from pipeline.loading.dataset import View, open_set, samples_of
+from pipeline.models import networks
+from pipeline.recipes.mixup import Mixing
+from pipeline.recipes.recipe import Recipe, Stage
+from pipeline.runtime import launch
+from pipeline.runtime.hardware import precision_for
+from pipeline.runtime.signals import Stopped
+from pipeline.training.checkpoint import Checkpoints
+from pipeline.training.distributed import processes
+from pipeline.training.muon import Muon
+from pipeline.training.runner import begin, execute
+from pipeline.training.trainer import Training
 
 CPU = torch.device("cpu")
 Factory = pytest.TempPathFactory
@@ -58,7 +61,7 @@ def recipe(seed: int = 0, **changed: Any) -> Recipe:
 
 
 def train(file: Reader, plan: Recipe, **options: Any) -> Training:
-    network = models.build("small", len(CLASSES), plan.seed)
+    network = networks.build("small", len(CLASSES), plan.seed)
     with processes("no") as accelerator:
         training = Training(accelerator, network, plan, file, **options)
         training.run()
@@ -71,7 +74,7 @@ def weights(training: Training) -> Mapping[str, Tensor]:
 
 def test_it_learns(file: Reader) -> None:
     steps: list[int] = []
-    network = models.build("small", len(CLASSES), 0)
+    network = networks.build("small", len(CLASSES), 0)
     with processes("no") as accelerator:
         training = Training(accelerator, network, recipe(epochs=30), file)
         training.on_step = steps.append
@@ -204,7 +207,7 @@ def test_parts_of_a_batch_add_up_to_the_whole(file: Reader, rows: int) -> None:
 
 
 def test_frozen_layers_stay_and_the_others_move(file: Reader) -> None:
-    before = models.build("small", len(CLASSES), 0).state_dict()
+    before = networks.build("small", len(CLASSES), 0).state_dict()
     after = weights(train(file, recipe(frozen=2, learning_rate=1e-2)))
     moved = {n for n in after if n.endswith("weight") and not torch.equal(before[n], after[n])}
     assert moved == {"head.2.weight"}
@@ -227,7 +230,7 @@ def test_a_stage_can_do_without_mixed_precision(file: Reader) -> None:
     AcceleratorState._reset_state(True)  # which remembers the precision of other tests
     for mixed in (True, False):
         dtypes: list[torch.dtype] = []
-        network = models.build("small", len(CLASSES), 0)
+        network = networks.build("small", len(CLASSES), 0)
         with processes("bf16") as accelerator:
             training = Training(accelerator, network, recipe(epochs=1, mixed_precision=mixed), file)
             network.body.register_forward_hook(
@@ -278,7 +281,7 @@ def test_weights_that_are_not_finite_are_divergence_and_never_kept(
         if training.step == ruined:
             next(network.head.parameters()).detach().fill_(math.inf)
 
-    network = models.build("small", len(CLASSES), 0)
+    network = networks.build("small", len(CLASSES), 0)
     with processes("no") as accelerator:
         checkpoints = Checkpoints(tmp_path, every_steps=1)
         training = Training(accelerator, network, recipe(), file, checkpoints=checkpoints)
@@ -297,7 +300,7 @@ def test_an_epoch_in_two_pieces_has_the_figures_of_one(file: Reader, tmp_path: P
             os.kill(os.getpid(), signal.SIGTERM)
 
     with processes("no") as accelerator:
-        network = models.build("small", len(CLASSES), 0)
+        network = networks.build("small", len(CLASSES), 0)
         training = Training(accelerator, network, recipe(), file, checkpoints=Checkpoints(tmp_path))
         training.on_step = stop
         with pytest.raises(Stopped, match="after step"):
@@ -346,11 +349,11 @@ def test_only_muon_steps_in_low_precision(file: Reader) -> None:
 
     AcceleratorState._reset_state(True)  # which remembers the precision of other tests
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("pipeline.optim.Muon", Watched)
+        patch.setattr("pipeline.training.optim.Muon", Watched)
         patch.setattr("torch.optim.AdamW", Other)
         for name in ("Muon", "AdamW"):
             with processes("bf16") as accelerator:
-                network = models.build("small", len(CLASSES), 0)
+                network = networks.build("small", len(CLASSES), 0)
                 Training(accelerator, network, recipe(epochs=1, optimizer=name), file).run()
     AcceleratorState._reset_state(True)
     assert {name: set(steps) for name, steps in seen.items()} == {"Muon": {True}, "AdamW": {False}}
@@ -421,7 +424,7 @@ def test_training_shuffles_and_leaves_no_batch_unfilled(file: Reader) -> None:
 
 @pytest.mark.parametrize("batch", [1, 7, 44, 100])
 def test_answers_are_exact_whatever_the_batch(file: Reader, batch: int) -> None:
-    network = models.build("small", len(CLASSES), 0).eval()
+    network = networks.build("small", len(CLASSES), 0).eval()
     with feed(file, "loader", batch=batch) as batches:
         answers = answer(network, batches)
     assert answers.ids.tolist() == list(range(len(file)))

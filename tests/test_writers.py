@@ -8,9 +8,11 @@ from tiny import CLASSES, SHAPES, page, write_set
 from torch import nn
 
 from beton.reader import Reader
-from pipeline import models, writers
-from pipeline.evaluate import answer, answer_by_writer
-from pipeline.feed import Feed, View, open_set, samples_of
+from pipeline.evaluation.predict import answer, answer_by_writer
+from pipeline.loading import writer_scale
+from pipeline.loading.batches import Feed
+from pipeline.loading.dataset import View, open_set, samples_of
+from pipeline.models import batchnorm, networks
 
 Pixels = NDArray[np.uint8]
 CPU = torch.device("cpu")
@@ -39,28 +41,28 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reader]:
 
 
 def test_heights_are_those_of_the_ink(file: Reader) -> None:
-    heights, labels = writers.ink_heights(file), file.column("label").metadata
-    for sample, writer in enumerate(writers.writers_of(file)):
+    heights, labels = writer_scale.ink_heights(file), file.column("label").metadata
+    for sample, writer in enumerate(writer_scale.writers_of(file)):
         expected = SHAPES[CLASSES[labels[sample]]][0] / 90 / (2 if writer == 1 else 1)
-        assert heights[sample] == pytest.approx(expected, abs=3 / writers.ROWS)
+        assert heights[sample] == pytest.approx(expected, abs=3 / writer_scale.ROWS)
 
 
 def test_every_writer_s_tall_characters_come_to_the_same_height(file: Reader) -> None:
-    scales, who = writers.scales(file, 0.45), writers.writers_of(file)
+    scales, who = writer_scale.scales(file, 0.45), writer_scale.writers_of(file)
     assert scales.dtype == np.float32
     for writer, tall in ((0, TALLEST), (1, TALLEST / 2)):
         assert np.ptp(scales[who == writer]) == 0
         assert scales[who == writer][0] == pytest.approx(0.45 / tall, rel=0.05)
     # Who is unknown is taken for all of them together.
-    heights = writers.ink_heights(file)
+    heights = writer_scale.ink_heights(file)
     assert scales[who < 0][0] == pytest.approx(0.45 / np.quantile(heights, 0.7), rel=1e-5)
 
 
 def test_a_writer_of_few_pages_is_taken_for_all(
     file: Reader, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(writers, "ENOUGH", 17)
-    assert np.ptp(writers.scales(file, 0.45)) == 0
+    monkeypatch.setattr(writer_scale, "ENOUGH", 17)
+    assert np.ptp(writer_scale.scales(file, 0.45)) == 0
 
 
 def test_pictures_are_shown_larger_by_their_scale(file: Reader) -> None:
@@ -78,7 +80,7 @@ def adapted_by_hand(layer: nn.BatchNorm2d, inputs: torch.Tensor) -> torch.Tensor
     """What the mixture of the learned distribution and the batch's is normalised to."""
     assert layer.running_mean is not None
     assert layer.running_var is not None
-    share = len(inputs) / (len(inputs) + writers.PRIOR)
+    share = len(inputs) / (len(inputs) + batchnorm.PRIOR)
     mean, square = inputs.mean((0, 2, 3)), inputs.square().mean((0, 2, 3))
     learned = layer.running_var + layer.running_mean**2
     middle = share * mean + (1 - share) * layer.running_mean
@@ -95,17 +97,17 @@ def test_normalisation_goes_by_the_mixture_and_back() -> None:
     before = {name: tensor.clone() for name, tensor in layer.state_dict().items()}
     inputs = torch.randn(5, 3, 4, 4) * 3 + 1
     expected = adapted_by_hand(layer, inputs)
-    with writers.adapted(nn.Sequential(layer), 5):
+    with batchnorm.adapted(nn.Sequential(layer), 5):
         torch.testing.assert_close(layer(inputs), expected)
     assert all(torch.equal(tensor, before[name]) for name, tensor in layer.state_dict().items())
-    with pytest.raises(RuntimeError), writers.adapted(nn.Sequential(layer), 5):
+    with pytest.raises(RuntimeError), batchnorm.adapted(nn.Sequential(layer), 5):
         layer(torch.zeros(2, 9, 4, 4))
     assert all(torch.equal(tensor, before[name]) for name, tensor in layer.state_dict().items())
 
 
 def test_each_writer_is_answered_apart(file: Reader) -> None:
-    network, view = models.build("small", len(CLASSES), 0), View.of(file, 16, 1.0)
-    who, everybody = writers.writers_of(file), samples_of(file, "all")
+    network, view = networks.build("small", len(CLASSES), 0), View.of(file, 16, 1.0)
+    who, everybody = writer_scale.writers_of(file), samples_of(file, "all")
     order = everybody[np.argsort(who, kind="stable")]
     with Feed(file, order, view, 7, device=CPU) as feed:
         answers = answer_by_writer(network, feed, who)
@@ -122,9 +124,9 @@ def test_each_writer_is_answered_apart(file: Reader) -> None:
 
 
 def test_writers_that_come_and_go_are_refused(file: Reader) -> None:
-    network, view = models.build("small", len(CLASSES), 0), View.of(file, 16, 1.0)
+    network, view = networks.build("small", len(CLASSES), 0), View.of(file, 16, 1.0)
     with (
         Feed(file, samples_of(file, "all"), view, 7, device=CPU) as feed,
         pytest.raises(ValueError, match="in two places"),
     ):
-        answer_by_writer(network, feed, writers.writers_of(file))
+        answer_by_writer(network, feed, writer_scale.writers_of(file))

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from beton import writer as beton_writer
 from beton.fields import BytesField, InkField, IntField
-from pipeline.sources import SPLITS
+from pipeline.data.sources import SPLITS
 
 CLASSES = ("1", "A", "a", "m")
 SHAPES = {"1": (50, 6), "A": (50, 40), "a": (25, 20), "m": (10, 60)}  # height, width

@@ -1,0 +1,1 @@
+"""Conclusions from figures: numbers in, numbers and sentences out."""

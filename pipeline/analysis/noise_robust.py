@@ -1,0 +1,115 @@
+"""Ways to learn the truth from wrong labels, and which of them was shown to be better.
+
+Numbers in, numbers and sentences out, no files. Each way is a loss on the mislabelled set, but for
+the ceiling, which learns from right labels: more cannot be had. All are tested on right labels.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.analysis.stats import (
+    ACCURACY,
+    SHARE,
+    Comparison,
+    Estimate,
+    compare,
+    estimate,
+    in_words,
+)
+from pipeline.evaluation.predict import Answers
+from pipeline.recipes.losses import Loss
+
+WAYS = {
+    "naive": "naive",
+    "backwards": "naive, read backwards",
+    "forward": "forward-corrected",
+    "complementary": "complementary surrogate",
+    "ceiling": "right labels",
+}
+
+
+def ways_for(kind: str) -> tuple[str, ...]:
+    """Return which ways make sense for a verdict, a kind of `pipeline.kinds`; naive is the first.
+
+    To read answers backwards, or to learn what a picture is not, is for labels that are all wrong.
+    The corrected loss is the naive one where labels are clean, and learns nothing where they say
+    nothing.
+    """
+    match kind:
+        case "wrong":
+            return tuple(WAYS)
+        case "clean" | "random":
+            return ("naive", "ceiling")
+        case _:
+            return ("naive", "forward", "ceiling")
+
+
+def loss_of(way: str, forward: Sequence[Sequence[float]]) -> Loss | None:
+    """Return the loss of a way, None for one that is no training of its own.
+
+    `forward` are the rows of p(given label | true class) to correct by (Patrini et al. 2017). The
+    surrogate is that of Chou et al. 2020 (see `pipeline.losses`).
+    """
+    match way:
+        case "forward":
+            return Loss("forward", transition=forward)
+        case "complementary":
+            return Loss("complementary")
+        case "backwards":
+            return None
+        case _:
+            return Loss()
+
+
+def chances(answers: Answers) -> NDArray[np.float64]:
+    """Return what answers give each class: float64 (N, C), rows that add up to 1."""
+    array: NDArray[np.float64] = answers.logits.double().softmax(dim=1).numpy()
+    return array
+
+
+def correct(answers: Answers, backwards: bool = False) -> float:
+    """Return the share of the labels that are the first choice of answers, or the last."""
+    logits = -answers.logits if backwards else answers.logits
+    return int((logits.argmax(dim=1) == answers.labels).sum()) / len(answers.labels)
+
+
+@dataclass(frozen=True)
+class Pair:
+    """The accuracies of two ways compared seed by seed, and that in a sentence."""
+
+    first: str
+    second: str
+    comparison: Comparison
+    words: str
+
+
+@dataclass(frozen=True)
+class Recovery:
+    """What ways came to: shares of right answers by seed, their means, and the differences."""
+
+    accuracies: Mapping[str, Sequence[float]]
+    estimates: Mapping[str, Estimate]
+    pairs: tuple[Pair, ...]
+
+
+def recovery(accuracies: Mapping[str, Sequence[float]]) -> Recovery:
+    """Compare ways, each with its accuracies by seed: forward, or else ceiling, with every other.
+
+    Raises ValueError for ways with different numbers of seeds, or none.
+    """
+    ways = [way for way in WAYS if way in accuracies]
+    first = "forward" if "forward" in ways else "ceiling"
+    pairs = []
+    for other in ways:
+        if other != first:
+            comparison = compare(accuracies[first], accuracies[other])
+            words = in_words(comparison, WAYS[first], WAYS[other], ACCURACY)
+            pairs.append(Pair(first, other, comparison, words))
+    return Recovery(
+        {way: tuple(accuracies[way]) for way in ways},
+        {way: estimate(accuracies[way], SHARE) for way in ways},
+        tuple(pairs),
+    )

@@ -1,0 +1,1 @@
+"""Where images come from, until they are a .beton file."""

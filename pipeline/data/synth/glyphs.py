@@ -1,0 +1,230 @@
+"""The skeletons of the 62 characters: read from glyphs.txt, made smooth, measured once.
+
+Curves through the points of a stroke are Hobby's splines ("Smooth, easy to compute interpolating
+splines", 1986, those of METAFONT): round where a hand is round, from few points.
+"""
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.ndimage import gaussian_filter1d
+
+from pipeline.data.charset import CHARACTERS
+
+Floats = NDArray[np.float64]
+Complex = NDArray[np.complex128]
+
+CAPITAL, SMALL = 16.0, 10.0  # heights of capitals and of small letters, in units of glyphs.txt
+SPACING = 0.4  # units between the points of a stroke, about
+SOFTNESS = 1.0  # units: how far the softest pen cuts a corner
+WAVES = 3  # half waves along a stroke by which it can bend
+TURNS = 6  # points that a curve has between two given ones, before they are spaced out
+
+
+@dataclass(frozen=True)
+class Glyph:
+    """One way of writing a character: n points along s strokes, in units of glyphs.txt.
+
+    `sharp` (n, 2) is the skeleton as written down and `soft` (n, 2) the same with its corners cut;
+    `stroke` (n,) is the stroke of each point, `starts` (s + 1,) are the strokes' first points;
+    `before` and `after` (n,) are the lengths of stroke before and after each point, `waves` (n,
+    WAVES) half waves that fit into the stroke; `centres` (s, 2) are the strokes' middles, `leaving`
+    and `arriving` (s, 2) their directions at the ends.
+    """
+
+    weight: float
+    script: bool
+    sharp: Floats
+    soft: Floats
+    stroke: NDArray[np.int64]
+    starts: NDArray[np.int64]
+    before: Floats
+    after: Floats
+    waves: Floats
+    centres: Floats
+    leaving: Floats
+    arriving: Floats
+
+
+@cache
+def table() -> dict[str, tuple[Glyph, ...]]:
+    """Return the forms of each character. Raises ValueError for a line that makes no sense."""
+    found: dict[str, list[Glyph]] = {character: [] for character in CHARACTERS}
+    for number, line in enumerate(_text().splitlines(), 1):
+        if line and not line.startswith("#"):
+            try:
+                character, weight, *rest = line.split()
+                script = rest[0] == "script"
+                strokes = list(_strokes(rest[script:]))
+                found[character].append(_measure(float(weight), script, strokes))
+            except (KeyError, ValueError, IndexError) as error:
+                raise ValueError(f"glyphs.txt line {number}: {line!r}: {error}") from error
+    assert all(found.values())
+    return {character: tuple(glyphs) for character, glyphs in found.items()}
+
+
+def digest() -> str:
+    """Return the SHA-256 of glyphs.txt, in hexadecimal."""
+    return hashlib.sha256(_text().encode()).hexdigest()
+
+
+def _text() -> str:
+    return files(__package__).joinpath("glyphs.txt").read_text("utf-8")
+
+
+def _strokes(words: list[str]) -> Iterator[Complex]:
+    """Yield the strokes of a path as points on a dense line."""
+    stroke: list[str] = []
+    for word in [*words, "/"]:
+        if word == "/":
+            yield _space_out(_join(_sections(stroke)))
+            stroke = []
+        else:
+            stroke.append(word)
+
+
+@dataclass
+class _Section:
+    """Points joined in one way; the first is the last of the section before."""
+
+    curved: bool
+    points: list[complex]
+    corner: bool  # before it
+
+
+def _sections(words: list[str]) -> list[_Section]:
+    sections: list[_Section] = []
+    corner = False
+    for word in words:
+        if word == "!":
+            corner = True
+        elif word in ("L", "C"):
+            first = [sections[-1].points[-1]] if sections else []
+            sections.append(_Section(word == "C", first, corner))
+            corner = False
+        else:
+            x, y = word.split(",")
+            sections[-1].points.append(complex(float(x), float(y)))
+    if not sections or any(len(section.points) < 2 for section in sections):
+        raise ValueError("a section of a stroke needs two points")
+    return sections
+
+
+def _join(sections: list[_Section]) -> Complex:
+    """Return the points of a whole stroke: lines as they are, curves made dense."""
+    parts = []
+    for index, section in enumerate(sections):
+        points = np.array(section.points)
+        if section.curved:
+            before = sections[index - 1] if index and not section.corner else None
+            after = sections[index + 1] if index + 1 < len(sections) else None
+            leaving = arriving = None
+            if before is not None and not before.curved:
+                leaving = before.points[-1] - before.points[-2]
+            if after is not None and not after.curved and not after.corner:
+                arriving = after.points[1] - after.points[0]
+            closed = len(sections) == 1 and points[0] == points[-1]
+            points = _close(points) if closed else _hobby(points, leaving, arriving)
+        parts.append(points[int(index > 0) :])
+    return np.concatenate(parts)
+
+
+def _close(points: Complex) -> Complex:
+    """Return a smooth closed curve: the middle of one that goes round three times."""
+    around = np.concatenate([points[:-1]] * 3 + [points[:1]])
+    once = TURNS * (len(points) - 1)
+    return _hobby(around, None, None)[once : 2 * once + 1]
+
+
+def _hobby(points: Complex, leaving: complex | None, arriving: complex | None) -> Complex:
+    """Return points on the smooth curve through `points`, TURNS for each of its pieces.
+
+    `leaving` and `arriving` are the directions at its ends; None leaves them free. The unknowns are
+    the angles between the curve and the chord that leaves each point.
+    """
+    chords = np.diff(points)
+    n = len(chords)
+    near = 1 / np.abs(chords)
+    turn = np.zeros(n + 1)
+    turn[1:n] = np.angle(chords[1:] / chords[:-1])
+    matrix, right = np.zeros((n + 1, n + 1)), np.zeros(n + 1)
+    for k in range(1, n):
+        matrix[k, k - 1 : k + 2] = near[k - 1], 2 * (near[k - 1] + near[k]), near[k]
+        right[k] = -2 * near[k - 1] * turn[k] - near[k] * turn[k + 1]
+    matrix[0, 0] = matrix[n, n] = 1
+    if leaving is None:
+        matrix[0, 1], right[0] = 1, -turn[1]
+    else:
+        right[0] = np.angle(leaving / chords[0])
+    if arriving is None:
+        matrix[n, n - 1] = 1
+    else:
+        right[n] = np.angle(arriving / chords[-1])
+    straight = n == 1 and leaving is None and arriving is None
+    angles: Floats = right if straight else np.linalg.solve(matrix, right).astype(np.float64)
+    out, into = angles[:-1], -turn[1:] - angles[1:]
+    control_1 = points[:-1] + chords * np.exp(1j * out) * _speed(out, into)
+    control_2 = points[1:] - chords * np.exp(-1j * into) * _speed(into, out)
+    t = np.arange(TURNS)[None] / TURNS
+    pieces = (
+        points[:-1, None] * (1 - t) ** 3
+        + control_1[:, None] * (3 * t * (1 - t) ** 2)
+        + control_2[:, None] * (3 * t**2 * (1 - t))
+        + points[1:, None] * t**3
+    )
+    return np.append(pieces.ravel(), points[-1])
+
+
+def _speed(here: Floats, there: Floats) -> Floats:
+    """Return Hobby's velocity at one end of each piece, a third of his rho."""
+    sines = (np.sin(here) - np.sin(there) / 16) * (np.sin(there) - np.sin(here) / 16)
+    above = 2 + np.sqrt(2) * sines * (np.cos(here) - np.cos(there))
+    below = 1 + (np.sqrt(5) - 1) / 2 * np.cos(here) + (3 - np.sqrt(5)) / 2 * np.cos(there)
+    speed: Floats = above / below / 3
+    return speed
+
+
+def _space_out(points: Complex) -> Complex:
+    """Return points on the same line at equal distances of about SPACING."""
+    lengths = np.append(0, np.cumsum(np.abs(np.diff(points))))
+    count = max(4, round(lengths[-1] / SPACING) + 1)
+    spaced: Complex = np.interp(np.linspace(0, lengths[-1], count), lengths, points)
+    return spaced
+
+
+def _measure(weight: float, script: bool, strokes: list[Complex]) -> Glyph:
+    sharp = [np.stack([stroke.real, stroke.imag], 1) for stroke in strokes]
+    width = SOFTNESS / SPACING
+    soft = [gaussian_filter1d(stroke, width, axis=0, mode="nearest") for stroke in sharp]
+    for hard, round_ in zip(sharp, soft, strict=True):
+        # The ends stay where they were: a filter draws them in.
+        share = np.linspace(0, 1, len(hard))[:, None]
+        round_ += (1 - share) * (hard[0] - round_[0]) + share * (hard[-1] - round_[-1])
+    lengths = [np.append(0, np.cumsum(np.abs(np.diff(stroke)))) for stroke in strokes]
+    share = np.concatenate([length / length[-1] for length in lengths])
+    orders = np.arange(1, WAVES + 1)
+    counts = [len(stroke) for stroke in strokes]
+    return Glyph(
+        weight=weight,
+        script=script,
+        sharp=np.concatenate(sharp),
+        soft=np.concatenate(soft),
+        stroke=np.repeat(np.arange(len(strokes)), counts),
+        starts=np.append(0, np.cumsum(counts)),
+        before=np.concatenate(lengths),
+        after=np.concatenate([length[-1] - length for length in lengths]),
+        waves=np.sin(np.pi * share[:, None] * orders) / orders,
+        centres=np.array([stroke.mean(axis=0) for stroke in sharp]),
+        leaving=np.array([_direction(stroke[0], stroke[2]) for stroke in sharp]),
+        arriving=np.array([_direction(stroke[-3], stroke[-1]) for stroke in sharp]),
+    )
+
+
+def _direction(start: Floats, end: Floats) -> Floats:
+    direction: Floats = (end - start) / np.linalg.norm(end - start)
+    return direction

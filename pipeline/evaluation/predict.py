@@ -1,0 +1,115 @@
+"""Predictions of a network."""
+
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
+from itertools import groupby
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from pipeline.errors import UserError
+from pipeline.loading.batches import Feed
+from pipeline.models.batchnorm import adapted
+
+
+class Answers(NamedTuple):
+    """A network's answers, in the file's order and on the host.
+
+    `ids` int64 (N,), `labels` int64 (N,), `logits` float32 (N, C).
+    """
+
+    ids: Tensor
+    labels: Tensor
+    logits: Tensor
+
+
+def answer(
+    network: nn.Module,
+    feed: Feed,
+    precision: str = "no",
+    views: int = 1,
+    gather: Callable[[Tensor], Tensor] = lambda tensor: tensor,
+) -> Answers:
+    """Ask the network about every sample of a feed, each exactly once.
+
+    With several `views`, the logits are those of the mean over the picture slanted by so many even
+    steps. `gather` joins the rows of all processes; padding goes by the validity mask after that.
+    """
+    was_training = network.training
+    network.eval()
+    parts = []
+    with torch.no_grad():
+        for inputs in feed.batches():
+            with torch.autocast(feed.device.type, torch.bfloat16, precision == "bf16"):
+                logits = _over_views(network, inputs.pictures, views)
+            ids = torch.from_numpy(inputs.ids).to(feed.device)
+            parts.append((ids, inputs.labels, logits.float(), inputs.valid))
+    network.train(was_training)
+    ids, labels, logits, valid = (gather(torch.cat(column)) for column in zip(*parts, strict=True))
+    order = ids[valid].argsort()
+    return Answers(*(column[valid][order].cpu() for column in (ids, labels, logits)))
+
+
+def answer_by_writer(
+    network: nn.Module, feed: Feed, writers: NDArray[np.int64], precision: str = "no"
+) -> Answers:
+    """Ask the network about every sample of a feed, adapted to each one's writer.
+
+    The feed's samples must come writer by writer; `writers` (samples of the file,) says who that
+    is, -1 where nobody knows: there it answers as it is. Raises ValueError for mixed writers.
+    """
+    network.eval()
+    parts, seen = [], set[int]()
+    rows = (
+        (inputs, row) for inputs in feed.batches() for row in np.flatnonzero(inputs.valid.cpu())
+    )
+    with torch.no_grad():
+        for writer, group in groupby(rows, key=lambda pair: int(writers[pair[0].ids[pair[1]]])):
+            if writer in seen:
+                raise ValueError(f"feed: got writer {writer} in two places, expected in one")
+            seen.add(writer)
+            pairs = list(group)
+            pictures = torch.stack([inputs.pictures[row] for inputs, row in pairs])
+            pictures = pictures.contiguous(memory_format=torch.channels_last)
+            adaptation = adapted(network, len(pairs)) if writer >= 0 else nullcontext()
+            with adaptation, torch.autocast(feed.device.type, torch.bfloat16, precision == "bf16"):
+                logits = network(pictures).float().cpu()
+            ids = torch.tensor([int(inputs.ids[row]) for inputs, row in pairs])
+            labels = torch.stack([inputs.labels[row] for inputs, row in pairs]).cpu()
+            parts.append((ids, labels, logits))
+    ids, labels, logits = (torch.cat(column) for column in zip(*parts, strict=True))
+    order = ids.argsort()
+    return Answers(ids[order], labels[order], logits[order])
+
+
+SLANT = 0.1  # of the outermost views, as a tangent
+
+
+def _over_views(network: nn.Module, pictures: Tensor, views: int) -> Tensor:
+    if views == 1:
+        alone: Tensor = network(pictures)
+        return alone
+    chances = []
+    for slant in torch.linspace(-SLANT, SLANT, views).tolist():
+        theta = pictures.new_tensor([[1.0, slant, 0.0], [0.0, 1.0, 0.0]]).expand(
+            len(pictures), 2, 3
+        )
+        grid = F.affine_grid(theta, list(pictures.shape), align_corners=False)
+        slanted = F.grid_sample(pictures, grid, align_corners=False)
+        chances.append(network(slanted).float().softmax(dim=1))
+    return torch.stack(chances).mean(dim=0).log()
+
+
+def load_weights(network: nn.Module, weights: Mapping[str, Tensor], run: Path) -> None:
+    """Give a network the weights of a run. Raises UserError if they are of another network."""
+    try:
+        network.load_state_dict(weights)
+    except RuntimeError as error:
+        raise UserError(
+            f"{run}: its weights are of another network than this version's; train it anew"
+        ) from error

@@ -1,1 +1,0 @@
-"""One module per part: from the folders of its runs to its page."""

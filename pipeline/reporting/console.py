@@ -1,0 +1,69 @@
+"""Numbers → pages: tables for a terminal, figures as PNG. Computes nothing.
+
+Every figure and table says what its data were, real or synthetic.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich.table import Table
+
+from pipeline.evaluation.evaluate import Evaluation
+from pipeline.evaluation.metrics import Scores
+from pipeline.loading.dataset import source_line
+
+MOST = 12  # confusions in a headline
+
+
+def result_table(result: Mapping[str, Any], title: str) -> Table:
+    """Return a run's closing table, from what its result.json holds."""
+    table = Table("", "", title=title, title_justify="left", show_header=False)
+    for name, value in result.items():
+        if not isinstance(value, dict | list) and value is not None:
+            table.add_row(name.replace("_", " "), _shown(name, value))
+    table.add_row("data", source_line(result["provenance"]))
+    if result.get("auxiliary"):
+        table.add_row("learned from besides", source_line(result["auxiliary"]))
+    return table
+
+
+def evaluation_table(evaluation: Evaluation) -> Table:
+    """Return the headline of an evaluation."""
+    table = result_table(
+        {**evaluation.scores.headline(), "provenance": evaluation.provenance}, "evaluation"
+    )
+    if evaluation.unadapted is not None:
+        table.add_row("without adapting to writers", f"{evaluation.unadapted.accuracy:.2%}")
+    learned = [source_line(one) for one in (evaluation.learned_from, evaluation.auxiliary) if one]
+    table.add_row("learned from", " and ".join(learned))
+    confusions = evaluation.scores.confusions[:MOST]
+    table.add_row("confusions", ", ".join(f"{c.true}→{c.predicted} ×{c.count}" for c in confusions))
+    if evaluation.skipped:
+        names = ", ".join(name for name, _ in evaluation.skipped[:MOST])
+        table.add_row("left out", f"{len(evaluation.skipped)} that cannot be decoded: {names}")
+    if evaluation.seen:
+        table.add_row("beware", "the network was trained on this source, perhaps on these pictures")
+    return table
+
+
+def scores_table(scores: Scores) -> Table:
+    """Return the figures for every class and what it was taken for."""
+    table = Table("class", "samples", "precision", "recall", "F1", "taken for")
+    for column in table.columns[1:5]:
+        column.justify = "right"
+    for one in scores.per_class:
+        if not one.samples:
+            continue
+        taken = (c for c in scores.confusions if c.true == one.name)
+        others = ", ".join(f"{c.predicted} ×{c.count}" for c in taken)
+        shares = (f"{share:.1%}" for share in (one.precision, one.recall, one.f1))
+        table.add_row(one.name, str(one.samples), *shares, others)
+    return table
+
+
+def _shown(name: str, value: object) -> str:
+    if not isinstance(value, float):
+        return str(value)
+    if "accuracy" in name or "share" in name:
+        return f"{value:.2%}"
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"

@@ -1,0 +1,291 @@
+"""Numbers → matplotlib figures for a page. Computes nothing.
+
+Without titles: a figure's caption belongs to the page. Sized for a column of text, in words that
+can still be read when a phone halves them.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from matplotlib import rc_context, rcParams
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from matplotlib.ticker import MaxNLocator
+from numpy.typing import NDArray
+
+from beton.reader import Reader
+from pipeline.analysis.stats import Bands
+from pipeline.evaluation.metrics import Epoch, top_losses
+from pipeline.evaluation.run_dir import Finished
+from pipeline.loading.batches import Feed
+from pipeline.loading.dataset import View, samples_of, source_line
+from pipeline.runtime.files import read_json
+
+# Okabe & Ito, Color universal design, 2008: told apart by the colour-blind.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+DASHES = ("-", "--", "-.", ":")
+LEGEND = 72  # letters in a row of a legend
+NUMBERED = 12  # rows or columns up to which a heat map's cells show their numbers
+
+styled = rc_context(
+    {
+        "axes.axisbelow": True,
+        "axes.grid": True,
+        "axes.spines.right": False,
+        "axes.spines.top": False,
+        "font.size": 11,
+        "grid.alpha": 0.3,
+        "legend.frameon": False,
+    }
+)
+
+
+@styled
+def curves(
+    arms: Mapping[str, Bands],
+    x_label: str,
+    y_label: str,
+    scale: float = 1,
+    limits: tuple[float | None, float | None] = (None, None),
+) -> Figure:
+    """Draw the mean curve of every arm, with its band where it has one.
+
+    `scale` multiplies what is drawn along y, and `limits` are the ends of that axis.
+    """
+    figure = Figure(figsize=(6.4, 4), layout="constrained")
+    axes = figure.subplots()
+    for number, (name, arm) in enumerate(arms.items()):
+        colour, dash = COLOURS[number % len(COLOURS)], DASHES[number % len(DASHES)]
+        marker = "o" if len(arm.x) < 5 else None
+        mean = scale * np.array(arm.mean)
+        axes.plot(arm.x, mean, dash, color=colour, marker=marker, linewidth=1.8, label=name)
+        if arm.low is not None and arm.high is not None:
+            low, high = scale * np.array(arm.low), scale * np.array(arm.high)
+            axes.fill_between(arm.x, low, high, color=colour, alpha=0.18, linewidth=0)
+    if all(float(x).is_integer() for arm in arms.values() for x in arm.x):
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.set(xlabel=x_label, ylabel=y_label, ylim=limits)
+    columns = max(1, LEGEND // (max(map(len, arms)) + 9))  # a line's sample is worth nine letters
+    figure.legend(loc="outside upper left", ncols=columns)
+    return figure
+
+
+@styled
+def heat_map(
+    matrix: Sequence[Sequence[float]],
+    rows: Sequence[str],
+    columns: Sequence[str],
+    row_label: str,
+    column_label: str,
+    digits: int = 2,
+) -> Figure:
+    """Draw numbers of at least zero as shades; few enough are written out, to `digits` decimals."""
+    values = np.array(matrix, np.float64)
+    numbered = max(values.shape) <= NUMBERED
+    cell = 0.46 if numbered else 0.15
+    size = (cell * len(columns) + 1.2, cell * len(rows) + 0.8)
+    figure = Figure(figsize=size, layout="constrained")
+    axes = figure.subplots()
+    most = float(values.max()) or 1.0
+    # Without interpolation the SVG holds one pixel a cell, which stay sharp at any size.
+    image = axes.imshow(values, cmap="Blues", vmin=0, vmax=most, interpolation="none")
+    fontsize = 10 if numbered else 7
+    axes.set_xticks(range(len(columns)), columns, fontsize=fontsize)
+    axes.set_yticks(range(len(rows)), rows, fontsize=fontsize)
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+    axes.grid(visible=False)
+    axes.set(xlabel=column_label, ylabel=row_label)
+    if numbered:
+        for (y, x), value in np.ndenumerate(values):
+            colour = "white" if value > 0.55 * most else "black"
+            text = f"{value:.{digits}f}"
+            axes.text(x, y, text, ha="center", va="center", color=colour, fontsize=9)
+    else:
+        figure.colorbar(image, ax=axes, shrink=0.5, pad=0.02)
+    return figure
+
+
+@styled
+def bars(
+    panels: Mapping[str, Sequence[float]], names: Sequence[str], x_label: str, y_label: str
+) -> Figure:
+    """Draw a panel of bars for every entry of `panels`, all to one scale; a bar for each name."""
+    across = min(5, len(panels))
+    down = -(-len(panels) // across)
+    figure = Figure(figsize=(max(4.5, 1.2 * across + 0.4), 1.3 * down + 0.6), layout="constrained")
+    grid = list(figure.subplots(down, across, sharex=True, sharey=True, squeeze=False).flat)
+    for axes, (title, heights) in zip(grid, panels.items(), strict=False):
+        axes.bar(range(len(names)), heights, color=COLOURS[0], width=0.8)
+        axes.set_title(title, fontsize=10)
+        axes.set_xticks(range(len(names)), names, fontsize=8)
+        axes.tick_params(labelsize=8, length=2)
+        axes.grid(visible=False, axis="x")
+    for axes in grid[len(panels) :]:
+        axes.set_visible(False)
+    figure.supxlabel(x_label, fontsize=10)
+    figure.supylabel(y_label, fontsize=10)
+    return figure
+
+
+rcParams["text.parse_math"] = False  # names of classes are no formulas, whatever is in them
+
+
+WORST = (4, 6)  # rows and columns of pictures
+
+
+SIDE = 128  # of each, in pixels
+
+
+def title(what: str, network: str, result: Mapping[str, Any]) -> str:
+    """Return the title of a run's figures, from what its result.json holds."""
+    parts = [what, network, source_line(result["provenance"])]
+    if result.get("auxiliary"):
+        parts.append(f"learned with {result['auxiliary']['kind']} data besides")
+    if "accuracy" in result:
+        parts.append(f"accuracy {result['accuracy']:.2%} of {result['samples']}")
+    return ", ".join(parts)
+
+
+def draw_run(run: Finished, what: str, file: Reader) -> None:
+    """Draw a run's curves, and its confusions and worst answers if it was validated.
+
+    `file` is the data that it was validated on.
+    """
+    heading = title(what, run.result["network"], run.result)
+    draw_curves(run.history, heading, run.path / "curves.png")
+    if run.scores is None or run.answers is None:
+        return
+    names = [one.name for one in run.scores.per_class]
+    draw_confusion(run.scores.matrix, names, heading, run.path / "confusion.png")
+    rows, columns = WORST
+    worst = top_losses(run.answers.logits, run.answers.labels, names, rows * columns)
+    ids = run.answers.ids[[one.row for one in worst]].numpy()
+    view = View.of(file, SIDE, read_json(run.path, "config.json")["recipe"]["window"])
+    with Feed(file, ids, view, len(ids), device=torch.device("cpu")) as feed:
+        (inputs,) = feed.batches()
+    captions = [f"{one.true}→{one.predicted}, {one.probability:.2f}" for one in worst]
+    heading = f"{heading}\nthe largest losses: true→predicted, probability of the latter"
+    draw_pictures(inputs.pictures[:, 0].numpy(), captions, columns, heading, run.path / "worst.png")
+
+
+def draw_pictures(
+    pictures: NDArray[np.float32], captions: Sequence[str], columns: int, title: str, path: Path
+) -> None:
+    """Draw a grid of pictures of ink, (N, height, width) from 0 to 1, row by row."""
+    count, height, width = pictures.shape
+    rows = -(-count // columns)
+    cell = 1.3, 1.3 * height / width + 0.25  # inches
+    figure = Figure(figsize=(columns * cell[0], rows * cell[1] + 0.6), layout="constrained")
+    grid = list(figure.subplots(rows, columns, squeeze=False).flat)
+    for axes in grid:
+        axes.set_axis_off()
+    for axes, picture, caption in zip(grid, pictures, captions, strict=False):
+        axes.imshow(picture, cmap="gray_r", vmin=0, vmax=1)
+        axes.add_patch(
+            Rectangle((0, 0), 1, 1, fill=False, lw=1, ec="0.8", transform=axes.transAxes)
+        )
+        axes.set_title(caption, fontsize=11, pad=3)
+    figure.suptitle(title, fontsize=9)
+    _save(figure, path)
+
+
+def draw_confusion(
+    matrix: Sequence[Sequence[int]], classes: Sequence[str], title: str, path: Path
+) -> None:
+    """Draw counts, a row for each true class and a column for each predicted one."""
+    side = max(5.0, 0.18 * len(classes) + 1.5)
+    figure = Figure(figsize=(1.2 * side, side), layout="constrained")
+    axes = figure.subplots()
+    counts = np.ma.masked_equal(np.array(matrix), 0)
+    hits = np.eye(len(classes), dtype=np.bool_)
+    for name, colours, hidden in (("right", "Blues", ~hits), ("wrong", "Reds", hits)):
+        shown = np.ma.masked_where(hidden, counts)
+        most = int(shown.max()) if shown.count() else 1
+        # The palest colours go unused, so that a single picture is seen.
+        image = axes.imshow(shown, cmap=colours, vmin=-0.4 * most, vmax=most)
+        bar = figure.colorbar(image, ax=axes, shrink=0.5, pad=0.01, label=f"pictures, {name}")
+        bar.ax.set_ylim(0, most)
+        bar.ax.yaxis.set_major_locator(MaxNLocator(integer=True))
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_ticks(range(len(classes)), classes, fontsize=7)
+    axes.grid(linewidth=0.3, alpha=0.5)
+    axes.set_axisbelow(True)
+    axes.set_xlabel("predicted")
+    axes.set_ylabel("true")
+    axes.set_title(title, fontsize=10)
+    _save(figure, path)
+
+
+def draw_curves(history: Sequence[Epoch], title: str, path: Path) -> None:
+    """Draw loss and accuracy of training and validation over the epochs."""
+    figure = Figure(figsize=(10, 4), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    epochs = [epoch.epoch + 1 for epoch in history]
+    marker = "o" if len(history) < 5 else None
+    for axes, name, scale in ((left, "loss", 1), (right, "accuracy", 100)):
+        for prefix, label in (("train_", "training, on changed pictures"), ("", "validation")):
+            values = [getattr(epoch, prefix + name) for epoch in history]
+            if None not in values:
+                axes.plot(epochs, [scale * v for v in values], label=label, marker=marker)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.set_xlabel("epoch")
+        axes.grid(alpha=0.3)
+        axes.legend(fontsize=8)
+    left.set_ylabel("loss in nats (training: of smoothed labels)")
+    left.set_ylim(bottom=0)
+    right.set_ylabel("accuracy (%)")
+    right.set_ylim(0, 100)
+    figure.suptitle(title, fontsize=10)
+    _save(figure, path)
+
+
+def _save(figure: Figure, path: Path) -> None:
+    temporary = path.with_name(f".{path.name}")
+    figure.savefig(temporary, format="png", dpi=110)
+    temporary.replace(path)
+
+
+ACROSS = 12  # pictures of each label
+
+
+CELL = 32  # pixels: their side
+
+
+def draw_folders(file: Reader, path: Path, split: str = "train") -> None:
+    """Draw some pictures of every label, evenly spread over the split, as a PNG."""
+    labels = file.column("label").metadata
+    indices = samples_of(file, split)
+    classes, view = file.info["classes"], View.of(file, CELL, 1.0)
+    sheet = np.zeros((len(classes) * CELL, ACROSS * CELL), np.float32)
+    for row in range(len(classes)):
+        own = indices[labels[indices] == row]
+        if not len(own):
+            continue
+        chosen = own[np.unique(np.linspace(0, len(own) - 1, ACROSS).astype(np.int64))]
+        with Feed(file, chosen, view, ACROSS, device=torch.device("cpu")) as feed:
+            (inputs,) = feed.batches()
+        for column, picture in enumerate(inputs.pictures[: len(chosen), 0].numpy()):
+            place = slice(row * CELL, (row + 1) * CELL), slice(column * CELL, (column + 1) * CELL)
+            sheet[place] = picture
+    temporary = path.with_name(f".{path.name}")
+    figure = _figure(sheet, classes, source_line(file.info["provenance"]))
+    figure.savefig(temporary, format="png", dpi=110, bbox_inches="tight")
+    temporary.replace(path)
+
+
+@rc_context({"font.size": 11, "axes.spines.right": False, "axes.spines.top": False})
+def _figure(sheet: NDArray[np.float32], classes: list[str], title: str) -> Figure:
+    height, width = sheet.shape
+    figure = Figure(figsize=(width / 48 + 1, height / 48))
+    axes = figure.subplots()
+    axes.imshow(sheet, cmap="gray_r", vmin=0, vmax=1)
+    axes.set_title(title, fontsize=10)
+    axes.set_yticks((np.arange(len(classes)) + 0.5) * CELL - 0.5, classes)
+    axes.set_xticks([])
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+    return figure

@@ -1,0 +1,63 @@
+"""What there is to compute with: the precision that suits it, and a record of it all."""
+
+import os
+import platform
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from pipeline.errors import UserError
+
+Precision = Literal["auto", "no", "bf16", "fp16"]
+PACKAGES = ("inkrun", "torch", "torchvision", "accelerate", "numba", "numpy", "torchmetrics")
+
+
+def precision_for(device: torch.device, wish: Precision = "auto") -> Literal["no", "bf16", "fp16"]:
+    """Return the mixed precision to train in: bf16 where the hardware computes in it, unless told.
+
+    A CPU without bf16 instructions emulates it, many times slower. Raises UserError for a wish
+    that the device cannot fulfil.
+    """
+    if wish == "fp16" and device.type == "cpu":
+        raise UserError("precision: got 'fp16' on a CPU, expected 'auto', 'no' or 'bf16'")
+    if wish != "auto":
+        return wish
+    if device.type == "cuda":
+        fast = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        facts: Mapping[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()  # in newer torch
+        fast = facts.get("avx512_bf16", False) or facts.get("amx_bf16", False)
+    return "bf16" if fast else "no"
+
+
+def environment(device: torch.device, precision: str, processes: int) -> dict[str, Any]:
+    """Return versions and hardware, for a run's record."""
+    return {
+        "python": platform.python_version(),
+        "system": platform.platform(),
+        "packages": {name: version(name) for name in PACKAGES},
+        "processor": processor(),
+        "cores": len(os.sched_getaffinity(0)),
+        "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        "precision": precision,
+        "processes": processes,
+        "threads": torch.get_num_threads(),
+    }
+
+
+def machine() -> str:
+    """Return this machine in a line: processor, usable cores, Python."""
+    cores = len(os.sched_getaffinity(0))
+    return f"{processor()}, {cores} cores, Python {platform.python_version()}"
+
+
+def processor() -> str:
+    """Return the processor's name as Linux gives it, or its architecture."""
+    facts = Path("/proc/cpuinfo")
+    lines = facts.read_text().splitlines() if facts.exists() else []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()

@@ -1,0 +1,120 @@
+"""What a killed training goes on from: folders of weights and state, each whole or not there.
+
+A checkpoint is `root`/step-NNNNNNNN with model.safetensors, the weights as they would be used,
+state.pt, everything else, and score.json. It is written under another name, synced and renamed. The
+last few stay, and the best, which `root`/best points to.
+"""
+
+import json
+import os
+import shutil
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pipeline.errors import UserError
+from pipeline.runtime.files import read_tensors, write_tensors
+
+
+@dataclass
+class Checkpoints:
+    """The checkpoints in the folder `root`, which need not be there yet.
+
+    One is due at every end of an epoch, after `every_steps` steps (0: never) and after
+    `every_minutes` minutes (0: never). The last `keep` are kept, and the one with the best score.
+    """
+
+    root: Path
+    every_steps: int = 0
+    every_minutes: float = 5.0
+    keep: int = 2
+    _saved: float = field(default_factory=time.monotonic)
+
+    def __post_init__(self) -> None:
+        for name, value, low in (
+            ("every_steps", self.every_steps, 0),
+            ("every_minutes", self.every_minutes, 0),
+            ("keep", self.keep, 1),
+        ):
+            if not value >= low:
+                raise UserError(f"checkpoints, {name}: got {value}, expected at least {low}")
+
+    def due(self, step: int) -> bool:
+        """Return whether to save after so many steps, in the middle of an epoch."""
+        return bool(self.every_steps and step % self.every_steps == 0)
+
+    def late(self) -> bool:
+        """Return whether to save since it is long ago; the process that saves knows when it was."""
+        return time.monotonic() - self._saved > 60 * self.every_minutes > 0
+
+    def save(
+        self,
+        step: int,
+        weights: Mapping[str, Tensor],
+        state: Mapping[str, Any],
+        score: float | None = None,
+    ) -> Path:
+        """Write the checkpoint of a step; `state` is plain data and tensors."""
+        path = self.root / f"step-{step:08d}"
+        temporary = self.root / ".unfinished"
+        shutil.rmtree(temporary, ignore_errors=True)  # of a process that was killed
+        temporary.mkdir(parents=True)
+        write_tensors(temporary / "model.safetensors", weights)
+        torch.save(dict(state), temporary / "state.pt")
+        (temporary / "score.json").write_text(json.dumps(score))
+        for file in (*temporary.iterdir(), temporary):
+            _sync(file)
+        if path.exists():  # written again after a resume
+            shutil.rmtree(path)
+        temporary.rename(path)
+        _sync(self.root)
+        self._saved = time.monotonic()
+        best = self.root / "best"
+        if score is not None and (not best.exists() or score >= self._score(best)):
+            link = self.root / ".best"
+            link.unlink(missing_ok=True)
+            link.symlink_to(path.name)
+            link.replace(best)
+        for old in self.all()[: -self.keep]:
+            if old.name != (best.readlink().name if best.is_symlink() else None):
+                shutil.rmtree(old)
+        return path
+
+    def _score(self, path: Path) -> float:
+        score = json.loads((path / "score.json").read_text())
+        return float(score)
+
+    def all(self) -> list[Path]:
+        """Return the checkpoints, oldest first."""
+        return sorted(self.root.glob("step-*"))
+
+    def last(self, device: torch.device) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+        """Return weights and state of the last checkpoint, on `device`; None without any.
+
+        Raises UserError if it is damaged.
+        """
+        if not (paths := self.all()):
+            return None
+        last = paths[-1]
+        weights = read_tensors(last / "model.safetensors", device)
+        try:
+            state = torch.load(last / "state.pt", map_location=device, weights_only=True)
+        except (RuntimeError, EOFError, UnpicklingError) as error:
+            raise UserError(
+                f"{last / 'state.pt'}: damaged; without {last.name}, the one before is gone on with"
+            ) from error
+        return weights, state
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

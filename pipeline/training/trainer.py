@@ -1,0 +1,424 @@
+"""The training loop: runs a recipe on a file, on any number of processes, by accelerate.
+
+The global batch is fixed: 1, 2 or 8 processes see the same samples, changed alike, and step along
+the gradient of the global batch's mean loss. Only batch normalisation can tell how many they are,
+since each process normalises by its own share. Validation is exact on any number of processes.
+
+All that decides a step is a function of the recipe, the step and the weights, so a training that
+was ended at any moment goes on from its last checkpoint to the same weights (on one process of a
+CPU, bit for bit).
+"""
+
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import asdict
+from itertools import chain
+from typing import Any, NoReturn
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from accelerate.utils import (
+    AutocastKwargs,
+)
+from torch import Tensor, nn
+
+from beton import rng
+from beton.order import Shard
+from beton.reader import Reader
+from pipeline.errors import DivergedError, UserError
+from pipeline.evaluation.metrics import Epoch, Scores, score
+from pipeline.evaluation.predict import Answers, answer, load_weights
+from pipeline.loading.batches import Decode, Feed, Inputs
+from pipeline.loading.combined import Blend
+from pipeline.recipes.recipe import Recipe, Stage
+from pipeline.runtime.hardware import environment
+from pipeline.runtime.signals import Signals, Stopped
+from pipeline.training import optim
+from pipeline.training.checkpoint import Checkpoints
+from pipeline.training.datamodule import Supply
+from pipeline.training.distributed import Launch
+from pipeline.training.ema import moving_average
+from pipeline.training.muon import Muon
+
+WATCHED = 16  # steps whose losses are looked at together, at most, where a look costs time
+PATIENCE = 4.0  # seconds until a look, about
+
+
+class Training:
+    """A recipe to be run on a file that prep wrote; iterating over it trains, epoch by epoch.
+
+    `network` is trained in place, on the samples of the splits `learn_from` and, if the recipe
+    wants some, all those of the file `auxiliary`; in the end it sees `view` of a page. With
+    `checkpoints`, it goes on from the last of them, and writes more. What training has come to:
+    `history`; `losses` of all steps; `answers` to the validation samples (None without any);
+    `images` learned from, over all processes and both sets, in `seconds`, of which this process
+    spent `seconds_waited` waiting for its loaders; `seconds_validating` and `seconds_saving`, which
+    come on top.
+
+    `on_step`, if set, is called with the number of images of each step. Raises UserError for a
+    recipe that does not suit the network, the file or the processes; DivergedError; Stopped, when
+    told by SIGTERM or SIGINT, after a checkpoint.
+    """
+
+    def __init__(
+        self,
+        accelerator: Launch,
+        network: nn.Module,
+        recipe: Recipe,
+        file: Reader,
+        *,
+        learn_from: str = "train",
+        validate_on: str = "validation",
+        auxiliary: Reader | None = None,
+        decode: Decode = "auto",
+        checkpoints: Checkpoints | None = None,
+    ) -> None:
+        self._supply = supply_of(
+            accelerator, recipe, file, learn_from, validate_on, auxiliary, decode
+        )
+        self.network, self.recipe = network, recipe
+        self.epochs, self.batches = recipe.epochs, self._supply.batches
+        self.on_step: Callable[[int], None] | None = None
+        self.view = self._supply.view(recipe.stages[-1])
+        self.history: list[Epoch] = []
+        self.losses: list[float] = []
+        self.answers: Answers | None = None
+        self.seconds = self.seconds_waited = self.seconds_validating = self.seconds_saving = 0.0
+        self._accelerator, self._checkpoints = accelerator, checkpoints
+        self._rows = recipe.batch_size // accelerator.num_processes
+        self._batch = 0  # of the epoch, that comes next
+        self._due = False  # a checkpoint, once the steps have been looked at
+        # Of the epoch's steps: losses, shares of right answers and gradient norms.
+        self._sums = torch.zeros(3, device=accelerator.device)
+        self._unseen: list[Tensor] = []  # losses of steps that nobody has looked at
+        self._looked, self._patience = 0.0, 1  # when that was; steps until the next time
+        self._signals = Signals()
+        network.to(accelerator.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._average = moving_average(network, recipe.average) if recipe.average else None
+        self._optimizer_state = self._restore()
+
+    @property
+    def judged(self) -> nn.Module:
+        """The network that is validated and kept: the average of the weights, if there is one."""
+        if self._average is None:
+            return self.network
+        module: nn.Module = self._average.module
+        return module
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this process speaks for all."""
+        return bool(self._accelerator.is_main_process)
+
+    def environment(self) -> dict[str, Any]:
+        """Return versions and hardware, for a run's record."""
+        launch = self._accelerator
+        return environment(launch.device, launch.mixed_precision, launch.num_processes)
+
+    @property
+    def step(self) -> int:
+        """The number of steps taken."""
+        return len(self.history) * self.batches + self._batch
+
+    @property
+    def images(self) -> int:
+        """The number of images learned from."""
+        return self.step * self.recipe.batch_size
+
+    @property
+    def images_to_come(self) -> int:
+        """The number of images still to learn from."""
+        return (self.epochs * self.batches - self.step) * self.recipe.batch_size
+
+    def late_signal(self) -> int:
+        """Return a signal that came to any process too late to stop training; 0 if none did."""
+        received = torch.tensor([self._signals.received], device=self._accelerator.device)
+        return int(self._accelerator.gather(received).max())
+
+    def run(self) -> None:
+        """Train to the end."""
+        for _ in self:
+            pass
+
+    def scores(self, classes: Sequence[str]) -> Scores | None:
+        """Return what the answers to the validation samples are worth."""
+        if self.answers is None:
+            return None
+        return score(self.answers.logits, self.answers.labels, classes)
+
+    def figures(self) -> dict[str, float]:
+        """Return how long training took, and what for."""
+        return {
+            "epochs": self.epochs,
+            "images": self.images,
+            "seconds_training": self.seconds,
+            "seconds_validating": self.seconds_validating,
+            "seconds_saving": self.seconds_saving,
+            "images_per_second": self.images / self.seconds,
+            "loader_share": self.seconds_waited / self.seconds,
+        }
+
+    def __iter__(self) -> Iterator[Epoch]:
+        """Train; yield the figures of every epoch once it is over."""
+        first = 0
+        with self._signals:
+            for number, stage in enumerate(self.recipe.stages):
+                if len(self.history) < first + stage.epochs:
+                    yield from self._run(number, stage, first)
+                first += stage.epochs
+            if self.answers is None:  # resumed after the end
+                last = self.recipe.stages[-1]
+                with self._supply.held_out(last) as held_out:
+                    self._validate(held_out, last)
+
+    def _run(self, number: int, stage: Stage, first: int) -> Iterator[Epoch]:
+        """Run a stage whose first epoch has the number `first`."""
+        accelerator = self._accelerator
+        optimizer = optim.build(self.network, stage)
+        # Muon's iteration bears rounding, other optimizers do not.
+        self._stepping = accelerator.autocast if isinstance(optimizer, Muon) else nullcontext
+        if self._optimizer_state and (len(self.history), self._batch) != (first, 0):
+            optimizer.load_state_dict(self._optimizer_state)
+        self._optimizer_state = None
+        accelerator.autocast_handler = AutocastKwargs(enabled=stage.mixed_precision)
+        # Local, so that the wrapper is gone once training is: see `processes`.
+        model, optimizer = accelerator.prepare(self.network, optimizer)
+        with self._supply.training(stage) as feed, self._supply.held_out(stage) as held_out:
+            while len(self.history) < first + stage.epochs:
+                rate = max(stage.rates) * self._share(stage, first, batch=0)
+                learned = self._learn(stage, first, model, optimizer, feed)
+                validation = self._validate(held_out, stage)
+                epoch = len(self.history)
+                self.history.append(Epoch(epoch, number, rate, *learned, *validation, self.seconds))
+                self._batch = 0
+                self._sums.zero_()
+                self._save(optimizer, validation[1])
+                yield self.history[-1]
+        accelerator.unwrap_model(model, keep_fp32_wrapper=False)
+        accelerator.free_memory()
+
+    def _learn(
+        self,
+        stage: Stage,
+        first: int,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        feed: Feed | Blend,
+    ) -> tuple[float, float, float]:
+        """Go through what is left of an epoch; return its loss, accuracy and gradient norm."""
+        accelerator, epoch = self._accelerator, len(self.history)
+        learning = [p for p in model.parameters() if p.requires_grad]
+        clock = _Clock(self, feed)
+        self._looked = time.perf_counter()
+        model.train()
+        for parts in feed.steps(epoch, self._batch):
+            share = self._share(stage, first, self._batch)
+            for group in optimizer.param_groups:
+                group["lr"] = group["top"] * share
+            self._seed_dropout(epoch)
+            loss, right = self._differentiate(stage, model, parts, epoch)
+            norm = accelerator.clip_grad_norm_(learning, stage.clip or math.inf)
+            with self._stepping():
+                optimizer.step()
+            optimizer.zero_grad()
+            if self._average is not None:
+                self._average.update_parameters(self.network)
+            self._sums += torch.stack([loss, right / self._rows, norm])
+            self._unseen.append(loss)
+            self._batch += 1
+            if self.on_step is not None:
+                self.on_step(self.recipe.batch_size)
+            clock.read()
+            self._look(feed, optimizer)
+        loss, accuracy, norm = (accelerator.reduce(self._sums, "mean") / self.batches).tolist()
+        clock.read()
+        return loss, accuracy, norm
+
+    def _differentiate(
+        self, stage: Stage, model: nn.Module, parts: Iterator[Inputs], epoch: int
+    ) -> tuple[Tensor, Tensor]:
+        """Add up the gradients of a batch; return its mean loss and the number of right answers."""
+        loss, right = torch.zeros(2, device=self._accelerator.device).unbind()
+        for inputs in parts:
+            mixed = stage.mixing.mix(
+                inputs.pictures, inputs.labels, inputs.ids, self.recipe.seed, epoch
+            )
+            with nullcontext() if inputs.last else self._accelerator.no_sync(model):
+                logits = model(mixed.pictures)
+                share = stage.loss.of(logits, mixed).sum() / self._rows
+                self._accelerator.backward(share)
+            loss += share.detach()
+            right += (logits.argmax(dim=1) == inputs.labels).sum()
+        return loss, right
+
+    def _share(self, stage: Stage, first: int, batch: int) -> float:
+        """Return the share of the highest learning rate in a step of the epoch."""
+        done = (len(self.history) - first) * self.batches + batch
+        return optim.factor(stage.schedule, done, stage.epochs * self.batches, stage.warm_up)
+
+    def _seed_dropout(self, epoch: int) -> None:
+        """Make what layers draw a function of the step and the process."""
+        place = self._batch * self._accelerator.num_processes + self._accelerator.process_index
+        (number,) = rng.bits(self.recipe.seed, epoch, np.array([place]), rng.DROPOUT)[0]
+        torch.manual_seed(int(number >> np.uint64(1)))
+
+    def _look(self, feed: Feed | Blend, optimizer: torch.optim.Optimizer) -> None:
+        """See whether what was learned is finite, a checkpoint is due, or a signal has come.
+
+        All processes look at the same steps, and at the sum of what each knows. Looking keeps a GPU
+        waiting; a launcher gives processes half a minute from a signal on.
+        """
+        accelerator, over, agreed = self._accelerator, self._batch == self.batches, False
+        if self._checkpoints is not None:
+            agreed = self._checkpoints.due(self.step)
+            late = self.is_main and self._checkpoints.late()
+            self._due = not over and (self._due or agreed or late)
+        at_once = accelerator.num_processes == 1 and (self._due or feed.device.type == "cpu")
+        if len(self._unseen) < self._patience and not (over or agreed or at_once):
+            return
+        now = time.perf_counter()
+        flags = [self._signals.received, self._due, (now - self._looked) / len(self._unseen)]
+        known = torch.cat([torch.stack(self._unseen), self._unseen[0].new_tensor(flags)])
+        *losses, told, due, pace = accelerator.reduce(known, "mean").tolist()
+        self._looked, self._patience = now, max(1, min(WATCHED, int(PATIENCE / max(pace, 1e-9))))
+        self._unseen.clear()
+        for back, loss in zip(range(len(losses), 0, -1), losses, strict=True):
+            if not math.isfinite(loss):
+                self._diverge(feed, self._batch - back)
+        save = bool(told or due)
+        if (save or over) and not self._is_finite():
+            self._diverge(feed, self._batch - 1)
+        self.losses += losses
+        if save:
+            self._sums = accelerator.reduce(self._sums, "mean")  # for all processes
+            self._share_statistics()
+            self._save(optimizer)
+            self._due = False
+        if told:
+            raise Stopped(self._signals.received, self.step)
+
+    def _is_finite(self) -> bool:
+        return all(bool(weights.isfinite().all()) for weights in self.network.parameters())
+
+    def _share_statistics(self) -> None:
+        """Let normalisation's statistics, which each process has of its own share, be of all."""
+        modules = {id(module): module for module in (self.network, self.judged)}.values()
+        for buffer in chain.from_iterable(module.buffers() for module in modules):
+            if buffer.is_floating_point():
+                buffer.copy_(self._accelerator.reduce(buffer, "mean"))
+
+    def _diverge(self, feed: Feed | Blend, batch: int) -> NoReturn:
+        epoch = len(self.history)
+        kept = self._checkpoints.all() if self._checkpoints is not None else []
+        ids, own = feed.ids(epoch, batch), len(self._supply.file)
+        raise DivergedError(
+            epoch * self.batches + batch,
+            epoch,
+            ids[ids < own].tolist(),
+            (ids[ids >= own] - own).tolist(),
+            kept[-1] if kept else None,
+        )
+
+    def _validate(self, feed: Feed | None, stage: Stage) -> tuple[float | None, float | None]:
+        """Answer the validation samples; return the loss and accuracy of that."""
+        if feed is None:
+            return None, None
+        start = time.perf_counter()
+        accelerator, judged = self._accelerator, self.judged
+        self._share_statistics()
+        precision = accelerator.mixed_precision if stage.mixed_precision else "no"
+        views = self.recipe.views
+        answers = answer(judged, feed, precision, views, gather=accelerator.gather)
+        self.answers = answers
+        right = (answers.logits.argmax(dim=1) == answers.labels).sum()
+        loss = F.cross_entropy(answers.logits, answers.labels)
+        self.seconds_validating += time.perf_counter() - start
+        return float(loss), int(right) / len(answers.labels)
+
+    def _save(self, optimizer: torch.optim.Optimizer, score: float | None = None) -> None:
+        """Write a checkpoint, if any are wanted."""
+        if self._checkpoints is None or not self.is_main:
+            return
+        start = time.perf_counter()
+        state = self._state(optimizer)
+        self._checkpoints.save(self.step, self.judged.state_dict(), state, score)
+        self.seconds_saving += time.perf_counter() - start
+
+    def _state(self, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+        """Return all that training goes on from; of the weights, those that are not judged."""
+        learned = {"network": self.network.state_dict()} if self._average is not None else {}
+        averaged = 0 if self._average is None else int(self._average.n_averaged)
+        return {
+            **learned,
+            "averaged": averaged,
+            "optimizer": optimizer.state_dict(),
+            "history": [asdict(epoch) for epoch in self.history],
+            "batch": self._batch,
+            "batches": self.batches,
+            "sums": self._sums,
+            "losses": self.losses,
+            "seconds": {name: getattr(self, name) for name in SECONDS},
+        }
+
+    def _restore(self) -> dict[str, Any] | None:
+        """Go back to the last checkpoint; return the optimizer's state there, None without any."""
+        if self._checkpoints is None:
+            return None
+        # Of several processes on a CPU accelerate says "cpu:0", which readers of files refuse.
+        device = next(self.network.parameters()).device
+        folder, last = self._checkpoints.root, self._checkpoints.last(device)
+        if last is None:
+            return None
+        weights, state = last
+        if state["batches"] != self.batches:
+            raise UserError(
+                f"checkpoint: got {state['batches']} batches an epoch, expected {self.batches}"
+            )
+        if self._average is not None:
+            load_weights(self._average.module, weights, folder)
+            self._average.n_averaged.fill_(state["averaged"])
+        learned = weights if self._average is None else state["network"]
+        load_weights(self.network, learned, folder)
+        self.history = [Epoch(**figures) for figures in state["history"]]
+        self.losses, self._batch = state["losses"], state["batch"]
+        self._sums.copy_(state["sums"])
+        for name, seconds in state["seconds"].items():
+            setattr(self, name, seconds)
+        optimizer: dict[str, Any] = state["optimizer"]
+        return optimizer
+
+
+SECONDS = ("seconds", "seconds_waited", "seconds_validating", "seconds_saving")
+
+
+class _Clock:
+    """Adds the time since it was made to a training's, but for what went to checkpoints."""
+
+    def __init__(self, training: Training, feed: Feed | Blend) -> None:
+        self._training, self._feed = training, feed
+        self._read, self._waited = time.perf_counter(), feed.seconds_waited
+        self._saving = training.seconds_saving
+
+    def read(self) -> None:
+        training, now = self._training, time.perf_counter()
+        training.seconds += now - self._read - (training.seconds_saving - self._saving)
+        training.seconds_waited += self._feed.seconds_waited - self._waited
+        self._read, self._waited = now, self._feed.seconds_waited
+        self._saving = training.seconds_saving
+
+
+def supply_of(
+    launch: Launch,
+    recipe: Recipe,
+    file: Reader,
+    learn_from: str = "train",
+    validate_on: str = "validation",
+    auxiliary: Reader | None = None,
+    decode: Decode = "auto",
+) -> Supply:
+    """Return what this process of a launch learns from. Raises UserError as `Supply` does."""
+    shard = Shard(launch.process_index, launch.num_processes)
+    return Supply(recipe, file, learn_from, validate_on, auxiliary, decode, launch.device, shard)
