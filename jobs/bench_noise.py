@@ -24,18 +24,18 @@ from rich.table import Table
 
 from pipeline.analysis.diagnosis import Diagnosis
 from pipeline.analysis.label_noise import diagnose
-from pipeline.analysis.noise_robust import chances
+from pipeline.analysis.noise_robust import probabilities_of
 from pipeline.data.prepare import prepare
 from pipeline.data.sources import Source, SourceError, open_source
 from pipeline.data.sources.base import TEST, TRAIN, VALIDATION, Ints, Pixels
 from pipeline.data.synth.mislabel import PLAIN, RATED, Mislabelled, Mislabelling
 from pipeline.data.synth.source import TASK3, Digits, DigitSet
-from pipeline.evaluation.run_dir import Assignment, Finished, Record
-from pipeline.loading.dataset import open_set, source_line
-from pipeline.recipes.presets import PART3, changed
+from pipeline.evaluation.run_dir import FinishedRun, RunDir, TrainingConfig
+from pipeline.loading.dataset import open_dataset, source_line
+from pipeline.recipes.presets import PART3, override
 from pipeline.runtime.hardware import machine
-from pipeline.training.distributed import Launch, processes
-from pipeline.training.runner import begin, execute
+from pipeline.training.distributed import Launch, join_processes
+from pipeline.training.runner import run_training, write_config
 
 VERDICTS = {"none": "clean", "shuffled": "random"}  # where a verdict's word is not the deed's
 
@@ -77,7 +77,7 @@ class Drawn(Source):
     def __init__(self, source: Source, learned: Ints, held_out: Ints) -> None:
         rows, entries = np.concatenate([learned, held_out]), source.entries
         self._source, self._rows = source, rows
-        self._pictures = [source.picture(int(row)) for row in rows]
+        self._pictures = [source.image(int(row)) for row in rows]
         self.entries = replace(
             entries,
             labels=entries.labels[rows],
@@ -90,7 +90,7 @@ class Drawn(Source):
         """Return what the other source calls the picture."""
         return self._source.name(int(self._rows[index]))
 
-    def picture(self, index: int) -> Pixels:
+    def image(self, index: int) -> Pixels:
         """Return the picture."""
         return self._pictures[index]
 
@@ -127,17 +127,17 @@ def draw(config: Config) -> tuple[Drawn, Drawn]:
 
 def train(
     launch: Launch, config: Config, name: str, source: Source, folder: Path
-) -> tuple[Finished, str]:
+) -> tuple[FinishedRun, str]:
     """Train on a source by the first of part 3's recipes; return that, and where data came from."""
     path = folder / f"{name}.beton"
     prepare(source, path)
     plan = PART3["simple"]
-    recipe = changed(plan.recipe, epochs=config.epochs, seed=config.seed)
-    with open_set(path) as file:
-        record = Record(folder / name)
-        assignment = Assignment(plan.network, recipe)
-        begin(record, "bench", assignment, file, asdict(config))
-        run = execute(launch, record, assignment, file, Console(quiet=True))
+    recipe = override(plan.recipe, epochs=config.epochs, seed=config.seed)
+    with open_dataset(path) as file:
+        record = RunDir(folder / name)
+        assignment = TrainingConfig(plan.network, recipe)
+        write_config(record, "bench", assignment, file, asdict(config))
+        run = run_training(launch, record, assignment, file, Console(quiet=True))
         return run, source_line(file.info["provenance"])
 
 
@@ -204,11 +204,11 @@ def main(config: Config) -> None:
     own, others = draw(config)
     console.print(f"{config.learned:,} + {config.held_out:,} pictures, and the witness's")
     outcomes: list[Outcome] = []
-    with tempfile.TemporaryDirectory() as name, processes() as launch:
+    with tempfile.TemporaryDirectory() as name, join_processes() as launch:
         folder = Path(name)
         witness, origin = train(launch, config, "witness", others, folder)
-        assert witness.answers is not None
-        truth, classes = witness.answers.labels.numpy(), own.entries.classes
+        assert witness.predictions is not None
+        truth, classes = witness.predictions.labels.numpy(), own.entries.classes
         title = (
             f"{machine()}, precision {launch.mixed_precision}; {origin}; {config.learned:,} "
             f"labels to learn from, {config.epochs} times, {config.held_out:,} to diagnose by; "
@@ -218,13 +218,13 @@ def main(config: Config) -> None:
         for done in config.deeds:
             mislabelled = Mislabelled(own, done, config.seed)
             run, _ = train(launch, config, str(done), mislabelled, folder)
-            assert run.answers is not None
-            labels, answers = run.answers.labels.numpy(), chances(run.answers)
+            assert run.predictions is not None
+            labels, predictions = run.predictions.labels.numpy(), probabilities_of(run.predictions)
             one = Outcome(
                 done,
                 float((labels != truth).mean()),
-                diagnose(answers, labels, classes),
-                diagnose(answers, labels, classes, chances(witness.answers)),
+                diagnose(predictions, labels, classes),
+                diagnose(predictions, labels, classes, probabilities_of(witness.predictions)),
             )
             outcomes.append(one)
             console.print(

@@ -24,13 +24,13 @@ from pipeline.data.prepare import prepare
 from pipeline.data.sources import Source, SourceError, open_source
 from pipeline.data.sources.base import TEST, TRAIN
 from pipeline.data.splits import Split, assign
-from pipeline.evaluation.evaluate import evaluate, load
-from pipeline.evaluation.run_dir import Assignment, Record
-from pipeline.loading.dataset import open_set, samples_of, source_line
+from pipeline.evaluation.evaluate import evaluate, load_model
+from pipeline.evaluation.run_dir import RunDir, TrainingConfig
+from pipeline.loading.dataset import open_dataset, source_line, split_indices
 from pipeline.recipes.presets import PART1
 from pipeline.runtime.hardware import machine
-from pipeline.training.distributed import processes
-from pipeline.training.runner import begin, execute
+from pipeline.training.distributed import join_processes
+from pipeline.training.runner import run_training, write_config
 
 
 @dataclass(frozen=True)
@@ -73,23 +73,25 @@ def main(config: Config) -> None:
     console = Console(width=110, highlight=False)
     known = PART1[config.recipe]
     rows = []
-    with tempfile.TemporaryDirectory() as name, processes() as launch:
+    with tempfile.TemporaryDirectory() as name, join_processes() as launch:
         auxiliary = Path(name) / "auxiliary.beton"
         workers = len(os.sched_getaffinity(0))
         prepare(Synthetic().source(AUXILIARY), auxiliary, workers=workers)
         for seed in range(config.draws):
             path = Path(name) / f"{seed}.beton"
             prepare(divided(config, seed), path)
-            with open_set(path) as file:
+            with open_dataset(path) as file:
                 epochs = config.epochs or known.recipe.epochs
-                scale = known.scale(len(samples_of(file, "train"))) * epochs / known.recipe.epochs
+                scale = (
+                    known.scale(len(split_indices(file, "train"))) * epochs / known.recipe.epochs
+                )
                 recipe = replace(known.recipe.scaled(scale), seed=seed)
-                record = Record(Path(name) / f"run-{seed}")
-                assignment = Assignment(known.network, recipe, auxiliary=auxiliary)
-                begin(record, "bench", assignment, file, asdict(config))
-                run = execute(launch, record, assignment, file, Console(quiet=True))
+                record = RunDir(Path(name) / f"run-{seed}")
+                assignment = TrainingConfig(known.network, recipe, auxiliary=auxiliary)
+                write_config(record, "bench", assignment, file, asdict(config))
+                run = run_training(launch, record, assignment, file, Console(quiet=True))
                 origin = source_line(file.info["provenance"])
-            found = evaluate(load(record.path), path, split="validation")
+            found = evaluate(load_model(record.path), path, split="validation")
             unadapted = found.unadapted or found.scores
             rows.append(
                 (

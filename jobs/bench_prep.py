@@ -66,7 +66,7 @@ def run_pillow(files: list[Path], processes: int) -> int:
 def run_prepare(archive: Path, out: Path, processes: int) -> int:
     """Prepare the archive; returns the number of its pictures."""
     prepared = prepare(open_source(archive), out, workers=processes, force=True)
-    return sum(prepared.pictures.values())
+    return sum(prepared.images.values())
 
 
 def main(config: Config) -> None:

@@ -36,20 +36,20 @@ from pipeline.data.catalog import AUXILIARY, Synthetic
 from pipeline.data.prepare import prepare
 from pipeline.data.sources import Source, open_source
 from pipeline.data.splits import Split
-from pipeline.evaluation.predict import answer
-from pipeline.evaluation.run_dir import Assignment, Record
-from pipeline.loading.augment import Changes, change
-from pipeline.loading.dataset import Ids, open_set, samples_of, source_line
+from pipeline.evaluation.predict import predict
+from pipeline.evaluation.run_dir import RunDir, TrainingConfig
+from pipeline.loading.augment import Transforms, transform_images
+from pipeline.loading.dataset import Ids, open_dataset, source_line, split_indices
 from pipeline.models import networks
-from pipeline.recipes.presets import PART1, changed
+from pipeline.recipes.presets import PART1, override
 from pipeline.recipes.recipe import Recipe
 from pipeline.reporting.part1 import PUBLISHED
 from pipeline.runtime.hardware import machine
 from pipeline.runtime.progress import progress
 from pipeline.training import optim
-from pipeline.training.distributed import Launch, processes
-from pipeline.training.runner import begin, execute
-from pipeline.training.trainer import supply_of
+from pipeline.training.distributed import Launch, join_processes
+from pipeline.training.runner import run_training, write_config
+from pipeline.training.trainer import data_module
 
 WORKERS = 2  # of the DataLoader
 
@@ -86,7 +86,7 @@ def png_files(source: Source, folder: Path, console: Console) -> list[Path]:
         with progress(console, "PNG files", len(files)) as advance:
             for index, path in enumerate(files):
                 path.parent.mkdir(parents=True, exist_ok=True)
-                Image.fromarray(source.picture(index)).save(path)
+                Image.fromarray(source.image(index)).save(path)
                 advance(1)
     elif root == folder:
         with zipfile.ZipFile(source.path) as archive:
@@ -154,10 +154,10 @@ class Published:
         self.seconds = self.seconds_waited = 0.0
         self.steps = 0
         self._launch, self._recipe = launch, recipe
-        self._supply = supply_of(launch, recipe, file)  # of what it is validated on
+        self._supply = data_module(launch, recipe, file)  # of what it is validated on
         self.batches = self._supply.batches
         self._loader: DataLoader[Any] = DataLoader(
-            PillowPages(files, samples_of(file, "train"), self._supply.view(self.stage).canvas),
+            PillowPages(files, split_indices(file, "train"), self._supply.view(self.stage).canvas),
             recipe.batch_size,
             shuffle=True,
             drop_last=True,
@@ -216,17 +216,17 @@ class Published:
         stage, device = self.stage, self._launch.device
         rows = self._recipe.micro_batch or len(ids)
         changes = stage.augmentation.draw(self._recipe.seed, epoch, ids.numpy())
-        changes = Changes(**{name: part.to(device) for name, part in changes.parts().items()})
+        changes = Transforms(**{name: part.to(device) for name, part in changes.parts().items()})
         loss = 0.0
         for first in range(0, len(ids), rows):
             part = slice(first, first + rows)
             backgrounds = self._backgrounds[ids[part]].float().view(-1, 1, 1, 1)
             ink = pages[part, None].float().sub_(backgrounds).abs_().div_(255).to(device)
-            pictures = change(ink, changes.of(part), stage.size)
+            images = transform_images(ink, changes.of(part), stage.size)
             with torch.autocast(
                 device.type, torch.bfloat16, self._launch.mixed_precision == "bf16"
             ):
-                logits = self._network(pictures)
+                logits = self._network(images)
             labels = self._labels[ids[part]].to(device)
             own = stage.loss.per_sample(logits, labels).sum() / len(ids)
             self._launch.backward(own)
@@ -237,8 +237,8 @@ class Published:
         """Return the share of the held-out pages that are read right; the engine feeds them."""
         with self._supply.held_out(self.stage) as feed:
             assert feed is not None
-            answers = answer(self._network, feed, self._launch.mixed_precision)
-        return (answers.logits.argmax(dim=1) == answers.labels).float().mean().item()
+            predictions = predict(self._network, feed, self._launch.mixed_precision)
+        return (predictions.logits.argmax(dim=1) == predictions.labels).float().mean().item()
 
 
 def run_fast(
@@ -246,11 +246,11 @@ def run_fast(
 ) -> Outcome:
     """Train by `fast`, to its end; `folder` holds its auxiliary set and gets the run."""
     known = PART1["fast"]
-    recipe = changed(known.recipe, epochs=config.epochs, seed=config.seed)
-    record = Record(folder / "run")
-    assignment = Assignment(known.network, recipe, auxiliary=folder / "auxiliary.beton")
-    begin(record, "bench", assignment, file, asdict(config))
-    run = execute(launch, record, assignment, file, console, "fast")
+    recipe = override(known.recipe, epochs=config.epochs, seed=config.seed)
+    record = RunDir(folder / "run")
+    assignment = TrainingConfig(known.network, recipe, auxiliary=folder / "auxiliary.beton")
+    write_config(record, "bench", assignment, file, asdict(config))
+    run = run_training(launch, record, assignment, file, console, "fast")
     accuracies = [epoch.accuracy or 0.0 for epoch in run.history]
     return Outcome(
         known.network,
@@ -346,15 +346,17 @@ def main(config: Config) -> None:
         raise SystemExit(f"bench: times: got {config.times}, expected more than 0")
     drawn = Synthetic(config.writers, config.auxiliary_writers, seed=config.seed)
     source = open_source(config.source) if config.source else drawn.source("part1")
-    with tempfile.TemporaryDirectory() as name, processes() as launch:
+    with tempfile.TemporaryDirectory() as name, join_processes() as launch:
         folder = Path(name)
         with progress(console, "pages", len(source)) as advance:
             split = Split(writers=config.held_out)
             prepare(source, folder / "set.beton", split=split, seed=config.seed, progress=advance)
         prepare(drawn.source(AUXILIARY), folder / "auxiliary.beton")
         files = png_files(source, folder / "png", console)
-        with open_set(folder / "set.beton") as file:
-            train, validation = (len(samples_of(file, split)) for split in ("train", "validation"))
+        with open_dataset(folder / "set.beton") as file:
+            train, validation = (
+                len(split_indices(file, split)) for split in ("train", "validation")
+            )
             title = (
                 f"{machine()}; {source_line(file.info['provenance'])}; {train:,} pages to learn "
                 f"from, {validation:,} of {config.held_out} other writers to validate on; "

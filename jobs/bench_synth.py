@@ -27,16 +27,16 @@ from pipeline.data.sources import Source, open_source
 from pipeline.data.splits import Split
 from pipeline.data.synth.source import Digits, DigitSet, Pages
 from pipeline.evaluation.metrics import Scores, score
-from pipeline.evaluation.predict import answer
-from pipeline.loading.batches import Feed
-from pipeline.loading.dataset import View, open_set, samples_of
-from pipeline.loading.writer_scale import scales
+from pipeline.evaluation.predict import predict
+from pipeline.loading.batches import DeviceLoader
+from pipeline.loading.dataset import View, open_dataset, split_indices
+from pipeline.loading.writer_scale import writer_scales
 from pipeline.models import networks
 from pipeline.recipes.presets import HANDS, PART1
 from pipeline.recipes.recipe import Recipe, Stage
 from pipeline.runtime.hardware import machine
-from pipeline.training.distributed import processes
-from pipeline.training.trainer import Training
+from pipeline.training.distributed import join_processes
+from pipeline.training.trainer import Trainer
 
 DIGITS = Recipe((Stage(size=28, epochs=3, learning_rate=5e-3, augmentation=HANDS),), batch_size=128)
 TENTH = Recipe(
@@ -74,7 +74,7 @@ def real_digits(folder: Path) -> Source:
 
 def draw(source: Source, out: Path, config: Config) -> tuple[Prepared, float]:
     """Draw a source into a file; return what came of it and the seconds, without compilation."""
-    source.picture(0)
+    source.image(0)
     rounds = [
         prepare(source, out, workers=config.workers, force=True) for _ in range(config.rounds)
     ]
@@ -87,26 +87,28 @@ def learn(
     classes: int,
     seed: int,
     start: Mapping[str, Tensor] | None = None,
-) -> Training:
+) -> Trainer:
     """Train the small network on a file, from random weights or from those given."""
-    with open_set(data) as file, processes() as accelerator:
+    with open_dataset(data) as file, join_processes() as accelerator:
         network = networks.build("small", classes, seed)
         if start is not None:
             network.load_state_dict(start)
-        training = Training(accelerator, network, recipe, file)
+        training = Trainer(accelerator, network, recipe, file)
         training.run()
     return training
 
 
 def test(network: nn.Module, data: Path, recipe: Recipe) -> Scores:
     """Score a network on all pictures of a file."""
-    with open_set(data) as file:
+    with open_dataset(data) as file:
         view = View.of(file, recipe.stages[-1].size, recipe.window)
         device = next(network.parameters()).device
-        sizes = scales(file, recipe.hand) if recipe.hand else None
-        with Feed(file, samples_of(file, "all"), view, 256, device=device, scales=sizes) as feed:
-            answers = answer(network, feed)
-        return score(answers.logits, answers.labels, file.info["classes"])
+        sizes = writer_scales(file, recipe.hand) if recipe.hand else None
+        with DeviceLoader(
+            file, split_indices(file, "all"), view, 256, device=device, scales=sizes
+        ) as feed:
+            predictions = predict(network, feed)
+        return score(predictions.logits, predictions.labels, file.info["classes"])
 
 
 def main(config: Config) -> None:
@@ -124,7 +126,7 @@ def main(config: Config) -> None:
             ("digits, 28×28", Digits(DigitSet(60_000, 10_000, 1_000)), digits),
         ):
             prepared, seconds = draw(source, out, config)
-            count = sum(prepared.pictures.values())
+            count = sum(prepared.images.values())
             table.add_row(what, f"{count:,}", f"{seconds:.1f}", f"{count / seconds:,.0f}")
         console.print(table)
         prepare(open_source(config.real), real, workers=config.workers)

@@ -19,16 +19,16 @@ from torch import Tensor, nn
 from beton.loader import Loader
 from beton.ops import Resize, Scalar
 from beton.reader import Reader
-from pipeline.loading.augment import Augmentation, change
-from pipeline.loading.dataset import View, open_set, samples_of, source_line
+from pipeline.loading.augment import Augmentation, transform_images
+from pipeline.loading.dataset import View, open_dataset, source_line, split_indices
 from pipeline.models import networks
 from pipeline.recipes.presets import PART1
 from pipeline.recipes.recipe import Recipe
 from pipeline.runtime.benchmark import measure
 from pipeline.runtime.hardware import machine
 from pipeline.training import optim
-from pipeline.training.distributed import Launch, processes
-from pipeline.training.trainer import Training
+from pipeline.training.distributed import Launch, join_processes
+from pipeline.training.trainer import Trainer
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Config:
 
 def in_memory(file: Reader, view: View) -> tuple[Tensor, Tensor]:
     """Return the training samples as tensors: ink of the canvases, float (n, 1, h, w), labels."""
-    ids = samples_of(file, "train")
+    ids = split_indices(file, "train")
     ops = {"image": Resize(*view.canvas), "label": Scalar()}
     with Loader(file, len(ids), ops, order="sequential", indices=ids) as loader:
         (batch,) = loader
@@ -75,12 +75,12 @@ def bare_loop(
             group["lr"] = group["top"] * share
         first = step % batches * recipe.batch_size
         rows = order[first : first + recipe.batch_size]
-        pictures = canvases[rows]
+        images = canvases[rows]
         if stage.augmentation != Augmentation():
             changes = stage.augmentation.draw(recipe.seed, 0, rows.numpy())
-            pictures = change(pictures, changes, stage.size)
+            images = transform_images(images, changes, stage.size)
         with torch.autocast("cpu", torch.bfloat16, mixed):
-            logits = network(pictures)
+            logits = network(images)
         loss = stage.loss.per_sample(logits, labels[rows]).mean()
         launch.backward(loss)
         with torch.autocast("cpu", torch.bfloat16, mixed):
@@ -95,7 +95,7 @@ def main(config: Config) -> None:
     known = PART1["fast"].recipe
     stage = replace(known.stages[0], size=config.size, epochs=config.epochs)
     recipe = replace(known, stages=(stage,), average=0.0, hand=0.0, auxiliary=0.0)
-    with open_set(config.data) as file, processes() as launch:
+    with open_dataset(config.data) as file, join_processes() as launch:
         classes = len(file.info["classes"])
         canvases, labels = in_memory(file, View.of(file, config.size, recipe.window))
         plain = replace(recipe, stages=(replace(stage, augmentation=Augmentation()),))
@@ -106,13 +106,13 @@ def main(config: Config) -> None:
             return networks.build("small", classes, 0).to(memory_format=torch.channels_last)
 
         def engine() -> int:
-            training = Training(launch, network(), recipe, file, validate_on="test")
+            training = Trainer(launch, network(), recipe, file, validate_on="test")
             training.run()
             shares.append(training.figures()["loader_share"])
             return training.images
 
-        def bare(plan: Recipe, pictures: Tensor) -> Callable[[], int]:
-            return lambda: bare_loop(launch, network(), plan, pictures, labels)
+        def bare(plan: Recipe, images: Tensor) -> Callable[[], int]:
+            return lambda: bare_loop(launch, network(), plan, images, labels)
 
         rates = measure(
             {

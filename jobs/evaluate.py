@@ -17,10 +17,10 @@ from typing import Literal
 import tyro
 
 from beton.errors import BetonError
-from pipeline.data.prepare import BadPicturesError
+from pipeline.data.prepare import BadImagesError
 from pipeline.data.sources import SourceError
 from pipeline.errors import UserError
-from pipeline.evaluation.evaluate import evaluate, load
+from pipeline.evaluation.evaluate import evaluate, load_model
 from pipeline.reporting.console import evaluation_table, scores_table
 from pipeline.runtime import launch
 from pipeline.runtime.hardware import Precision
@@ -49,7 +49,7 @@ def score(config: Config) -> None:
     """Print the scores. Raises UserError, SourceError, BetonError or OSError."""
     launch.use_cores()
     evaluation = evaluate(
-        load(config.run),
+        load_model(config.run),
         config.source,
         split=config.split,
         precision=config.precision,
@@ -67,7 +67,7 @@ def main() -> int:
     """Run the job; a failure is said in a line, without a traceback. Returns the exit status."""
     try:
         score(tyro.cli(Config))
-    except BadPicturesError as error:
+    except BadImagesError as error:
         for name, reason in error.bad:
             print(f"{name}: {reason}", file=sys.stderr)
         print(f"evaluate: {error}; --skip-bad goes on without them", file=sys.stderr)

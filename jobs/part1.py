@@ -22,9 +22,9 @@ from beton.reader import Reader
 from pipeline.data.catalog import AUXILIARY
 from pipeline.data.charset import CHARACTERS
 from pipeline.errors import UserError
-from pipeline.evaluation.run_dir import Assignment, Record
+from pipeline.evaluation.run_dir import RunDir, TrainingConfig
 from pipeline.loading.batches import Decode
-from pipeline.loading.dataset import open_set, samples_of, source_line
+from pipeline.loading.dataset import open_dataset, source_line, split_indices
 from pipeline.models import networks
 from pipeline.recipes import presets
 from pipeline.reporting.console import result_table
@@ -33,11 +33,11 @@ from pipeline.runtime import launch
 from pipeline.runtime.files import read_json
 from pipeline.runtime.hardware import Precision
 from pipeline.runtime.progress import terminal
-from pipeline.training.batch_size_finder import fit
+from pipeline.training.batch_size_finder import find_batch_size
 from pipeline.training.checkpoint import Checkpoints
-from pipeline.training.distributed import Launch, from_main, processes
-from pipeline.training.runner import Tracker, assigned, begin, execute
-from pipeline.training.trainer import supply_of
+from pipeline.training.distributed import Launch, from_main, join_processes
+from pipeline.training.runner import Tracker, read_config, run_training, write_config
+from pipeline.training.trainer import data_module
 
 
 @dataclass(frozen=True)
@@ -90,17 +90,17 @@ class Config:
 OWN = ("runs", "resume", "precision", "track")  # not a run's settings
 
 
-def plan(config: Config, file: Reader) -> Assignment:
+def plan(config: Config, file: Reader) -> TrainingConfig:
     """Return what to train. Raises UserError for settings that make no sense."""
     known = presets.PART1[config.recipe]
     scale = config.scale
-    if config.epochs is None and (more := known.scale(len(samples_of(file, "train")))) > 1:
+    if config.epochs is None and (more := known.scale(len(split_indices(file, "train")))) > 1:
         scale = more * (1 if scale is None else scale)
     auxiliary = config.auxiliary or config.data.with_name(f"{AUXILIARY}.beton")
     share = config.auxiliary_share
     if share is None and tuple(file.info["classes"]) != tuple(CHARACTERS):
         share = 0
-    recipe = presets.changed(
+    recipe = presets.override(
         known.recipe,
         size=config.size,
         epochs=config.epochs,
@@ -116,7 +116,7 @@ def plan(config: Config, file: Reader) -> Assignment:
             f"auxiliary: got {config.auxiliary}, but the share {why} is 0; --auxiliary-share says "
             "how much is to be learned from it"
         )
-    return Assignment(
+    return TrainingConfig(
         known.network if config.network == "auto" else config.network,
         recipe,
         auxiliary=auxiliary if recipe.auxiliary else None,
@@ -130,11 +130,11 @@ def plan(config: Config, file: Reader) -> Assignment:
 
 
 def prepared(
-    config: Config, accelerator: Launch, assignment: Assignment, file: Reader
-) -> tuple[Record, Assignment]:
+    config: Config, accelerator: Launch, assignment: TrainingConfig, file: Reader
+) -> tuple[RunDir, TrainingConfig]:
     """Make the folder of a new run, once it is clear that it can be run, and how."""
     if config.batch_size == "auto":
-        rows = fit(accelerator, assignment.network, assignment.recipe, file)
+        rows = find_batch_size(accelerator, assignment.network, assignment.recipe, file)
         assignment = replace(assignment, recipe=replace(assignment.recipe, micro_batch=rows))
     with ExitStack() as stack:
         auxiliary = None
@@ -146,13 +146,13 @@ def prepared(
                     "them those to validate on; expected others"
                 )
         # Before there is a folder: this says what is wrong.
-        supply = supply_of(accelerator, assignment.recipe, file, auxiliary=auxiliary)
+        supply = data_module(accelerator, assignment.recipe, file, auxiliary=auxiliary)
         for stage in assignment.recipe.stages:
             networks.check_size(assignment.network, *supply.view(stage).shape)
         Checkpoints(config.runs, **assignment.checkpoints)
-    record = from_main(accelerator, lambda: Record.new(config.runs / "part1"))
+    record = from_main(accelerator, lambda: RunDir.new(config.runs / "part1"))
     if accelerator.is_main_process:
-        begin(record, "part1", assignment, file, asdict(config))
+        write_config(record, "part1", assignment, file, asdict(config))
     return record, assignment
 
 
@@ -168,24 +168,26 @@ def train(config: Config) -> None:
             raise UserError(
                 f"{config.resume}: got a folder of another kind, expected that of a run of part 1"
             )
-        assignment, data = assigned(config.resume)
+        assignment, data = read_config(config.resume)
         if assignment.auxiliary is not None:
             open_data(assignment.auxiliary, AUXILIARY).close()
     with open_data(data, "part1 --source ARCHIVE") as file:
         if config.resume is None:
             assignment = plan(config, file)
-        with processes(config.precision, config.track) as accelerator:
+        with join_processes(config.precision, config.track) as accelerator:
             if config.resume is None:
                 record, assignment = prepared(config, accelerator, assignment, file)
             else:
-                record = Record(config.resume)
+                record = RunDir(config.resume)
             console = terminal(quiet=not accelerator.is_main_process)
             provenance = source_line(file.info["provenance"])
             console.print(f"part1: {len(file):,} pictures, {provenance}; {record.path}")
-            run = execute(accelerator, record, assignment, file, console, track=bool(config.track))
+            run = run_training(
+                accelerator, record, assignment, file, console, track=bool(config.track)
+            )
             if accelerator.is_main_process:
                 draw_run(run, "part 1", file)
-                record.become_latest()
+                record.link_latest()
                 console.print(result_table(run.result, str(record.path)))
 
 
@@ -193,12 +195,12 @@ def open_data(path: Path, name: str) -> Reader:
     """Open what to train on, or say how to get it."""
     if not path.exists():
         raise UserError(f"{path} is not there; make it: ./launch.sh prep {name}")
-    return open_set(path)
+    return open_dataset(path)
 
 
 def main() -> int:
     """Run the job; a failure is said in a line, once. Returns the exit status."""
-    return launch.guarded(
+    return launch.run_job(
         "part1", lambda: train(tyro.cli(Config, console_outputs=launch.is_main()))
     )
 

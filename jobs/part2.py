@@ -23,21 +23,21 @@ import tyro
 from rich.console import Console
 
 from beton.reader import Reader
-from pipeline.analysis.pretraining import ARMS, Course, analyse
+from pipeline.analysis.pretraining import ARMS, TrainingCurve, analyse
 from pipeline.errors import UserError
-from pipeline.evaluation.run_dir import Assignment, Finished, Record
+from pipeline.evaluation.run_dir import FinishedRun, RunDir, TrainingConfig
 from pipeline.loading.batches import Decode
-from pipeline.loading.dataset import open_set, samples_of, source_line
+from pipeline.loading.dataset import open_dataset, source_line, split_indices
 from pipeline.recipes import presets
 from pipeline.reporting import part2 as page
 from pipeline.runtime import launch
 from pipeline.runtime.files import read_json
 from pipeline.runtime.hardware import Precision
 from pipeline.runtime.progress import terminal
-from pipeline.training.distributed import Launch, from_main, processes
-from pipeline.training.runner import assigned, begin, execute
-from pipeline.training.trainer import supply_of
-from pipeline.training.warm_start import start_of
+from pipeline.training.distributed import Launch, from_main, join_processes
+from pipeline.training.runner import read_config, run_training, write_config
+from pipeline.training.trainer import data_module
+from pipeline.training.warm_start import measure_start
 
 
 @dataclass(frozen=True)
@@ -92,13 +92,13 @@ class Sets:
                 f"digits: {self.digits.path} has the classes {', '.join(got)}; expected those of "
                 f"{self.mnist.path}: {', '.join(expected)}"
             )
-        if not len(samples_of(self.mnist, self.split)):
+        if not len(split_indices(self.mnist, self.split)):
             raise UserError(f"mnist: {self.mnist.path} has neither a test nor a validation split")
 
     @property
     def split(self) -> str:
         """What MNIST's trainings are validated on."""
-        return "test" if len(samples_of(self.mnist, "test")) else "validation"
+        return "test" if len(split_indices(self.mnist, "test")) else "validation"
 
     @property
     def learn_from(self) -> str:
@@ -118,12 +118,12 @@ def opened(digits: Path, mnist: Path) -> Iterator[Sets]:
         def open_data(path: Path, name: str) -> Reader:
             if not path.exists():
                 raise UserError(f"{path} is not there; make it: ./launch.sh prep {name}")
-            return stack.enter_context(open_set(path))
+            return stack.enter_context(open_dataset(path))
 
         yield Sets(open_data(digits, "part2"), open_data(mnist, "mnist"))
 
 
-def plan(config: Config, sets: Sets, on_gpu: bool) -> dict[str, Assignment]:
+def plan(config: Config, sets: Sets, on_gpu: bool) -> dict[str, TrainingConfig]:
     """Return the trainings by their names, in their order.
 
     A start is the name of an earlier one. Raises UserError for settings that make no sense.
@@ -133,16 +133,16 @@ def plan(config: Config, sets: Sets, on_gpu: bool) -> dict[str, Assignment]:
     network = config.network
     if network == "auto":
         network = "resnet18" if on_gpu else "plain"
-    digits = presets.changed(
+    digits = presets.override(
         presets.PART2_DIGITS[network],
         size=config.size,
         epochs=config.digits_epochs,
         seed=config.seed,
     )
     others: dict[str, Any] = {"decode": config.decode, "checkpoints": {"keep": 1}}
-    planned = {"digits": Assignment(network, digits, **others)}
+    planned = {"digits": TrainingConfig(network, digits, **others)}
     for seed in range(config.seed, config.seed + config.seeds):
-        recipe = presets.changed(
+        recipe = presets.override(
             presets.PART2_MNIST[network],
             size=config.size,
             epochs=config.epochs,
@@ -152,19 +152,21 @@ def plan(config: Config, sets: Sets, on_gpu: bool) -> dict[str, Assignment]:
         )
         for arm in ARMS:
             start = Path("digits") if arm == "pretrained" else None
-            planned[f"{arm}-{seed}"] = Assignment(
+            planned[f"{arm}-{seed}"] = TrainingConfig(
                 network, recipe, start, sets.learn_from, sets.split, **others
             )
     return planned
 
 
-def begun(config: Config, sets: Sets, planned: Mapping[str, Assignment]) -> Record:
+def begun(config: Config, sets: Sets, planned: Mapping[str, TrainingConfig]) -> RunDir:
     """Make the folder of a new run, with all that is needed to go on with it."""
-    whole = Record.new(config.runs / "part2")
+    whole = RunDir.new(config.runs / "part2")
     for name, assignment in planned.items():
         start = assignment.start and whole.path / assignment.start
-        record = Record(whole.path / name)
-        begin(record, "part2", replace(assignment, start=start), sets.of(name), asdict(config))
+        record = RunDir(whole.path / name)
+        write_config(
+            record, "part2", replace(assignment, start=start), sets.of(name), asdict(config)
+        )
     options = {name: str(v) if isinstance(v, Path) else v for name, v in asdict(config).items()}
     whole.write_json(
         "config.json",
@@ -180,7 +182,7 @@ def begun(config: Config, sets: Sets, planned: Mapping[str, Assignment]) -> Reco
     return whole
 
 
-def resumed(config: Config, run: Path) -> Record:
+def resumed(config: Config, run: Path) -> RunDir:
     """Return the run to go on with, given its folder or that of one of its trainings.
 
     Raises UserError for another folder, and for settings besides.
@@ -194,7 +196,7 @@ def resumed(config: Config, run: Path) -> Record:
         if (folder / "config.json").exists():
             written = read_json(folder, "config.json")
             if written["job"] == "part2" and "trainings" in written:
-                return Record(folder)
+                return RunDir(folder)
     raise UserError(f"{run}: got a folder of another kind, expected that of a run of part 2")
 
 
@@ -204,13 +206,13 @@ def train(config: Config) -> None:
     if config.resume is not None:
         record = resumed(config, config.resume)
         trainings = read_json(record.path, "config.json")["trainings"]
-        digits, mnist = (assigned(record.path / trainings[place])[1] for place in (0, 1))
-    with opened(digits, mnist) as sets, processes(config.precision) as accelerator:
+        digits, mnist = (read_config(record.path / trainings[place])[1] for place in (0, 1))
+    with opened(digits, mnist) as sets, join_processes(config.precision) as accelerator:
         if record is None:
             planned = plan(config, sets, on_gpu=accelerator.device.type == "cuda")
             for name, one in planned.items():  # before there is a folder: this says what is wrong
                 file = sets.of(name)
-                supply_of(accelerator, one.recipe, file, one.learn_from, one.validate_on)
+                data_module(accelerator, one.recipe, file, one.learn_from, one.validate_on)
             record = from_main(accelerator, lambda: begun(config, sets, planned))
         written = record.read_json("config.json")
         console = terminal(quiet=not accelerator.is_main_process)
@@ -222,11 +224,11 @@ def train(config: Config) -> None:
         )
         runs = {}
         for name in written["trainings"]:
-            part, file = Record(record.path / name), sets.of(name)
+            part, file = RunDir(record.path / name), sets.of(name)
             if not part.finished:
                 console.print(f"{name}:")
-            assignment, _ = assigned(part.path)
-            runs[name] = execute(
+            assignment, _ = read_config(part.path)
+            runs[name] = run_training(
                 accelerator, part, assignment, file, console, name, whole=record.path
             )
             if accelerator.is_main_process:  # what is finished will not be gone on with
@@ -236,20 +238,20 @@ def train(config: Config) -> None:
 
 
 def conclude(
-    record: Record,
+    record: RunDir,
     sets: Sets,
     seeds: Sequence[int],
-    runs: Mapping[str, Finished],
+    runs: Mapping[str, FinishedRun],
     accelerator: Launch,
     console: Console,
 ) -> None:
     """Compare the arms, and write it all down."""
     arms = [
         [
-            Course(
+            TrainingCurve(
                 run.history,
                 run.losses,
-                start_of(run, sets.mnist, accelerator.device, accelerator.mixed_precision),
+                measure_start(run, sets.mnist, accelerator.device, accelerator.mixed_precision),
             )
             for run in (runs[f"{arm}-{seed}"] for seed in seeds)
         ]
@@ -267,7 +269,7 @@ def conclude(
         }
     )
     page.page_of([record.path]).write(record.path / "console.html")
-    record.become_latest()
+    record.link_latest()
     console.print(page.closing_table(record.path))
     console.print(analysis.answer)
     console.print(str(record.path / "console.html"))
@@ -279,15 +281,15 @@ def described(file: Reader, learn_from: str, validate_on: str) -> dict[str, Any]
         "file": str(file.path),
         "provenance": file.info["provenance"],
         "learn_from": learn_from,
-        "learned": len(samples_of(file, learn_from)),
+        "learned": len(split_indices(file, learn_from)),
         "validate_on": validate_on,
-        "validated": len(samples_of(file, validate_on)),
+        "validated": len(split_indices(file, validate_on)),
     }
 
 
 def main() -> int:
     """Run the job; a failure is said in a line, once. Returns the exit status."""
-    return launch.guarded(
+    return launch.run_job(
         "part2", lambda: train(tyro.cli(Config, console_outputs=launch.is_main()))
     )
 

@@ -25,14 +25,20 @@ from rich.console import Console
 
 from beton.reader import Reader
 from pipeline.analysis.diagnosis import Diagnosis
-from pipeline.analysis.label_noise import diagnose, look
-from pipeline.analysis.noise_robust import chances, correct, loss_of, recovery, ways_for
+from pipeline.analysis.label_noise import diagnose, rank_labels
+from pipeline.analysis.noise_robust import (
+    accuracy_of,
+    loss_of,
+    methods_for,
+    probabilities_of,
+    recovery,
+)
 from pipeline.errors import UserError
-from pipeline.evaluation.evaluate import answers_to
-from pipeline.evaluation.predict import Answers
-from pipeline.evaluation.run_dir import Assignment, Finished, Record
+from pipeline.evaluation.evaluate import cached_predictions
+from pipeline.evaluation.predict import Predictions
+from pipeline.evaluation.run_dir import FinishedRun, RunDir, TrainingConfig
 from pipeline.loading.batches import Decode
-from pipeline.loading.dataset import open_set, samples_of, source_line
+from pipeline.loading.dataset import open_dataset, source_line, split_indices
 from pipeline.recipes import presets
 from pipeline.recipes.losses import Loss
 from pipeline.reporting import part3 as page
@@ -41,9 +47,9 @@ from pipeline.runtime import launch
 from pipeline.runtime.files import read_json
 from pipeline.runtime.hardware import Precision
 from pipeline.runtime.progress import terminal
-from pipeline.training.distributed import Launch, from_main, processes
-from pipeline.training.runner import begin, execute
-from pipeline.training.trainer import supply_of
+from pipeline.training.distributed import Launch, from_main, join_processes
+from pipeline.training.runner import run_training, write_config
+from pipeline.training.trainer import data_module
 
 Arm = Literal["simple", "constant", "resnet18", "digits", "pretrained"]
 ARMS: tuple[Arm, ...] = ("simple", "constant", "resnet18", "digits", "pretrained")
@@ -127,19 +133,22 @@ class Sets:
                     f"{name}: {file.path} has the classes {', '.join(got)}; expected those of "
                     f"{self.data.path}: {', '.join(expected)}"
                 )
-        held_out, count = len(samples_of(self.data, "validation")), len(self.data.info["classes"])
+        held_out, count = (
+            len(split_indices(self.data, "validation")),
+            len(self.data.info["classes"]),
+        )
         if count < 3 or held_out < 10 * count:
             raise UserError(
                 f"data: {self.data.path} has {held_out} validation pictures of {count} classes, "
                 "expected 10 for each of at least 3, to diagnose by"
             )
-        if not len(samples_of(self.test, self.split)):
+        if not len(split_indices(self.test, self.split)):
             raise UserError(f"test: {self.test.path} has neither a test nor a validation split")
 
     @property
     def split(self) -> str:
         """The split to test on."""
-        return "test" if len(samples_of(self.test, "test")) else "validation"
+        return "test" if len(split_indices(self.test, "test")) else "validation"
 
 
 @contextmanager
@@ -150,7 +159,7 @@ def opened(config: Config) -> Iterator[Sets]:
         def open_data(path: Path) -> Reader:
             if not path.exists():
                 raise UserError(f"{path} is not there; make it: ./launch.sh prep {path.stem}")
-            return stack.enter_context(open_set(path))
+            return stack.enter_context(open_dataset(path))
 
         data, test = open_data(config.data), open_data(config.test)
         yield Sets(data, test, test if config.clean is None else open_data(config.clean))
@@ -176,7 +185,7 @@ def borrow(config: Config, classes: list[str]) -> Borrowed:
     there, left_out = {}, []
     for name in sorted({*STARTS.values(), WITNESS}):
         run = config.part2.resolve() / name
-        if not Record(run).finished:
+        if not RunDir(run).finished:
             left_out.append(f"{config.part2 / name} is no finished run (./launch.sh train part2)")
         elif read_json(run, "config.json")["classes"] != classes:
             left_out.append(f"{config.part2 / name} knows other classes")
@@ -186,17 +195,17 @@ def borrow(config: Config, classes: list[str]) -> Borrowed:
     return Borrowed(starts, config.witness or there.get(WITNESS), tuple(left_out))
 
 
-def assigned(config: Config, plan: presets.Plan, seed: int) -> Assignment:
+def assigned(config: Config, plan: presets.Preset, seed: int) -> TrainingConfig:
     """Return a plan as the settings change it. Raises UserError for some that make no sense."""
     own = config.network == "auto" or plan.network == "resnet18"
-    recipe = presets.changed(
+    recipe = presets.override(
         plan.recipe,
         size=config.size,
         epochs=config.epochs,
         batch_size=config.batch_size,
         seed=seed,
     )
-    return Assignment(
+    return TrainingConfig(
         plan.network if own else config.network,
         recipe,
         decode=config.decode,
@@ -211,11 +220,11 @@ class Job:
     config: Config
     sets: Sets
     borrowed: Borrowed
-    record: Record
+    record: RunDir
     processes: Launch
     console: Console
 
-    def repeat(self, arm: Arm) -> Finished:
+    def repeat(self, arm: Arm) -> FinishedRun:
         """Train as was published."""
         start = self.borrowed.starts.get(arm)
         assignment = assigned(self.config, presets.PART3[arm], self.config.seed)
@@ -224,7 +233,7 @@ class Job:
             assignment = replace(assignment, network=network, start=start)
         return self._train(arm, assignment, self.sets.data)
 
-    def recover(self, way: str, loss: Loss, seed: int) -> Finished:
+    def recover(self, way: str, loss: Loss, seed: int) -> FinishedRun:
         """Train in one of the ways to recover."""
         assignment = assigned(self.config, presets.PART3_RECOVERY, seed)
         (stage,) = assignment.recipe.stages
@@ -232,32 +241,32 @@ class Job:
         file = self.sets.clean if way == "ceiling" else self.sets.data
         return self._train(f"{way}-{seed}", replace(assignment, recipe=recipe), file)
 
-    def tested(self, run: Finished) -> Answers:
+    def tested(self, run: FinishedRun) -> Predictions:
         """Return the answers to the test set with right labels."""
         return self._asked(run.path, self.sets.test, self.sets.split, run.path / "test.safetensors")
 
-    def testified(self) -> Answers | None:
+    def testified(self) -> Predictions | None:
         """Return the witness's answers to the held-out pictures, if there is one."""
         if self.borrowed.witness is None:
             return None
         keep = self.record.path / "witness.safetensors"
         return self._asked(self.borrowed.witness, self.sets.data, "validation", keep)
 
-    def _train(self, name: str, assignment: Assignment, file: Reader) -> Finished:
+    def _train(self, name: str, assignment: TrainingConfig, file: Reader) -> FinishedRun:
         """Train, or go on, in a folder of its own; what is finished is only read."""
-        record = Record(self.record.path / name)
+        record = RunDir(self.record.path / name)
         if self.processes.is_main_process and not (record.path / "config.json").exists():
-            begin(record, "part3", assignment, file, asdict(self.config))
+            write_config(record, "part3", assignment, file, asdict(self.config))
         self.processes.wait_for_everyone()
         if not record.finished:
             self.console.print(f"{name}:")
-        return execute(
+        return run_training(
             self.processes, record, assignment, file, self.console, name, whole=self.record.path
         )
 
-    def _asked(self, run: Path, file: Reader, split: str, keep: Path) -> Answers:
+    def _asked(self, run: Path, file: Reader, split: str, keep: Path) -> Predictions:
         precision = self.processes.mixed_precision
-        return answers_to(run, file, split, keep, self.processes.device, precision)
+        return cached_predictions(run, file, split, keep, self.processes.device, precision)
 
 
 def train(config: Config) -> None:
@@ -268,14 +277,14 @@ def train(config: Config) -> None:
         raise UserError(f"got {config.seeds} seeds and {len(config.arms)} arms, expected some")
     plans = (*presets.PART3.values(), presets.PART3_RECOVERY)
     given = [assigned(config, plan, config.seed).recipe for plan in plans]
-    with opened(config) as sets, processes(config.precision) as accelerator:
+    with opened(config) as sets, join_processes(config.precision) as accelerator:
         borrowed = borrow(config, sets.data.info["classes"])
         arms = [arm for arm in config.arms if arm not in STARTS or arm in borrowed.starts]
         if not arms:
             raise UserError(f"none of the arms {', '.join(config.arms)}: {borrowed.left_out[0]}")
         for recipe in given:  # before there is a folder: this says what is wrong
-            supply_of(accelerator, recipe, sets.data)
-        supply_of(accelerator, given[-1], sets.clean)
+            data_module(accelerator, recipe, sets.data)
+        data_module(accelerator, given[-1], sets.clean)
         record = from_main(accelerator, lambda: prepared(config, sets))
         console = terminal(quiet=not accelerator.is_main_process)
         provenance = source_line(sets.data.info["provenance"])
@@ -286,20 +295,20 @@ def train(config: Config) -> None:
         job = Job(config, sets, borrowed, record, accelerator, console)
         repeated = [job.repeat(arm) for arm in arms]
         found = from_main(accelerator, lambda: diagnosed(job, repeated[0]))
-        recovered: dict[str, list[Finished]] = {}
+        recovered: dict[str, list[FinishedRun]] = {}
         for seed in range(config.seed, config.seed + config.seeds):
-            for way in ways_for(found.kind):
+            for way in methods_for(found.kind):
                 if (loss := loss_of(way, found.forward)) is not None:
                     recovered.setdefault(way, []).append(job.recover(way, loss, seed))
         if accelerator.is_main_process:
             conclude(job, repeated, found, recovered)
 
 
-def prepared(config: Config, sets: Sets) -> Record:
+def prepared(config: Config, sets: Sets) -> RunDir:
     """Make the folder of a new run, or return that of the run to go on with."""
     if config.resume is not None:
-        return Record(config.resume.resolve())  # `latest` is to point to a folder
-    record = Record.new(config.runs / "part3")
+        return RunDir(config.resume.resolve())  # `latest` is to point to a folder
+    record = RunDir.new(config.runs / "part3")
     if config.part2.exists():
         config = replace(config, part2=config.part2.resolve())  # `latest` may come to be another
     options = {name: str(v) if isinstance(v, Path) else v for name, v in asdict(config).items()}
@@ -315,41 +324,43 @@ def prepared(config: Config, sets: Sets) -> Record:
     return record
 
 
-def diagnosed(job: Job, run: Finished) -> Diagnosis:
+def diagnosed(job: Job, run: FinishedRun) -> Diagnosis:
     """Conclude what is wrong with the labels, from answers to the held-out pictures."""
-    assert run.answers is not None
+    assert run.predictions is not None
     witness = job.testified()
     return diagnose(
-        chances(run.answers),
-        run.answers.labels.numpy(),
+        probabilities_of(run.predictions),
+        run.predictions.labels.numpy(),
         job.sets.data.info["classes"],
-        None if witness is None else chances(witness),
+        None if witness is None else probabilities_of(witness),
     )
 
 
 def conclude(
-    job: Job, repeated: list[Finished], found: Diagnosis, recovered: dict[str, list[Finished]]
+    job: Job, repeated: list[FinishedRun], found: Diagnosis, recovered: dict[str, list[FinishedRun]]
 ) -> None:
     """Test what was trained on right labels, and write it all down."""
     sets, record, first = job.sets, job.record, repeated[0]
-    assert first.answers is not None
-    labels = first.answers.labels.numpy()
-    shares = {way: [correct(job.tested(run)) for run in runs] for way, runs in recovered.items()}
-    if "backwards" in ways_for(found.kind):
+    assert first.predictions is not None
+    labels = first.predictions.labels.numpy()
+    shares = {
+        way: [accuracy_of(job.tested(run)) for run in runs] for way, runs in recovered.items()
+    }
+    if "backwards" in methods_for(found.kind):
         naive = [job.tested(run) for run in recovered["naive"]]
-        shares["backwards"] = [correct(answers, backwards=True) for answers in naive]
+        shares["backwards"] = [accuracy_of(predictions, backwards=True) for predictions in naive]
     draw_folders(sets.data, record.path / "folders.png")
     result = {
         "provenance": sets.data.info["provenance"],
         "test": {"split": sets.split, **described(sets.test, sets.split)},
         "clean": described(sets.clean, "train"),
         "classes": sets.data.info["classes"],
-        "pictures": len(samples_of(sets.data, "train")),
+        "pictures": len(split_indices(sets.data, "train")),
         "held_out": len(labels),
-        "arms": {run.path.name: {"accuracy": correct(job.tested(run))} for run in repeated},
+        "arms": {run.path.name: {"accuracy": accuracy_of(job.tested(run))} for run in repeated},
         "left_out": job.borrowed.left_out,
         "witness": None if found.witness is None else str(job.borrowed.witness),
-        "look": asdict(look(chances(first.answers), labels)),
+        "look": asdict(rank_labels(probabilities_of(first.predictions), labels)),
         "diagnosis": asdict(found),
         "recovery": asdict(recovery(shares)),
         "trainings": {
@@ -359,7 +370,7 @@ def conclude(
     }
     record.finish(result)
     page.page_of([record.path]).write(record.path / "console.html")
-    record.become_latest()
+    record.link_latest()
     for table in page.closing_tables(record.path):
         job.console.print(table)
     job.console.print(f"{found.verdict} {found.assumption}")
@@ -370,14 +381,14 @@ def described(file: Reader, split: str) -> dict[str, Any]:
     """Return what a page says of a set with right labels."""
     return {
         "file": str(file.path),
-        "pictures": len(samples_of(file, split)),
+        "pictures": len(split_indices(file, split)),
         "provenance": file.info["provenance"],
     }
 
 
 def main() -> int:
     """Run the job; a failure is said in a line, once. Returns the exit status."""
-    return launch.guarded(
+    return launch.run_job(
         "part3", lambda: train(tyro.cli(Config, console_outputs=launch.is_main()))
     )
 

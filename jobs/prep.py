@@ -23,11 +23,11 @@ from tyro import conf
 
 from beton.errors import BetonError
 from pipeline.data import catalog
-from pipeline.data.prepare import BadPicturesError, Prepared, prepare
+from pipeline.data.prepare import BadImagesError, Prepared, prepare
 from pipeline.data.sources import SPLITS, SourceError
 from pipeline.data.splits import Split
 from pipeline.data.synth.mislabel import Mislabelled, Mislabelling
-from pipeline.loading.dataset import open_set
+from pipeline.loading.dataset import open_dataset
 from pipeline.runtime.progress import progress, terminal
 
 RAW = Path("data/raw")
@@ -133,8 +133,8 @@ def prepare_all(config: Config) -> None:
             console.print(
                 f"{name}: {out} is there already, from the same data; --force rebuilds it"
             )
-        for picture, reason in result.skipped:
-            console.print(f"{name}: left out {picture}: {reason}")
+        for image, reason in result.skipped:
+            console.print(f"{name}: left out {image}: {reason}")
     if done:
         console.print(closing_table(done))
 
@@ -146,7 +146,7 @@ def is_of_real_data(out: Path) -> bool:
     """
     if not out.exists():
         return False
-    with open_set(out) as file:
+    with open_dataset(out) as file:
         return bool(file.info["provenance"]["kind"] == "real")
 
 
@@ -158,9 +158,9 @@ def closing_table(done: dict[str, Prepared]) -> Table:
     for name, result in done.items():
         table.add_row(
             name,
-            f"{sum(result.pictures.values()) + len(result.skipped):,}",
+            f"{sum(result.images.values()) + len(result.skipped):,}",
             f"{result.classes}",
-            *(f"{result.pictures[split]:,}" for split in SPLITS),
+            *(f"{result.images[split]:,}" for split in SPLITS),
             f"{result.bytes_before / 1e6:,.1f}" if result.bytes_before else "–",
             f"{result.bytes_after / 1e6:,.1f}",
             f"{result.seconds:.1f}" if result.built else "–",
@@ -172,7 +172,7 @@ def main() -> int:
     """Run the job; a failure is said in a line, without a traceback. Returns the exit status."""
     try:
         prepare_all(tyro.cli(Config, config=(conf.FlagCreatePairsOff,)))
-    except BadPicturesError as error:
+    except BadImagesError as error:
         for name, reason in error.bad:
             print(f"{name}: {reason}", file=sys.stderr)
         print(

@@ -63,7 +63,7 @@ def report(config: Config) -> None:
 
 def main() -> int:
     """Run the job; a failure is said in a line. Returns the exit status."""
-    return launch.guarded("report", lambda: report(tyro.cli(Config)))
+    return launch.run_job("report", lambda: report(tyro.cli(Config)))
 
 
 if __name__ == "__main__":

@@ -58,7 +58,7 @@ def save_page(source: Source, folder: Path, index: int) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     marks = PngInfo()
     marks.add_text("Source", MARK)
-    Image.fromarray(source.picture(index)).save(path, pnginfo=marks)
+    Image.fromarray(source.image(index)).save(path, pnginfo=marks)
 
 
 def save_tree(source: Source, out: Path, console: Console) -> None:
@@ -82,10 +82,10 @@ def save_tree(source: Source, out: Path, console: Console) -> None:
     console.print(f"synth: {len(source):,} pages in {out} (synthetic)")
 
 
-def save_picture(picture: Image.Image, path: Path) -> None:
+def save_picture(image: Image.Image, path: Path) -> None:
     """Save a picture, whole or not at all."""
     temporary = path.with_name(f".{path.name}")
-    picture.save(temporary, format="PNG")
+    image.save(temporary, format="PNG")
     temporary.replace(path)
 
 
@@ -94,7 +94,7 @@ def measures(source: Source, console: Console, name: str) -> compare.Floats:
     with progress(console, name, len(source)) as advance:
         rows = []
         for index in range(len(source)):
-            rows.append(compare.measure(source.picture(index)))
+            rows.append(compare.measure(source.image(index)))
             advance(1)
     return np.array(rows)
 

@@ -9,15 +9,15 @@ from tiny import CLASSES
 
 from beton.reader import Reader
 from pipeline.loading.augment import Augmentation
-from pipeline.loading.dataset import open_set
+from pipeline.loading.dataset import open_dataset
 from pipeline.models import networks
 from pipeline.recipes.losses import Loss
 from pipeline.recipes.mixup import Mixing
 from pipeline.recipes.recipe import Recipe, Stage
 from pipeline.runtime.files import write_tensors
 from pipeline.training.checkpoint import Checkpoints
-from pipeline.training.distributed import Launch, processes
-from pipeline.training.trainer import Training
+from pipeline.training.distributed import Launch, join_processes
+from pipeline.training.trainer import Trainer
 
 CHANGES = Augmentation(rotation=5, zoom=0.05, shear=0.1, translation=0.05, elastic=0.02)
 RECIPE = Recipe(
@@ -33,16 +33,16 @@ RECIPE = Recipe(
 STEPS = 16
 
 
-def begin(accelerator: Launch, file: Reader, checkpoints: Checkpoints) -> Training:
+def begin(accelerator: Launch, file: Reader, checkpoints: Checkpoints) -> Trainer:
     """Return a training on a file, and on itself as the auxiliary set."""
     network = networks.build("small", len(CLASSES), 0)
-    return Training(accelerator, network, RECIPE, file, auxiliary=file, checkpoints=checkpoints)
+    return Trainer(accelerator, network, RECIPE, file, auxiliary=file, checkpoints=checkpoints)
 
 
 def learn(data: Path, folder: Path, kill_at: int | None = None) -> None:
     """Train from the last checkpoint in `folder`; be killed after a step, or leave the weights."""
     torch.set_num_threads(1)
-    with open_set(data) as file, processes("no") as accelerator:
+    with open_dataset(data) as file, join_processes("no") as accelerator:
         checkpoints = Checkpoints(folder / "checkpoints", every_steps=3, keep=1)
         training = begin(accelerator, file, checkpoints)
         first = training.step
@@ -55,7 +55,7 @@ def learn(data: Path, folder: Path, kill_at: int | None = None) -> None:
         training.on_step = on_step
         training.run()
         assert len(training.losses) == STEPS
-        weights = {f"judged.{n}": w for n, w in training.judged.state_dict().items()}
+        weights = {f"judged.{n}": w for n, w in training.eval_model.state_dict().items()}
         weights |= {f"learned.{n}": w for n, w in training.network.state_dict().items()}
         weights["losses"] = torch.tensor(training.losses, dtype=torch.float64)
         weights["figures"] = torch.tensor(

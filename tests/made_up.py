@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
-from pipeline.analysis.pretraining import Course, Start
-from pipeline.evaluation.metrics import Epoch
+from pipeline.analysis.pretraining import Start, TrainingCurve
+from pipeline.evaluation.metrics import EpochMetrics
 
 GROUPS = ("stem", "body", "head", "whole")
 
@@ -17,11 +17,11 @@ def course(
     speed: float = 10.0,
     before: float = 0.1,
     moved: float = 1.0,
-) -> Course:
+) -> TrainingCurve:
     """A training with these accuracies after its epochs, each of which took `speed` seconds."""
     losses = losses or [1 - accuracy for accuracy in accuracies]
     history = [
-        Epoch(number, 0, 0.01, loss, accuracy, norms, loss, accuracy, speed * (number + 1))
+        EpochMetrics(number, 0, 0.01, loss, accuracy, norms, loss, accuracy, speed * (number + 1))
         for number, (accuracy, loss) in enumerate(zip(accuracies, losses, strict=True))
     ]
-    return Course(history, steps, Start(before, dict.fromkeys(GROUPS, moved)))
+    return TrainingCurve(history, steps, Start(before, dict.fromkeys(GROUPS, moved)))

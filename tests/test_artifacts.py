@@ -8,17 +8,17 @@ import pytest
 import torch
 
 from pipeline.errors import UserError
-from pipeline.evaluation.metrics import Epoch
-from pipeline.evaluation.run_dir import Record, finished
+from pipeline.evaluation.metrics import EpochMetrics
+from pipeline.evaluation.run_dir import RunDir, read_run
 from pipeline.runtime.files import read_json, read_tensors, write_tensors
 
-EPOCH = Epoch(1, 0, 1e-3, 1.5, 0.5, 2.0, loss=None, accuracy=None, seconds=3.0)
+EPOCH = EpochMetrics(1, 0, 1e-3, 1.5, 0.5, 2.0, loss=None, accuracy=None, seconds=3.0)
 
 
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
     """The folder of a finished run without validation."""
-    record = Record(tmp_path / "run")
+    record = RunDir(tmp_path / "run")
     record.path.mkdir()
     record.write_json("config.json", {})
     record.write_json("losses.json", [1.5, 0.5])
@@ -29,19 +29,19 @@ def run(tmp_path: Path) -> Path:
 
 def test_tensors_are_written_whole_in_any_layout(tmp_path: Path) -> None:
     path, plain = tmp_path / "model.safetensors", tmp_path / "plain"
-    picture = torch.rand(2, 3, 4, 5).to(memory_format=torch.channels_last).requires_grad_()
-    write_tensors(path, {"picture": picture})
-    assert torch.equal(read_tensors(path)["picture"], picture)
+    image = torch.rand(2, 3, 4, 5).to(memory_format=torch.channels_last).requires_grad_()
+    write_tensors(path, {"picture": image})
+    assert torch.equal(read_tensors(path)["picture"], image)
     plain.touch()
     assert path.stat().st_mode == plain.stat().st_mode
     assert sorted(tmp_path.iterdir()) == [path, plain]
 
 
 def test_a_finished_run_is_read(run: Path) -> None:
-    found = finished(run)
+    found = read_run(run)
     assert found.losses == [1.5, 0.5]
     assert list(map(asdict, found.history)) == [asdict(EPOCH)]
-    assert found.answers is None
+    assert found.predictions is None
 
 
 @pytest.mark.parametrize(
@@ -61,7 +61,7 @@ def test_a_finished_run_is_read(run: Path) -> None:
 def test_damage_is_said_in_a_line(name: str, text: str, run: Path) -> None:
     (run / name).write_text(text)
     with pytest.raises(UserError, match=f"^{run / name}: damaged: ") as error:
-        finished(run)
+        read_run(run)
     assert "\n" not in str(error.value)
 
 
@@ -69,7 +69,7 @@ def test_damage_is_said_in_a_line(name: str, text: str, run: Path) -> None:
 def test_what_is_missing_is_named(name: str, run: Path) -> None:
     (run / name).unlink()
     with pytest.raises(UserError, match=f"^{run}: not the folder of a run: it has no {name}"):
-        finished(run)
+        read_run(run)
 
 
 @pytest.mark.parametrize(("value", "kind"), [([1], "list"), (None, "NoneType"), ("text", "str")])

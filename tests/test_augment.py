@@ -15,13 +15,13 @@ from torch import Tensor
 from pipeline.errors import UserError
 from pipeline.loading.augment import (
     Augmentation,
-    Changes,
-    change,
+    Transforms,
     change_lights,
     change_pens,
     cut,
     displacements,
     ink_centres,
+    transform_images,
 )
 
 MAPS = Augmentation(rotation=10, zoom=0.1, aspect=0.1, shear=0.2, translation=0.05)
@@ -31,7 +31,7 @@ Read = Callable[[NDArray[np.float64]], float]
 
 
 def unmoved(count: int) -> Tensor:
-    return Changes.none(count).maps
+    return Transforms.none(count).maps
 
 
 def ids(*numbers: int) -> Ids:
@@ -39,9 +39,9 @@ def ids(*numbers: int) -> Ids:
 
 
 def box(top: int, left: int, height: int, width: int, page: tuple[int, int] = (48, 64)) -> Tensor:
-    picture = torch.zeros(1, 1, *page)
-    picture[..., top : top + height, left : left + width] = 1
-    return picture
+    image = torch.zeros(1, 1, *page)
+    image[..., top : top + height, left : left + width] = 1
+    return image
 
 
 @given(
@@ -53,7 +53,7 @@ def test_a_samples_change_depends_on_seed_epoch_and_sample_alone(
     seed: int, epoch: int, samples: list[int]
 ) -> None:
     together = ALL.draw(seed, epoch, ids(*samples)).parts()
-    assert together.keys() == set(Changes._fields)
+    assert together.keys() == set(Transforms._fields)
     for row, sample in enumerate(samples):
         for name, one in ALL.draw(seed, epoch, ids(sample)).parts().items():
             assert torch.equal(one[0], together[name][row])
@@ -65,7 +65,7 @@ def test_a_samples_change_depends_on_seed_epoch_and_sample_alone(
 def test_no_strength_no_change() -> None:
     got = Augmentation().draw(0, 0, np.arange(9)).parts()
     assert got.keys() == {"maps"}
-    torch.testing.assert_close(got["maps"], Changes.none(9).maps)
+    torch.testing.assert_close(got["maps"], Transforms.none(9).maps)
 
 
 @pytest.mark.parametrize("part", ["pens", "tilts", "bends", "lights"])
@@ -78,7 +78,9 @@ def test_no_strength_costs_nothing_and_a_strength_of_nearly_none_does_nearly_not
     tiny = replace(MAPS, **{strength: 1e-7}).draw(0, 0, np.arange(4))
     assert tiny.parts().keys() == {"maps", part}
     assert torch.equal(tiny.maps, plain.maps)
-    torch.testing.assert_close(change(pages, tiny, 32), change(pages, plain, 32), atol=1e-4, rtol=0)
+    torch.testing.assert_close(
+        transform_images(pages, tiny, 32), transform_images(pages, plain, 32), atol=1e-4, rtol=0
+    )
 
 
 @settings(max_examples=25, deadline=None)
@@ -175,21 +177,21 @@ def test_strokes_grow_and_shrink_on_every_side() -> None:
     strokes = torch.cat([box(0, 4, 5, 6, (12, 16))] * 4)
     got = change_pens(strokes, torch.tensor([0.0, 1.0, -1.0, 0.25]))
     bigger, smaller = box(0, 3, 6, 8, (12, 16)), box(0, 5, 4, 4, (12, 16))  # it touches the edge
-    for picture, expected in zip(
+    for image, expected in zip(
         got,
         (strokes[0], bigger[0], smaller[0], torch.lerp(strokes[0], bigger[0], 0.25)),
         strict=True,
     ):
-        torch.testing.assert_close(picture, expected)
+        torch.testing.assert_close(image, expected)
 
 
 @given(st.integers(0, 2**32 - 1), st.floats(-1, 1))
 def test_a_pen_agrees_with_pooling(seed: int, pen: float) -> None:
-    pictures = torch.rand(2, 1, 9, 7, generator=torch.Generator().manual_seed(seed))
+    images = torch.rand(2, 1, 9, 7, generator=torch.Generator().manual_seed(seed))
     sign = -1 if pen < 0 else 1
-    grown = sign * torch.nn.functional.max_pool2d(sign * pictures, 3, stride=1, padding=1)
-    expected = pictures + abs(pen) * (grown - pictures)
-    torch.testing.assert_close(change_pens(pictures, torch.tensor([pen, pen])), expected)
+    grown = sign * torch.nn.functional.max_pool2d(sign * images, 3, stride=1, padding=1)
+    expected = images + abs(pen) * (grown - images)
+    torch.testing.assert_close(change_pens(images, torch.tensor([pen, pen])), expected)
 
 
 def ramps(count: int, height: int, width: int) -> Tensor:
@@ -266,16 +268,16 @@ def test_displacements_agree_with_scipys_spline() -> None:
 @given(st.integers(0, 2**32 - 1), st.floats(0, 1))
 def test_lights_agree_with_log_odds_and_leave_paper_alone(seed: int, lighting: float) -> None:
     random = np.random.default_rng(seed)
-    pictures = random.uniform(0, 0.999, (4, 1, 5, 5))
-    pictures[:, :, 0] = 0
+    images = random.uniform(0, 0.999, (4, 1, 5, 5))
+    images[:, :, 0] = 0
     lights = Augmentation(lighting=lighting).draw(seed, 0, np.arange(4)).parts()
     if not lighting:
         assert "lights" not in lights
         return
     factors, odds = lights["lights"].double().numpy().T[..., None, None, None]
-    ink = np.minimum(pictures * factors, 1)
+    ink = np.minimum(images * factors, 1)
     expected = expit(logit(ink) + np.log(odds))
-    got = change_lights(torch.from_numpy(pictures).float(), lights["lights"])
+    got = change_lights(torch.from_numpy(images).float(), lights["lights"])
     torch.testing.assert_close(got.double(), torch.from_numpy(expected), atol=1e-5, rtol=0)
     assert not got[:, :, 0].any()
     assert float(got.max()) <= 1
@@ -295,8 +297,8 @@ def test_lighting_is_what_it_says() -> None:
 
 def test_all_is_done_on_the_pictures_device() -> None:
     parts = ALL.draw(0, 0, np.arange(3)).parts()
-    there = Changes(**{name: part.to("meta") for name, part in parts.items()})
-    got = change(torch.zeros(3, 1, 40, 56, device="meta"), there, 32)
+    there = Transforms(**{name: part.to("meta") for name, part in parts.items()})
+    got = transform_images(torch.zeros(3, 1, 40, 56, device="meta"), there, 32)
     assert (got.device.type, got.shape) == ("meta", (3, 1, 32, 32))
 
 
@@ -304,5 +306,5 @@ def test_all_is_done_on_the_pictures_device() -> None:
 def test_pictures_are_changed_alike_in_pieces(rows: slice) -> None:
     pages = torch.cat([box(3 * n, 4 * n, 20, 20) for n in range(6)])
     changes = ALL.draw(0, 0, np.arange(6))
-    got = change(pages[rows], changes.of(rows), 24)
-    torch.testing.assert_close(got, change(pages, changes, 24)[rows])
+    got = transform_images(pages[rows], changes.of(rows), 24)
+    torch.testing.assert_close(got, transform_images(pages, changes, 24)[rows])

@@ -39,10 +39,10 @@ def test_nobody_learns_the_same_pictures_and_all_are_asked_about_others(
     assert len(learned | theirs | held_out) == 55
     assert names(others, False) == held_out
     assert all(name.startswith("train/") for name in learned | theirs | held_out)
-    pictures, labels = digits(60)
+    images, labels = digits(60)
     for row in range(35):
         number = int(own.name(row).removeprefix("train/"))
-        np.testing.assert_array_equal(own.picture(row), pictures[number])
+        np.testing.assert_array_equal(own.image(row), images[number])
         assert own.entries.labels[row] == labels[number]
 
 

@@ -13,7 +13,7 @@ from beton.ops import Resize
 from jobs import bench_reach
 from jobs.bench_reach import Config, Outcome, PillowPages, closing_table, verdict
 from pipeline.data.charset import CHARACTERS
-from pipeline.loading.dataset import View, open_set
+from pipeline.loading.dataset import View, open_dataset
 
 FAST = Outcome("small", 48, 24, 2_000, 48_000, 48.0, 0.01, 0.93, 12.0)
 PUBLISHED = Outcome("resnet18", 224, 30, 1_000, 1_500, 240.0, 0.05, 0.04, None)
@@ -26,7 +26,7 @@ def test_pillow_and_the_engine_see_the_same(tmp_path: Path) -> None:
             files.append(tmp_path / f"{len(files)}.png")
             Image.fromarray(page(name, number)).save(files[-1])
     ids = np.array([5, 0, 3])
-    with open_set(write_set(tmp_path / "tiny.beton", train=1, validation=1)) as file:
+    with open_dataset(write_set(tmp_path / "tiny.beton", train=1, validation=1)) as file:
         canvas = View.of(file, 30, 1.0).canvas  # a third of the page: no pixel straddles a border
         with Loader(file, 3, {"image": Resize(*canvas)}, order="sequential", indices=ids) as loader:
             (batch,) = loader

@@ -16,12 +16,12 @@ from beton.order import Shard
 from beton.reader import Reader
 from pipeline.errors import UserError
 from pipeline.loading.augment import Augmentation
-from pipeline.loading.batches import Feed, Inputs
-from pipeline.loading.combined import Blend
-from pipeline.loading.dataset import Ids, open_set, samples_of
+from pipeline.loading.batches import DeviceLoader, Inputs
+from pipeline.loading.combined import CombinedLoader
+from pipeline.loading.dataset import Ids, open_dataset, split_indices
 from pipeline.recipes.mixup import Mixing
 from pipeline.recipes.recipe import Recipe, Stage
-from pipeline.training.datamodule import Supply
+from pipeline.training.datamodule import DataModule
 
 CPU = torch.device("cpu")
 STAGE = Stage(16, 3, 1e-3, augmentation=Augmentation(rotation=5))
@@ -31,24 +31,24 @@ STAGE = Stage(16, 3, 1e-3, augmentation=Augmentation(rotation=5))
 def files(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Reader, Reader]]:
     folder = tmp_path_factory.mktemp("sets")
     with (
-        open_set(write_set(folder / "main.beton", train=8, validation=2)) as main,
-        open_set(write_set(folder / "other.beton", train=3, validation=2)) as other,
+        open_dataset(write_set(folder / "main.beton", train=8, validation=2)) as main,
+        open_dataset(write_set(folder / "other.beton", train=3, validation=2)) as other,
     ):
         yield main, other
 
 
 def supply(
     files: tuple[Reader, Reader | None], recipe: Recipe, shard: Shard | None = None
-) -> Supply:
+) -> DataModule:
     main, other = files
-    return Supply(recipe, main, "train", "validation", other, "auto", CPU, shard or Shard())
+    return DataModule(recipe, main, "train", "validation", other, "auto", CPU, shard or Shard())
 
 
 def recipe(share: float = 0.5, micro_batch: int | None = None, batch_size: int = 8) -> Recipe:
     return Recipe((STAGE,), batch_size=batch_size, micro_batch=micro_batch, auxiliary=share)
 
 
-def steps(feed: Feed | Blend, epochs: int = 3) -> list[list[Inputs]]:
+def steps(feed: DeviceLoader | CombinedLoader, epochs: int = 3) -> list[list[Inputs]]:
     return [list(parts) for epoch in range(epochs) for parts in feed.steps(epoch)]
 
 
@@ -59,14 +59,14 @@ def ids_of(parts: list[Inputs]) -> Ids:
 def test_each_set_is_gone_through_at_its_own_pace(files: tuple[Reader, Reader]) -> None:
     main, other = files
     with supply(files, recipe()).training(STAGE) as feed:
-        assert len(feed) == len(samples_of(main, "train")) // 4 == 8
+        assert len(feed) == len(split_indices(main, "train")) // 4 == 8
         found = [ids_of(parts) for parts in steps(feed)]
     first = [ids[ids < len(main)] for ids in found]
     second = [ids[ids >= len(main)] - len(main) for ids in found]
     assert {(len(one), len(two)) for one, two in zip(first, second, strict=True)} == {(4, 4)}
     for epoch in range(3):
         seen = np.concatenate(first[8 * epoch : 8 * epoch + 8])
-        assert np.array_equal(np.sort(seen), samples_of(main, "train"))
+        assert np.array_equal(np.sort(seen), split_indices(main, "train"))
     laps = len(other) // 4  # batches in which every one of the 20 others comes once
     assert laps == 5
     orders = [np.concatenate(second[lap : lap + laps]) for lap in range(0, 20, laps)]
@@ -87,17 +87,13 @@ def test_it_begins_anywhere(
     assert len(tail) == len(whole) - start
     for parts, same in zip(whole[start:], tail, strict=True):
         assert np.array_equal(ids_of(parts), ids_of(same))
-        assert torch.equal(parts[0].pictures, same[0].pictures)
+        assert torch.equal(parts[0].images, same[0].images)
     for parts, ids in zip(whole, named, strict=True):
         assert np.array_equal(ids_of(parts), ids)
 
 
 def pictures_of(parts: list[Inputs]) -> dict[int, torch.Tensor]:
-    return {
-        int(i): picture
-        for part in parts
-        for i, picture in zip(part.ids, part.pictures, strict=True)
-    }
+    return {int(i): image for part in parts for i, image in zip(part.ids, part.images, strict=True)}
 
 
 @pytest.mark.parametrize("count", [2, 4])
@@ -111,9 +107,9 @@ def test_several_processes_share_the_batches_of_one(
         with supply(files, recipe(), Shard(index, count)).training(STAGE) as feed:
             shares.append(steps(feed))
     for alone, *together in zip(whole, *shares, strict=True):
-        pictures, others = pictures_of(alone), pictures_of([*chain(*together)])
-        assert pictures.keys() == others.keys()
-        assert all(torch.equal(picture, others[i]) for i, picture in pictures.items())
+        images, others = pictures_of(alone), pictures_of([*chain(*together)])
+        assert images.keys() == others.keys()
+        assert all(torch.equal(image, others[i]) for i, image in images.items())
 
 
 @pytest.mark.parametrize(("share", "rows"), [(0.5, 4), (0.75, 4), (0.25, 2), (0.75, 3), (0.5, 1)])
@@ -133,7 +129,7 @@ def test_sets_that_do_not_go_together(files: tuple[Reader, Reader], tmp_path: Pa
     with pytest.raises(UserError, match="auxiliary: got no set, expected one"):
         supply((files[0], None), recipe())
     with (
-        open_set(write_set(tmp_path / "few.beton", classes=CLASSES[:2])) as few,
+        open_dataset(write_set(tmp_path / "few.beton", classes=CLASSES[:2])) as few,
         pytest.raises(UserError, match=r"few.beton has the classes 1, A; expected those of"),
     ):
         supply((files[0], few), recipe())

@@ -26,15 +26,15 @@ def runs_of(pixels: NDArray[np.uint8], background: int) -> NDArray[np.uint16]:
 
 
 def render(
-    pictures: list[Picture], backgrounds: list[int], height: int, width: int, device: str = "cpu"
+    images: list[Picture], backgrounds: list[int], height: int, width: int, device: str = "cpu"
 ) -> NDArray[np.float32]:
-    runs = [runs_of(pixels, b) for (pixels, _), b in zip(pictures, backgrounds, strict=True)]
+    runs = [runs_of(pixels, b) for (pixels, _), b in zip(images, backgrounds, strict=True)]
     unspecified = np.full((3, 4), 65535, np.uint16)
     tensors = (
         np.concatenate([*runs, unspecified]),
         np.cumsum([0, *map(len, runs)]),
         np.array(backgrounds, np.uint8),
-        np.stack([window for _, window in pictures]),
+        np.stack([window for _, window in images]),
     )
     moved = [torch.from_numpy(array).to(device) for array in tensors]
     return rasterize(moved[0], moved[1], moved[2], moved[3], height, width).cpu().numpy()
@@ -68,12 +68,12 @@ SIDES = st.integers(1, 50)
 def test_it_is_a_box_filter_up_and_down_cropped_and_sheared(
     batch: list[tuple[Picture, int]], height: int, width: int
 ) -> None:
-    pictures, backgrounds = [p for p, _ in batch], [b for _, b in batch]
-    got = render(pictures, backgrounds, height, width)
+    images, backgrounds = [p for p, _ in batch], [b for _, b in batch]
+    got = render(images, backgrounds, height, width)
     assert got.shape == (len(batch), 1, height, width)
     assert got.dtype == np.float32
-    for one, picture, background in zip(got, pictures, backgrounds, strict=True):
-        pixels, window = picture
+    for one, image, background in zip(got, images, backgrounds, strict=True):
+        pixels, window = image
         expected = box_resize(pixels, background, tuple(window), height, width)
         np.testing.assert_allclose(one[0], expected, atol=1e-3)
 
@@ -83,11 +83,11 @@ def test_it_is_a_box_filter_up_and_down_cropped_and_sheared(
 def test_it_agrees_with_the_loaders_kernel_within_a_grey_level(
     batch: tuple[Picture, int], height: int, width: int
 ) -> None:
-    picture, background = batch
+    image, background = batch
     expected = np.empty((height, width), np.uint8)
-    runs = runs_of(picture[0], background)
-    kernels.resize(runs, background, picture[1], 1.0, 0.5, np.zeros(width + 2), expected)
-    got = render([picture], [background], height, width)[0, 0]
+    runs = runs_of(image[0], background)
+    kernels.resize(runs, background, image[1], 1.0, 0.5, np.zeros(width + 2), expected)
+    got = render([image], [background], height, width)[0, 0]
     assert np.abs(got - expected).max() <= 0.501
 
 
@@ -117,11 +117,11 @@ def test_a_batch_without_ink_is_its_backgrounds() -> None:
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU; torch sees none")
 def test_a_gpu_gives_what_the_cpu_gives() -> None:
     numbers = np.random.default_rng(0)
-    pictures = []
+    images = []
     for _ in range(64):
         pixels = np.where(numbers.random((90, 120)) < 0.05, 0, 255).astype(np.uint8)
         window = whole(pixels) + numbers.uniform(-0.3, 0.3, 6)
-        pictures.append((pixels, window))
-    backgrounds = [255] * len(pictures)
-    cpu = render(pictures, backgrounds, 48, 64)
-    np.testing.assert_allclose(render(pictures, backgrounds, 48, 64, "cuda"), cpu, atol=1e-4)
+        images.append((pixels, window))
+    backgrounds = [255] * len(images)
+    cpu = render(images, backgrounds, 48, 64)
+    np.testing.assert_allclose(render(images, backgrounds, 48, 64, "cuda"), cpu, atol=1e-4)

@@ -21,15 +21,15 @@ from beton.errors import BetonError
 from jobs import evaluate as job
 from pipeline.data.sources import SourceError
 from pipeline.errors import UserError
-from pipeline.evaluation.evaluate import Trained, evaluate, load
+from pipeline.evaluation.evaluate import TrainedModel, evaluate, load_model
 from pipeline.evaluation.metrics import Scores, score
-from pipeline.evaluation.run_dir import Assignment, Record
-from pipeline.loading.batches import Feed
-from pipeline.loading.dataset import open_set, samples_of
+from pipeline.evaluation.run_dir import RunDir, TrainingConfig
+from pipeline.loading.batches import DeviceLoader
+from pipeline.loading.dataset import open_dataset, split_indices
 from pipeline.recipes.recipe import Recipe, Stage
 from pipeline.runtime import launch
-from pipeline.training.distributed import processes
-from pipeline.training.runner import begin, execute
+from pipeline.training.distributed import join_processes
+from pipeline.training.runner import run_training, write_config
 
 JOB = Path(__file__).resolve().parents[1] / "jobs" / "evaluate.py"
 UNSEEN = range(100, 105)
@@ -39,16 +39,16 @@ UNSEEN = range(100, 105)
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("run")
     recipe = Recipe((Stage(16, 25, 5e-3),), batch_size=8)
-    record = Record(folder / "run")
-    with open_set(write_set(folder / "tiny.beton")) as file, processes("no") as launch:
-        begin(record, "test", Assignment("small", recipe), file, {})
-        execute(launch, record, Assignment("small", recipe), file, Console(quiet=True))
+    record = RunDir(folder / "run")
+    with open_dataset(write_set(folder / "tiny.beton")) as file, join_processes("no") as launch:
+        write_config(record, "test", TrainingConfig("small", recipe), file, {})
+        run_training(launch, record, TrainingConfig("small", recipe), file, Console(quiet=True))
     return record.path
 
 
 @pytest.fixture(scope="module")
-def trained(run: Path) -> Trained:
-    return load(run)
+def trained(run: Path) -> TrainedModel:
+    return load_model(run)
 
 
 def pages(classes: tuple[str, ...] = CLASSES) -> dict[str, bytes]:
@@ -62,7 +62,7 @@ def pages(classes: tuple[str, ...] = CLASSES) -> dict[str, bytes]:
     return files
 
 
-def test_pictures_it_has_not_seen(trained: Trained, tmp_path: Path) -> None:
+def test_pictures_it_has_not_seen(trained: TrainedModel, tmp_path: Path) -> None:
     found = evaluate(trained, make_zip(tmp_path / "test.zip", pages()), precision="no")
     assert found.scores.accuracy == 1
     assert found.scores.samples == len(CLASSES) * len(UNSEEN)
@@ -75,7 +75,7 @@ def test_pictures_it_has_not_seen(trained: Trained, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("width", "height"), [(120, 90), (90, 90), (180, 90)])
 def test_pages_of_other_proportions_are_not_stretched(
-    width: int, height: int, trained: Trained, tmp_path: Path
+    width: int, height: int, trained: TrainedModel, tmp_path: Path
 ) -> None:
     def draw(name: str, number: int) -> NDArray[np.uint8]:
         sheet = np.full((height, width), 255, np.uint8)
@@ -83,22 +83,24 @@ def test_pages_of_other_proportions_are_not_stretched(
         return sheet
 
     path = write_set(tmp_path / "square.beton", draw=draw)
-    with open_set(path) as file:
+    with open_dataset(path) as file:
         view = trained.view_of(file)
-        with Feed(file, samples_of(file, "all"), view, 2, device=torch.device("cpu")) as feed:
-            ink = next(iter(feed.batches())).pictures[0, 0]
+        with DeviceLoader(
+            file, split_indices(file, "all"), view, 2, device=torch.device("cpu")
+        ) as feed:
+            ink = next(iter(feed.batches())).images[0, 0]
     (rows,), (columns,) = (ink.sum(side).gt(1).nonzero(as_tuple=True) for side in (1, 0))
     assert len(rows) == len(columns) > 3
 
 
-def test_a_part_of_the_classes_in_another_order(trained: Trained, tmp_path: Path) -> None:
+def test_a_part_of_the_classes_in_another_order(trained: TrainedModel, tmp_path: Path) -> None:
     source = write_set(tmp_path / "some.beton", classes=("m", "1"), digest="sha256:other")
     found = evaluate(trained, source, precision="no")
     assert found.scores.accuracy == 1
     assert [one.samples for one in found.scores.per_class] == [11, 0, 0, 11]
 
 
-def test_its_own_set_split_by_split(trained: Trained, tmp_path: Path) -> None:
+def test_its_own_set_split_by_split(trained: TrainedModel, tmp_path: Path) -> None:
     source = write_set(tmp_path / "tiny.beton")
     counts = {s: evaluate(trained, source, split=s).scores.samples for s in ("all", "train")}
     assert counts == {"all": 44, "train": 32}
@@ -107,7 +109,7 @@ def test_its_own_set_split_by_split(trained: Trained, tmp_path: Path) -> None:
         evaluate(trained, source, split="test")
 
 
-def test_pages_of_a_single_class(trained: Trained, tmp_path: Path) -> None:
+def test_pages_of_a_single_class(trained: TrainedModel, tmp_path: Path) -> None:
     source = make_zip(tmp_path / "test.zip", pages(CLASSES[:1]))
     assert evaluate(trained, source, precision="no").scores.samples == len(UNSEEN)
 
@@ -117,24 +119,24 @@ def test_damaged_runs_are_said_in_a_line(name: str, run: Path, tmp_path: Path) -
     shutil.copytree(run, tmp_path / "run")
     (tmp_path / "run" / name).write_bytes((run / name).read_bytes()[:-9])
     with pytest.raises(UserError, match=f"{name}: damaged: ") as error:
-        load(tmp_path / "run")
+        load_model(tmp_path / "run")
     assert "\n" not in str(error.value)
 
 
-def test_a_class_it_does_not_know(trained: Trained, tmp_path: Path) -> None:
+def test_a_class_it_does_not_know(trained: TrainedModel, tmp_path: Path) -> None:
     files = pages() | {"set/ß/1.png": next(iter(pages().values()))}
     with pytest.raises(UserError, match="does not know: ß; it knows 1, A, a, m"):
         evaluate(trained, make_zip(tmp_path / "test.zip", files))
 
 
-def test_sources_and_runs_that_are_none(trained: Trained, tmp_path: Path) -> None:
+def test_sources_and_runs_that_are_none(trained: TrainedModel, tmp_path: Path) -> None:
     with pytest.raises(SourceError, match="no such file or folder"):
         evaluate(trained, tmp_path / "missing.zip")
     (tmp_path / "bad.beton").write_bytes(b"bad")
     with pytest.raises(BetonError, match=r"bad\.beton"):
         evaluate(trained, tmp_path / "bad.beton")
     with pytest.raises(UserError, match=r"not the folder of a run: it has no config\.json"):
-        load(tmp_path)
+        load_model(tmp_path)
 
 
 def test_weights_of_another_network_than_this_version_s(run: Path, tmp_path: Path) -> None:
@@ -143,11 +145,11 @@ def test_weights_of_another_network_than_this_version_s(run: Path, tmp_path: Pat
     weights["head.2.bias"] = weights["head.2.bias"][:-1].clone()
     save_file(weights, tmp_path / "old" / "model.safetensors")
     with pytest.raises(UserError, match="old: its weights are of another network than this") as e:
-        load(tmp_path / "old")
+        load_model(tmp_path / "old")
     assert "\n" not in str(e.value)
 
 
-def test_a_run_has_seen_its_auxiliary_set_too(trained: Trained, tmp_path: Path) -> None:
+def test_a_run_has_seen_its_auxiliary_set_too(trained: TrainedModel, tmp_path: Path) -> None:
     source = write_set(tmp_path / "other.beton", digest="sha256:other")
     assert not evaluate(trained, source, precision="no").seen
     auxiliary = {"provenance": {"kind": "synthetic", "source": "x", "digest": "sha256:other"}}

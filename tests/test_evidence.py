@@ -21,9 +21,9 @@ from pipeline.analysis.stats import (
     area,
     bands,
     compare,
+    describe_difference,
     estimate,
     first_reached,
-    in_words,
     pairs_needed,
     spikes,
 )
@@ -167,9 +167,12 @@ def test_one_pair_shows_nothing() -> None:
         None,
         False,
     )
-    assert in_words(result, "a", "b", ACCURACY) == "one pair shows nothing (a is 80 points better)"
+    assert (
+        describe_difference(result, "a", "b", ACCURACY)
+        == "one pair shows nothing (a is 80 points better)"
+    )
     none = compare([0.9], [0.9])
-    assert in_words(none, "a", "b", ACCURACY) == "one pair shows nothing (no difference)"
+    assert describe_difference(none, "a", "b", ACCURACY) == "one pair shows nothing (no difference)"
 
 
 def test_differences_that_are_all_equal_show_nothing() -> None:
@@ -182,7 +185,7 @@ def test_differences_that_are_all_equal_show_nothing() -> None:
         False,
         None,
     )
-    assert in_words(result, "a", "b", ACCURACY) == (
+    assert describe_difference(result, "a", "b", ACCURACY) == (
         "a is 10 points better in each of 3 pairs; differences that are all equal give no "
         "interval, so nothing is shown"
     )
@@ -191,7 +194,7 @@ def test_differences_that_are_all_equal_show_nothing() -> None:
 def test_equal_arms_do_not_differ() -> None:
     result = compare([0.1 + 0.2, 0.5], [0.3, 0.5])  # the first two differ by rounding
     assert (result.difference, result.deviation, result.sign_p, result.shown) == (0, 0, 1, False)
-    assert in_words(result, "a", "b", LOSS) == "no difference in any of 2 pairs"
+    assert describe_difference(result, "a", "b", LOSS) == "no difference in any of 2 pairs"
     assert compare([0.1 + 0.2] * 6, [0.3] * 6).sign_p == 1
 
 
@@ -199,7 +202,7 @@ def test_a_mean_difference_of_rounding_alone_is_none() -> None:
     result = compare([0.1, 0.2, -0.3], [0, 0, 0])
     assert (result.difference, result.needed) == (0, None)
     assert result.deviation == pytest.approx(math.sqrt(0.07))
-    assert in_words(result, "a", "b", LOSS) == (
+    assert describe_difference(result, "a", "b", LOSS) == (
         "no difference on average (95 % interval −0.66 to 0.66, 3 pairs)"
     )
 
@@ -213,7 +216,7 @@ def test_pairs_that_never_arrive_are_counted_and_signed() -> None:
     assert result.deviation == pytest.approx(math.sqrt(2))
     # The first is sooner in four of the five pairs that can be ordered: p = 2 · (5 + 1) / 2⁵.
     assert result.sign_p == pytest.approx(0.375)
-    assert in_words(result, "a", "b", SECONDS).endswith(
+    assert describe_difference(result, "a", "b", SECONDS).endswith(
         "; both got there in 2 of 6 pairs, a alone in 2, b alone in 1, neither in 1 "
         "(sign test over all: p = 0.38)"
     )
@@ -223,7 +226,7 @@ def test_arms_that_never_arrive_together_have_no_difference() -> None:
     result = compare([3, 2, 4, 3, 2, 3], [None] * 6)
     assert (result.pairs, result.only_first, result.difference) == (0, 6, None)
     assert (result.shown, result.sign_p) == (False, 2 * 0.5**6)
-    assert in_words(result, "a", "b", EPOCHS) == (
+    assert describe_difference(result, "a", "b", EPOCHS) == (
         "there is no difference to measure; both got there in 0 of 6 pairs, a alone in 6, "
         "b alone in 0, neither in 0 (sign test over all: p = 0.031)"
     )
@@ -237,31 +240,33 @@ def test_sentences_say_what_was_shown() -> None:
         interval=Interval(0.001, 0.0034),
         shown=True,
     )
-    assert in_words(shown, "pretrained", "scratch", ACCURACY) == (
+    assert describe_difference(shown, "pretrained", "scratch", ACCURACY) == (
         "pretrained is 0.22 points better (95 % interval 0.10 to 0.34, 5 pairs): shown"
     )
     worse = replace(shown, difference=-0.0022, interval=Interval(-0.0034, -0.001))
-    assert in_words(worse, "pretrained", "scratch", ACCURACY) == (
+    assert describe_difference(worse, "pretrained", "scratch", ACCURACY) == (
         "pretrained is 0.22 points worse (95 % interval 0.10 to 0.34, 5 pairs): shown"
     )
     unseen = replace(shown, interval=Interval(-0.0012, 0.0056), shown=False, needed=34)
-    assert in_words(unseen, "pretrained", "scratch", ACCURACY) == (
+    assert describe_difference(unseen, "pretrained", "scratch", ACCURACY) == (
         "no difference was shown (pretrained is 0.22 points better, 95 % interval −0.12 to 0.56, "
         "5 pairs); about 34 pairs would be needed to show one this size"
     )
     faster = replace(shown, difference=-1733.3, interval=Interval(-3325.8, -140.8))
-    assert in_words(faster, "a", "b", SECONDS) == (
+    assert describe_difference(faster, "a", "b", SECONDS) == (
         "a is 1,733 s faster (95 % interval 141 to 3,326, 5 pairs): shown"
     )
     hopeless = replace(unseen, needed=10**9)
-    assert "; more than a million pairs would be" in in_words(hopeless, "a", "b", LOSS)
+    assert "; more than a million pairs would be" in describe_difference(hopeless, "a", "b", LOSS)
 
 
 def test_an_end_near_zero_is_not_written_as_zero() -> None:
     barely = replace(
         compare([1, 2], [0, 0]), difference=0.5, interval=Interval(0.003, 0.997), shown=True
     )
-    assert "0.500 nats worse (95 % interval 0.003 to 0.997" in in_words(barely, "a", "b", LOSS)
+    assert "0.500 nats worse (95 % interval 0.003 to 0.997" in describe_difference(
+        barely, "a", "b", LOSS
+    )
 
 
 def test_the_area_is_the_mean_height() -> None:
@@ -352,4 +357,4 @@ def test_what_makes_no_sense_is_refused() -> None:
 
 def test_an_interval_narrower_than_numbers_are_apart_is_told() -> None:
     comparison = replace(compare((1.0, 1.5), (0.5, 0.2)), interval=Interval(0.5, 0.5))
-    assert "0.50 to 0.50" in in_words(comparison, "one", "other", LOSS)
+    assert "0.50 to 0.50" in describe_difference(comparison, "one", "other", LOSS)

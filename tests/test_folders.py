@@ -8,7 +8,7 @@ import pytest
 from matplotlib.figure import Figure
 from tiny import CLASSES, write_set
 
-from pipeline.loading.dataset import open_set
+from pipeline.loading.dataset import open_dataset
 from pipeline.reporting.plots import ACROSS, CELL, draw_folders
 
 
@@ -23,7 +23,7 @@ def test_every_label_has_its_row_and_the_title_says_where_they_are_from(
         save(figure, *arguments, **settings)
 
     monkeypatch.setattr(Figure, "savefig", keep)
-    with open_set(write_set(tmp_path / "tiny.beton", train=3, validation=1)) as file:
+    with open_dataset(write_set(tmp_path / "tiny.beton", train=3, validation=1)) as file:
         draw_folders(file, tmp_path / "folders.png")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["folders.png", "tiny.beton"]
     (axes,) = drawn[0].axes

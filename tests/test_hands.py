@@ -68,7 +68,7 @@ def test_what_is_drawn_does_not_change_the_table() -> None:
 
 def test_samples_of_one_writer_are_closer_than_those_of_two() -> None:
     """In normalised pictures, and in the pen's path where the form is the same."""
-    pictures: dict[bool, list[float]] = {True: [], False: []}
+    images: dict[bool, list[float]] = {True: [], False: []}
     paths: dict[bool, list[float]] = {True: [], False: []}
     for writer in range(0, 24, 2):
         for character in CHARACTERS:
@@ -78,11 +78,11 @@ def test_samples_of_one_writer_are_closer_than_those_of_two() -> None:
                 (False, write(1, writer + 1, character, 1)),
             ):
                 a, b = (pen.digit(*line).astype(float) for line in (one, other))
-                pictures[same].append(np.abs(a - b).mean())
+                images[same].append(np.abs(a - b).mean())
                 if one.starts.tolist() == other.starts.tolist():
                     distance = np.linalg.norm((one.points - other.points)[:, :2], axis=1)
                     paths[same].append(distance.mean())
-    for distances in (pictures, paths):
+    for distances in (images, paths):
         assert len(distances[False]) > 100
         assert np.mean(distances[True]) < 0.75 * np.mean(distances[False])
 

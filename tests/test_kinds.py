@@ -4,7 +4,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import beta
 
-from pipeline.analysis.noise_models import FEW, KINDS, RATED, Floats, fit, likelihood, transition
+from pipeline.analysis.noise_models import (
+    FEW,
+    KINDS,
+    RATED,
+    Floats,
+    fit_noise_model,
+    likelihood,
+    transition,
+)
 
 seeds = st.integers(0, 2**32 - 1)
 rates = st.floats(0, 1)
@@ -107,7 +115,7 @@ def test_likelihoods_are_the_integral_over_the_strays(seed: int, labels: int, ki
 def test_the_kind_that_counts_were_drawn_from_fits_them_best(seed: int, kind: str) -> None:
     rate = 0.1 + 0.5 * (seed % 97) / 97
     counts = drawn(transition(kind, rate, 10), 200, seed)
-    fits = {other: fit(other, counts, even(10), nothing(10)) for other in KINDS}
+    fits = {other: fit_noise_model(other, counts, even(10), nothing(10)) for other in KINDS}
     best = max(KINDS, key=lambda other: fits[other].evidence)
     assert best == kind
     if kind in RATED:
@@ -126,12 +134,15 @@ def test_a_permutation_fits_exactly_as_clean_labels_until_names_are_known(
 ) -> None:
     counts = drawn(transition("symmetric", 0.02, classes), 100, seed)
     clean, renamed = (
-        fit(kind, counts, even(classes), nothing(classes)) for kind in ("clean", "permutation")
+        fit_noise_model(kind, counts, even(classes), nothing(classes))
+        for kind in ("clean", "permutation")
     )
     assert clean.evidence == renamed.evidence
     named = np.random.default_rng(seed).permutation(classes)  # each group's class
     naming = np.where(np.eye(classes)[named], 0, -200.0)
-    clean, renamed = (fit(kind, counts, even(classes), naming) for kind in ("clean", "permutation"))
+    clean, renamed = (
+        fit_noise_model(kind, counts, even(classes), naming) for kind in ("clean", "permutation")
+    )
     if (named == counts.argmax(1)).all():
         assert clean.evidence > renamed.evidence
     else:
@@ -150,11 +161,15 @@ def test_strays_are_told_from_noise_that_spares_no_class(seed: int) -> None:
     counts = generator.multinomial(300, (1 - strays) * np.eye(10) + strays / 10).astype(float)
     alike = generator.multinomial(300, transition("symmetric", strays.mean(), 10)).astype(float)
     for table, expected in ((counts, "clean"), (alike, "symmetric")):
-        fits = [fit(kind, table, even(10), nothing(10)) for kind in ("clean", "symmetric")]
+        fits = [
+            fit_noise_model(kind, table, even(10), nothing(10)) for kind in ("clean", "symmetric")
+        ]
         assert max(fits, key=lambda one: one.evidence).kind == expected
-    assert abs(fit("clean", counts, even(10), nothing(10)).strays[:3].mean() - 0.3) < 0.06
+    assert (
+        abs(fit_noise_model("clean", counts, even(10), nothing(10)).strays[:3].mean() - 0.3) < 0.06
+    )
 
 
 def test_groups_without_labels_are_explained_by_any_kind() -> None:
     for kind in KINDS:
-        assert np.isfinite(fit(kind, nothing(4), even(4), nothing(4)).evidence)
+        assert np.isfinite(fit_noise_model(kind, nothing(4), even(4), nothing(4)).evidence)

@@ -136,7 +136,7 @@ def test_mixed_pictures_have_mixed_losses(loss: Loss) -> None:
     partner = labels.view(-1, 2).flip(1).flatten()
     own, other = loss.per_sample(logits, labels), loss.per_sample(logits, partner)
     torch.testing.assert_close(loss.of(logits, mixed), other + mixed.shares * (own - other))
-    unmixed = Mixed(mixed.pictures, labels, labels, torch.ones(8))
+    unmixed = Mixed(mixed.images, labels, labels, torch.ones(8))
     assert torch.equal(loss.of(logits, unmixed), own)
 
 

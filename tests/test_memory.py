@@ -14,13 +14,13 @@ from torch import Tensor, nn
 
 from beton.reader import Reader
 from pipeline.errors import UserError
-from pipeline.loading.dataset import open_set
+from pipeline.loading.dataset import open_dataset
 from pipeline.models import networks
 from pipeline.models.networks import Network
 from pipeline.recipes.recipe import Recipe, Stage
 from pipeline.training import batch_size_finder
-from pipeline.training.batch_size_finder import fit
-from pipeline.training.distributed import Launch, processes
+from pipeline.training.batch_size_finder import find_batch_size
+from pipeline.training.distributed import Launch, join_processes
 
 ROW = 512 << 20  # bytes that the greedy network asks for, a picture: much more than threads do
 RECIPE = Recipe((Stage(16, 1, 0.1, optimizer="SGD"),), batch_size=16)
@@ -53,13 +53,13 @@ def greedy(classes: int) -> Network:
 
 @pytest.fixture
 def file(tmp_path: Path) -> Iterator[Reader]:
-    with open_set(write_set(tmp_path / "tiny.beton")) as opened:
+    with open_dataset(write_set(tmp_path / "tiny.beton")) as opened:
         yield opened
 
 
 @pytest.fixture(scope="module")
 def launch() -> Iterator[Launch]:
-    with processes("no") as accelerator:
+    with join_processes("no") as accelerator:
         yield accelerator
 
 
@@ -84,20 +84,20 @@ def test_it_finds_the_largest_half_of_a_half_that_fits(
     room: int, rows: int, launch: Launch, file: Reader, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     limit(monkeypatch, room)
-    assert fit(launch, "greedy", RECIPE, file) == rows
+    assert find_batch_size(launch, "greedy", RECIPE, file) == rows
 
 
 def test_odd_halves_are_made_even_to_be_mixed_in_pairs(
     launch: Launch, file: Reader, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     limit(monkeypatch, 7)
-    assert fit(launch, "greedy", replace(RECIPE, batch_size=14), file) == 6
+    assert find_batch_size(launch, "greedy", replace(RECIPE, batch_size=14), file) == 6
 
 
 def test_not_even_one_fits(launch: Launch, file: Reader, monkeypatch: pytest.MonkeyPatch) -> None:
     limit(monkeypatch, 0.1)
     with pytest.raises(UserError, match="memory has no room for one picture of 16×16"):
-        fit(launch, "greedy", RECIPE, file)
+        find_batch_size(launch, "greedy", RECIPE, file)
 
 
 def test_an_error_of_another_kind_is_not_taken_for_full_memory(
@@ -105,7 +105,7 @@ def test_an_error_of_another_kind_is_not_taken_for_full_memory(
 ) -> None:
     network_that(monkeypatch, RuntimeError("something else"))
     with pytest.raises(RuntimeError, match="something else"):
-        fit(launch, "fails", RECIPE, file)
+        find_batch_size(launch, "fails", RECIPE, file)
 
 
 @pytest.mark.parametrize(
@@ -120,7 +120,7 @@ def test_full_memory_in_anybodys_words(
     error: Exception, launch: Launch, file: Reader, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     network_that(monkeypatch, error)
-    assert fit(launch, "fails", RECIPE, file) == 2
+    assert find_batch_size(launch, "fails", RECIPE, file) == 2
 
 
 @pytest.mark.parametrize("room", [9.0, 0.1])
@@ -130,7 +130,7 @@ def test_the_limit_is_gone_afterwards(
     before = resource.getrlimit(resource.RLIMIT_AS)
     limit(monkeypatch, room)
     with nullcontext() if room > 1 else pytest.raises(UserError):
-        fit(launch, "greedy", RECIPE, file)
+        find_batch_size(launch, "greedy", RECIPE, file)
     assert resource.getrlimit(resource.RLIMIT_AS) == before
 
 
@@ -151,10 +151,10 @@ def test_the_stage_with_the_largest_pictures_decides(
 
     monkeypatch.setitem(networks.NETWORKS, "watching", watching)
     stages = (Stage(16, 1, 0.1), Stage(24, 1, 0.1), Stage(20, 1, 0.1))
-    assert fit(launch, "watching", Recipe(stages, batch_size=8), file) == 8
+    assert find_batch_size(launch, "watching", Recipe(stages, batch_size=8), file) == 8
     assert set(seen) == {(8, 1, 24, 24)}
     seen.clear()
-    fit(launch, "watching", Recipe(stages, batch_size=8, window=None), file)
+    find_batch_size(launch, "watching", Recipe(stages, batch_size=8, window=None), file)
     assert set(seen) == {(8, 1, 24, 32)}  # whole pages of 90×120
 
 

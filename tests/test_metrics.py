@@ -31,7 +31,7 @@ def sure(predicted: list[int], classes: int = 4) -> Tensor:
 
 
 @st.composite
-def answers(draw: st.DrawFn) -> tuple[Tensor, Tensor]:
+def predictions(draw: st.DrawFn) -> tuple[Tensor, Tensor]:
     """Logits (N, 4), none two of a row alike, and labels (N,)."""
     count, seed = draw(st.integers(1, 60)), draw(st.integers(0, 2**32 - 1))
     random = np.random.default_rng(seed)
@@ -72,7 +72,7 @@ def test_every_headline_is_of_the_scores() -> None:
     assert {"accuracy", "loss", "calibration_error", "samples"} <= scores.headline().keys()
 
 
-@given(answers())
+@given(predictions())
 def test_scores_are_what_they_are_defined_to_be(given: tuple[Tensor, Tensor]) -> None:
     logits, labels = given
     scores: Scores = score(logits, labels, CLASSES)
@@ -104,7 +104,7 @@ def test_calibration_of_known_answers() -> None:
     assert sure_ones.confidence == pytest.approx(0.9)
 
 
-@given(answers())
+@given(predictions())
 def test_the_expected_calibration_error_is_that_of_the_bins(given: tuple[Tensor, Tensor]) -> None:
     logits, labels = given
     bins = reliability(logits, labels)
@@ -126,7 +126,7 @@ def test_the_top_losses() -> None:
     assert second.loss == pytest.approx(-math.log(0.1), rel=1e-5)
 
 
-@given(answers(), st.integers(1, 80))
+@given(predictions(), st.integers(1, 80))
 def test_top_losses_are_the_largest_of_all(given: tuple[Tensor, Tensor], most: int) -> None:
     logits, labels = given
     losses = torch.nn.functional.cross_entropy(logits, labels, reduction="none").tolist()

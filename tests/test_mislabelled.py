@@ -53,7 +53,7 @@ def test_what_is_learned_from_is_mislabelled_as_it_would_be_alone(
 def test_pictures_and_their_origin_are_the_source_s_own(source: Source) -> None:
     wrong = pickle.loads(pickle.dumps(Mislabelled(source, WRONG)))
     for index in (0, 59, 60, 99):
-        np.testing.assert_array_equal(wrong.picture(index), source.picture(index))
+        np.testing.assert_array_equal(wrong.image(index), source.image(index))
         assert wrong.name(index) == source.name(index)
     assert (wrong.kind, wrong.origin) == (source.kind, source.origin)
     assert (str(wrong), len(wrong)) == (str(source), len(source))

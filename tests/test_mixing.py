@@ -18,8 +18,8 @@ Ids = NDArray[np.int64]
 
 def mix(mixing: Mixing, ids: Ids, seed: int = 0, epoch: int = 0) -> Mixed:
     """Mix pictures of constant grey, each its sample's number; its class is that, too."""
-    pictures = torch.from_numpy(ids).float().view(-1, 1, 1, 1).expand(-1, 1, 10, 14)
-    return mixing.mix(pictures, torch.from_numpy(ids), ids, seed, epoch)
+    images = torch.from_numpy(ids).float().view(-1, 1, 1, 1).expand(-1, 1, 10, 14)
+    return mixing.mix(images, torch.from_numpy(ids), ids, seed, epoch)
 
 
 @settings(deadline=None)
@@ -54,14 +54,14 @@ def test_pictures_labels_and_shares_agree(mixing: Mixing, samples: list[int], se
     assert mixed.shares.dtype == torch.float32
     assert torch.equal(mixed.shares[::2], mixed.shares[1::2])
     expected = mixed.shares * own + (1 - mixed.shares) * others
-    torch.testing.assert_close(mixed.pictures.mean(dim=(1, 2, 3)), expected, rtol=1e-5, atol=1e-2)
+    torch.testing.assert_close(mixed.images.mean(dim=(1, 2, 3)), expected, rtol=1e-5, atol=1e-2)
 
 
 def test_cutmix_keeps_a_frame_and_the_share_is_its_area() -> None:
     ids = np.arange(4000)
     mixed = mix(Mixing(cutmix=1.0), ids)
-    own = mixed.pictures[:, 0] == torch.from_numpy(ids)[:, None, None]
-    other = mixed.pictures[:, 0] == mixed.partners[:, None, None]
+    own = mixed.images[:, 0] == torch.from_numpy(ids)[:, None, None]
+    other = mixed.images[:, 0] == mixed.partners[:, None, None]
     assert bool((own ^ other).all())
     torch.testing.assert_close(own.float().mean(dim=(1, 2)), mixed.shares)
     # What is another's is a rectangle: as many pixels as its rows times its columns.
@@ -75,7 +75,7 @@ def test_mixup_blends_and_cutmix_does_not() -> None:
     ids = np.arange(2000)
     for mixing, chance in ((KINDS[0], 0.0), (KINDS[1], 1.0), (Mixing(mixup=1, cutmix=1), 0.5)):
         mixed = mix(mixing, ids)
-        pure = mixed.pictures.flatten(1)
+        pure = mixed.images.flatten(1)
         cut = ((pure == pure.round()).all(dim=1)).float().mean()
         assert abs(float(cut) - chance) < 0.06
 
@@ -103,20 +103,20 @@ def test_epochs_and_seeds_differ() -> None:
     "mixing", [Mixing(), Mixing(probability=0.5), Mixing(mixup=1, probability=0)]
 )
 def test_no_strength_mixes_nothing(mixing: Mixing) -> None:
-    pictures, labels = torch.rand(3, 1, 4, 4), torch.arange(3)
-    mixed = mixing.mix(pictures, labels, np.arange(3), 0, 0)
+    images, labels = torch.rand(3, 1, 4, 4), torch.arange(3)
+    mixed = mixing.mix(images, labels, np.arange(3), 0, 0)
     assert not mixing
-    assert mixed.pictures is pictures
+    assert mixed.images is images
     assert torch.equal(mixed.labels, labels)
     assert torch.equal(mixed.shares, torch.ones(3))
     mixing.check(3)
 
 
 def test_what_is_given_stays() -> None:
-    pictures, labels = torch.rand(4, 2, 5, 6), torch.arange(4)
-    before = pictures.clone()
-    KINDS[2].mix(pictures, labels, np.arange(4), 0, 0)
-    assert torch.equal(pictures, before)
+    images, labels = torch.rand(4, 2, 5, 6), torch.arange(4)
+    before = images.clone()
+    KINDS[2].mix(images, labels, np.arange(4), 0, 0)
+    assert torch.equal(images, before)
     assert torch.equal(labels, torch.arange(4))
 
 
@@ -143,7 +143,7 @@ def test_strengths_that_make_no_sense(given: dict[str, Any], message: str) -> No
 
 @pytest.mark.parametrize("mixing", [Mixing(), *KINDS])
 def test_all_is_done_on_the_pictures_device(mixing: Mixing) -> None:
-    pictures, labels = torch.zeros(4, 1, 5, 6, device="meta"), torch.zeros(4, device="meta").long()
-    mixed = mixing.mix(pictures, labels, np.arange(4), 0, 0)
+    images, labels = torch.zeros(4, 1, 5, 6, device="meta"), torch.zeros(4, device="meta").long()
+    mixed = mixing.mix(images, labels, np.arange(4), 0, 0)
     assert {part.device.type for part in mixed} == {"meta"}
-    assert mixed.pictures.shape == pictures.shape
+    assert mixed.images.shape == images.shape

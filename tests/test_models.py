@@ -82,8 +82,8 @@ def test_the_groups_are_all_of_a_network_from_the_picture_to_the_classes(name: s
     network = networks.build(name, 7, seed=0).eval()
     groups = {key.split(".")[0] for key in network.state_dict()}
     assert groups == {"stem", "body", "head"}
-    pictures = torch.rand(2, 1, 32, 32)
-    assert torch.equal(network(pictures), network.head(network.body(network.stem(pictures))))
+    images = torch.rand(2, 1, 32, 32)
+    assert torch.equal(network(images), network.head(network.body(network.stem(images))))
     assert [w.shape[0] for w in network.head.parameters()] == [7, 7]
 
 

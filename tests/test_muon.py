@@ -45,9 +45,9 @@ def learn(net: nn.Module, optimizer: torch.optim.Optimizer, steps: int, seed: in
     draw = torch.Generator().manual_seed(seed)
     losses = []
     for _ in range(steps):
-        pictures = torch.randn(16, 1, 6, 6, generator=draw)
-        labels = (pictures.mean(dim=(1, 2, 3)) * 20).clamp(-1, 1).round().long() + 1
-        loss = nn.functional.cross_entropy(net(pictures), labels)
+        images = torch.randn(16, 1, 6, 6, generator=draw)
+        labels = (images.mean(dim=(1, 2, 3)) * 20).clamp(-1, 1).round().long() + 1
+        loss = nn.functional.cross_entropy(net(images), labels)
         optimizer.zero_grad()
         torch.autograd.backward(loss)
         optimizer.step()

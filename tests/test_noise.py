@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.analysis.diagnosis import Diagnosis
-from pipeline.analysis.label_noise import diagnose, look
+from pipeline.analysis.label_noise import diagnose, rank_labels
 from pipeline.analysis.noise_models import Floats, Ints, transition
 from pipeline.data.synth.mislabel import Mislabelling
 
@@ -27,7 +27,7 @@ class Asked:
 
     true: Ints
     labels: Ints
-    answers: Floats
+    predictions: Floats
     witness: Floats
     transition: Floats
 
@@ -35,7 +35,7 @@ class Asked:
 def ask(
     mislabelling: Mislabelling,
     seed: int = 0,
-    pictures: int = 6000,
+    images: int = 6000,
     hard: float | Floats = 0.25,
     temperature: float = 1.0,
     error: float = 0.3,
@@ -48,15 +48,15 @@ def ask(
     sharpened by `temperature`, each logit with an `error` (standard deviation) of its own.
     """
     generator = np.random.default_rng(seed)
-    looks = generator.integers(0, classes, pictures)
-    other = (looks * 3 + 7 + generator.integers(0, 2, pictures)) % classes
-    sure = 1 - generator.exponential(0.004, pictures).clip(0, 0.5)
-    doubtful = generator.random(pictures) < np.broadcast_to(hard, classes)[looks]
-    sure = np.where(doubtful, generator.uniform(0.5, 1, pictures), sure)
-    true = np.where(generator.random(pictures) < sure, looks, other)
-    seen = np.full((pictures, classes), 1e-3)
-    seen[np.arange(pictures), looks] += sure
-    seen[np.arange(pictures), other] += 1 - sure
+    looks = generator.integers(0, classes, images)
+    other = (looks * 3 + 7 + generator.integers(0, 2, images)) % classes
+    sure = 1 - generator.exponential(0.004, images).clip(0, 0.5)
+    doubtful = generator.random(images) < np.broadcast_to(hard, classes)[looks]
+    sure = np.where(doubtful, generator.uniform(0.5, 1, images), sure)
+    true = np.where(generator.random(images) < sure, looks, other)
+    seen = np.full((images, classes), 1e-3)
+    seen[np.arange(images), looks] += sure
+    seen[np.arange(images), other] += 1 - sure
     seen /= seen.sum(1, keepdims=True)
 
     kind, names = (
@@ -88,7 +88,7 @@ def numbers(found: Diagnosis) -> dict[str, object]:
 @pytest.mark.parametrize("made", CASES, ids=str)
 def test_every_kind_that_the_generator_makes_is_named_and_measured(made: Mislabelling) -> None:
     asked = ask(made)
-    found = diagnose(asked.answers, asked.labels, DIGITS, asked.witness)
+    found = diagnose(asked.predictions, asked.labels, DIGITS, asked.witness)
     assert found.kind == KIND.get(made.kind, made.kind)
     assert abs(found.rate - (1 - asked.transition.diagonal().mean())) < 0.03
     assert distance(np.array(found.forward), asked.transition) < 0.03
@@ -117,7 +117,7 @@ def test_the_diagnosis_survives_hard_pictures_and_poor_networks(
     made: Mislabelling, seed: int, hard: float, temperature: float, error: float
 ) -> None:
     asked = ask(made, seed, hard=hard, temperature=temperature, error=error)
-    found = diagnose(asked.answers, asked.labels, DIGITS)
+    found = diagnose(asked.predictions, asked.labels, DIGITS)
     assert found.kind == KIND.get(made.kind, made.kind)
     assert abs(found.rate - (1 - asked.transition.diagonal().mean())) < 0.05
 
@@ -126,14 +126,14 @@ def test_the_diagnosis_survives_hard_pictures_and_poor_networks(
 @given(seeds)
 def test_a_permutation_is_clean_labels_to_all_but_a_witness(seed: int) -> None:
     asked = ask(Mislabelling("permutation"), seed)
-    alone = diagnose(asked.answers, asked.labels, DIGITS)
+    alone = diagnose(asked.predictions, asked.labels, DIGITS)
     told = {one.kind: one.log_likelihood for one in alone.evidence}
     assert alone.kind == "clean"
     assert told["clean"] == told["permutation"]
     assert "or a fixed permutation of the names" in alone.verdict
     assert "only a witness" in alone.verdict
 
-    found = diagnose(asked.answers, asked.labels, DIGITS, asked.witness)
+    found = diagnose(asked.predictions, asked.labels, DIGITS, asked.witness)
     assert found.kind == "permutation"
     np.testing.assert_array_equal(found.forward, asked.transition)
     for name, label in zip(DIGITS, asked.transition.argmax(1), strict=True):
@@ -142,7 +142,7 @@ def test_a_permutation_is_clean_labels_to_all_but_a_witness(seed: int) -> None:
 
 def test_a_witness_confirms_clean_labels() -> None:
     asked = ask(Mislabelling())
-    found = diagnose(asked.answers, asked.labels, DIGITS, asked.witness)
+    found = diagnose(asked.predictions, asked.labels, DIGITS, asked.witness)
     assert found.verdict.startswith("The labels are clean; ")
     assert "permutation" not in found.verdict
 
@@ -158,8 +158,8 @@ def test_a_witness_that_knows_nothing_renames_nothing(made: str, witness: str) -
         said = np.tile(np.eye(10)[3], (len(asked.labels), 1))
     else:  # like pictures are called alike, but by three names for ten classes
         said = np.roll(asked.witness, 1, axis=1) @ np.eye(10)[[3, 3, 3, 5, 5, 5, 7, 7, 7, 7]]
-    alone = diagnose(asked.answers, asked.labels, DIGITS)
-    found = diagnose(asked.answers, asked.labels, DIGITS, said)
+    alone = diagnose(asked.predictions, asked.labels, DIGITS)
+    found = diagnose(asked.predictions, asked.labels, DIGITS, said)
     assert found.witness is not None
     assert not found.witness.heard
     assert found.witness.agreement < 0.4
@@ -172,7 +172,7 @@ def test_a_poor_witness_is_enough_to_tell_names() -> None:
     generator = np.random.default_rng(1)
     lost = generator.random(len(asked.labels)) < 0.4
     said = np.where(lost[:, None], np.eye(10)[generator.integers(0, 3, len(lost))], asked.witness)
-    found = diagnose(asked.answers, asked.labels, DIGITS, said)
+    found = diagnose(asked.predictions, asked.labels, DIGITS, said)
     assert found.kind == "permutation"
     np.testing.assert_array_equal(found.forward, asked.transition)
     assert found.witness is not None
@@ -193,35 +193,35 @@ def test_a_witness_sees_what_a_network_did_not_learn() -> None:
 @pytest.mark.parametrize("rate", [0.3, 0.5, 0.6])
 def test_pair_flips_name_the_direction_that_they_assume(rate: float) -> None:
     asked = ask(Mislabelling("pairs", rate))
-    alone = diagnose(asked.answers, asked.labels, DIGITS)
+    alone = diagnose(asked.predictions, asked.labels, DIGITS)
     assert alone.kind == "pairs"
     assert f"({1 - alone.rate:.0%} going to the one before" in alone.assumption
-    told = diagnose(asked.answers, asked.labels, DIGITS, asked.witness)
+    told = diagnose(asked.predictions, asked.labels, DIGITS, asked.witness)
     assert "the one before" not in told.assumption
     assert "that the witness knows the names" in told.assumption
 
 
 @pytest.mark.parametrize(("made", "bits"), [("none", 0), ("wrong", np.log2(9))])
 def test_entropy_and_information_are_those_of_the_labels(made: str, bits: float) -> None:
-    asked = ask(Mislabelling.parse(made), pictures=30_000, hard=0.1)
-    found = diagnose(asked.answers, asked.labels, DIGITS)
+    asked = ask(Mislabelling.parse(made), images=30_000, hard=0.1)
+    found = diagnose(asked.predictions, asked.labels, DIGITS)
     assert found.entropy == pytest.approx(bits, abs=0.1)
     assert found.information == pytest.approx(np.log2(10) - bits, abs=0.1)
 
 
 def test_the_least_rate_that_would_show_does_show_and_falls_with_more_labels() -> None:
     least = []
-    for pictures in (1000, 3000, 9000):
-        asked = ask(Mislabelling(), pictures=pictures)
-        found = diagnose(asked.answers, asked.labels, DIGITS)
+    for images in (1000, 3000, 9000):
+        asked = ask(Mislabelling(), images=images)
+        found = diagnose(asked.predictions, asked.labels, DIGITS)
         assert found.kind == "clean"
         assert found.detectable is not None
         assert f"noise below {found.detectable:.1%} might not have shown" in found.verdict
         least.append(found.detectable)
-        noisy = ask(Mislabelling("symmetric", found.detectable), pictures=pictures)
-        assert diagnose(noisy.answers, noisy.labels, DIGITS).kind == "symmetric"
+        noisy = ask(Mislabelling("symmetric", found.detectable), images=images)
+        assert diagnose(noisy.predictions, noisy.labels, DIGITS).kind == "symmetric"
     assert least[0] > least[1] > least[2]
-    assert diagnose(noisy.answers, noisy.labels, DIGITS).detectable is None
+    assert diagnose(noisy.predictions, noisy.labels, DIGITS).detectable is None
 
 
 @settings(max_examples=5)
@@ -230,7 +230,7 @@ def test_hard_classes_are_not_noise(seed: int) -> None:
     hard = np.full(10, 0.1)
     hard[[2, 4, 6]] = 1  # no pullover, coat or shirt is beyond doubt, say
     asked = ask(Mislabelling(), seed, hard=hard)
-    found = diagnose(asked.answers, asked.labels, DIGITS, asked.witness)
+    found = diagnose(asked.predictions, asked.labels, DIGITS, asked.witness)
     assert found.kind == "clean"
 
 
@@ -241,8 +241,8 @@ def test_what_no_kind_fits_is_said_to_be_so() -> None:
     labels = np.where(lumped, 9, asked.true)
     rows = np.eye(10)
     rows[::2] = 0.6 * rows[::2] + 0.4 * rows[9]
-    answers = asked.answers @ rows
-    found = diagnose(answers, labels, DIGITS, asked.witness)
+    predictions = asked.predictions @ rows
+    found = diagnose(predictions, labels, DIGITS, asked.witness)
     assert found.misfit > 0.1
     assert "No kind fits well" in found.verdict
     assert distance(np.array(found.matrix), rows) < 0.05  # which is still counted
@@ -251,10 +251,10 @@ def test_what_no_kind_fits_is_said_to_be_so() -> None:
 @settings(max_examples=4)
 @given(st.sampled_from(CASES), seeds)
 def test_the_order_of_the_pictures_is_no_matter(made: Mislabelling, seed: int) -> None:
-    asked = ask(made, pictures=1500)
+    asked = ask(made, images=1500)
     order = np.random.default_rng(seed).permutation(1500)
-    found = diagnose(asked.answers, asked.labels, DIGITS, asked.witness)
-    again = diagnose(asked.answers[order], asked.labels[order], DIGITS, asked.witness[order])
+    found = diagnose(asked.predictions, asked.labels, DIGITS, asked.witness)
+    again = diagnose(asked.predictions[order], asked.labels[order], DIGITS, asked.witness[order])
     assert again.kind == found.kind
     np.testing.assert_allclose(again.matrix, found.matrix)
 
@@ -262,14 +262,14 @@ def test_the_order_of_the_pictures_is_no_matter(made: Mislabelling, seed: int) -
 @pytest.mark.parametrize("classes", [3, 5, 20])
 def test_any_number_of_classes_will_do(classes: int) -> None:
     for made in (Mislabelling(), Mislabelling("symmetric", 0.3), Mislabelling("wrong")):
-        asked = ask(made, pictures=200 * classes, classes=classes, error=0.1)
-        found = diagnose(asked.answers, asked.labels, [f"class {k}" for k in range(classes)])
+        asked = ask(made, images=200 * classes, classes=classes, error=0.1)
+        found = diagnose(asked.predictions, asked.labels, [f"class {k}" for k in range(classes)])
         assert found.kind == KIND.get(made.kind, made.kind)
 
 
 def test_a_diagnosis_is_plain_data() -> None:
-    asked = ask(Mislabelling("pairs", 0.3), pictures=1000)
-    found = diagnose(asked.answers, asked.labels, DIGITS, asked.witness)
+    asked = ask(Mislabelling("pairs", 0.3), images=1000)
+    found = diagnose(asked.predictions, asked.labels, DIGITS, asked.witness)
     read = json.loads(json.dumps(asdict(found)))
     assert read["matrix"] == [list(row) for row in found.matrix]
     assert read["evidence"][0]["kind"] == "pairs"
@@ -278,23 +278,23 @@ def test_a_diagnosis_is_plain_data() -> None:
 
 
 @given(st.integers(1, 60), st.integers(2, 6), seeds)
-def test_a_look_counts_what_it_says(pictures: int, classes: int, seed: int) -> None:
+def test_a_look_counts_what_it_says(images: int, classes: int, seed: int) -> None:
     generator = np.random.default_rng(seed)
-    answers = generator.dirichlet(np.ones(classes), pictures)
-    labels = generator.integers(0, classes, pictures)
-    seen = look(answers, labels)
-    assert seen.accuracy == pytest.approx((answers.argmax(1) == labels).mean())
-    assert seen.backwards == pytest.approx((answers.argmin(1) == labels).mean())
+    predictions = generator.dirichlet(np.ones(classes), images)
+    labels = generator.integers(0, classes, images)
+    seen = rank_labels(predictions, labels)
+    assert seen.accuracy == pytest.approx((predictions.argmax(1) == labels).mean())
+    assert seen.backwards == pytest.approx((predictions.argmin(1) == labels).mean())
     assert sum(seen.ranks) == pytest.approx(1)
     for label in range(classes):
-        of_it = answers[labels == label].argmax(1)
+        of_it = predictions[labels == label].argmax(1)
         shares = np.bincount(of_it, minlength=classes) / max(len(of_it), 1)
         np.testing.assert_allclose(seen.histogram[label], shares)
 
 
 def test_a_network_of_complementary_labels_is_right_when_read_backwards() -> None:
     asked = ask(Mislabelling("wrong"), hard=0.1)
-    seen = look(asked.answers, asked.true)
+    seen = rank_labels(asked.predictions, asked.true)
     assert seen.accuracy < 0.05
     assert seen.backwards > 0.9
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from matplotlib.figure import Figure
 from PIL import Image
 
-from pipeline.reporting.html import Drawing, Page, Picture, Run, Section, Sources, Table
+from pipeline.reporting.html import Page, Plot, PngImage, Section, SourceRun, Sources, Table
 
 HOSTILE = '<script src="https://x.example/a.js">\'&amp;"</script></table><!-- '
 VOID = {"meta", "img", "link", "br"}
@@ -68,13 +68,13 @@ def png() -> bytes:
     return file.getvalue()
 
 
-def drawing(label: str = "loss") -> Drawing:
+def drawing(label: str = "loss") -> Plot:
     figure = Figure(figsize=(5, 3))
     axes = figure.subplots()
     axes.plot([0, 1], [1, 0], clip_on=True)
     axes.imshow([[0.0, 1.0]], interpolation="none")
     axes.set_ylabel(label)
-    return Drawing(figure, "a line that falls", "Loss over epochs.")
+    return Plot(figure, "a line that falls", "Loss over epochs.")
 
 
 def page(word: str = "words") -> Page:
@@ -90,10 +90,10 @@ def page(word: str = "words") -> Page:
             Section(
                 "pictures",
                 [
-                    Drawing(figure, word + ".", word),
-                    Drawing(figure, word + ".", word, wide=True),
-                    Picture(png(), word + ".", word),
-                    Sources([Run(word, word, {"key": word, word: Path("x")}, word)]),
+                    Plot(figure, word + ".", word),
+                    Plot(figure, word + ".", word, wide=True),
+                    PngImage(png(), word + ".", word),
+                    Sources([SourceRun(word, word, {"key": word, word: Path("x")}, word)]),
                 ],
             ),
         ],
@@ -103,7 +103,7 @@ def page(word: str = "words") -> Page:
 @given(words)
 def test_any_words_are_shown_as_they_are(word: str) -> None:
     table = Table(word, [word], [[word]])
-    sources = Sources([Run(word, word, {}, word)])
+    sources = Sources([SourceRun(word, word, {}, word)])
     origin = {"kind": "real", "source": word + "."}
     text = Page(word, word, word, [origin], [Section(word, [word, table, sources])]).html()
     found = Parsed(text).words
@@ -182,7 +182,7 @@ def test_a_picture_travels_in_the_page(tmp_path: Path) -> None:
     path = tmp_path / "a.png"
     path.write_bytes(png())
     for source in (png(), path):
-        (image,) = Parsed(Picture(source, "grey", "Grey.").html("p")).all("img")
+        (image,) = Parsed(PngImage(source, "grey", "Grey.").html("p")).all("img")
         assert image["alt"] == "grey"
         head, _, data = image["src"].partition(",")
         assert (head, base64.b64decode(data)) == ("data:image/png;base64", png())
@@ -207,7 +207,7 @@ def test_a_page_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
     page("é – 手").write(path)
     assert path.read_text(encoding="utf-8") == page("é – 手").html()
     assert list(tmp_path.iterdir()) == [path]
-    broken = Page("t", "q", "a", page().provenance, [Section("s", [Picture(b"GIF89a", "a", "c")])])
+    broken = Page("t", "q", "a", page().provenance, [Section("s", [PngImage(b"GIF89a", "a", "c")])])
     with pytest.raises(ValueError, match="expected a PNG"):
         broken.write(path)
     with pytest.raises(UnicodeEncodeError):
@@ -222,9 +222,9 @@ def test_what_makes_no_sense_is_refused() -> None:
         with pytest.raises(ValueError, match="got alignment"):
             Table("c", ["a", "b"], [], align)
     with pytest.raises(ValueError, match="expected `alt`"):
-        Picture(png(), " ", "c")
+        PngImage(png(), " ", "c")
     with pytest.raises(ValueError, match="expected `alt`"):
-        Drawing(Figure(), "", "c")
+        Plot(Figure(), "", "c")
     wrong: list[list[dict[str, str]]] = [
         [],
         [{}],

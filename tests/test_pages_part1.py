@@ -13,13 +13,13 @@ from safetensors.torch import save_file
 from test_page import Parsed
 
 from pipeline.errors import UserError
-from pipeline.evaluation.metrics import Epoch
-from pipeline.evaluation.run_dir import Record
+from pipeline.evaluation.metrics import EpochMetrics
+from pipeline.evaluation.run_dir import RunDir
 from pipeline.recipes.presets import PART1
 from pipeline.recipes.recipe import Recipe, Stage
-from pipeline.reporting.html import Drawing, Page, Picture, Run, Sources, Table
+from pipeline.reporting.html import Page, Plot, PngImage, SourceRun, Sources, Table
 from pipeline.reporting.part1 import page_of
-from pipeline.reporting.run_groups import gather
+from pipeline.reporting.run_groups import group_runs
 
 CLASSES = ["0", "O", "o", "s"]
 LABELS = [0, 1, 2, 3] * 5
@@ -47,7 +47,7 @@ def run(
 ) -> Path:
     """Write what the page reads of a run that took as many Os, then others, for an o, at 73 %."""
     path.mkdir(parents=True)
-    record = Record(path)
+    record = RunDir(path)
     record.write_json(
         "config.json",
         {
@@ -68,22 +68,22 @@ def run(
     record.write_json("losses.json", [1.0, 0.5])
     stages = [n for n, stage in enumerate(recipe.stages) for _ in range(stage.epochs)]
     record.write_epochs(
-        Epoch(n, stage, 0.01, 2.0 - n, 0.5, 1.0, 1.0 - 0.1 * n, accuracy, 10.0 * (n + 1))
+        EpochMetrics(n, stage, 0.01, 2.0 - n, 0.5, 1.0, 1.0 - 0.1 * n, accuracy, 10.0 * (n + 1))
         for n, (stage, accuracy) in enumerate(zip(stages, course, strict=True))
     )
     if validated:
         labels = torch.tensor(LABELS)
-        answers = labels.clone()
+        predictions = labels.clone()
         taken = torch.cat([(labels == 1).nonzero(), (labels == 0).nonzero()])[:wrong, 0]
-        answers[taken] = 2
+        predictions[taken] = 2
         chances = torch.full((len(labels), 4), 0.09)
-        chances[torch.arange(len(labels)), answers] = 0.73
+        chances[torch.arange(len(labels)), predictions] = 0.73
         save_file(
             {"ids": torch.arange(len(labels)), "labels": labels, "logits": chances.log()},
             path / "answers.safetensors",
         )
-    for picture in ("confusion.png", "worst.png"):
-        Image.new("L", (3, 2), 128).save(path / picture)
+    for image in ("confusion.png", "worst.png"):
+        Image.new("L", (3, 2), 128).save(path / image)
     record.finish(
         {
             "samples": len(LABELS),
@@ -158,15 +158,15 @@ def test_the_figures_of_one_run(tmp_path: Path) -> None:
 def test_the_page_is_whole(tmp_path: Path) -> None:
     page = page_of([run(tmp_path / "a"), run(tmp_path / "b", seed=1)])
     parsed = Parsed(page.html())
-    assert len(parsed.all("svg")) == len(kinds(page, Drawing)) == 4
-    assert len(parsed.all("img")) == len(kinds(page, Picture)) == 2
+    assert len(parsed.all("svg")) == len(kinds(page, Plot)) == 4
+    assert len(parsed.all("img")) == len(kinds(page, PngImage)) == 2
     assert "real data: hands <of> ours.zip" in parsed.words["li"]
 
 
 def test_every_run_is_named_with_its_command(tmp_path: Path) -> None:
     (sources,) = kinds(page_of([run(tmp_path / "a"), run(tmp_path / "b", seed=3)]), Sources)
     assert [source.gave for source in sources.runs] == ["fast, seed 0", "fast, seed 3"]
-    one: Run = sources.runs[1]
+    one: SourceRun = sources.runs[1]
     assert one.folder == str(tmp_path / "b")
     assert one.command == ("./launch.sh train part1 --recipe fast --seed 3 --data 'my set.beton'")
     assert one.config["environment"] == ENVIRONMENT
@@ -179,7 +179,7 @@ def test_seeds_of_one_recipe_are_one_arm_with_an_interval(tmp_path: Path) -> Non
         run(tmp_path / f"{seed}", wrong, seed, course=course)
         for seed, (wrong, course) in enumerate(zip([3, 4, 5], courses, strict=True))
     ]
-    (arm,), repeated = gather(paths)
+    (arm,), repeated = group_runs(paths)
     assert (arm.name, [*arm.runs], arm.samples, repeated) == ("fast", [0, 1, 2], 20, [])
     assert arm.scores.samples == 60
     assert arm.first.path == paths[0]
@@ -212,7 +212,7 @@ def test_arms_are_compared_by_the_seeds_they_share(tmp_path: Path) -> None:
     assert list(figures.headers) == ["", best, other]
     assert table(page, "The pairs") == [["O → o", "6 of 15", "14 of 15"]]
     assert table(page, "F1 of every class")[1][2:] == ["75.0 %", "12.5 %"]
-    assert len(kinds(page, Picture)) == 4
+    assert len(kinds(page, PngImage)) == 4
 
 
 def test_one_pair_and_no_pair_show_nothing(tmp_path: Path) -> None:
@@ -235,7 +235,7 @@ def test_recipes_of_two_names_need_no_more_words(tmp_path: Path) -> None:
         run(tmp_path / name, name=name, recipe=recipe)
         for name, recipe in (("fast", ONE), ("slow", Recipe((Stage(48, 2, 0.02),))))
     ]
-    assert sorted(arm.name for arm in gather(paths)[0]) == ["fast", "slow"]
+    assert sorted(arm.name for arm in group_runs(paths)[0]) == ["fast", "slow"]
 
 
 def test_a_run_counts_once_however_often_it_is_given(tmp_path: Path) -> None:
@@ -256,14 +256,14 @@ def test_runs_with_other_auxiliary_sets_are_other_arms(tmp_path: Path) -> None:
     del config["recipe"]["auxiliary"]
     (paths[-1] / "config.json").write_text(json.dumps(config))
     paths.append(run(tmp_path / "without", auxiliary=None))
-    arms, repeated = gather(paths)
+    arms, repeated = group_runs(paths)
     assert sorted(len(arm.runs) for arm in arms) == [1, 1, 2]
     assert repeated == []
 
 
 def test_the_same_seed_again_is_no_evidence(tmp_path: Path) -> None:
     old, new = run(tmp_path / "2026-01-01", 5), run(tmp_path / "2026-01-02", 4)
-    (arm,), repeated = gather([new, old])
+    (arm,), repeated = group_runs([new, old])
     assert ([one.path for one in arm.runs.values()], repeated) == ([new], [old])
     assert f"Not counted: {old}, which repeats" in words(page_of([old, new]))
 
@@ -288,7 +288,7 @@ def test_pictures_that_are_not_there_are_left_out(tmp_path: Path) -> None:
     (path / "worst.png").unlink()
     page = page_of([path])
     assert "The largest losses" not in [section.title for section in page.sections]
-    assert len(kinds(page, Picture)) == 1
+    assert len(kinds(page, PngImage)) == 1
 
 
 def test_folders_that_are_not_of_a_validated_run(tmp_path: Path) -> None:

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from rich.console import Console
 from test_page import Parsed
 
-from pipeline.analysis.label_noise import diagnose, look
+from pipeline.analysis.label_noise import diagnose, rank_labels
 from pipeline.analysis.noise_models import KINDS, transition
-from pipeline.analysis.noise_robust import recovery, ways_for
+from pipeline.analysis.noise_robust import methods_for, recovery
 from pipeline.errors import UserError
 from pipeline.reporting import part3
 
@@ -32,7 +32,7 @@ TRAINING = {
 SHARES = {"naive": 0.0018, "backwards": 0.741, "forward": 0.867, "complementary": 0.85}
 
 
-def answers(kind: str, witness: bool) -> tuple[NDArray[np.float64], NDArray[np.int64], Any]:
+def predictions(kind: str, witness: bool) -> tuple[NDArray[np.float64], NDArray[np.int64], Any]:
     """What a network that learned labels of a kind well gives, labels, and what a witness gives."""
     rng = np.random.default_rng(0)
     true = rng.integers(0, len(CLASSES), 1200)
@@ -44,9 +44,9 @@ def answers(kind: str, witness: bool) -> tuple[NDArray[np.float64], NDArray[np.i
 
 def write_run(folder: Path, kind: str, witness: bool = False, seeds: int = 3) -> dict[str, Any]:
     """Write what the job leaves behind that a page is made of; return result.json's."""
-    chances, labels, testimony = answers(kind, witness)
+    chances, labels, testimony = predictions(kind, witness)
     diagnosis = diagnose(chances, labels, CLASSES, testimony)
-    ways = ways_for(diagnosis.kind)
+    ways = methods_for(diagnosis.kind)
     shares = {w: [SHARES.get(w, 0.926) + 0.001 * n for n in range(seeds)] for w in ways}
     trained = [f"{way}-{seed}" for way in ways if way != "backwards" for seed in range(seeds)]
     result: dict[str, Any] = {
@@ -68,7 +68,7 @@ def write_run(folder: Path, kind: str, witness: bool = False, seeds: int = 3) ->
         "arms": {"simple": {"accuracy": 0.0018}, "constant": {"accuracy": 0.0321}},
         "left_out": ["runs/part2/latest/digits knows other classes"],
         "witness": "runs/part2/latest/pretrained-0" if witness else None,
-        "look": asdict(look(chances, labels)),
+        "look": asdict(rank_labels(chances, labels)),
         "diagnosis": asdict(diagnosis),
         "recovery": asdict(recovery(shares)),
         "trainings": dict.fromkeys(("simple", "constant", *trained), TRAINING),

@@ -107,12 +107,12 @@ import torch
 from torch import nn
 from pipeline.loading.augment import Augmentation
 from pipeline.training.checkpoint import Checkpoints
-from pipeline.loading.dataset import open_set
+from pipeline.loading.dataset import open_dataset
 from pipeline.recipes.mixup import Mixing
 from pipeline.models.networks import Network
 from pipeline.recipes.recipe import Recipe, Stage
-from pipeline.training.distributed import processes
-from pipeline.training.trainer import Training
+from pipeline.training.distributed import join_processes
+from pipeline.training.trainer import Trainer
 
 torch.manual_seed(0)
 stem = nn.Sequential(nn.Conv2d(1, 8, 3, 2), nn.ReLU())
@@ -120,18 +120,18 @@ network = Network(stem, nn.Flatten(), nn.Linear(392, 4))
 changes = Augmentation(rotation=5, zoom=0.05, shear=0.1, translation=0.05, elastic=0.02)
 stage = Stage(16, 3, 1e-3, augmentation=changes, mixing=Mixing(mixup=0.4, cutmix=0.4), clip=0.5)
 recipe = Recipe((stage,), batch_size=16, average=0.9, auxiliary=0.5)
-with open_set(sys.argv[1]) as file, processes("no") as accelerator:
+with open_dataset(sys.argv[1]) as file, join_processes("no") as accelerator:
     checkpoints = Checkpoints(Path(sys.argv[2]), every_steps=3, keep=99)
     if not accelerator.is_main_process:
         Checkpoints.late = None  # who saves nothing does not know when it was
-    training = Training(
+    training = Trainer(
         accelerator, network, recipe, file, auxiliary=file, checkpoints=checkpoints
     )
     training.run()
     if accelerator.is_main_process:
         figures = [(e.train_loss, e.train_accuracy, e.loss, e.accuracy) for e in training.history]
-        answers = training.answers
-        print(json.dumps([figures, answers.ids.tolist(), answers.logits.tolist()]))
+        predictions = training.predictions
+        print(json.dumps([figures, predictions.ids.tolist(), predictions.logits.tolist()]))
 """
 
 

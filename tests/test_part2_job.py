@@ -27,7 +27,7 @@ from pipeline.data.synth.source import Digits, DigitSet
 from pipeline.models import networks
 from pipeline.runtime.progress import progress
 from pipeline.training import runner as training_run
-from pipeline.training.warm_start import moved
+from pipeline.training.warm_start import weight_distances
 
 JOB = str(Path(job.__file__))
 QUICK = ["--epochs", "2", "--digits-epochs", "4", "--size", "16", "--batch-size", "16"]
@@ -124,7 +124,7 @@ def test_the_beginnings_are_those_of_the_weights(run: Path) -> None:
             ("scratch", networks.build("small", len(CLASSES), seed)),
         ):
             last = load_file(run / f"{arm}-{seed}" / "model.safetensors")
-            assert figures["whole moved"][arm][place] == moved(first, last)["whole"]
+            assert figures["whole moved"][arm][place] == weight_distances(first, last)["whole"]
             assert figures["head moved"][arm][place] > 0
     before = figures["accuracy before step 1"]
     assert before["pretrained"][0] == before["pretrained"][1]  # one network on one set

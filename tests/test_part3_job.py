@@ -43,7 +43,7 @@ class Rectangles(Source):
     def name(self, index: int) -> str:
         return f"{index}.png"
 
-    def picture(self, index: int) -> Pixels:
+    def image(self, index: int) -> Pixels:
         number, label = divmod(index, len(CLASSES))
         return page(CLASSES[label], self._first + number)
 

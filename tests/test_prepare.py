@@ -15,7 +15,7 @@ from beton.errors import BetonError
 from beton.fields import InkField
 from beton.reader import Reader
 from pipeline.data import catalog, download, prepare
-from pipeline.data.prepare import BadPicturesError
+from pipeline.data.prepare import BadImagesError
 from pipeline.data.sources import SourceError, open_source
 from pipeline.data.sources.base import FREE, SPLITS, TEST, TRAIN, UNKNOWN, VALIDATION, Entries
 from pipeline.data.splits import Split, assign
@@ -138,7 +138,7 @@ def test_a_file_holds_what_the_source_does(tmp_path: Path) -> None:
     files = midas((1, 11, 37), writers=5)
     result = prepared(tmp_path, files, split=Split.parse("writers=2"), seed=3, via="data/raw")
     assert result.built
-    assert result.pictures == {"train": 9, "validation": 6, "test": 0}
+    assert result.images == {"train": 9, "validation": 6, "test": 0}
     assert result.bytes_before == sum(map(len, files.values()))
     assert result.bytes_after == result.path.stat().st_size
     with Reader(result.path) as reader:
@@ -197,7 +197,7 @@ def test_small_pictures_are_stored_raw_and_pages_as_runs(tmp_path: Path) -> None
 def test_an_idx_set_keeps_its_test_set(tmp_path: Path) -> None:
     files = idx_pair("train", *digits(100), True) | idx_pair("t10k", *digits(30), True)
     result = prepared(tmp_path, files, workers=2)
-    assert result.pictures == {"train": 90, "validation": 10, "test": 30}
+    assert result.images == {"train": 90, "validation": 10, "test": 30}
     with Reader(result.path) as reader:
         np.testing.assert_array_equal(reader[7]["image"], digits(100)[0][7])
         assert reader[7]["writer"] == UNKNOWN
@@ -208,7 +208,7 @@ def test_the_same_again_does_nothing(tmp_path: Path) -> None:
     before = first.path.stat()
     again = prepared(tmp_path, folders(), via="data/raw")
     assert (first.built, again.built) == (True, False)
-    assert again.pictures == first.pictures
+    assert again.images == first.images
     assert first.path.stat() == before
     assert prepared(tmp_path, folders(), force=True).built
     assert first.path.stat().st_ino != before.st_ino
@@ -260,7 +260,7 @@ BAD = {"0/bad.png": b"words", "1/0.png": b"", "10/cut.png": folders()["0/0.png"]
 def test_all_bad_pictures_are_listed_and_nothing_is_written(tmp_path: Path, workers: int) -> None:
     prepared(tmp_path, folders())
     before = (tmp_path / "out" / "set.beton").read_bytes()
-    with pytest.raises(BadPicturesError, match="3 of 14 pictures cannot be decoded") as caught:
+    with pytest.raises(BadImagesError, match="3 of 14 pictures cannot be decoded") as caught:
         prepared(tmp_path, folders() | BAD, workers=workers)
     names, reasons = zip(*caught.value.bad, strict=True)
     assert list(names) == sorted(BAD)
@@ -272,18 +272,18 @@ def test_all_bad_pictures_are_listed_and_nothing_is_written(tmp_path: Path, work
 def test_bad_pictures_can_be_left_out(tmp_path: Path) -> None:
     result = prepared(tmp_path, folders() | BAD, skip_bad=True)
     assert [name for name, _ in result.skipped] == sorted(BAD)
-    assert sum(result.pictures.values()) == 11
+    assert sum(result.images.values()) == 11
     with Reader(result.path) as reader:
         assert [name for name, _ in reader.info["prepare"]["skipped"]] == sorted(BAD)
         names = {bytes(reader[i]["name"]).decode() for i in range(len(reader))}
         assert names == (folders() | BAD).keys() - BAD.keys()
     assert not prepared(tmp_path, folders() | BAD, skip_bad=True).built
-    with pytest.raises(BadPicturesError):  # what was left out with consent is not left out without
+    with pytest.raises(BadImagesError):  # what was left out with consent is not left out without
         prepared(tmp_path, folders() | BAD)
 
 
 def test_a_set_of_bad_pictures_alone_is_never_written(tmp_path: Path) -> None:
-    with pytest.raises(BadPicturesError, match="2 of 2"):
+    with pytest.raises(BadImagesError, match="2 of 2"):
         prepared(tmp_path, {"a/0.png": b"x", "b/0.png": b"x"}, skip_bad=True)
     assert not list((tmp_path / "out").iterdir())
 
@@ -328,7 +328,7 @@ def test_a_set_is_found_by_its_name(
     assert via == "data/raw"
     assert source.origin == "real"
     assert len(source) == (10 if "digits" in name or name in ("part2", "mnist") else 12)
-    if name in catalog.SETS:
+    if name in catalog.CATALOG:
         assert name in catalog.wanted((), None, tmp_path, False)
 
 
@@ -356,7 +356,9 @@ def test_a_source_without_a_name_gets_one(tmp_path: Path, given: str, name: str 
     assert found == name if name else found
 
 
-@pytest.mark.parametrize("name", [*sorted(catalog.SETS.keys() - catalog.MAIN_SETS), "my-letters"])
+@pytest.mark.parametrize(
+    "name", [*sorted(catalog.CATALOG.keys() - catalog.MAIN_DATASETS), "my-letters"]
+)
 def test_without_data_three_lines_say_how_to_get_some(tmp_path: Path, name: str) -> None:
     with pytest.raises(catalog.NoDataError) as caught:
         catalog.find(name, None, tmp_path, False, catalog.Synthetic())
@@ -372,12 +374,12 @@ def test_without_data_three_lines_say_how_to_get_some(tmp_path: Path, name: str)
     [("part1", 124, 62), ("part2", 20, 10), ("part3", 60_000, 10), ("mnist", 70_000, 10)],
 )
 def test_without_data_the_main_sets_are_drawn(
-    tmp_path: Path, name: str, pictures: int, classes: int
+    tmp_path: Path, name: str, images: int, classes: int
 ) -> None:
     source, via = catalog.find(name, None, tmp_path, False, catalog.Synthetic(writers=2))
     assert (source.origin, via) == ("synthetic", catalog.DEFAULT)
-    assert (len(source), len(source.entries.classes)) == (pictures, classes)
-    assert catalog.wanted((), None, tmp_path, False) == (*catalog.MAIN_SETS, catalog.AUXILIARY)
+    assert (len(source), len(source.entries.classes)) == (images, classes)
+    assert catalog.wanted((), None, tmp_path, False) == (*catalog.MAIN_DATASETS, catalog.AUXILIARY)
     make_tree(tmp_path / "my-letters", folders())  # a name of their own must be asked for
     assert name in catalog.wanted((), None, tmp_path, False)
 

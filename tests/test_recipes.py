@@ -8,7 +8,7 @@ import pytest
 from pipeline.errors import UserError
 from pipeline.models import networks
 from pipeline.recipes import presets
-from pipeline.recipes.presets import PART1, changed
+from pipeline.recipes.presets import PART1, override
 from pipeline.recipes.recipe import Recipe, Stage
 from pipeline.training import optim
 
@@ -30,7 +30,7 @@ def test_its_stages_suit_sixty_two_classes_and_its_batches(recipe: Recipe) -> No
 
 
 @pytest.mark.parametrize("plan", PART1.values(), ids=PART1)
-def test_its_network_has_an_optimizer_for_every_stage(plan: presets.Plan) -> None:
+def test_its_network_has_an_optimizer_for_every_stage(plan: presets.Preset) -> None:
     assert plan.network in networks.NETWORKS
     network = networks.build("small", 62, seed=0)
     for stage in plan.recipe.stages:
@@ -66,7 +66,7 @@ def test_the_published_solution_stage_by_stage() -> None:
 
 
 def test_a_tenth_of_it_is_a_trial() -> None:
-    trial = changed(NAMED["progressive"], scale=0.1)
+    trial = override(NAMED["progressive"], scale=0.1)
     assert [stage.epochs for stage in trial.stages] == [3, 3, 2, 2, 1, 2, 2, 2]
 
 
@@ -80,37 +80,37 @@ def test_the_published_baseline() -> None:
 
 @each
 def test_nothing_given_changes_nothing_but_the_seed(recipe: Recipe) -> None:
-    assert changed(recipe) == recipe
-    assert changed(recipe, seed=3) == replace(recipe, seed=3)
+    assert override(recipe) == recipe
+    assert override(recipe, seed=3) == replace(recipe, seed=3)
 
 
 def test_what_is_given_takes_the_place_of_what_was() -> None:
-    new = changed(single, size=32, epochs=5, learning_rate=0.1, batch_size=16, scale=2, seed=1)
+    new = override(single, size=32, epochs=5, learning_rate=0.1, batch_size=16, scale=2, seed=1)
     stage = replace(single.stages[0], size=32, epochs=10, learning_rate=0.1)
     assert new == replace(single, stages=(stage,), batch_size=16, seed=1)
 
 
 def test_parts_of_a_batch_are_never_larger_than_the_batch() -> None:
     recipe = Recipe((Stage(16, 1, 0.1),), batch_size=64, micro_batch=16)
-    assert changed(recipe, batch_size=8).micro_batch == 8
-    assert changed(recipe, batch_size=128).micro_batch == 16
-    assert changed(replace(recipe, micro_batch=None), batch_size=8).micro_batch is None
+    assert override(recipe, batch_size=8).micro_batch == 8
+    assert override(recipe, batch_size=128).micro_batch == 16
+    assert override(replace(recipe, micro_batch=None), batch_size=8).micro_batch is None
 
 
 @pytest.mark.parametrize("name", ["size", "epochs", "learning_rate"])
 def test_stages_of_several_are_not_changed_alike(name: str) -> None:
     values = {"size": 64, "epochs": 2, "learning_rate": 0.1}
     with pytest.raises(UserError, match=f"{name}: the recipe has 8 stages.*--scale") as caught:
-        changed(NAMED["progressive"], **{name: values[name]})  # type: ignore[arg-type]
+        override(NAMED["progressive"], **{name: values[name]})  # type: ignore[arg-type]
     assert "\n" not in str(caught.value)
 
 
 def test_values_that_make_no_sense() -> None:
     with pytest.raises(UserError, match="size: got 8"):
-        changed(single, size=8)
+        override(single, size=8)
     with pytest.raises(UserError, match="batch_size: got 0"):
-        changed(single, batch_size=0)
+        override(single, batch_size=0)
     with pytest.raises(UserError, match="scale: got 0"):
-        changed(single, scale=0)
+        override(single, scale=0)
     with pytest.raises(UserError, match="seed: got -1"):
-        changed(single, seed=-1)
+        override(single, seed=-1)

@@ -7,23 +7,30 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.analysis.noise_models import KINDS, transition
-from pipeline.analysis.noise_robust import WAYS, chances, correct, loss_of, recovery, ways_for
-from pipeline.evaluation.predict import Answers
+from pipeline.analysis.noise_robust import (
+    METHODS,
+    accuracy_of,
+    loss_of,
+    methods_for,
+    probabilities_of,
+    recovery,
+)
+from pipeline.evaluation.predict import Predictions
 from pipeline.recipes.losses import Loss
 
 FORWARD = transition("wrong", 1, 3).tolist()
 
 
-def answers(logits: list[list[float]], labels: list[int]) -> Answers:
-    return Answers(torch.arange(len(labels)), torch.tensor(labels), torch.tensor(logits))
+def predictions(logits: list[list[float]], labels: list[int]) -> Predictions:
+    return Predictions(torch.arange(len(labels)), torch.tensor(labels), torch.tensor(logits))
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_verdict_has_the_naive_way_and_the_ceiling(kind: str) -> None:
-    ways = ways_for(kind)
+    ways = methods_for(kind)
     assert ways[0] == "naive"
     assert ways[-1] == "ceiling"
-    assert set(ways) <= set(WAYS)
+    assert set(ways) <= set(METHODS)
     assert ("forward" in ways) == (kind not in ("clean", "random"))
     # To say what a picture is not makes sense only of labels that are never right.
     assert ("backwards" in ways) == ("complementary" in ways) == (kind == "wrong")
@@ -37,15 +44,15 @@ def test_a_way_has_its_loss() -> None:
 
 
 def test_answers_are_read_forwards_and_backwards() -> None:
-    three = answers([[3.0, 2.0, 1.0], [1.0, 3.0, 2.0], [2.0, 1.0, 3.0]], [0, 0, 0])
-    assert correct(three) == pytest.approx(1 / 3)
-    assert correct(three, backwards=True) == pytest.approx(1 / 3)
-    assert correct(answers([[3.0, 2.0, 1.0]], [2]), backwards=True) == 1
-    assert correct(answers([[3.0, 2.0, 1.0]], [2])) == 0
+    three = predictions([[3.0, 2.0, 1.0], [1.0, 3.0, 2.0], [2.0, 1.0, 3.0]], [0, 0, 0])
+    assert accuracy_of(three) == pytest.approx(1 / 3)
+    assert accuracy_of(three, backwards=True) == pytest.approx(1 / 3)
+    assert accuracy_of(predictions([[3.0, 2.0, 1.0]], [2]), backwards=True) == 1
+    assert accuracy_of(predictions([[3.0, 2.0, 1.0]], [2])) == 0
 
 
 def test_chances_add_up() -> None:
-    found = chances(answers([[0.0, 0.0, 0.0], [100.0, 0.0, -100.0]], [0, 1]))
+    found = probabilities_of(predictions([[0.0, 0.0, 0.0], [100.0, 0.0, -100.0]], [0, 1]))
     assert found.dtype == np.float64
     np.testing.assert_allclose(found, np.array([[1 / 3] * 3, [1.0, 0.0, 0.0]]), atol=1e-12)
 

@@ -18,10 +18,10 @@ from tiny import CLASSES, write_set
 
 from beton.reader import Reader
 from pipeline.evaluation.evaluate import Evaluation
-from pipeline.evaluation.metrics import Epoch, score, top_losses
-from pipeline.evaluation.predict import Answers
-from pipeline.evaluation.run_dir import Finished, Record
-from pipeline.loading.dataset import open_set
+from pipeline.evaluation.metrics import EpochMetrics, score, top_losses
+from pipeline.evaluation.predict import Predictions
+from pipeline.evaluation.run_dir import FinishedRun, RunDir
+from pipeline.loading.dataset import open_dataset
 from pipeline.reporting import console, plots
 from pipeline.training import runner
 
@@ -36,18 +36,18 @@ def said(table: Table) -> list[list[str]]:
     return [[cell.strip() for cell in re.split("[│┃]", line)[1:-1]] for line in lines]
 
 
-def epoch(number: int = 0, **changes: Any) -> Epoch:
-    return replace(Epoch(number, 0, 0.01, 1.5, 0.25, 1.0, 0.9, 0.75, 12.5), **changes)
+def epoch(number: int = 0, **changes: Any) -> EpochMetrics:
+    return replace(EpochMetrics(number, 0, 0.01, 1.5, 0.25, 1.0, 0.9, 0.75, 12.5), **changes)
 
 
 @pytest.fixture
 def file(tmp_path: Path) -> Iterator[Reader]:
-    with open_set(write_set(tmp_path / "tiny.beton", train=2, validation=2)) as opened:
+    with open_dataset(write_set(tmp_path / "tiny.beton", train=2, validation=2)) as opened:
         yield opened
 
 
 @pytest.fixture
-def run(file: Reader, tmp_path: Path) -> Finished:
+def run(file: Reader, tmp_path: Path) -> FinishedRun:
     """A run that was validated on 8 pictures, of which it took the last for a 1."""
     path = tmp_path / "run"
     path.mkdir()
@@ -55,14 +55,14 @@ def run(file: Reader, tmp_path: Path) -> Finished:
     labels = torch.from_numpy(file.column("label").metadata[8:16].astype(np.int64))
     logits = 2 * torch.nn.functional.one_hot(labels, len(CLASSES)).float()
     logits[-1] = torch.tensor([9.0, 0, 0, 0])
-    Record(path).write_json("config.json", {"recipe": {"window": 1.0}})
-    return Finished(
+    RunDir(path).write_json("config.json", {"recipe": {"window": 1.0}})
+    return FinishedRun(
         path,
         {"network": "small", "provenance": ORIGIN, "accuracy": 0.875, "samples": 8},
         [epoch(0), epoch(1)],
         [1.0, 0.5],
         score(logits, labels, CLASSES),
-        Answers(ids, labels, logits),
+        Predictions(ids, labels, logits),
     )
 
 
@@ -80,7 +80,7 @@ def figures(monkeypatch: pytest.MonkeyPatch) -> dict[str, Figure]:
     return drawn
 
 
-def test_a_runs_pictures(run: Finished, file: Reader, figures: dict[str, Figure]) -> None:
+def test_a_runs_pictures(run: FinishedRun, file: Reader, figures: dict[str, Figure]) -> None:
     plots.draw_run(run, "part 1", file)
     assert sorted(path.name for path in run.path.iterdir()) == [
         "config.json",
@@ -96,33 +96,33 @@ def test_a_runs_pictures(run: Finished, file: Reader, figures: dict[str, Figure]
 
 
 def test_the_worst_picture_comes_first_with_what_it_was_taken_for(
-    run: Finished, file: Reader, figures: dict[str, Figure]
+    run: FinishedRun, file: Reader, figures: dict[str, Figure]
 ) -> None:
     plots.draw_run(run, "part 1", file)
     shown = [axes for axes in figures["worst.png"].axes if axes.images]
     assert len(shown) == 8
     assert shown[0].get_title() == "m→1, 1.00"
-    assert run.answers is not None
-    worst = top_losses(run.answers.logits, run.answers.labels, CLASSES, 8)
+    assert run.predictions is not None
+    worst = top_losses(run.predictions.logits, run.predictions.labels, CLASSES, 8)
     for axes, one in zip(shown, worst, strict=True):
         assert axes.get_title() == f"{one.true}→{one.predicted}, {one.probability:.2f}"
         ink = np.asarray(axes.images[0].get_array())
         height, width = (np.ptp(places) + 1 for places in np.nonzero(ink > 0.5))
-        page = file[int(run.answers.ids[one.row])]["image"]
+        page = file[int(run.predictions.ids[one.row])]["image"]
         rows, columns = (np.ptp(places) + 1 for places in np.nonzero(page < 128))
         scale = plots.SIDE / len(page)
         assert (height, width) == pytest.approx((rows * scale, columns * scale), abs=2)
 
 
 def test_pictures_keep_their_proportions_in_a_grid(tmp_path: Path) -> None:
-    pictures = np.zeros((7, 10, 20), np.float32)
-    plots.draw_pictures(pictures, list("abcdefg"), 3, "title", tmp_path / "grid.png")
+    images = np.zeros((7, 10, 20), np.float32)
+    plots.draw_pictures(images, list("abcdefg"), 3, "title", tmp_path / "grid.png")
     with Image.open(tmp_path / "grid.png") as image:
         assert image.width > 0.8 * image.height  # 3×3 pictures twice as wide as high
 
 
-def test_a_run_without_validation_has_curves_alone(run: Finished, file: Reader) -> None:
-    alone = replace(run, scores=None, answers=None, history=[epoch(loss=None, accuracy=None)])
+def test_a_run_without_validation_has_curves_alone(run: FinishedRun, file: Reader) -> None:
+    alone = replace(run, scores=None, predictions=None, history=[epoch(loss=None, accuracy=None)])
     plots.draw_run(alone, "part 1", file)
     assert sorted(path.name for path in run.path.iterdir()) == ["config.json", "curves.png"]
 
@@ -199,7 +199,9 @@ def test_a_runs_closing_table() -> None:
 
 
 @pytest.mark.parametrize("digest", ["sha256:tiny", "sha256:other"])
-def test_an_evaluation_says_if_its_pictures_were_learned_from(run: Finished, digest: str) -> None:
+def test_an_evaluation_says_if_its_pictures_were_learned_from(
+    run: FinishedRun, digest: str
+) -> None:
     assert run.scores is not None
     learned_from = {**ORIGIN, "digest": digest}
     rows = dict(said(console.evaluation_table(Evaluation(run.scores, None, ORIGIN, learned_from))))
@@ -209,14 +211,14 @@ def test_an_evaluation_says_if_its_pictures_were_learned_from(run: Finished, dig
     assert "without adapting to writers" not in rows
 
 
-def test_an_evaluation_that_goes_by_writers_says_what_that_was_worth(run: Finished) -> None:
+def test_an_evaluation_that_goes_by_writers_says_what_that_was_worth(run: FinishedRun) -> None:
     assert run.scores is not None
     alone = replace(run.scores, accuracy=0.5)
     rows = dict(said(console.evaluation_table(Evaluation(run.scores, alone, ORIGIN, ORIGIN))))
     assert (rows["accuracy"], rows["without adapting to writers"]) == ("87.50%", "50.00%")
 
 
-def test_scores_of_every_class_that_has_samples(run: Finished) -> None:
+def test_scores_of_every_class_that_has_samples(run: FinishedRun) -> None:
     assert run.scores is not None
     _, *rows = said(console.scores_table(run.scores))
     assert [row[0] for row in rows] == list(CLASSES)

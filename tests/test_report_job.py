@@ -11,7 +11,7 @@ from tiny import write_set
 
 from jobs import part1, report
 from pipeline.errors import UserError
-from pipeline.evaluation.run_dir import Record
+from pipeline.evaluation.run_dir import RunDir
 from pipeline.training import distributed
 
 
@@ -88,8 +88,8 @@ def test_every_part_has_a_page(
     for part in report.PARTS:
         folder = tmp_path / "runs" / part / "then"
         folder.mkdir(parents=True)
-        Record(folder).write_json("config.json", {"job": part})
-        Record(folder).become_latest()
+        RunDir(folder).write_json("config.json", {"job": part})
+        RunDir(folder).link_latest()
 
         def blank(paths: list[Path], part: str = part) -> Blank:
             given[part] = paths
@@ -114,18 +114,18 @@ def test_what_cannot_be_gathered_is_said_in_a_line(
 ) -> None:
     other = tmp_path / "other"
     other.mkdir()
-    Record(other).write_json("config.json", {"job": "part9"})
+    RunDir(other).write_json("config.json", {"job": "part9"})
     strange = tmp_path / "strange"
     strange.mkdir()
-    Record(strange).write_json("config.json", {"model": "of another program"})
+    RunDir(strange).write_json("config.json", {"model": "of another program"})
     one = tmp_path / "then" / "scratch-0"
     one.mkdir(parents=True)
-    Record(one).write_json("config.json", {"job": "part2"})
-    Record(one).finish({"accuracy": 0.9, "provenance": {}})
+    RunDir(one).write_json("config.json", {"job": "part2"})
+    RunDir(one).finish({"accuracy": 0.9, "provenance": {}})
     two = tmp_path / "then" / "naive-0"
     two.mkdir()
-    Record(two).write_json("config.json", {"job": "part3"})
-    Record(two).finish({"accuracy": 0.9, "provenance": {}})
+    RunDir(two).write_json("config.json", {"job": "part3"})
+    RunDir(two).finish({"accuracy": 0.9, "provenance": {}})
     out = tmp_path / "out"
     for arguments, says in (
         (["--runs", tmp_path], f"report: {tmp_path}: no runs there; train first"),
@@ -174,7 +174,7 @@ def test_a_tracker_that_is_not_installed(
     assert said == ""
     assert error == f"part1: track: {tracker} is not installed: ./launch.sh setup track\n"
     assert not (tmp_path / "runs").exists()
-    with pytest.raises(UserError), distributed.processes(track=tracker):
+    with pytest.raises(UserError), distributed.join_processes(track=tracker):
         pass
 
 
@@ -183,7 +183,7 @@ def test_tensorboard_shows_what_the_run_keeps(data: Path, tmp_path: Path) -> Non
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     part1.train(replace(settings(data, tmp_path), track="tensorboard", epochs=2))
-    run = Record(tmp_path / "part1" / "latest")
+    run = RunDir(tmp_path / "part1" / "latest")
     (file,) = run.path.resolve().glob("inkrun/events.*")
     events = EventAccumulator(str(file))
     events.Reload()

@@ -10,17 +10,17 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.runtime.signals import WISHES, Signals, Stopped
+from pipeline.runtime.signals import STOP_SIGNALS, Stopped, StopSignals
 
 ROOT = Path(__file__).resolve().parents[1]
-each = pytest.mark.parametrize("number", WISHES)
+each = pytest.mark.parametrize("number", STOP_SIGNALS)
 
 
 @pytest.fixture
 def heard() -> Iterator[list[int]]:
     """What arrives at handlers that were there before."""
     arrived: list[int] = []
-    before = {n: signal.signal(n, lambda number, _: arrived.append(number)) for n in WISHES}
+    before = {n: signal.signal(n, lambda number, _: arrived.append(number)) for n in STOP_SIGNALS}
     yield arrived
     for number, handler in before.items():
         signal.signal(number, handler)
@@ -32,7 +32,7 @@ def send(number: int) -> None:
 
 @each
 def test_the_first_is_noted_and_the_second_acts_as_before(number: int, heard: list[int]) -> None:
-    with Signals() as signals:
+    with StopSignals() as signals:
         assert signals.received == 0
         send(number)
         assert (signals.received, heard) == (number, [])
@@ -43,8 +43,8 @@ def test_the_first_is_noted_and_the_second_acts_as_before(number: int, heard: li
 
 @each
 def test_after_one_kind_the_other_acts_too(number: int, heard: list[int]) -> None:
-    (other,) = set(WISHES) - {number}
-    with Signals() as signals:
+    (other,) = set(STOP_SIGNALS) - {number}
+    with StopSignals() as signals:
         send(number)
         send(other)
     assert (signals.received, heard) == (number, [other])
@@ -52,7 +52,7 @@ def test_after_one_kind_the_other_acts_too(number: int, heard: list[int]) -> Non
 
 @each
 def test_outside_nothing_is_noted(number: int, heard: list[int]) -> None:
-    signals = Signals()
+    signals = StopSignals()
     with signals:
         pass
     send(number)
@@ -60,7 +60,7 @@ def test_outside_nothing_is_noted(number: int, heard: list[int]) -> None:
 
 
 def test_entered_again_it_begins_anew(heard: list[int]) -> None:
-    signals = Signals()
+    signals = StopSignals()
     for _ in range(2):
         with signals:
             assert signals.received == 0
@@ -71,7 +71,7 @@ def test_entered_again_it_begins_anew(heard: list[int]) -> None:
 
 @each
 def test_an_exception_leaves_the_handlers_as_they_were(number: int, heard: list[int]) -> None:
-    with pytest.raises(ZeroDivisionError), Signals():
+    with pytest.raises(ZeroDivisionError), StopSignals():
         raise ZeroDivisionError
     send(number)
     assert heard == [number]
@@ -81,7 +81,7 @@ def test_in_another_thread_it_does_nothing(heard: list[int]) -> None:
     found = []
 
     def work() -> None:
-        with Signals() as signals:
+        with StopSignals() as signals:
             send(signal.SIGTERM)
             found.append(signals.received)
 
@@ -94,9 +94,9 @@ def test_in_another_thread_it_does_nothing(heard: list[int]) -> None:
 
 SCRIPT = """
 import os, signal, sys
-from pipeline.runtime.signals import Signals
+from pipeline.runtime.signals import StopSignals
 number = int(sys.argv[1])
-with Signals() as signals:
+with StopSignals() as signals:
     os.kill(os.getpid(), number)
     print("noted", signals.received, flush=True)
     os.kill(os.getpid(), number)

@@ -30,7 +30,7 @@ from raw_data import (
     saved,
 )
 
-from pipeline.data.sources import PictureError, Source, SourceError, Subset, open_source
+from pipeline.data.sources import ImageError, Source, SourceError, Subset, open_source
 from pipeline.data.sources import image as picture_module
 from pipeline.data.sources.base import FREE, TEST, TRAIN, VALIDATION
 from pipeline.data.sources.files import Zip
@@ -164,7 +164,7 @@ def test_an_unusual_chunk_is_left_to_pillow(
     try:
         expected = pillow(data)
     except Exception:
-        with pytest.raises(PictureError):
+        with pytest.raises(ImageError):
             decode(data)
     else:
         np.testing.assert_array_equal(decode(data), expected)
@@ -173,7 +173,7 @@ def test_an_unusual_chunk_is_left_to_pillow(
 
 def test_pixels_in_two_places_are_left_to_pillow(short_cuts: list[bool]) -> None:
     rows = np.arange(6, dtype=np.uint8).reshape(2, 3)
-    with pytest.raises(PictureError):
+    with pytest.raises(ImageError):
         decode(png(rows, [1, 2], 0, 1, between=HARMLESS[0]))
     assert not short_cuts[-1]
 
@@ -207,14 +207,14 @@ def test_a_damaged_png_has_pillows_outcome(
     try:
         expected = pillow(bytes(damaged))
     except Exception:
-        with pytest.raises(PictureError):
+        with pytest.raises(ImageError):
             decode(damaged)
     else:
         np.testing.assert_array_equal(decode(damaged), expected)
 
 
 def test_a_filter_that_does_not_exist_is_left_to_pillow(short_cuts: list[bool]) -> None:
-    with pytest.raises(PictureError):
+    with pytest.raises(ImageError):
         decode(png(np.zeros((2, 3), np.uint8), [0, 5], 0, 1))
     assert not short_cuts[-1]
 
@@ -242,7 +242,7 @@ def declared(width: int, height: int) -> bytes:
 )
 def test_what_cannot_be_decoded_has_a_reason(data: bytes, reason: str) -> None:
     tracemalloc.start()
-    with pytest.raises(PictureError, match=reason) as caught:
+    with pytest.raises(ImageError, match=reason) as caught:
         decode(data)
     assert tracemalloc.get_traced_memory()[1] < 16 << 20
     tracemalloc.stop()
@@ -266,7 +266,7 @@ def contents(source: Source) -> list[tuple[str, str, str | None, bytes]]:
             source.name(i),
             entries.classes[entries.labels[i]],
             writers[i],
-            source.picture(i).tobytes(),
+            source.image(i).tobytes(),
         )
         for i in range(len(source))
     ]
@@ -301,7 +301,7 @@ def test_a_zip_and_its_tree_are_the_same_set(tmp_path: Path, top: str, method: i
         assert source.passed_over == 2  # the texts; what systems leave behind is not counted
         assert source.size(np.arange(len(source))) == sum(map(len, files.values()))
         for i in (0, 5, 11):
-            np.testing.assert_array_equal(source.picture(i), pillow(files[source.name(i)]))
+            np.testing.assert_array_equal(source.image(i), pillow(files[source.name(i)]))
     assert sorted(tmp_path.rglob("*.zip")) == [p for p in before if p.suffix == ".zip"]
 
 
@@ -314,7 +314,7 @@ def test_names_of_windows_archives_are_understood(tmp_path: Path) -> None:
 @pytest.mark.parametrize("make", [make_tree, make_zip])
 def test_a_source_can_be_pickled_while_open(tmp_path: Path, make: Callable[..., Path]) -> None:
     source = open_source(make(tmp_path / "set", folders()))
-    source.picture(0)
+    source.image(0)
     assert contents(pickle.loads(pickle.dumps(source))) == contents(source)
 
 
@@ -461,16 +461,16 @@ def test_a_member_that_is_not_what_is_declared_is_a_bad_picture(
 ) -> None:
     path = patched(make_zip(tmp_path / "set.zip", folders(), method), 0, field, value, code)
     source = open_source(path)
-    with pytest.raises(PictureError, match="damaged in the archive"):
-        source.picture(0)
-    assert source.picture(1).shape == (5, 7)
+    with pytest.raises(ImageError, match="damaged in the archive"):
+        source.image(0)
+    assert source.image(1).shape == (5, 7)
 
 
 def test_a_member_never_inflates_beyond_what_it_declares(tmp_path: Path) -> None:
     path = make_zip(tmp_path / "bomb.zip", {"0/a.png": bytes(50 << 20), "1/b.png": b"x"})
     files = Zip(patched(path, 0, SIZE, 1000))
     tracemalloc.start()
-    with pytest.raises(PictureError, match="declared size"):
+    with pytest.raises(ImageError, match="declared size"):
         files.read(0)
     assert tracemalloc.get_traced_memory()[1] < 1 << 20
     tracemalloc.stop()
@@ -488,8 +488,8 @@ def test_a_damaged_archive_is_an_error_of_ours(
     try:
         source = open_source(path)
         for i in range(len(source)):
-            source.picture(i)
-    except (SourceError, PictureError):
+            source.image(i)
+    except (SourceError, ImageError):
         pass
 
 
@@ -554,7 +554,7 @@ def test_idx_gives_what_it_holds(
     assert source.entries.labels.tolist() == train[1] + test[1]
     assert source.entries.given.tolist() == [FREE] * counts[0] + [TEST] * counts[1]
     for i, image in enumerate([*train[0], *test[0]]):
-        np.testing.assert_array_equal(source.picture(i), image)
+        np.testing.assert_array_equal(source.image(i), image)
     assert source.name(0) == "train/0"
     assert source.name(counts[0] + 1) == "test/1"
     assert source.size(np.arange(3)) == sum(map(len, files.values()))
@@ -579,7 +579,7 @@ def test_emnist_is_turned_upright_and_named(
     source = open_source(make_tree(tmp_path / "set", files))
     assert "".join(source.entries.classes) == classes
     assert source.entries.labels.tolist() == [0, len(classes) - 1]
-    np.testing.assert_array_equal(source.picture(1), images[1].T)
+    np.testing.assert_array_equal(source.image(1), images[1].T)
 
 
 def test_fashion_mnist_has_its_classes(tmp_path: Path) -> None:
@@ -616,7 +616,7 @@ def test_a_training_file_brings_its_test_pair_a_test_file_comes_alone(tmp_path: 
 def test_a_plain_idx_file_goes_before_its_gz(tmp_path: Path) -> None:
     plain, packed = digits(10, 0), digits(10, 1)
     make_tree(tmp_path, idx_pair("train", *plain, False) | idx_pair("train", *packed, True))
-    np.testing.assert_array_equal(open_source(tmp_path).picture(3), plain[0][3])
+    np.testing.assert_array_equal(open_source(tmp_path).image(3), plain[0][3])
 
 
 IMAGES, LABELS = "train-images-idx3-ubyte", "train-labels-idx1-ubyte"
@@ -649,7 +649,7 @@ def test_damaged_idx_is_refused(
     files = {name: data for name, data in (PLAIN | changes).items() if data is not None}
     make_tree(tmp_path, files)
     with pytest.raises(SourceError, match=reason) as caught:
-        open_source(tmp_path).picture(0)
+        open_source(tmp_path).image(0)
     assert "train-" in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -661,7 +661,7 @@ def test_a_byte_too_many_is_noticed_wherever_blocks_end(tmp_path: Path, packed: 
     longer = files[IMAGES] + b"x"
     make_tree(tmp_path, files | {IMAGES: gzip.compress(longer) if packed else longer})
     with pytest.raises(SourceError, match="damaged: more bytes instead of 1048576"):
-        open_source(tmp_path).picture(0)
+        open_source(tmp_path).image(0)
 
 
 def test_labels_that_a_set_does_not_have_are_refused(tmp_path: Path) -> None:
@@ -675,7 +675,7 @@ def test_a_packed_set_is_never_whole_in_memory(tmp_path: Path) -> None:
     make_tree(tmp_path, idx_pair("train", images, [i % 10 for i in range(20_000)], packed=True))
     tracemalloc.start()
     source = open_source(tmp_path)
-    assert source.picture(19_999).shape == (28, 28)
+    assert source.image(19_999).shape == (28, 28)
     assert tracemalloc.get_traced_memory()[1] < images.nbytes / 3
     tracemalloc.stop()
 
@@ -686,7 +686,7 @@ def test_pictures_of_a_zip_are_read_one_at_a_time(tmp_path: Path) -> None:
     tracemalloc.start()
     source = open_source(path)
     for i in range(20):
-        with pytest.raises(PictureError):
-            source.picture(i)
+        with pytest.raises(ImageError):
+            source.image(i)
     assert tracemalloc.get_traced_memory()[1] < 5 << 20
     tracemalloc.stop()

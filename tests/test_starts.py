@@ -6,12 +6,12 @@ import pytest
 import torch
 
 from pipeline.models import networks
-from pipeline.training.warm_start import moved
+from pipeline.training.warm_start import weight_distances
 
 
 def test_what_did_not_move() -> None:
     network = networks.build("small", 4, 0)
-    assert moved(network, network.state_dict()) == dict.fromkeys(
+    assert weight_distances(network, network.state_dict()) == dict.fromkeys(
         ("stem", "body", "head", "whole"), 0.0
     )
 
@@ -20,7 +20,7 @@ def test_what_did_not_move() -> None:
 def test_weights_that_doubled_moved_by_their_own_length(name: str) -> None:
     network = networks.build(name, 10, 3)
     doubled = {key: 2 * weight for key, weight in network.state_dict().items()}
-    assert moved(network, doubled) == pytest.approx(
+    assert weight_distances(network, doubled) == pytest.approx(
         dict.fromkeys(("stem", "body", "head", "whole"), 1.0)
     )
 
@@ -31,7 +31,7 @@ def test_one_group_moves_alone_and_the_whole_by_its_share() -> None:
     head = {key: weight for key, weight in last.items() if key.startswith("head.")}
     length = math.sqrt(sum(float(weight.double().square().sum()) for weight in head.values()))
     next(iter(head.values()))[0, 0] += 3
-    found = moved(network, last)
+    found = weight_distances(network, last)
     assert (found["stem"], found["body"]) == (0, 0)
     assert found["head"] == pytest.approx(3 / length)
     everything = torch.cat([p.detach().double().flatten() for p in network.parameters()])
@@ -45,4 +45,4 @@ def test_statistics_of_normalisation_do_not_count() -> None:
     assert statistics
     for key in statistics:
         last[key] += 7
-    assert set(moved(network, last).values()) == {0.0}
+    assert set(weight_distances(network, last).values()) == {0.0}

@@ -28,8 +28,8 @@ FEW = DigitSet(300, 60, 0)
 
 
 def digest_of_pictures(source: Source, rows: range) -> str:
-    pictures = b"".join(source.picture(row).tobytes() for row in rows)
-    return hashlib.sha256(pictures).hexdigest()
+    images = b"".join(source.image(row).tobytes() for row in rows)
+    return hashlib.sha256(images).hexdigest()
 
 
 # What seed 0 draws, by VERSION and by the beginning of the digest of glyphs.txt.
@@ -75,8 +75,8 @@ def test_pages_are_labelled_as_midas_has_them(writers: int) -> None:
 
 def test_pages_have_two_values_unless_grey() -> None:
     for index in (0, 30, 61):
-        assert set(np.unique(Pages(1).picture(index))) == {0, 255}
-        assert len(np.unique(Pages(1, grey=True).picture(index))) > 20
+        assert set(np.unique(Pages(1).image(index))) == {0, 255}
+        assert len(np.unique(Pages(1, grey=True).image(index))) > 20
 
 
 def test_pages_differ_by_writer_character_and_seed() -> None:
@@ -123,7 +123,7 @@ def test_sets_of_digits_share_no_writer() -> None:
 
 def test_no_digit_is_drawn_twice() -> None:
     digits = Digits(FEW)
-    assert len({digits.picture(index).tobytes() for index in range(360)}) == 360
+    assert len({digits.image(index).tobytes() for index in range(360)}) == 360
     names = {digits.name(index) for index in range(360)}
     assert len(names) == 360
     assert {name.split("/")[0] for name in names} == {"train", "test"}
@@ -136,7 +136,7 @@ def test_no_label_of_the_default_third_part_is_right() -> None:
     assert (source.entries.labels != right.entries.labels).all()
     # What is mislabelled is drawn all the same.
     for index in (0, 1234, 59_999):
-        np.testing.assert_array_equal(source.picture(index), right.picture(index))
+        np.testing.assert_array_equal(source.image(index), right.image(index))
         assert source.name(index).split("/")[1] == str(source.entries.labels[index])
 
 
@@ -230,10 +230,10 @@ def test_what_is_drawn_says_so(tmp_path: Path, name: str) -> None:
         assert reader.info["generator"]["seed"] == (5 if name == "pages" else 0)
         if name == "digits":
             assert reader.info["generator"]["mislabelling"] == "wrong"
-            assert result.pictures == {"train": 270, "validation": 30, "test": 60}
+            assert result.images == {"train": 270, "validation": 30, "test": 60}
         for index in (0, 7, len(source) - 1):
             sample = reader[index]
-            np.testing.assert_array_equal(sample["image"], source.picture(index))
+            np.testing.assert_array_equal(sample["image"], source.image(index))
             assert bytes(sample["name"]).decode() == source.name(index)
             assert sample["label"] == source.entries.labels[index]
             assert sample["writer"] == source.entries.writers[index]
@@ -244,12 +244,12 @@ def test_what_is_drawn_says_so(tmp_path: Path, name: str) -> None:
 def test_a_source_can_be_pickled(name: str) -> None:
     source = SOURCES[name]()
     copy = pickle.loads(pickle.dumps(source))
-    np.testing.assert_array_equal(copy.picture(11), source.picture(11))
+    np.testing.assert_array_equal(copy.image(11), source.image(11))
     assert (copy.digest(), str(copy)) == (source.digest(), str(source))
 
 
 def test_every_main_set_can_be_drawn_and_no_other() -> None:
-    for name in catalog.MAIN_SETS:
+    for name in catalog.MAIN_DATASETS:
         source = catalog.Synthetic(writers=3, seed=4).source(name)
         assert source.origin == "synthetic"
         assert source.generator is not None
@@ -266,10 +266,10 @@ def test_a_tree_of_drawn_pages_says_so(tmp_path: Path) -> None:
     save_tree(Pages(1, seed=3), tmp_path / "tree", Console(quiet=True))
     tree = open_source(tmp_path / "tree")
     assert (tree.origin, len(tree)) == ("synthetic", 62)
-    assert (tree.picture(5) == Pages(1, seed=3).picture(5)).all()
+    assert (tree.image(5) == Pages(1, seed=3).image(5)).all()
     for number, name in enumerate(("a", "b")):
         (tmp_path / "real" / name).mkdir(parents=True)
-        Image.fromarray(tree.picture(number)).save(tmp_path / "real" / name / "1.png")
+        Image.fromarray(tree.image(number)).save(tmp_path / "real" / name / "1.png")
     assert open_source(tmp_path / "real").origin == "real"
     archive = shutil.make_archive(str(tmp_path / "tree"), "zip", tmp_path / "tree")
     assert open_source(archive).origin == "synthetic"

@@ -27,11 +27,11 @@ from beton.errors import BetonError
 from beton.fields import IntField
 from beton.reader import Reader
 from pipeline.errors import DivergedError, UserError
-from pipeline.evaluation.predict import answer
-from pipeline.evaluation.run_dir import Assignment, Record
+from pipeline.evaluation.predict import predict
+from pipeline.evaluation.run_dir import RunDir, TrainingConfig
 from pipeline.loading.augment import Augmentation
-from pipeline.loading.batches import Decode, Feed
-from pipeline.loading.dataset import View, open_set, samples_of
+from pipeline.loading.batches import Decode, DeviceLoader
+from pipeline.loading.dataset import View, open_dataset, split_indices
 from pipeline.models import networks
 from pipeline.recipes.mixup import Mixing
 from pipeline.recipes.recipe import Recipe, Stage
@@ -39,10 +39,10 @@ from pipeline.runtime import launch
 from pipeline.runtime.hardware import precision_for
 from pipeline.runtime.signals import Stopped
 from pipeline.training.checkpoint import Checkpoints
-from pipeline.training.distributed import processes
+from pipeline.training.distributed import join_processes
 from pipeline.training.muon import Muon
-from pipeline.training.runner import begin, execute
-from pipeline.training.trainer import Training
+from pipeline.training.runner import run_training, write_config
+from pipeline.training.trainer import Trainer
 
 CPU = torch.device("cpu")
 Factory = pytest.TempPathFactory
@@ -51,7 +51,7 @@ CHANGES = Augmentation(rotation=5, zoom=0.05, shear=0.1, translation=0.05)
 
 @pytest.fixture(scope="module")
 def file(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reader]:
-    with open_set(write_set(tmp_path_factory.mktemp("set") / "tiny.beton")) as reader:
+    with open_dataset(write_set(tmp_path_factory.mktemp("set") / "tiny.beton")) as reader:
         yield reader
 
 
@@ -60,23 +60,23 @@ def recipe(seed: int = 0, **changed: Any) -> Recipe:
     return Recipe((Stage(**stage),), batch_size=8, seed=seed)
 
 
-def train(file: Reader, plan: Recipe, **options: Any) -> Training:
+def train(file: Reader, plan: Recipe, **options: Any) -> Trainer:
     network = networks.build("small", len(CLASSES), plan.seed)
-    with processes("no") as accelerator:
-        training = Training(accelerator, network, plan, file, **options)
+    with join_processes("no") as accelerator:
+        training = Trainer(accelerator, network, plan, file, **options)
         training.run()
     return training
 
 
-def weights(training: Training) -> Mapping[str, Tensor]:
+def weights(training: Trainer) -> Mapping[str, Tensor]:
     return training.network.state_dict()
 
 
 def test_it_learns(file: Reader) -> None:
     steps: list[int] = []
     network = networks.build("small", len(CLASSES), 0)
-    with processes("no") as accelerator:
-        training = Training(accelerator, network, recipe(epochs=30), file)
+    with join_processes("no") as accelerator:
+        training = Trainer(accelerator, network, recipe(epochs=30), file)
         training.on_step = steps.append
         epochs = list(training)
     assert training.history == epochs
@@ -146,12 +146,12 @@ def test_a_training_that_is_killed_twice_ends_with_the_same_weights(
 
 def test_a_training_that_is_over_can_be_resumed(unharmed: tuple[Path, dict[str, Tensor]]) -> None:
     data, _ = unharmed
-    with open_set(data) as file, processes("no") as accelerator:
+    with open_dataset(data) as file, join_processes("no") as accelerator:
         checkpoints = Checkpoints(data.parent / "run" / "checkpoints")
         training = killable.begin(accelerator, file, checkpoints)
         assert list(training) == []
         assert training.images_to_come == 0
-        assert training.answers is not None
+        assert training.predictions is not None
         scores = training.scores(CLASSES)
         assert scores is not None
         assert scores.accuracy == training.history[-1].accuracy
@@ -173,8 +173,8 @@ def test_a_checkpoint_of_other_data_is_refused(
     other = write_set(tmp_path / "other.beton", train=12)
     checkpoints = Checkpoints(unharmed[0].parent / "run" / "checkpoints")
     with (
-        open_set(other) as file,
-        processes("no") as accelerator,
+        open_dataset(other) as file,
+        join_processes("no") as accelerator,
         pytest.raises(UserError, match="checkpoint: got 4 batches an epoch, expected 6"),
     ):
         killable.begin(accelerator, file, checkpoints)
@@ -196,8 +196,8 @@ def test_parts_of_a_batch_add_up_to_the_whole(file: Reader, rows: int) -> None:
     for micro_batch in (None, rows):
         torch.manual_seed(0)
         plan = replace(recipe(mixing=Mixing(mixup=0.5), clip=0.5), micro_batch=micro_batch)
-        with processes("no") as accelerator:
-            training = Training(accelerator, Plain(), plan, file)
+        with join_processes("no") as accelerator:
+            training = Trainer(accelerator, Plain(), plan, file)
             training.run()
         found.append((weights(training), training.losses))
     (whole, losses), (parts, others) = found
@@ -215,14 +215,14 @@ def test_frozen_layers_stay_and_the_others_move(file: Reader) -> None:
 
 def test_what_is_kept_is_the_average_of_the_weights(file: Reader) -> None:
     training = train(file, replace(recipe(epochs=4), average=0.9))
-    judged, learned = training.judged.state_dict(), weights(training)
-    assert judged.keys() == learned.keys()
-    assert not torch.equal(judged["head.2.weight"], learned["head.2.weight"])
-    ids = samples_of(file, "validation")
-    with Feed(file, ids, training.view, 4, device=CPU) as batches:
-        answers = answer(training.judged, batches)
-    assert training.answers is not None
-    torch.testing.assert_close(answers.logits, training.answers.logits)
+    eval_model, learned = training.eval_model.state_dict(), weights(training)
+    assert eval_model.keys() == learned.keys()
+    assert not torch.equal(eval_model["head.2.weight"], learned["head.2.weight"])
+    ids = split_indices(file, "validation")
+    with DeviceLoader(file, ids, training.view, 4, device=CPU) as batches:
+        predictions = predict(training.eval_model, batches)
+    assert training.predictions is not None
+    torch.testing.assert_close(predictions.logits, training.predictions.logits)
 
 
 def test_a_stage_can_do_without_mixed_precision(file: Reader) -> None:
@@ -231,8 +231,8 @@ def test_a_stage_can_do_without_mixed_precision(file: Reader) -> None:
     for mixed in (True, False):
         dtypes: list[torch.dtype] = []
         network = networks.build("small", len(CLASSES), 0)
-        with processes("bf16") as accelerator:
-            training = Training(accelerator, network, recipe(epochs=1, mixed_precision=mixed), file)
+        with join_processes("bf16") as accelerator:
+            training = Trainer(accelerator, network, recipe(epochs=1, mixed_precision=mixed), file)
             network.body.register_forward_hook(
                 lambda _module, _in, out, dtypes=dtypes: dtypes.append(out.dtype)
             )
@@ -245,9 +245,9 @@ def test_a_stage_can_do_without_mixed_precision(file: Reader) -> None:
 def test_whole_pages_are_shown_as_they_are(file: Reader) -> None:
     view = View.of(file, 48, None)
     assert (view.whole, view.canvas, view.pixels) == (True, (48, 64), 48 * 64)
-    with Feed(file, samples_of(file, "all"), view, 4, device=CPU) as batches:
+    with DeviceLoader(file, split_indices(file, "all"), view, 4, device=CPU) as batches:
         first = next(iter(batches.batches()))
-    assert first.pictures.shape == (4, 1, 48, 64)
+    assert first.images.shape == (4, 1, 48, 64)
     with pytest.raises(UserError, match="whole pages are shown unchanged"):
         replace(recipe(), window=None)
 
@@ -256,8 +256,8 @@ def test_divergence_stops_training_and_names_step_and_samples(file: Reader) -> N
     with pytest.raises(DivergedError, match="diverged at step 1, in epoch 1: ") as found:
         train(file, recipe(learning_rate=1e30, schedule="constant", warm_up=0, weight_decay=0))
     ids = found.value.ids
-    train_ids, view = samples_of(file, "train"), View.of(file, 16, 1.0)
-    with Feed(file, train_ids, view, 8, device=CPU, augmentation=CHANGES) as batches:
+    train_ids, view = split_indices(file, "train"), View.of(file, 16, 1.0)
+    with DeviceLoader(file, train_ids, view, 8, device=CPU, augmentation=CHANGES) as batches:
         (second,) = next(batches.steps(0, start=1))
         assert list(ids) == batches.ids(0, 1).tolist() == second.ids.tolist()
     assert found.value.checkpoint is None
@@ -282,9 +282,9 @@ def test_weights_that_are_not_finite_are_divergence_and_never_kept(
             next(network.head.parameters()).detach().fill_(math.inf)
 
     network = networks.build("small", len(CLASSES), 0)
-    with processes("no") as accelerator:
+    with join_processes("no") as accelerator:
         checkpoints = Checkpoints(tmp_path, every_steps=1)
-        training = Training(accelerator, network, recipe(), file, checkpoints=checkpoints)
+        training = Trainer(accelerator, network, recipe(), file, checkpoints=checkpoints)
         training.on_step = ruin
         with pytest.raises(DivergedError, match=f"diverged at step {ruined - 1}, ") as found:
             training.run()
@@ -299,9 +299,9 @@ def test_an_epoch_in_two_pieces_has_the_figures_of_one(file: Reader, tmp_path: P
         if training.step == 5:  # not at the end of an epoch
             os.kill(os.getpid(), signal.SIGTERM)
 
-    with processes("no") as accelerator:
+    with join_processes("no") as accelerator:
         network = networks.build("small", len(CLASSES), 0)
-        training = Training(accelerator, network, recipe(), file, checkpoints=Checkpoints(tmp_path))
+        training = Trainer(accelerator, network, recipe(), file, checkpoints=Checkpoints(tmp_path))
         training.on_step = stop
         with pytest.raises(Stopped, match="after step"):
             training.run()
@@ -316,19 +316,19 @@ def test_an_epoch_in_two_pieces_has_the_figures_of_one(file: Reader, tmp_path: P
 def test_a_signal_in_the_last_validation_stops_what_comes_after(
     part: bool, file: Reader, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def validate(self: Training, *arguments: Any) -> tuple[float | None, float | None]:
+    def validate(self: Trainer, *arguments: Any) -> tuple[float | None, float | None]:
         if self.step == 8:
             os.kill(os.getpid(), signal.SIGTERM)
         return validated(self, *arguments)
 
-    validated = Training._validate
-    monkeypatch.setattr(Training, "_validate", validate)
-    record, assignment = Record(tmp_path / "run"), Assignment("small", recipe())
-    with processes("no") as launched:
-        begin(record, "test", assignment, file, {})
+    validated = Trainer._validate
+    monkeypatch.setattr(Trainer, "_validate", validate)
+    record, assignment = RunDir(tmp_path / "run"), TrainingConfig("small", recipe())
+    with join_processes("no") as launched:
+        write_config(record, "test", assignment, file, {})
         with pytest.raises(Stopped) if part else nullcontext() as found:
             whole = tmp_path if part else None
-            execute(launched, record, assignment, file, Console(quiet=True), whole=whole)
+            run_training(launched, record, assignment, file, Console(quiet=True), whole=whole)
     assert record.finished
     if found is not None:
         assert (found.value.run, found.value.signal) == (tmp_path, signal.SIGTERM)
@@ -352,9 +352,9 @@ def test_only_muon_steps_in_low_precision(file: Reader) -> None:
         patch.setattr("pipeline.training.optim.Muon", Watched)
         patch.setattr("torch.optim.AdamW", Other)
         for name in ("Muon", "AdamW"):
-            with processes("bf16") as accelerator:
+            with join_processes("bf16") as accelerator:
                 network = networks.build("small", len(CLASSES), 0)
-                Training(accelerator, network, recipe(epochs=1, optimizer=name), file).run()
+                Trainer(accelerator, network, recipe(epochs=1, optimizer=name), file).run()
     AcceleratorState._reset_state(True)
     assert {name: set(steps) for name, steps in seen.items()} == {"Muon": {True}, "AdamW": {False}}
 
@@ -384,9 +384,11 @@ def test_recipes_that_make_no_sense_here(file: Reader) -> None:
         precision_for(CPU, "fp16")
 
 
-def feed(file: Reader, decode: Decode, batch: int = 4, **options: Any) -> Feed:
+def feed(file: Reader, decode: Decode, batch: int = 4, **options: Any) -> DeviceLoader:
     view = View.of(file, 48, window=0.8)
-    return Feed(file, samples_of(file, "all"), view, batch, device=CPU, decode=decode, **options)
+    return DeviceLoader(
+        file, split_indices(file, "all"), view, batch, device=CPU, decode=decode, **options
+    )
 
 
 def test_both_decodes_show_the_network_the_same_within_a_grey_level(file: Reader) -> None:
@@ -398,19 +400,19 @@ def test_both_decodes_show_the_network_the_same_within_a_grey_level(file: Reader
             for left, right in zip(one.batches(1), two.batches(1), strict=True):
                 assert (left.ids == right.ids).all()
                 assert torch.equal(left.labels, right.labels)
-                torch.testing.assert_close(left.pictures, right.pictures, atol=1 / 255, rtol=0)
+                torch.testing.assert_close(left.images, right.images, atol=1 / 255, rtol=0)
 
 
 def test_ink_is_one_and_paper_none_with_the_scale_of_the_page(file: Reader) -> None:
     with feed(file, "loader") as batches:
         inputs = next(iter(batches.batches()))
-    assert inputs.pictures.shape == (4, 1, 48, 48)
+    assert inputs.images.shape == (4, 1, 48, 48)
     scale = 48 / (0.8 * page("A", 0).shape[0])
-    for picture, label in zip(inputs.pictures, inputs.labels.tolist(), strict=True):
+    for image, label in zip(inputs.images, inputs.labels.tolist(), strict=True):
         ink = (page(CLASSES[label], 0) == 0).sum() * scale**2
-        assert picture.amin() >= 0
-        assert picture.amax() <= 1 + 1e-6
-        assert float(picture.sum()) == pytest.approx(ink, rel=0.02)
+        assert image.amin() >= 0
+        assert image.amax() <= 1 + 1e-6
+        assert float(image.sum()) == pytest.approx(ink, rel=0.02)
 
 
 def test_training_shuffles_and_leaves_no_batch_unfilled(file: Reader) -> None:
@@ -426,19 +428,19 @@ def test_training_shuffles_and_leaves_no_batch_unfilled(file: Reader) -> None:
 def test_answers_are_exact_whatever_the_batch(file: Reader, batch: int) -> None:
     network = networks.build("small", len(CLASSES), 0).eval()
     with feed(file, "loader", batch=batch) as batches:
-        answers = answer(network, batches)
-    assert answers.ids.tolist() == list(range(len(file)))
-    assert answers.labels.tolist() == file.column("label").metadata.tolist()
+        predictions = predict(network, batches)
+    assert predictions.ids.tolist() == list(range(len(file)))
+    assert predictions.labels.tolist() == file.column("label").metadata.tolist()
     with feed(file, "loader", batch=len(file)) as batches, torch.no_grad():
-        expected = network(next(iter(batches.batches())).pictures)
-    torch.testing.assert_close(answers.logits, expected, atol=1e-4, rtol=1e-4)
+        expected = network(next(iter(batches.batches())).images)
+    torch.testing.assert_close(predictions.logits, expected, atol=1e-4, rtol=1e-4)
 
 
 def test_a_file_that_prep_did_not_write(tmp_path: Path) -> None:
     path = tmp_path / "other.beton"
     writer.write(path, {"label": IntField()}, [(1,)])
     with pytest.raises(BetonError, match=r"other\.beton: not a file that prep writes"):
-        open_set(path)
+        open_dataset(path)
 
 
 CORES = len(os.sched_getaffinity(0))

@@ -8,10 +8,10 @@ from tiny import CLASSES, SHAPES, page, write_set
 from torch import nn
 
 from beton.reader import Reader
-from pipeline.evaluation.predict import answer, answer_by_writer
+from pipeline.evaluation.predict import predict, predict_by_writer
 from pipeline.loading import writer_scale
-from pipeline.loading.batches import Feed
-from pipeline.loading.dataset import View, open_set, samples_of
+from pipeline.loading.batches import DeviceLoader
+from pipeline.loading.dataset import View, open_dataset, split_indices
 from pipeline.models import batchnorm, networks
 
 Pixels = NDArray[np.uint8]
@@ -36,7 +36,7 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reader]:
     path = write_set(
         folder / "tiny.beton", 12, 0, draw=drawn, writer=lambda _, number: who[number % 3]
     )
-    with open_set(path) as reader:
+    with open_dataset(path) as reader:
         yield reader
 
 
@@ -48,7 +48,7 @@ def test_heights_are_those_of_the_ink(file: Reader) -> None:
 
 
 def test_every_writer_s_tall_characters_come_to_the_same_height(file: Reader) -> None:
-    scales, who = writer_scale.scales(file, 0.45), writer_scale.writers_of(file)
+    scales, who = writer_scale.writer_scales(file, 0.45), writer_scale.writers_of(file)
     assert scales.dtype == np.float32
     for writer, tall in ((0, TALLEST), (1, TALLEST / 2)):
         assert np.ptp(scales[who == writer]) == 0
@@ -62,17 +62,17 @@ def test_a_writer_of_few_pages_is_taken_for_all(
     file: Reader, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(writer_scale, "ENOUGH", 17)
-    assert np.ptp(writer_scale.scales(file, 0.45)) == 0
+    assert np.ptp(writer_scale.writer_scales(file, 0.45)) == 0
 
 
 def test_pictures_are_shown_larger_by_their_scale(file: Reader) -> None:
-    view, ids = View.of(file, 48, 1.0), samples_of(file, "all")
+    view, ids = View.of(file, 48, 1.0), split_indices(file, "all")
     inks = []
     for scale in (1.2, 1.0):
         scales = np.full(len(file), scale, np.float32)
-        with Feed(file, ids, view, len(ids), device=CPU, scales=scales) as feed:
+        with DeviceLoader(file, ids, view, len(ids), device=CPU, scales=scales) as feed:
             (inputs,) = feed.batches()
-        inks.append(inputs.pictures.sum(dim=(1, 2, 3)))
+        inks.append(inputs.images.sum(dim=(1, 2, 3)))
     torch.testing.assert_close(inks[0], inks[1] * 1.44, rtol=0.1, atol=2.0)
 
 
@@ -97,36 +97,36 @@ def test_normalisation_goes_by_the_mixture_and_back() -> None:
     before = {name: tensor.clone() for name, tensor in layer.state_dict().items()}
     inputs = torch.randn(5, 3, 4, 4) * 3 + 1
     expected = adapted_by_hand(layer, inputs)
-    with batchnorm.adapted(nn.Sequential(layer), 5):
+    with batchnorm.adapted_batchnorm(nn.Sequential(layer), 5):
         torch.testing.assert_close(layer(inputs), expected)
     assert all(torch.equal(tensor, before[name]) for name, tensor in layer.state_dict().items())
-    with pytest.raises(RuntimeError), batchnorm.adapted(nn.Sequential(layer), 5):
+    with pytest.raises(RuntimeError), batchnorm.adapted_batchnorm(nn.Sequential(layer), 5):
         layer(torch.zeros(2, 9, 4, 4))
     assert all(torch.equal(tensor, before[name]) for name, tensor in layer.state_dict().items())
 
 
 def test_each_writer_is_answered_apart(file: Reader) -> None:
     network, view = networks.build("small", len(CLASSES), 0), View.of(file, 16, 1.0)
-    who, everybody = writer_scale.writers_of(file), samples_of(file, "all")
+    who, everybody = writer_scale.writers_of(file), split_indices(file, "all")
     order = everybody[np.argsort(who, kind="stable")]
-    with Feed(file, order, view, 7, device=CPU) as feed:
-        answers = answer_by_writer(network, feed, who)
-    assert answers.ids.tolist() == everybody.tolist()
-    assert answers.labels.tolist() == file.column("label").metadata.tolist()
-    with Feed(file, everybody, view, 7, device=CPU) as feed:
-        plain = answer(network.eval(), feed)
-    close = (answers.logits - plain.logits).abs().amax(dim=1) < 1e-4
+    with DeviceLoader(file, order, view, 7, device=CPU) as feed:
+        predictions = predict_by_writer(network, feed, who)
+    assert predictions.ids.tolist() == everybody.tolist()
+    assert predictions.labels.tolist() == file.column("label").metadata.tolist()
+    with DeviceLoader(file, everybody, view, 7, device=CPU) as feed:
+        plain = predict(network.eval(), feed)
+    close = (predictions.logits - plain.logits).abs().amax(dim=1) < 1e-4
     assert close.tolist() == (who < 0).tolist()
     # A writer's answers do not depend on who else is in the file.
-    with Feed(file, np.flatnonzero(who == 1), view, 3, device=CPU) as feed:
-        alone = answer_by_writer(network, feed, who)
-    torch.testing.assert_close(alone.logits, answers.logits[who == 1], rtol=1e-3, atol=1e-4)
+    with DeviceLoader(file, np.flatnonzero(who == 1), view, 3, device=CPU) as feed:
+        alone = predict_by_writer(network, feed, who)
+    torch.testing.assert_close(alone.logits, predictions.logits[who == 1], rtol=1e-3, atol=1e-4)
 
 
 def test_writers_that_come_and_go_are_refused(file: Reader) -> None:
     network, view = networks.build("small", len(CLASSES), 0), View.of(file, 16, 1.0)
     with (
-        Feed(file, samples_of(file, "all"), view, 7, device=CPU) as feed,
+        DeviceLoader(file, split_indices(file, "all"), view, 7, device=CPU) as feed,
         pytest.raises(ValueError, match="in two places"),
     ):
-        answer_by_writer(network, feed, writer_scale.writers_of(file))
+        predict_by_writer(network, feed, writer_scale.writers_of(file))

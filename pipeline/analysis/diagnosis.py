@@ -11,7 +11,7 @@ MISFIT = 0.1  # more than this is told with the verdict
 
 
 @dataclass(frozen=True)
-class Evidence:
+class KindEvidence:
     """How well one kind explains the counted labels; log-likelihoods in nats per label.
 
     `log_likelihood` is the marginal one, over all free parameters. `behind` is how much more the
@@ -28,7 +28,7 @@ class Evidence:
 
 
 @dataclass(frozen=True)
-class WitnessReport:
+class ReferenceReport:
     """What a witness saw in the same pictures, and how that agrees.
 
     `kind`, `rate` (of wrong labels) and `matrix` are as in `Diagnosis`, but from the witness alone:
@@ -66,7 +66,7 @@ class Diagnosis:
     between: tuple[float, float] | None
     verdict: str
     assumption: str
-    evidence: tuple[Evidence, ...]
+    evidence: tuple[KindEvidence, ...]
     labels: int
     matrix: Matrix
     forward: Matrix
@@ -75,10 +75,10 @@ class Diagnosis:
     strays: float
     misfit: float
     detectable: float | None
-    witness: WitnessReport | None
+    witness: ReferenceReport | None
 
 
-def in_words(found: Diagnosis, classes: Sequence[str]) -> tuple[str, str]:
+def describe_diagnosis(found: Diagnosis, classes: Sequence[str]) -> tuple[str, str]:
     """Return the verdict in a sentence or two, and what it assumes."""
     witness = found.witness
     heard = witness is not None and witness.heard

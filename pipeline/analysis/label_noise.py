@@ -21,19 +21,26 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy.special import entr, rel_entr
 
-from pipeline.analysis.diagnosis import SHOWN, Diagnosis, Evidence, Matrix, WitnessReport, in_words
+from pipeline.analysis.diagnosis import (
+    SHOWN,
+    Diagnosis,
+    KindEvidence,
+    Matrix,
+    ReferenceReport,
+    describe_diagnosis,
+)
 from pipeline.analysis.noise_models import (
     ANY,
     FEW,
     KINDS,
     RATED,
     RATES,
-    Fit,
     Floats,
     Ints,
+    NoiseFit,
     best_assignment,
     explain,
-    fit,
+    fit_noise_model,
     likelihood,
     transition,
 )
@@ -43,7 +50,7 @@ CONFIDENT = 1 / 2  # the share of a witness's answers that is
 
 
 @dataclass(frozen=True)
-class Look:
+class LabelRanks:
     """What answers say beside labels, before any theory; shares from 0 to 1.
 
     `ranks` (C) are the shares of pictures whose label is the first, second, … choice: the first is
@@ -65,7 +72,7 @@ class Look:
         return self.ranks[-1]
 
 
-def look(probabilities: Floats, labels: Ints) -> Look:
+def rank_labels(probabilities: Floats, labels: Ints) -> LabelRanks:
     """Return what answers (N, C) say beside labels (N,). Raises ValueError as `diagnose` does."""
     count = probabilities.shape[-1]
     _check("probabilities", probabilities, labels, count)
@@ -73,7 +80,7 @@ def look(probabilities: Floats, labels: Ints) -> Look:
     ranks = (choices == labels[:, None]).mean(0)
     histogram = _tally(labels, choices[:, 0], count)
     histogram /= histogram.sum(1, keepdims=True).clip(1)
-    return Look(tuple(ranks.tolist()), _nested(histogram))
+    return LabelRanks(tuple(ranks.tolist()), _nested(histogram))
 
 
 def diagnose(
@@ -108,7 +115,7 @@ def diagnose(
     if not naming.any():
         seen = naming
 
-    fits = [fit(kind, counts, base, naming) for kind in KINDS]
+    fits = [fit_noise_model(kind, counts, base, naming) for kind in KINDS]
     fits.sort(key=lambda one: -one.evidence)  # stable: of kinds that fit alike, the first listed
     best = fits[0]
     order = np.argsort(best.truths)  # the group of each class
@@ -136,7 +143,7 @@ def diagnose(
         if witness is None
         else _report(witness, labels, matrix, best.truths[groups], kept, bool(naming.any())),
     )
-    verdict, assumption = in_words(diagnosis, classes)
+    verdict, assumption = describe_diagnosis(diagnosis, classes)
     return replace(diagnosis, verdict=verdict, assumption=assumption)
 
 
@@ -221,14 +228,14 @@ def _naming(seen: Floats, witness: Floats) -> Floats:
     return named
 
 
-def _evidence(fits: Sequence[Fit], counts: Floats, seen: Floats) -> tuple[Evidence, ...]:
+def _evidence(fits: Sequence[NoiseFit], counts: Floats, seen: Floats) -> tuple[KindEvidence, ...]:
     """Return the evidence for each kind, the best first; `seen` is what a witness calls groups."""
     labels, own = counts.sum(), np.eye(len(seen))
     base = (seen.sum(0) + 1) / (seen + 1 / len(seen)).sum()
     given = [np.log(one.expected) for one in fits]
     called = [np.log(explain(seen, own[one.truths], base, ANY)[1]) for one in fits]
     return tuple(
-        Evidence(
+        KindEvidence(
             kind=one.kind,
             rate=one.rate if one.kind in RATED else None,
             log_likelihood=float(one.evidence / labels),
@@ -260,7 +267,7 @@ def _misfit(counts: Floats, expected: Floats) -> Floats:
     return misfit
 
 
-def _detectable(clean: Fit, counts: Floats, base: Floats) -> float:
+def _detectable(clean: NoiseFit, counts: Floats, base: Floats) -> float:
     """Return the least rate of symmetric noise that would be told from clean labels.
 
     It would in 19 of 20 tables of counts that are drawn as these may have been; 1 if none would.
@@ -287,15 +294,17 @@ def _detectable(clean: Fit, counts: Floats, base: Floats) -> float:
 
 def _report(
     witness: Floats, labels: Ints, matrix: Floats, names: Ints, kept: Ints, heard: bool
-) -> WitnessReport:
+) -> ReferenceReport:
     """Compare a witness with the estimate `matrix` and the groups' `names` (N,)."""
     called = witness.argmax(1)
     sure = _legible(witness, called, CONFIDENT)
     counts, base = _tally(called[sure], labels[sure], len(matrix)), _base(labels, len(matrix))
     fixed = np.where(np.eye(len(matrix)), 0, -1e12)  # its classes have their names
-    best = max((fit(kind, counts, base, fixed) for kind in KINDS), key=lambda one: one.evidence)
+    best = max(
+        (fit_noise_model(kind, counts, base, fixed) for kind in KINDS), key=lambda one: one.evidence
+    )
     second = _smooth(counts, base)
-    return WitnessReport(
+    return ReferenceReport(
         heard=heard,
         agreement=float((called == names)[kept].mean()),
         distance=float(np.abs(matrix - second).sum(1).mean() / 2),

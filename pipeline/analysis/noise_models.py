@@ -67,7 +67,7 @@ def transition(
 
 
 @dataclass(frozen=True)
-class Fit:
+class NoiseFit:
     """A kind's explanation of counts: each group's true class and label, and what follows.
 
     `rates` (R) have posterior `weights`; the likeliest is followed. `strays` (C) and `expected`
@@ -102,7 +102,7 @@ class Fit:
         return transition(self.kind, self.rate, len(base), bears.tolist())
 
 
-def fit(kind: str, counts: Floats, base: Floats, naming: Floats) -> Fit:
+def fit_noise_model(kind: str, counts: Floats, base: Floats, naming: Floats) -> NoiseFit:
     """Explain counts (C, C) of labels (columns) by group (rows) by one kind.
 
     `base` (C) are all labels' shares, none of them 0. `naming` (C, C) is other evidence, in nats,
@@ -118,7 +118,7 @@ def fit(kind: str, counts: Floats, base: Floats, naming: Floats) -> Fit:
         if naming.any():
             evidence += total(naming, truths) - choice
         expected = np.tile(base, (count, 1))
-        return Fit(kind, truths, truths, np.ones(1), np.ones(1), 0 * base, expected, evidence)
+        return NoiseFit(kind, truths, truths, np.ones(1), np.ones(1), 0 * base, expected, evidence)
     renamed = kind == "permutation"
     rates = np.zeros(1)
     if kind in RATED:
@@ -138,7 +138,7 @@ def fit(kind: str, counts: Floats, base: Floats, naming: Floats) -> Fit:
         truths = _otherwise(naming, bears)
         evidence += total(naming, truths) - choice
     strays, expected = explain(counts, family[best][bears], base, FEW)
-    return Fit(kind, truths, bears, rates, softmax(totals), strays, expected, evidence)
+    return NoiseFit(kind, truths, bears, rates, softmax(totals), strays, expected, evidence)
 
 
 def likelihood(counts: Floats, rows: Floats, base: Floats, prior: Floats) -> Floats:

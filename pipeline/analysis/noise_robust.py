@@ -16,13 +16,13 @@ from pipeline.analysis.stats import (
     Comparison,
     Estimate,
     compare,
+    describe_difference,
     estimate,
-    in_words,
 )
-from pipeline.evaluation.predict import Answers
+from pipeline.evaluation.predict import Predictions
 from pipeline.recipes.losses import Loss
 
-WAYS = {
+METHODS = {
     "naive": "naive",
     "backwards": "naive, read backwards",
     "forward": "forward-corrected",
@@ -31,7 +31,7 @@ WAYS = {
 }
 
 
-def ways_for(kind: str) -> tuple[str, ...]:
+def methods_for(kind: str) -> tuple[str, ...]:
     """Return which ways make sense for a verdict, a kind of `pipeline.kinds`; naive is the first.
 
     To read answers backwards, or to learn what a picture is not, is for labels that are all wrong.
@@ -40,7 +40,7 @@ def ways_for(kind: str) -> tuple[str, ...]:
     """
     match kind:
         case "wrong":
-            return tuple(WAYS)
+            return tuple(METHODS)
         case "clean" | "random":
             return ("naive", "ceiling")
         case _:
@@ -64,16 +64,16 @@ def loss_of(way: str, forward: Sequence[Sequence[float]]) -> Loss | None:
             return Loss()
 
 
-def chances(answers: Answers) -> NDArray[np.float64]:
+def probabilities_of(predictions: Predictions) -> NDArray[np.float64]:
     """Return what answers give each class: float64 (N, C), rows that add up to 1."""
-    array: NDArray[np.float64] = answers.logits.double().softmax(dim=1).numpy()
+    array: NDArray[np.float64] = predictions.logits.double().softmax(dim=1).numpy()
     return array
 
 
-def correct(answers: Answers, backwards: bool = False) -> float:
+def accuracy_of(predictions: Predictions, backwards: bool = False) -> float:
     """Return the share of the labels that are the first choice of answers, or the last."""
-    logits = -answers.logits if backwards else answers.logits
-    return int((logits.argmax(dim=1) == answers.labels).sum()) / len(answers.labels)
+    logits = -predictions.logits if backwards else predictions.logits
+    return int((logits.argmax(dim=1) == predictions.labels).sum()) / len(predictions.labels)
 
 
 @dataclass(frozen=True)
@@ -100,13 +100,13 @@ def recovery(accuracies: Mapping[str, Sequence[float]]) -> Recovery:
 
     Raises ValueError for ways with different numbers of seeds, or none.
     """
-    ways = [way for way in WAYS if way in accuracies]
+    ways = [way for way in METHODS if way in accuracies]
     first = "forward" if "forward" in ways else "ceiling"
     pairs = []
     for other in ways:
         if other != first:
             comparison = compare(accuracies[first], accuracies[other])
-            words = in_words(comparison, WAYS[first], WAYS[other], ACCURACY)
+            words = describe_difference(comparison, METHODS[first], METHODS[other], ACCURACY)
             pairs.append(Pair(first, other, comparison, words))
     return Recovery(
         {way: tuple(accuracies[way]) for way in ways},

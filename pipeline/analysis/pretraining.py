@@ -27,12 +27,12 @@ from pipeline.analysis.stats import (
     area,
     bands,
     compare,
+    describe_difference,
     estimate,
     first_reached,
-    in_words,
     spikes,
 )
-from pipeline.evaluation.metrics import Epoch
+from pipeline.evaluation.metrics import EpochMetrics
 
 ARMS = ("pretrained", "scratch")
 NAMES = ("pretrained", "from scratch")
@@ -58,10 +58,10 @@ class Start:
 
 
 @dataclass(frozen=True)
-class Course:
+class TrainingCurve:
     """A finished training: its validated epochs, the losses of its steps, and how it began."""
 
-    history: Sequence[Epoch]
+    history: Sequence[EpochMetrics]
     losses: Sequence[float]
     start: Start
 
@@ -122,7 +122,7 @@ class Analysis:
 
 
 def analyse(
-    seeds: Sequence[int], pretrained: Sequence[Course], scratch: Sequence[Course]
+    seeds: Sequence[int], pretrained: Sequence[TrainingCurve], scratch: Sequence[TrainingCurve]
 ) -> Analysis:
     """Compare the trainings of each seed, one from each arm.
 
@@ -137,7 +137,9 @@ def analyse(
         )
     (epochs,) = lengths
 
-    def quantity(name: str, measure: Measure, figure: Callable[[Course], float | None]) -> Quantity:
+    def quantity(
+        name: str, measure: Measure, figure: Callable[[TrainingCurve], float | None]
+    ) -> Quantity:
         return _quantity(name, measure, *([figure(one) for one in arm] for arm in arms))
 
     arms = (pretrained, scratch)
@@ -208,12 +210,12 @@ def spread_ratio(first: Sequence[float], second: Sequence[float]) -> tuple[float
     return ratio, Interval(ratio / factor, ratio * factor)
 
 
-def accuracies(training: Course) -> list[float]:
+def accuracies(training: TrainingCurve) -> list[float]:
     """Return the validation accuracy after each epoch. Raises ValueError if there is none."""
     return _validated([epoch.accuracy for epoch in training.history])
 
 
-def losses(training: Course) -> list[float]:
+def losses(training: TrainingCurve) -> list[float]:
     """Return the validation loss after each epoch. Raises ValueError if there is none."""
     return _validated([epoch.loss for epoch in training.history])
 
@@ -225,21 +227,21 @@ def _validated(values: Sequence[float | None]) -> list[float]:
     return there
 
 
-def _epochs(training: Course) -> list[float]:
+def _epochs(training: TrainingCurve) -> list[float]:
     return [float(epoch.epoch + 1) for epoch in training.history]
 
 
-def _seconds(training: Course) -> list[float]:
+def _seconds(training: TrainingCurve) -> list[float]:
     return [epoch.seconds for epoch in training.history]
 
 
 def _reached(
-    threshold: float, at: Callable[[Course], list[float]]
-) -> Callable[[Course], float | None]:
+    threshold: float, at: Callable[[TrainingCurve], list[float]]
+) -> Callable[[TrainingCurve], float | None]:
     return lambda one: first_reached(at(one), accuracies(one), threshold)
 
 
-def _moved(group: str) -> Callable[[Course], float | None]:
+def _moved(group: str) -> Callable[[TrainingCurve], float | None]:
     return lambda one: one.start.moved[group]
 
 
@@ -255,7 +257,7 @@ def _quantity(
         _mean(first),
         _mean(second),
         comparison,
-        in_words(comparison, *NAMES, measure),
+        describe_difference(comparison, *NAMES, measure),
     )
 
 
@@ -264,7 +266,7 @@ def _mean(values: Sequence[float | None]) -> Estimate | None:
     return estimate(there) if there else None
 
 
-Arms = tuple[Sequence[Course], Sequence[Course]]
+Arms = tuple[Sequence[TrainingCurve], Sequence[TrainingCurve]]
 
 
 def _spreads(arms: Arms) -> tuple[Spread, ...]:
@@ -287,7 +289,7 @@ def _spreads(arms: Arms) -> tuple[Spread, ...]:
 
 def _curves(arms: Arms) -> dict[str, dict[str, Bands]]:
     def drawn(
-        x: Callable[[Course], Sequence[float]], y: Callable[[Course], Sequence[float]]
+        x: Callable[[TrainingCurve], Sequence[float]], y: Callable[[TrainingCurve], Sequence[float]]
     ) -> dict[str, Bands]:
         return {
             name: bands([x(one) for one in arm], [y(one) for one in arm])
@@ -303,12 +305,12 @@ def _curves(arms: Arms) -> dict[str, dict[str, Bands]]:
     }
 
 
-def _pieces(training: Course) -> list[NDArray[np.float64]]:
+def _pieces(training: TrainingCurve) -> list[NDArray[np.float64]]:
     """Return the losses of the steps, in pieces that are nearly equally long."""
     return np.array_split(np.array(training.losses, np.float64), min(PIECES, len(training.losses)))
 
 
-def _places(training: Course) -> list[float]:
+def _places(training: TrainingCurve) -> list[float]:
     """Return how many epochs were over at the middle of each piece."""
     ends = np.cumsum([len(piece) for piece in _pieces(training)])
     middles = ends - np.diff(ends, prepend=0) / 2

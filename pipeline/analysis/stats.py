@@ -246,7 +246,7 @@ def bands(x: Sequence[Sequence[float]], y: Sequence[Sequence[float]]) -> Bands:
     return Bands(*(tuple(column.tolist()) for column in columns))
 
 
-def in_words(comparison: Comparison, first: str, second: str, measure: Measure) -> str:
+def describe_difference(comparison: Comparison, first: str, second: str, measure: Measure) -> str:
     """Say in a sentence, without full stop, what a comparison of arms `first` and `second` shows.
 
     "pretrained is 0.22 points better (95 % interval 0.10 to 0.34, 5 pairs): shown"

@@ -18,28 +18,28 @@ from pipeline.data.synth.source import MNIST, TASK3, Digits, Pages
 
 
 @dataclass(frozen=True)
-class NamedSet:
+class CatalogEntry:
     """`places` are looked for in this order; `classes`, if any, are those taken from the source."""
 
     places: tuple[str, ...]
     classes: tuple[str, ...] = ()
 
 
-MAIN_SETS = {
-    "part1": NamedSet(("trainPart1.zip", "trainPart1", "part1.zip", "part1")),
-    "part2": NamedSet(
+MAIN_DATASETS = {
+    "part1": CatalogEntry(("trainPart1.zip", "trainPart1", "part1.zip", "part1")),
+    "part2": CatalogEntry(
         ("trainPart1.zip", "trainPart1", "part1.zip", "part1"), tuple(CHARACTERS[:10])
     ),
-    "part3": NamedSet(("mnistTask3.zip", "mnistTask3", "part3.zip", "part3")),
-    "mnist": NamedSet(
+    "part3": CatalogEntry(("mnistTask3.zip", "mnistTask3", "part3.zip", "part3")),
+    "mnist": CatalogEntry(
         ("MNIST", "mnist", "mnist.zip", "train-images-idx3-ubyte", "train-images-idx3-ubyte.gz")
     ),
 }
-SETS = {
-    **MAIN_SETS,
-    "fashion-mnist": NamedSet(("FashionMNIST", "fashion-mnist", "fashion-mnist.zip")),
+CATALOG = {
+    **MAIN_DATASETS,
+    "fashion-mnist": CatalogEntry(("FashionMNIST", "fashion-mnist", "fashion-mnist.zip")),
     **{
-        f"emnist-{part}": NamedSet(
+        f"emnist-{part}": CatalogEntry(
             tuple(f"{place}/emnist-{part}" for place in ("EMNIST/raw", "emnist", "gzip.zip"))
         )
         for part in EMNIST
@@ -88,7 +88,7 @@ class Synthetic:
                 return Digits(TASK3, self.seed, self.mislabelling)
             case "mnist":
                 return Digits(MNIST, self.seed)
-        raise SourceError(f"{name} cannot be drawn; {', '.join((*MAIN_SETS, AUXILIARY))} can")
+        raise SourceError(f"{name} cannot be drawn; {', '.join((*MAIN_DATASETS, AUXILIARY))} can")
 
 
 def wanted(
@@ -109,18 +109,18 @@ def wanted(
     elif given is not None:
         chosen = (_set_of(given),)
     else:
-        found = () if may_download else tuple(name for name in SETS if locate(name, raw))
-        chosen = found or tuple(MAIN_SETS)
+        found = () if may_download else tuple(name for name in CATALOG if locate(name, raw))
+        chosen = found or tuple(MAIN_DATASETS)
     return (*chosen, AUXILIARY) if "part1" in chosen and AUXILIARY not in chosen else chosen
 
 
-def _known(name: str) -> NamedSet:
-    return SETS.get(name, NamedSet((f"{name}.zip", name)))
+def _known(name: str) -> CatalogEntry:
+    return CATALOG.get(name, CatalogEntry((f"{name}.zip", name)))
 
 
 def _set_of(path: Path) -> str:
     """Return the set that an archive is for: one of SETS by its name, or one of its own name."""
-    for name, known in SETS.items():
+    for name, known in CATALOG.items():
         if path.name in known.places:
             return name
     stem = re.sub(r"\.(zip|gz)$", "", path.resolve().name, flags=re.IGNORECASE)
@@ -154,10 +154,10 @@ def find(
         path, via = located, "data/raw"
     elif may_download:
         path, via = download(name, raw), "--download"
-    elif name in MAIN_SETS:
+    elif name in MAIN_DATASETS:
         return synthetic.source(name), DEFAULT
     else:
         raise NoDataError(name, raw)
     source = open_source(path)
-    classes = SETS[name].classes if name in SETS else ()
+    classes = CATALOG[name].classes if name in CATALOG else ()
     return (Subset(source, classes).check() if classes else source), via

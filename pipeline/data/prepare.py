@@ -17,7 +17,7 @@ from beton import layout, writer
 from beton.errors import BetonError
 from beton.fields import BytesField, Field, InkField, IntField
 from beton.reader import Reader
-from pipeline.data.sources.base import SPLITS, Ints, PictureError, Source, SourceError
+from pipeline.data.sources.base import SPLITS, ImageError, Ints, Source, SourceError
 from pipeline.data.splits import Split, assign
 
 VERSION = 1  # of what is stored: raised when the same source must be prepared again
@@ -26,7 +26,7 @@ SMALL = 64 * 64  # pixels up to which a picture is stored raw, where gathering i
 SECONDS_PER_WORKER, SECONDS_PER_PICTURE, SECONDS_PER_PIXEL = 2.0, 40e-6, 2e-9
 
 
-class BadPicturesError(SourceError):
+class BadImagesError(SourceError):
     """Some pictures cannot be decoded: `bad` are their names and the reasons."""
 
     def __init__(self, message: str, bad: list[tuple[str, str]]) -> None:
@@ -49,7 +49,7 @@ class Prepared:
     built: bool
     replaced: bool
     classes: int
-    pictures: dict[str, int]
+    images: dict[str, int]
     skipped: list[tuple[str, str]]
     bytes_before: int
     bytes_after: int
@@ -68,8 +68,8 @@ class _Samples:
 
     def __getitem__(self, index: int) -> dict[str, Any] | writer.Skip:
         try:
-            image = self.source.picture(index)
-        except PictureError as error:
+            image = self.source.image(index)
+        except ImageError as error:
             return writer.Skip(str(error))
         entries = self.source.entries
         return {
@@ -129,7 +129,7 @@ def prepare(
             built=built,
             replaced=before and built,
             classes=len(source.entries.classes),
-            pictures=dict(zip(SPLITS, counts, strict=True)),
+            images=dict(zip(SPLITS, counts, strict=True)),
             skipped=[(name, reason) for name, reason in reader.info["prepare"]["skipped"]],
             bytes_before=info["provenance"]["bytes"],
             bytes_after=out.stat().st_size,
@@ -149,7 +149,7 @@ def _write(
     def finish(summary: writer.Summary) -> dict[str, Any]:
         bad = [(source.name(index), reason) for index, reason in summary.skipped]
         if bad and not (skip_bad and summary.samples):
-            raise BadPicturesError(
+            raise BadImagesError(
                 f"{source.path}: {len(bad)} of {len(source)} pictures cannot be decoded",
                 bad,
             )
@@ -179,14 +179,14 @@ def _pixels_of_some(source: Source) -> list[int]:
     pixels = []
     for index in (0, len(source) // 2, len(source) - 1):
         try:
-            pixels.append(source.picture(index).size)
-        except PictureError:  # it is reported when it is its turn
+            pixels.append(source.image(index).size)
+        except ImageError:  # it is reported when it is its turn
             pixels.append(SMALL + 1)
     return pixels
 
 
-def _useful_workers(pictures: int, pixels: int) -> int:
-    seconds = pictures * (SECONDS_PER_PICTURE + SECONDS_PER_PIXEL * pixels)
+def _useful_workers(images: int, pixels: int) -> int:
+    seconds = images * (SECONDS_PER_PICTURE + SECONDS_PER_PIXEL * pixels)
     return 1 + int(seconds / SECONDS_PER_WORKER)
 
 

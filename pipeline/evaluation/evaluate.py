@@ -18,17 +18,17 @@ from pipeline.data.prepare import prepare
 from pipeline.data.sources import open_source
 from pipeline.errors import UserError
 from pipeline.evaluation.metrics import Scores, score
-from pipeline.evaluation.predict import Answers, answer, answer_by_writer, load_weights
-from pipeline.loading.batches import Feed
-from pipeline.loading.dataset import View, open_set, rows_for, samples_of
-from pipeline.loading.writer_scale import scales, writers_of
+from pipeline.evaluation.predict import Predictions, load_weights, predict, predict_by_writer
+from pipeline.loading.batches import DeviceLoader
+from pipeline.loading.dataset import View, eval_batch_size, open_dataset, split_indices
+from pipeline.loading.writer_scale import writer_scales, writers_of
 from pipeline.models import networks
 from pipeline.runtime.files import read_json, read_tensors, write_tensors
 from pipeline.runtime.hardware import Precision, precision_for
 
 
 @dataclass(frozen=True)
-class Trained:
+class TrainedModel:
     """A run's network, on the host, and what must be known to use it."""
 
     network: nn.Module
@@ -48,10 +48,10 @@ class Trained:
     def scales_of(self, file: Reader) -> NDArray[np.float32] | None:
         """Return how much larger it is to see each of a file's pages, where its recipe says so."""
         hand = self.config["recipe"]["hand"]
-        return scales(file, hand) if hand else None
+        return writer_scales(file, hand) if hand else None
 
 
-def load(run: Path) -> Trained:
+def load_model(run: Path) -> TrainedModel:
     """Read the checkpoint of a run folder.
 
     Raises UserError if the folder holds no finished run, or one of another version's network.
@@ -64,7 +64,7 @@ def load(run: Path) -> Trained:
     network = networks.build(config["network"], len(classes), seed=0)
     load_weights(network, weights, run)
     view["canvas"] = tuple(view["canvas"])
-    return Trained(network, classes, View(**view), config)
+    return TrainedModel(network, classes, View(**view), config)
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ class Evaluation:
 
 
 def evaluate(
-    trained: Trained,
+    trained: TrainedModel,
     source: Path,
     *,
     split: str = "all",
@@ -115,7 +115,7 @@ def evaluate(
 
 
 def _evaluate_file(
-    trained: Trained,
+    trained: TrainedModel,
     path: Path,
     source: Path,
     split: str,
@@ -124,7 +124,7 @@ def _evaluate_file(
 ) -> Evaluation:
     device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
     precision = precision_for(device, wish)
-    with open_set(path) as file:
+    with open_dataset(path) as file:
         names = file.info["classes"]
         if unknown := sorted(set(names) - set(trained.classes)):
             raise UserError(
@@ -132,23 +132,25 @@ def _evaluate_file(
                 f"it knows {', '.join(trained.classes)}"
             )
         network = trained.network.to(device).to(memory_format=torch.channels_last)
-        indices = samples_of(file, split)
+        indices = split_indices(file, split)
         if not len(indices):
             raise UserError(f"{source}: no pictures in its split {split!r}")
         view, views = trained.view_of(file), trained.config["recipe"]["views"]
         writers, pages_scales = writers_of(file), trained.scales_of(file)
-        rows = rows_for(view)
-        with Feed(file, indices, view, rows, device=device, scales=pages_scales) as feed:
-            answers = answer(network, feed, precision, views)
+        rows = eval_batch_size(view)
+        with DeviceLoader(file, indices, view, rows, device=device, scales=pages_scales) as feed:
+            predictions = predict(network, feed, precision, views)
         by_writer = None
         if pages_scales is not None and (writers[indices] >= 0).any():
             indices = indices[np.argsort(writers[indices], kind="stable")]
-            with Feed(file, indices, view, rows, device=device, scales=pages_scales) as feed:
-                by_writer = answer_by_writer(network, feed, writers, precision)
+            with DeviceLoader(
+                file, indices, view, rows, device=device, scales=pages_scales
+            ) as feed:
+                by_writer = predict_by_writer(network, feed, writers, precision)
         number = torch.tensor([trained.classes.index(name) for name in names])
         alone, *adapted_scores = (
             score(some.logits, number[some.labels], trained.classes)
-            for some in (answers, by_writer)
+            for some in (predictions, by_writer)
             if some is not None
         )
         provenance = file.info["provenance"]
@@ -165,9 +167,9 @@ def _evaluate_file(
     )
 
 
-def answers_to(
+def cached_predictions(
     run: Path, file: Reader, split: str, keep: Path, device: torch.device, precision: str = "no"
-) -> Answers:
+) -> Predictions:
     """Return what a run's network answers to a split of a file, in the order of its classes.
 
     A network that knows more classes answers which of the file's it is. The answers are kept at
@@ -179,21 +181,21 @@ def answers_to(
     if keep.exists():
         with safe_open(keep, framework="pt") as kept:
             if kept.metadata() == asked:
-                return Answers(**read_tensors(keep))
-    trained, names = load(run), file.info["classes"]
+                return Predictions(**read_tensors(keep))
+    trained, names = load_model(run), file.info["classes"]
     if unknown := [name for name in names if name not in trained.classes]:
         raise UserError(
             f"{run}: does not know {', '.join(unknown)}; it knows {', '.join(trained.classes)}"
         )
-    indices = samples_of(file, split)
+    indices = split_indices(file, split)
     if not len(indices):
         raise UserError(f"{file.path}: no pictures in its split {split!r}")
     network = trained.network.to(device).to(memory_format=torch.channels_last)
     view, views = trained.view_of(file), trained.config["recipe"]["views"]
-    pages_scales, rows = trained.scales_of(file), rows_for(view)
-    with Feed(file, indices, view, rows, device=device, scales=pages_scales) as feed:
-        answers = answer(network, feed, precision, views)
+    pages_scales, rows = trained.scales_of(file), eval_batch_size(view)
+    with DeviceLoader(file, indices, view, rows, device=device, scales=pages_scales) as feed:
+        predictions = predict(network, feed, precision, views)
     columns = [trained.classes.index(name) for name in names]
-    answers = answers._replace(logits=answers.logits[:, columns])
-    write_tensors(keep, answers._asdict(), asked)
-    return answers
+    predictions = predictions._replace(logits=predictions.logits[:, columns])
+    write_tensors(keep, predictions._asdict(), asked)
+    return predictions

@@ -186,7 +186,7 @@ def _share(right: Tensor) -> float:
 
 
 @dataclass(frozen=True)
-class Epoch:
+class EpochMetrics:
     """An epoch's figures, over all processes; shares from 0 to 1, losses in nats.
 
     `train_loss` and `train_accuracy` are of changed pictures, while learning; `loss` and `accuracy`

@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from pipeline.errors import UserError
-from pipeline.loading.batches import Feed
-from pipeline.models.batchnorm import adapted
+from pipeline.loading.batches import DeviceLoader
+from pipeline.models.batchnorm import adapted_batchnorm
 
 
-class Answers(NamedTuple):
+class Predictions(NamedTuple):
     """A network's answers, in the file's order and on the host.
 
     `ids` int64 (N,), `labels` int64 (N,), `logits` float32 (N, C).
@@ -28,13 +28,13 @@ class Answers(NamedTuple):
     logits: Tensor
 
 
-def answer(
+def predict(
     network: nn.Module,
-    feed: Feed,
+    feed: DeviceLoader,
     precision: str = "no",
     views: int = 1,
     gather: Callable[[Tensor], Tensor] = lambda tensor: tensor,
-) -> Answers:
+) -> Predictions:
     """Ask the network about every sample of a feed, each exactly once.
 
     With several `views`, the logits are those of the mean over the picture slanted by so many even
@@ -46,18 +46,18 @@ def answer(
     with torch.no_grad():
         for inputs in feed.batches():
             with torch.autocast(feed.device.type, torch.bfloat16, precision == "bf16"):
-                logits = _over_views(network, inputs.pictures, views)
+                logits = _over_views(network, inputs.images, views)
             ids = torch.from_numpy(inputs.ids).to(feed.device)
             parts.append((ids, inputs.labels, logits.float(), inputs.valid))
     network.train(was_training)
     ids, labels, logits, valid = (gather(torch.cat(column)) for column in zip(*parts, strict=True))
     order = ids[valid].argsort()
-    return Answers(*(column[valid][order].cpu() for column in (ids, labels, logits)))
+    return Predictions(*(column[valid][order].cpu() for column in (ids, labels, logits)))
 
 
-def answer_by_writer(
-    network: nn.Module, feed: Feed, writers: NDArray[np.int64], precision: str = "no"
-) -> Answers:
+def predict_by_writer(
+    network: nn.Module, feed: DeviceLoader, writers: NDArray[np.int64], precision: str = "no"
+) -> Predictions:
     """Ask the network about every sample of a feed, adapted to each one's writer.
 
     The feed's samples must come writer by writer; `writers` (samples of the file,) says who that
@@ -74,33 +74,31 @@ def answer_by_writer(
                 raise ValueError(f"feed: got writer {writer} in two places, expected in one")
             seen.add(writer)
             pairs = list(group)
-            pictures = torch.stack([inputs.pictures[row] for inputs, row in pairs])
-            pictures = pictures.contiguous(memory_format=torch.channels_last)
-            adaptation = adapted(network, len(pairs)) if writer >= 0 else nullcontext()
+            images = torch.stack([inputs.images[row] for inputs, row in pairs])
+            images = images.contiguous(memory_format=torch.channels_last)
+            adaptation = adapted_batchnorm(network, len(pairs)) if writer >= 0 else nullcontext()
             with adaptation, torch.autocast(feed.device.type, torch.bfloat16, precision == "bf16"):
-                logits = network(pictures).float().cpu()
+                logits = network(images).float().cpu()
             ids = torch.tensor([int(inputs.ids[row]) for inputs, row in pairs])
             labels = torch.stack([inputs.labels[row] for inputs, row in pairs]).cpu()
             parts.append((ids, labels, logits))
     ids, labels, logits = (torch.cat(column) for column in zip(*parts, strict=True))
     order = ids.argsort()
-    return Answers(ids[order], labels[order], logits[order])
+    return Predictions(ids[order], labels[order], logits[order])
 
 
 SLANT = 0.1  # of the outermost views, as a tangent
 
 
-def _over_views(network: nn.Module, pictures: Tensor, views: int) -> Tensor:
+def _over_views(network: nn.Module, images: Tensor, views: int) -> Tensor:
     if views == 1:
-        alone: Tensor = network(pictures)
+        alone: Tensor = network(images)
         return alone
     chances = []
     for slant in torch.linspace(-SLANT, SLANT, views).tolist():
-        theta = pictures.new_tensor([[1.0, slant, 0.0], [0.0, 1.0, 0.0]]).expand(
-            len(pictures), 2, 3
-        )
-        grid = F.affine_grid(theta, list(pictures.shape), align_corners=False)
-        slanted = F.grid_sample(pictures, grid, align_corners=False)
+        theta = images.new_tensor([[1.0, slant, 0.0], [0.0, 1.0, 0.0]]).expand(len(images), 2, 3)
+        grid = F.affine_grid(theta, list(images.shape), align_corners=False)
+        slanted = F.grid_sample(images, grid, align_corners=False)
         chances.append(network(slanted).float().softmax(dim=1))
     return torch.stack(chances).mean(dim=0).log()
 

@@ -13,14 +13,14 @@ from typing import Any
 
 from torch import Tensor
 
-from pipeline.evaluation.metrics import Epoch, Scores, score
-from pipeline.evaluation.predict import Answers
+from pipeline.evaluation.metrics import EpochMetrics, Scores, score
+from pipeline.evaluation.predict import Predictions
 from pipeline.loading.batches import Decode
 from pipeline.recipes.recipe import Recipe
 from pipeline.runtime.files import read, read_json, read_tensors
 
 
-class Record:
+class RunDir:
     """The folder `path` of a run. Files appear in it whole or not at all.
 
     metrics.jsonl alone grows, by a line an epoch.
@@ -30,7 +30,7 @@ class Record:
         self.path = path
 
     @classmethod
-    def new(cls, root: Path) -> "Record":
+    def new(cls, root: Path) -> "RunDir":
         """Make the folder `root`/<time> of a new run."""
         root.mkdir(parents=True, exist_ok=True)
         return cls(_new_folder(root))
@@ -49,27 +49,27 @@ class Record:
         """Return what a JSON file holds. Raises UserError if it is not there."""
         return read_json(self.path, name)
 
-    def write_epochs(self, epochs: Iterable[Epoch]) -> None:
+    def write_epochs(self, epochs: Iterable[EpochMetrics]) -> None:
         """Write metrics.jsonl anew."""
         self._write("metrics.jsonl", "".join(_line(epoch) for epoch in epochs).encode())
 
-    def add_epoch(self, epoch: Epoch) -> None:
+    def add_epoch(self, epoch: EpochMetrics) -> None:
         """Append a line to metrics.jsonl."""
         with (self.path / "metrics.jsonl").open("a") as file:
             file.write(_line(epoch))
 
-    def epochs(self) -> list[Epoch]:
+    def epochs(self) -> list[EpochMetrics]:
         """Return what metrics.jsonl holds. Raises UserError if it is damaged."""
         return read(
             self.path / "metrics.jsonl",
-            lambda text: [Epoch(**json.loads(line)) for line in text.splitlines()],
+            lambda text: [EpochMetrics(**json.loads(line)) for line in text.splitlines()],
         )
 
     def finish(self, result: Mapping[str, Any]) -> None:
         """Write result.json: the run is over."""
         self.write_json("result.json", result)
 
-    def become_latest(self) -> None:
+    def link_latest(self) -> None:
         """Let `latest` beside the folder point to it."""
         path = self.path.resolve()  # which may be called `latest` already
         link = path.parent / f".latest-{os.getpid()}"
@@ -84,15 +84,15 @@ class Record:
 
 
 @dataclass(frozen=True)
-class Finished:
+class FinishedRun:
     """A finished training, as its folder tells it; `answers` are to the validation samples."""
 
     path: Path
     result: dict[str, Any]
-    history: list[Epoch]
+    history: list[EpochMetrics]
     losses: list[float]
     scores: Scores | None
-    answers: Answers | None
+    predictions: Predictions | None
 
     @property
     def weights(self) -> dict[str, Tensor]:
@@ -100,19 +100,19 @@ class Finished:
         return read_tensors(self.path / "model.safetensors")
 
 
-def finished(path: Path) -> Finished:
+def read_run(path: Path) -> FinishedRun:
     """Return what the folder of a finished run holds. Raises UserError for another folder."""
-    record = Record(path)
+    record = RunDir(path)
     result, config = record.read_json("result.json"), record.read_json("config.json")
-    answers = scores = None
+    predictions = scores = None
     if (path / "answers.safetensors").exists():
-        answers = Answers(**read_tensors(path / "answers.safetensors"))
-        scores = score(answers.logits, answers.labels, config["classes"])
+        predictions = Predictions(**read_tensors(path / "answers.safetensors"))
+        scores = score(predictions.logits, predictions.labels, config["classes"])
     losses = read(path / "losses.json", lambda text: list(map(float, json.loads(text))))
-    return Finished(path, result, record.epochs(), losses, scores, answers)
+    return FinishedRun(path, result, record.epochs(), losses, scores, predictions)
 
 
-def _line(epoch: Epoch) -> str:
+def _line(epoch: EpochMetrics) -> str:
     return json.dumps(asdict(epoch)) + "\n"
 
 
@@ -130,7 +130,7 @@ def _new_folder(root: Path) -> Path:
 
 
 @dataclass(frozen=True)
-class Assignment:
+class TrainingConfig:
     """What to train: a network of `networks.NETWORKS`, by a recipe, from random weights or `start`.
 
     `start` is the folder of a finished run, whose weights are taken, but for a head that does not

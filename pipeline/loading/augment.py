@@ -25,7 +25,7 @@ from pipeline.errors import UserError
 Ids = NDArray[np.int64]
 
 
-class Changes(NamedTuple):
+class Transforms(NamedTuple):
     """What to do to n pictures; a part that is None is left out. All are float32.
 
     A place is (x, y) measured from the middle in halves of a side. The place p of the new picture
@@ -45,13 +45,13 @@ class Changes(NamedTuple):
     lights: Tensor | None = None
 
     @classmethod
-    def none(cls, count: int) -> "Changes":
+    def none(cls, count: int) -> "Transforms":
         """Return what leaves `count` pictures as they are."""
         return cls(torch.eye(2, 3).expand(count, 2, 3))
 
-    def of(self, rows: slice) -> "Changes":
+    def of(self, rows: slice) -> "Transforms":
         """Return the changes of some of the pictures."""
-        return Changes(**{name: part[rows] for name, part in self.parts().items()})
+        return Transforms(**{name: part[rows] for name, part in self.parts().items()})
 
     def parts(self) -> dict[str, Tensor]:
         """Return the parts that are not None, by name."""
@@ -108,7 +108,7 @@ class Augmentation:
             if not 0 <= value <= most:
                 raise UserError(f"{strength.name}: got {value}, expected 0 to {most}")
 
-    def draw(self, seed: int, epoch: int, ids: Ids) -> Changes:
+    def draw(self, seed: int, epoch: int, ids: Ids) -> Transforms:
         """Return the changes of samples `ids` (n,) in an epoch."""
         # Which number is for what is never changed: runs depend on it.
         uniforms = rng.uniform(seed, epoch, ids, rng.AUGMENT, 14)
@@ -125,7 +125,7 @@ class Augmentation:
             parts["bends"] = moved[:, None, None, None] * self._bends(seed, epoch, ids)
         if self.lighting:
             parts["lights"] = np.exp(lit[:, None] * numbers[:, 9:11] * self.lighting * (1, 2))
-        return Changes(**{n: torch.from_numpy(a.astype(np.float32)) for n, a in parts.items()})
+        return Transforms(**{n: torch.from_numpy(a.astype(np.float32)) for n, a in parts.items()})
 
     def _maps(
         self, numbers: NDArray[np.float64], magnified: NDArray[np.float64]
@@ -152,21 +152,21 @@ class Augmentation:
         return bends * (2 * self.elastic * math.sqrt(3) * 315 / 151)
 
 
-def change(pictures: Tensor, changes: Changes, size: int) -> Tensor:
+def transform_images(images: Tensor, changes: Transforms, size: int) -> Tensor:
     """Cut a square around the ink of each picture, changed: (B, 1, H, W) → (B, 1, size, size).
 
     `pictures` are ink, float in [0, 1]; `changes` are on their device.
     """
-    pictures = cut(pictures, changes.maps, size, changes.tilts, changes.bends)
+    images = cut(images, changes.maps, size, changes.tilts, changes.bends)
     if changes.pens is not None:
-        pictures = change_pens(pictures, changes.pens)
+        images = change_pens(images, changes.pens)
     if changes.lights is not None:
-        pictures = change_lights(pictures, changes.lights)
-    return pictures
+        images = change_lights(images, changes.lights)
+    return images
 
 
 def cut(
-    pictures: Tensor,
+    images: Tensor,
     maps: Tensor,
     size: int,
     tilts: Tensor | None = None,
@@ -177,19 +177,19 @@ def cut(
     `pictures` are ink, float in [0, 1]; beyond their edges there is none. `maps`, `tilts` and
     `bends` are as in `Changes`, on the pictures' device. The scale is kept.
     """
-    height, width = pictures.shape[2:]
-    sides = torch.tensor([size / width, size / height], device=pictures.device)
+    height, width = images.shape[2:]
+    sides = torch.tensor([size / width, size / height], device=images.device)
     theta = maps * sides[:, None]
-    theta[:, :, 2] += ink_centres(pictures)
+    theta[:, :, 2] += ink_centres(images)
     if tilts is not None:  # over the denominator, M (p / d) + t is (M p + t d) / d
         theta[:, :, :2] += theta[:, :, 2:] * tilts[:, None]
-    grid = F.affine_grid(theta, [len(pictures), 1, size, size], align_corners=False)
+    grid = F.affine_grid(theta, [len(images), 1, size, size], align_corners=False)
     if tilts is not None:
-        along = tilts[:, :, None] * _places(size, pictures.device)  # (B, 2, size)
+        along = tilts[:, :, None] * _places(size, images.device)  # (B, 2, size)
         grid /= (1 + along[:, 1, :, None] + along[:, 0, None, :])[..., None]
     if bends is not None:
         grid += displacements(bends, size).movedim(1, 3) * sides
-    return F.grid_sample(pictures, grid, padding_mode="zeros", align_corners=False)
+    return F.grid_sample(images, grid, padding_mode="zeros", align_corners=False)
 
 
 KNOTS = 6  # a spline's coefficients along a side, a third of it apart
@@ -213,15 +213,15 @@ def _places(size: int, device: torch.device) -> Tensor:
     return (2 * torch.arange(size, device=device) + 1) / size - 1
 
 
-def ink_centres(pictures: Tensor) -> Tensor:
+def ink_centres(images: Tensor) -> Tensor:
     """Return the middles of the boxes around the ink: (B, 1, H, W) → (B, 2), x and y.
 
     They are in halves of the picture's width and height, from its middle; 0 where there is no ink.
     """
     middles = []
     for along in (2, 3):  # what is left after the maximum over it: columns, rows
-        profile = pictures.amax(dim=(1, along)) > INK
-        places = torch.linspace(-1, 1, profile.shape[1] + 1, device=pictures.device)
+        profile = images.amax(dim=(1, along)) > INK
+        places = torch.linspace(-1, 1, profile.shape[1] + 1, device=images.device)
         first = torch.where(profile, places[:-1], 2.0).amin(dim=1)
         last = torch.where(profile, places[1:], -2.0).amax(dim=1)
         middles.append((first + last) / 2)
@@ -231,7 +231,7 @@ def ink_centres(pictures: Tensor) -> Tensor:
 INK = 0.25  # of a pixel's area, below which a pixel does not count as inked
 
 
-def change_pens(pictures: Tensor, pens: Tensor) -> Tensor:
+def change_pens(images: Tensor, pens: Tensor) -> Tensor:
     """Make strokes of (B, 1, H, W) thinner or thicker by `pens` (B,), as in `Changes`.
 
     Part way to the maximum over each pixel's neighbourhood, or to the minimum: grey-level dilation
@@ -239,20 +239,20 @@ def change_pens(pictures: Tensor, pens: Tensor) -> Tensor:
     """
     pens = pens.view(-1, 1, 1, 1)
     signs = torch.where(pens < 0, -1.0, 1.0)
-    grown = F.pad(signs * pictures, (1, 1, 1, 1), value=-torch.inf)
+    grown = F.pad(signs * images, (1, 1, 1, 1), value=-torch.inf)
     for axis in (2, 3):  # shifted views, since pooling is many times slower on a CPU
         n = grown.shape[axis] - 2
         before, here, after = (grown.narrow(axis, start, n) for start in range(3))
         grown = torch.maximum(torch.maximum(before, here), after)
-    return torch.lerp(pictures, signs * grown, pens.abs())
+    return torch.lerp(images, signs * grown, pens.abs())
 
 
-def change_lights(pictures: Tensor, lights: Tensor) -> Tensor:
+def change_lights(images: Tensor, lights: Tensor) -> Tensor:
     """Light pictures (B, 1, H, W) by `lights` (B, 2), as in `Changes`: no ink stays none.
 
     Multiplying the odds x / (1 - x) adds to their logarithm, and needs no logarithm.
     """
     factors, odds = lights.view(-1, 2, 1, 1, 1).unbind(dim=1)
-    ink = (pictures * factors).clamp_(max=1)
+    ink = (images * factors).clamp_(max=1)
     brought = ink * odds
     return brought / (1 - ink).add_(brought)

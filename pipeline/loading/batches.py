@@ -19,7 +19,7 @@ from beton import ops
 from beton.loader import Batch, Loader
 from beton.order import Shard, batch_ids, epoch_order
 from beton.reader import Reader
-from pipeline.loading.augment import Augmentation, Changes, change
+from pipeline.loading.augment import Augmentation, Transforms, transform_images
 from pipeline.loading.dataset import Floats, Ids, View
 from pipeline.loading.rasterize import rasterize
 
@@ -33,14 +33,14 @@ class Inputs(NamedTuple):
     `ids` int64 (b,) are the samples' numbers in the file, on the host.
     """
 
-    pictures: Tensor
+    images: Tensor
     labels: Tensor
     valid: Tensor
     ids: Ids
     last: bool
 
 
-class Feed:
+class DeviceLoader:
     """Batches of the samples `indices` of a file as a network's inputs.
 
     In training (`augmentation` given) they are shuffled, changed, and the samples that do not fill
@@ -98,7 +98,7 @@ class Feed:
         """Return the number of batches of an epoch."""
         return len(self._loader)
 
-    def __enter__(self) -> "Feed":
+    def __enter__(self) -> "DeviceLoader":
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -133,7 +133,7 @@ class Feed:
         host["background"] = torch.from_numpy(self._backgrounds[batch.ids])
         host["valid"] = torch.from_numpy(batch.valid)
         if self._augmentation is None:
-            changes = Changes.none(len(batch.ids))
+            changes = Transforms.none(len(batch.ids))
         else:
             changes = self._augmentation.draw(self._seed, epoch, batch.ids)
         if self._scales is not None:
@@ -141,7 +141,7 @@ class Feed:
             maps[:, :, :2] /= torch.from_numpy(self._scales[batch.ids])[:, None, None]
             changes = changes._replace(maps=maps)
         there = self._move(host | changes.parts())
-        changes = Changes(**{name: there[name] for name in changes.parts()})
+        changes = Transforms(**{name: there[name] for name in changes.parts()})
         canvases = there["image"]
         if self._on_device:
             canvases = rasterize(
@@ -157,7 +157,7 @@ class Feed:
             background = there["background"][rows].float().view(-1, 1, 1, 1)
             ink = canvases[rows, None].float().sub_(background).abs_().div_(255)
             if not self._view.whole:
-                ink = change(ink, changes.of(rows), self._view.size)
+                ink = transform_images(ink, changes.of(rows), self._view.size)
             labels, valid = there["label"][rows], there["valid"][rows]
             yield Inputs(ink, labels, valid, batch.ids[rows], rows.stop == count)
 

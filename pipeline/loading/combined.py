@@ -9,11 +9,11 @@ from itertools import zip_longest
 import numpy as np
 import torch
 
-from pipeline.loading.batches import Feed, Inputs
+from pipeline.loading.batches import DeviceLoader, Inputs
 from pipeline.loading.dataset import Ids
 
 
-class Blend:
+class CombinedLoader:
     """A feed of batches whose first rows are `main`'s, and whose last are `auxiliary`'s.
 
     Epochs are those of `main`. Through `auxiliary` it goes at its own pace: a batch a step, over
@@ -21,7 +21,7 @@ class Blend:
     Closes both.
     """
 
-    def __init__(self, main: Feed, auxiliary: Feed, samples: int) -> None:
+    def __init__(self, main: DeviceLoader, auxiliary: DeviceLoader, samples: int) -> None:
         self._main, self._auxiliary, self._samples = main, auxiliary, samples
         self.device = main.device
 
@@ -29,7 +29,7 @@ class Blend:
         """Return the number of batches of an epoch."""
         return len(self._main)
 
-    def __enter__(self) -> "Blend":
+    def __enter__(self) -> "CombinedLoader":
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -69,7 +69,7 @@ class Blend:
                 yield theirs
                 continue
             yield Inputs(
-                torch.cat([ours.pictures, theirs.pictures]),
+                torch.cat([ours.images, theirs.images]),
                 torch.cat([ours.labels, theirs.labels]),
                 torch.cat([ours.valid, theirs.valid]),
                 np.concatenate([ours.ids, theirs.ids]),

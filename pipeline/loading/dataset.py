@@ -19,7 +19,7 @@ Ids = NDArray[np.int64]
 Floats = NDArray[np.float32]
 
 
-def open_set(path: Path) -> Reader:
+def open_dataset(path: Path) -> Reader:
     """Open a file that prep wrote. Raises BetonError for another one, OSError if there is none."""
     file = Reader(path)
     wanted = {"image", "label", "split"}
@@ -33,7 +33,7 @@ def open_set(path: Path) -> Reader:
     return file
 
 
-def samples_of(file: Reader, splits: str) -> Ids:
+def split_indices(file: Reader, splits: str) -> Ids:
     """Return the numbers of the samples of a split: int64 (n,), perhaps none.
 
     "train+validation" are both together, "all" is everything.
@@ -82,7 +82,7 @@ class View:
 ROWS, PIXELS = 256, 1 << 22  # at a time, where no gradient needs memory
 
 
-def rows_for(view: View) -> int:
+def eval_batch_size(view: View) -> int:
     """Return how many pictures to ask about at a time."""
     return max(1, min(ROWS, PIXELS // view.pixels))
 

@@ -28,7 +28,7 @@ def writers_of(file: Reader) -> Ids:
     return np.asarray(file.column("writer").metadata).astype(np.int64)
 
 
-def scales(file: Reader, target: float) -> Floats:
+def writer_scales(file: Reader, target: float) -> Floats:
     """Return how much larger each page must be shown: float32 (n,).
 
     So that a writer's tall characters fill the share `target` of a page's height. Where fewer than

@@ -10,7 +10,7 @@ PRIOR = 62  # pages that the training's statistics count for
 
 
 @contextmanager
-def adapted(network: nn.Module, pages: int) -> Iterator[None]:
+def adapted_batchnorm(network: nn.Module, pages: int) -> Iterator[None]:
     """Let batch normalisation go by what it learned and by the batch that it sees, of one writer.
 
     The batch's `pages` count as many, what was learned counts for 62. Afterwards, all is as before.

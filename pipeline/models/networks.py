@@ -19,9 +19,9 @@ class Network(nn.Module):
         super().__init__()
         self.stem, self.body, self.head = stem, body, head
 
-    def forward(self, pictures: Tensor) -> Tensor:
+    def forward(self, images: Tensor) -> Tensor:
         """Return the logits, (B, classes)."""
-        logits: Tensor = self.head(self.body(self.stem(pictures)))
+        logits: Tensor = self.head(self.body(self.stem(images)))
         return logits
 
 

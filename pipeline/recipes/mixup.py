@@ -31,7 +31,7 @@ class Mixed(NamedTuple):
     that of the labels + (1 - shares) × that of the partners.
     """
 
-    pictures: Tensor
+    images: Tensor
     labels: Tensor
     partners: Tensor
     shares: Tensor
@@ -68,23 +68,23 @@ class Mixing:
         if self and rows % 2:
             raise UserError(f"mixing: got {rows} rows at a time, expected an even number")
 
-    def mix(self, pictures: Tensor, labels: Tensor, ids: Ids, seed: int, epoch: int) -> Mixed:
+    def mix(self, images: Tensor, labels: Tensor, ids: Ids, seed: int, epoch: int) -> Mixed:
         """Mix pictures (n, C, H, W) of classes `labels` (n,) in pairs; `ids` (n,) are on the host.
 
         What is given is not written to.
         """
         if not self:
-            return Mixed(pictures, labels, labels, torch.ones(len(labels), device=pictures.device))
+            return Mixed(images, labels, labels, torch.ones(len(labels), device=images.device))
         assert len(ids) % 2 == 0, f"an odd number of rows: {len(ids)}"
-        numbers = self._draw(seed, epoch, ids[::2].copy(), *pictures.shape[2:])
-        there = torch.from_numpy(numbers.astype(np.float32)).to(pictures.device)
+        numbers = self._draw(seed, epoch, ids[::2].copy(), *images.shape[2:])
+        there = torch.from_numpy(numbers.astype(np.float32)).to(images.device)
         shares, inside, outside, top, bottom, left, right = there[..., None, None, None, None]
         own = inside
         if self.cutmix:
-            rows, columns = (torch.arange(n, device=pictures.device) for n in pictures.shape[2:])
+            rows, columns = (torch.arange(n, device=images.device) for n in images.shape[2:])
             high, wide = ((top <= rows) & (rows < bottom)), ((left <= columns) & (columns < right))
             own = torch.where(high.mT & wide, inside, outside)
-        pairs = pictures.view(-1, 2, *pictures.shape[1:])
+        pairs = images.view(-1, 2, *images.shape[1:])
         mixed = torch.lerp(pairs.flip(1), pairs, own).flatten(0, 1)
         partners = labels.view(-1, 2).flip(1).flatten()
         return Mixed(mixed, labels, partners, shares.flatten().repeat_interleave(2))

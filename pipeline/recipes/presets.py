@@ -16,7 +16,7 @@ HANDS = Augmentation(rotation=10, zoom=0.1, aspect=0.2, shear=0.3, translation=0
 
 
 @dataclass(frozen=True)
-class Plan:
+class Preset:
     """A network of `models.NETWORKS` and the recipe to train it by.
 
     `split` is how prep must have split the data, None if any way will do. The epochs are those of
@@ -93,11 +93,11 @@ def _by_hands(size: int, epochs: int, average: float) -> Recipe:
 
 FORTY_WRITERS = 40 * 62 * 9 // 10  # pages to learn from, where a tenth is held out
 PART1 = {
-    "fast": Plan("small", _by_hands(48, 6, 0.995), pages=FORTY_WRITERS),
-    "accurate": Plan("medium", _by_hands(64, 12, 0.998), pages=FORTY_WRITERS),
-    "progressive": Plan("resnet18", _progressive()),
+    "fast": Preset("small", _by_hands(48, 6, 0.995), pages=FORTY_WRITERS),
+    "accurate": Preset("medium", _by_hands(64, 12, 0.998), pages=FORTY_WRITERS),
+    "progressive": Preset("resnet18", _progressive()),
     # The first published notebook's: out of memory at batch 64 there.
-    "baseline": Plan(
+    "baseline": Preset(
         "baseline",
         Recipe(
             (
@@ -160,14 +160,14 @@ PART2_PUBLISHED = {"pretrained": 0.9945, "scratch": 0.9923}
 
 # The trainings as published: 10 epochs each. What starts from weights has the network of these.
 PART3 = {
-    "simple": Plan("plain", _small_pictures(10, 1e-2)),
-    "constant": Plan(
+    "simple": Preset("plain", _small_pictures(10, 1e-2)),
+    "constant": Preset(
         "plain",
         _small_pictures(10, 1e-3, schedule="constant", warm_up=0, optimizer="Adam", weight_decay=0),
     ),
-    "resnet18": Plan("resnet18", _small_pictures(10, 1e-2)),
-    "digits": Plan("plain", _small_pictures(10, 1e-2)),
-    "pretrained": Plan("plain", _small_pictures(10, 1e-2)),
+    "resnet18": Preset("resnet18", _small_pictures(10, 1e-2)),
+    "digits": Preset("plain", _small_pictures(10, 1e-2)),
+    "pretrained": Preset("plain", _small_pictures(10, 1e-2)),
 }
 # What they came to by others, on the original data: shares right of MNIST's test set.
 PART3_PUBLISHED = {
@@ -177,10 +177,10 @@ PART3_PUBLISHED = {
     "digits": 0.0003,
     "pretrained": 0.0,
 }
-PART3_RECOVERY = Plan("plain", _small_pictures(6, 5e-3, **ORTHOGONAL))
+PART3_RECOVERY = Preset("plain", _small_pictures(6, 5e-3, **ORTHOGONAL))
 
 
-def changed(
+def override(
     recipe: Recipe,
     *,
     size: int | None = None,

@@ -79,7 +79,7 @@ class Table:
 
 
 @dataclass(frozen=True)
-class Drawing:
+class Plot:
     """A matplotlib figure, as inline SVG; `alt` says in words what is to be seen in it.
 
     Raises ValueError for an empty `alt`.
@@ -99,7 +99,7 @@ class Drawing:
 
 
 @dataclass(frozen=True)
-class Picture:
+class PngImage:
     """A PNG, its bytes or its file; `alt` says in words what is to be seen in it.
 
     Raises ValueError for an empty `alt`, and when rendered for what is no PNG.
@@ -124,7 +124,7 @@ class Picture:
 
 
 @dataclass(frozen=True)
-class Run:
+class SourceRun:
     """A run's folder, the command that repeats it, its configuration and what it gave the page."""
 
     folder: str
@@ -137,7 +137,7 @@ class Run:
 class Sources:
     """Where each figure came from."""
 
-    runs: Sequence[Run]
+    runs: Sequence[SourceRun]
 
     def html(self, name: str) -> str:
         """Return the runs as a list of definitions."""
@@ -152,7 +152,7 @@ class Sources:
         return f'<dl id="{name}">\n{items}</dl>'
 
 
-Block = str | Table | Drawing | Picture | Sources  # a str is a paragraph
+Block = str | Table | Plot | PngImage | Sources  # a str is a paragraph
 
 
 @dataclass(frozen=True)

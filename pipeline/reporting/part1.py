@@ -9,12 +9,19 @@ import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from pipeline.analysis.stats import ACCURACY, Bands, compare, estimate, first_reached, in_words
-from pipeline.evaluation.metrics import Epoch, accuracy_interval, reliability
-from pipeline.evaluation.run_dir import Finished
-from pipeline.reporting.html import Block, Drawing, Page, Picture, Run, Section, Sources, Table
+from pipeline.analysis.stats import (
+    ACCURACY,
+    Bands,
+    compare,
+    describe_difference,
+    estimate,
+    first_reached,
+)
+from pipeline.evaluation.metrics import EpochMetrics, accuracy_interval, reliability
+from pipeline.evaluation.run_dir import FinishedRun
+from pipeline.reporting.html import Block, Page, Plot, PngImage, Section, SourceRun, Sources, Table
 from pipeline.reporting.plots import curves
-from pipeline.reporting.run_groups import Arm, gather
+from pipeline.reporting.run_groups import RunGroup, group_runs
 from pipeline.runtime.files import read_json
 
 QUESTION = (
@@ -33,7 +40,7 @@ def page_of(paths: Sequence[Path]) -> Page:
 
     Raises UserError as `gather` does.
     """
-    arms, repeated = gather(paths)
+    arms, repeated = group_runs(paths)
     best = arms[0]
     origins = {json.dumps(arm.config["provenance"], sort_keys=True) for arm in arms}
     besides = {
@@ -71,7 +78,7 @@ def page_of(paths: Sequence[Path]) -> Page:
     )
 
 
-def _answer(arms: Sequence[Arm]) -> str:
+def _answer(arms: Sequence[RunGroup]) -> str:
     best = arms[0]
     accuracies = best.values(_accuracy)
     samples = best.samples
@@ -87,7 +94,7 @@ def _answer(arms: Sequence[Arm]) -> str:
     )
 
 
-def _second_sentence(arms: Sequence[Arm]) -> str:
+def _second_sentence(arms: Sequence[RunGroup]) -> str:
     if len(arms) > 1:
         return _comparison(arms[0], arms[1])
     scores = arms[0].scores
@@ -108,7 +115,7 @@ def _accuracy_in_words(values: Sequence[float | None], samples: int) -> str:
     return f"{_percent(accuracy)} (95 % interval, by the number of pictures, {_span(low, high)})"
 
 
-def _comparison(first: Arm, second: Arm) -> str:
+def _comparison(first: RunGroup, second: RunGroup) -> str:
     """Say what the seeds that two arms share show of their accuracies."""
     if first.config["fingerprint"] != second.config["fingerprint"]:
         return (
@@ -122,27 +129,27 @@ def _comparison(first: Arm, second: Arm) -> str:
             "difference."
         )
     c = compare(*([_accuracy(arm.runs[seed]) for seed in shared] for arm in (first, second)))
-    said = in_words(c, first.name, second.name, ACCURACY)
+    said = describe_difference(c, first.name, second.name, ACCURACY)
     return f"Against {second.name}, on the same pictures: {said}."
 
 
-def _comparisons(arms: Sequence[Arm]) -> list[Block]:
+def _comparisons(arms: Sequence[RunGroup]) -> list[Block]:
     return [_comparison(arms[0], other) for other in arms[1:]]
 
 
-def _curves(arms: Sequence[Arm]) -> list[Block]:
+def _curves(arms: Sequence[RunGroup]) -> list[Block]:
     seeds = max(len(arm.runs) for arm in arms)
     band = " The bands are 95 % intervals of the mean over seeds." if seeds > 1 else ""
     what = " and ".join(arm.name for arm in arms) if len(arms) < 4 else f"{len(arms)} recipes"
 
-    def epoch(one: Epoch) -> float:
+    def epoch(one: EpochMetrics) -> float:
         return float(one.epoch + 1)
 
-    def seconds(one: Epoch) -> float:
+    def seconds(one: EpochMetrics) -> float:
         return float(one.seconds)
 
     drawings: list[Block] = [
-        Drawing(
+        Plot(
             curves(
                 {arm.name: arm.bands(x, "accuracy") for arm in arms},
                 unit,
@@ -174,10 +181,10 @@ def _curves(arms: Sequence[Arm]) -> list[Block]:
             f"smoothed labels, for example), so the two need not meet.{band}"
         )
     figure = curves(lines, "epochs", "loss (nats)", limits=(0, None))
-    return [*drawings, Drawing(figure, f"Loss of {what} over epochs.", caption)]
+    return [*drawings, Plot(figure, f"Loss of {what} over epochs.", caption)]
 
 
-def _stages(arms: Sequence[Arm]) -> list[Block]:
+def _stages(arms: Sequence[RunGroup]) -> list[Block]:
     """Return a table of what recipes of several stages came to, stage by stage."""
     tables: list[Block] = []
     for arm in arms:
@@ -207,21 +214,21 @@ def _stages(arms: Sequence[Arm]) -> list[Block]:
     return tables
 
 
-def _figures(arms: Sequence[Arm]) -> Table:
-    def scored(name: str) -> Callable[[Finished], float | None]:
+def _figures(arms: Sequence[RunGroup]) -> Table:
+    def scored(name: str) -> Callable[[FinishedRun], float | None]:
         return lambda run: getattr(run.scores, name)
 
-    def told(name: str) -> Callable[[Finished], float | None]:
+    def told(name: str) -> Callable[[FinishedRun], float | None]:
         return lambda run: run.result[name]
 
-    def reached(threshold: float, x: str) -> Callable[[Finished], float | None]:
+    def reached(threshold: float, x: str) -> Callable[[FinishedRun], float | None]:
         return lambda run: first_reached(
             [e.epoch + 1 if x == "epoch" else e.seconds for e in run.history],
             [e.accuracy or 0.0 for e in run.history],
             threshold,
         )
 
-    rows: list[tuple[str, Callable[[Finished], float | None], Callable[[float], str]]] = [
+    rows: list[tuple[str, Callable[[FinishedRun], float | None], Callable[[float], str]]] = [
         ("accuracy", scored("accuracy"), _percent),
         ("accuracy, case ignored", scored("accuracy_ignoring_case"), _percent),
         ("loss (nats)", scored("loss"), lambda value: f"{value:.3f}"),
@@ -257,7 +264,7 @@ def _figures(arms: Sequence[Arm]) -> Table:
     )
 
 
-def _pairs(arms: Sequence[Arm]) -> Block:
+def _pairs(arms: Sequence[RunGroup]) -> Block:
     classes = list(arms[0].config["classes"])
     rows = []
     for pair in arms[0].scores.confusions[:PAIRS]:
@@ -288,10 +295,10 @@ PICTURES = {
 }
 
 
-def _pictures(arms: Sequence[Arm], name: str) -> list[Block]:
+def _pictures(arms: Sequence[RunGroup], name: str) -> list[Block]:
     alt, caption = PICTURES[name]
     return [
-        Picture(
+        PngImage(
             arm.first.path / name,
             f"{alt} {arm.name}.",
             f"{arm.name}, seed {min(arm.runs)}. {caption}",
@@ -302,7 +309,7 @@ def _pictures(arms: Sequence[Arm], name: str) -> list[Block]:
     ]
 
 
-def _classes(arms: Sequence[Arm]) -> Table:
+def _classes(arms: Sequence[RunGroup]) -> Table:
     columns = [arm.scores.per_class for arm in arms]
     if len(arms) > 1:
         return Table(
@@ -334,7 +341,7 @@ def _classes(arms: Sequence[Arm]) -> Table:
     )
 
 
-def _calibration(arms: Sequence[Arm]) -> list[Block]:
+def _calibration(arms: Sequence[RunGroup]) -> list[Block]:
     lines, sentences = {}, []
     for arm in arms:
         bins = reliability(arm.logits, arm.labels)
@@ -359,15 +366,15 @@ def _calibration(arms: Sequence[Arm]) -> list[Block]:
         "How often answers are right that are so sure, in bins of equal width. Below the diagonal "
         "it is surer than it should be."
     )
-    return [" ".join(sentences), Drawing(figure, f"Accuracy over confidence of {names}.", caption)]
+    return [" ".join(sentences), Plot(figure, f"Accuracy over confidence of {names}.", caption)]
 
 
-def _source(arm: Arm, run: Finished) -> Run:
+def _source(arm: RunGroup, run: FinishedRun) -> SourceRun:
     config = read_json(run.path, "config.json")
     told = {k: v for k, v in config["options"].items() if v != "None" and k != "resume"}
     options = (f"--{name.replace('_', '-')} {shlex.quote(v)}" for name, v in told.items())
     kept = {key: value for key, value in config.items() if key != "classes"}
-    return Run(
+    return SourceRun(
         str(run.path),
         f"./launch.sh train {config['job']} {' '.join(options)}",
         {**kept, "environment": read_json(run.path, "environment.json")},
@@ -375,11 +382,11 @@ def _source(arm: Arm, run: Finished) -> Run:
     )
 
 
-def _accuracy(run: Finished) -> float | None:
+def _accuracy(run: FinishedRun) -> float | None:
     return None if run.scores is None else run.scores.accuracy
 
 
-def _calibration_error(arm: Arm) -> float:
+def _calibration_error(arm: RunGroup) -> float:
     """Return the mean over an arm's runs: all their answers together would hide some of it."""
     return estimate([run.scores.calibration_error for run in arm.runs.values() if run.scores]).mean
 

@@ -13,7 +13,7 @@ from rich.table import Table as TerminalTable
 from pipeline.analysis.stats import Bands
 from pipeline.errors import UserError
 from pipeline.recipes.presets import PART2_PUBLISHED
-from pipeline.reporting.html import Block, Drawing, Page, Run, Section, Sources, Table
+from pipeline.reporting.html import Block, Page, Plot, Section, SourceRun, Sources, Table
 from pipeline.reporting.plots import curves
 from pipeline.runtime.files import read_json
 
@@ -337,7 +337,7 @@ def _drawing(
     caption: str,
     scale: float = 1,
     limits: tuple[float | None, float | None] = (None, None),
-) -> Drawing:
+) -> Plot:
     arms = {arm: Bands(**drawn) for arm, drawn in analysis["curves"][name].items()}
     band = " The bands are 95 % intervals of the mean." if len(analysis["seeds"]) > 1 else ""
     ends = "; ".join(
@@ -345,20 +345,24 @@ def _drawing(
         for arm, line in arms.items()
     )
     figure = curves(arms, x_label, y_label, scale, limits)
-    return Drawing(figure, f"{y_label} over {x_label}: {ends}.", caption + band)
+    return Plot(figure, f"{y_label} over {x_label}: {ends}.", caption + band)
 
 
 def _percent(share: float) -> str:
     return f"{100 * share:.2f} %"
 
 
-def _sources(run: Path, result: Mapping[str, Any], config: Mapping[str, Any]) -> Iterator[Run]:
+def _sources(
+    run: Path, result: Mapping[str, Any], config: Mapping[str, Any]
+) -> Iterator[SourceRun]:
     told = {n: v for n, v in config["options"].items() if v is not None and n != "resume"}
     options = " ".join(f"--{n.replace('_', '-')} {shlex.quote(str(v))}" for n, v in told.items())
     command = f"./launch.sh train part2 {options}"
-    yield Run(str(run), command, config["options"], "everything; in its folders, every training")
+    yield SourceRun(
+        str(run), command, config["options"], "everything; in its folders, every training"
+    )
     for name in result["trainings"]:
         own = read_json(run / name, "config.json")
         kept = {key: value for key, value in own.items() if key not in ("options", "classes")}
         environment = read_json(run / name, "environment.json")
-        yield Run(str(run / name), command, {**kept, "environment": environment}, name)
+        yield SourceRun(str(run / name), command, {**kept, "environment": environment}, name)

@@ -12,10 +12,10 @@ from typing import Any
 from matplotlib.figure import Figure
 from rich.table import Table as TerminalTable
 
-from pipeline.analysis.noise_robust import WAYS
+from pipeline.analysis.noise_robust import METHODS
 from pipeline.errors import UserError
 from pipeline.recipes.presets import PART3_PUBLISHED
-from pipeline.reporting.html import Block, Drawing, Page, Picture, Run, Section, Sources, Table
+from pipeline.reporting.html import Block, Page, Plot, PngImage, Section, SourceRun, Sources, Table
 from pipeline.reporting.plots import bars, heat_map
 from pipeline.runtime.files import read_json
 
@@ -87,12 +87,12 @@ def page_of(paths: Sequence[Path]) -> Page:
 def closing_tables(run: Path) -> list[TerminalTable]:
     """Return the page's tables for a terminal, without what is too wide for one."""
     result = read_json(run, "result.json")
-    pictures = f"{result['test']['pictures']:,} pictures with right labels"
+    images = f"{result['test']['images']:,} pictures with right labels"
     held_out = f"{result['diagnosis']['labels']:,} held-out labels"
     return [
-        _on_terminal(_arms_table(result), f"As published: {pictures}", (0, 6, 1, 2)),
+        _on_terminal(_arms_table(result), f"As published: {images}", (0, 6, 1, 2)),
         _on_terminal(_evidence_table(result), f"Evidence of {held_out}, nats each", (0, 1, 2, 3)),
-        _on_terminal(_ways_table(result), f"Recovered: {pictures}", (0, 1, 2)),
+        _on_terminal(_ways_table(result), f"Recovered: {images}", (0, 1, 2)),
     ]
 
 
@@ -108,18 +108,18 @@ def _on_terminal(table: Table, title: str, columns: Sequence[int]) -> TerminalTa
 
 def _answer(result: Mapping[str, Any]) -> str:
     estimates = result["recovery"]["estimates"]
-    pictures = f"{result['test']['pictures']:,} pictures with right labels"
+    images = f"{result['test']['images']:,} pictures with right labels"
     naive, ceiling = (_percent(estimates[way]["mean"]) for way in ("naive", "ceiling"))
     others = f"Trained as if all were well, it is right on {naive}; on right labels, {ceiling}."
     verdict = result["diagnosis"]["verdict"]
     if "forward" not in estimates:
         return (
-            f"{verdict} Of {pictures}, a network that is trained as if all were well is right on "
+            f"{verdict} Of {images}, a network that is trained as if all were well is right on "
             f"{naive}, one that is trained on right labels on {ceiling}."
         )
     return (
         f"{verdict} From these labels alone, with the loss corrected for that, a network comes to "
-        f"be right on {_estimate(estimates['forward'])} of {pictures}. {others}"
+        f"be right on {_estimate(estimates['forward'])} of {images}. {others}"
     )
 
 
@@ -136,7 +136,7 @@ def _published(result: Mapping[str, Any]) -> list[Block]:
     )
     return [
         "The trainings that were published for this question, on the set's training pictures, "
-        f"tested on {result['test']['pictures']:,} pictures with right labels. The published "
+        f"tested on {result['test']['images']:,} pictures with right labels. The published "
         "conclusion was that “labels seem noisy”.",
         _arms_table(result),
         *below,
@@ -162,7 +162,7 @@ def _arms_table(result: Mapping[str, Any]) -> Table:
             ]
         )
     return Table(
-        f"Accuracy on {result['test']['pictures']:,} pictures with right labels, beside the "
+        f"Accuracy on {result['test']['images']:,} pictures with right labels, beside the "
         "published one (by others, on the original data); accuracy and loss (nats) on "
         f"{result['held_out']:,} held-out pictures by their given labels; seconds of training.",
         [
@@ -181,7 +181,7 @@ def _seen(run: Path, result: Mapping[str, Any]) -> list[Block]:
     first, last = _percent(ranks[0]), _percent(ranks[-1])
     first_arm, numbers = ARMS[next(iter(result["arms"]))], _numbers(result)
     return [
-        Picture(
+        PngImage(
             run / "folders.png",
             "A row of pictures for each label that they were given.",
             "The set's own training pictures, by the label that they were given.",
@@ -190,7 +190,7 @@ def _seen(run: Path, result: Mapping[str, Any]) -> list[Block]:
         f"What {first_arm} answers to {result['held_out']:,} held-out pictures of the set. The "
         f"given label is its first choice in {first} of the cases, its last in {last}; by chance "
         f"either would be {_percent(1 / len(classes))}.",
-        Drawing(
+        Plot(
             bars(
                 {"": [100 * share for share in ranks]},
                 [f"{place + 1}" for place in range(len(ranks))],
@@ -201,7 +201,7 @@ def _seen(run: Path, result: Mapping[str, Any]) -> list[Block]:
             "Where the given label stands among the network's choices: 1 is accuracy by the given "
             f"labels, {len(ranks)} is that of reading the answers backwards.",
         ),
-        Drawing(
+        Plot(
             bars(
                 {
                     name: [100 * share for share in row]
@@ -226,7 +226,7 @@ def _diagnosed(result: Mapping[str, Any]) -> list[Block]:
         f"{found['verdict']} {found['assumption']}",
         METHOD,
         _evidence_table(result),
-        Drawing(
+        Plot(
             _matrix(found["matrix"], result["classes"]),
             "A heat map of the estimated chances of each given label for each class.",
             "The estimated transition matrix: how likely each given label is (columns), by what "
@@ -256,7 +256,7 @@ def _testimony(result: Mapping[str, Any]) -> list[Block]:
         "pictures the name that the diagnosis gives them. By its names alone the labels are "
         f"{witness['kind']}, {_percent(witness['rate'])} of them wrong; the two matrices are "
         f"{witness['distance']:.3f} apart (mean total variation of the rows, from 0 to 1).",
-        Drawing(
+        Plot(
             _matrix(witness["matrix"], result["classes"]),
             "A heat map of the chances of each given label for each class that the witness names.",
             "The second estimate: how likely each given label is (columns), by what the witness "
@@ -292,7 +292,7 @@ def _recovered(result: Mapping[str, Any]) -> list[Block]:
     introduction = (
         f"Each way trained anew, {_counted(seeds, 'time')}: equal seeds have equal first weights "
         f"and order. Right labels are those of {result['clean']['file']}, "
-        f"{result['clean']['pictures']:,} pictures, to show how much is lost."
+        f"{result['clean']['images']:,} pictures, to show how much is lost."
     )
     if "forward" not in outcome["estimates"]:
         introduction += (
@@ -302,7 +302,7 @@ def _recovered(result: Mapping[str, Any]) -> list[Block]:
     return [
         introduction,
         _ways_table(result),
-        *(f"Against {WAYS[pair['second']]}: {pair['words']}." for pair in outcome["pairs"]),
+        *(f"Against {METHODS[pair['second']]}: {pair['words']}." for pair in outcome["pairs"]),
         "Intervals are over seeds, on one test set: another one would differ a little for all.",
     ]
 
@@ -316,7 +316,7 @@ def _ways_table(result: Mapping[str, Any]) -> Table:
         seconds = sum(t["seconds_training"] for t in trained) / len(trained) if trained else None
         rows.append(
             [
-                WAYS[way],
+                METHODS[way],
                 _estimate(outcome["estimates"][way]),
                 ", ".join(f"{100 * share:.2f}" for share in accuracies),
                 "–" if seconds is None else f"{seconds:,.0f}",
@@ -324,7 +324,7 @@ def _ways_table(result: Mapping[str, Any]) -> Table:
             ]
         )
     return Table(
-        f"Accuracy on {result['test']['pictures']:,} pictures with right labels: the mean over "
+        f"Accuracy on {result['test']['images']:,} pictures with right labels: the mean over "
         f"{_counted(seeds, 'seed')}, with its 95 % interval where there are several; every seed's "
         "(%); and seconds of a training.",
         ["way", "accuracy", "by seed", "seconds", "learned by"],
@@ -335,7 +335,7 @@ def _ways_table(result: Mapping[str, Any]) -> Table:
     )
 
 
-def _sources(run: Path, result: Mapping[str, Any], config: Mapping[str, Any]) -> list[Run]:
+def _sources(run: Path, result: Mapping[str, Any], config: Mapping[str, Any]) -> list[SourceRun]:
     test, options = result["test"], ""
     for name, value in config["options"].items():
         if value is not None and name != "resume":
@@ -343,7 +343,7 @@ def _sources(run: Path, result: Mapping[str, Any], config: Mapping[str, Any]) ->
             words = " ".join(shlex.quote(str(one)) for one in values)
             options += f" --{name.replace('_', '-')} {words}"
     runs = [
-        Run(
+        SourceRun(
             str(run),
             f"./launch.sh train part3{options}",
             config["options"],
@@ -355,14 +355,14 @@ def _sources(run: Path, result: Mapping[str, Any], config: Mapping[str, Any]) ->
         kept = read_json(folder, "config.json")
         way = name.rpartition("-")[0]
         runs.append(
-            Run(
+            SourceRun(
                 str(folder),
                 f"./launch.sh evaluate {folder} --source {test['file']} --split {test['split']}",
                 {
                     **{key: kept[key] for key in ("network", "recipe", "start", "data")},
                     "environment": read_json(folder, "environment.json"),
                 },
-                ARMS.get(name) or f"{WAYS[way]}, seed {kept['recipe']['seed']}",
+                ARMS.get(name) or f"{METHODS[way]}, seed {kept['recipe']['seed']}",
             )
         )
     return runs

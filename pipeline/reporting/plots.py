@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 
 from beton.reader import Reader
 from pipeline.analysis.stats import Bands
-from pipeline.evaluation.metrics import Epoch, top_losses
-from pipeline.evaluation.run_dir import Finished
-from pipeline.loading.batches import Feed
-from pipeline.loading.dataset import View, samples_of, source_line
+from pipeline.evaluation.metrics import EpochMetrics, top_losses
+from pipeline.evaluation.run_dir import FinishedRun
+from pipeline.loading.batches import DeviceLoader
+from pipeline.loading.dataset import View, source_line, split_indices
 from pipeline.runtime.files import read_json
 
 # Okabe & Ito, Color universal design, 2008: told apart by the colour-blind.
@@ -150,41 +150,41 @@ def title(what: str, network: str, result: Mapping[str, Any]) -> str:
     return ", ".join(parts)
 
 
-def draw_run(run: Finished, what: str, file: Reader) -> None:
+def draw_run(run: FinishedRun, what: str, file: Reader) -> None:
     """Draw a run's curves, and its confusions and worst answers if it was validated.
 
     `file` is the data that it was validated on.
     """
     heading = title(what, run.result["network"], run.result)
     draw_curves(run.history, heading, run.path / "curves.png")
-    if run.scores is None or run.answers is None:
+    if run.scores is None or run.predictions is None:
         return
     names = [one.name for one in run.scores.per_class]
     draw_confusion(run.scores.matrix, names, heading, run.path / "confusion.png")
     rows, columns = WORST
-    worst = top_losses(run.answers.logits, run.answers.labels, names, rows * columns)
-    ids = run.answers.ids[[one.row for one in worst]].numpy()
+    worst = top_losses(run.predictions.logits, run.predictions.labels, names, rows * columns)
+    ids = run.predictions.ids[[one.row for one in worst]].numpy()
     view = View.of(file, SIDE, read_json(run.path, "config.json")["recipe"]["window"])
-    with Feed(file, ids, view, len(ids), device=torch.device("cpu")) as feed:
+    with DeviceLoader(file, ids, view, len(ids), device=torch.device("cpu")) as feed:
         (inputs,) = feed.batches()
     captions = [f"{one.true}→{one.predicted}, {one.probability:.2f}" for one in worst]
     heading = f"{heading}\nthe largest losses: true→predicted, probability of the latter"
-    draw_pictures(inputs.pictures[:, 0].numpy(), captions, columns, heading, run.path / "worst.png")
+    draw_pictures(inputs.images[:, 0].numpy(), captions, columns, heading, run.path / "worst.png")
 
 
 def draw_pictures(
-    pictures: NDArray[np.float32], captions: Sequence[str], columns: int, title: str, path: Path
+    images: NDArray[np.float32], captions: Sequence[str], columns: int, title: str, path: Path
 ) -> None:
     """Draw a grid of pictures of ink, (N, height, width) from 0 to 1, row by row."""
-    count, height, width = pictures.shape
+    count, height, width = images.shape
     rows = -(-count // columns)
     cell = 1.3, 1.3 * height / width + 0.25  # inches
     figure = Figure(figsize=(columns * cell[0], rows * cell[1] + 0.6), layout="constrained")
     grid = list(figure.subplots(rows, columns, squeeze=False).flat)
     for axes in grid:
         axes.set_axis_off()
-    for axes, picture, caption in zip(grid, pictures, captions, strict=False):
-        axes.imshow(picture, cmap="gray_r", vmin=0, vmax=1)
+    for axes, image, caption in zip(grid, images, captions, strict=False):
+        axes.imshow(image, cmap="gray_r", vmin=0, vmax=1)
         axes.add_patch(
             Rectangle((0, 0), 1, 1, fill=False, lw=1, ec="0.8", transform=axes.transAxes)
         )
@@ -220,7 +220,7 @@ def draw_confusion(
     _save(figure, path)
 
 
-def draw_curves(history: Sequence[Epoch], title: str, path: Path) -> None:
+def draw_curves(history: Sequence[EpochMetrics], title: str, path: Path) -> None:
     """Draw loss and accuracy of training and validation over the epochs."""
     figure = Figure(figsize=(10, 4), layout="constrained")
     left, right = figure.subplots(1, 2)
@@ -258,7 +258,7 @@ CELL = 32  # pixels: their side
 def draw_folders(file: Reader, path: Path, split: str = "train") -> None:
     """Draw some pictures of every label, evenly spread over the split, as a PNG."""
     labels = file.column("label").metadata
-    indices = samples_of(file, split)
+    indices = split_indices(file, split)
     classes, view = file.info["classes"], View.of(file, CELL, 1.0)
     sheet = np.zeros((len(classes) * CELL, ACROSS * CELL), np.float32)
     for row in range(len(classes)):
@@ -266,11 +266,11 @@ def draw_folders(file: Reader, path: Path, split: str = "train") -> None:
         if not len(own):
             continue
         chosen = own[np.unique(np.linspace(0, len(own) - 1, ACROSS).astype(np.int64))]
-        with Feed(file, chosen, view, ACROSS, device=torch.device("cpu")) as feed:
+        with DeviceLoader(file, chosen, view, ACROSS, device=torch.device("cpu")) as feed:
             (inputs,) = feed.batches()
-        for column, picture in enumerate(inputs.pictures[: len(chosen), 0].numpy()):
+        for column, image in enumerate(inputs.images[: len(chosen), 0].numpy()):
             place = slice(row * CELL, (row + 1) * CELL), slice(column * CELL, (column + 1) * CELL)
-            sheet[place] = picture
+            sheet[place] = image
     temporary = path.with_name(f".{path.name}")
     figure = _figure(sheet, classes, source_line(file.info["provenance"]))
     figure.savefig(temporary, format="png", dpi=110, bbox_inches="tight")

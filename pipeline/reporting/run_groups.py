@@ -11,21 +11,21 @@ from torch import Tensor
 
 from pipeline.analysis.stats import Bands, bands
 from pipeline.errors import UserError
-from pipeline.evaluation.metrics import Epoch, Scores, score
-from pipeline.evaluation.run_dir import Finished, finished
+from pipeline.evaluation.metrics import EpochMetrics, Scores, score
+from pipeline.evaluation.run_dir import FinishedRun, read_run
 from pipeline.recipes.recipe import Recipe
 from pipeline.runtime.files import read_json
 
 
 @dataclass(frozen=True)
-class Arm:
+class RunGroup:
     """Runs by their seeds, from the lowest; `config` and `environment` are those of the first.
 
     `scores` are of the answers of all runs together: `logits` (N, C) and `labels` (N,).
     """
 
     name: str
-    runs: Mapping[int, Finished]
+    runs: Mapping[int, FinishedRun]
     config: Mapping[str, Any]
     environment: Mapping[str, Any]
     scores: Scores
@@ -33,7 +33,7 @@ class Arm:
     labels: Tensor
 
     @property
-    def first(self) -> Finished:
+    def first(self) -> FinishedRun:
         """The run with the lowest seed, which stands for the others in pictures."""
         return self.runs[min(self.runs)]
 
@@ -42,11 +42,11 @@ class Arm:
         """The number of pictures that each run was validated on."""
         return self.scores.samples // len(self.runs)
 
-    def values(self, figure: Callable[[Finished], float | None]) -> list[float | None]:
+    def values(self, figure: Callable[[FinishedRun], float | None]) -> list[float | None]:
         """Return a figure of every run, None where there is none."""
         return [figure(run) for run in self.runs.values()]
 
-    def bands(self, x: Callable[[Epoch], float], y: str) -> Bands:
+    def bands(self, x: Callable[[EpochMetrics], float], y: str) -> Bands:
         """Return the mean curve of the figure `y` of epochs."""
         histories = [run.history for run in self.runs.values()]
         return bands(
@@ -55,7 +55,7 @@ class Arm:
         )
 
 
-def gather(paths: Sequence[Path]) -> tuple[list[Arm], list[Path]]:
+def group_runs(paths: Sequence[Path]) -> tuple[list[RunGroup], list[Path]]:
     """Return the arms of finished runs, the most accurate first, and the runs not counted.
 
     These repeat the recipe and seed of a later run, so they are no evidence of their own. Raises
@@ -72,7 +72,7 @@ def gather(paths: Sequence[Path]) -> tuple[list[Arm], list[Path]]:
         if seed in group:
             repeated.append(group[seed])
         group[seed] = path
-    members = [{seed: finished(group[seed]) for seed in sorted(group)} for group in groups.values()]
+    members = [{seed: read_run(group[seed]) for seed in sorted(group)} for group in groups.values()]
     configs = [read_json(runs[min(runs)].path, "config.json") for runs in members]
     arms = [_arm(*arm) for arm in zip(_names(configs), members, configs, strict=True)]
     for arm in arms:
@@ -84,18 +84,18 @@ def gather(paths: Sequence[Path]) -> tuple[list[Arm], list[Path]]:
     return sorted(arms, key=lambda arm: -arm.scores.accuracy), repeated
 
 
-def _arm(name: str, runs: Mapping[int, Finished], config: Mapping[str, Any]) -> Arm:
-    answers = []
+def _arm(name: str, runs: Mapping[int, FinishedRun], config: Mapping[str, Any]) -> RunGroup:
+    predictions = []
     for run in runs.values():
-        if run.answers is None:
+        if run.predictions is None:
             raise UserError(f"{run.path}: got a run without validation, expected one with")
-        answers.append(run.answers)
+        predictions.append(run.predictions)
     logits, labels = (
-        torch.cat([getattr(a, part) for a in answers]) for part in ("logits", "labels")
+        torch.cat([getattr(a, part) for a in predictions]) for part in ("logits", "labels")
     )
     environment = read_json(runs[min(runs)].path, "environment.json")
     scores = score(logits, labels, config["classes"])
-    return Arm(name, runs, config, environment, scores, logits, labels)
+    return RunGroup(name, runs, config, environment, scores, logits, labels)
 
 
 def _identity(config: Mapping[str, Any]) -> dict[str, Any]:

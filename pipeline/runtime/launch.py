@@ -30,7 +30,7 @@ def wants_cpu() -> bool:
     return not torch.cuda.is_available() or os.environ.get("ACCELERATE_USE_CPU") == "True"
 
 
-def guarded(name: str, job: Callable[[], None]) -> int:
+def run_job(name: str, job: Callable[[], None]) -> int:
     """Run a job; what stops it is said in a line, once, by the main process.
 
     Returns the exit status: 0 done, 2 not done, 128 + a signal's number if that stopped it.

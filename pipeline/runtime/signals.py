@@ -6,7 +6,7 @@ from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any, Self
 
-WISHES = (signal.SIGTERM, signal.SIGINT)
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 class Stopped(Exception):  # noqa: N818 - nothing went wrong
@@ -22,7 +22,7 @@ class Stopped(Exception):  # noqa: N818 - nothing went wrong
         super().__init__(f"stopped by {name} after step {step}")
 
 
-class Signals:
+class StopSignals:
     """While entered, in a main thread, SIGTERM and SIGINT are noted in `received`, 0 until then.
 
     The second one acts as it would have without this.
@@ -35,7 +35,7 @@ class Signals:
     def __enter__(self) -> Self:
         self.received = 0
         if threading.current_thread() is threading.main_thread():
-            self._before = {number: signal.signal(number, self._note) for number in WISHES}
+            self._before = {number: signal.signal(number, self._note) for number in STOP_SIGNALS}
         return self
 
     def __exit__(

@@ -25,7 +25,7 @@ SHARE = 0.8  # of the free memory of a CPU that training may take
 ONEDNN = re.compile("could not (create|execute) a |bad_alloc")  # no room for its scratch pad
 
 
-def fit(launch: Launch, network: str, recipe: Recipe, file: Reader) -> int:
+def find_batch_size(launch: Launch, network: str, recipe: Recipe, file: Reader) -> int:
     """Return the most rows of a process's share of a batch that it can learn from at a time.
 
     That is the share itself, or half of it, or half of that, and so on, less one if that is odd, so
@@ -47,12 +47,12 @@ def fit(launch: Launch, network: str, recipe: Recipe, file: Reader) -> int:
     )
     def find(batch_size: int) -> int:
         optimizer.zero_grad()  # of a trial that failed
-        pictures = torch.zeros(batch_size, 1, *shape, device=launch.device)
+        images = torch.zeros(batch_size, 1, *shape, device=launch.device)
         labels = torch.zeros(batch_size, dtype=torch.int64, device=launch.device)
         with _plain_words():
             for _ in range(2):  # the second has the optimizer's state
                 with launch.autocast():
-                    logits = model(pictures)
+                    logits = model(images)
                 launch.backward(stage.loss.per_sample(logits, labels).mean())
                 optimizer.step()
         return batch_size

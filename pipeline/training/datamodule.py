@@ -13,15 +13,15 @@ from beton.order import Shard
 from beton.reader import Reader
 from pipeline.errors import UserError
 from pipeline.loading.augment import Augmentation
-from pipeline.loading.batches import Decode, Feed
-from pipeline.loading.combined import Blend
-from pipeline.loading.dataset import Floats, View, rows_for, samples_of
-from pipeline.loading.writer_scale import scales
+from pipeline.loading.batches import Decode, DeviceLoader
+from pipeline.loading.combined import CombinedLoader
+from pipeline.loading.dataset import Floats, View, eval_batch_size, split_indices
+from pipeline.loading.writer_scale import writer_scales
 from pipeline.recipes.recipe import Recipe, Stage
 
 
 @dataclass(frozen=True)
-class Supply:
+class DataModule:
     """Feeds of a recipe on a device, for one of several processes.
 
     It learns from the samples of `file` in the splits `learn_from` and, if the recipe wants some,
@@ -61,7 +61,7 @@ class Supply:
             got += f", of which {batch} rows are of {file.path}"
         if batch % processes:
             raise UserError(f"{got}, expected a multiple of {processes} processes")
-        samples = len(samples_of(file, split))
+        samples = len(split_indices(file, split))
         if batch > samples:
             raise UserError(f"{got}, expected at most {samples}, all there is")
         rows = self.recipe.divided(self.recipe.micro_batch or self.recipe.batch_size // processes)
@@ -72,29 +72,31 @@ class Supply:
     @property
     def batches(self) -> int:
         """The number of batches of an epoch."""
-        learned = len(samples_of(self.file, self.learn_from))
+        learned = len(split_indices(self.file, self.learn_from))
         return learned // self.recipe.divided(self.recipe.batch_size)[0]
 
     def view(self, stage: Stage) -> View:
         """Return what the network sees of a page in a stage."""
         return View.of(self.file, stage.size, self.recipe.window)
 
-    def training(self, stage: Stage) -> Feed | Blend:
+    def training(self, stage: Stage) -> DeviceLoader | CombinedLoader:
         """Open what a stage learns from."""
         main = self._learning(self.file, self.learn_from, stage, 0)
         if not self.recipe.auxiliary:
             return main
         assert self.auxiliary is not None
-        return Blend(main, self._learning(self.auxiliary, "all", stage, 1), len(self.file))
+        return CombinedLoader(main, self._learning(self.auxiliary, "all", stage, 1), len(self.file))
 
-    def held_out(self, stage: Stage) -> AbstractContextManager[Feed | None]:
+    def held_out(self, stage: Stage) -> AbstractContextManager[DeviceLoader | None]:
         """Open what a stage is validated on, None if there is nothing."""
-        if not len(samples_of(self.file, self.validate_on)):
+        if not len(split_indices(self.file, self.validate_on)):
             return nullcontext()
         view = self.view(stage)
-        return self._feed(self.file, self.validate_on, view, rows_for(view) * self.shard.count)
+        return self._feed(
+            self.file, self.validate_on, view, eval_batch_size(view) * self.shard.count
+        )
 
-    def _learning(self, file: Reader, split: str, stage: Stage, place: int) -> Feed:
+    def _learning(self, file: Reader, split: str, stage: Stage, place: int) -> DeviceLoader:
         recipe = self.recipe
         return self._feed(
             file,
@@ -113,10 +115,10 @@ class Supply:
         batch_size: int,
         rows: int | None = None,
         augmentation: Augmentation | None = None,
-    ) -> Feed:
-        return Feed(
+    ) -> DeviceLoader:
+        return DeviceLoader(
             file,
-            samples_of(file, split),
+            split_indices(file, split),
             view,
             batch_size,
             device=self.device,
@@ -130,10 +132,10 @@ class Supply:
 
     @cached_property
     def _scales(self) -> Floats | None:
-        return scales(self.file, self.recipe.hand) if self.recipe.hand else None
+        return writer_scales(self.file, self.recipe.hand) if self.recipe.hand else None
 
     @cached_property
     def _auxiliary_scales(self) -> Floats | None:
         if self.auxiliary is None or not self.recipe.hand:
             return None
-        return scales(self.auxiliary, self.recipe.hand)
+        return writer_scales(self.auxiliary, self.recipe.hand)

@@ -23,7 +23,7 @@ T = TypeVar("T")
 
 
 @contextmanager
-def processes(precision: Precision = "auto", track: str | None = None) -> Iterator[Launch]:
+def join_processes(precision: Precision = "auto", track: str | None = None) -> Iterator[Launch]:
     """Join the processes of this launch, on their devices and cores, and leave in good order.
 
     `track` names a tracker of accelerate's. Raises UserError for a precision that the device does

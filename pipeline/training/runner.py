@@ -15,9 +15,9 @@ from rich.console import Console
 
 from beton.errors import BetonError
 from beton.reader import Reader
-from pipeline.evaluation.metrics import Epoch
-from pipeline.evaluation.run_dir import Assignment, Finished, Record, finished
-from pipeline.loading.dataset import open_set
+from pipeline.evaluation.metrics import EpochMetrics
+from pipeline.evaluation.run_dir import FinishedRun, RunDir, TrainingConfig, read_run
+from pipeline.loading.dataset import open_dataset
 from pipeline.models import networks
 from pipeline.recipes.recipe import Recipe
 from pipeline.runtime import launch
@@ -26,13 +26,13 @@ from pipeline.runtime.progress import progress
 from pipeline.runtime.signals import Stopped
 from pipeline.training.checkpoint import Checkpoints
 from pipeline.training.distributed import Launch
-from pipeline.training.trainer import Training
+from pipeline.training.trainer import Trainer
 
 Tracker = Literal["tensorboard", "wandb"]
 
 
-def begin(
-    record: Record, job: str, assignment: Assignment, file: Reader, options: Mapping[str, Any]
+def write_config(
+    record: RunDir, job: str, assignment: TrainingConfig, file: Reader, options: Mapping[str, Any]
 ) -> None:
     """Write config.json: all that is needed to go on."""
     record.path.mkdir(parents=True, exist_ok=True)
@@ -58,7 +58,7 @@ def begin(
 
 
 def _described(auxiliary: Path) -> dict[str, Any]:
-    with open_set(auxiliary) as file:
+    with open_dataset(auxiliary) as file:
         return {
             "data": str(file.path),
             "fingerprint": file.fingerprint(),
@@ -67,11 +67,11 @@ def _described(auxiliary: Path) -> dict[str, Any]:
         }
 
 
-def assigned(run: Path) -> tuple[Assignment, Path]:
+def read_config(run: Path) -> tuple[TrainingConfig, Path]:
     """Return what a folder's run is about, and its data. Raises UserError for another folder."""
     config = read_json(run, "config.json")
     auxiliary = config.get("auxiliary")  # runs of before there was one have none
-    assignment = Assignment(
+    assignment = TrainingConfig(
         config["network"],
         Recipe.of(config["recipe"]),
         config["start"] and Path(config["start"]),
@@ -84,7 +84,7 @@ def assigned(run: Path) -> tuple[Assignment, Path]:
     return assignment, Path(config["data"])
 
 
-def initial(assignment: Assignment, classes: int) -> networks.Network:
+def initial_network(assignment: TrainingConfig, classes: int) -> networks.Network:
     """Return the network as it is before the first step."""
     network = networks.build(assignment.network, classes, assignment.recipe.seed)
     if assignment.start is not None:
@@ -92,16 +92,16 @@ def initial(assignment: Assignment, classes: int) -> networks.Network:
     return network
 
 
-def execute(
+def run_training(
     processes: Launch,
-    record: Record,
-    assignment: Assignment,
+    record: RunDir,
+    assignment: TrainingConfig,
     file: Reader,
     console: Console,
     label: str = "training",
     track: bool = False,
     whole: Path | None = None,
-) -> Finished:
+) -> FinishedRun:
     """Train, from the folder's last checkpoint if it has one, and fill the folder.
 
     A folder that is finished is only read. `track` shows the figures to the launch's tracker;
@@ -112,14 +112,14 @@ def execute(
     config = record.read_json("config.json")
     _expect(file, config)
     if record.finished:
-        return finished(record.path)
-    network = initial(assignment, len(file.info["classes"]))
+        return read_run(record.path)
+    network = initial_network(assignment, len(file.info["classes"]))
     with ExitStack() as stack:
         auxiliary = None
         if assignment.auxiliary is not None:
-            auxiliary = stack.enter_context(open_set(assignment.auxiliary))
+            auxiliary = stack.enter_context(open_dataset(assignment.auxiliary))
             _expect(auxiliary, config["auxiliary"])
-        training = Training(
+        training = Trainer(
             processes,
             network,
             assignment.recipe,
@@ -141,7 +141,7 @@ def execute(
     processes.wait_for_everyone()
     if whole is not None and (number := training.late_signal()):  # there is more to come
         raise Stopped(number, training.step, whole)
-    return finished(record.path)
+    return read_run(record.path)
 
 
 def _expect(file: Reader, described: Mapping[str, Any]) -> None:
@@ -155,7 +155,7 @@ def _expect(file: Reader, described: Mapping[str, Any]) -> None:
 
 
 def _train(
-    training: Training, record: Record, console: Console, label: str, tracker: Launch | None
+    training: Trainer, record: RunDir, console: Console, label: str, tracker: Launch | None
 ) -> None:
     if training.step:
         console.print(f"{label}: goes on after step {training.step}")
@@ -175,11 +175,11 @@ def _train(
                 tracker.log(shown, step=training.step)
             console.print(epoch_line(epoch, training.epochs))
     scores, auxiliary = training.scores(config["classes"]), config.get("auxiliary")
-    write_tensors(record.path / "model.safetensors", training.judged.state_dict())
+    write_tensors(record.path / "model.safetensors", training.eval_model.state_dict())
     record.write_json("view.json", asdict(training.view))
     record.write_json("losses.json", training.losses, indent=None)
-    if training.answers is not None and scores is not None:
-        write_tensors(record.path / "answers.safetensors", training.answers._asdict())
+    if training.predictions is not None and scores is not None:
+        write_tensors(record.path / "answers.safetensors", training.predictions._asdict())
         record.write_json("scores.json", asdict(scores), indent=None)
     record.finish(
         {
@@ -193,7 +193,7 @@ def _train(
     )
 
 
-def epoch_line(epoch: Epoch, epochs: int) -> str:
+def epoch_line(epoch: EpochMetrics, epochs: int) -> str:
     """Return an epoch's figures for a log."""
     validation = (
         ""

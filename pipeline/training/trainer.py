@@ -29,16 +29,16 @@ from beton import rng
 from beton.order import Shard
 from beton.reader import Reader
 from pipeline.errors import DivergedError, UserError
-from pipeline.evaluation.metrics import Epoch, Scores, score
-from pipeline.evaluation.predict import Answers, answer, load_weights
-from pipeline.loading.batches import Decode, Feed, Inputs
-from pipeline.loading.combined import Blend
+from pipeline.evaluation.metrics import EpochMetrics, Scores, score
+from pipeline.evaluation.predict import Predictions, load_weights, predict
+from pipeline.loading.batches import Decode, DeviceLoader, Inputs
+from pipeline.loading.combined import CombinedLoader
 from pipeline.recipes.recipe import Recipe, Stage
 from pipeline.runtime.hardware import environment
-from pipeline.runtime.signals import Signals, Stopped
+from pipeline.runtime.signals import Stopped, StopSignals
 from pipeline.training import optim
 from pipeline.training.checkpoint import Checkpoints
-from pipeline.training.datamodule import Supply
+from pipeline.training.datamodule import DataModule
 from pipeline.training.distributed import Launch
 from pipeline.training.ema import moving_average
 from pipeline.training.muon import Muon
@@ -47,7 +47,7 @@ WATCHED = 16  # steps whose losses are looked at together, at most, where a look
 PATIENCE = 4.0  # seconds until a look, about
 
 
-class Training:
+class Trainer:
     """A recipe to be run on a file that prep wrote; iterating over it trains, epoch by epoch.
 
     `network` is trained in place, on the samples of the splits `learn_from` and, if the recipe
@@ -76,16 +76,16 @@ class Training:
         decode: Decode = "auto",
         checkpoints: Checkpoints | None = None,
     ) -> None:
-        self._supply = supply_of(
+        self._supply = data_module(
             accelerator, recipe, file, learn_from, validate_on, auxiliary, decode
         )
         self.network, self.recipe = network, recipe
         self.epochs, self.batches = recipe.epochs, self._supply.batches
         self.on_step: Callable[[int], None] | None = None
         self.view = self._supply.view(recipe.stages[-1])
-        self.history: list[Epoch] = []
+        self.history: list[EpochMetrics] = []
         self.losses: list[float] = []
-        self.answers: Answers | None = None
+        self.predictions: Predictions | None = None
         self.seconds = self.seconds_waited = self.seconds_validating = self.seconds_saving = 0.0
         self._accelerator, self._checkpoints = accelerator, checkpoints
         self._rows = recipe.batch_size // accelerator.num_processes
@@ -95,13 +95,13 @@ class Training:
         self._sums = torch.zeros(3, device=accelerator.device)
         self._unseen: list[Tensor] = []  # losses of steps that nobody has looked at
         self._looked, self._patience = 0.0, 1  # when that was; steps until the next time
-        self._signals = Signals()
+        self._signals = StopSignals()
         network.to(accelerator.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._average = moving_average(network, recipe.average) if recipe.average else None
         self._optimizer_state = self._restore()
 
     @property
-    def judged(self) -> nn.Module:
+    def eval_model(self) -> nn.Module:
         """The network that is validated and kept: the average of the weights, if there is one."""
         if self._average is None:
             return self.network
@@ -145,9 +145,9 @@ class Training:
 
     def scores(self, classes: Sequence[str]) -> Scores | None:
         """Return what the answers to the validation samples are worth."""
-        if self.answers is None:
+        if self.predictions is None:
             return None
-        return score(self.answers.logits, self.answers.labels, classes)
+        return score(self.predictions.logits, self.predictions.labels, classes)
 
     def figures(self) -> dict[str, float]:
         """Return how long training took, and what for."""
@@ -161,7 +161,7 @@ class Training:
             "loader_share": self.seconds_waited / self.seconds,
         }
 
-    def __iter__(self) -> Iterator[Epoch]:
+    def __iter__(self) -> Iterator[EpochMetrics]:
         """Train; yield the figures of every epoch once it is over."""
         first = 0
         with self._signals:
@@ -169,12 +169,12 @@ class Training:
                 if len(self.history) < first + stage.epochs:
                     yield from self._run(number, stage, first)
                 first += stage.epochs
-            if self.answers is None:  # resumed after the end
+            if self.predictions is None:  # resumed after the end
                 last = self.recipe.stages[-1]
                 with self._supply.held_out(last) as held_out:
                     self._validate(held_out, last)
 
-    def _run(self, number: int, stage: Stage, first: int) -> Iterator[Epoch]:
+    def _run(self, number: int, stage: Stage, first: int) -> Iterator[EpochMetrics]:
         """Run a stage whose first epoch has the number `first`."""
         accelerator = self._accelerator
         optimizer = optim.build(self.network, stage)
@@ -192,7 +192,9 @@ class Training:
                 learned = self._learn(stage, first, model, optimizer, feed)
                 validation = self._validate(held_out, stage)
                 epoch = len(self.history)
-                self.history.append(Epoch(epoch, number, rate, *learned, *validation, self.seconds))
+                self.history.append(
+                    EpochMetrics(epoch, number, rate, *learned, *validation, self.seconds)
+                )
                 self._batch = 0
                 self._sums.zero_()
                 self._save(optimizer, validation[1])
@@ -206,7 +208,7 @@ class Training:
         first: int,
         model: nn.Module,
         optimizer: torch.optim.Optimizer,
-        feed: Feed | Blend,
+        feed: DeviceLoader | CombinedLoader,
     ) -> tuple[float, float, float]:
         """Go through what is left of an epoch; return its loss, accuracy and gradient norm."""
         accelerator, epoch = self._accelerator, len(self.history)
@@ -244,10 +246,10 @@ class Training:
         loss, right = torch.zeros(2, device=self._accelerator.device).unbind()
         for inputs in parts:
             mixed = stage.mixing.mix(
-                inputs.pictures, inputs.labels, inputs.ids, self.recipe.seed, epoch
+                inputs.images, inputs.labels, inputs.ids, self.recipe.seed, epoch
             )
             with nullcontext() if inputs.last else self._accelerator.no_sync(model):
-                logits = model(mixed.pictures)
+                logits = model(mixed.images)
                 share = stage.loss.of(logits, mixed).sum() / self._rows
                 self._accelerator.backward(share)
             loss += share.detach()
@@ -265,7 +267,7 @@ class Training:
         (number,) = rng.bits(self.recipe.seed, epoch, np.array([place]), rng.DROPOUT)[0]
         torch.manual_seed(int(number >> np.uint64(1)))
 
-    def _look(self, feed: Feed | Blend, optimizer: torch.optim.Optimizer) -> None:
+    def _look(self, feed: DeviceLoader | CombinedLoader, optimizer: torch.optim.Optimizer) -> None:
         """See whether what was learned is finite, a checkpoint is due, or a signal has come.
 
         All processes look at the same steps, and at the sum of what each knows. Looking keeps a GPU
@@ -305,12 +307,12 @@ class Training:
 
     def _share_statistics(self) -> None:
         """Let normalisation's statistics, which each process has of its own share, be of all."""
-        modules = {id(module): module for module in (self.network, self.judged)}.values()
+        modules = {id(module): module for module in (self.network, self.eval_model)}.values()
         for buffer in chain.from_iterable(module.buffers() for module in modules):
             if buffer.is_floating_point():
                 buffer.copy_(self._accelerator.reduce(buffer, "mean"))
 
-    def _diverge(self, feed: Feed | Blend, batch: int) -> NoReturn:
+    def _diverge(self, feed: DeviceLoader | CombinedLoader, batch: int) -> NoReturn:
         epoch = len(self.history)
         kept = self._checkpoints.all() if self._checkpoints is not None else []
         ids, own = feed.ids(epoch, batch), len(self._supply.file)
@@ -322,21 +324,23 @@ class Training:
             kept[-1] if kept else None,
         )
 
-    def _validate(self, feed: Feed | None, stage: Stage) -> tuple[float | None, float | None]:
+    def _validate(
+        self, feed: DeviceLoader | None, stage: Stage
+    ) -> tuple[float | None, float | None]:
         """Answer the validation samples; return the loss and accuracy of that."""
         if feed is None:
             return None, None
         start = time.perf_counter()
-        accelerator, judged = self._accelerator, self.judged
+        accelerator, eval_model = self._accelerator, self.eval_model
         self._share_statistics()
         precision = accelerator.mixed_precision if stage.mixed_precision else "no"
         views = self.recipe.views
-        answers = answer(judged, feed, precision, views, gather=accelerator.gather)
-        self.answers = answers
-        right = (answers.logits.argmax(dim=1) == answers.labels).sum()
-        loss = F.cross_entropy(answers.logits, answers.labels)
+        predictions = predict(eval_model, feed, precision, views, gather=accelerator.gather)
+        self.predictions = predictions
+        right = (predictions.logits.argmax(dim=1) == predictions.labels).sum()
+        loss = F.cross_entropy(predictions.logits, predictions.labels)
         self.seconds_validating += time.perf_counter() - start
-        return float(loss), int(right) / len(answers.labels)
+        return float(loss), int(right) / len(predictions.labels)
 
     def _save(self, optimizer: torch.optim.Optimizer, score: float | None = None) -> None:
         """Write a checkpoint, if any are wanted."""
@@ -344,7 +348,7 @@ class Training:
             return
         start = time.perf_counter()
         state = self._state(optimizer)
-        self._checkpoints.save(self.step, self.judged.state_dict(), state, score)
+        self._checkpoints.save(self.step, self.eval_model.state_dict(), state, score)
         self.seconds_saving += time.perf_counter() - start
 
     def _state(self, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
@@ -382,7 +386,7 @@ class Training:
             self._average.n_averaged.fill_(state["averaged"])
         learned = weights if self._average is None else state["network"]
         load_weights(self.network, learned, folder)
-        self.history = [Epoch(**figures) for figures in state["history"]]
+        self.history = [EpochMetrics(**figures) for figures in state["history"]]
         self.losses, self._batch = state["losses"], state["batch"]
         self._sums.copy_(state["sums"])
         for name, seconds in state["seconds"].items():
@@ -397,7 +401,7 @@ SECONDS = ("seconds", "seconds_waited", "seconds_validating", "seconds_saving")
 class _Clock:
     """Adds the time since it was made to a training's, but for what went to checkpoints."""
 
-    def __init__(self, training: Training, feed: Feed | Blend) -> None:
+    def __init__(self, training: Trainer, feed: DeviceLoader | CombinedLoader) -> None:
         self._training, self._feed = training, feed
         self._read, self._waited = time.perf_counter(), feed.seconds_waited
         self._saving = training.seconds_saving
@@ -410,7 +414,7 @@ class _Clock:
         self._saving = training.seconds_saving
 
 
-def supply_of(
+def data_module(
     launch: Launch,
     recipe: Recipe,
     file: Reader,
@@ -418,7 +422,9 @@ def supply_of(
     validate_on: str = "validation",
     auxiliary: Reader | None = None,
     decode: Decode = "auto",
-) -> Supply:
+) -> DataModule:
     """Return what this process of a launch learns from. Raises UserError as `Supply` does."""
     shard = Shard(launch.process_index, launch.num_processes)
-    return Supply(recipe, file, learn_from, validate_on, auxiliary, decode, launch.device, shard)
+    return DataModule(
+        recipe, file, learn_from, validate_on, auxiliary, decode, launch.device, shard
+    )

@@ -8,31 +8,33 @@ from torch import Tensor, nn
 
 from beton.reader import Reader
 from pipeline.analysis.pretraining import Start
-from pipeline.evaluation.predict import answer
-from pipeline.evaluation.run_dir import Finished
-from pipeline.loading.batches import Feed
-from pipeline.loading.dataset import View, rows_for, samples_of
-from pipeline.training.runner import assigned, initial
+from pipeline.evaluation.predict import predict
+from pipeline.evaluation.run_dir import FinishedRun
+from pipeline.loading.batches import DeviceLoader
+from pipeline.loading.dataset import View, eval_batch_size, split_indices
+from pipeline.training.runner import initial_network, read_config
 
 GROUPS = ("stem", "body", "head")
 
 
-def start_of(run: Finished, file: Reader, device: torch.device, precision: str = "no") -> Start:
+def measure_start(
+    run: FinishedRun, file: Reader, device: torch.device, precision: str = "no"
+) -> Start:
     """Return how a finished run on `file` began. Raises UserError for the folder of no run."""
-    assignment, _ = assigned(run.path)
+    assignment, _ = read_config(run.path)
     recipe = assignment.recipe
-    first = initial(assignment, len(file.info["classes"]))
-    distances = moved(first, run.weights)
+    first = initial_network(assignment, len(file.info["classes"]))
+    distances = weight_distances(first, run.weights)
     network = first.to(device).to(memory_format=torch.channels_last)
     view = View.of(file, recipe.stages[0].size, recipe.window)
-    indices = samples_of(file, assignment.validate_on)
-    with Feed(file, indices, view, rows_for(view), device=device) as feed:
-        answers = answer(network, feed, precision, recipe.views)
-    right = (answers.logits.argmax(dim=1) == answers.labels).sum()
-    return Start(int(right) / len(answers.labels), distances)
+    indices = split_indices(file, assignment.validate_on)
+    with DeviceLoader(file, indices, view, eval_batch_size(view), device=device) as feed:
+        predictions = predict(network, feed, precision, recipe.views)
+    right = (predictions.logits.argmax(dim=1) == predictions.labels).sum()
+    return Start(int(right) / len(predictions.labels), distances)
 
 
-def moved(first: nn.Module, last: Mapping[str, Tensor]) -> dict[str, float]:
+def weight_distances(first: nn.Module, last: Mapping[str, Tensor]) -> dict[str, float]:
     """Return how far weights are from those of the network `first`, as in `Start.moved`.
 
     What is learned counts, not the statistics of normalisation.

@@ -6,7 +6,7 @@ A new kind is one file with a `Source` that has `find(files)`, and one entry in 
 import zipfile
 from pathlib import Path
 
-from pipeline.data.sources.base import SPLITS, PictureError, Source, SourceError, Subset
+from pipeline.data.sources.base import SPLITS, ImageError, Source, SourceError, Subset
 from pipeline.data.sources.files import Tree, Zip
 from pipeline.data.sources.folders import Folders
 from pipeline.data.sources.idx import Idx, open_one_set
@@ -51,4 +51,4 @@ def _detect(path: Path) -> Source:
     )
 
 
-__all__ = ["KINDS", "SPLITS", "PictureError", "Source", "SourceError", "Subset", "open_source"]
+__all__ = ["KINDS", "SPLITS", "ImageError", "Source", "SourceError", "Subset", "open_source"]

@@ -26,7 +26,7 @@ class SourceError(ValueError):
     """A source cannot be used as a whole; the message is one line that names it and says why."""
 
 
-class PictureError(ValueError):
+class ImageError(ValueError):
     """One picture cannot be decoded; the message is the reason, without the picture's name."""
 
 
@@ -98,7 +98,7 @@ class Source(ABC):
         """Return what the source calls the picture."""
 
     @abstractmethod
-    def picture(self, index: int) -> Pixels:
+    def image(self, index: int) -> Pixels:
         """Decode a picture: uint8 (h, w). Raises PictureError; SourceError or OSError for all."""
 
     @abstractmethod
@@ -154,9 +154,9 @@ class Subset(Source):
         """Return what the other source calls the picture."""
         return self._source.name(int(self._rows[index]))
 
-    def picture(self, index: int) -> Pixels:
+    def image(self, index: int) -> Pixels:
         """Have the other source decode the picture."""
-        return self._source.picture(int(self._rows[index]))
+        return self._source.image(int(self._rows[index]))
 
     def size(self, rows: Ints) -> int:
         """Return the bytes of the files that hold the pictures `rows` (n,)."""

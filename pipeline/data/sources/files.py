@@ -21,7 +21,7 @@ from typing import IO, Any
 import deflate
 import numpy as np
 
-from pipeline.data.sources.base import PictureError, SourceError
+from pipeline.data.sources.base import ImageError, SourceError
 
 LARGEST_FILE = 1 << 30  # bytes
 # Deflate cannot do better than 1032 to 1. A small file of blank paper may come near; a large one
@@ -178,8 +178,8 @@ def _name(member: zipfile.ZipInfo) -> str:
     return re.sub(r"/(\.?/)+", "/", name).removeprefix("./")
 
 
-def _damaged(reason: str) -> PictureError:
-    return PictureError(f"damaged in the archive: {reason}")
+def _damaged(reason: str) -> ImageError:
+    return ImageError(f"damaged in the archive: {reason}")
 
 
 def _refuse_unsafe(path: Path, named: Sequence[tuple[str, zipfile.ZipInfo]]) -> None:

@@ -11,8 +11,8 @@ from pipeline.data.sources.base import (
     TRAIN,
     VALIDATION,
     Entries,
+    ImageError,
     Ints,
-    PictureError,
     Pixels,
     Source,
     SourceError,
@@ -27,7 +27,7 @@ SPLIT_FOLDERS = {
 }
 
 
-class PictureFiles(Source):
+class ImageFiles(Source):
     """Pictures that are files of their own: `rows` says which of `files`, one per entry.
 
     They are synthetic if the first of them says so.
@@ -37,14 +37,14 @@ class PictureFiles(Source):
         self.path, self.entries = files.path, entries
         self.passed_over = len(files.names) - len(rows)
         self._files, self._rows = files, list(rows)
-        with suppress(PictureError):  # a damaged file is told of when it is decoded
+        with suppress(ImageError):  # a damaged file is told of when it is decoded
             self.origin = "synthetic" if is_marked(files.read(self._rows[0])) else "real"
 
     def name(self, index: int) -> str:
         """Return the picture's path in the folder or archive."""
         return self._files.names[self._rows[index]]
 
-    def picture(self, index: int) -> Pixels:
+    def image(self, index: int) -> Pixels:
         """Read and decode one file: uint8 (h, w). Raises PictureError, or OSError."""
         return decode(self._files.read(self._rows[index]))
 
@@ -57,7 +57,7 @@ class PictureFiles(Source):
         return self._files.digest(self._rows)
 
 
-class Folders(PictureFiles):
+class Folders(ImageFiles):
     """The class is the name of the folder that a picture lies in."""
 
     kind = "folders"
@@ -66,7 +66,7 @@ class Folders(PictureFiles):
     @classmethod
     def find(cls, files: Files) -> Source | None:
         """Return the source that `files` hold, None if there is no picture in a folder."""
-        rows = picture_rows(files)
+        rows = image_rows(files)
         folders = [dirname(files.names[row]) for row in rows]
         distinct = set(folders)
         if not distinct - {""}:
@@ -84,7 +84,7 @@ class Folders(PictureFiles):
         return cls(files, rows, entries)
 
 
-def picture_rows(files: Files) -> list[int]:
+def image_rows(files: Files) -> list[int]:
     """Return the indices of the files that are pictures by their names."""
     return [i for i, name in enumerate(files.names) if name.lower().endswith(SUFFIXES)]
 

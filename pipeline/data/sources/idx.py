@@ -199,7 +199,7 @@ class Idx(Source):
         part, row = self._place(index)
         return f"{part.name}/{row}"
 
-    def picture(self, index: int) -> Pixels:
+    def image(self, index: int) -> Pixels:
         """Return one picture, uint8 (h, w), upright. Raises SourceError for a damaged file."""
         part, row = self._place(index)
         _, height, width = part.images.shape

@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from beton.jit import kernel
-from pipeline.data.sources.base import PictureError, Pixels
+from pipeline.data.sources.base import ImageError, Pixels
 
 # Only these are tried: some of Pillow's other formats start programs or fetch other files.
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP", "PPM")
@@ -51,7 +51,7 @@ def decode(data: bytes | bytearray) -> Pixels:
     than 65,535 pixels.
     """
     if not data:
-        raise PictureError("the file is empty")
+        raise ImageError("the file is empty")
     plain = _parse_plain_png(data)
     pixels = None if plain is None else _decode_plain_png(plain)
     return _decode_with_pillow(data) if pixels is None else pixels
@@ -65,17 +65,17 @@ def _decode_with_pillow(data: bytes | bytearray) -> Pixels:
             with Image.open(BytesIO(data), formats=FORMATS) as image:
                 if max(image.size) > LONGEST_SIDE:
                     width, height = image.size
-                    raise PictureError(f"{width}×{height} pixels: the longest side is 65,535")
+                    raise ImageError(f"{width}×{height} pixels: the longest side is 65,535")
                 # Converting the transparent colour as well may fail, and changes no pixel.
                 image.load()
                 image.info.pop("transparency", None)
                 return np.array(image.convert("L"))
-        except PictureError:
+        except ImageError:
             raise
         except UnidentifiedImageError:
-            raise PictureError(f"not recognised as {', '.join(FORMATS)}") from None
+            raise ImageError(f"not recognised as {', '.join(FORMATS)}") from None
         except Exception as error:  # Pillow's decoders raise whatever damaged bytes trip them with
-            raise PictureError(f"{error}" or type(error).__name__) from error
+            raise ImageError(f"{error}" or type(error).__name__) from error
 
 
 class _PlainPng(NamedTuple):

@@ -11,13 +11,13 @@ from posixpath import basename, dirname
 from pipeline.data.charset import CHARACTERS
 from pipeline.data.sources.base import Entries, Source, SourceError
 from pipeline.data.sources.files import Files
-from pipeline.data.sources.folders import PictureFiles, given, picture_rows
+from pipeline.data.sources.folders import ImageFiles, given, image_rows
 
 _FOLDER = re.compile(r"Sample([0-9]{3})", re.IGNORECASE)
 _FILE = re.compile(r"img[0-9]+-([0-9]+)\.", re.IGNORECASE)
 
 
-class Midas(PictureFiles):
+class Midas(ImageFiles):
     """The class comes from the folder's number, the writer from the file's name."""
 
     kind = "midas"
@@ -26,7 +26,7 @@ class Midas(PictureFiles):
     @classmethod
     def find(cls, files: Files) -> Source | None:
         """Return the source that `files` hold, None if any picture lies in another folder."""
-        rows = picture_rows(files)
+        rows = image_rows(files)
         names = [files.names[row] for row in rows]
         folders = [dirname(name) for name in names]
         matches = [_FOLDER.fullmatch(basename(folder)) for folder in folders]

@@ -101,9 +101,9 @@ class Mislabelled(Source):
         """Return what the other source calls the picture."""
         return self._source.name(index)
 
-    def picture(self, index: int) -> Pixels:
+    def image(self, index: int) -> Pixels:
         """Have the other source decode the picture."""
-        return self._source.picture(index)
+        return self._source.image(index)
 
     def size(self, rows: Ints) -> int:
         """Return the bytes of the files that hold the pictures `rows` (n,)."""

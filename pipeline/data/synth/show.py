@@ -44,20 +44,20 @@ def mixed(real: Source, synthetic: Source, seed: int = 0) -> tuple[Image.Image, 
     cells = []
     for row, which in enumerate(numbers[:, 1]):
         source = real if is_real[row] else synthetic
-        cells.append(_thumbnail(source.picture(int(which * len(source)))))
+        cells.append(_thumbnail(source.image(int(which * len(source)))))
     letters = np.where(is_real, "R", "S").reshape(ROWS, COLUMNS)
     return _grid(cells, COLUMNS), [" ".join(line) for line in letters]
 
 
-def _thumbnail(picture: Pixels) -> Pixels:
+def _thumbnail(image: Pixels) -> Pixels:
     """Return the square around the ink as a cell, black on white."""
-    if np.median(picture) < 128:
-        picture = 255 - picture
-    window = min(WINDOW, *picture.shape)
-    inked = np.argwhere(picture < 128)
+    if np.median(image) < 128:
+        image = 255 - image
+    window = min(WINDOW, *image.shape)
+    inked = np.argwhere(image < 128)
     middle = (inked.min(axis=0) + inked.max(axis=0) + 1) // 2 if len(inked) else (0, 0)
-    top, left = np.clip(middle - np.array(window // 2), 0, np.array(picture.shape) - window)
-    square = Image.fromarray(picture[top : top + window, left : left + window])
+    top, left = np.clip(middle - np.array(window // 2), 0, np.array(image.shape) - window)
+    square = Image.fromarray(image[top : top + window, left : left + window])
     return np.asarray(square.resize((CELL, CELL), Image.Resampling.BOX))
 
 

@@ -66,7 +66,7 @@ class Pages(_Synthetic):
         folder, writer = (1 + number for number in divmod(index, self._writers))
         return f"handwriting/Sample{folder:03d}/img{folder:03d}-{writer:03d}.png"
 
-    def picture(self, index: int) -> Pixels:
+    def image(self, index: int) -> Pixels:
         """Draw a page: uint8, black on white."""
         label, writer = divmod(index, self._writers)
         line = write(self._seed, writer, CHARACTERS[label])
@@ -127,7 +127,7 @@ class Digits(_Synthetic):
         part = "train" if index < self._size.train else "test"
         return f"{part}/{self._labels[index]}/{index:05d}.png"
 
-    def picture(self, index: int) -> Pixels:
+    def image(self, index: int) -> Pixels:
         """Draw a digit: uint8 (28, 28), white on black."""
         writer, copy = self._place(index)
         line = write(self._seed, writer, DIGITS[self._digits[index]], copy)
