@@ -34,7 +34,7 @@ from pipeline.evaluation.run_dir import FinishedRun, RunDir, TrainingConfig
 from pipeline.loading.dataset import open_dataset, source_line
 from pipeline.recipes.presets import PART3, override
 from pipeline.runtime.hardware import machine
-from pipeline.training.distributed import Launch, join_processes
+from pipeline.training.distributed import Processes, join_processes
 from pipeline.training.runner import run_training, write_config
 
 VERDICTS = {"none": "clean", "shuffled": "random"}  # where a verdict's word is not the deed's
@@ -126,7 +126,7 @@ def draw(config: Config) -> tuple[Drawn, Drawn]:
 
 
 def train(
-    launch: Launch, config: Config, name: str, source: Source, folder: Path
+    processes: Processes, config: Config, name: str, source: Source, folder: Path
 ) -> tuple[FinishedRun, str]:
     """Train on a source by the first of part 3's recipes; return that, and where data came from."""
     path = folder / f"{name}.beton"
@@ -137,7 +137,7 @@ def train(
         record = RunDir(folder / name)
         assignment = TrainingConfig(plan.network, recipe)
         write_config(record, "bench", assignment, file, asdict(config))
-        run = run_training(launch, record, assignment, file, Console(quiet=True))
+        run = run_training(processes, record, assignment, file, Console(quiet=True))
         return run, source_line(file.info["provenance"])
 
 
@@ -204,20 +204,20 @@ def main(config: Config) -> None:
     own, others = draw(config)
     console.print(f"{config.learned:,} + {config.held_out:,} pictures, and the witness's")
     outcomes: list[Outcome] = []
-    with tempfile.TemporaryDirectory() as name, join_processes() as launch:
+    with tempfile.TemporaryDirectory() as name, join_processes() as processes:
         folder = Path(name)
-        witness, origin = train(launch, config, "witness", others, folder)
+        witness, origin = train(processes, config, "witness", others, folder)
         assert witness.predictions is not None
         truth, classes = witness.predictions.labels.numpy(), own.entries.classes
         title = (
-            f"{machine()}, precision {launch.mixed_precision}; {origin}; {config.learned:,} "
+            f"{machine()}, precision {processes.precision}; {origin}; {config.learned:,} "
             f"labels to learn from, {config.epochs} times, {config.held_out:,} to diagnose by; "
             f"the witness is right in {percent(witness.result['accuracy'])}"
         )
         console.print(title)
         for done in config.deeds:
             mislabelled = Mislabelled(own, done, config.seed)
-            run, _ = train(launch, config, str(done), mislabelled, folder)
+            run, _ = train(processes, config, str(done), mislabelled, folder)
             assert run.predictions is not None
             labels, predictions = run.predictions.labels.numpy(), probabilities_of(run.predictions)
             one = Outcome(

@@ -47,7 +47,7 @@ from pipeline.reporting.part1 import PUBLISHED
 from pipeline.runtime.hardware import machine
 from pipeline.runtime.progress import progress
 from pipeline.training import optim
-from pipeline.training.distributed import Launch, join_processes
+from pipeline.training.distributed import Processes, join_processes
 from pipeline.training.runner import run_training, write_config
 from pipeline.training.trainer import data_module
 
@@ -144,7 +144,7 @@ class Published:
 
     def __init__(
         self,
-        launch: Launch,
+        processes: Processes,
         network: nn.Module,
         recipe: Recipe,
         file: Reader,
@@ -153,8 +153,8 @@ class Published:
         self.stage = recipe.stages[0]
         self.seconds = self.seconds_waited = 0.0
         self.steps = 0
-        self._launch, self._recipe = launch, recipe
-        self._supply = data_module(launch, recipe, file)  # of what it is validated on
+        self._processes, self._recipe = processes, recipe
+        self._supply = data_module(processes, recipe, file)  # of what it is validated on
         self.batches = self._supply.batches
         self._loader: DataLoader[Any] = DataLoader(
             PillowPages(files, split_indices(file, "train"), self._supply.view(self.stage).canvas),
@@ -167,7 +167,7 @@ class Published:
         )
         self._labels = torch.from_numpy(file.column("label").metadata.astype(np.int64))
         self._backgrounds = torch.from_numpy(file.column("image").metadata["background"].copy())
-        self._network = network.to(launch.device).to(memory_format=torch.channels_last)
+        self._network = network.to(processes.device).to(memory_format=torch.channels_last)
         self._optimizer = optim.build(self._network, self.stage)
 
     def run(self, accuracy: float, limit: float, console: Console) -> tuple[float, bool]:
@@ -213,7 +213,7 @@ class Published:
 
     def _differentiate(self, epoch: int, ids: Tensor, pages: Tensor) -> float:
         """Add up the gradients of a batch, in the parts that the recipe says; return its loss."""
-        stage, device = self.stage, self._launch.device
+        stage, device = self.stage, self._processes.device
         rows = self._recipe.micro_batch or len(ids)
         changes = stage.augmentation.draw(self._recipe.seed, epoch, ids.numpy())
         changes = Transforms(**{name: part.to(device) for name, part in changes.parts().items()})
@@ -224,12 +224,12 @@ class Published:
             ink = pages[part, None].float().sub_(backgrounds).abs_().div_(255).to(device)
             images = transform_images(ink, changes.of(part), stage.size)
             with torch.autocast(
-                device.type, torch.bfloat16, self._launch.mixed_precision == "bf16"
+                device.type, torch.bfloat16, self._processes.precision == "bf16"
             ):
                 logits = self._network(images)
             labels = self._labels[ids[part]].to(device)
             own = stage.loss.per_sample(logits, labels).sum() / len(ids)
-            self._launch.backward(own)
+            self._processes.backward(own)
             loss += own.item()
         return loss
 
@@ -237,12 +237,12 @@ class Published:
         """Return the share of the held-out pages that are read right; the engine feeds them."""
         with self._supply.held_out(self.stage) as feed:
             assert feed is not None
-            predictions = predict(self._network, feed, self._launch.mixed_precision)
+            predictions = predict(self._network, feed, self._processes.precision)
         return (predictions.logits.argmax(dim=1) == predictions.labels).float().mean().item()
 
 
 def run_fast(
-    launch: Launch, config: Config, file: Reader, folder: Path, console: Console
+    processes: Processes, config: Config, file: Reader, folder: Path, console: Console
 ) -> Outcome:
     """Train by `fast`, to its end; `folder` holds its auxiliary set and gets the run."""
     known = PART1["fast"]
@@ -250,7 +250,7 @@ def run_fast(
     record = RunDir(folder / "run")
     assignment = TrainingConfig(known.network, recipe, auxiliary=folder / "auxiliary.beton")
     write_config(record, "bench", assignment, file, asdict(config))
-    run = run_training(launch, record, assignment, file, console, "fast")
+    run = run_training(processes, record, assignment, file, console, "fast")
     accuracies = [epoch.accuracy or 0.0 for epoch in run.history]
     return Outcome(
         known.network,
@@ -266,7 +266,7 @@ def run_fast(
 
 
 def run_published(
-    launch: Launch,
+    processes: Processes,
     config: Config,
     file: Reader,
     files: Sequence[Path],
@@ -279,7 +279,7 @@ def run_published(
     stage = replace(first, size=config.size or first.size)
     recipe = replace(known.recipe, stages=(stage,), seed=config.seed)
     network = networks.build(known.network, len(file.info["classes"]), config.seed)
-    training = Published(launch, network, recipe, file, files)
+    training = Published(processes, network, recipe, file, files)
     accuracy, reached = training.run(config.accuracy, limit, console)
     return Outcome(
         known.network,
@@ -346,7 +346,7 @@ def main(config: Config) -> None:
         raise SystemExit(f"bench: times: got {config.times}, expected more than 0")
     drawn = Synthetic(config.writers, config.auxiliary_writers, seed=config.seed)
     source = open_source(config.source) if config.source else drawn.source("part1")
-    with tempfile.TemporaryDirectory() as name, join_processes() as launch:
+    with tempfile.TemporaryDirectory() as name, join_processes() as processes:
         folder = Path(name)
         with progress(console, "pages", len(source)) as advance:
             split = Split(writers=config.held_out)
@@ -360,18 +360,18 @@ def main(config: Config) -> None:
             title = (
                 f"{machine()}; {source_line(file.info['provenance'])}; {train:,} pages to learn "
                 f"from, {validation:,} of {config.held_out} other writers to validate on; "
-                f"precision: {launch.mixed_precision}. `fast` learns from synthetic pages of "
+                f"precision: {processes.precision}. `fast` learns from synthetic pages of "
                 f"{config.auxiliary_writers} more writers besides."
             )
             console.print(title)
-            fast = run_fast(launch, config, file, folder, console)
+            fast = run_fast(processes, config, file, folder, console)
             if fast.reached is None:
                 raise SystemExit(
                     f"bench: `fast` ended at {percent(fast.accuracy)} and was never at "
                     f"{percent(config.accuracy, 0)}"
                 )
             limit = config.times * fast.reached
-            published = run_published(launch, config, file, files, limit, console)
+            published = run_published(processes, config, file, files, limit, console)
     console.print(f"\n{title}")
     console.print(closing_table(fast, published, config.accuracy))
     console.print(verdict(fast, published, config.accuracy))

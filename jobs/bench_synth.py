@@ -89,11 +89,11 @@ def learn(
     start: Mapping[str, Tensor] | None = None,
 ) -> Trainer:
     """Train the small network on a file, from random weights or from those given."""
-    with open_dataset(data) as file, join_processes() as accelerator:
+    with open_dataset(data) as file, join_processes() as processes:
         network = networks.build("small", classes, seed)
         if start is not None:
             network.load_state_dict(start)
-        training = Trainer(accelerator, network, recipe, file)
+        training = Trainer(processes, network, recipe, file)
         training.run()
     return training
 

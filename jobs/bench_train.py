@@ -27,7 +27,7 @@ from pipeline.recipes.recipe import Recipe
 from pipeline.runtime.benchmark import measure
 from pipeline.runtime.hardware import machine
 from pipeline.training import optim
-from pipeline.training.distributed import Launch, join_processes
+from pipeline.training.distributed import Processes, join_processes
 from pipeline.training.trainer import Trainer
 
 
@@ -58,12 +58,12 @@ def in_memory(file: Reader, view: View) -> tuple[Tensor, Tensor]:
 
 
 def bare_loop(
-    launch: Launch, network: nn.Module, recipe: Recipe, canvases: Tensor, labels: Tensor
+    processes: Processes, network: nn.Module, recipe: Recipe, canvases: Tensor, labels: Tensor
 ) -> int:
     """Train; return the number of images."""
     (stage,) = recipe.stages
     optimizer = optim.build(network, stage)
-    mixed = launch.mixed_precision == "bf16"
+    mixed = processes.precision == "bf16"
     batches = len(labels) // recipe.batch_size
     steps = stage.epochs * batches
     network.train()
@@ -82,7 +82,7 @@ def bare_loop(
         with torch.autocast("cpu", torch.bfloat16, mixed):
             logits = network(images)
         loss = stage.loss.per_sample(logits, labels[rows]).mean()
-        launch.backward(loss)
+        processes.backward(loss)
         with torch.autocast("cpu", torch.bfloat16, mixed):
             optimizer.step()
         optimizer.zero_grad()
@@ -95,7 +95,7 @@ def main(config: Config) -> None:
     known = PART1["fast"].recipe
     stage = replace(known.stages[0], size=config.size, epochs=config.epochs)
     recipe = replace(known, stages=(stage,), average=0.0, hand=0.0, auxiliary=0.0)
-    with open_dataset(config.data) as file, join_processes() as launch:
+    with open_dataset(config.data) as file, join_processes() as processes:
         classes = len(file.info["classes"])
         canvases, labels = in_memory(file, View.of(file, config.size, recipe.window))
         plain = replace(recipe, stages=(replace(stage, augmentation=Augmentation()),))
@@ -106,13 +106,13 @@ def main(config: Config) -> None:
             return networks.build("small", classes, 0).to(memory_format=torch.channels_last)
 
         def engine() -> int:
-            training = Trainer(launch, network(), recipe, file, validate_on="test")
+            training = Trainer(processes, network(), recipe, file, validate_on="test")
             training.run()
             shares.append(training.figures()["loader_share"])
             return training.images
 
         def bare(plan: Recipe, images: Tensor) -> Callable[[], int]:
-            return lambda: bare_loop(launch, network(), plan, images, labels)
+            return lambda: bare_loop(processes, network(), plan, images, labels)
 
         rates = measure(
             {

@@ -35,7 +35,7 @@ from pipeline.runtime.hardware import Precision
 from pipeline.runtime.progress import terminal
 from pipeline.training.batch_size_finder import find_batch_size
 from pipeline.training.checkpoint import Checkpoints
-from pipeline.training.distributed import Launch, from_main, join_processes
+from pipeline.training.distributed import Processes, join_processes
 from pipeline.training.runner import Tracker, read_config, run_training, write_config
 from pipeline.training.trainer import data_module
 
@@ -130,11 +130,11 @@ def plan(config: Config, file: Reader) -> TrainingConfig:
 
 
 def prepared(
-    config: Config, accelerator: Launch, assignment: TrainingConfig, file: Reader
+    config: Config, processes: Processes, assignment: TrainingConfig, file: Reader
 ) -> tuple[RunDir, TrainingConfig]:
     """Make the folder of a new run, once it is clear that it can be run, and how."""
     if config.batch_size == "auto":
-        rows = find_batch_size(accelerator, assignment.network, assignment.recipe, file)
+        rows = find_batch_size(processes, assignment.network, assignment.recipe, file)
         assignment = replace(assignment, recipe=replace(assignment.recipe, micro_batch=rows))
     with ExitStack() as stack:
         auxiliary = None
@@ -146,12 +146,12 @@ def prepared(
                     "them those to validate on; expected others"
                 )
         # Before there is a folder: this says what is wrong.
-        supply = data_module(accelerator, assignment.recipe, file, auxiliary=auxiliary)
+        supply = data_module(processes, assignment.recipe, file, auxiliary=auxiliary)
         for stage in assignment.recipe.stages:
             networks.check_size(assignment.network, *supply.view(stage).shape)
         Checkpoints(config.runs, **assignment.checkpoints)
-    record = from_main(accelerator, lambda: RunDir.new(config.runs / "part1"))
-    if accelerator.is_main_process:
+    record = processes.from_main(lambda: RunDir.new(config.runs / "part1"))
+    if processes.is_main:
         write_config(record, "part1", assignment, file, asdict(config))
     return record, assignment
 
@@ -174,18 +174,18 @@ def train(config: Config) -> None:
     with open_data(data, "part1 --source ARCHIVE") as file:
         if config.resume is None:
             assignment = plan(config, file)
-        with join_processes(config.precision, config.track) as accelerator:
+        with join_processes(config.precision, config.track) as processes:
             if config.resume is None:
-                record, assignment = prepared(config, accelerator, assignment, file)
+                record, assignment = prepared(config, processes, assignment, file)
             else:
                 record = RunDir(config.resume)
-            console = terminal(quiet=not accelerator.is_main_process)
+            console = terminal(quiet=not processes.is_main)
             provenance = source_line(file.info["provenance"])
             console.print(f"part1: {len(file):,} pictures, {provenance}; {record.path}")
             run = run_training(
-                accelerator, record, assignment, file, console, track=bool(config.track)
+                processes, record, assignment, file, console, track=bool(config.track)
             )
-            if accelerator.is_main_process:
+            if processes.is_main:
                 draw_run(run, "part 1", file)
                 record.link_latest()
                 console.print(result_table(run.result, str(record.path)))

@@ -34,7 +34,7 @@ from pipeline.runtime import launch
 from pipeline.runtime.files import read_json
 from pipeline.runtime.hardware import Precision
 from pipeline.runtime.progress import terminal
-from pipeline.training.distributed import Launch, from_main, join_processes
+from pipeline.training.distributed import Processes, join_processes
 from pipeline.training.runner import read_config, run_training, write_config
 from pipeline.training.trainer import data_module
 from pipeline.training.warm_start import measure_start
@@ -207,15 +207,15 @@ def train(config: Config) -> None:
         record = resumed(config, config.resume)
         trainings = read_json(record.path, "config.json")["trainings"]
         digits, mnist = (read_config(record.path / trainings[place])[1] for place in (0, 1))
-    with opened(digits, mnist) as sets, join_processes(config.precision) as accelerator:
+    with opened(digits, mnist) as sets, join_processes(config.precision) as processes:
         if record is None:
-            planned = plan(config, sets, on_gpu=accelerator.device.type == "cuda")
+            planned = plan(config, sets, on_gpu=processes.device.type == "cuda")
             for name, one in planned.items():  # before there is a folder: this says what is wrong
                 file = sets.of(name)
-                data_module(accelerator, one.recipe, file, one.learn_from, one.validate_on)
-            record = from_main(accelerator, lambda: begun(config, sets, planned))
+                data_module(processes, one.recipe, file, one.learn_from, one.validate_on)
+            record = processes.from_main(lambda: begun(config, sets, planned))
         written = record.read_json("config.json")
-        console = terminal(quiet=not accelerator.is_main_process)
+        console = terminal(quiet=not processes.is_main)
         for name, file in (("digits", sets.digits), ("MNIST", sets.mnist)):
             provenance = source_line(file.info["provenance"])
             console.print(f"part2: {name}: {len(file):,} pictures, {provenance}")
@@ -229,12 +229,12 @@ def train(config: Config) -> None:
                 console.print(f"{name}:")
             assignment, _ = read_config(part.path)
             runs[name] = run_training(
-                accelerator, part, assignment, file, console, name, whole=record.path
+                processes, part, assignment, file, console, name, whole=record.path
             )
-            if accelerator.is_main_process:  # what is finished will not be gone on with
+            if processes.is_main:  # what is finished will not be gone on with
                 shutil.rmtree(part.path / "checkpoints", ignore_errors=True)
-        if accelerator.is_main_process:
-            conclude(record, sets, written["seeds"], runs, accelerator, console)
+        if processes.is_main:
+            conclude(record, sets, written["seeds"], runs, processes, console)
 
 
 def conclude(
@@ -242,7 +242,7 @@ def conclude(
     sets: Sets,
     seeds: Sequence[int],
     runs: Mapping[str, FinishedRun],
-    accelerator: Launch,
+    processes: Processes,
     console: Console,
 ) -> None:
     """Compare the arms, and write it all down."""
@@ -251,7 +251,7 @@ def conclude(
             TrainingCurve(
                 run.history,
                 run.losses,
-                measure_start(run, sets.mnist, accelerator.device, accelerator.mixed_precision),
+                measure_start(run, sets.mnist, processes.device, processes.precision),
             )
             for run in (runs[f"{arm}-{seed}"] for seed in seeds)
         ]

@@ -47,7 +47,7 @@ from pipeline.runtime import launch
 from pipeline.runtime.files import read_json
 from pipeline.runtime.hardware import Precision
 from pipeline.runtime.progress import terminal
-from pipeline.training.distributed import Launch, from_main, join_processes
+from pipeline.training.distributed import Processes, join_processes
 from pipeline.training.runner import run_training, write_config
 from pipeline.training.trainer import data_module
 
@@ -221,7 +221,7 @@ class Job:
     sets: Sets
     borrowed: Borrowed
     record: RunDir
-    processes: Launch
+    processes: Processes
     console: Console
 
     def repeat(self, arm: Arm) -> FinishedRun:
@@ -255,9 +255,9 @@ class Job:
     def _train(self, name: str, assignment: TrainingConfig, file: Reader) -> FinishedRun:
         """Train, or go on, in a folder of its own; what is finished is only read."""
         record = RunDir(self.record.path / name)
-        if self.processes.is_main_process and not (record.path / "config.json").exists():
+        if self.processes.is_main and not (record.path / "config.json").exists():
             write_config(record, "part3", assignment, file, asdict(self.config))
-        self.processes.wait_for_everyone()
+        self.processes.wait()
         if not record.finished:
             self.console.print(f"{name}:")
         return run_training(
@@ -265,7 +265,7 @@ class Job:
         )
 
     def _asked(self, run: Path, file: Reader, split: str, keep: Path) -> Predictions:
-        precision = self.processes.mixed_precision
+        precision = self.processes.precision
         return cached_predictions(run, file, split, keep, self.processes.device, precision)
 
 
@@ -277,30 +277,30 @@ def train(config: Config) -> None:
         raise UserError(f"got {config.seeds} seeds and {len(config.arms)} arms, expected some")
     plans = (*presets.PART3.values(), presets.PART3_RECOVERY)
     given = [assigned(config, plan, config.seed).recipe for plan in plans]
-    with opened(config) as sets, join_processes(config.precision) as accelerator:
+    with opened(config) as sets, join_processes(config.precision) as processes:
         borrowed = borrow(config, sets.data.info["classes"])
         arms = [arm for arm in config.arms if arm not in STARTS or arm in borrowed.starts]
         if not arms:
             raise UserError(f"none of the arms {', '.join(config.arms)}: {borrowed.left_out[0]}")
         for recipe in given:  # before there is a folder: this says what is wrong
-            data_module(accelerator, recipe, sets.data)
-        data_module(accelerator, given[-1], sets.clean)
-        record = from_main(accelerator, lambda: prepared(config, sets))
-        console = terminal(quiet=not accelerator.is_main_process)
+            data_module(processes, recipe, sets.data)
+        data_module(processes, given[-1], sets.clean)
+        record = processes.from_main(lambda: prepared(config, sets))
+        console = terminal(quiet=not processes.is_main)
         provenance = source_line(sets.data.info["provenance"])
         console.print(f"part3: {len(sets.data):,} pictures, {provenance}; {record.path}")
         for line in borrowed.left_out:
             console.print(f"left out: {line}")
 
-        job = Job(config, sets, borrowed, record, accelerator, console)
+        job = Job(config, sets, borrowed, record, processes, console)
         repeated = [job.repeat(arm) for arm in arms]
-        found = from_main(accelerator, lambda: diagnosed(job, repeated[0]))
+        found = processes.from_main(lambda: diagnosed(job, repeated[0]))
         recovered: dict[str, list[FinishedRun]] = {}
         for seed in range(config.seed, config.seed + config.seeds):
             for way in methods_for(found.kind):
                 if (loss := loss_of(way, found.forward)) is not None:
                     recovered.setdefault(way, []).append(job.recover(way, loss, seed))
-        if accelerator.is_main_process:
+        if processes.is_main:
             conclude(job, repeated, found, recovered)
 
 

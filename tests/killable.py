@@ -16,7 +16,7 @@ from pipeline.recipes.mixup import Mixing
 from pipeline.recipes.recipe import Recipe, Stage
 from pipeline.runtime.files import write_tensors
 from pipeline.training.checkpoint import Checkpoints
-from pipeline.training.distributed import Launch, join_processes
+from pipeline.training.distributed import Processes, join_processes
 from pipeline.training.trainer import Trainer
 
 CHANGES = Augmentation(rotation=5, zoom=0.05, shear=0.1, translation=0.05, elastic=0.02)
@@ -33,18 +33,18 @@ RECIPE = Recipe(
 STEPS = 16
 
 
-def begin(accelerator: Launch, file: Reader, checkpoints: Checkpoints) -> Trainer:
+def begin(processes: Processes, file: Reader, checkpoints: Checkpoints) -> Trainer:
     """Return a training on a file, and on itself as the auxiliary set."""
     network = networks.build("small", len(CLASSES), 0)
-    return Trainer(accelerator, network, RECIPE, file, auxiliary=file, checkpoints=checkpoints)
+    return Trainer(processes, network, RECIPE, file, auxiliary=file, checkpoints=checkpoints)
 
 
 def learn(data: Path, folder: Path, kill_at: int | None = None) -> None:
     """Train from the last checkpoint in `folder`; be killed after a step, or leave the weights."""
     torch.set_num_threads(1)
-    with open_dataset(data) as file, join_processes("no") as accelerator:
+    with open_dataset(data) as file, join_processes("no") as processes:
         checkpoints = Checkpoints(folder / "checkpoints", every_steps=3, keep=1)
-        training = begin(accelerator, file, checkpoints)
+        training = begin(processes, file, checkpoints)
         first = training.step
 
         def on_step(images: int) -> None:

@@ -20,7 +20,7 @@ from pipeline.models.networks import Network
 from pipeline.recipes.recipe import Recipe, Stage
 from pipeline.training import batch_size_finder
 from pipeline.training.batch_size_finder import find_batch_size
-from pipeline.training.distributed import Launch, join_processes
+from pipeline.training.distributed import Processes, join_processes
 
 ROW = 512 << 20  # bytes that the greedy network asks for, a picture: much more than threads do
 RECIPE = Recipe((Stage(16, 1, 0.1, optimizer="SGD"),), batch_size=16)
@@ -58,9 +58,9 @@ def file(tmp_path: Path) -> Iterator[Reader]:
 
 
 @pytest.fixture(scope="module")
-def launch() -> Iterator[Launch]:
-    with join_processes("no") as accelerator:
-        yield accelerator
+def launch() -> Iterator[Processes]:
+    with join_processes("no") as processes:
+        yield processes
 
 
 @pytest.fixture(autouse=True)
@@ -81,27 +81,29 @@ def limit(monkeypatch: pytest.MonkeyPatch, rows: float) -> None:
 
 @pytest.mark.parametrize(("room", "rows"), [(1, 1), (3, 2), (15, 8), (16, 16), (99, 16)])
 def test_it_finds_the_largest_half_of_a_half_that_fits(
-    room: int, rows: int, launch: Launch, file: Reader, monkeypatch: pytest.MonkeyPatch
+    room: int, rows: int, launch: Processes, file: Reader, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     limit(monkeypatch, room)
     assert find_batch_size(launch, "greedy", RECIPE, file) == rows
 
 
 def test_odd_halves_are_made_even_to_be_mixed_in_pairs(
-    launch: Launch, file: Reader, monkeypatch: pytest.MonkeyPatch
+    launch: Processes, file: Reader, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     limit(monkeypatch, 7)
     assert find_batch_size(launch, "greedy", replace(RECIPE, batch_size=14), file) == 6
 
 
-def test_not_even_one_fits(launch: Launch, file: Reader, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_not_even_one_fits(
+    launch: Processes, file: Reader, monkeypatch: pytest.MonkeyPatch
+) -> None:
     limit(monkeypatch, 0.1)
     with pytest.raises(UserError, match="memory has no room for one picture of 16×16"):
         find_batch_size(launch, "greedy", RECIPE, file)
 
 
 def test_an_error_of_another_kind_is_not_taken_for_full_memory(
-    launch: Launch, file: Reader, monkeypatch: pytest.MonkeyPatch
+    launch: Processes, file: Reader, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     network_that(monkeypatch, RuntimeError("something else"))
     with pytest.raises(RuntimeError, match="something else"):
@@ -117,7 +119,7 @@ def test_an_error_of_another_kind_is_not_taken_for_full_memory(
     ],
 )
 def test_full_memory_in_anybodys_words(
-    error: Exception, launch: Launch, file: Reader, monkeypatch: pytest.MonkeyPatch
+    error: Exception, launch: Processes, file: Reader, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     network_that(monkeypatch, error)
     assert find_batch_size(launch, "fails", RECIPE, file) == 2
@@ -125,7 +127,7 @@ def test_full_memory_in_anybodys_words(
 
 @pytest.mark.parametrize("room", [9.0, 0.1])
 def test_the_limit_is_gone_afterwards(
-    room: float, launch: Launch, file: Reader, monkeypatch: pytest.MonkeyPatch
+    room: float, launch: Processes, file: Reader, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = resource.getrlimit(resource.RLIMIT_AS)
     limit(monkeypatch, room)
@@ -135,7 +137,7 @@ def test_the_limit_is_gone_afterwards(
 
 
 def test_the_stage_with_the_largest_pictures_decides(
-    launch: Launch, file: Reader, monkeypatch: pytest.MonkeyPatch
+    launch: Processes, file: Reader, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen = []
 

@@ -120,15 +120,15 @@ network = Network(stem, nn.Flatten(), nn.Linear(392, 4))
 changes = Augmentation(rotation=5, zoom=0.05, shear=0.1, translation=0.05, elastic=0.02)
 stage = Stage(16, 3, 1e-3, augmentation=changes, mixing=Mixing(mixup=0.4, cutmix=0.4), clip=0.5)
 recipe = Recipe((stage,), batch_size=16, average=0.9, auxiliary=0.5)
-with open_dataset(sys.argv[1]) as file, join_processes("no") as accelerator:
+with open_dataset(sys.argv[1]) as file, join_processes("no") as processes:
     checkpoints = Checkpoints(Path(sys.argv[2]), every_steps=3, keep=99)
-    if not accelerator.is_main_process:
+    if not processes.is_main:
         Checkpoints.late = None  # who saves nothing does not know when it was
     training = Trainer(
-        accelerator, network, recipe, file, auxiliary=file, checkpoints=checkpoints
+        processes, network, recipe, file, auxiliary=file, checkpoints=checkpoints
     )
     training.run()
-    if accelerator.is_main_process:
+    if processes.is_main:
         figures = [(e.train_loss, e.train_accuracy, e.loss, e.accuracy) for e in training.history]
         predictions = training.predictions
         print(json.dumps([figures, predictions.ids.tolist(), predictions.logits.tolist()]))

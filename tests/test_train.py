@@ -62,8 +62,8 @@ def recipe(seed: int = 0, **changed: Any) -> Recipe:
 
 def train(file: Reader, plan: Recipe, **options: Any) -> Trainer:
     network = networks.build("small", len(CLASSES), plan.seed)
-    with join_processes("no") as accelerator:
-        training = Trainer(accelerator, network, plan, file, **options)
+    with join_processes("no") as processes:
+        training = Trainer(processes, network, plan, file, **options)
         training.run()
     return training
 
@@ -75,8 +75,8 @@ def weights(training: Trainer) -> Mapping[str, Tensor]:
 def test_it_learns(file: Reader) -> None:
     steps: list[int] = []
     network = networks.build("small", len(CLASSES), 0)
-    with join_processes("no") as accelerator:
-        training = Trainer(accelerator, network, recipe(epochs=30), file)
+    with join_processes("no") as processes:
+        training = Trainer(processes, network, recipe(epochs=30), file)
         training.on_step = steps.append
         epochs = list(training)
     assert training.history == epochs
@@ -146,9 +146,9 @@ def test_a_training_that_is_killed_twice_ends_with_the_same_weights(
 
 def test_a_training_that_is_over_can_be_resumed(unharmed: tuple[Path, dict[str, Tensor]]) -> None:
     data, _ = unharmed
-    with open_dataset(data) as file, join_processes("no") as accelerator:
+    with open_dataset(data) as file, join_processes("no") as processes:
         checkpoints = Checkpoints(data.parent / "run" / "checkpoints")
-        training = killable.begin(accelerator, file, checkpoints)
+        training = killable.begin(processes, file, checkpoints)
         assert list(training) == []
         assert training.images_to_come == 0
         assert training.predictions is not None
@@ -174,10 +174,10 @@ def test_a_checkpoint_of_other_data_is_refused(
     checkpoints = Checkpoints(unharmed[0].parent / "run" / "checkpoints")
     with (
         open_dataset(other) as file,
-        join_processes("no") as accelerator,
+        join_processes("no") as processes,
         pytest.raises(UserError, match="checkpoint: got 4 batches an epoch, expected 6"),
     ):
-        killable.begin(accelerator, file, checkpoints)
+        killable.begin(processes, file, checkpoints)
 
 
 class Plain(nn.Sequential):
@@ -196,8 +196,8 @@ def test_parts_of_a_batch_add_up_to_the_whole(file: Reader, rows: int) -> None:
     for micro_batch in (None, rows):
         torch.manual_seed(0)
         plan = replace(recipe(mixing=Mixing(mixup=0.5), clip=0.5), micro_batch=micro_batch)
-        with join_processes("no") as accelerator:
-            training = Trainer(accelerator, Plain(), plan, file)
+        with join_processes("no") as processes:
+            training = Trainer(processes, Plain(), plan, file)
             training.run()
         found.append((weights(training), training.losses))
     (whole, losses), (parts, others) = found
@@ -231,8 +231,8 @@ def test_a_stage_can_do_without_mixed_precision(file: Reader) -> None:
     for mixed in (True, False):
         dtypes: list[torch.dtype] = []
         network = networks.build("small", len(CLASSES), 0)
-        with join_processes("bf16") as accelerator:
-            training = Trainer(accelerator, network, recipe(epochs=1, mixed_precision=mixed), file)
+        with join_processes("bf16") as processes:
+            training = Trainer(processes, network, recipe(epochs=1, mixed_precision=mixed), file)
             network.body.register_forward_hook(
                 lambda _module, _in, out, dtypes=dtypes: dtypes.append(out.dtype)
             )
@@ -282,9 +282,9 @@ def test_weights_that_are_not_finite_are_divergence_and_never_kept(
             next(network.head.parameters()).detach().fill_(math.inf)
 
     network = networks.build("small", len(CLASSES), 0)
-    with join_processes("no") as accelerator:
+    with join_processes("no") as processes:
         checkpoints = Checkpoints(tmp_path, every_steps=1)
-        training = Trainer(accelerator, network, recipe(), file, checkpoints=checkpoints)
+        training = Trainer(processes, network, recipe(), file, checkpoints=checkpoints)
         training.on_step = ruin
         with pytest.raises(DivergedError, match=f"diverged at step {ruined - 1}, ") as found:
             training.run()
@@ -299,9 +299,9 @@ def test_an_epoch_in_two_pieces_has_the_figures_of_one(file: Reader, tmp_path: P
         if training.step == 5:  # not at the end of an epoch
             os.kill(os.getpid(), signal.SIGTERM)
 
-    with join_processes("no") as accelerator:
+    with join_processes("no") as processes:
         network = networks.build("small", len(CLASSES), 0)
-        training = Trainer(accelerator, network, recipe(), file, checkpoints=Checkpoints(tmp_path))
+        training = Trainer(processes, network, recipe(), file, checkpoints=Checkpoints(tmp_path))
         training.on_step = stop
         with pytest.raises(Stopped, match="after step"):
             training.run()
@@ -352,9 +352,9 @@ def test_only_muon_steps_in_low_precision(file: Reader) -> None:
         patch.setattr("pipeline.training.optim.Muon", Watched)
         patch.setattr("torch.optim.AdamW", Other)
         for name in ("Muon", "AdamW"):
-            with join_processes("bf16") as accelerator:
+            with join_processes("bf16") as processes:
                 network = networks.build("small", len(CLASSES), 0)
-                Trainer(accelerator, network, recipe(epochs=1, optimizer=name), file).run()
+                Trainer(processes, network, recipe(epochs=1, optimizer=name), file).run()
     AcceleratorState._reset_state(True)
     assert {name: set(steps) for name, steps in seen.items()} == {"Muon": {True}, "AdamW": {False}}
 

@@ -19,13 +19,13 @@ from pipeline.loading.dataset import View
 from pipeline.models import networks
 from pipeline.recipes.recipe import Recipe
 from pipeline.training import optim
-from pipeline.training.distributed import Launch
+from pipeline.training.distributed import Processes
 
 SHARE = 0.8  # of the free memory of a CPU that training may take
 ONEDNN = re.compile("could not (create|execute) a |bad_alloc")  # no room for its scratch pad
 
 
-def find_batch_size(launch: Launch, network: str, recipe: Recipe, file: Reader) -> int:
+def find_batch_size(processes: Processes, network: str, recipe: Recipe, file: Reader) -> int:
     """Return the most rows of a process's share of a batch that it can learn from at a time.
 
     That is the share itself, or half of it, or half of that, and so on, less one if that is odd, so
@@ -38,33 +38,33 @@ def find_batch_size(launch: Launch, network: str, recipe: Recipe, file: Reader) 
     classes = len(file.info["classes"])
 
     # Out here, since a first optimizer imports much, and an import must not run out of memory.
-    model = networks.build(network, classes, recipe.seed).to(launch.device)
+    model = networks.build(network, classes, recipe.seed).to(processes.device)
     optimizer = optim.build(model, stage)
-    sizes = _halves(recipe.batch_size // launch.num_processes)
+    sizes = _halves(recipe.batch_size // processes.count)
 
     @find_executable_batch_size(  # type: ignore[untyped-decorator]
         starting_batch_size=next(sizes), reduce_batch_size_fn=lambda: next(sizes)
     )
     def find(batch_size: int) -> int:
         optimizer.zero_grad()  # of a trial that failed
-        images = torch.zeros(batch_size, 1, *shape, device=launch.device)
-        labels = torch.zeros(batch_size, dtype=torch.int64, device=launch.device)
+        images = torch.zeros(batch_size, 1, *shape, device=processes.device)
+        labels = torch.zeros(batch_size, dtype=torch.int64, device=processes.device)
         with _plain_words():
             for _ in range(2):  # the second has the optimizer's state
-                with launch.autocast():
+                with processes.autocast():
                     logits = model(images)
-                launch.backward(stage.loss.per_sample(logits, labels).mean())
+                processes.backward(stage.loss.per_sample(logits, labels).mean())
                 optimizer.step()
         return batch_size
 
-    with _limited(launch.device, launch.num_processes):
+    with _limited(processes.device, processes.count):
         try:
             rows: int = find()
         except RuntimeError as error:
             if "reached zero" not in str(error):
                 raise
             rows = 0
-    least = int(launch.gather(torch.tensor([rows], device=launch.device)).min())
+    least = int(processes.gather(torch.tensor([rows], device=processes.device)).min())
     if not least:
         height, width = shape
         raise UserError(

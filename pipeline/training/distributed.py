@@ -1,30 +1,117 @@
-"""The processes of one launch."""
+"""The processes of one launch: the only module that knows accelerate's `Accelerator`."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import json
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from importlib.util import find_spec
-from typing import Any, TypeAlias, TypeVar
+from pathlib import Path
+from typing import Any, TypeVar
 
+import torch
 from accelerate import Accelerator
 from accelerate.state import PartialState
 from accelerate.utils import (
+    AutocastKwargs,
     DistributedDataParallelKwargs,
     broadcast_object_list,
 )
+from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from pipeline.errors import UserError
 from pipeline.runtime.hardware import Precision, precision_for
 from pipeline.runtime.launch import use_cores, wants_cpu
 
-Launch: TypeAlias = Accelerator  # what `processes` yields, for others to hand on
-
-
 T = TypeVar("T")
 
 
+class Processes:
+    """The processes that train together; `join_processes` makes it.
+
+    `rank` is this process's number from 0 to `count` - 1, `device` is where it computes, and
+    `precision` is "no", "bf16" or "fp16". The main process, `is_main`, prints and writes files.
+    All processes must call every method but `log` and `start_tracker` alike.
+    """
+
+    def __init__(self, accelerator: Accelerator) -> None:
+        self._accelerator = accelerator
+        self.rank: int = accelerator.process_index
+        self.count: int = accelerator.num_processes
+        self.is_main: bool = accelerator.is_main_process
+        self.precision: str = accelerator.mixed_precision
+        # Accelerate names a CPU of several processes "cpu:0", which safetensors refuses. A tensor
+        # there has the name that everybody knows.
+        self.device = torch.empty(0, device=accelerator.device).device
+
+    def wait(self) -> None:
+        """Wait until all processes have come this far."""
+        self._accelerator.wait_for_everyone()
+
+    def from_main(self, make: Callable[[], T]) -> T:
+        """Return, in every process, what `make` returns in the main process."""
+        made: list[Any] = [make() if self.is_main else None]
+        broadcast_object_list(made)
+        value: T = made[0]
+        return value
+
+    def mean(self, tensor: Tensor) -> Tensor:
+        """Return the mean of a tensor over the processes."""
+        mean: Tensor = self._accelerator.reduce(tensor, "mean")
+        return mean
+
+    def gather(self, tensor: Tensor) -> Tensor:
+        """Return the rows of a tensor (n, …) of all processes, by rank: (n × count, …)."""
+        gathered: Tensor = self._accelerator.gather(tensor)
+        return gathered
+
+    @contextmanager
+    def wrapped(
+        self, network: nn.Module, optimizer: Optimizer, mixed_precision: bool = True
+    ) -> Iterator[tuple[nn.Module, Optimizer]]:
+        """Yield a model whose gradients are means over the processes, and its optimizer.
+
+        The model computes in float32 if `mixed_precision` is false. Afterwards the network is as
+        it was.
+        """
+        self._accelerator.autocast_handler = AutocastKwargs(enabled=mixed_precision)
+        model, optimizer = self._accelerator.prepare(network, optimizer)
+        yield model, optimizer
+        self._accelerator.unwrap_model(model, keep_fp32_wrapper=False)
+        self._accelerator.free_memory()
+
+    def autocast(self) -> AbstractContextManager[None]:
+        """Return a context that computes in `precision`."""
+        context: AbstractContextManager[None] = self._accelerator.autocast()
+        return context
+
+    def no_sync(self, model: nn.Module) -> AbstractContextManager[None]:
+        """Return a context in which gradients add up without a mean over the processes."""
+        context: AbstractContextManager[None] = self._accelerator.no_sync(model)
+        return context
+
+    def backward(self, loss: Tensor) -> None:
+        """Add the gradients of a loss."""
+        self._accelerator.backward(loss)
+
+    def clip_grad_norm(self, parameters: list[nn.Parameter], max_norm: float) -> Tensor:
+        """Scale gradients to a norm of at most `max_norm`; return the norm before."""
+        norm: Tensor = self._accelerator.clip_grad_norm_(parameters, max_norm)
+        return norm
+
+    def start_tracker(self, folder: Path, config: Mapping[str, Any]) -> None:
+        """Let the tracker write to a folder, and show it a run's configuration."""
+        self._accelerator.project_configuration.logging_dir = str(folder)
+        settings = {name: json.dumps(value) for name, value in config.items()}
+        self._accelerator.init_trackers("inkrun", settings, {"wandb": {"dir": str(folder)}})
+
+    def log(self, figures: Mapping[str, float], step: int) -> None:
+        """Show figures to the tracker."""
+        self._accelerator.log(figures, step=step)
+
+
 @contextmanager
-def join_processes(precision: Precision = "auto", track: str | None = None) -> Iterator[Launch]:
-    """Join the processes of this launch, on their devices and cores, and leave in good order.
+def join_processes(precision: Precision = "auto", track: str | None = None) -> Iterator[Processes]:
+    """Join the processes of this launch on their devices and cores; leave in good order.
 
     `track` names a tracker of accelerate's. Raises UserError for a precision that the device does
     not offer, and for a tracker that is not installed.
@@ -33,27 +120,18 @@ def join_processes(precision: Precision = "auto", track: str | None = None) -> I
         raise UserError(f"track: {track} is not installed: ./launch.sh setup track")
     use_cores()
     cpu = wants_cpu()
-    mixed = precision_for(PartialState(cpu=cpu).device, precision)
     accelerator = Accelerator(
         cpu=cpu,
-        mixed_precision=mixed,
+        mixed_precision=precision_for(PartialState(cpu=cpu).device, precision),
         log_with=track,
-        # The folder of a run is known later, but TensorBoard wants one from the beginning.
+        # The run directory is known later, but TensorBoard wants a folder from the beginning.
         project_dir="." if track else None,
-        # Statistics are of every process's share, see `_share_statistics`, not of the main one's.
+        # Batch statistics are means over the processes, not those of the main process.
         kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],
     )
-    yield accelerator
+    yield Processes(accelerator)
     # Where gloo's threads outlive their group, the process aborts at exit: no wrapped model may be
-    # left, and everybody must have come this far, before the group is taken down.
+    # left, and every process must have come this far, before the group is destroyed.
     accelerator.free_memory()
     accelerator.wait_for_everyone()
     accelerator.end_training()
-
-
-def from_main(launch: Launch, make: Callable[[], T]) -> T:
-    """Return, in every process, what `make` returns in the main one."""
-    made: list[Any] = [make() if launch.is_main_process else None]
-    broadcast_object_list(made)
-    value: T = made[0]
-    return value

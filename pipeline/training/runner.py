@@ -4,7 +4,6 @@ What is asked for stands in the folder's config.json before the first step, so t
 folder is needed to go on.
 """
 
-import json
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import asdict
@@ -25,7 +24,7 @@ from pipeline.runtime.files import read_json, read_tensors, write_tensors
 from pipeline.runtime.progress import progress
 from pipeline.runtime.signals import Stopped
 from pipeline.training.checkpoint import Checkpoints
-from pipeline.training.distributed import Launch
+from pipeline.training.distributed import Processes
 from pipeline.training.trainer import Trainer
 
 Tracker = Literal["tensorboard", "wandb"]
@@ -93,7 +92,7 @@ def initial_network(assignment: TrainingConfig, classes: int) -> networks.Networ
 
 
 def run_training(
-    processes: Launch,
+    processes: Processes,
     record: RunDir,
     assignment: TrainingConfig,
     file: Reader,
@@ -108,7 +107,7 @@ def run_training(
     `whole` is the folder of the job of which this training is a part. All processes of a launch
     call it alike. Raises what `Training` does, and BetonError if the run began with other data.
     """
-    processes.wait_for_everyone()  # for the main one to have begun
+    processes.wait()  # for the main one to have begun
     config = record.read_json("config.json")
     _expect(file, config)
     if record.finished:
@@ -138,7 +137,7 @@ def run_training(
         except Stopped as stop:
             stop.run = whole or record.path
             raise
-    processes.wait_for_everyone()
+    processes.wait()
     if whole is not None and (number := training.late_signal()):  # there is more to come
         raise Stopped(number, training.step, whole)
     return read_run(record.path)
@@ -155,7 +154,7 @@ def _expect(file: Reader, described: Mapping[str, Any]) -> None:
 
 
 def _train(
-    training: Trainer, record: RunDir, console: Console, label: str, tracker: Launch | None
+    training: Trainer, record: RunDir, console: Console, label: str, tracker: Processes | None
 ) -> None:
     if training.step:
         console.print(f"{label}: goes on after step {training.step}")
@@ -163,10 +162,7 @@ def _train(
     record.write_json("environment.json", training.environment())
     config = record.read_json("config.json")
     if tracker is not None:
-        folder = str(record.path)
-        tracker.project_configuration.logging_dir = folder
-        settings = {name: json.dumps(value) for name, value in config.items()}
-        tracker.init_trackers("inkrun", settings, {"wandb": {"dir": folder}})
+        tracker.start_tracker(record.path, config)
     with progress(console, label, training.images_to_come) as training.on_step:
         for epoch in training:
             record.add_epoch(epoch)

@@ -20,9 +20,6 @@ from typing import Any, NoReturn
 import numpy as np
 import torch
 import torch.nn.functional as F
-from accelerate.utils import (
-    AutocastKwargs,
-)
 from torch import Tensor, nn
 
 from beton import rng
@@ -39,7 +36,7 @@ from pipeline.runtime.signals import Stopped, StopSignals
 from pipeline.training import optim
 from pipeline.training.checkpoint import Checkpoints
 from pipeline.training.datamodule import DataModule
-from pipeline.training.distributed import Launch
+from pipeline.training.distributed import Processes
 from pipeline.training.ema import moving_average
 from pipeline.training.muon import Muon
 
@@ -65,7 +62,7 @@ class Trainer:
 
     def __init__(
         self,
-        accelerator: Launch,
+        processes: Processes,
         network: nn.Module,
         recipe: Recipe,
         file: Reader,
@@ -77,7 +74,7 @@ class Trainer:
         checkpoints: Checkpoints | None = None,
     ) -> None:
         self._supply = data_module(
-            accelerator, recipe, file, learn_from, validate_on, auxiliary, decode
+            processes, recipe, file, learn_from, validate_on, auxiliary, decode
         )
         self.network, self.recipe = network, recipe
         self.epochs, self.batches = recipe.epochs, self._supply.batches
@@ -87,16 +84,16 @@ class Trainer:
         self.losses: list[float] = []
         self.predictions: Predictions | None = None
         self.seconds = self.seconds_waited = self.seconds_validating = self.seconds_saving = 0.0
-        self._accelerator, self._checkpoints = accelerator, checkpoints
-        self._rows = recipe.batch_size // accelerator.num_processes
+        self._processes, self._checkpoints = processes, checkpoints
+        self._rows = recipe.batch_size // processes.count
         self._batch = 0  # of the epoch, that comes next
         self._due = False  # a checkpoint, once the steps have been looked at
         # Of the epoch's steps: losses, shares of right answers and gradient norms.
-        self._sums = torch.zeros(3, device=accelerator.device)
+        self._sums = torch.zeros(3, device=processes.device)
         self._unseen: list[Tensor] = []  # losses of steps that nobody has looked at
         self._looked, self._patience = 0.0, 1  # when that was; steps until the next time
         self._signals = StopSignals()
-        network.to(accelerator.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        network.to(processes.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._average = moving_average(network, recipe.average) if recipe.average else None
         self._optimizer_state = self._restore()
 
@@ -111,12 +108,12 @@ class Trainer:
     @property
     def is_main(self) -> bool:
         """Whether this process speaks for all."""
-        return bool(self._accelerator.is_main_process)
+        return bool(self._processes.is_main)
 
     def environment(self) -> dict[str, Any]:
         """Return versions and hardware, for a run's record."""
-        launch = self._accelerator
-        return environment(launch.device, launch.mixed_precision, launch.num_processes)
+        processes = self._processes
+        return environment(processes.device, processes.precision, processes.count)
 
     @property
     def step(self) -> int:
@@ -135,8 +132,8 @@ class Trainer:
 
     def late_signal(self) -> int:
         """Return a signal that came to any process too late to stop training; 0 if none did."""
-        received = torch.tensor([self._signals.received], device=self._accelerator.device)
-        return int(self._accelerator.gather(received).max())
+        received = torch.tensor([self._signals.received], device=self._processes.device)
+        return int(self._processes.gather(received).max())
 
     def run(self) -> None:
         """Train to the end."""
@@ -176,20 +173,21 @@ class Trainer:
 
     def _run(self, number: int, stage: Stage, first: int) -> Iterator[EpochMetrics]:
         """Run a stage whose first epoch has the number `first`."""
-        accelerator = self._accelerator
+        processes = self._processes
         optimizer = optim.build(self.network, stage)
         # Muon's iteration bears rounding, other optimizers do not.
-        self._stepping = accelerator.autocast if isinstance(optimizer, Muon) else nullcontext
+        self._stepping = processes.autocast if isinstance(optimizer, Muon) else nullcontext
         if self._optimizer_state and (len(self.history), self._batch) != (first, 0):
             optimizer.load_state_dict(self._optimizer_state)
         self._optimizer_state = None
-        accelerator.autocast_handler = AutocastKwargs(enabled=stage.mixed_precision)
-        # Local, so that the wrapper is gone once training is: see `processes`.
-        model, optimizer = accelerator.prepare(self.network, optimizer)
-        with self._supply.training(stage) as feed, self._supply.held_out(stage) as held_out:
+        with (
+            processes.wrapped(self.network, optimizer, stage.mixed_precision) as (model, wrapped),
+            self._supply.training(stage) as feed,
+            self._supply.held_out(stage) as held_out,
+        ):
             while len(self.history) < first + stage.epochs:
                 rate = max(stage.rates) * self._share(stage, first, batch=0)
-                learned = self._learn(stage, first, model, optimizer, feed)
+                learned = self._learn(stage, first, model, wrapped, feed)
                 validation = self._validate(held_out, stage)
                 epoch = len(self.history)
                 self.history.append(
@@ -197,10 +195,8 @@ class Trainer:
                 )
                 self._batch = 0
                 self._sums.zero_()
-                self._save(optimizer, validation[1])
+                self._save(wrapped, validation[1])
                 yield self.history[-1]
-        accelerator.unwrap_model(model, keep_fp32_wrapper=False)
-        accelerator.free_memory()
 
     def _learn(
         self,
@@ -211,7 +207,7 @@ class Trainer:
         feed: DeviceLoader | CombinedLoader,
     ) -> tuple[float, float, float]:
         """Go through what is left of an epoch; return its loss, accuracy and gradient norm."""
-        accelerator, epoch = self._accelerator, len(self.history)
+        processes, epoch = self._processes, len(self.history)
         learning = [p for p in model.parameters() if p.requires_grad]
         clock = _Clock(self, feed)
         self._looked = time.perf_counter()
@@ -222,7 +218,7 @@ class Trainer:
                 group["lr"] = group["top"] * share
             self._seed_dropout(epoch)
             loss, right = self._differentiate(stage, model, parts, epoch)
-            norm = accelerator.clip_grad_norm_(learning, stage.clip or math.inf)
+            norm = processes.clip_grad_norm(learning, stage.clip or math.inf)
             with self._stepping():
                 optimizer.step()
             optimizer.zero_grad()
@@ -235,7 +231,7 @@ class Trainer:
                 self.on_step(self.recipe.batch_size)
             clock.read()
             self._look(feed, optimizer)
-        loss, accuracy, norm = (accelerator.reduce(self._sums, "mean") / self.batches).tolist()
+        loss, accuracy, norm = (processes.mean(self._sums) / self.batches).tolist()
         clock.read()
         return loss, accuracy, norm
 
@@ -243,15 +239,15 @@ class Trainer:
         self, stage: Stage, model: nn.Module, parts: Iterator[Inputs], epoch: int
     ) -> tuple[Tensor, Tensor]:
         """Add up the gradients of a batch; return its mean loss and the number of right answers."""
-        loss, right = torch.zeros(2, device=self._accelerator.device).unbind()
+        loss, right = torch.zeros(2, device=self._processes.device).unbind()
         for inputs in parts:
             mixed = stage.mixing.mix(
                 inputs.images, inputs.labels, inputs.ids, self.recipe.seed, epoch
             )
-            with nullcontext() if inputs.last else self._accelerator.no_sync(model):
+            with nullcontext() if inputs.last else self._processes.no_sync(model):
                 logits = model(mixed.images)
                 share = stage.loss.of(logits, mixed).sum() / self._rows
-                self._accelerator.backward(share)
+                self._processes.backward(share)
             loss += share.detach()
             right += (logits.argmax(dim=1) == inputs.labels).sum()
         return loss, right
@@ -263,7 +259,7 @@ class Trainer:
 
     def _seed_dropout(self, epoch: int) -> None:
         """Make what layers draw a function of the step and the process."""
-        place = self._batch * self._accelerator.num_processes + self._accelerator.process_index
+        place = self._batch * self._processes.count + self._processes.rank
         (number,) = rng.bits(self.recipe.seed, epoch, np.array([place]), rng.DROPOUT)[0]
         torch.manual_seed(int(number >> np.uint64(1)))
 
@@ -273,18 +269,18 @@ class Trainer:
         All processes look at the same steps, and at the sum of what each knows. Looking keeps a GPU
         waiting; a launcher gives processes half a minute from a signal on.
         """
-        accelerator, over, agreed = self._accelerator, self._batch == self.batches, False
+        processes, over, agreed = self._processes, self._batch == self.batches, False
         if self._checkpoints is not None:
             agreed = self._checkpoints.due(self.step)
             late = self.is_main and self._checkpoints.late()
             self._due = not over and (self._due or agreed or late)
-        at_once = accelerator.num_processes == 1 and (self._due or feed.device.type == "cpu")
+        at_once = processes.count == 1 and (self._due or feed.device.type == "cpu")
         if len(self._unseen) < self._patience and not (over or agreed or at_once):
             return
         now = time.perf_counter()
         flags = [self._signals.received, self._due, (now - self._looked) / len(self._unseen)]
         known = torch.cat([torch.stack(self._unseen), self._unseen[0].new_tensor(flags)])
-        *losses, told, due, pace = accelerator.reduce(known, "mean").tolist()
+        *losses, told, due, pace = processes.mean(known).tolist()
         self._looked, self._patience = now, max(1, min(WATCHED, int(PATIENCE / max(pace, 1e-9))))
         self._unseen.clear()
         for back, loss in zip(range(len(losses), 0, -1), losses, strict=True):
@@ -295,7 +291,7 @@ class Trainer:
             self._diverge(feed, self._batch - 1)
         self.losses += losses
         if save:
-            self._sums = accelerator.reduce(self._sums, "mean")  # for all processes
+            self._sums = processes.mean(self._sums)  # for all processes
             self._share_statistics()
             self._save(optimizer)
             self._due = False
@@ -310,7 +306,7 @@ class Trainer:
         modules = {id(module): module for module in (self.network, self.eval_model)}.values()
         for buffer in chain.from_iterable(module.buffers() for module in modules):
             if buffer.is_floating_point():
-                buffer.copy_(self._accelerator.reduce(buffer, "mean"))
+                buffer.copy_(self._processes.mean(buffer))
 
     def _diverge(self, feed: DeviceLoader | CombinedLoader, batch: int) -> NoReturn:
         epoch = len(self.history)
@@ -331,11 +327,11 @@ class Trainer:
         if feed is None:
             return None, None
         start = time.perf_counter()
-        accelerator, eval_model = self._accelerator, self.eval_model
+        processes, eval_model = self._processes, self.eval_model
         self._share_statistics()
-        precision = accelerator.mixed_precision if stage.mixed_precision else "no"
+        precision = processes.precision if stage.mixed_precision else "no"
         views = self.recipe.views
-        predictions = predict(eval_model, feed, precision, views, gather=accelerator.gather)
+        predictions = predict(eval_model, feed, precision, views, gather=processes.gather)
         self.predictions = predictions
         right = (predictions.logits.argmax(dim=1) == predictions.labels).sum()
         loss = F.cross_entropy(predictions.logits, predictions.labels)
@@ -371,9 +367,7 @@ class Trainer:
         """Go back to the last checkpoint; return the optimizer's state there, None without any."""
         if self._checkpoints is None:
             return None
-        # Of several processes on a CPU accelerate says "cpu:0", which readers of files refuse.
-        device = next(self.network.parameters()).device
-        folder, last = self._checkpoints.root, self._checkpoints.last(device)
+        folder, last = self._checkpoints.root, self._checkpoints.last(self._processes.device)
         if last is None:
             return None
         weights, state = last
@@ -415,7 +409,7 @@ class _Clock:
 
 
 def data_module(
-    launch: Launch,
+    processes: Processes,
     recipe: Recipe,
     file: Reader,
     learn_from: str = "train",
@@ -424,7 +418,7 @@ def data_module(
     decode: Decode = "auto",
 ) -> DataModule:
     """Return what this process of a launch learns from. Raises UserError as `Supply` does."""
-    shard = Shard(launch.process_index, launch.num_processes)
+    shard = Shard(processes.rank, processes.count)
     return DataModule(
-        recipe, file, learn_from, validate_on, auxiliary, decode, launch.device, shard
+        recipe, file, learn_from, validate_on, auxiliary, decode, processes.device, shard
     )
