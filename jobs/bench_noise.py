@@ -30,7 +30,8 @@ from pipeline.data.sources import Source, SourceError, open_source
 from pipeline.data.sources.base import TEST, TRAIN, VALIDATION, Ints, Pixels
 from pipeline.data.synth.mislabel import PLAIN, RATED, Mislabelled, Mislabelling
 from pipeline.data.synth.source import TASK3, Digits, DigitSet
-from pipeline.evaluation.run_dir import FinishedRun, RunDir, TrainingConfig
+from pipeline.evaluation.run_config import TrainingConfig
+from pipeline.evaluation.run_dir import FinishedRun, RunDir
 from pipeline.loading.dataset import open_dataset, source_line
 from pipeline.recipes.presets import PART3, override
 from pipeline.runtime.hardware import machine
@@ -212,7 +213,7 @@ def main(config: Config) -> None:
         title = (
             f"{machine()}, precision {processes.precision}; {origin}; {config.learned:,} "
             f"labels to learn from, {config.epochs} times, {config.held_out:,} to diagnose by; "
-            f"the witness is right in {percent(witness.result['accuracy'])}"
+            f"the witness is right in {percent(witness.result.accuracy or 0.0)}"
         )
         console.print(title)
         for done in config.deeds:

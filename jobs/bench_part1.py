@@ -25,7 +25,8 @@ from pipeline.data.sources import Source, SourceError, open_source
 from pipeline.data.sources.base import TEST, TRAIN
 from pipeline.data.splits import Split, assign
 from pipeline.evaluation.evaluate import evaluate, load_model
-from pipeline.evaluation.run_dir import RunDir, TrainingConfig
+from pipeline.evaluation.run_config import TrainingConfig
+from pipeline.evaluation.run_dir import RunDir
 from pipeline.loading.dataset import open_dataset, source_line, split_indices
 from pipeline.recipes.presets import PART1
 from pipeline.runtime.hardware import machine
@@ -98,7 +99,7 @@ def main(config: Config) -> None:
                     unadapted.accuracy,
                     found.scores.accuracy,
                     found.scores.accuracy_ignoring_case or 0.0,
-                    run.result["seconds_training"],
+                    run.result.seconds_training,
                 )
             )
             console.print(f"draw {seed}: {', '.join(told(rows[-1]))}")

@@ -37,7 +37,8 @@ from pipeline.data.prepare import prepare
 from pipeline.data.sources import Source, open_source
 from pipeline.data.splits import Split
 from pipeline.evaluation.predict import predict
-from pipeline.evaluation.run_dir import RunDir, TrainingConfig
+from pipeline.evaluation.run_config import TrainingConfig
+from pipeline.evaluation.run_dir import RunDir
 from pipeline.loading.augment import Transforms, transform_images
 from pipeline.loading.dataset import Ids, open_dataset, source_line, split_indices
 from pipeline.models import networks
@@ -223,9 +224,7 @@ class Published:
             backgrounds = self._backgrounds[ids[part]].float().view(-1, 1, 1, 1)
             ink = pages[part, None].float().sub_(backgrounds).abs_().div_(255).to(device)
             images = transform_images(ink, changes.of(part), stage.size)
-            with torch.autocast(
-                device.type, torch.bfloat16, self._processes.precision == "bf16"
-            ):
+            with torch.autocast(device.type, torch.bfloat16, self._processes.precision == "bf16"):
                 logits = self._network(images)
             labels = self._labels[ids[part]].to(device)
             own = stage.loss.per_sample(logits, labels).sum() / len(ids)
@@ -256,10 +255,10 @@ def run_fast(
         known.network,
         recipe.stages[-1].size,
         recipe.epochs,
-        run.result["images"] // recipe.epochs,
-        run.result["images"],
-        run.result["seconds_training"],
-        run.result["loader_share"],
+        run.result.images // recipe.epochs,
+        run.result.images,
+        run.result.seconds_training,
+        run.result.loader_share,
         accuracies[-1],
         first_reached([epoch.seconds for epoch in run.history], accuracies, config.accuracy),
     )

@@ -22,7 +22,8 @@ from beton.reader import Reader
 from pipeline.data.catalog import AUXILIARY
 from pipeline.data.charset import CHARACTERS
 from pipeline.errors import UserError
-from pipeline.evaluation.run_dir import RunDir, TrainingConfig
+from pipeline.evaluation.run_config import TrainingConfig
+from pipeline.evaluation.run_dir import RunDir
 from pipeline.loading.batches import Decode
 from pipeline.loading.dataset import open_dataset, source_line, split_indices
 from pipeline.models import networks
@@ -36,7 +37,7 @@ from pipeline.runtime.progress import terminal
 from pipeline.training.batch_size_finder import find_batch_size
 from pipeline.training.checkpoint import Checkpoints
 from pipeline.training.distributed import Processes, join_processes
-from pipeline.training.runner import Tracker, read_config, run_training, write_config
+from pipeline.training.runner import Tracker, run_training, write_config
 from pipeline.training.trainer import data_module
 
 
@@ -168,7 +169,8 @@ def train(config: Config) -> None:
             raise UserError(
                 f"{config.resume}: got a folder of another kind, expected that of a run of part 1"
             )
-        assignment, data = read_config(config.resume)
+        written = RunDir(config.resume).config()
+        assignment, data = written.training, Path(written.data)
         if assignment.auxiliary is not None:
             open_data(assignment.auxiliary, AUXILIARY).close()
     with open_data(data, "part1 --source ARCHIVE") as file:
@@ -188,7 +190,7 @@ def train(config: Config) -> None:
             if processes.is_main:
                 draw_run(run, "part 1", file)
                 record.link_latest()
-                console.print(result_table(run.result, str(record.path)))
+                console.print(result_table(run.result.as_json(), str(record.path)))
 
 
 def open_data(path: Path, name: str) -> Reader:

@@ -25,7 +25,8 @@ from rich.console import Console
 from beton.reader import Reader
 from pipeline.analysis.pretraining import ARMS, TrainingCurve, analyse
 from pipeline.errors import UserError
-from pipeline.evaluation.run_dir import FinishedRun, RunDir, TrainingConfig
+from pipeline.evaluation.run_config import TrainingConfig
+from pipeline.evaluation.run_dir import FinishedRun, RunDir
 from pipeline.loading.batches import Decode
 from pipeline.loading.dataset import open_dataset, source_line, split_indices
 from pipeline.recipes import presets
@@ -35,7 +36,7 @@ from pipeline.runtime.files import read_json
 from pipeline.runtime.hardware import Precision
 from pipeline.runtime.progress import terminal
 from pipeline.training.distributed import Processes, join_processes
-from pipeline.training.runner import read_config, run_training, write_config
+from pipeline.training.runner import run_training, write_config
 from pipeline.training.trainer import data_module
 from pipeline.training.warm_start import measure_start
 
@@ -206,7 +207,9 @@ def train(config: Config) -> None:
     if config.resume is not None:
         record = resumed(config, config.resume)
         trainings = read_json(record.path, "config.json")["trainings"]
-        digits, mnist = (read_config(record.path / trainings[place])[1] for place in (0, 1))
+        digits, mnist = (
+            Path(RunDir(record.path / trainings[place]).config().data) for place in (0, 1)
+        )
     with opened(digits, mnist) as sets, join_processes(config.precision) as processes:
         if record is None:
             planned = plan(config, sets, on_gpu=processes.device.type == "cuda")
@@ -227,7 +230,7 @@ def train(config: Config) -> None:
             part, file = RunDir(record.path / name), sets.of(name)
             if not part.finished:
                 console.print(f"{name}:")
-            assignment, _ = read_config(part.path)
+            assignment = part.config().training
             runs[name] = run_training(
                 processes, part, assignment, file, console, name, whole=record.path
             )
@@ -264,7 +267,7 @@ def conclude(
             "digits": described(sets.digits, "train", "validation"),
             "mnist": described(sets.mnist, sets.learn_from, sets.split),
             "analysis": asdict(analysis),
-            "trainings": {name: run.result for name, run in runs.items()},
+            "trainings": {name: run.result.as_json() for name, run in runs.items()},
             "seconds_in_all": launch.seconds_since_start(),
         }
     )

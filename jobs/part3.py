@@ -36,7 +36,8 @@ from pipeline.analysis.noise_robust import (
 from pipeline.errors import UserError
 from pipeline.evaluation.evaluate import cached_predictions
 from pipeline.evaluation.predict import Predictions
-from pipeline.evaluation.run_dir import FinishedRun, RunDir, TrainingConfig
+from pipeline.evaluation.run_config import TrainingConfig
+from pipeline.evaluation.run_dir import FinishedRun, RunDir
 from pipeline.loading.batches import Decode
 from pipeline.loading.dataset import open_dataset, source_line, split_indices
 from pipeline.recipes import presets
@@ -364,7 +365,7 @@ def conclude(
         "diagnosis": asdict(found),
         "recovery": asdict(recovery(shares)),
         "trainings": {
-            run.path.name: run.result for run in (*repeated, *chain(*recovered.values()))
+            run.path.name: run.result.as_json() for run in (*repeated, *chain(*recovered.values()))
         },
         "seconds_in_all": launch.seconds_since_start(),
     }

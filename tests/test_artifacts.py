@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from made_up import config, result
 
 from pipeline.errors import UserError
 from pipeline.evaluation.metrics import EpochMetrics
@@ -20,10 +21,10 @@ def run(tmp_path: Path) -> Path:
     """The folder of a finished run without validation."""
     record = RunDir(tmp_path / "run")
     record.path.mkdir()
-    record.write_json("config.json", {})
+    record.write_json("config.json", config())
     record.write_json("losses.json", [1.5, 0.5])
     record.write_epochs([EPOCH])
-    record.finish({"epochs": 1})
+    record.finish(result().as_json())
     return record.path
 
 
@@ -54,6 +55,8 @@ def test_a_finished_run_is_read(run: Path) -> None:
         ("losses.json", '["high"]'),
         ("metrics.jsonl", '{"epoch": 1'),
         ("metrics.jsonl", '{"epoch": 1, "of": 2}'),
+        ("config.json", '{"job": "part1"}'),
+        ("result.json", '{"accuracy": 0.5}'),
         ("metrics.jsonl", "[]"),
         ("answers.safetensors", "something else"),
     ],
@@ -68,7 +71,7 @@ def test_damage_is_said_in_a_line(name: str, text: str, run: Path) -> None:
 @pytest.mark.parametrize("name", ["config.json", "result.json", "losses.json", "metrics.jsonl"])
 def test_what_is_missing_is_named(name: str, run: Path) -> None:
     (run / name).unlink()
-    with pytest.raises(UserError, match=f"^{run}: not the folder of a run: it has no {name}"):
+    with pytest.raises(UserError, match=f"^{run}: not a run directory: it has no {name}"):
         read_run(run)
 
 

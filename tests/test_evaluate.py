@@ -23,7 +23,8 @@ from pipeline.data.sources import SourceError
 from pipeline.errors import UserError
 from pipeline.evaluation.evaluate import TrainedModel, evaluate, load_model
 from pipeline.evaluation.metrics import Scores, score
-from pipeline.evaluation.run_dir import RunDir, TrainingConfig
+from pipeline.evaluation.run_config import TrainingConfig
+from pipeline.evaluation.run_dir import RunDir
 from pipeline.loading.batches import DeviceLoader
 from pipeline.loading.dataset import open_dataset, split_indices
 from pipeline.recipes.recipe import Recipe, Stage
@@ -135,7 +136,7 @@ def test_sources_and_runs_that_are_none(trained: TrainedModel, tmp_path: Path) -
     (tmp_path / "bad.beton").write_bytes(b"bad")
     with pytest.raises(BetonError, match=r"bad\.beton"):
         evaluate(trained, tmp_path / "bad.beton")
-    with pytest.raises(UserError, match=r"not the folder of a run: it has no config\.json"):
+    with pytest.raises(UserError, match=r"not a run directory: it has no config\.json"):
         load_model(tmp_path)
 
 

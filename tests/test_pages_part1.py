@@ -2,10 +2,11 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import made_up
 import pytest
 import torch
 from PIL import Image
@@ -14,6 +15,7 @@ from test_page import Parsed
 
 from pipeline.errors import UserError
 from pipeline.evaluation.metrics import EpochMetrics
+from pipeline.evaluation.run_config import DatasetRef
 from pipeline.evaluation.run_dir import RunDir
 from pipeline.recipes.presets import PART1
 from pipeline.recipes.recipe import Recipe, Stage
@@ -50,19 +52,15 @@ def run(
     record = RunDir(path)
     record.write_json(
         "config.json",
-        {
-            "job": "part1",
-            "options": {"recipe": name, "seed": str(seed), "data": "my set.beton", "size": "None"},
-            "network": "small",
-            "recipe": asdict(replace(recipe, seed=seed)),
-            "start": None,
-            "learn_from": "train",
-            "validate_on": "validation",
-            "fingerprint": "f00",
-            "classes": CLASSES,
-            "provenance": ORIGIN,
-            **config,
-        },
+        made_up.config(
+            **{
+                "options": {"recipe": name, "seed": seed, "data": "my set.beton", "size": None},
+                "recipe": replace(recipe, seed=seed),
+                "classes": CLASSES,
+                "provenance": ORIGIN,
+                **config,
+            }
+        ),
     )
     record.write_json("environment.json", ENVIRONMENT)
     record.write_json("losses.json", [1.0, 0.5])
@@ -84,17 +82,8 @@ def run(
         )
     for image in ("confusion.png", "worst.png"):
         Image.new("L", (3, 2), 128).save(path / image)
-    record.finish(
-        {
-            "samples": len(LABELS),
-            "epochs": 2,
-            "images": 1280,
-            "seconds_training": 20.0,
-            "images_per_second": 64.0,
-            "loader_share": 0.01,
-            "provenance": ORIGIN,
-        }
-    )
+    samples = len(LABELS) if validated else None
+    record.finish(made_up.result(samples=samples, provenance=ORIGIN).as_json())
     return path
 
 
@@ -247,8 +236,9 @@ def test_a_run_counts_once_however_often_it_is_given(tmp_path: Path) -> None:
 
 
 def test_runs_with_other_auxiliary_sets_are_other_arms(tmp_path: Path) -> None:
-    def besides(name: str) -> dict[str, Any]:
-        return {"fingerprint": name, "provenance": {"kind": "synthetic", "source": name}}
+    def besides(name: str) -> DatasetRef:
+        origin = {"kind": "synthetic", "source": name}
+        return DatasetRef(f"{name}.beton", name, 20, origin)
 
     paths = [run(tmp_path / name, auxiliary=besides(name)) for name in ("200", "20")]
     paths.append(run(tmp_path / "old", seed=1))  # of before there were any: the same as without
@@ -292,12 +282,12 @@ def test_pictures_that_are_not_there_are_left_out(tmp_path: Path) -> None:
 
 
 def test_folders_that_are_not_of_a_validated_run(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"not the folder of a run: it has no config\.json"):
+    with pytest.raises(UserError, match=r"not a run directory: it has no config\.json"):
         page_of([tmp_path])
     with pytest.raises(UserError, match="got a run without validation"):
         page_of([run(tmp_path / "a", validated=False)])
     (run(tmp_path / "b") / "result.json").unlink()
-    with pytest.raises(UserError, match=r"b: not the folder of a run: it has no result\.json"):
+    with pytest.raises(UserError, match=r"b: not a run directory: it has no result\.json"):
         page_of([tmp_path / "b"])
 
 

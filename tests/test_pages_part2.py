@@ -146,7 +146,7 @@ def test_what_is_no_finished_run(run: Path, tmp_path: Path) -> None:
     (run / "result.json").unlink()
     with pytest.raises(UserError, match=r"it has no result\.json"):
         page_of([run])
-    with pytest.raises(UserError, match="not the folder of a run"):
+    with pytest.raises(UserError, match="not a run directory"):
         page_of([tmp_path / "nowhere"])
     (run / "result.json").write_text(json.dumps({"accuracy": 0.9}))  # of one training
     with pytest.raises(UserError, match="got one training of a run of part 2, expected the run's"):

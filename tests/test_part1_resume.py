@@ -64,7 +64,7 @@ def test_a_signal_stops_it_and_any_number_of_processes_resumes_it(
     (run / "config.json").write_text(text.replace('"epochs": 400', '"epochs": 20'))
     done = start([*resumer, JOB, "--resume", str(relative)], tmp_path)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count("training: goes on after step") == 1
+    assert done.stdout.count("training: resumes after step") == 1
     assert [one["epoch"] for one in lines_of(run)] == list(range(20))
     assert json.loads((run / "result.json").read_text())["images"] == 20 * 32
 
@@ -121,7 +121,7 @@ def test_what_is_done_is_only_read(whole: Path, tmp_path: Path) -> None:
         ),
         (["--resume", "cut"], "cut/config.json: damaged: "),
         (["--resume", "list"], "list/config.json: got a list, expected an object"),
-        (["--resume", "nowhere"], "nowhere: not the folder of a run: it has no config.json"),
+        (["--resume", "nowhere"], "nowhere: not a run directory: it has no config.json"),
     ],
 )
 def test_resuming_goes_with_the_run_s_own_settings(

@@ -210,7 +210,7 @@ def test_it_goes_on_where_it_was_stopped(
         f"{stopped}\n"
     )
     assert start("--resume", str(stopped)) == 0
-    assert f"{training}: goes on after step 1" in capsys.readouterr().out
+    assert f"{training}: resumes after step 1" in capsys.readouterr().out
     assert (tmp_path / "part2" / "latest").readlink() == Path(stopped.name)
     assert_equal_results(stopped, run)
 
@@ -241,7 +241,7 @@ def test_it_goes_on_where_it_was_killed(
     assert not (left / "result.json").exists()
     assert start("--resume", str(left)) == 0
     out = capsys.readouterr().out
-    assert "scratch-3: goes on after step 4" in out  # that of its first epoch's end
+    assert "scratch-3: resumes after step 4" in out  # that of its first epoch's end
     assert "pretrained-3:" not in out
     assert "pretrained-4:" in out
     assert_equal_results(left, run)

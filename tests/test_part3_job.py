@@ -252,8 +252,8 @@ def test_a_witness_of_other_classes_is_left_out(
         (["--seeds", "0"], "got 0 seeds and 5 arms, expected some"),
         (["--arms", "digits"], "none of the arms digits: runs/part2/latest/digits is no finished"),
         (["--size", "8"], "size: got 8, expected 16"),
-        (["--witness", "nowhere"], "nowhere: not the folder of a run: it has no result.json"),
-        (["--resume", "nowhere"], "nowhere: not the folder of a run: it has no config.json"),
+        (["--witness", "nowhere"], "nowhere: not a run directory: it has no result.json"),
+        (["--resume", "nowhere"], "nowhere: not a run directory: it has no config.json"),
         (["--resume", "nowhere", "--seeds", "5"], "seeds: a resumed run has its own settings"),
     ],
 )

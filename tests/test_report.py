@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from made_up import result
 from matplotlib.figure import Figure
 from PIL import Image
 from rich.console import Console
@@ -20,10 +21,13 @@ from beton.reader import Reader
 from pipeline.evaluation.evaluate import Evaluation
 from pipeline.evaluation.metrics import EpochMetrics, score, top_losses
 from pipeline.evaluation.predict import Predictions
+from pipeline.evaluation.run_config import TrainingConfig
 from pipeline.evaluation.run_dir import FinishedRun, RunDir
 from pipeline.loading.dataset import open_dataset
+from pipeline.recipes.recipe import Recipe, Stage
 from pipeline.reporting import console, plots
 from pipeline.training import runner
+from pipeline.training.runner import write_config
 
 ORIGIN = {"kind": "synthetic", "source": "tiny", "digest": "sha256:tiny"}
 
@@ -55,10 +59,12 @@ def run(file: Reader, tmp_path: Path) -> FinishedRun:
     labels = torch.from_numpy(file.column("label").metadata[8:16].astype(np.int64))
     logits = 2 * torch.nn.functional.one_hot(labels, len(CLASSES)).float()
     logits[-1] = torch.tensor([9.0, 0, 0, 0])
-    RunDir(path).write_json("config.json", {"recipe": {"window": 1.0}})
+    training = TrainingConfig("small", Recipe((Stage(16, 2, 1e-3),)))
+    write_config(RunDir(path), "part1", training, file, {})
     return FinishedRun(
         path,
-        {"network": "small", "provenance": ORIGIN, "accuracy": 0.875, "samples": 8},
+        RunDir(path).config(),
+        result(provenance=ORIGIN, accuracy=0.875, samples=8),
         [epoch(0), epoch(1)],
         [1.0, 0.5],
         score(logits, labels, CLASSES),

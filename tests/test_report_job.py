@@ -129,9 +129,9 @@ def test_what_cannot_be_gathered_is_said_in_a_line(
     out = tmp_path / "out"
     for arguments, says in (
         (["--runs", tmp_path], f"report: {tmp_path}: no runs there; train first"),
-        ([tmp_path / "gone"], f"report: {tmp_path / 'gone'}: not the folder of a run"),
+        ([tmp_path / "gone"], f"report: {tmp_path / 'gone'}: not a run directory"),
         ([other], f"report: {other}: got a run of part9, expected one of part1, part2, part3"),
-        ([runs / "part1" / "latest", tmp_path], f"report: {tmp_path}: not the folder of a run"),
+        ([runs / "part1" / "latest", tmp_path], f"report: {tmp_path}: not a run directory"),
         ([strange], f"report: {strange}: got a run of None, expected one of part1, part2, part3"),
         ([one], f"report: {one}: got one training of a run of part 2, expected the run's folder"),
         ([two], f"report: {two}: got one training of a run of part 3, expected the run's folder"),

@@ -28,7 +28,8 @@ from beton.fields import IntField
 from beton.reader import Reader
 from pipeline.errors import DivergedError, UserError
 from pipeline.evaluation.predict import predict
-from pipeline.evaluation.run_dir import RunDir, TrainingConfig
+from pipeline.evaluation.run_config import TrainingConfig
+from pipeline.evaluation.run_dir import RunDir
 from pipeline.loading.augment import Augmentation
 from pipeline.loading.batches import Decode, DeviceLoader
 from pipeline.loading.dataset import View, open_dataset, split_indices

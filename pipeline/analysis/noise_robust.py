@@ -6,10 +6,13 @@ the ceiling, which learns from right labels: more cannot be had. All are tested 
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.analysis.diagnosis import Diagnosis
+from pipeline.analysis.label_noise import LabelRanks
 from pipeline.analysis.stats import (
     ACCURACY,
     SHARE,
@@ -20,6 +23,7 @@ from pipeline.analysis.stats import (
     estimate,
 )
 from pipeline.evaluation.predict import Predictions
+from pipeline.evaluation.run_dir import TrainingResult
 from pipeline.recipes.losses import Loss
 
 METHODS = {
@@ -113,3 +117,51 @@ def recovery(accuracies: Mapping[str, Sequence[float]]) -> Recovery:
         {way: estimate(accuracies[way], SHARE) for way in ways},
         tuple(pairs),
     )
+
+
+@dataclass(frozen=True)
+class LabelledDataset:
+    """A dataset with correct labels: its file, the number of images used, and its origin."""
+
+    file: str
+    pictures: int
+    provenance: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class LabelledSplit(LabelledDataset):
+    """One split of a dataset with correct labels."""
+
+    split: str
+
+
+@dataclass(frozen=True)
+class ArmScore:
+    """The accuracy of one published training on the test set, from 0 to 1."""
+
+    accuracy: float
+
+
+@dataclass(frozen=True)
+class LabelNoiseResult:
+    """The result.json of part 3.
+
+    `pictures` training images and `held_out` validation images bear the labels in question.
+    `arms` and `trainings` are by the names of their folders. `left_out` says what was not done and
+    why; `witness` is the run directory of the reference model, None if there was none.
+    """
+
+    provenance: dict[str, Any]
+    test: LabelledSplit
+    clean: LabelledDataset
+    classes: tuple[str, ...]
+    pictures: int
+    held_out: int
+    arms: dict[str, ArmScore]
+    left_out: tuple[str, ...]
+    witness: str | None
+    look: LabelRanks
+    diagnosis: Diagnosis
+    recovery: Recovery
+    trainings: dict[str, TrainingResult]
+    seconds_in_all: float

@@ -8,6 +8,7 @@ to differ by chance.
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,6 +34,7 @@ from pipeline.analysis.stats import (
     spikes,
 )
 from pipeline.evaluation.metrics import EpochMetrics
+from pipeline.evaluation.run_dir import TrainingResult
 
 ARMS = ("pretrained", "scratch")
 NAMES = ("pretrained", "from scratch")
@@ -119,6 +121,34 @@ class Analysis:
     spreads: tuple[Spread, ...]
     curves: Mapping[str, Mapping[str, Bands]]
     answer: str
+
+
+@dataclass(frozen=True)
+class DatasetUse:
+    """A dataset in the experiment: its file, its origin, and how many images had which use.
+
+    `learned` images of the splits `learn_from` were trained on, `validated` images of the split
+    `validate_on` were validated on.
+    """
+
+    file: str
+    provenance: dict[str, Any]
+    learn_from: str
+    learned: int
+    validate_on: str
+    validated: int
+
+
+@dataclass(frozen=True)
+class PretrainingResult:
+    """The result.json of part 2. `trainings` are by the names of their folders."""
+
+    provenance: dict[str, Any]
+    digits: DatasetUse
+    mnist: DatasetUse
+    analysis: Analysis
+    trainings: dict[str, TrainingResult]
+    seconds_in_all: float
 
 
 def analyse(

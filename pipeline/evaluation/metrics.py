@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -66,6 +67,14 @@ class Scores:
     predicted one.
     """
 
+    HEADLINE: ClassVar = (
+        "accuracy",
+        "accuracy_ignoring_case",
+        "loss",
+        "calibration_error",
+        "samples",
+    )
+
     samples: int
     accuracy: float
     accuracy_ignoring_case: float | None
@@ -75,15 +84,9 @@ class Scores:
     confusions: tuple[Confusion, ...]
     matrix: tuple[tuple[int, ...], ...]
 
-    def headline(self) -> dict[str, float | None]:
-        """Return the figures that stand for all."""
-        return {
-            "accuracy": self.accuracy,
-            "accuracy_ignoring_case": self.accuracy_ignoring_case,
-            "loss": self.loss,
-            "calibration_error": self.calibration_error,
-            "samples": self.samples,
-        }
+    def headline(self) -> dict[str, Any]:
+        """Return the main figures by name."""
+        return {name: getattr(self, name) for name in self.HEADLINE}
 
 
 def score(logits: Tensor, labels: Tensor, classes: Sequence[str]) -> Scores:

@@ -1,13 +1,13 @@
-"""A run's folder: all that a figure in a report came from. Knows files, concludes nothing.
+"""Run directories: every file that a figure in a report comes from.
 
-`result.json` is written last: a folder without one is of a run that can be gone on with.
+`result.json` is written last: a run directory without one belongs to a run that can be resumed.
 """
 
 import json
 import os
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +15,14 @@ from torch import Tensor
 
 from pipeline.evaluation.metrics import EpochMetrics, Scores, score
 from pipeline.evaluation.predict import Predictions
-from pipeline.loading.batches import Decode
-from pipeline.recipes.recipe import Recipe
-from pipeline.runtime.files import read, read_json, read_tensors
+from pipeline.evaluation.run_config import RunConfig
+from pipeline.runtime.files import convert, read, read_as, read_json, read_tensors
 
 
 class RunDir:
-    """The folder `path` of a run. Files appear in it whole or not at all.
+    """The run directory `path`. Its files appear whole or not at all.
 
-    metrics.jsonl alone grows, by a line an epoch.
+    Only metrics.jsonl grows, by one line an epoch.
     """
 
     def __init__(self, path: Path) -> None:
@@ -31,47 +30,51 @@ class RunDir:
 
     @classmethod
     def new(cls, root: Path) -> "RunDir":
-        """Make the folder `root`/<time> of a new run."""
+        """Create the directory `root`/<time> of a new run."""
         root.mkdir(parents=True, exist_ok=True)
         return cls(_new_folder(root))
 
     @property
     def finished(self) -> bool:
-        """Whether the run came to its end."""
+        """Whether the run is finished."""
         return (self.path / "result.json").exists()
 
     def write_json(self, name: str, value: object, indent: int | None = 2) -> None:
-        """Write a JSON file; without `indent`, for programs alone."""
+        """Write a JSON file, on one line if `indent` is None."""
         text = json.dumps(value, indent=indent, ensure_ascii=False)
         self._write(name, f"{text}\n".encode())
 
     def read_json(self, name: str) -> dict[str, Any]:
-        """Return what a JSON file holds. Raises UserError if it is not there."""
+        """Return the object in a JSON file. Raises UserError if the file is missing or damaged."""
         return read_json(self.path, name)
 
+    def config(self) -> RunConfig:
+        """Return config.json. Raises UserError if it is missing or not that of a training."""
+        return read_as(self.path / "config.json", RunConfig)
+
     def write_epochs(self, epochs: Iterable[EpochMetrics]) -> None:
-        """Write metrics.jsonl anew."""
+        """Replace metrics.jsonl."""
         self._write("metrics.jsonl", "".join(_line(epoch) for epoch in epochs).encode())
 
     def add_epoch(self, epoch: EpochMetrics) -> None:
-        """Append a line to metrics.jsonl."""
+        """Append one line to metrics.jsonl."""
         with (self.path / "metrics.jsonl").open("a") as file:
             file.write(_line(epoch))
 
     def epochs(self) -> list[EpochMetrics]:
-        """Return what metrics.jsonl holds. Raises UserError if it is damaged."""
+        """Return metrics.jsonl. Raises UserError if it is missing or damaged."""
         return read(
             self.path / "metrics.jsonl",
-            lambda text: [EpochMetrics(**json.loads(line)) for line in text.splitlines()],
+            lambda text: [convert(json.loads(line), EpochMetrics) for line in text.splitlines()],
         )
 
     def finish(self, result: Mapping[str, Any]) -> None:
-        """Write result.json: the run is over."""
+        """Write result.json, which marks the run as finished."""
         self.write_json("result.json", result)
 
     def link_latest(self) -> None:
-        """Let `latest` beside the folder point to it."""
-        path = self.path.resolve()  # which may be called `latest` already
+        """Point the link `latest`, beside the run directory, to it."""
+        path = self.path.resolve()  # the path given may be the link itself
         link = path.parent / f".latest-{os.getpid()}"
         link.unlink(missing_ok=True)
         link.symlink_to(path.name)
@@ -84,11 +87,50 @@ class RunDir:
 
 
 @dataclass(frozen=True)
+class TrainingResult:
+    """The result.json of one training. Fractions are from 0 to 1, losses in nats, times in s.
+
+    Figures of validation are None for a training without validation samples. `images` counts
+    training images over all processes and both datasets. `loader_share` is the fraction of
+    `seconds_training` that the main process waited for its loaders.
+    """
+
+    epochs: int
+    images: int
+    seconds_training: float
+    seconds_validating: float
+    seconds_saving: float
+    images_per_second: float
+    loader_share: float
+    seconds_in_all: float
+    network: str
+    provenance: dict[str, Any]
+    auxiliary: dict[str, Any] | None = None
+    accuracy: float | None = None
+    accuracy_ignoring_case: float | None = None
+    loss: float | None = None
+    calibration_error: float | None = None
+    samples: int | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        """Return plain data; without validation samples, their figures have no keys."""
+        values = asdict(self)
+        if self.samples is None:
+            for name in Scores.HEADLINE:
+                del values[name]
+        return values
+
+
+@dataclass(frozen=True)
 class FinishedRun:
-    """A finished training, as its folder tells it; `answers` are to the validation samples."""
+    """A finished training, read from its run directory.
+
+    `scores` and `predictions` are of the validation samples, None if there are none.
+    """
 
     path: Path
-    result: dict[str, Any]
+    config: RunConfig
+    result: TrainingResult
     history: list[EpochMetrics]
     losses: list[float]
     scores: Scores | None
@@ -96,20 +138,20 @@ class FinishedRun:
 
     @property
     def weights(self) -> dict[str, Tensor]:
-        """The weights, as they were judged."""
+        """The weights that were validated."""
         return read_tensors(self.path / "model.safetensors")
 
 
 def read_run(path: Path) -> FinishedRun:
-    """Return what the folder of a finished run holds. Raises UserError for another folder."""
-    record = RunDir(path)
-    result, config = record.read_json("result.json"), record.read_json("config.json")
+    """Read the run directory of a finished training. Raises UserError for any other folder."""
+    run = RunDir(path)
+    result, config = read_as(path / "result.json", TrainingResult), run.config()
     predictions = scores = None
     if (path / "answers.safetensors").exists():
         predictions = Predictions(**read_tensors(path / "answers.safetensors"))
-        scores = score(predictions.logits, predictions.labels, config["classes"])
+        scores = score(predictions.logits, predictions.labels, config.classes)
     losses = read(path / "losses.json", lambda text: list(map(float, json.loads(text))))
-    return FinishedRun(path, result, record.epochs(), losses, scores, predictions)
+    return FinishedRun(path, config, result, run.epochs(), losses, scores, predictions)
 
 
 def _line(epoch: EpochMetrics) -> str:
@@ -117,7 +159,7 @@ def _line(epoch: EpochMetrics) -> str:
 
 
 def _new_folder(root: Path) -> Path:
-    """Make a folder named after the time; two runs of one second get different ones."""
+    """Create a folder named after the time; two runs of one second get different names."""
     now = time.strftime("%Y-%m-%d_%H-%M-%S")
     for number in range(1, 1000):
         path = root / (now if number == 1 else f"{now}-{number}")
@@ -127,23 +169,3 @@ def _new_folder(root: Path) -> Path:
             continue
         return path
     raise AssertionError("a thousand runs in one second")
-
-
-@dataclass(frozen=True)
-class TrainingConfig:
-    """What to train: a network of `networks.NETWORKS`, by a recipe, from random weights or `start`.
-
-    `start` is the folder of a finished run, whose weights are taken, but for a head that does not
-    fit. It learns from the samples of the splits `learn_from` ("train+validation" are both) and is
-    validated on those of `validate_on`; `auxiliary` is the file of the second set of a recipe that
-    learns from two. `checkpoints` are those of `Checkpoints`, by name.
-    """
-
-    network: str
-    recipe: Recipe
-    start: Path | None = None
-    learn_from: str = "train"
-    validate_on: str = "validation"
-    auxiliary: Path | None = None
-    decode: Decode = "auto"
-    checkpoints: Mapping[str, Any] = field(default_factory=dict)

@@ -13,6 +13,7 @@ from pipeline.errors import UserError
 from pipeline.loading.augment import Augmentation
 from pipeline.recipes.losses import Loss
 from pipeline.recipes.mixup import Mixing
+from pipeline.runtime.files import convert
 
 GROUPS = 3  # of a network's layers: stem, body, head
 Schedule = Literal["one-cycle", "cosine", "constant"]
@@ -166,20 +167,4 @@ class Recipe:
     @classmethod
     def of(cls, data: Mapping[str, Any]) -> Self:
         """Return the recipe whose `dataclasses.asdict` is `data`, also after JSON."""
-        stages = tuple(
-            Stage(
-                **{
-                    **stage,
-                    "learning_rate": _plain(stage["learning_rate"]),
-                    "loss": Loss(**stage["loss"]),
-                    "mixing": Mixing(**stage["mixing"]),
-                    "augmentation": Augmentation(**stage["augmentation"]),
-                }
-            )
-            for stage in data["stages"]
-        )
-        return cls(**{**data, "stages": stages})
-
-
-def _plain(rate: float | list[float]) -> float | tuple[float, ...]:
-    return tuple(rate) if isinstance(rate, list | tuple) else rate
+        return convert(data, cls)

@@ -47,7 +47,7 @@ def page_of(paths: Sequence[Path]) -> Page:
         json.dumps({**origin, "source": f"{origin['source']}, learned from besides"})
         for arm in arms
         for run in arm.runs.values()
-        if (origin := run.result.get("auxiliary"))
+        if (origin := run.result.auxiliary)
     }
     repeats = "".join(
         f" Not counted: {path}, which repeats a run with the same recipe and seed."
@@ -86,7 +86,7 @@ def _answer(arms: Sequence[RunGroup]) -> str:
     others = f", the most accurate of {len(arms)} here," if len(arms) > 1 else ""
     case = best.scores.accuracy_ignoring_case
     ignoring = "" if case is None else f", {_percent(case)} with case ignored"
-    seconds = estimate([run.result["seconds_training"] for run in best.runs.values()]).mean
+    seconds = estimate([run.result.seconds_training for run in best.runs.values()]).mean
     return (
         f"Recipe {best.name}{others} reads {_accuracy_in_words(accuracies, samples)} of "
         f"{samples:,} pictures that it has not seen{ignoring}, after {_number(seconds)} s of "
@@ -219,7 +219,7 @@ def _figures(arms: Sequence[RunGroup]) -> Table:
         return lambda run: getattr(run.scores, name)
 
     def told(name: str) -> Callable[[FinishedRun], float | None]:
-        return lambda run: run.result[name]
+        return lambda run: getattr(run.result, name)
 
     def reached(threshold: float, x: str) -> Callable[[FinishedRun], float | None]:
         return lambda run: first_reached(
@@ -371,8 +371,8 @@ def _calibration(arms: Sequence[RunGroup]) -> list[Block]:
 
 def _source(arm: RunGroup, run: FinishedRun) -> SourceRun:
     config = read_json(run.path, "config.json")
-    told = {k: v for k, v in config["options"].items() if v != "None" and k != "resume"}
-    options = (f"--{name.replace('_', '-')} {shlex.quote(v)}" for name, v in told.items())
+    told = {k: v for k, v in config["options"].items() if v not in (None, "None") and k != "resume"}
+    options = (f"--{name.replace('_', '-')} {shlex.quote(str(v))}" for name, v in told.items())
     kept = {key: value for key, value in config.items() if key != "classes"}
     return SourceRun(
         str(run.path),

@@ -87,7 +87,7 @@ def page_of(paths: Sequence[Path]) -> Page:
 def closing_tables(run: Path) -> list[TerminalTable]:
     """Return the page's tables for a terminal, without what is too wide for one."""
     result = read_json(run, "result.json")
-    images = f"{result['test']['images']:,} pictures with right labels"
+    images = f"{result['test']['pictures']:,} pictures with right labels"
     held_out = f"{result['diagnosis']['labels']:,} held-out labels"
     return [
         _on_terminal(_arms_table(result), f"As published: {images}", (0, 6, 1, 2)),
@@ -108,7 +108,7 @@ def _on_terminal(table: Table, title: str, columns: Sequence[int]) -> TerminalTa
 
 def _answer(result: Mapping[str, Any]) -> str:
     estimates = result["recovery"]["estimates"]
-    images = f"{result['test']['images']:,} pictures with right labels"
+    images = f"{result['test']['pictures']:,} pictures with right labels"
     naive, ceiling = (_percent(estimates[way]["mean"]) for way in ("naive", "ceiling"))
     others = f"Trained as if all were well, it is right on {naive}; on right labels, {ceiling}."
     verdict = result["diagnosis"]["verdict"]
@@ -136,7 +136,7 @@ def _published(result: Mapping[str, Any]) -> list[Block]:
     )
     return [
         "The trainings that were published for this question, on the set's training pictures, "
-        f"tested on {result['test']['images']:,} pictures with right labels. The published "
+        f"tested on {result['test']['pictures']:,} pictures with right labels. The published "
         "conclusion was that “labels seem noisy”.",
         _arms_table(result),
         *below,
@@ -162,7 +162,7 @@ def _arms_table(result: Mapping[str, Any]) -> Table:
             ]
         )
     return Table(
-        f"Accuracy on {result['test']['images']:,} pictures with right labels, beside the "
+        f"Accuracy on {result['test']['pictures']:,} pictures with right labels, beside the "
         "published one (by others, on the original data); accuracy and loss (nats) on "
         f"{result['held_out']:,} held-out pictures by their given labels; seconds of training.",
         [
@@ -292,7 +292,7 @@ def _recovered(result: Mapping[str, Any]) -> list[Block]:
     introduction = (
         f"Each way trained anew, {_counted(seeds, 'time')}: equal seeds have equal first weights "
         f"and order. Right labels are those of {result['clean']['file']}, "
-        f"{result['clean']['images']:,} pictures, to show how much is lost."
+        f"{result['clean']['pictures']:,} pictures, to show how much is lost."
     )
     if "forward" not in outcome["estimates"]:
         introduction += (
@@ -324,7 +324,7 @@ def _ways_table(result: Mapping[str, Any]) -> Table:
             ]
         )
     return Table(
-        f"Accuracy on {result['test']['images']:,} pictures with right labels: the mean over "
+        f"Accuracy on {result['test']['pictures']:,} pictures with right labels: the mean over "
         f"{_counted(seeds, 'seed')}, with its 95 % interval where there are several; every seed's "
         "(%); and seconds of a training.",
         ["way", "accuracy", "by seed", "seconds", "learned by"],

@@ -6,7 +6,6 @@ can still be read when a phone halves them.
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -19,10 +18,9 @@ from numpy.typing import NDArray
 from beton.reader import Reader
 from pipeline.analysis.stats import Bands
 from pipeline.evaluation.metrics import EpochMetrics, top_losses
-from pipeline.evaluation.run_dir import FinishedRun
+from pipeline.evaluation.run_dir import FinishedRun, TrainingResult
 from pipeline.loading.batches import DeviceLoader
 from pipeline.loading.dataset import View, source_line, split_indices
-from pipeline.runtime.files import read_json
 
 # Okabe & Ito, Color universal design, 2008: told apart by the colour-blind.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -140,13 +138,13 @@ WORST = (4, 6)  # rows and columns of pictures
 SIDE = 128  # of each, in pixels
 
 
-def title(what: str, network: str, result: Mapping[str, Any]) -> str:
-    """Return the title of a run's figures, from what its result.json holds."""
-    parts = [what, network, source_line(result["provenance"])]
-    if result.get("auxiliary"):
-        parts.append(f"learned with {result['auxiliary']['kind']} data besides")
-    if "accuracy" in result:
-        parts.append(f"accuracy {result['accuracy']:.2%} of {result['samples']}")
+def title(what: str, result: TrainingResult) -> str:
+    """Return the title of a run's figures."""
+    parts = [what, result.network, source_line(result.provenance)]
+    if result.auxiliary:
+        parts.append(f"learned with {result.auxiliary['kind']} data besides")
+    if result.accuracy is not None:
+        parts.append(f"accuracy {result.accuracy:.2%} of {result.samples}")
     return ", ".join(parts)
 
 
@@ -155,7 +153,7 @@ def draw_run(run: FinishedRun, what: str, file: Reader) -> None:
 
     `file` is the data that it was validated on.
     """
-    heading = title(what, run.result["network"], run.result)
+    heading = title(what, run.result)
     draw_curves(run.history, heading, run.path / "curves.png")
     if run.scores is None or run.predictions is None:
         return
@@ -164,7 +162,7 @@ def draw_run(run: FinishedRun, what: str, file: Reader) -> None:
     rows, columns = WORST
     worst = top_losses(run.predictions.logits, run.predictions.labels, names, rows * columns)
     ids = run.predictions.ids[[one.row for one in worst]].numpy()
-    view = View.of(file, SIDE, read_json(run.path, "config.json")["recipe"]["window"])
+    view = View.of(file, SIDE, run.config.recipe.window)
     with DeviceLoader(file, ids, view, len(ids), device=torch.device("cpu")) as feed:
         (inputs,) = feed.batches()
     captions = [f"{one.true}→{one.predicted}, {one.probability:.2f}" for one in worst]

@@ -1,4 +1,8 @@
-"""What a run's folder keeps, written whole or not at all; what is damaged is said in a line."""
+"""Files of a run directory: each appears whole or not at all; a damaged one is a UserError.
+
+Files are written under a temporary name and renamed. JSON becomes the dataclass that was written,
+checked field by field (msgspec); tensors are in the safetensors format.
+"""
 
 import json
 import os
@@ -6,6 +10,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
+import msgspec
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -16,10 +21,18 @@ from pipeline.errors import UserError
 T = TypeVar("T")
 
 
-def read(path: Path, parse: Callable[[str], T]) -> T:
-    """Return what `parse` makes of a text file in a run's folder.
+def convert(value: object, kind: type[T]) -> T:
+    """Make a dataclass of plain data. Raises ValueError that names the field, got and expected."""
+    try:
+        return msgspec.convert(value, kind)
+    except msgspec.ValidationError as error:
+        raise ValueError(str(error)) from error
 
-    Raises UserError if it is not there, or if `parse` raises ValueError or TypeError.
+
+def read(path: Path, parse: Callable[[str], T]) -> T:
+    """Return the result of `parse` on a text file of a run directory.
+
+    Raises UserError if the file is missing, or if `parse` raises ValueError or TypeError.
     """
     try:
         return parse(path.read_text())
@@ -29,8 +42,13 @@ def read(path: Path, parse: Callable[[str], T]) -> T:
         raise _damaged(path, error) from error
 
 
+def read_as(path: Path, kind: type[T]) -> T:
+    """Return a JSON file of a run directory as a dataclass. Raises UserError if it does not fit."""
+    return read(path, lambda text: convert(json.loads(text), kind))
+
+
 def read_json(run: Path, name: str) -> dict[str, Any]:
-    """Return what a JSON file of a run's folder holds. Raises UserError if it holds no object."""
+    """Return the object in a JSON file of a run directory. Raises UserError for anything else."""
     value = read(run / name, json.loads)
     if not isinstance(value, dict):
         raise UserError(f"{run / name}: got a {type(value).__name__}, expected an object")
@@ -38,7 +56,7 @@ def read_json(run: Path, name: str) -> dict[str, Any]:
 
 
 def read_tensors(path: Path, device: torch.device | None = None) -> dict[str, Tensor]:
-    """Return the tensors of a file in a run's folder. Raises UserError if it holds none."""
+    """Return the tensors of a safetensors file. Raises UserError if it is missing or damaged."""
     try:
         return load_file(path, device=str(device or "cpu"))
     except FileNotFoundError as error:
@@ -48,19 +66,20 @@ def read_tensors(path: Path, device: torch.device | None = None) -> dict[str, Te
 
 
 def write_tensors(
-    path: Path, tensors: Mapping[str, Tensor], about: dict[str, str] | None = None
+    path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str] | None = None
 ) -> None:
-    """Write tensors in the safetensors format, with what they are `about`."""
+    """Write tensors and their metadata as a safetensors file."""
     temporary = path.with_name(f".{path.name}-{os.getpid()}")
     temporary.touch()
-    mode = temporary.stat().st_mode  # of new files; safetensors makes one for its owner alone
-    save_file({n: t.detach().contiguous().cpu() for n, t in tensors.items()}, temporary, about)
+    mode = temporary.stat().st_mode  # of new files; safetensors lets only the owner read
+    tensors = {name: t.detach().contiguous().cpu() for name, t in tensors.items()}
+    save_file(tensors, temporary, metadata)
     temporary.chmod(mode)
     temporary.replace(path)
 
 
 def _missing(path: Path) -> UserError:
-    return UserError(f"{path.parent}: not the folder of a run: it has no {path.name}")
+    return UserError(f"{path.parent}: not a run directory: it has no {path.name}")
 
 
 def _damaged(path: Path, error: Exception) -> UserError:

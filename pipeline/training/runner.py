@@ -1,7 +1,6 @@
-"""One training and its folder: begun, gone on with after a crash, or done already.
+"""Runs one training in its run directory: starts it, resumes it, or returns the finished result.
 
-What is asked for stands in the folder's config.json before the first step, so that nothing but the
-folder is needed to go on.
+config.json is written before the first step, so that the run directory alone is enough to resume.
 """
 
 from collections.abc import Mapping
@@ -15,12 +14,12 @@ from rich.console import Console
 from beton.errors import BetonError
 from beton.reader import Reader
 from pipeline.evaluation.metrics import EpochMetrics
-from pipeline.evaluation.run_dir import FinishedRun, RunDir, TrainingConfig, read_run
+from pipeline.evaluation.run_config import RunConfig, TrainingConfig
+from pipeline.evaluation.run_dir import FinishedRun, RunDir, TrainingResult, read_run
 from pipeline.loading.dataset import open_dataset
 from pipeline.models import networks
-from pipeline.recipes.recipe import Recipe
 from pipeline.runtime import launch
-from pipeline.runtime.files import read_json, read_tensors, write_tensors
+from pipeline.runtime.files import read_tensors, write_tensors
 from pipeline.runtime.progress import progress
 from pipeline.runtime.signals import Stopped
 from pipeline.training.checkpoint import Checkpoints
@@ -31,166 +30,125 @@ Tracker = Literal["tensorboard", "wandb"]
 
 
 def write_config(
-    record: RunDir, job: str, assignment: TrainingConfig, file: Reader, options: Mapping[str, Any]
+    run: RunDir, job: str, training: TrainingConfig, file: Reader, options: Mapping[str, Any]
 ) -> None:
-    """Write config.json: all that is needed to go on."""
-    record.path.mkdir(parents=True, exist_ok=True)
-    record.write_json(
-        "config.json",
-        {
-            "job": job,
-            "options": {key: str(value) for key, value in options.items()},
-            "network": assignment.network,
-            "recipe": asdict(assignment.recipe),
-            "start": assignment.start and str(assignment.start),
-            "learn_from": assignment.learn_from,
-            "validate_on": assignment.validate_on,
-            "auxiliary": assignment.auxiliary and _described(assignment.auxiliary),
-            "decode": assignment.decode,
-            "checkpoints": dict(assignment.checkpoints),
-            "data": str(file.path),
-            "fingerprint": file.fingerprint(),
-            "classes": file.info["classes"],
-            "provenance": file.info["provenance"],
-        },
-    )
+    """Create a run directory with its config.json; `options` are the command's."""
+    run.path.mkdir(parents=True, exist_ok=True)
+    run.write_json("config.json", RunConfig.of(job, training, file, options).as_json())
 
 
-def _described(auxiliary: Path) -> dict[str, Any]:
-    with open_dataset(auxiliary) as file:
-        return {
-            "data": str(file.path),
-            "fingerprint": file.fingerprint(),
-            "samples": len(file),
-            "provenance": file.info["provenance"],
-        }
-
-
-def read_config(run: Path) -> tuple[TrainingConfig, Path]:
-    """Return what a folder's run is about, and its data. Raises UserError for another folder."""
-    config = read_json(run, "config.json")
-    auxiliary = config.get("auxiliary")  # runs of before there was one have none
-    assignment = TrainingConfig(
-        config["network"],
-        Recipe.of(config["recipe"]),
-        config["start"] and Path(config["start"]),
-        config["learn_from"],
-        config["validate_on"],
-        auxiliary and Path(auxiliary["data"]),
-        config["decode"],
-        config["checkpoints"],
-    )
-    return assignment, Path(config["data"])
-
-
-def initial_network(assignment: TrainingConfig, classes: int) -> networks.Network:
-    """Return the network as it is before the first step."""
-    network = networks.build(assignment.network, classes, assignment.recipe.seed)
-    if assignment.start is not None:
-        networks.transfer(network, read_tensors(assignment.start / "model.safetensors"))
+def initial_network(training: TrainingConfig, classes: int) -> networks.Network:
+    """Return the network before its first step."""
+    network = networks.build(training.network, classes, training.recipe.seed)
+    if training.start is not None:
+        networks.transfer(network, read_tensors(training.start / "model.safetensors"))
     return network
 
 
 def run_training(
     processes: Processes,
-    record: RunDir,
-    assignment: TrainingConfig,
+    run: RunDir,
+    training: TrainingConfig,
     file: Reader,
     console: Console,
     label: str = "training",
     track: bool = False,
     whole: Path | None = None,
 ) -> FinishedRun:
-    """Train, from the folder's last checkpoint if it has one, and fill the folder.
+    """Train from the last checkpoint of a run directory, if it has one, and fill the directory.
 
-    A folder that is finished is only read. `track` shows the figures to the launch's tracker;
-    `whole` is the folder of the job of which this training is a part. All processes of a launch
-    call it alike. Raises what `Training` does, and BetonError if the run began with other data.
+    A finished run is only read. `track` shows figures to the tracker; `whole` is the run directory
+    of the experiment that this training belongs to. All processes must call it alike. Raises what
+    `Trainer` raises, and BetonError if the run started with other data.
     """
-    processes.wait()  # for the main one to have begun
-    config = record.read_json("config.json")
-    _expect(file, config)
-    if record.finished:
-        return read_run(record.path)
-    network = initial_network(assignment, len(file.info["classes"]))
+    processes.wait()  # until the main process has written config.json
+    config = run.config()
+    _check_data(file, config.fingerprint)
+    if run.finished:
+        return read_run(run.path)
+    network = initial_network(training, len(config.classes))
     with ExitStack() as stack:
         auxiliary = None
-        if assignment.auxiliary is not None:
-            auxiliary = stack.enter_context(open_dataset(assignment.auxiliary))
-            _expect(auxiliary, config["auxiliary"])
-        training = Trainer(
+        if training.auxiliary is not None:
+            auxiliary = stack.enter_context(open_dataset(training.auxiliary))
+            assert config.auxiliary is not None
+            _check_data(auxiliary, config.auxiliary.fingerprint)
+        trainer = Trainer(
             processes,
             network,
-            assignment.recipe,
+            training.recipe,
             file,
-            learn_from=assignment.learn_from,
-            validate_on=assignment.validate_on,
+            learn_from=training.learn_from,
+            validate_on=training.validate_on,
             auxiliary=auxiliary,
-            decode=assignment.decode,
-            checkpoints=Checkpoints(record.path / "checkpoints", **assignment.checkpoints),
+            decode=training.decode,
+            checkpoints=Checkpoints(run.path / "checkpoints", **training.checkpoints),
         )
         try:
-            if not training.is_main:
-                training.run()
+            if processes.is_main:
+                _train(trainer, run, config, console, label, processes if track else None)
             else:
-                _train(training, record, console, label, processes if track else None)
+                trainer.run()
         except Stopped as stop:
-            stop.run = whole or record.path
+            stop.run = whole or run.path
             raise
     processes.wait()
-    if whole is not None and (number := training.late_signal()):  # there is more to come
-        raise Stopped(number, training.step, whole)
-    return read_run(record.path)
+    if whole is not None and (number := trainer.late_signal()):  # other trainings would follow
+        raise Stopped(number, trainer.step, whole)
+    return read_run(run.path)
 
 
-def _expect(file: Reader, described: Mapping[str, Any]) -> None:
-    if file.fingerprint() != described["fingerprint"]:
+def _check_data(file: Reader, fingerprint: str) -> None:
+    if file.fingerprint() != fingerprint:
         raise BetonError(
-            "not the data that the run began with",
+            "the run started with other data",
             file=file.path,
             got=file.fingerprint(),
-            expected=described["fingerprint"],
+            expected=fingerprint,
         )
 
 
 def _train(
-    training: Trainer, record: RunDir, console: Console, label: str, tracker: Processes | None
+    trainer: Trainer,
+    run: RunDir,
+    config: RunConfig,
+    console: Console,
+    label: str,
+    tracker: Processes | None,
 ) -> None:
-    if training.step:
-        console.print(f"{label}: goes on after step {training.step}")
-    record.write_epochs(training.history)
-    record.write_json("environment.json", training.environment())
-    config = record.read_json("config.json")
+    if trainer.step:
+        console.print(f"{label}: resumes after step {trainer.step}")
+    run.write_epochs(trainer.history)
+    run.write_json("environment.json", trainer.environment())
     if tracker is not None:
-        tracker.start_tracker(record.path, config)
-    with progress(console, label, training.images_to_come) as training.on_step:
-        for epoch in training:
-            record.add_epoch(epoch)
+        tracker.start_tracker(run.path, config.as_json())
+    with progress(console, label, trainer.images_to_come) as trainer.on_step:
+        for epoch in trainer:
+            run.add_epoch(epoch)
             if tracker is not None:
-                shown = {n: v for n, v in asdict(epoch).items() if v is not None}
-                tracker.log(shown, step=training.step)
-            console.print(epoch_line(epoch, training.epochs))
-    scores, auxiliary = training.scores(config["classes"]), config.get("auxiliary")
-    write_tensors(record.path / "model.safetensors", training.eval_model.state_dict())
-    record.write_json("view.json", asdict(training.view))
-    record.write_json("losses.json", training.losses, indent=None)
-    if training.predictions is not None and scores is not None:
-        write_tensors(record.path / "answers.safetensors", training.predictions._asdict())
-        record.write_json("scores.json", asdict(scores), indent=None)
-    record.finish(
-        {
-            **(scores.headline() if scores else {}),
-            **training.figures(),
-            "seconds_in_all": launch.seconds_since_start(),
-            "network": config["network"],
-            "provenance": config["provenance"],
-            "auxiliary": auxiliary and auxiliary["provenance"],
-        }
+                figures = {n: v for n, v in asdict(epoch).items() if v is not None}
+                tracker.log(figures, step=trainer.step)
+            console.print(epoch_line(epoch, trainer.epochs))
+    scores = trainer.scores(config.classes)
+    write_tensors(run.path / "model.safetensors", trainer.eval_model.state_dict())
+    run.write_json("view.json", asdict(trainer.view))
+    run.write_json("losses.json", trainer.losses, indent=None)
+    if trainer.predictions is not None and scores is not None:
+        write_tensors(run.path / "answers.safetensors", trainer.predictions._asdict())
+        run.write_json("scores.json", asdict(scores), indent=None)
+    result = TrainingResult(
+        **trainer.figures(),
+        seconds_in_all=launch.seconds_since_start(),
+        network=config.network,
+        provenance=config.provenance,
+        auxiliary=None if config.auxiliary is None else config.auxiliary.provenance,
+        **(scores.headline() if scores else {}),
     )
+    run.finish(result.as_json())
 
 
 def epoch_line(epoch: EpochMetrics, epochs: int) -> str:
-    """Return an epoch's figures for a log."""
+    """Format the figures of one epoch for a log."""
     validation = (
         ""
         if epoch.accuracy is None

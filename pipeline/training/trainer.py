@@ -146,7 +146,7 @@ class Trainer:
             return None
         return score(self.predictions.logits, self.predictions.labels, classes)
 
-    def figures(self) -> dict[str, float]:
+    def figures(self) -> dict[str, Any]:
         """Return how long training took, and what for."""
         return {
             "epochs": self.epochs,

@@ -12,7 +12,7 @@ from pipeline.evaluation.predict import predict
 from pipeline.evaluation.run_dir import FinishedRun
 from pipeline.loading.batches import DeviceLoader
 from pipeline.loading.dataset import View, eval_batch_size, split_indices
-from pipeline.training.runner import initial_network, read_config
+from pipeline.training.runner import initial_network
 
 GROUPS = ("stem", "body", "head")
 
@@ -21,7 +21,7 @@ def measure_start(
     run: FinishedRun, file: Reader, device: torch.device, precision: str = "no"
 ) -> Start:
     """Return how a finished run on `file` began. Raises UserError for the folder of no run."""
-    assignment, _ = read_config(run.path)
+    assignment = run.config.training
     recipe = assignment.recipe
     first = initial_network(assignment, len(file.info["classes"]))
     distances = weight_distances(first, run.weights)

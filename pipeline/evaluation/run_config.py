@@ -1,0 +1,127 @@
+"""The config.json of run directories: what is trained, on which data, with which options."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from beton.reader import Reader
+from pipeline.loading.batches import Decode
+from pipeline.loading.dataset import open_dataset
+from pipeline.recipes.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """What to train: a network of `networks.NETWORKS`, by a recipe.
+
+    Training starts from random weights, or from those in the run directory `start`, except for a
+    head that does not fit. It uses the samples of the splits `learn_from` ("train+validation" are
+    both) and is validated on `validate_on`. `auxiliary` is the file of the auxiliary dataset, where
+    the recipe mixes one in. `checkpoints` are arguments of `Checkpoints`, by name.
+    """
+
+    network: str
+    recipe: Recipe
+    start: Path | None = None
+    learn_from: str = "train"
+    validate_on: str = "validation"
+    auxiliary: Path | None = None
+    decode: Decode = "auto"
+    checkpoints: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class DatasetRef:
+    """A .beton file that a training used: its path, fingerprint, number of samples and origin."""
+
+    data: str
+    fingerprint: str
+    samples: int
+    provenance: dict[str, Any]
+
+    @classmethod
+    def of(cls, path: Path) -> "DatasetRef":
+        """Describe the file at `path`. Raises BetonError or OSError if it cannot be opened."""
+        with open_dataset(path) as file:
+            return cls(str(path), file.fingerprint(), len(file), file.info["provenance"])
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """The config.json of one training: all that it takes to resume it.
+
+    `options` are the command's, as JSON values. Paths are relative to the folder in which the
+    command ran. Runs made before auxiliary datasets existed have none.
+    """
+
+    job: str
+    options: dict[str, Any]
+    network: str
+    recipe: Recipe
+    start: str | None
+    learn_from: str
+    validate_on: str
+    decode: Decode
+    checkpoints: dict[str, Any]
+    data: str
+    fingerprint: str
+    classes: tuple[str, ...]
+    provenance: dict[str, Any]
+    auxiliary: DatasetRef | None = None
+
+    @classmethod
+    def of(
+        cls, job: str, training: TrainingConfig, file: Reader, options: Mapping[str, Any]
+    ) -> "RunConfig":
+        """Return the configuration of a training on `file`."""
+        return cls(
+            job=job,
+            options={k: str(v) if isinstance(v, Path) else v for k, v in options.items()},
+            network=training.network,
+            recipe=training.recipe,
+            start=None if training.start is None else str(training.start),
+            learn_from=training.learn_from,
+            validate_on=training.validate_on,
+            decode=training.decode,
+            checkpoints=dict(training.checkpoints),
+            data=str(file.path),
+            fingerprint=file.fingerprint(),
+            classes=tuple(file.info["classes"]),
+            provenance=file.info["provenance"],
+            auxiliary=None if training.auxiliary is None else DatasetRef.of(training.auxiliary),
+        )
+
+    @property
+    def training(self) -> TrainingConfig:
+        """What is trained."""
+        return TrainingConfig(
+            self.network,
+            self.recipe,
+            Path(self.start) if self.start else None,
+            self.learn_from,
+            self.validate_on,
+            Path(self.auxiliary.data) if self.auxiliary else None,
+            self.decode,
+            self.checkpoints,
+        )
+
+    def as_json(self) -> dict[str, Any]:
+        """Return plain data, from which `runtime.files.read_as` makes an equal object."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class ExperimentConfig:
+    """The config.json of a run directory that holds several trainings.
+
+    `trainings` are the names of their folders, in order, and `seeds` are those of the comparison;
+    both are empty where the experiment plans trainings as it goes.
+    """
+
+    job: str
+    options: dict[str, Any]
+    classes: tuple[str, ...]
+    provenance: dict[str, Any]
+    seeds: tuple[int, ...] = ()
+    trainings: tuple[str, ...] = ()
