@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from beton.errors import BetonError, FormatError
-from beton.field import ARGUMENTS_SIZE, UNKNOWN, Field
 from beton.fields import field_from
+from beton.fields.base import ARGUMENTS_SIZE, UNKNOWN, Field
 
 Array = NDArray[Any]
 Bytes = NDArray[np.uint8]

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from beton import layout
 from beton.errors import BetonError, ChecksumError, FormatError
-from beton.field import Field
+from beton.fields.base import Field
 from beton.manifest import Manifest
 
 Ids = NDArray[np.int64]

@@ -24,9 +24,8 @@ from typing import IO, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from beton.assembly import assemble, plan
 from beton.errors import BetonError, SampleError
-from beton.field import Field
+from beton.fields.base import Field
 from beton.layout import (
     DESCRIPTOR,
     HEADER,
@@ -35,6 +34,7 @@ from beton.layout import (
     check_name,
     metadata_dtype,
 )
+from beton.paging import assemble, plan
 
 Ints = NDArray[np.int64]
 Info = Mapping[str, Any]

@@ -11,7 +11,7 @@ from ffcv_samples import SAMPLES, SIDE, Samples, picture
 from numpy.typing import NDArray
 
 from beton import fields
-from beton.image_fields import shrink
+from beton.fields.image import shrink
 from beton.reader import Reader
 from beton.writer import write
 

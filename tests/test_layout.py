@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from beton import layout
 from beton.errors import FormatError
-from beton.image_fields import MAX_PIXELS
+from beton.fields.image import MAX_PIXELS
 from beton.layout import ALLOCATION, DESCRIPTOR, HEADER
 
 NAMES = list(FIELDS)

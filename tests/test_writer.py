@@ -10,9 +10,9 @@ from every_field import FIELDS, EveryField, parts, same, write_every_field
 from hypothesis import given
 from hypothesis import strategies as st
 
-from beton.assembly import choose_page_size, paginate, plan
 from beton.errors import BetonError, FormatError, SampleError
 from beton.fields import BytesField, Field, IntField
+from beton.paging import choose_page_size, paginate, plan
 from beton.reader import Reader
 from beton.writer import Skip, Summary, write
 

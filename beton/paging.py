@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from beton.errors import SampleError
-from beton.field import Field
+from beton.fields.base import Field
 from beton.layout import (
     ALLOCATION,
     DESCRIPTOR,

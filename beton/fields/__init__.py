@@ -5,9 +5,9 @@ for custom fields: type id 255, told apart by a tag in the arguments.
 """
 
 from beton.errors import FormatError
-from beton.field import Field
-from beton.image_fields import InkField, RGBImageField
-from beton.plain_fields import (
+from beton.fields.base import Field
+from beton.fields.image import InkField, RGBImageField
+from beton.fields.plain import (
     BytesField,
     FloatField,
     IntField,

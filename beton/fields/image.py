@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from beton import ink, rng
 from beton.errors import FormatError, SampleError
-from beton.field import UNKNOWN, Array, Bytes, Field, Payload, first_wrong
+from beton.fields.base import UNKNOWN, Array, Bytes, Field, Payload, first_wrong
 
 JPEG_LIMIT = 65500  # pixels a side: libjpeg-turbo's
 MAX_PIXELS = 1 << 28  # per picture: bounds what a damaged or hostile size makes a reader allocate

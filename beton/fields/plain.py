@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from beton.errors import FormatError, SampleError
-from beton.field import Array, Bytes, Field, Payload
+from beton.fields.base import Array, Bytes, Field, Payload
 
 
 @dataclass(frozen=True)
