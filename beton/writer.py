@@ -6,47 +6,41 @@ The file is written under a temporary name, synced and renamed: its own name is 
 or the whole file.
 """
 
-import itertools
-import multiprocessing
 import os
-import pickle
-import signal
+import secrets
 import tempfile
-import threading
-from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
-from contextlib import closing
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from beton.encoding import Job, encode_into, is_indexable
+from beton.encoding import Skip as Skip
 from beton.errors import BetonError, SampleError
 from beton.fields.base import Field
 from beton.layout import (
+    ALLOCATION,
     DESCRIPTOR,
     HEADER,
+    MANIFEST_ALIGNMENT,
+    MANIFEST_ID,
     MAX_PAGE_SIZE,
     MIN_PAGE_SIZE,
+    VERSION,
+    align,
     check_name,
     metadata_dtype,
 )
-from beton.paging import assemble, plan
+from beton.manifest import Manifest
+from beton.paging import Plan, plan
 
 Ints = NDArray[np.int64]
 Info = Mapping[str, Any]
-
-CHUNK = 32  # samples that a worker gets at once
-
-
-@dataclass(frozen=True)
-class Skip:
-    """Given in the place of a sample: leave it out, and say why."""
-
-    reason: str
 
 
 @dataclass(frozen=True)
@@ -87,9 +81,9 @@ def write(
     target = Path(path)
     try:
         _check_arguments(target, fields, samples, workers, page_size)
-        job = _Job(str(target), dict(fields), samples if _is_indexable(samples) else None)
+        job = Job(str(target), dict(fields), samples if is_indexable(samples) else None)
         with tempfile.TemporaryFile(dir=target.parent) as spool:
-            raw, flat_sizes, skipped = _encode_into(spool, job, samples, workers, progress)
+            raw, flat_sizes, skipped = encode_into(spool, job, samples, workers, progress)
             dtype = metadata_dtype(fields.values())
             metadata = np.ndarray(len(raw) // dtype.itemsize, dtype, raw)
             stored = _stored(fields, metadata)
@@ -127,10 +121,6 @@ def _check_columns(fields: Mapping[str, Field], metadata: NDArray[Any]) -> None:
             raise
 
 
-def _is_indexable(samples: Any) -> bool:
-    return hasattr(samples, "__getitem__") and hasattr(samples, "__len__")
-
-
 def _check_arguments(
     target: Path, fields: Mapping[str, Field], samples: Any, workers: int, page_size: int | None
 ) -> None:
@@ -140,7 +130,7 @@ def _check_arguments(
         check_name(name)
         if not isinstance(field, Field):
             raise SampleError("not a field", field=name, got=repr(field))
-    if not _is_indexable(samples) and not isinstance(samples, Iterable):
+    if not is_indexable(samples) and not isinstance(samples, Iterable):
         raise SampleError(
             "samples", got=type(samples).__name__, expected="an iterable, or indices and len()"
         )
@@ -156,177 +146,79 @@ def _check_arguments(
         raise SampleError("a folder is there already")
 
 
-# Encoding: what a worker does.
+def assemble(
+    target: Path,
+    fields: Mapping[str, Field],
+    metadata: NDArray[Any],
+    sizes: Ints,
+    spool: IO[bytes],
+    layout: Plan,
+    info: Mapping[str, Any],
+) -> int:
+    """Write the file; returns its size. `spool` gives the payloads of all samples, in order."""
+    table = np.zeros(sizes.size + 1, ALLOCATION)
+    table["sample_id"][:-1] = np.repeat(np.arange(len(metadata)), sizes.shape[1])
+    table["ptr"][:-1] = layout.pointers.reshape(-1)
+    table["size"][:-1] = sizes.reshape(-1)
+    settings = {name: field.settings() for name, field in fields.items()}
+    pages = np.zeros(len(layout.filled), np.uint32)
+    manifest = Manifest(info, settings, head=0, table=0, pages=pages)
+    # Its length is the same with all checksums filled in, so the table's place is known now.
+    manifest_start = align(layout.data_end, MANIFEST_ALIGNMENT)
+    table_start = manifest_start + len(manifest.pack())
+    table[-1] = (MANIFEST_ID, manifest_start, table_start - manifest_start)
+    head = _head(fields, metadata, layout, table_start)
+    with _replacing(target) as file:
+        file.write(head)
+        for k, page in enumerate(_pages(layout, spool)):
+            pages[k] = zlib.crc32(page)
+            file.write(page)
+        file.write(bytes(manifest_start - layout.data_end))
+        rows = table.tobytes()
+        file.write(replace(manifest, head=zlib.crc32(head), table=zlib.crc32(rows)).pack())
+        file.write(rows)
+    return table_start + table.nbytes
 
 
-class _Chunk(NamedTuple):
-    """Consecutive samples of a data set; their values, unless the workers can look them up."""
-
-    indices: range
-    values: Sequence[Any] | None
-
-
-class _Encoded(NamedTuple):
-    """A chunk as bytes; `sizes` of its regions, sample by sample."""
-
-    metadata: bytes
-    sizes: Ints
-    payload: bytes
-    skipped: list[tuple[int, str]]
-    done: int
-
-
-@dataclass(frozen=True)
-class _Job:
-    """What a worker needs to know."""
-
-    file: str
-    fields: dict[str, Field]
-    samples: Any
-
-    def encode(self, chunk: _Chunk) -> _Encoded:
-        """Encode a chunk. An exception comes through with a note that names the sample."""
-        metadata = np.zeros(len(chunk.indices), metadata_dtype(self.fields.values()))
-        payloads: list[Any] = []
-        skipped = []
-        kept = 0
-        for position, index in enumerate(chunk.indices):
-            try:
-                sample = self.samples[index] if chunk.values is None else chunk.values[position]
-                if isinstance(sample, Skip):
-                    skipped.append((index, sample.reason))
-                    continue
-                payloads += self._encode_sample(sample, metadata[kept : kept + 1], index)
-            except BetonError as error:
-                error.at(file=self.file, sample=index)
-                raise
-            except Exception as error:
-                error.add_note(f"at sample {index} of the data set for {self.file}")
-                raise
-            kept += 1
-        sizes = np.array([len(payload) for payload in payloads], np.int64)
-        data = b"".join(payloads)
-        return _Encoded(metadata[:kept].tobytes(), sizes, data, skipped, len(chunk.indices))
-
-    def _encode_sample(self, sample: Any, record: NDArray[Any], index: int) -> Iterator[Any]:
-        for position, (name, field) in enumerate(self.fields.items()):
-            value = self._value(sample, name, position)
-            try:
-                payload = field.encode(value, record[f"f{position}"], index)
-            except BetonError as error:
-                error.at(field=name)
-                raise
-            except Exception as error:
-                error.add_note(f"while encoding field {name!r}")
-                raise
-            if payload is not None:
-                # FFCV tells regions apart by their pointers: none may be without a byte of its own.
-                yield payload or b"\0"
-
-    def _value(self, sample: Any, name: str, position: int) -> Any:
-        if isinstance(sample, Mapping):
-            if sample.keys() != self.fields.keys():
-                raise SampleError("names", got=list(sample), expected=list(self.fields))
-            return sample[name]
-        if not isinstance(sample, tuple | list) or len(sample) != len(self.fields):
-            got = f"{type(sample).__name__}"
-            if isinstance(sample, tuple | list):
-                got += f" of {len(sample)}"
-            raise SampleError(
-                "sample", got=got, expected=f"{len(self.fields)} values in a tuple, list or mapping"
-            )
-        return sample[position]
+def _head(
+    fields: Mapping[str, Field], metadata: NDArray[Any], layout: Plan, table_start: int
+) -> bytes:
+    header = np.array(
+        [(VERSION, len(fields), layout.page_size, len(metadata), table_start)], HEADER
+    )
+    descriptors = np.zeros(len(fields), DESCRIPTOR)
+    for descriptor, (name, field) in zip(descriptors, fields.items(), strict=True):
+        arguments = field.arguments()
+        descriptor["type_id"] = field.type_id
+        descriptor["name"][: len(name)] = list(name.encode("ascii"))
+        descriptor["arguments"][: len(arguments)] = list(arguments)
+    parts = header.tobytes() + descriptors.tobytes() + metadata.tobytes()
+    return parts.ljust(layout.data_start, b"\0")
 
 
-# Processes: who does it.
-
-_job: _Job  # of this worker process
-
-
-def _start_worker(job: _Job) -> None:
-    global _job  # the executor's workers have no other place to keep it
-    _job = job
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which then ends us
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+def _pages(layout: Plan, spool: IO[bytes]) -> Iterator[bytes]:
+    """Yield the pages, all but the last padded to their full size."""
+    for filled in layout.filled[:-1]:
+        yield spool.read(filled).ljust(layout.page_size, b"\0")
+    for filled in layout.filled[-1:]:
+        yield spool.read(filled)
 
 
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    parent.join()
-    os._exit(1)
-
-
-def _encode(chunk: _Chunk) -> _Encoded:
+@contextmanager
+def _replacing(target: Path) -> Iterator[IO[bytes]]:
+    """Give a file to write that takes the name `target` only once it is whole and on the disk."""
+    temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.partial")
     try:
-        return _job.encode(chunk)
-    except Exception as error:
-        try:
-            pickle.loads(pickle.dumps(error))
-        except Exception:  # it could not travel, and would break the pool
-            substitute = RuntimeError(f"{type(error).__name__}: {error}")
-            for note in getattr(error, "__notes__", ()):
-                substitute.add_note(note)
-            raise substitute from None
+        with temporary.open("xb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(target)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
         raise
-
-
-def _chunks(samples: Any, file: str) -> Iterator[_Chunk]:
-    if _is_indexable(samples):
-        total = len(samples)
-        for start in range(0, total, CHUNK):
-            yield _Chunk(range(start, min(start + CHUNK, total)), None)
-        return
-    iterator = iter(samples)
-    for start in itertools.count(0, CHUNK):
-        values: list[Any] = []
-        try:
-            for sample in itertools.islice(iterator, CHUNK):
-                values.append(sample)
-        except Exception as error:
-            error.add_note(f"at sample {start + len(values)} of the data set for {file}")
-            raise
-        if not values:
-            return
-        yield _Chunk(range(start, start + len(values)), values)
-
-
-def _encode_all(job: _Job, samples: Any, workers: int) -> Generator[_Encoded, None, None]:
-    """Yield the chunks, encoded, in order, with a bounded number of them under way."""
-    chunks = _chunks(samples, job.file)
-    if _is_indexable(samples):
-        workers = min(workers, max(1, -(-len(samples) // CHUNK)))
-    if workers == 1:
-        yield from map(job.encode, chunks)
-        return
-    context = multiprocessing.get_context("forkserver")
-    with ProcessPoolExecutor(workers, context, _start_worker, (job,)) as pool:
-        pending: deque[Future[_Encoded]] = deque()
-        try:
-            for chunk in chunks:
-                pending.append(pool.submit(_encode, chunk))
-                if len(pending) > 2 * workers:
-                    yield pending.popleft().result()
-            while pending:
-                yield pending.popleft().result()
-        finally:
-            pool.shutdown(cancel_futures=True)
-
-
-def _encode_into(
-    spool: IO[bytes], job: _Job, samples: Any, workers: int, progress: Callable[[int], None] | None
-) -> tuple[bytearray, Ints, list[tuple[int, str]]]:
-    """Append all payloads to the spool; returns the metadata, the regions' sizes, the skipped."""
-    metadata = bytearray()
-    sizes = [np.zeros(0, np.int64)]
-    skipped: list[tuple[int, str]] = []
-    with closing(_encode_all(job, samples, workers)) as chunks:
-        for chunk in chunks:
-            spool.write(chunk.payload)
-            metadata += chunk.metadata
-            sizes.append(chunk.sizes)
-            skipped += chunk.skipped
-            if progress is not None:
-                progress(chunk.done)
-    spool.seek(0)
-    return metadata, np.concatenate(sizes), skipped
+    folder = os.open(target.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
