@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 from rich.box import SIMPLE
 from rich.console import Console
 from rich.filesize import decimal
 from rich.table import Table
 
+from beton.arrays import Array
 from beton.errors import BetonError
 from beton.fields import FloatField, InkField, IntField, NDArrayField, RGBImageField
 from beton.reader import Column, Reader
@@ -130,7 +130,7 @@ def describe(column: Column) -> str:
             return f"{span(column.sizes)} bytes"
 
 
-def span(numbers: NDArray[Any]) -> str:
+def span(numbers: Array) -> str:
     """Return the smallest and the largest."""
     low, high = int(numbers.min()), int(numbers.max())
     return f"{low:,}" if low == high else f"{low:,}–{high:,}"

@@ -14,13 +14,11 @@ from dataclasses import dataclass
 from typing import IO, Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
+from beton.arrays import Array, Int64Array
 from beton.errors import BetonError, SampleError
 from beton.fields.base import Field
 from beton.layout import metadata_dtype
-
-Ints = NDArray[np.int64]
 
 CHUNK = 32  # samples that a worker gets at once
 
@@ -48,7 +46,7 @@ class _Encoded(NamedTuple):
     """A chunk as bytes; `sizes` of its regions, sample by sample."""
 
     metadata: bytes
-    sizes: Ints
+    sizes: Int64Array
     payload: bytes
     skipped: list[tuple[int, str]]
     done: int
@@ -86,7 +84,7 @@ class Job:
         data = b"".join(payloads)
         return _Encoded(metadata[:kept].tobytes(), sizes, data, skipped, len(chunk.indices))
 
-    def _encode_sample(self, sample: Any, record: NDArray[Any], index: int) -> Iterator[Any]:
+    def _encode_sample(self, sample: Any, record: Array, index: int) -> Iterator[Any]:
         for position, (name, field) in enumerate(self.fields.items()):
             value = self._value(sample, name, position)
             try:
@@ -193,7 +191,7 @@ def _encode_all(job: Job, samples: Any, workers: int) -> Generator[_Encoded, Non
 
 def encode_into(
     spool: IO[bytes], job: Job, samples: Any, workers: int, progress: Callable[[int], None] | None
-) -> tuple[bytearray, Ints, list[tuple[int, str]]]:
+) -> tuple[bytearray, Int64Array, list[tuple[int, str]]]:
     """Append all payloads to the spool; returns the metadata, the regions' sizes, the skipped."""
     metadata = bytearray()
     sizes = [np.zeros(0, np.int64)]

@@ -39,11 +39,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from beton.arrays import RunArray, Uint8Array
 from beton.errors import FormatError
 from beton.kernels import (
     DAMAGES,
-    Pixels,
-    Runs,
     count_equal,
     count_runs,
     find_runs,
@@ -76,7 +75,7 @@ class Encoded:
     payload: bytes
 
 
-def encode(image: Pixels, mode: str = "auto") -> Encoded:
+def encode(image: Uint8Array, mode: str = "auto") -> Encoded:
     """Store a uint8 (h, w) picture, 1 to 65535 pixels a side, losslessly.
 
     `mode` is "runs", "raw", or "auto" for whichever takes fewer bytes. The background is the most
@@ -104,14 +103,14 @@ def encode(image: Pixels, mode: str = "auto") -> Encoded:
     return Encoded(RAW, background, 0, count, height, width, image.tobytes())
 
 
-def encode_runs(runs: Runs, height: int, width: int, background: int) -> Encoded:
+def encode_runs(runs: RunArray, height: int, width: int, background: int) -> Encoded:
     """Store a picture given as runs (n, 4): maximal, sorted, within (height, width)."""
     encoded = _pack(runs, height, width, background, SLACK + LONGEST_RUN * len(runs))
     assert encoded is not None
     return encoded
 
 
-def _pack(runs: Runs, height: int, width: int, background: int, room: int) -> Encoded | None:
+def _pack(runs: RunArray, height: int, width: int, background: int, room: int) -> Encoded | None:
     """Store runs in at most `room` bytes, of which the last few may stay unused, or not at all."""
     values = runs[:, 3]
     flat = len(runs) == 0 or bool((values == values[0]).all())
@@ -131,7 +130,7 @@ def _pack(runs: Runs, height: int, width: int, background: int, room: int) -> En
     return Encoded(FLAT if flat else GREY, background, ink, len(runs), height, width, data)
 
 
-def read_runs(encoded: Encoded) -> Runs:
+def read_runs(encoded: Encoded) -> RunArray:
     """Return the runs (n, 4) of a stored picture. Raises FormatError if its payload is damaged."""
     data = np.frombuffer(encoded.payload, np.uint8)
     runs = np.empty((encoded.runs, 4), np.uint16)
@@ -151,7 +150,7 @@ def read_runs(encoded: Encoded) -> Runs:
     return runs
 
 
-def decode(encoded: Encoded) -> Pixels:
+def decode(encoded: Encoded) -> Uint8Array:
     """Return the uint8 (h, w) picture. Raises FormatError if its payload is damaged."""
     if encoded.mode == RAW:
         pixels = np.frombuffer(encoded.payload, np.uint8)
@@ -161,7 +160,7 @@ def decode(encoded: Encoded) -> Pixels:
     return image
 
 
-def _most_frequent(image: Pixels) -> int:
+def _most_frequent(image: Uint8Array) -> int:
     flat = image.reshape(-1)
     corner = int(flat[0])
     if 2 * count_equal(flat, corner) > flat.size:  # a page: no histogram needed

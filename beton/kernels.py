@@ -10,12 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from beton.arrays import Array, Float64Array, Ids, Int64Array, RunArray, Uint8Array
 from beton.jit import kernel, prefetch
-
-Array = NDArray[Any]
-Ids = NDArray[np.int64]
-Pixels = NDArray[np.uint8]
-Runs = NDArray[np.uint16]
 
 RAW, FLAT, GREY = 0, 1, 2
 SOFT = 14  # pixels of a soft edge that a byte can count
@@ -41,7 +37,7 @@ def _wide(number: Any) -> Any:
 
 
 @kernel
-def count_equal(flat: Pixels, value: int) -> int:
+def count_equal(flat: Uint8Array, value: int) -> int:
     """Return how many pixels have a value."""
     count = 0
     for i in range(flat.size):
@@ -50,7 +46,7 @@ def count_equal(flat: Pixels, value: int) -> int:
 
 
 @kernel
-def histogram(flat: Pixels) -> NDArray[np.int64]:
+def histogram(flat: Uint8Array) -> Int64Array:
     """Return how many pixels have each value: int64 (256,)."""
     counts = np.zeros(256, np.int64)
     for i in range(flat.size):
@@ -59,7 +55,7 @@ def histogram(flat: Pixels) -> NDArray[np.int64]:
 
 
 @kernel
-def _is_blank(row: Pixels, background: int) -> bool:
+def _is_blank(row: Uint8Array, background: int) -> bool:
     # Without an early exit the comparison is a few vector instructions: most rows are blank.
     differing = 0
     for x in range(row.size):
@@ -68,7 +64,7 @@ def _is_blank(row: Pixels, background: int) -> bool:
 
 
 @kernel
-def count_runs(image: Pixels, background: int) -> int:
+def count_runs(image: Uint8Array, background: int) -> int:
     """Return the number of runs of a picture."""
     count = 0
     for y in range(image.shape[0]):
@@ -83,7 +79,7 @@ def count_runs(image: Pixels, background: int) -> int:
 
 
 @kernel
-def find_runs(image: Pixels, background: int, runs: Runs) -> int:
+def find_runs(image: Uint8Array, background: int, runs: RunArray) -> int:
     """Write the picture's runs into `runs`; returns their number, or -3 if they do not fit."""
     n = 0
     width = image.shape[1]
@@ -110,14 +106,14 @@ def find_runs(image: Pixels, background: int, runs: Runs) -> int:
 
 
 @kernel
-def paint(runs: Runs, image: Pixels) -> None:
+def paint(runs: RunArray, image: Uint8Array) -> None:
     """Draw runs over a picture of background."""
     for i in range(runs.shape[0]):
         image[runs[i, 0], runs[i, 1] : runs[i, 2]] = runs[i, 3]
 
 
 @kernel
-def _put_varint(out: Pixels, at: int, number: int) -> int:
+def _put_varint(out: Uint8Array, at: int, number: int) -> int:
     while number >= 128:
         out[at] = (number & 127) | 128
         number >>= 7
@@ -127,7 +123,7 @@ def _put_varint(out: Pixels, at: int, number: int) -> int:
 
 
 @kernel
-def _put_difference(out: Pixels, at: int, new: int, old: int) -> int:
+def _put_difference(out: Uint8Array, at: int, new: int, old: int) -> int:
     difference = new - old
     if -127 <= difference <= 127:
         out[at] = difference + 128
@@ -139,7 +135,7 @@ def _put_difference(out: Pixels, at: int, new: int, old: int) -> int:
 
 
 @kernel
-def _spans_of_row(runs: Runs, i: int, spans: NDArray[np.int64]) -> tuple[int, int]:
+def _spans_of_row(runs: RunArray, i: int, spans: Int64Array) -> tuple[int, int]:
     """Merge the adjoining runs of one row, from run i on; returns (spans, the next row's run)."""
     row = runs[i, 0]
     n = 0
@@ -155,7 +151,7 @@ def _spans_of_row(runs: Runs, i: int, spans: NDArray[np.int64]) -> tuple[int, in
 
 
 @kernel
-def pack_spans(runs: Runs, out: Pixels, at: int) -> int:
+def pack_spans(runs: RunArray, out: Uint8Array, at: int) -> int:
     """Write the span stream into `out` from `at`; returns where it ends, or -1 if out is full."""
     total = runs.shape[0]
     longest = 0
@@ -205,7 +201,7 @@ def pack_spans(runs: Runs, out: Pixels, at: int) -> int:
 
 
 @kernel
-def pack_values(runs: Runs, ink: int, out: Pixels, at: int) -> int:
+def pack_values(runs: RunArray, ink: int, out: Uint8Array, at: int) -> int:
     """Write the value stream into `out` from `at`; returns where it ends, or -1 if out is full."""
     total = runs.shape[0]
     first = 0
@@ -247,7 +243,7 @@ def pack_values(runs: Runs, ink: int, out: Pixels, at: int) -> int:
 
 
 @kernel
-def _get_varint(data: Pixels, at: int, stop: int) -> tuple[int, int]:
+def _get_varint(data: Uint8Array, at: int, stop: int) -> tuple[int, int]:
     """Return (number, position after it); the number is -1 where the stream is at fault."""
     number = 0
     for shift in range(0, 21, 7):
@@ -262,7 +258,7 @@ def _get_varint(data: Pixels, at: int, stop: int) -> tuple[int, int]:
 
 
 @kernel
-def _get_difference(data: Pixels, at: int, stop: int, old: int) -> tuple[int, int]:
+def _get_difference(data: Uint8Array, at: int, stop: int, old: int) -> tuple[int, int]:
     """Return (new value, position after it); the value is -1 where the stream ends early."""
     if at >= stop:
         return -1, at
@@ -275,7 +271,7 @@ def _get_difference(data: Pixels, at: int, stop: int, old: int) -> tuple[int, in
 
 
 @kernel
-def _put_run(runs: Runs, n: int, row: int, start: int, end: int, value: int) -> None:
+def _put_run(runs: RunArray, n: int, row: int, start: int, end: int, value: int) -> None:
     runs[n, 0] = row
     runs[n, 1] = start
     runs[n, 2] = end
@@ -284,7 +280,7 @@ def _put_run(runs: Runs, n: int, row: int, start: int, end: int, value: int) -> 
 
 @kernel
 def _unpack_values(
-    data: Pixels, at: int, stop: int, ink: int, runs: Runs, n: int, row: int, a: int, b: int
+    data: Uint8Array, at: int, stop: int, ink: int, runs: RunArray, n: int, row: int, a: int, b: int
 ) -> tuple[int, int]:
     """Read the values of span [a, b) into runs from the n-th on.
 
@@ -327,7 +323,7 @@ def _unpack_values(
 
 @kernel
 def unpack(
-    data: Pixels,
+    data: Uint8Array,
     start: int,
     size: int,
     mode: int,
@@ -335,7 +331,7 @@ def unpack(
     ink: int,
     height: int,
     width: int,
-    runs: Runs,
+    runs: RunArray,
 ) -> int:
     """Read the payload data[start : start + size] into `runs`, checking every bound.
 
@@ -420,13 +416,13 @@ def unpack(
 
 @kernel
 def resize(
-    runs: Runs,
+    runs: RunArray,
     background: int,
-    geometry: NDArray[np.float64],
+    geometry: Float64Array,
     gain: float,
     offset: float,
-    sums: NDArray[np.float64],
-    out: NDArray[np.uint8] | NDArray[np.float32],
+    sums: Float64Array,
+    out: Uint8Array | NDArray[np.float32],
 ) -> None:
     """Area-average a picture given as runs (n, 4) into out (H, W); outside of it is background.
 

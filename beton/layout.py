@@ -10,15 +10,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from beton.arrays import Array, BoolArray, Int64Array, Uint8Array
 from beton.errors import BetonError, FormatError
 from beton.fields import field_from
 from beton.fields.base import ARGUMENTS_SIZE, UNKNOWN, Field
-
-Array = NDArray[Any]
-Bytes = NDArray[np.uint8]
-Ints = NDArray[np.int64]
 
 VERSION = 2
 NAME_SIZE = 16
@@ -80,7 +76,7 @@ class Layout:
         return column
 
 
-def parse(data: Bytes) -> Layout:
+def parse(data: Uint8Array) -> Layout:
     """Find the parts of a file in its bytes (n,), check that they are inside. Raises FormatError.
 
     No number of the file decides an allocation before it was compared with the file's size.
@@ -158,7 +154,7 @@ def _parse_fields(descriptors: Array) -> dict[str, Field]:
 def _validate_table(table: Array, samples: int, page_size: int, start: int, limit: int) -> int:
     """Check the regions of the samples among themselves; returns where the last one ends."""
 
-    def refuse(reason: str, wrong: NDArray[np.bool_], expected: str | None = None) -> None:
+    def refuse(reason: str, wrong: BoolArray, expected: str | None = None) -> None:
         if wrong.any():
             row = table[wrong.argmax()]
             got = f"{row['size']} bytes at {row['ptr']}"
@@ -176,7 +172,7 @@ def _validate_table(table: Array, samples: int, page_size: int, start: int, limi
     return int(pointers[-1] + sizes[-1]) if len(table) else start
 
 
-def validate(layout: Layout) -> dict[str, tuple[Ints, Ints]]:
+def validate(layout: Layout) -> dict[str, tuple[Int64Array, Int64Array]]:
     """Check every record of every field; returns per field pointers and sizes, int64 (samples,).
 
     A payload must be a region of its own sample, of the size that its record says. A value of no
@@ -190,7 +186,9 @@ def validate(layout: Layout) -> dict[str, tuple[Ints, Ints]]:
     }
 
 
-def _validate_column(name: str, field: Field, column: Array, regions: Array) -> tuple[Ints, Ints]:
+def _validate_column(
+    name: str, field: Field, column: Array, regions: Array
+) -> tuple[Int64Array, Int64Array]:
     try:
         field.validate(column)
     except BetonError as error:
@@ -202,7 +200,7 @@ def _validate_column(name: str, field: Field, column: Array, regions: Array) -> 
     pointers, sizes = found
     present = sizes != 0
 
-    def refuse(reason: str, wrong: NDArray[np.bool_], got: Array, expected: Array | None) -> None:
+    def refuse(reason: str, wrong: BoolArray, got: Array, expected: Array | None) -> None:
         wrong = wrong & present
         if wrong.any():
             i = int(wrong.argmax())

@@ -23,11 +23,11 @@ from typing import Any, Literal, Self
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from beton.arrays import Array, BoolArray, Ids
 from beton.ops import Draw, Op, Spec, Step, default
-from beton.order import Ids, Shard, batch_ids, count_batches, epoch_order
+from beton.order import Shard, batch_ids, count_batches, epoch_order
 from beton.reader import Reader
 
-Array = NDArray[Any]
 Allocate = Callable[[tuple[int, ...], DTypeLike], Array]
 
 CLOSED = "the loader is closed"
@@ -43,7 +43,7 @@ class Batch:
 
     arrays: Mapping[str, Array]
     ids: Ids
-    valid: NDArray[np.bool_]
+    valid: BoolArray
 
     def __getitem__(self, name: str) -> Array:
         return self.arrays[name]

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
 from beton import fields, ink, rng
+from beton.arrays import Array, Float64Array, Ids, Int64Array
 from beton.errors import BetonError, FormatError
 from beton.kernels import (
     BACKGROUND,
@@ -28,9 +28,6 @@ from beton.kernels import (
     runs_batch,
 )
 from beton.reader import Column
-
-Array = NDArray[Any]
-Ids = NDArray[np.int64]
 
 
 class Draw(NamedTuple):
@@ -97,7 +94,7 @@ class Jitter:
             if not all(0 <= strength < math.inf for strength in strengths):
                 raise ValueError(f"jitter {name}: got {strengths}, expected 0 or more")
 
-    def geometry(self, draw: Draw, ids: Ids, sizes: Array) -> NDArray[np.float64]:
+    def geometry(self, draw: Draw, ids: Ids, sizes: Array) -> Float64Array:
         """Return the windows (n, 6) of samples `ids` (n,) with `sizes` (n, 2) = (height, width).
 
         A row is (x0, y0, width, height, shear, centre), as `kernels.resize` takes it.
@@ -116,7 +113,7 @@ class Jitter:
         return geometry
 
 
-def whole(sizes: Array) -> NDArray[np.float64]:
+def whole(sizes: Array) -> Float64Array:
     """Return the windows (n, 6) that show pictures of `sizes` (n, 2) = (height, width) whole."""
     geometry = np.zeros((len(sizes), 6))
     geometry[:, 2] = sizes[:, 1]
@@ -375,7 +372,7 @@ def default(column: Column) -> Op:
     return next(op for kind, op in kinds if isinstance(column.field, kind))
 
 
-def ink_table(column: Column) -> NDArray[np.int64]:
+def ink_table(column: Column) -> Int64Array:
     """Return an ink column's metadata as int64 (N, 8), for kernels."""
     records = column.metadata
     names = ("mode", "background", "ink", "runs", "height", "width")

@@ -7,11 +7,9 @@ samples of a step do not depend on the number of ranks. Nothing here knows a pro
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from beton import rng
-
-Ids = NDArray[np.int64]
+from beton.arrays import Ids
 
 
 @dataclass(frozen=True)

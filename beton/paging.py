@@ -3,21 +3,19 @@
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from beton.arrays import Int64Array
 from beton.errors import SampleError
 from beton.layout import (
     MAX_PAGE_SIZE,
     align,
 )
 
-Ints = NDArray[np.int64]
-
 SMALLEST_CHOSEN_PAGE = 1 << 16
 WASTE = 0.05  # of the payload: padding that a page size may cost
 
 
-def paginate(sizes: Ints, page_size: int) -> Ints:
+def paginate(sizes: Int64Array, page_size: int) -> Int64Array:
     """Cut samples of `sizes` (n,) into pages, in order: returns bounds (pages + 1,).
 
     Page k holds the samples bounds[k] to bounds[k + 1]; each goes into the page before it if it
@@ -31,7 +29,7 @@ def paginate(sizes: Ints, page_size: int) -> Ints:
     return np.array(bounds, np.int64)
 
 
-def choose_page_size(sizes: Ints, head_size: int) -> int:
+def choose_page_size(sizes: Int64Array, head_size: int) -> int:
     """Return the page size for samples of `sizes` (n,) behind a head of `head_size` bytes.
 
     The smallest power of two, from 64 KiB, that holds any sample and pads by at most 5 % of the
@@ -66,11 +64,11 @@ class Plan:
     page_size: int
     data_start: int
     data_end: int
-    filled: Ints  # (pages,)
-    pointers: Ints  # (samples, fields with payloads)
+    filled: Int64Array  # (pages,)
+    pointers: Int64Array  # (samples, fields with payloads)
 
 
-def plan(sizes: Ints, head_size: int, page_size: int | None = None) -> Plan:
+def plan(sizes: Int64Array, head_size: int, page_size: int | None = None) -> Plan:
     """Lay out regions of `sizes` (samples, fields with payloads), a sample's own side by side."""
     whole = sizes.sum(axis=1) if sizes.shape[1] else np.zeros(0, np.int64)
     size = choose_page_size(whole, head_size) if page_size is None else page_size

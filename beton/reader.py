@@ -19,11 +19,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from beton import layout
+from beton.arrays import Array, Ids, Uint8Array
 from beton.errors import BetonError, ChecksumError, FormatError
 from beton.fields.base import Field
 from beton.manifest import Manifest
-
-Ids = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -38,12 +37,12 @@ class Column:
     file: str
     name: str
     field: Field
-    metadata: NDArray[Any]
-    data: NDArray[np.uint8]
+    metadata: Array
+    data: Uint8Array
     pointers: Ids
     sizes: Ids
 
-    def payload(self, sample: int) -> NDArray[np.uint8]:
+    def payload(self, sample: int) -> Uint8Array:
         """Return the bytes of one sample, a view; none for a field without payloads."""
         if not len(self.pointers):
             return self.data[:0]
@@ -195,7 +194,7 @@ class Reader:
             self._unverified[page] = False
 
 
-def _map(path: Path) -> NDArray[np.uint8]:
+def _map(path: Path) -> Uint8Array:
     with path.open("rb") as file:
         if os.fstat(file.fileno()).st_size == 0:  # which cannot be mapped
             raise FormatError("the file is empty", file=path)

@@ -8,6 +8,7 @@ easy as 1, 2, 3"); its mixing function is the finaliser of SplitMix64 (Steele, L
 import numpy as np
 from numpy.typing import NDArray
 
+from beton.arrays import Float64Array, Int64Array
 from beton.jit import kernel
 
 # What numbers are drawn for. Distinct purposes are independent. All are listed here, whoever draws
@@ -33,9 +34,7 @@ def _mix(state: np.uint64, number: np.uint64) -> np.uint64:
 
 
 @kernel
-def _bits(
-    seed: int, epoch: int, ids: NDArray[np.int64], purpose: int, out: NDArray[np.uint64]
-) -> None:
+def _bits(seed: int, epoch: int, ids: Int64Array, purpose: int, out: NDArray[np.uint64]) -> None:
     root = _mix(_mix(_mix(np.uint64(0), np.uint64(seed)), np.uint64(epoch)), np.uint64(purpose))
     for i in range(ids.size):
         sample = _mix(root, np.uint64(ids[i]))
@@ -44,7 +43,7 @@ def _bits(
 
 
 def bits(
-    seed: int, epoch: int, ids: NDArray[np.int64], purpose: int, count: int = 1
+    seed: int, epoch: int, ids: Int64Array, purpose: int, count: int = 1
 ) -> NDArray[np.uint64]:
     """Return `count` 64-bit numbers for each of the samples `ids` (n,): uint64 (n, count)."""
     out = np.empty((len(ids), count), np.uint64)
@@ -52,9 +51,7 @@ def bits(
     return out
 
 
-def uniform(
-    seed: int, epoch: int, ids: NDArray[np.int64], purpose: int, count: int = 1
-) -> NDArray[np.float64]:
+def uniform(seed: int, epoch: int, ids: Int64Array, purpose: int, count: int = 1) -> Float64Array:
     """Return `count` numbers in [0, 1) for each of the samples `ids` (n,): float64 (n, count)."""
     numbers = bits(seed, epoch, ids, purpose, count) >> np.uint64(11)
     return numbers.astype(np.float64) * _TO_UNIT

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from beton.arrays import Array, Int64Array
 from beton.encoding import Job, encode_into, is_indexable
 from beton.encoding import Skip as Skip
 from beton.errors import BetonError, SampleError
@@ -39,7 +39,6 @@ from beton.layout import (
 from beton.manifest import Manifest
 from beton.paging import Plan, plan
 
-Ints = NDArray[np.int64]
 Info = Mapping[str, Any]
 
 
@@ -104,13 +103,13 @@ def write(
     return replace(summary, file_bytes=size)
 
 
-def _stored(fields: Mapping[str, Field], metadata: NDArray[Any]) -> dict[str, NDArray[Any]]:
+def _stored(fields: Mapping[str, Field], metadata: Array) -> dict[str, Array]:
     """Return, for the fields that have payloads, their pointers to be set."""
     regions = {name: f.regions(metadata[f"f{i}"]) for i, (name, f) in enumerate(fields.items())}
     return {name: found[0] for name, found in regions.items() if found is not None}
 
 
-def _check_columns(fields: Mapping[str, Field], metadata: NDArray[Any]) -> None:
+def _check_columns(fields: Mapping[str, Field], metadata: Array) -> None:
     if not len(metadata):
         raise SampleError("no samples")
     for position, (name, field) in enumerate(fields.items()):
@@ -149,8 +148,8 @@ def _check_arguments(
 def assemble(
     target: Path,
     fields: Mapping[str, Field],
-    metadata: NDArray[Any],
-    sizes: Ints,
+    metadata: Array,
+    sizes: Int64Array,
     spool: IO[bytes],
     layout: Plan,
     info: Mapping[str, Any],
@@ -180,9 +179,7 @@ def assemble(
     return table_start + table.nbytes
 
 
-def _head(
-    fields: Mapping[str, Field], metadata: NDArray[Any], layout: Plan, table_start: int
-) -> bytes:
+def _head(fields: Mapping[str, Field], metadata: Array, layout: Plan, table_start: int) -> bytes:
     header = np.array(
         [(VERSION, len(fields), layout.page_size, len(metadata), table_start)], HEADER
     )

@@ -10,12 +10,10 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
 import numpy as np
-from numpy.typing import NDArray
 
+from beton.arrays import Array, BoolArray, Int64Array, Uint8Array
 from beton.errors import FormatError
 
-Array = NDArray[Any]
-Bytes = NDArray[np.uint8]
 Payload = bytes | bytearray | memoryview
 
 ARGUMENTS_SIZE = 1024
@@ -58,7 +56,7 @@ class Field(ABC):
         `sample` is the index of the value in its data set. Raises SampleError.
         """
 
-    def regions(self, column: Array) -> tuple[Array, NDArray[np.int64]] | None:
+    def regions(self, column: Array) -> tuple[Array, Int64Array] | None:
         """Return where the payloads are: pointers (a view that can be set) and sizes in bytes."""
         del column
         return None
@@ -72,10 +70,10 @@ class Field(ABC):
         del column
 
     @abstractmethod
-    def decode(self, record: Any, payload: Bytes) -> Any:
+    def decode(self, record: Any, payload: Uint8Array) -> Any:
         """Return the value of one sample. Raises BetonError if the payload is damaged."""
 
 
-def first_wrong(wrong: NDArray[np.bool_]) -> int | None:
+def first_wrong(wrong: BoolArray) -> int | None:
     """Return the index of the first sample at fault, for a vectorised check."""
     return int(wrong.argmax()) if wrong.any() else None

@@ -6,11 +6,11 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 import simplejpeg
-from numpy.typing import NDArray
 
 from beton import ink, rng
+from beton.arrays import Array, Int64Array, Uint8Array
 from beton.errors import FormatError, SampleError
-from beton.fields.base import UNKNOWN, Array, Bytes, Field, Payload, first_wrong
+from beton.fields.base import UNKNOWN, Field, Payload, first_wrong
 
 JPEG_LIMIT = 65500  # pixels a side: libjpeg-turbo's
 MAX_PIXELS = 1 << 28  # per picture: bounds what a damaged or hostile size makes a reader allocate
@@ -98,7 +98,7 @@ class RGBImageField(Field):
             case mode:
                 return mode == "jpg"
 
-    def regions(self, column: Array) -> tuple[Array, NDArray[np.int64]]:
+    def regions(self, column: Array) -> tuple[Array, Int64Array]:
         """Return where the pictures are; the size of a JPEG is for the allocation table to say."""
         pixels = column["width"].astype(np.int64) * column["height"]
         return column["data_ptr"], np.where(column["mode"] == self.RAW, 3 * pixels, UNKNOWN)
@@ -109,7 +109,7 @@ class RGBImageField(Field):
             raise FormatError("mode of a picture", sample=i, got=column["mode"][i], expected="0, 1")
         _validate_sides(column)
 
-    def decode(self, record: Any, payload: Bytes) -> Bytes:
+    def decode(self, record: Any, payload: Uint8Array) -> Uint8Array:
         """Return uint8 (h, w, 3)."""
         height, width = int(record["height"]), int(record["width"])
         if record["mode"] == self.RAW:
@@ -118,7 +118,7 @@ class RGBImageField(Field):
             found = simplejpeg.decode_jpeg_header(payload)[:2]
             if found != (height, width):  # before any pixel is made room for
                 raise FormatError("height and width of a JPEG", got=found, expected=(height, width))
-            image: Bytes = simplejpeg.decode_jpeg(payload, colorspace="RGB", fastdct=True)
+            image: Uint8Array = simplejpeg.decode_jpeg(payload, colorspace="RGB", fastdct=True)
         except FormatError:
             raise
         except ValueError as error:
@@ -190,7 +190,7 @@ class InkField(Field):
             record[name] = getattr(encoded, name)
         return encoded.payload
 
-    def regions(self, column: Array) -> tuple[Array, NDArray[np.int64]]:
+    def regions(self, column: Array) -> tuple[Array, Int64Array]:
         """Return where the pictures are."""
         return column["ptr"], column["size"].astype(np.int64)
 
@@ -211,7 +211,7 @@ class InkField(Field):
                     reason, sample=i, got=f"mode {mode[i]}, {size[i]} bytes, {runs[i]} runs"
                 )
 
-    def decode(self, record: Any, payload: Bytes) -> Bytes:
+    def decode(self, record: Any, payload: Uint8Array) -> Uint8Array:
         """Return uint8 (h, w)."""
         mode, background, value, runs, height, width = (
             int(record[name]) for name in ("mode", "background", "ink", "runs", "height", "width")
@@ -241,7 +241,7 @@ def _validate_sides(column: Array) -> None:
         )
 
 
-def shrink(image: Bytes, longest: int) -> Bytes:
+def shrink(image: Uint8Array, longest: int) -> Uint8Array:
     """Area-average a uint8 (h, w, c) picture so that its longest side is at most `longest`.
 
     The other side is cut to whole pixels, as FFCV does, but never to none.
@@ -259,5 +259,5 @@ def shrink(image: Bytes, longest: int) -> Bytes:
         cut = np.expand_dims(edges - whole, tuple({0, 1, 2} - {axis}))
         integral = sums.take(whole, axis) + cut * result.take(whole, axis)
         result = np.diff(integral, axis=axis) * (len(edges) - 1) / side
-    rounded: Bytes = np.rint(result).clip(0, 255).astype(np.uint8)
+    rounded: Uint8Array = np.rint(result).clip(0, 255).astype(np.uint8)
     return rounded

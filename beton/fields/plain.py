@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
-from numpy.typing import NDArray
 
+from beton.arrays import Array, Int64Array, Uint8Array
 from beton.errors import FormatError, SampleError
-from beton.fields.base import Array, Bytes, Field, Payload
+from beton.fields.base import Field, Payload
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class FloatField(Field):
         except (TypeError, ValueError, OverflowError) as error:
             raise SampleError(f"not a number: {error}") from error
 
-    def decode(self, record: Any, payload: Bytes) -> float:
+    def decode(self, record: Any, payload: Uint8Array) -> float:
         """Return a float."""
         del payload
         return float(record)
@@ -56,7 +56,7 @@ class IntField(Field):
             raise SampleError("number does not fit", got=number, expected="64 bits, signed")
         record[0] = number
 
-    def decode(self, record: Any, payload: Bytes) -> int:
+    def decode(self, record: Any, payload: Uint8Array) -> int:
         """Return an int."""
         del payload
         return int(record)
@@ -85,7 +85,7 @@ class BytesField(Field):
         record["size"] = len(value)
         return value
 
-    def regions(self, column: Array) -> tuple[Array, NDArray[np.int64]]:
+    def regions(self, column: Array) -> tuple[Array, Int64Array]:
         """Return where the bytes are. A size beyond 63 bits comes out as the largest number."""
         return column["ptr"], np.minimum(column["size"], 2**63 - 1).astype(np.int64)
 
@@ -94,7 +94,7 @@ class BytesField(Field):
         if not column["size"].any():
             raise SampleError("every value is empty, which FFCV cannot read")
 
-    def decode(self, record: Any, payload: Bytes) -> Any:
+    def decode(self, record: Any, payload: Uint8Array) -> Any:
         """Return bytes."""
         del record
         return payload.tobytes()
@@ -114,7 +114,7 @@ class JSONField(BytesField):
             raise SampleError(f"not a JSON value: {error}") from error
         return super().encode(text.encode() + b"\0", record, sample)
 
-    def decode(self, record: Any, payload: Bytes) -> Any:
+    def decode(self, record: Any, payload: Uint8Array) -> Any:
         """Return the value."""
         text, end, _ = super().decode(record, payload).partition(b"\0")
         if not end:
@@ -204,11 +204,11 @@ class NDArrayField(Field):
             )
         return array.tobytes()
 
-    def regions(self, column: Array) -> tuple[Array, NDArray[np.int64]]:
+    def regions(self, column: Array) -> tuple[Array, Int64Array]:
         """Return where the arrays are."""
         return column, np.full(len(column), self.size, np.int64)
 
-    def decode(self, record: Any, payload: Bytes) -> Array:
+    def decode(self, record: Any, payload: Uint8Array) -> Array:
         """Return an array of the field's dtype and shape."""
         del record
         array: Array = payload.view(self.dtype).reshape(self.shape).copy()
