@@ -29,6 +29,9 @@ DAMAGES = {
 # Columns of the table in which kernels find what they need of an ink picture.
 POINTER, SIZE, MODE, BACKGROUND, INK, RUNS, HEIGHT, WIDTH = range(8)
 
+# Columns of `geometry`: the window of an image that `resize` samples, in source pixels.
+X0, Y0, WINDOW_WIDTH, WINDOW_HEIGHT, SHEAR, CENTRE = range(6)
+
 
 @kernel
 def _wide(number: Any) -> Any:

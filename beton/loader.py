@@ -24,9 +24,10 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from beton.arrays import Array, BoolArray, Ids
-from beton.ops import Draw, Op, Spec, Step, default
+from beton.ops import Op, Spec, Step, default
 from beton.order import Shard, batch_ids, count_batches, epoch_order
 from beton.reader import Reader
+from beton.rng import Key
 
 Allocate = Callable[[tuple[int, ...], DTypeLike], Array]
 
@@ -246,7 +247,7 @@ class Loader:
         step = self._steps[name]
         self._reader.check(samples, (name,))
         out = {suffix: arrays[_array_name(name, suffix)] for suffix in step.outputs}
-        step.run(samples, Draw(self._seed, epoch), out)
+        step.run(samples, Key(self._seed, epoch), out)
 
     def _culprit(
         self, name: str, samples: Ids, epoch: int, arrays: Mapping[str, Array]

@@ -58,7 +58,7 @@ def choose_page_size(sizes: Int64Array, head_size: int) -> int:
 
 
 @dataclass(frozen=True)
-class Plan:
+class Placement:
     """Where everything goes: bytes of payload in each page, and every region's pointer."""
 
     page_size: int
@@ -68,7 +68,7 @@ class Plan:
     pointers: Int64Array  # (samples, fields with payloads)
 
 
-def plan(sizes: Int64Array, head_size: int, page_size: int | None = None) -> Plan:
+def place(sizes: Int64Array, head_size: int, page_size: int | None = None) -> Placement:
     """Lay out regions of `sizes` (samples, fields with payloads), a sample's own side by side."""
     whole = sizes.sum(axis=1) if sizes.shape[1] else np.zeros(0, np.int64)
     size = choose_page_size(whole, head_size) if page_size is None else page_size
@@ -86,4 +86,4 @@ def plan(sizes: Int64Array, head_size: int, page_size: int | None = None) -> Pla
     in_payload = (np.cumsum(sizes) - sizes.reshape(-1)).reshape(sizes.shape)
     pointers = in_payload + np.repeat(shifts, np.diff(bounds))[:, None] if pages else in_payload
     end = start + (pages - 1) * size + int(filled[-1]) if pages else start
-    return Plan(size, start, end, filled, pointers)
+    return Placement(size, start, end, filled, pointers)

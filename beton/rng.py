@@ -5,6 +5,8 @@ after a resume. The generator is counter-based (Salmon et al. 2011, "Parallel ra
 easy as 1, 2, 3"); its mixing function is the finaliser of SplitMix64 (Steele, Lea and Flood 2014).
 """
 
+from typing import NamedTuple
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -23,6 +25,13 @@ _MULTIPLY_1 = np.uint64(0xBF58476D1CE4E5B9)
 _MULTIPLY_2 = np.uint64(0x94D049BB133111EB)
 _SHIFTS = (np.uint64(30), np.uint64(27), np.uint64(31))
 _TO_UNIT = np.float64(2.0**-53)
+
+
+class Key(NamedTuple):
+    """The seed and epoch that random numbers depend on, in addition to sample and purpose."""
+
+    seed: int
+    epoch: int
 
 
 @kernel

@@ -37,7 +37,7 @@ from beton.layout import (
     metadata_dtype,
 )
 from beton.manifest import Manifest
-from beton.paging import Plan, plan
+from beton.paging import Placement, place
 
 Info = Mapping[str, Any]
 
@@ -93,10 +93,10 @@ def write(
             given = info(summary) if callable(info) else info or {}
             _check_columns(fields, metadata)
             head_size = HEADER.itemsize + len(fields) * DESCRIPTOR.itemsize + metadata.nbytes
-            layout = plan(sizes, head_size, page_size)
+            placement = place(sizes, head_size, page_size)
             for position, pointers in enumerate(stored.values()):
-                pointers[:] = layout.pointers[:, position]
-            size = assemble(target, fields, metadata, sizes, spool, layout, given)
+                pointers[:] = placement.pointers[:, position]
+            size = assemble(target, fields, metadata, sizes, spool, placement, given)
     except BetonError as error:
         error.at(file=target)
         raise
@@ -151,37 +151,39 @@ def assemble(
     metadata: Array,
     sizes: Int64Array,
     spool: IO[bytes],
-    layout: Plan,
+    placement: Placement,
     info: Mapping[str, Any],
 ) -> int:
     """Write the file; returns its size. `spool` gives the payloads of all samples, in order."""
     table = np.zeros(sizes.size + 1, ALLOCATION)
     table["sample_id"][:-1] = np.repeat(np.arange(len(metadata)), sizes.shape[1])
-    table["ptr"][:-1] = layout.pointers.reshape(-1)
+    table["ptr"][:-1] = placement.pointers.reshape(-1)
     table["size"][:-1] = sizes.reshape(-1)
     settings = {name: field.settings() for name, field in fields.items()}
-    pages = np.zeros(len(layout.filled), np.uint32)
+    pages = np.zeros(len(placement.filled), np.uint32)
     manifest = Manifest(info, settings, head=0, table=0, pages=pages)
     # Its length is the same with all checksums filled in, so the table's place is known now.
-    manifest_start = align(layout.data_end, MANIFEST_ALIGNMENT)
+    manifest_start = align(placement.data_end, MANIFEST_ALIGNMENT)
     table_start = manifest_start + len(manifest.pack())
     table[-1] = (MANIFEST_ID, manifest_start, table_start - manifest_start)
-    head = _head(fields, metadata, layout, table_start)
+    head = _head(fields, metadata, placement, table_start)
     with _replacing(target) as file:
         file.write(head)
-        for k, page in enumerate(_pages(layout, spool)):
+        for k, page in enumerate(_pages(placement, spool)):
             pages[k] = zlib.crc32(page)
             file.write(page)
-        file.write(bytes(manifest_start - layout.data_end))
+        file.write(bytes(manifest_start - placement.data_end))
         rows = table.tobytes()
         file.write(replace(manifest, head=zlib.crc32(head), table=zlib.crc32(rows)).pack())
         file.write(rows)
     return table_start + table.nbytes
 
 
-def _head(fields: Mapping[str, Field], metadata: Array, layout: Plan, table_start: int) -> bytes:
+def _head(
+    fields: Mapping[str, Field], metadata: Array, placement: Placement, table_start: int
+) -> bytes:
     header = np.array(
-        [(VERSION, len(fields), layout.page_size, len(metadata), table_start)], HEADER
+        [(VERSION, len(fields), placement.page_size, len(metadata), table_start)], HEADER
     )
     descriptors = np.zeros(len(fields), DESCRIPTOR)
     for descriptor, (name, field) in zip(descriptors, fields.items(), strict=True):
@@ -190,14 +192,14 @@ def _head(fields: Mapping[str, Field], metadata: Array, layout: Plan, table_star
         descriptor["name"][: len(name)] = list(name.encode("ascii"))
         descriptor["arguments"][: len(arguments)] = list(arguments)
     parts = header.tobytes() + descriptors.tobytes() + metadata.tobytes()
-    return parts.ljust(layout.data_start, b"\0")
+    return parts.ljust(placement.data_start, b"\0")
 
 
-def _pages(layout: Plan, spool: IO[bytes]) -> Iterator[bytes]:
+def _pages(placement: Placement, spool: IO[bytes]) -> Iterator[bytes]:
     """Yield the pages, all but the last padded to their full size."""
-    for filled in layout.filled[:-1]:
-        yield spool.read(filled).ljust(layout.page_size, b"\0")
-    for filled in layout.filled[-1:]:
+    for filled in placement.filled[:-1]:
+        yield spool.read(filled).ljust(placement.page_size, b"\0")
+    for filled in placement.filled[-1:]:
         yield spool.read(filled)
 
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from reference import box_resize
 
-from beton import ink, ops
+from beton import ink, ops, rng, transforms
 from beton.errors import BetonError, ChecksumError
 from beton.fields import (
     BytesField,
@@ -148,8 +148,8 @@ def test_normalized_pictures(path: Path) -> None:
 
 def test_jitter_without_strength_shows_the_whole_picture() -> None:
     sizes = np.array([[30, 40], [7, 900]])
-    still = ops.Jitter().geometry(ops.Draw(1, 2), np.array([5, 6]), sizes)
-    assert np.allclose(still, ops.whole(sizes))
+    still = ops.Jitter().geometry(rng.Key(1, 2), np.array([5, 6]), sizes)
+    assert np.allclose(still, transforms.full_geometry(sizes))
 
 
 @shared
@@ -398,10 +398,10 @@ class Slow:
 
     outputs: Mapping[str, ops.Spec] | None = None
 
-    def bind(self, column: Any, ids: Any, batch: int) -> Any:  # noqa: ARG002
-        return Slow({"": ops.Spec((batch,), np.dtype(np.int64))})
+    def bind(self, _column: Any, _ids: Any, rows: int) -> Any:
+        return Slow({"": ops.Spec((rows,), np.dtype(np.int64))})
 
-    def run(self, ids: Any, draw: Any, out: Any) -> None:  # noqa: ARG002
+    def run(self, ids: Any, _key: Any, out: Any) -> None:
         threading.Event().wait(0.02)
         out[""][: len(ids)] = ids
 
@@ -429,10 +429,10 @@ class FailsAt:
     bad: int
     outputs: Mapping[str, ops.Spec] | None = None
 
-    def bind(self, column: Any, ids: Any, batch: int) -> Any:  # noqa: ARG002
-        return FailsAt(self.bad, {"": ops.Spec((batch,), np.dtype(np.int64))})
+    def bind(self, _column: Any, _ids: Any, rows: int) -> Any:
+        return FailsAt(self.bad, {"": ops.Spec((rows,), np.dtype(np.int64))})
 
-    def run(self, ids: Any, draw: Any, out: Any) -> None:  # noqa: ARG002
+    def run(self, ids: Any, _key: Any, out: Any) -> None:
         if self.bad in ids:
             raise ZeroDivisionError("as asked")
         out[""][: len(ids)] = ids
@@ -474,7 +474,7 @@ def test_a_damaged_run_stream_names_the_sample(path: Path) -> None:
             type(column)(**{**vars(column), "data": changed}), np.arange(SAMPLES), 4
         )
         with pytest.raises(BetonError, match=f"'page', sample {bad}: "):
-            step.run(np.array([bad]), ops.Draw(0, 0), {"": np.empty((4, 8, 8), np.uint8)})
+            step.run(np.array([bad]), rng.Key(0, 0), {"": np.empty((4, 8, 8), np.uint8)})
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from beton.errors import BetonError, FormatError, SampleError
 from beton.fields import BytesField, Field, IntField
-from beton.paging import choose_page_size, paginate, plan
+from beton.paging import choose_page_size, paginate, place
 from beton.reader import Reader
 from beton.writer import Skip, Summary, write
 
@@ -54,7 +54,7 @@ def test_page_size_wastes_little(sizes: list[int], head: int) -> None:
     array = np.array(sizes)
 
     def waste(page_size: int) -> int:
-        found = plan(array[:, None], head, page_size)
+        found = place(array[:, None], head, page_size)
         return found.data_end - head - sum(sizes)
 
     chosen = choose_page_size(array, head)

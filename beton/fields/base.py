@@ -50,27 +50,26 @@ class Field(ABC):
         }
 
     @abstractmethod
-    def encode(self, value: Any, record: Array, sample: int) -> Payload | None:
+    def encode(self, value: Any, record: Array, sample: int, /) -> Payload | None:
         """Fill `record`, an array of one element, all but its pointer; return the payload, if any.
 
         `sample` is the index of the value in its data set. Raises SampleError.
         """
 
-    def regions(self, column: Array) -> tuple[Array, Int64Array] | None:
+    def regions(self, _column: Array, /) -> tuple[Array, Int64Array] | None:
         """Return where the payloads are: pointers (a view that can be set) and sizes in bytes."""
-        del column
         return None
 
-    def validate(self, column: Array) -> None:
+    def validate(self, _column: Array, /) -> None:
         """Check the numbers of all records, pointers and region sizes aside. Raises FormatError."""
-        del column
+        return
 
-    def finish(self, column: Array) -> None:
+    def finish(self, _column: Array, /) -> None:
         """Refuse a whole column that FFCV could not read though each value is sound."""
-        del column
+        return
 
     @abstractmethod
-    def decode(self, record: Any, payload: Uint8Array) -> Any:
+    def decode(self, record: Any, payload: Uint8Array, /) -> Any:
         """Return the value of one sample. Raises BetonError if the payload is damaged."""
 
 

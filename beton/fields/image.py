@@ -173,9 +173,8 @@ class InkField(Field):
             raise FormatError("arguments of an ink field", got=arguments[18:26].hex())
         return cls(ink.MODES[mode])
 
-    def encode(self, value: Any, record: Array, sample: int) -> Payload:
+    def encode(self, value: Any, record: Array, _sample: int) -> Payload:
         """Store a uint8 (h, w) array, or what `np.asarray` makes one of (a Pillow picture)."""
-        del sample
         image = np.asarray(value)
         if image.dtype != np.uint8 or image.ndim != 2:
             raise SampleError(

@@ -22,9 +22,8 @@ class FloatField(Field):
     type_id = 0
     metadata_dtype = np.dtype("<f8")
 
-    def encode(self, value: Any, record: Array, sample: int) -> None:
+    def encode(self, value: Any, record: Array, _sample: int) -> None:
         """Store anything that `float` takes, text aside."""
-        del sample
         if isinstance(value, str | bytes):
             raise SampleError("not a number", got=type(value).__name__)
         try:
@@ -32,9 +31,8 @@ class FloatField(Field):
         except (TypeError, ValueError, OverflowError) as error:
             raise SampleError(f"not a number: {error}") from error
 
-    def decode(self, record: Any, payload: Uint8Array) -> float:
+    def decode(self, record: Any, _payload: Uint8Array) -> float:
         """Return a float."""
-        del payload
         return float(record)
 
 
@@ -45,9 +43,8 @@ class IntField(Field):
     type_id = 1
     metadata_dtype = np.dtype("<i8")
 
-    def encode(self, value: Any, record: Array, sample: int) -> None:
+    def encode(self, value: Any, record: Array, _sample: int) -> None:
         """Store anything that counts as an index; a float is refused even if it is whole."""
-        del sample
         try:
             number = operator.index(value)
         except TypeError as error:
@@ -56,9 +53,8 @@ class IntField(Field):
             raise SampleError("number does not fit", got=number, expected="64 bits, signed")
         record[0] = number
 
-    def decode(self, record: Any, payload: Uint8Array) -> int:
+    def decode(self, record: Any, _payload: Uint8Array) -> int:
         """Return an int."""
-        del payload
         return int(record)
 
 
@@ -69,9 +65,8 @@ class BytesField(Field):
     type_id = 3
     metadata_dtype = np.dtype([("ptr", "<u8"), ("size", "<u8")])
 
-    def encode(self, value: Any, record: Array, sample: int) -> Payload:
+    def encode(self, value: Any, record: Array, _sample: int) -> Payload:
         """Store bytes, or a uint8 array of one dimension."""
-        del sample
         if isinstance(value, np.ndarray):
             if value.dtype != np.uint8 or value.ndim != 1:
                 raise SampleError(
@@ -94,9 +89,8 @@ class BytesField(Field):
         if not column["size"].any():
             raise SampleError("every value is empty, which FFCV cannot read")
 
-    def decode(self, record: Any, payload: Uint8Array) -> Any:
+    def decode(self, _record: Any, payload: Uint8Array) -> Any:
         """Return bytes."""
-        del record
         return payload.tobytes()
 
 
@@ -194,9 +188,8 @@ class NDArrayField(Field):
         except (TypeError, ValueError, OverflowError) as error:
             raise FormatError("dtype of an array", got=name[1]) from error
 
-    def encode(self, value: Any, record: Array, sample: int) -> Payload:
+    def encode(self, value: Any, _record: Array, _sample: int) -> Payload:
         """Store an array of exactly this dtype and shape: a cast would hide a mistake."""
-        del record, sample
         array = np.asarray(value)
         if array.dtype != self.dtype or array.shape != self.shape:
             raise SampleError(
@@ -208,9 +201,8 @@ class NDArrayField(Field):
         """Return where the arrays are."""
         return column, np.full(len(column), self.size, np.int64)
 
-    def decode(self, record: Any, payload: Uint8Array) -> Array:
+    def decode(self, _record: Any, payload: Uint8Array) -> Array:
         """Return an array of the field's dtype and shape."""
-        del record
         array: Array = payload.view(self.dtype).reshape(self.shape).copy()
         return array
 
