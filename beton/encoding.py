@@ -1,4 +1,4 @@
-"""Encode samples into records and payloads, in worker processes."""
+"""Encode samples as records and payloads, in worker processes and in chunks."""
 
 import itertools
 import multiprocessing
@@ -20,30 +20,30 @@ from beton.errors import BetonError, SampleError
 from beton.fields.base import Field
 from beton.layout import metadata_dtype
 
-CHUNK = 32  # samples that a worker gets at once
+CHUNK = 32  # samples per task of a worker
 
 
 @dataclass(frozen=True)
 class Skip:
-    """Given in the place of a sample: leave it out, and say why."""
+    """A placeholder for a sample that the writer leaves out, and the reason."""
 
     reason: str
 
 
 def is_indexable(samples: Any) -> bool:
-    """Return whether workers can index the samples."""
+    """Return whether samples have `len()` and indices, so that workers can index them."""
     return hasattr(samples, "__getitem__") and hasattr(samples, "__len__")
 
 
 class _Chunk(NamedTuple):
-    """Consecutive samples of a data set; their values, unless the workers can look them up."""
+    """Consecutive samples of a dataset; `values` is None if workers index the dataset."""
 
     indices: range
     values: Sequence[Any] | None
 
 
-class _Encoded(NamedTuple):
-    """A chunk as bytes; `sizes` of its regions, sample by sample."""
+class _EncodedChunk(NamedTuple):
+    """Records and payloads of a chunk; `sizes` (regions,) are in sample order."""
 
     metadata: bytes
     sizes: Int64Array
@@ -54,14 +54,14 @@ class _Encoded(NamedTuple):
 
 @dataclass(frozen=True)
 class Job:
-    """What a worker needs to know."""
+    """The file's name and fields, and the dataset if workers index it (otherwise None)."""
 
     file: str
     fields: dict[str, Field]
     samples: Any
 
-    def encode(self, chunk: _Chunk) -> _Encoded:
-        """Encode a chunk. An exception comes through with a note that names the sample."""
+    def encode(self, chunk: _Chunk) -> _EncodedChunk:
+        """Encode a chunk. Exceptions carry a note that names the sample."""
         metadata = np.zeros(len(chunk.indices), metadata_dtype(self.fields.values()))
         payloads: list[Any] = []
         skipped = []
@@ -77,12 +77,12 @@ class Job:
                 error.at(file=self.file, sample=index)
                 raise
             except Exception as error:
-                error.add_note(f"at sample {index} of the data set for {self.file}")
+                error.add_note(f"at sample {index} of the dataset for {self.file}")
                 raise
             kept += 1
         sizes = np.array([len(payload) for payload in payloads], np.int64)
         data = b"".join(payloads)
-        return _Encoded(metadata[:kept].tobytes(), sizes, data, skipped, len(chunk.indices))
+        return _EncodedChunk(metadata[:kept].tobytes(), sizes, data, skipped, len(chunk.indices))
 
     def _encode_sample(self, sample: Any, record: Array, index: int) -> Iterator[Any]:
         for position, (name, field) in enumerate(self.fields.items()):
@@ -96,50 +96,50 @@ class Job:
                 error.add_note(f"while encoding field {name!r}")
                 raise
             if payload is not None:
-                # FFCV tells regions apart by their pointers: none may be without a byte of its own.
+                # FFCV identifies regions by their pointers: each needs at least one byte.
                 yield payload or b"\0"
 
     def _value(self, sample: Any, name: str, position: int) -> Any:
         if isinstance(sample, Mapping):
             if sample.keys() != self.fields.keys():
-                raise SampleError("names", got=list(sample), expected=list(self.fields))
+                raise SampleError("field names", got=list(sample), expected=list(self.fields))
             return sample[name]
         if not isinstance(sample, tuple | list) or len(sample) != len(self.fields):
             got = f"{type(sample).__name__}"
             if isinstance(sample, tuple | list):
                 got += f" of {len(sample)}"
             raise SampleError(
-                "sample", got=got, expected=f"{len(self.fields)} values in a tuple, list or mapping"
+                "not a sample",
+                got=got,
+                expected=f"{len(self.fields)} values in a tuple, list or mapping",
             )
         return sample[position]
 
-
-# Processes: who does it.
 
 _job: Job  # of this worker process
 
 
 def _start_worker(job: Job) -> None:
-    global _job  # the executor's workers have no other place to keep it
+    global _job  # a worker of the executor has no other place to store it
     _job = job
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which then ends us
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C and stops its workers
+    threading.Thread(target=_exit_with_parent, daemon=True).start()
 
 
-def _end_with_parent() -> None:
+def _exit_with_parent() -> None:
     parent = multiprocessing.parent_process()
     assert parent is not None
     parent.join()
     os._exit(1)
 
 
-def _encode(chunk: _Chunk) -> _Encoded:
+def _encode(chunk: _Chunk) -> _EncodedChunk:
     try:
         return _job.encode(chunk)
     except Exception as error:
         try:
             pickle.loads(pickle.dumps(error))
-        except Exception:  # it could not travel, and would break the pool
+        except Exception:  # an exception that cannot be pickled would break the pool
             substitute = RuntimeError(f"{type(error).__name__}: {error}")
             for note in getattr(error, "__notes__", ()):
                 substitute.add_note(note)
@@ -160,15 +160,15 @@ def _chunks(samples: Any, file: str) -> Iterator[_Chunk]:
             for sample in itertools.islice(iterator, CHUNK):
                 values.append(sample)
         except Exception as error:
-            error.add_note(f"at sample {start + len(values)} of the data set for {file}")
+            error.add_note(f"at sample {start + len(values)} of the dataset for {file}")
             raise
         if not values:
             return
         yield _Chunk(range(start, start + len(values)), values)
 
 
-def _encode_all(job: Job, samples: Any, workers: int) -> Generator[_Encoded, None, None]:
-    """Yield the chunks, encoded, in order, with a bounded number of them under way."""
+def _encode_all(job: Job, samples: Any, workers: int) -> Generator[_EncodedChunk, None, None]:
+    """Yield the encoded chunks in order, with a bounded number of pending chunks."""
     chunks = _chunks(samples, job.file)
     if is_indexable(samples):
         workers = min(workers, max(1, -(-len(samples) // CHUNK)))
@@ -177,7 +177,7 @@ def _encode_all(job: Job, samples: Any, workers: int) -> Generator[_Encoded, Non
         return
     context = multiprocessing.get_context("forkserver")
     with ProcessPoolExecutor(workers, context, _start_worker, (job,)) as pool:
-        pending: deque[Future[_Encoded]] = deque()
+        pending: deque[Future[_EncodedChunk]] = deque()
         try:
             for chunk in chunks:
                 pending.append(pool.submit(_encode, chunk))
@@ -192,7 +192,7 @@ def _encode_all(job: Job, samples: Any, workers: int) -> Generator[_Encoded, Non
 def encode_into(
     spool: IO[bytes], job: Job, samples: Any, workers: int, progress: Callable[[int], None] | None
 ) -> tuple[bytearray, Int64Array, list[tuple[int, str]]]:
-    """Append all payloads to the spool; returns the metadata, the regions' sizes, the skipped."""
+    """Append all payloads to the spool; return the records, the regions' sizes and the skips."""
     metadata = bytearray()
     sizes = [np.zeros(0, np.int64)]
     skipped: list[tuple[int, str]] = []

@@ -1,17 +1,16 @@
-"""The one family of errors: what is wrong, and where (file, field, sample), in one line.
+"""Errors of .beton files: one line that says what is wrong, and where (file, field, sample).
 
-A missing file stays an `OSError` and a full disk too: those say already what happened. `BetonError`
-is for what is in a file, or was meant to go into one.
+`BetonError` is about the content of a file. A missing file or a full disk raises `OSError`.
 """
 
 import os
 
 
 class BetonError(ValueError):
-    """Something in a .beton file, or meant for one, is not as it must be.
+    """Invalid content of a .beton file, or a value that cannot be written to one.
 
-    The arguments stay as attributes. `str()` is one line:
-    `part1.beton: field 'image', sample 12: pointer to no region (got 99, expected 4096)`.
+    The arguments are attributes. `str()` is one line:
+    `part1.beton: field 'image', sample 12: not bytes (got str, expected bytes)`.
     """
 
     def __init__(
@@ -39,7 +38,7 @@ class BetonError(ValueError):
         field: str | None = None,
         sample: int | None = None,
     ) -> None:
-        """Fill in what the place that raised could not know; what it did say stays."""
+        """Add the location to an error; values that it already has stay."""
         if self.file is None and file is not None:
             self.file = os.fspath(file)
         if self.field is None:
@@ -64,12 +63,12 @@ class BetonError(ValueError):
 
 
 class FormatError(BetonError):
-    """The structure of a file is wrong: it was not written by a sound writer, or was damaged."""
+    """An invalid file structure or payload: the file is damaged, or its writer was faulty."""
 
 
 class ChecksumError(BetonError):
-    """Bytes are not those that were written."""
+    """Bytes that changed after they were written."""
 
 
 class SampleError(BetonError):
-    """A value, or a setting of a field, that cannot be stored."""
+    """A value that cannot be stored, or an invalid argument of a field or of `write`."""

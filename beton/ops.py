@@ -58,7 +58,7 @@ class Step(Protocol):
 
 
 class Op(Protocol):
-    """A way to turn a field into arrays: hashable, comparable, and defined by its arguments."""
+    """A conversion of a field to arrays: hashable, comparable, and defined by its arguments."""
 
     def bind(self, column: Column, ids: Ids, rows: int, /) -> Step:
         """Return a step for batches of `rows` rows from the samples `ids` of a column.

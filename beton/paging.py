@@ -1,4 +1,7 @@
-"""Put a file together: samples encoded and their sizes known, into pages, and under its name."""
+"""Place payloads on pages, so that every sample lies on one page: pure functions of sizes.
+
+`layout` has the dtypes of a file's parts; this module computes where the payloads go.
+"""
 
 from dataclasses import dataclass
 
@@ -6,20 +9,17 @@ import numpy as np
 
 from beton.arrays import Int64Array
 from beton.errors import SampleError
-from beton.layout import (
-    MAX_PAGE_SIZE,
-    align,
-)
+from beton.layout import MAX_PAGE_SIZE, align
 
 SMALLEST_CHOSEN_PAGE = 1 << 16
-WASTE = 0.05  # of the payload: padding that a page size may cost
+MAX_PADDING = 0.05  # as a fraction of the payload
 
 
 def paginate(sizes: Int64Array, page_size: int) -> Int64Array:
-    """Cut samples of `sizes` (n,) into pages, in order: returns bounds (pages + 1,).
+    """Assign samples of `sizes` (n,) to pages, in order; return bounds (pages + 1,).
 
-    Page k holds the samples bounds[k] to bounds[k + 1]; each goes into the page before it if it
-    fits there whole. No size may be above `page_size`, or 0.
+    Page k has the samples bounds[k] to bounds[k + 1]. A new page starts when a sample does not fit.
+    Sizes are 1 to `page_size`.
     """
     ends = np.cumsum(sizes)
     bounds = [0]
@@ -30,11 +30,11 @@ def paginate(sizes: Int64Array, page_size: int) -> Int64Array:
 
 
 def choose_page_size(sizes: Int64Array, head_size: int) -> int:
-    """Return the page size for samples of `sizes` (n,) behind a head of `head_size` bytes.
+    """Return the page size for samples of `sizes` (n,) after a head of `head_size` bytes.
 
-    The smallest power of two, from 64 KiB, that holds any sample and pads by at most 5 % of the
-    payload; where there is none, the one that pads least. Padding comes before the first page and
-    at the end of all others but the last.
+    It is the smallest power of two, at least 64 KiB, that fits every sample and costs at most 5 %
+    of the payload in padding, or else the power of two that costs least. Padding precedes the first
+    page and ends every page except the last.
     """
     total, largest = int(sizes.sum()), int(sizes.max(initial=0))
     best, least = 0, -1
@@ -44,22 +44,22 @@ def choose_page_size(sizes: Int64Array, head_size: int) -> int:
             bounds = paginate(sizes, page_size)
             in_last = int(sizes[bounds[-2] :].sum()) if len(bounds) > 1 else 0
             span = max(0, len(bounds) - 2) * page_size + in_last
-            waste = align(head_size, page_size) - head_size + span - total
-            if waste <= WASTE * total:
+            padding = align(head_size, page_size) - head_size + span - total
+            if padding <= MAX_PADDING * total:
                 return page_size
-            if least < 0 or waste < least:
-                best, least = page_size, waste
+            if least < 0 or padding < least:
+                best, least = page_size, padding
             if page_size >= total:  # a larger page only pads the head more
                 break
         page_size *= 2
     if not best:
-        raise SampleError("a sample is too large", got=largest, expected=f"up to {MAX_PAGE_SIZE}")
+        raise SampleError("sample too large", got=largest, expected=f"up to {MAX_PAGE_SIZE}")
     return best
 
 
 @dataclass(frozen=True)
 class Placement:
-    """Where everything goes: bytes of payload in each page, and every region's pointer."""
+    """The position of every page and region: `filled` are the bytes of payload on each page."""
 
     page_size: int
     data_start: int
@@ -69,13 +69,16 @@ class Placement:
 
 
 def place(sizes: Int64Array, head_size: int, page_size: int | None = None) -> Placement:
-    """Lay out regions of `sizes` (samples, fields with payloads), a sample's own side by side."""
+    """Place regions of `sizes` (samples, fields with payloads); a sample's regions are adjacent.
+
+    Raises SampleError for a sample that does not fit on a page.
+    """
     whole = sizes.sum(axis=1) if sizes.shape[1] else np.zeros(0, np.int64)
     size = choose_page_size(whole, head_size) if page_size is None else page_size
     if (whole > size).any():
         i = int((whole > size).argmax())
         raise SampleError(
-            "does not fit into a page", sample=i, got=f"{whole[i]} bytes", expected=f"up to {size}"
+            "sample larger than a page", sample=i, got=f"{whole[i]} bytes", expected=f"up to {size}"
         )
     bounds = paginate(whole, size)
     start = align(head_size, size)

@@ -1,8 +1,8 @@
-"""Random numbers as a function of (seed, epoch, sample, purpose), never of a stream.
+"""Random numbers as a pure function of (seed, epoch, sample, purpose), without a state.
 
-Whoever asks for the numbers of a sample gets the same ones, in any thread, rank or order, also
-after a resume. The generator is counter-based (Salmon et al. 2011, "Parallel random numbers: as
-easy as 1, 2, 3"); its mixing function is the finaliser of SplitMix64 (Steele, Lea and Flood 2014).
+The numbers of a sample are the same in every thread, rank and order, and after a resume. The
+generator is counter-based (Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3"); its
+mixing function is the finaliser of SplitMix64 (Steele, Lea and Flood 2014).
 """
 
 from typing import NamedTuple
@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from beton.arrays import Float64Array, Int64Array
 from beton.jit import kernel
 
-# What numbers are drawn for. Distinct purposes are independent. All are listed here, whoever draws
-# them, and none is ever renumbered: files and runs depend on them.
+# Purposes of random numbers, independent of each other. This list has the purposes of all packages,
+# and no number may change: files and trainings depend on them.
 ORDER, JITTER, AUGMENT, ENCODE = 0, 1, 2, 4
 HAND, LETTER, WRITING, PLACE, LABEL = 5, 6, 7, 8, 9
 MIX, ELASTIC, DROPOUT = 10, 11, 12

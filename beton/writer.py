@@ -1,9 +1,9 @@
-"""Write a file: samples in, encoded by several processes, laid out once all sizes are known.
+"""Write a .beton file from samples, which several processes encode.
 
-Payloads wait, in order, in a nameless spool beside the target; so pages suit the data, no byte of
-the file depends on the number of workers, and a disk must hold the payloads twice for a moment.
-The file is written under a temporary name, synced and renamed: its own name is either what it was
-or the whole file.
+Encoded payloads go to a temporary file, the spool, in the target's folder. When all sizes are
+known, they are placed on pages and copied to the file. So the page size suits the data, the bytes
+do not depend on the number of workers, and the disk must have space for the payloads twice. The
+file is written under a temporary name, synced and renamed, so the target is never incomplete.
 """
 
 import os
@@ -44,9 +44,9 @@ Info = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Summary:
-    """What was written: samples, those left out as (index, reason), bytes per field and in all.
+    """Samples written, samples skipped as (index, reason), and bytes of each field and the file.
 
-    `file_bytes` is 0 as long as the file is not there.
+    `file_bytes` is 0 until the file is written.
     """
 
     samples: int
@@ -65,17 +65,19 @@ def write(
     page_size: int | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> Summary:
-    """Write `samples` to a new file at `path`, replacing one that is there.
+    """Write `samples` to the file `path`, replacing an existing file.
 
     `samples` has `len()` and indices (each worker gets a pickled copy and calls `samples[i]`) or is
-    an iterable (pulled here, encoded by the workers). A sample is a tuple or list in the order of
-    `fields`, a mapping by field name, or a `Skip`. `info` goes into the manifest (JSON); a callable
-    is given the summary once all is encoded, and may raise to end it all with nothing written.
-    `progress` is called with the number of samples done since the last call. With more than one
-    worker the calling script must be importable (`if __name__ == "__main__":`).
+    an iterable (this process iterates, the workers encode). A sample is a tuple or list in the
+    order of `fields`, a mapping by field name, or a `Skip`. `info` is stored in the manifest as
+    JSON; a callable receives the summary after all samples are encoded, and may raise to abort
+    before the file is written. `page_size` is chosen from the samples by default. `progress` is
+    called with the number of samples done since the last call. With more than one worker, the
+    calling script must be importable (`if __name__ == "__main__":`).
 
-    Raises SampleError for a value that its field cannot store; what the data set raises comes
-    through as it is, with a note saying at which sample; OSError when the disk is full.
+    Raises SampleError for an invalid argument or a value that its field cannot store, and OSError
+    if the disk is full. An exception of the dataset passes through, with a note that names the
+    sample.
     """
     target = Path(path)
     try:
@@ -104,7 +106,7 @@ def write(
 
 
 def _stored(fields: Mapping[str, Field], metadata: Array) -> dict[str, Array]:
-    """Return, for the fields that have payloads, their pointers to be set."""
+    """Return writable pointers (samples,) for each field with payloads."""
     regions = {name: f.regions(metadata[f"f{i}"]) for i, (name, f) in enumerate(fields.items())}
     return {name: found[0] for name, found in regions.items() if found is not None}
 
@@ -142,7 +144,7 @@ def _check_arguments(
             "page size", got=page_size, expected=f"a power of 2, {MIN_PAGE_SIZE} to {MAX_PAGE_SIZE}"
         )
     if target.is_dir():
-        raise SampleError("a folder is there already")
+        raise SampleError("the target is a folder")
 
 
 def assemble(
@@ -154,7 +156,7 @@ def assemble(
     placement: Placement,
     info: Mapping[str, Any],
 ) -> int:
-    """Write the file; returns its size. `spool` gives the payloads of all samples, in order."""
+    """Write the file and return its size in bytes; `spool` yields all payloads in order."""
     table = np.zeros(sizes.size + 1, ALLOCATION)
     table["sample_id"][:-1] = np.repeat(np.arange(len(metadata)), sizes.shape[1])
     table["ptr"][:-1] = placement.pointers.reshape(-1)
@@ -162,7 +164,7 @@ def assemble(
     settings = {name: field.settings() for name, field in fields.items()}
     pages = np.zeros(len(placement.filled), np.uint32)
     manifest = Manifest(info, settings, head=0, table=0, pages=pages)
-    # Its length is the same with all checksums filled in, so the table's place is known now.
+    # Its length does not depend on the checksums, so the table's position is known now.
     manifest_start = align(placement.data_end, MANIFEST_ALIGNMENT)
     table_start = manifest_start + len(manifest.pack())
     table[-1] = (MANIFEST_ID, manifest_start, table_start - manifest_start)
@@ -196,7 +198,7 @@ def _head(
 
 
 def _pages(placement: Placement, spool: IO[bytes]) -> Iterator[bytes]:
-    """Yield the pages, all but the last padded to their full size."""
+    """Yield the pages; all except the last are padded to the page size."""
     for filled in placement.filled[:-1]:
         yield spool.read(filled).ljust(placement.page_size, b"\0")
     for filled in placement.filled[-1:]:
@@ -205,7 +207,7 @@ def _pages(placement: Placement, spool: IO[bytes]) -> Iterator[bytes]:
 
 @contextmanager
 def _replacing(target: Path) -> Iterator[IO[bytes]]:
-    """Give a file to write that takes the name `target` only once it is whole and on the disk."""
+    """Open a temporary file that becomes `target` when it is complete and synced to the disk."""
     temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.partial")
     try:
         with temporary.open("xb") as file:

@@ -1,7 +1,7 @@
-"""What a field is: how a value becomes a metadata record and, for most, a payload of bytes.
+"""The base class of fields: a field encodes a value as a metadata record and a payload of bytes.
 
-A field knows one sample at a time and nothing of files; its `decode` is plain and slow, for single
-samples and for tests. The loader's kernels read the same records and payloads.
+A field handles one sample at a time and knows nothing of files. Its `decode` is simple and slow,
+for single samples and for tests; the loader's kernels read the same records and payloads.
 """
 
 import dataclasses
@@ -17,32 +17,32 @@ from beton.errors import FormatError
 Payload = bytes | bytearray | memoryview
 
 ARGUMENTS_SIZE = 1024
-UNKNOWN = -1  # a region whose size only the allocation table knows
+UNKNOWN = -1  # the size of a region that only the allocation table gives
 
 
 @dataclass(frozen=True)
 class Field(ABC):
-    """A column of a file: its settings, its record, and the way between a value and bytes.
+    """A column of a file: its settings, its record dtype, and how to encode and decode a value.
 
-    A field holds what it takes to write; `from_arguments` gives back what it takes to read.
+    `arguments` holds the settings that a reader needs; `from_arguments` restores them.
     """
 
     type_id: ClassVar[int]
     metadata_dtype: ClassVar[np.dtype[Any]]
 
     def arguments(self) -> bytes:
-        """Return what a reader must know, at most 1024 bytes."""
+        """Return the settings that a reader needs, at most 1024 bytes."""
         return b""
 
     @classmethod
     def from_arguments(cls, arguments: bytes) -> Self:
-        """Rebuild a field from the 1024 bytes of a descriptor. Raises FormatError."""
+        """Create a field from the 1024 bytes of a descriptor. Raises FormatError."""
         if any(arguments):
-            raise FormatError("arguments given to a kind of field that takes none")
+            raise FormatError("unexpected arguments of a field")
         return cls()
 
     def settings(self) -> dict[str, Any]:
-        """Return the settings as JSON values, for the manifest."""
+        """Return all settings as JSON values, for the manifest."""
         values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
         return {"type": type(self).__name__} | {
             name: value.str if isinstance(value, np.dtype) else value
@@ -51,21 +51,21 @@ class Field(ABC):
 
     @abstractmethod
     def encode(self, value: Any, record: Array, sample: int, /) -> Payload | None:
-        """Fill `record`, an array of one element, all but its pointer; return the payload, if any.
+        """Fill `record` (1,), except its pointer; return the payload, or None for no payload.
 
-        `sample` is the index of the value in its data set. Raises SampleError.
+        `sample` is the index of the value in its dataset. Raises SampleError.
         """
 
     def regions(self, _column: Array, /) -> tuple[Array, Int64Array] | None:
-        """Return where the payloads are: pointers (a view that can be set) and sizes in bytes."""
+        """Return the payloads' pointers (a writable view) and sizes in bytes; None: no payloads."""
         return None
 
     def validate(self, _column: Array, /) -> None:
-        """Check the numbers of all records, pointers and region sizes aside. Raises FormatError."""
+        """Check all records, except pointers and region sizes. Raises FormatError."""
         return
 
     def finish(self, _column: Array, /) -> None:
-        """Refuse a whole column that FFCV could not read though each value is sound."""
+        """Reject a column that FFCV cannot read as a whole. Raises SampleError."""
         return
 
     @abstractmethod
@@ -74,5 +74,5 @@ class Field(ABC):
 
 
 def first_wrong(wrong: BoolArray) -> int | None:
-    """Return the index of the first sample at fault, for a vectorised check."""
+    """Return the index of the first True, or None."""
     return int(wrong.argmax()) if wrong.any() else None
