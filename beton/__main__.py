@@ -50,17 +50,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if name == "show":
             add = command.add_argument
             add("-o", "--out", type=Path, required=True, metavar="PNG", help="image file to write")
-            add(
-                "--count",
-                type=int,
-                default=40,
-                help="number of samples, evenly spaced in the file (default: %(default)s)",
-            )
+            add("--count", type=int, default=40, help="number of samples (default: %(default)s)")
             add("--field", help="name of the image field (default: the first image field)")
-            add(
-                "--label",
-                help="name of the int field with the labels (default: label, if the file has it)",
-            )
+            add("--label", help="name of the int field of labels (default: label, if it exists)")
     try:
         options = parser.parse_args(arguments)
         with Reader(options.file) as reader:

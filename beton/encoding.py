@@ -109,9 +109,7 @@ class Job:
             if isinstance(sample, tuple | list):
                 got += f" of {len(sample)}"
             raise SampleError(
-                "not a sample",
-                got=got,
-                expected=f"{len(self.fields)} values in a tuple, list or mapping",
+                "not a sample", got=got, expected=f"{len(self.fields)} values, or values by name"
             )
         return sample[position]
 

@@ -4,6 +4,10 @@
 """
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+StrPath = str | os.PathLike[str]
 
 
 class BetonError(ValueError):
@@ -17,7 +21,7 @@ class BetonError(ValueError):
         self,
         reason: str,
         *,
-        file: str | os.PathLike[str] | None = None,
+        file: StrPath | None = None,
         field: str | None = None,
         sample: int | None = None,
         got: object = None,
@@ -34,7 +38,7 @@ class BetonError(ValueError):
     def at(
         self,
         *,
-        file: str | os.PathLike[str] | None = None,
+        file: StrPath | None = None,
         field: str | None = None,
         sample: int | None = None,
     ) -> None:
@@ -72,3 +76,15 @@ class ChecksumError(BetonError):
 
 class SampleError(BetonError):
     """A value that cannot be stored, or an invalid argument of a field or of `write`."""
+
+
+@contextmanager
+def located(
+    *, file: StrPath | None = None, field: str | None = None, sample: int | None = None
+) -> Iterator[None]:
+    """Add the location to every BetonError of the block."""
+    try:
+        yield
+    except BetonError as error:
+        error.at(file=file, field=field, sample=sample)
+        raise

@@ -133,17 +133,8 @@ def read_runs(encoded: Encoded) -> RunArray:
     """Return the runs (n, 4) of an encoded image. Raises FormatError if its payload is damaged."""
     data = np.frombuffer(encoded.payload, np.uint8)
     runs = np.empty((encoded.runs, 4), np.uint16)
-    status = unpack(
-        data,
-        0,
-        len(data),
-        encoded.mode,
-        encoded.background,
-        encoded.ink,
-        encoded.height,
-        encoded.width,
-        runs,
-    )
+    size = encoded.height, encoded.width
+    status = unpack(data, 0, len(data), encoded.mode, encoded.background, encoded.ink, *size, runs)
     if status < 0:
         raise FormatError(DAMAGES[status])
     return runs

@@ -8,7 +8,6 @@ a cached kernel only if its own file changes.
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from beton.arrays import Array, Float64Array, Ids, Int64Array, RunArray, Uint8Array
 from beton.jit import kernel, prefetch
@@ -425,14 +424,15 @@ def resize(
     gain: float,
     offset: float,
     sums: Float64Array,
-    out: Uint8Array | NDArray[np.float32],
+    out: Array,
 ) -> None:
-    """Area-average an image given as runs (n, 4) into out (H, W); outside is background.
+    """Area-average an image given as runs (n, 4) into out (H, W), uint8 or float32.
 
     `geometry` (6,) has the columns X0, Y0, WINDOW_WIDTH, WINDOW_HEIGHT, SHEAR and CENTRE, in source
     pixels: this window of the source fills the output, its rows shifted by shear * (row centre -
-    centre). A pixel is stored as value * gain + offset, cast to the dtype of `out`: (1, 0.5) rounds
-    to uint8. `sums` is a scratch array of W + 2 zeros, and zeros again afterwards.
+    centre). Outside the image is background. A pixel is stored as value * gain + offset, cast to
+    the dtype of `out`: (1, 0.5) rounds to uint8. `sums` is a scratch array of W + 2 zeros, and
+    zeros again afterwards.
 
     Box filtering is linear in the runs. Along an output row, the coverage of a run [a, b) is the
     cumulative sum of four numbers: +1 at a and -1 at b, each split over two neighbouring columns in
@@ -548,13 +548,7 @@ def pixels_batch(
 
 @kernel
 def resize_batch(
-    data: Array,
-    table: Array,
-    ids: Ids,
-    geometry: Array,
-    gain: float,
-    offset: float,
-    out: Array,
+    data: Array, table: Array, ids: Ids, geometry: Array, gain: float, offset: float, out: Array
 ) -> tuple[int, int]:
     """Fill out (b, H, W) with area-averaged images. Return (row, status) like `pixels_batch`."""
     longest = 0

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from beton.arrays import Array, BoolArray, Int64Array, Uint8Array
-from beton.errors import BetonError, FormatError
+from beton.errors import FormatError, located
 from beton.fields import field_from
 from beton.fields.base import ARGUMENTS_SIZE, UNKNOWN, Field
 
@@ -146,19 +146,15 @@ def _parse_fields(descriptors: Array) -> dict[str, Field]:
         check_name(name)
         if name in fields:
             raise FormatError("duplicate name of a field", got=repr(name))
-        try:
-            field = field_from(int(descriptor["type_id"]), descriptor["arguments"].tobytes())
-        except BetonError as error:
-            error.at(field=name)
-            raise
-        fields[name] = field
+        with located(field=name):
+            fields[name] = field_from(int(descriptor["type_id"]), descriptor["arguments"].tobytes())
     return fields
 
 
 def _validate_table(table: Array, samples: int, page_size: int, start: int, limit: int) -> int:
     """Check that regions are inside the data and do not overlap; return the end of the last one."""
 
-    def refuse(reason: str, wrong: BoolArray, expected: str | None = None) -> None:
+    def reject(reason: str, wrong: BoolArray, expected: str | None = None) -> None:
         if wrong.any():
             row = table[wrong.argmax()]
             got = f"{row['size']} bytes at {row['ptr']}"
@@ -166,15 +162,15 @@ def _validate_table(table: Array, samples: int, page_size: int, start: int, limi
 
     table = table[np.argsort(table["ptr"], kind="stable")]
     pointers, sizes = table["ptr"], table["size"]
-    refuse(
+    reject(
         "region of a sample that does not exist", table["sample_id"] >= samples, f"below {samples}"
     )
     # The subtraction wraps around only in rows that the comparison before it rejects.
     outside = (pointers < start) | (pointers > limit) | (sizes > limit - pointers)
-    refuse("region outside the data", outside, f"{start} to {limit}")
+    reject("region outside the data", outside, f"{start} to {limit}")
     crosses = (pointers - start) // page_size != (pointers + sizes - 1 - start) // page_size
-    refuse("region crosses a page boundary", crosses, f"pages of {page_size} bytes")
-    refuse("regions overlap", pointers[1:] < pointers[:-1] + sizes[:-1])
+    reject("region crosses a page boundary", crosses, f"pages of {page_size} bytes")
+    reject("regions overlap", pointers[1:] < pointers[:-1] + sizes[:-1])
     return int(pointers[-1] + sizes[-1]) if len(table) else start
 
 
@@ -195,18 +191,15 @@ def validate(layout: Layout) -> dict[str, tuple[Int64Array, Int64Array]]:
 def _validate_column(
     name: str, field: Field, column: Array, regions: Array
 ) -> tuple[Int64Array, Int64Array]:
-    try:
+    with located(field=name):
         field.validate(column)
-    except BetonError as error:
-        error.at(field=name)
-        raise
     found = field.regions(column)
     if found is None:
         return np.empty(0, np.int64), np.empty(0, np.int64)
     pointers, sizes = found
     present = sizes != 0
 
-    def refuse(reason: str, wrong: BoolArray, got: Array, expected: Array | None) -> None:
+    def reject(reason: str, wrong: BoolArray, got: Array, expected: Array | None) -> None:
         wrong = wrong & present
         if wrong.any():
             i = int(wrong.argmax())
@@ -219,14 +212,14 @@ def _validate_column(
             )
 
     if len(regions) == 0:
-        refuse("pointer to no region", present, pointers, None)
+        reject("pointer to no region", present, pointers, None)
         return np.zeros(len(column), np.int64), np.zeros(len(column), np.int64)
     at = np.minimum(np.searchsorted(regions["ptr"], pointers), len(regions) - 1)
-    refuse("pointer to no region", regions["ptr"][at] != pointers, pointers, None)
+    reject("pointer to no region", regions["ptr"][at] != pointers, pointers, None)
     owner = regions["sample_id"][at]
-    refuse("region belongs to another sample", owner != np.arange(len(column)), owner, None)
+    reject("region belongs to another sample", owner != np.arange(len(column)), owner, None)
     real = regions["size"][at].astype(np.int64)
-    refuse(
+    reject(
         "size of a region differs from its record",
         (sizes != UNKNOWN) & (sizes != real),
         real,

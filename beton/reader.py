@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from beton import layout
 from beton.arrays import Array, Ids, Uint8Array
-from beton.errors import BetonError, ChecksumError, FormatError
+from beton.errors import BetonError, ChecksumError, FormatError, located
 from beton.fields.base import Field
 from beton.manifest import Manifest
 
@@ -50,11 +50,8 @@ class Column:
 
     def decode(self, sample: int) -> Any:
         """Return the value of one sample. Raises BetonError if its payload is damaged."""
-        try:
+        with located(file=self.file, field=self.name, sample=sample):
             return self.field.decode(self.metadata[sample], self.payload(sample))
-        except BetonError as error:
-            error.at(file=self.file, field=self.name, sample=sample)
-            raise
 
 
 class Reader:
@@ -69,11 +66,8 @@ class Reader:
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
         self._data = _map(self.path)
-        try:
+        with located(file=self.path):
             self._open()
-        except BetonError as error:
-            error.at(file=self.path)
-            raise
 
     def _open(self) -> None:
         data = self._data

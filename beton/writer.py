@@ -21,7 +21,7 @@ import numpy as np
 from beton.arrays import Array, Int64Array
 from beton.encoding import Job, encode_into, is_indexable
 from beton.encoding import Skip as Skip
-from beton.errors import BetonError, SampleError
+from beton.errors import SampleError, located
 from beton.fields.base import Field
 from beton.layout import (
     ALLOCATION,
@@ -80,32 +80,29 @@ def write(
     sample.
     """
     target = Path(path)
-    try:
+    with located(file=target):
         _check_arguments(target, fields, samples, workers, page_size)
         job = Job(str(target), dict(fields), samples if is_indexable(samples) else None)
         with tempfile.TemporaryFile(dir=target.parent) as spool:
             raw, flat_sizes, skipped = encode_into(spool, job, samples, workers, progress)
             dtype = metadata_dtype(fields.values())
             metadata = np.ndarray(len(raw) // dtype.itemsize, dtype, raw)
-            stored = _stored(fields, metadata)
-            sizes = flat_sizes.reshape(len(metadata), len(stored))
+            pointers = _pointers(fields, metadata)
+            sizes = flat_sizes.reshape(len(metadata), len(pointers))
             totals = dict.fromkeys(fields, 0)
-            totals |= zip(stored, sizes.sum(axis=0).tolist(), strict=True)
+            totals |= zip(pointers, sizes.sum(axis=0).tolist(), strict=True)
             summary = Summary(len(metadata), skipped, totals)
             given = info(summary) if callable(info) else info or {}
             _check_columns(fields, metadata)
             head_size = HEADER.itemsize + len(fields) * DESCRIPTOR.itemsize + metadata.nbytes
             placement = place(sizes, head_size, page_size)
-            for position, pointers in enumerate(stored.values()):
-                pointers[:] = placement.pointers[:, position]
-            size = assemble(target, fields, metadata, sizes, spool, placement, given)
-    except BetonError as error:
-        error.at(file=target)
-        raise
+            for position, column in enumerate(pointers.values()):
+                column[:] = placement.pointers[:, position]
+            size = _assemble(target, fields, metadata, sizes, spool, placement, given)
     return replace(summary, file_bytes=size)
 
 
-def _stored(fields: Mapping[str, Field], metadata: Array) -> dict[str, Array]:
+def _pointers(fields: Mapping[str, Field], metadata: Array) -> dict[str, Array]:
     """Return writable pointers (samples,) for each field with payloads."""
     regions = {name: f.regions(metadata[f"f{i}"]) for i, (name, f) in enumerate(fields.items())}
     return {name: found[0] for name, found in regions.items() if found is not None}
@@ -115,11 +112,8 @@ def _check_columns(fields: Mapping[str, Field], metadata: Array) -> None:
     if not len(metadata):
         raise SampleError("no samples")
     for position, (name, field) in enumerate(fields.items()):
-        try:
-            field.finish(metadata[f"f{position}"])
-        except BetonError as error:
-            error.at(field=name)
-            raise
+        with located(field=name):
+            field.check_column(metadata[f"f{position}"])
 
 
 def _check_arguments(
@@ -147,7 +141,7 @@ def _check_arguments(
         raise SampleError("the target is a folder")
 
 
-def assemble(
+def _assemble(
     target: Path,
     fields: Mapping[str, Field],
     metadata: Array,

@@ -436,7 +436,7 @@ class FailsAt:
 
     def run(self, ids: Any, _key: Any, out: Any) -> None:
         if self.bad in ids:
-            raise ZeroDivisionError("as asked")
+            raise ZeroDivisionError("injected")
         out[""][: len(ids)] = ids
 
 

@@ -64,7 +64,7 @@ class Field(ABC):
         """Check all records, except pointers and region sizes. Raises FormatError."""
         return
 
-    def finish(self, _column: Array, /) -> None:
+    def check_column(self, _column: Array, /) -> None:
         """Reject a column that FFCV cannot read as a whole. Raises SampleError."""
         return
 
@@ -73,6 +73,6 @@ class Field(ABC):
         """Return the value of one sample. Raises BetonError if the payload is damaged."""
 
 
-def first_wrong(wrong: BoolArray) -> int | None:
+def first_true(mask: BoolArray) -> int | None:
     """Return the index of the first True, or None."""
-    return int(wrong.argmax()) if wrong.any() else None
+    return int(mask.argmax()) if mask.any() else None

@@ -10,7 +10,7 @@ import simplejpeg
 from beton import ink, rng
 from beton.arrays import Array, Int64Array, Uint8Array
 from beton.errors import FormatError, SampleError
-from beton.fields.base import UNKNOWN, Field, Payload, first_wrong
+from beton.fields.base import UNKNOWN, Field, Payload, first_true
 
 JPEG_LIMIT = 65500  # pixels per side, in libjpeg-turbo
 MAX_PIXELS = 1 << 28  # per image: a damaged or hostile size must not exhaust a reader's memory
@@ -104,7 +104,7 @@ class RGBImageField(Field):
 
     def validate(self, column: Array) -> None:
         """Check modes and image sizes."""
-        if (i := first_wrong(column["mode"] > self.RAW)) is not None:
+        if (i := first_true(column["mode"] > self.RAW)) is not None:
             raise FormatError("mode of an image", sample=i, got=column["mode"][i], expected="0, 1")
         _validate_sides(column)
 
@@ -209,19 +209,16 @@ class InkField(Field):
             ("more runs than bytes", runs > size),
             ("bytes without runs", ~raw & (runs == 0) & (size != 0)),
         ):
-            if (i := first_wrong(wrong)) is not None:
+            if (i := first_true(wrong)) is not None:
                 raise FormatError(
                     reason, sample=i, got=f"mode {mode[i]}, {size[i]} bytes, {runs[i]} runs"
                 )
 
     def decode(self, record: Any, payload: Uint8Array) -> Uint8Array:
         """Return uint8 (h, w)."""
-        mode, background, value, runs, height, width = (
-            int(record[name]) for name in ("mode", "background", "ink", "runs", "height", "width")
-        )
-        return ink.decode(
-            ink.Encoded(mode, background, value, runs, height, width, payload.tobytes())
-        )
+        names = ("mode", "background", "ink", "runs", "height", "width")
+        numbers = {name: int(record[name]) for name in names}
+        return ink.decode(ink.Encoded(**numbers, payload=payload.tobytes()))
 
 
 def _check_sides(height: int, width: int) -> None:
@@ -235,7 +232,7 @@ def _check_sides(height: int, width: int) -> None:
 
 def _validate_sides(column: Array) -> None:
     pixels = column["width"].astype(np.int64) * column["height"]
-    if (i := first_wrong((pixels < 1) | (pixels > MAX_PIXELS))) is not None:
+    if (i := first_true((pixels < 1) | (pixels > MAX_PIXELS))) is not None:
         raise FormatError(
             "invalid image size",
             sample=i,

@@ -84,7 +84,7 @@ class BytesField(Field):
         """Return pointers and sizes; sizes above 2^63 - 1 are clipped."""
         return column["ptr"], np.minimum(column["size"], 2**63 - 1).astype(np.int64)
 
-    def finish(self, column: Array) -> None:
+    def check_column(self, column: Array) -> None:
         """Reject a column of empty values: FFCV would copy a byte into rows of zero bytes."""
         if not column["size"].any():
             raise SampleError("every value is empty, which FFCV cannot read")
