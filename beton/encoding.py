@@ -65,24 +65,24 @@ class Job:
         metadata = np.zeros(len(chunk.indices), metadata_dtype(self.fields.values()))
         payloads: list[Any] = []
         skipped = []
-        kept = 0
+        encoded = 0
         for position, index in enumerate(chunk.indices):
             try:
                 sample = self.samples[index] if chunk.values is None else chunk.values[position]
                 if isinstance(sample, Skip):
                     skipped.append((index, sample.reason))
                     continue
-                payloads += self._encode_sample(sample, metadata[kept : kept + 1], index)
+                payloads += self._encode_sample(sample, metadata[encoded : encoded + 1], index)
             except BetonError as error:
                 error.at(file=self.file, sample=index)
                 raise
             except Exception as error:
                 error.add_note(f"at sample {index} of the dataset for {self.file}")
                 raise
-            kept += 1
+            encoded += 1
         sizes = np.array([len(payload) for payload in payloads], np.int64)
         data = b"".join(payloads)
-        return _EncodedChunk(metadata[:kept].tobytes(), sizes, data, skipped, len(chunk.indices))
+        return _EncodedChunk(metadata[:encoded].tobytes(), sizes, data, skipped, len(chunk.indices))
 
     def _encode_sample(self, sample: Any, record: Array, index: int) -> Iterator[Any]:
         for position, (name, field) in enumerate(self.fields.items()):

@@ -40,9 +40,7 @@ def _prefetch(context: Any, data: Any, index: Any) -> Any:  # noqa: ARG001
         flag = ir.IntType(32)
         kind = ir.FunctionType(ir.VoidType(), [address.type, flag, flag, flag])
         function = builder.module.declare_intrinsic("llvm.prefetch", [address.type], kind)
-        builder.call(
-            function, [address, flag(0), flag(3), flag(1)]
-        )  # read, keep in all caches, data
+        builder.call(function, [address, flag(0), flag(3), flag(1)])  # read, all caches, data
         return context.get_dummy_value()
 
     return types.void(data, types.intp), generate
