@@ -12,10 +12,10 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from beton import fields, ink
+from beton import fields
 from beton.arrays import Array, Ids, Int64Array
-from beton.errors import BetonError, FormatError
-from beton.kernels import (
+from beton.codec import ink
+from beton.codec.kernels import (
     BACKGROUND,
     DAMAGES,
     HEIGHT,
@@ -27,6 +27,7 @@ from beton.kernels import (
     resize_batch,
     runs_batch,
 )
+from beton.errors import BetonError, FormatError
 from beton.reader import Column
 from beton.rng import Key
 from beton.transforms import Jitter as Jitter

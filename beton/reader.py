@@ -17,11 +17,11 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from beton import layout
 from beton.arrays import Array, Ids, Uint8Array
 from beton.errors import BetonError, ChecksumError, FormatError, located
 from beton.fields.base import Field
-from beton.manifest import Manifest
+from beton.format import layout
+from beton.format.manifest import Manifest
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import numpy as np
 
 from beton import rng
 from beton.arrays import Array, Float64Array, Ids
-from beton.kernels import CENTRE, SHEAR, WINDOW_HEIGHT, WINDOW_WIDTH, X0, Y0
+from beton.codec.kernels import CENTRE, SHEAR, WINDOW_HEIGHT, WINDOW_WIDTH, X0, Y0
 
 
 @dataclass(frozen=True)

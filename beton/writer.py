@@ -19,11 +19,11 @@ from typing import IO, Any
 import numpy as np
 
 from beton.arrays import Array, Int64Array
-from beton.encoding import Job, encode_into, is_indexable
-from beton.encoding import Skip as Skip
 from beton.errors import SampleError, located
 from beton.fields.base import Field
-from beton.layout import (
+from beton.format.encoding import Job, encode_into, is_indexable
+from beton.format.encoding import Skip as Skip
+from beton.format.layout import (
     ALLOCATION,
     DESCRIPTOR,
     HEADER,
@@ -36,8 +36,8 @@ from beton.layout import (
     check_name,
     metadata_dtype,
 )
-from beton.manifest import Manifest
-from beton.paging import Placement, place
+from beton.format.manifest import Manifest
+from beton.format.paging import Placement, place
 
 Info = Mapping[str, Any]
 

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from beton import fields, layout
+from beton import fields
+from beton.format import layout
 from beton.writer import write
 
 FIELDS: dict[str, fields.Field] = {

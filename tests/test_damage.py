@@ -25,10 +25,11 @@ from typing import Any
 import numpy as np
 from every_field import parts, same, without_manifest, write_every_field
 
-from beton import layout, ops
+from beton import ops
 from beton.errors import BetonError
+from beton.format import layout
+from beton.format.manifest import HEAD, Manifest
 from beton.loader import Loader
-from beton.manifest import HEAD, Manifest
 from beton.reader import Reader
 
 Random = np.random.Generator

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from PIL import ImageDraw
 from reference import box_resize
 
-from beton import ink, kernels
+from beton.codec import ink, kernels
 from beton.errors import BetonError
 
 Image = NDArray[np.uint8]

@@ -12,10 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from beton import layout
 from beton.errors import FormatError
 from beton.fields.image import MAX_PIXELS
-from beton.layout import ALLOCATION, DESCRIPTOR, HEADER
+from beton.format import layout
+from beton.format.layout import ALLOCATION, DESCRIPTOR, HEADER
 
 NAMES = list(FIELDS)
 SAMPLES = 12

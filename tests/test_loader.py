@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from reference import box_resize
 
-from beton import ink, ops, rng, transforms
+from beton import ops, rng, transforms
+from beton.codec import ink
 from beton.errors import BetonError, ChecksumError
 from beton.fields import (
     BytesField,

@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 from every_field import FIELDS, INFO, EveryField, parts, same, without_manifest, write_every_field
 
-from beton import manifest, reader
+from beton import reader
 from beton.errors import BetonError, ChecksumError, FormatError, SampleError
+from beton.format import manifest
 from beton.reader import Reader
 
 SAMPLES = 12

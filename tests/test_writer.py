@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from beton.errors import BetonError, FormatError, SampleError
 from beton.fields import BytesField, Field, IntField
-from beton.paging import choose_page_size, paginate, place
+from beton.format.paging import choose_page_size, paginate, place
 from beton.reader import Reader
 from beton.writer import Skip, Summary, write
 

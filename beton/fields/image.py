@@ -7,8 +7,9 @@ from typing import Any, ClassVar, Self
 import numpy as np
 import simplejpeg
 
-from beton import ink, rng
+from beton import rng
 from beton.arrays import Array, Int64Array, Uint8Array
+from beton.codec import ink
 from beton.errors import FormatError, SampleError
 from beton.fields.base import UNKNOWN, Field, Payload, first_true
 
@@ -130,7 +131,7 @@ class InkField(Field):
     """A single-channel 8-bit image, uint8 (h, w), stored losslessly as runs or as pixels.
 
     `mode` is "runs", "raw" (pixels), or "auto": for each sample, the one that takes fewer bytes.
-    `beton.ink` describes the payload.
+    `beton.codec.ink` describes the payload.
     """
 
     mode: str = "auto"

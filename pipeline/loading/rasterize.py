@@ -18,7 +18,7 @@ adds them does not show in the float32 result either, but for a last bit now and
 import torch
 from torch import Tensor
 
-from beton.kernels import CENTRE, SHEAR, WINDOW_HEIGHT, WINDOW_WIDTH, X0, Y0
+from beton.codec.kernels import CENTRE, SHEAR, WINDOW_HEIGHT, WINDOW_WIDTH, X0, Y0
 
 
 def rasterize(

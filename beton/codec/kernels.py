@@ -1,8 +1,8 @@
 """The compiled kernels of ink: pixels to runs, runs to bytes, and back; resizing; whole batches.
 
-`beton.ink` explains runs and their bytes, and calls these kernels for single images; `beton.ops`
-calls the `*_batch` kernels. Kernels that call each other are in one file, because numba recompiles
-a cached kernel only if its own file changes.
+`beton.codec.ink` explains runs and their bytes, and calls these kernels for single images;
+`beton.ops` calls the `*_batch` kernels. Kernels that call each other are in one file, because numba
+recompiles a cached kernel only if its own file changes.
 """
 
 from typing import Any

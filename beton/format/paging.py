@@ -9,7 +9,7 @@ import numpy as np
 
 from beton.arrays import Int64Array
 from beton.errors import SampleError
-from beton.layout import MAX_PAGE_SIZE, align
+from beton.format.layout import MAX_PAGE_SIZE, align
 
 SMALLEST_CHOSEN_PAGE = 1 << 16
 MAX_PADDING = 0.05  # as a fraction of the payload

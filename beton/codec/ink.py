@@ -39,8 +39,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from beton.arrays import RunArray, Uint8Array
-from beton.errors import FormatError
-from beton.kernels import (
+from beton.codec.kernels import (
     DAMAGES,
     count_equal,
     count_runs,
@@ -51,9 +50,10 @@ from beton.kernels import (
     paint,
     unpack,
 )
-from beton.kernels import FLAT as FLAT
-from beton.kernels import GREY as GREY
-from beton.kernels import RAW as RAW
+from beton.codec.kernels import FLAT as FLAT
+from beton.codec.kernels import GREY as GREY
+from beton.codec.kernels import RAW as RAW
+from beton.errors import FormatError
 
 MODES = ("auto", "runs", "raw")
 LIMIT = 65535  # pixels per side

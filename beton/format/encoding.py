@@ -18,7 +18,7 @@ import numpy as np
 from beton.arrays import Array, Int64Array
 from beton.errors import BetonError, SampleError
 from beton.fields.base import Field
-from beton.layout import metadata_dtype
+from beton.format.layout import metadata_dtype
 
 CHUNK = 32  # samples per task of a worker
 
