@@ -15,7 +15,7 @@ def test_the_benchmark_runs_and_prints_its_tables(tmp_path: Path) -> None:
         page = np.full((90, 120), 255, np.uint8)
         page[20 + i : 60, 30:40] = 0
         Image.fromarray(page).save(folder / f"img{i}.png")
-    command = [sys.executable, "jobs/bench_loader.py", "--source", str(tmp_path / "pages")]
+    command = [sys.executable, "jobs/bench/loader.py", "--source", str(tmp_path / "pages")]
     small = ["--rounds", "1", "--digits", "600", "--batch-size", "4", "--size", "16"]
     result = subprocess.run([*command, *small], cwd=ROOT, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr

