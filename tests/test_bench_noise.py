@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from raw_data import digits, idx_pair, make_tree
 
+from jobs.bench import noise as bench_noise
 from jobs.bench.noise import Config, Drawn, Outcome, closing_table, conclusion
 from pipeline.analysis.label_noise import diagnose
 from pipeline.data.sources import SourceError
