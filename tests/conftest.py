@@ -1,6 +1,5 @@
 """Let the tests import their helpers (`reference`, …) from this folder; no test is a timing."""
 
-import multiprocessing
 import os
 import signal
 import sys
@@ -17,7 +16,6 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in a shell's backgro
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 sys.path.insert(0, str(Path(__file__).parent))
-multiprocessing.set_forkserver_preload(["jobs.part1", "torchmetrics"])  # see forked.py
 
 settings.register_profile("inkrun", deadline=None)
 settings.load_profile("inkrun")

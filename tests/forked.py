@@ -11,7 +11,8 @@ from subprocess import CompletedProcess
 
 import torch
 
-CONTEXT = get_context("forkserver")  # conftest.py names what the server imports
+CONTEXT = get_context("forkserver")
+CONTEXT.set_forkserver_preload(["jobs.part1", "torchmetrics"])  # before a test starts the server
 
 
 def run(
