@@ -10,7 +10,16 @@ from subprocess import PIPE
 
 import pytest
 import torch
-from part1_started import ENVIRONMENT, JOB, QUICK, TWO, folder_of_the_run, lines_of, refusal, start
+from part1_started import (
+    ENVIRONMENT,
+    JOB,
+    QUICK,
+    TWO,
+    folder_of_the_run,
+    lines_of,
+    refusal,
+    run_job,
+)
 from safetensors.torch import load_file
 from tiny import write_set
 
@@ -73,7 +82,7 @@ def test_a_signal_stops_it_and_any_number_of_processes_resumes_it(
 def whole(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder in which the job ran, and was not ended before its end."""
     folder = tmp_path_factory.mktemp("whole")
-    done = start([sys.executable, JOB, "--data", str(data), *QUICK], folder)
+    done = run_job(["--data", str(data), *QUICK], folder)
     assert done.returncode == 0, done.stderr
     return folder
 
@@ -85,7 +94,7 @@ def test_a_run_in_two_pieces_is_the_run_in_one(whole: Path, data: Path, tmp_path
         while not job.stdout.readline().startswith("epoch 2 of"):
             pass
         job.kill()
-    done = start([sys.executable, JOB, "--resume", str(folder_of_the_run(tmp_path))], tmp_path)
+    done = run_job(["--resume", str(folder_of_the_run(tmp_path))], tmp_path)
     assert done.returncode == 0, done.stderr
     (weights, epochs), (others, other_epochs) = (
         (
@@ -100,7 +109,7 @@ def test_a_run_in_two_pieces_is_the_run_in_one(whole: Path, data: Path, tmp_path
 
 def test_what_is_done_is_only_read(whole: Path, tmp_path: Path) -> None:
     shutil.copytree(whole, tmp_path, symlinks=True, dirs_exist_ok=True)
-    again = start([sys.executable, JOB, "--resume", "runs/part1/latest"], tmp_path)
+    again = run_job(["--resume", "runs/part1/latest"], tmp_path)
     assert again.returncode == 0, again.stderr
     assert again.stdout.count("loader share") == 1
     assert "epoch 1 of" not in again.stdout
@@ -147,6 +156,6 @@ def test_runs_of_before_there_were_auxiliary_sets_can_be_gone_on_with(
     config = json.loads((run / "config.json").read_text())
     del config["auxiliary"], config["recipe"]["auxiliary"]
     (run / "config.json").write_text(json.dumps(config))
-    done = start([sys.executable, JOB, "--resume", str(run)], tmp_path)
+    done = run_job(["--resume", str(run)], tmp_path)
     assert done.returncode == 0, done.stderr
     assert json.loads((run / "result.json").read_text())["auxiliary"] is None

@@ -6,7 +6,6 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from accelerate.state import AcceleratorState
+from forked import CONTEXT
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
@@ -120,11 +120,9 @@ def test_learning_rates_go_up_and_down(file: Reader) -> None:
 
 def killed_and_resumed(data: Path, folder: Path, kills: Sequence[int]) -> dict[str, Tensor]:
     """Train in processes that are killed after these steps; return what comes of it in the end."""
-    context = get_context("forkserver")
-    context.set_forkserver_preload(["killable"])
     folder.mkdir()
     for kill_at in (*kills, None):
-        process = context.Process(target=killable.learn, args=(data, folder, kill_at))
+        process = CONTEXT.Process(target=killable.learn, args=(data, folder, kill_at))
         process.start()
         process.join()
         assert process.exitcode == (0 if kill_at is None else -signal.SIGKILL)
