@@ -19,6 +19,7 @@ from part1_started import (
     lines_of,
     refusal,
     run_job,
+    start,
 )
 from safetensors.torch import load_file
 from tiny import write_set
