@@ -1,4 +1,4 @@
-"""Processes of their own that start at once: a server that has imported torch forks them."""
+"""Run scripts in processes forked from a server that has imported torch: they start at once."""
 
 import os
 import runpy
@@ -31,6 +31,7 @@ def run_together(
 ) -> list[CompletedProcess[str]]:
     """Run a script in `count` processes that form a group for accelerate."""
     words = [str(word) for word in command]
+    environment = dict(os.environ if environment is None else environment)
     with tempfile.TemporaryDirectory() as name:
         places = [Path(name) / str(rank) for rank in range(count)]
         processes = [
@@ -52,14 +53,13 @@ def run_together(
 
 
 def _script(
-    words: list[str], folder: Path, environment: Mapping[str, str] | None, place: Path, count: int
+    words: list[str], folder: Path, environment: Mapping[str, str], place: Path, count: int
 ) -> None:
     for descriptor, kind in ((1, ".out"), (2, ".err")):
         with place.with_suffix(kind).open("w") as file:
             os.dup2(file.fileno(), descriptor)
-    if environment is not None:
-        os.environ.clear()
-        os.environ.update(environment)
+    os.environ.clear()
+    os.environ.update(environment)
     os.chdir(folder)
     if count > 1:
         rank = place.name
