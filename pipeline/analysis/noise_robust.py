@@ -76,8 +76,9 @@ def probabilities_of(predictions: Predictions) -> NDArray[np.float64]:
 
 def accuracy_of(predictions: Predictions, backwards: bool = False) -> float:
     """Return the share of the labels that are the first choice of answers, or the last."""
-    logits = -predictions.logits if backwards else predictions.logits
-    return int((logits.argmax(dim=1) == predictions.labels).sum()) / len(predictions.labels)
+    if backwards:
+        predictions = predictions._replace(logits=-predictions.logits)
+    return predictions.accuracy
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from pipeline.data.prepare import prepare
 from pipeline.data.sources import open_source
 from pipeline.errors import UserError
 from pipeline.evaluation.metrics import Scores, score
-from pipeline.evaluation.predict import Predictions, load_weights, predict, predict_by_writer
+from pipeline.evaluation.predict import Predictions, load_weights, predict_by_writer, predict_split
 from pipeline.loading.batches import DeviceLoader
 from pipeline.loading.dataset import View, eval_batch_size, open_dataset, split_indices
 from pipeline.loading.writer_scale import writer_scales, writers_of
@@ -131,22 +131,26 @@ def _evaluate_file(
                 f"{source}: classes that the network does not know: {', '.join(unknown)}; "
                 f"it knows {', '.join(trained.classes)}"
             )
-        network = trained.network.to(device).to(memory_format=torch.channels_last)
         indices = split_indices(file, split)
         if not len(indices):
             raise UserError(f"{source}: no pictures in its split {split!r}")
-        view, views = trained.view_of(file), trained.config["recipe"]["views"]
-        writers, pages_scales = writers_of(file), trained.scales_of(file)
-        rows = eval_batch_size(view)
-        with DeviceLoader(file, indices, view, rows, device=device, scales=pages_scales) as feed:
-            predictions = predict(network, feed, precision, views)
+        view, scales, writers = trained.view_of(file), trained.scales_of(file), writers_of(file)
+        predictions = predict_split(
+            trained.network,
+            file,
+            split,
+            view,
+            device=device,
+            precision=precision,
+            views=trained.config["recipe"]["views"],
+            scales=scales,
+        )
         by_writer = None
-        if pages_scales is not None and (writers[indices] >= 0).any():
+        if scales is not None and (writers[indices] >= 0).any():
             indices = indices[np.argsort(writers[indices], kind="stable")]
-            with DeviceLoader(
-                file, indices, view, rows, device=device, scales=pages_scales
-            ) as feed:
-                by_writer = predict_by_writer(network, feed, writers, precision)
+            rows = eval_batch_size(view)
+            with DeviceLoader(file, indices, view, rows, device=device, scales=scales) as loader:
+                by_writer = predict_by_writer(trained.network, loader, writers, precision)
         number = torch.tensor([trained.classes.index(name) for name in names])
         alone, *adapted_scores = (
             score(some.logits, number[some.labels], trained.classes)
@@ -187,14 +191,18 @@ def cached_predictions(
         raise UserError(
             f"{run}: does not know {', '.join(unknown)}; it knows {', '.join(trained.classes)}"
         )
-    indices = split_indices(file, split)
-    if not len(indices):
+    if not len(split_indices(file, split)):
         raise UserError(f"{file.path}: no pictures in its split {split!r}")
-    network = trained.network.to(device).to(memory_format=torch.channels_last)
-    view, views = trained.view_of(file), trained.config["recipe"]["views"]
-    pages_scales, rows = trained.scales_of(file), eval_batch_size(view)
-    with DeviceLoader(file, indices, view, rows, device=device, scales=pages_scales) as feed:
-        predictions = predict(network, feed, precision, views)
+    predictions = predict_split(
+        trained.network,
+        file,
+        split,
+        trained.view_of(file),
+        device=device,
+        precision=precision,
+        views=trained.config["recipe"]["views"],
+        scales=trained.scales_of(file),
+    )
     columns = [trained.classes.index(name) for name in names]
     predictions = predictions._replace(logits=predictions.logits[:, columns])
     write_tensors(keep, predictions._asdict(), asked)
