@@ -11,7 +11,13 @@ from hypothesis import strategies as st
 from made_up import GROUPS, course
 from scipy import stats
 
-from pipeline.analysis.pretraining import THRESHOLDS, Analysis, Quantity, analyse, spread_ratio
+from pipeline.analysis.pretraining import (
+    THRESHOLDS,
+    Analysis,
+    MetricComparison,
+    analyse,
+    spread_ratio,
+)
 
 PRETRAINED = [
     course([0.96, 0.981, 0.991], before=0.9, moved=0.5, norms=0.5),
@@ -26,7 +32,7 @@ SCRATCH = [
 FOUND = analyse((4, 5, 6), PRETRAINED, SCRATCH)
 
 
-def every(analysis: Analysis) -> dict[str, Quantity]:
+def every(analysis: Analysis) -> dict[str, MetricComparison]:
     parts = (analysis.end, analysis.progress, analysis.times, analysis.stability, analysis.movement)
     return {one.name: one for part in parts for one in part}
 

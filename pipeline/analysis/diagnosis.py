@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 Matrix = tuple[tuple[float, ...], ...]
 
-SHOWN = math.log(20)  # nats of evidence: odds of 20 to 1
-MISFIT = 0.1  # more than this is told with the verdict
+DECISIVE = math.log(20)  # nats of evidence: odds of 20 to 1
+MAX_MISFIT = 0.1  # more than this is told with the verdict
 
 
 @dataclass(frozen=True)
@@ -129,12 +129,12 @@ def describe_diagnosis(found: Diagnosis, classes: Sequence[str]) -> tuple[str, s
     rivals = [
         one.kind
         for one in found.evidence[1:]
-        if one.behind * found.labels < SHOWN
+        if one.behind * found.labels < DECISIVE
         and (heard or {one.kind, found.kind} != {"clean", "permutation"})
     ]
     if rivals:
         verdict += f" Not shown to be other than: {', '.join(rivals)}."
-    if found.misfit > MISFIT:
+    if found.misfit > MAX_MISFIT:
         verdict += f" No kind fits well: {found.misfit:.0%} of the labels are where none puts them."
     if witness and witness.kind != found.kind and (heard or found.kind == "random"):
         verdict += f" By the witness's names alone they look {witness.kind}."

@@ -2,7 +2,7 @@
 
 A network that learned from a set's labels, right or wrong, answers with estimates of
 p(given label | picture). Pictures that it was not shown are grouped by its answers. In each group
-the most informative answers are kept: legible pictures stand for their class, as anchor points
+the most informative answers are anchors: legible pictures stand for their class, as anchor points
 (Patrini et al. 2017, "Making deep neural networks robust to label noise: a loss correction
 approach"). Their given labels are counted, as in confident learning (Northcutt et al. 2021,
 "Confident learning: estimating uncertainty in dataset labels"). The network never saw these, so
@@ -22,7 +22,7 @@ import numpy as np
 from scipy.special import entr, rel_entr
 
 from pipeline.analysis.diagnosis import (
-    SHOWN,
+    DECISIVE,
     Diagnosis,
     KindEvidence,
     Matrix,
@@ -30,23 +30,23 @@ from pipeline.analysis.diagnosis import (
     describe_diagnosis,
 )
 from pipeline.analysis.noise_models import (
-    ANY,
-    FEW,
     KINDS,
+    OUTLIER_PRIOR,
     RATED,
     RATES,
+    UNIFORM_PRIOR,
     Floats,
     Ints,
     NoiseFit,
     best_assignment,
-    explain,
     fit_noise_model,
-    likelihood,
+    fit_outliers,
+    log_likelihood,
     transition,
 )
 
-LEGIBLE = 1 / 3  # the share of each group that is counted
-CONFIDENT = 1 / 2  # the share of a witness's answers that is
+ANCHOR_FRACTION = 1 / 3  # the share of each group that is counted
+CONFIDENT_FRACTION = 1 / 2  # the share of a witness's answers that is
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ def rank_labels(probabilities: Floats, labels: Ints) -> LabelRanks:
     _check("probabilities", probabilities, labels, count)
     choices = np.argsort(-probabilities, axis=1, kind="stable")
     ranks = (choices == labels[:, None]).mean(0)
-    histogram = _tally(labels, choices[:, 0], count)
+    histogram = _count_pairs(labels, choices[:, 0], count)
     histogram /= histogram.sum(1, keepdims=True).clip(1)
     return LabelRanks(tuple(ranks.tolist()), _nested(histogram))
 
@@ -102,16 +102,19 @@ def diagnose(
             f"diagnose: got {count} classes and {len(labels)} pictures, "
             "expected at least 3 classes and 10 pictures for each"
         )
-    groups, kept, counts = max(
-        (_anchors(probabilities, labels, groups) for groups in _groupings(probabilities)),
+    groups, anchors, counts = max(
+        (
+            _anchor_counts(probabilities, labels, groups)
+            for groups in _candidate_groups(probabilities)
+        ),
         key=lambda anchors: _information(anchors[2]),
     )
-    base = _base(labels, count)
+    base = _base_rates(labels, count)
     seen = naming = np.zeros((count, count))
     if witness is not None:
         _check("witness", witness, labels, count)
-        seen = _tally(groups[kept], witness[kept].argmax(1), count)
-        naming = _naming(seen, witness)
+        seen = _count_pairs(groups[anchors], witness[anchors].argmax(1), count)
+        naming = _reference_scores(seen, witness)
     if not naming.any():
         seen = naming
 
@@ -130,8 +133,8 @@ def diagnose(
         between=best.between if best.kind in RATED else None,
         verdict="",
         assumption="",
-        evidence=_evidence(fits, counts, seen),
-        labels=len(kept),
+        evidence=_kind_evidence(fits, counts, seen),
+        labels=len(anchors),
         matrix=_nested(matrix),
         forward=_nested(forward),
         entropy=float(entropies.mean()),
@@ -141,7 +144,9 @@ def diagnose(
         detectable=_detectable(best, counts, base) if best.kind == "clean" else None,
         witness=None
         if witness is None
-        else _report(witness, labels, matrix, best.truths[groups], kept, bool(naming.any())),
+        else _reference_report(
+            witness, labels, matrix, best.truths[groups], anchors, bool(naming.any())
+        ),
     )
     verdict, assumption = describe_diagnosis(diagnosis, classes)
     return replace(diagnosis, verdict=verdict, assumption=assumption)
@@ -159,7 +164,7 @@ def _check(name: str, probabilities: Floats, labels: Ints, classes: int) -> None
         raise ValueError(f"{name}: got rows that are no probabilities, expected them to sum to 1")
 
 
-def _groupings(probabilities: Floats) -> tuple[Ints, ...]:
+def _candidate_groups(probabilities: Floats) -> tuple[Ints, ...]:
     """Return guesses at which pictures are of one class, each (N,), 0 to C - 1.
 
     What tells a class may be its likeliest label, the least likely one (complementary labels), or
@@ -170,13 +175,13 @@ def _groupings(probabilities: Floats) -> tuple[Ints, ...]:
     return lift.argmax(1), lift.argmin(1), pairs.argmax(1)
 
 
-def _anchors(probabilities: Floats, labels: Ints, groups: Ints) -> tuple[Ints, Ints, Floats]:
+def _anchor_counts(probabilities: Floats, labels: Ints, groups: Ints) -> tuple[Ints, Ints, Floats]:
     """Return the groups, which pictures of them to count, and the counts of their labels."""
-    kept = _legible(probabilities, groups, LEGIBLE)
-    return groups, kept, _tally(groups[kept], labels[kept], probabilities.shape[1])
+    anchors = _most_informative(probabilities, groups, ANCHOR_FRACTION)
+    return groups, anchors, _count_pairs(groups[anchors], labels[anchors], probabilities.shape[1])
 
 
-def _legible(probabilities: Floats, groups: Ints, share: float) -> Ints:
+def _most_informative(probabilities: Floats, groups: Ints, share: float) -> Ints:
     """Return which pictures to keep: the most informative `share` of each group.
 
     An answer tells as much as it differs from the mean answer, by Kullback-Leibler divergence.
@@ -185,11 +190,11 @@ def _legible(probabilities: Floats, groups: Ints, share: float) -> Ints:
     order = np.lexsort((-told, groups))
     sizes = np.bincount(groups)
     place = np.arange(len(groups)) - np.repeat(sizes.cumsum() - sizes, sizes)
-    kept: Ints = order[place < np.ceil(share * sizes)[groups[order]]]
-    return kept
+    anchors: Ints = order[place < np.ceil(share * sizes)[groups[order]]]
+    return anchors
 
 
-def _tally(rows: Ints, columns: Ints, classes: int) -> Floats:
+def _count_pairs(rows: Ints, columns: Ints, classes: int) -> Floats:
     """Return how often each (row, column) occurs: float64 (classes, classes)."""
     pairs = np.bincount(rows * classes + columns, minlength=classes**2)
     return pairs.reshape(classes, classes).astype(np.float64)
@@ -201,7 +206,7 @@ def _information(counts: Floats) -> float:
     return float(rel_entr(shares, np.outer(shares.sum(1), shares.sum(0))).sum())
 
 
-def _base(labels: Ints, classes: int) -> Floats:
+def _base_rates(labels: Ints, classes: int) -> Floats:
     """Return the share (classes,) of each label; none is 0, as if each had been met once more."""
     base: Floats = (np.bincount(labels, minlength=classes) + 1) / (len(labels) + classes)
     return base
@@ -213,27 +218,29 @@ def _smooth(counts: Floats, base: Floats) -> Floats:
     return rows
 
 
-def _naming(seen: Floats, witness: Floats) -> Floats:
+def _reference_scores(seen: Floats, witness: Floats) -> Floats:
     """Return log p(what a witness calls each group | its class), (C, C), less that of guessing.
 
     Any share of a group may be called astray. All zero for a witness that no one-to-one naming lets
     be right in half of each group, on average: even an untrained network calls like things alike.
     """
-    base = _base(witness.argmax(1), len(seen))
+    base = _base_rates(witness.argmax(1), len(seen))
     right = _smooth(seen, base)
     if right[np.arange(len(seen)), best_assignment(right)].mean() < 1 / 2:
         return np.zeros_like(seen)
-    score = likelihood(seen, np.eye(len(seen)), base, ANY)
+    score = log_likelihood(seen, np.eye(len(seen)), base, UNIFORM_PRIOR)
     named: Floats = score - (seen @ np.log(base))[:, None]
     return named
 
 
-def _evidence(fits: Sequence[NoiseFit], counts: Floats, seen: Floats) -> tuple[KindEvidence, ...]:
+def _kind_evidence(
+    fits: Sequence[NoiseFit], counts: Floats, seen: Floats
+) -> tuple[KindEvidence, ...]:
     """Return the evidence for each kind, the best first; `seen` is what a witness calls groups."""
     labels, own = counts.sum(), np.eye(len(seen))
     base = (seen.sum(0) + 1) / (seen + 1 / len(seen)).sum()
     given = [np.log(one.expected) for one in fits]
-    called = [np.log(explain(seen, own[one.truths], base, ANY)[1]) for one in fits]
+    called = [np.log(fit_outliers(seen, own[one.truths], base, UNIFORM_PRIOR)[1]) for one in fits]
     return tuple(
         KindEvidence(
             kind=one.kind,
@@ -242,8 +249,8 @@ def _evidence(fits: Sequence[NoiseFit], counts: Floats, seen: Floats) -> tuple[K
             behind=float((fits[0].evidence - one.evidence) / labels),
             error=float(
                 np.sqrt(
-                    _spread(counts, given[0] - given[place])
-                    + _spread(seen, called[0] - called[place])
+                    _sum_of_squares(counts, given[0] - given[place])
+                    + _sum_of_squares(seen, called[0] - called[place])
                 )
                 / labels
             ),
@@ -252,7 +259,7 @@ def _evidence(fits: Sequence[NoiseFit], counts: Floats, seen: Floats) -> tuple[K
     )
 
 
-def _spread(counts: Floats, values: Floats) -> float:
+def _sum_of_squares(counts: Floats, values: Floats) -> float:
     """Return the sum of squares about the mean of values that occur so often."""
     mean = (counts * values).sum() / counts.sum().clip(1)
     return float((counts * (values - mean) ** 2).sum())
@@ -278,7 +285,9 @@ def _detectable(clean: NoiseFit, counts: Floats, base: Floats) -> float:
     labels = np.tile(counts.sum(1).astype(np.int64), draws)
 
     def score(drawn: Floats, rows: Floats) -> Floats:
-        scores: Floats = likelihood(drawn, rows, base, FEW)[np.arange(len(drawn)), truths]
+        scores: Floats = log_likelihood(drawn, rows, base, OUTLIER_PRIOR)[
+            np.arange(len(drawn)), truths
+        ]
         return scores
 
     for rate in RATES:
@@ -287,18 +296,21 @@ def _detectable(clean: NoiseFit, counts: Floats, base: Floats) -> float:
         drawn = generator.multinomial(labels, shares).astype(np.float64)
         gains = score(drawn, noisy) - score(drawn, np.eye(count))
         evidence = gains.reshape(draws, count).sum(1) - np.log(len(RATES))
-        if (evidence >= SHOWN).mean() >= 0.95:
+        if (evidence >= DECISIVE).mean() >= 0.95:
             return float(rate)
     return 1.0
 
 
-def _report(
-    witness: Floats, labels: Ints, matrix: Floats, names: Ints, kept: Ints, heard: bool
+def _reference_report(
+    witness: Floats, labels: Ints, matrix: Floats, names: Ints, anchors: Ints, heard: bool
 ) -> ReferenceReport:
     """Compare a witness with the estimate `matrix` and the groups' `names` (N,)."""
     called = witness.argmax(1)
-    sure = _legible(witness, called, CONFIDENT)
-    counts, base = _tally(called[sure], labels[sure], len(matrix)), _base(labels, len(matrix))
+    sure = _most_informative(witness, called, CONFIDENT_FRACTION)
+    counts, base = (
+        _count_pairs(called[sure], labels[sure], len(matrix)),
+        _base_rates(labels, len(matrix)),
+    )
     fixed = np.where(np.eye(len(matrix)), 0, -1e12)  # its classes have their names
     best = max(
         (fit_noise_model(kind, counts, base, fixed) for kind in KINDS), key=lambda one: one.evidence
@@ -306,7 +318,7 @@ def _report(
     second = _smooth(counts, base)
     return ReferenceReport(
         heard=heard,
-        agreement=float((called == names)[kept].mean()),
+        agreement=float((called == names)[anchors].mean()),
         distance=float(np.abs(matrix - second).sum(1).mean() / 2),
         kind=best.kind,
         rate=float(1 - best.transition(base).diagonal().mean()),

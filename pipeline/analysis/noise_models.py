@@ -28,9 +28,9 @@ RATES = np.arange(4, 197) / 200  # none below 2 %: hard pictures look like that
 # Beta(1/2, 20) beforehand: a fortieth on average, mostly less, seldom much more. Of a witness's
 # answers any share may be astray.
 _EDGES = np.linspace(0, 1, 61) ** 3
-_SHARES = (_EDGES[1:] + _EDGES[:-1]) / 2
-FEW = -np.diff(betaincc(0.5, 20, _EDGES))
-ANY = np.diff(_EDGES)
+_FRACTIONS = (_EDGES[1:] + _EDGES[:-1]) / 2
+OUTLIER_PRIOR = -np.diff(betaincc(0.5, 20, _EDGES))
+UNIFORM_PRIOR = np.diff(_EDGES)
 
 
 def transition(
@@ -116,7 +116,7 @@ def fit_noise_model(kind: str, counts: Floats, base: Floats, naming: Floats) -> 
         truths = best_assignment(naming)
         evidence = float((counts @ np.log(base)).sum())
         if naming.any():
-            evidence += total(naming, truths) - choice
+            evidence += assignment_score(naming, truths) - choice
         expected = np.tile(base, (count, 1))
         return NoiseFit(kind, truths, truths, np.ones(1), np.ones(1), 0 * base, expected, evidence)
     renamed = kind == "permutation"
@@ -126,39 +126,41 @@ def fit_noise_model(kind: str, counts: Floats, base: Floats, naming: Floats) -> 
         most = 1 - 1 / count if kind == "symmetric" else 1
         rates = RATES[: np.searchsorted(RATES, most)]
     family = [transition("clean" if renamed else kind, rate, count) for rate in rates]
-    scores = [likelihood(counts, rows, base, FEW) for rows in family]
+    scores = [log_likelihood(counts, rows, base, OUTLIER_PRIOR) for rows in family]
     if not renamed:
         scores = [score + naming for score in scores]
     assigned = [best_assignment(score) for score in scores]
-    totals = np.array([total(*pair) for pair in zip(scores, assigned, strict=True)])
+    totals = np.array([assignment_score(*pair) for pair in zip(scores, assigned, strict=True)])
     evidence = float(logsumexp(totals) - np.log(len(rates)) - choice)
     best = int(totals.argmax())
     bears = truths = assigned[best]
     if renamed and naming.any():
-        truths = _otherwise(naming, bears)
-        evidence += total(naming, truths) - choice
-    strays, expected = explain(counts, family[best][bears], base, FEW)
+        truths = _best_assignment_except(naming, bears)
+        evidence += assignment_score(naming, truths) - choice
+    strays, expected = fit_outliers(counts, family[best][bears], base, OUTLIER_PRIOR)
     return NoiseFit(kind, truths, bears, rates, softmax(totals), strays, expected, evidence)
 
 
-def likelihood(counts: Floats, rows: Floats, base: Floats, prior: Floats) -> Floats:
+def log_likelihood(counts: Floats, rows: Floats, base: Floats, prior: Floats) -> Floats:
     """Return log p(counts of each group | each of the rows): (groups, rows), in nats.
 
     A share of each group, unknown and integrated over, is astray, with labels of `base` (C).
     """
-    score = logsumexp(_by_share(counts, rows, base), axis=0, b=prior[:, None, None])
+    score = logsumexp(_by_outlier_fraction(counts, rows, base), axis=0, b=prior[:, None, None])
     return np.asarray(score, np.float64)
 
 
-def explain(counts: Floats, rows: Floats, base: Floats, prior: Floats) -> tuple[Floats, Floats]:
+def fit_outliers(
+    counts: Floats, rows: Floats, base: Floats, prior: Floats
+) -> tuple[Floats, Floats]:
     """Return the strays' posterior mean (C) and p(label) (C, C) of groups that have these rows."""
-    by_share = np.einsum("sgg->sg", _by_share(counts, rows, base))
-    strays = softmax(by_share + np.log(prior)[:, None], axis=0).T @ _SHARES
+    by_share = np.einsum("sgg->sg", _by_outlier_fraction(counts, rows, base))
+    strays = softmax(by_share + np.log(prior)[:, None], axis=0).T @ _FRACTIONS
     return strays, (1 - strays)[:, None] * rows + strays[:, None] * base
 
 
-def _by_share(counts: Floats, rows: Floats, base: Floats) -> Floats:
-    shares = _SHARES[:, None, None]
+def _by_outlier_fraction(counts: Floats, rows: Floats, base: Floats) -> Floats:
+    shares = _FRACTIONS[:, None, None]
     logs = np.log((1 - shares) * rows + shares * base)
     return np.asarray(counts @ logs.transpose(0, 2, 1))
 
@@ -168,16 +170,16 @@ def best_assignment(score: Floats) -> Ints:
     return np.asarray(linear_sum_assignment(score, maximize=True)[1], np.int64)
 
 
-def total(score: Floats, assigned: Ints) -> float:
+def assignment_score(score: Floats, assigned: Ints) -> float:
     """Return the score of an assignment."""
     return float(score[np.arange(len(score)), assigned].sum())
 
 
-def _otherwise(score: Floats, but: Ints) -> Ints:
+def _best_assignment_except(score: Floats, but: Ints) -> Ints:
     """Return the best assignment that is not `but`."""
     outcomes = []
     for group, barred in enumerate(but):
         open_score = score.copy()
         open_score[group, barred] = -1e12
         outcomes.append(best_assignment(open_score))
-    return max(outcomes, key=lambda outcome: total(score, outcome))
+    return max(outcomes, key=lambda outcome: assignment_score(score, outcome))

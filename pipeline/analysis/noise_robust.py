@@ -1,7 +1,7 @@
 """Ways to learn the truth from wrong labels, and which of them was shown to be better.
 
-Numbers in, numbers and sentences out, no files. Each way is a loss on the mislabelled set, but for
-the ceiling, which learns from right labels: more cannot be had. All are tested on right labels.
+Numbers in, numbers and sentences out, no files. Each method is a loss on the mislabelled set but
+for the ceiling, which learns from right labels: more cannot be had. All are tested on right labels.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,7 +15,7 @@ from pipeline.analysis.diagnosis import Diagnosis
 from pipeline.analysis.label_noise import LabelRanks
 from pipeline.analysis.stats import (
     ACCURACY,
-    SHARE,
+    UNIT_INTERVAL,
     Comparison,
     Estimate,
     compare,
@@ -36,7 +36,7 @@ METHODS = {
 
 
 def methods_for(kind: str) -> tuple[str, ...]:
-    """Return which ways make sense for a verdict, a kind of `pipeline.kinds`; naive is the first.
+    """Return the methods that suit a verdict; naive is the first.
 
     To read answers backwards, or to learn what a picture is not, is for labels that are all wrong.
     The corrected loss is the naive one where labels are clean, and learns nothing where they say
@@ -51,13 +51,13 @@ def methods_for(kind: str) -> tuple[str, ...]:
             return ("naive", "forward", "ceiling")
 
 
-def loss_of(way: str, forward: Sequence[Sequence[float]]) -> Loss | None:
-    """Return the loss of a way, None for one that is no training of its own.
+def loss_of(method: str, forward: Sequence[Sequence[float]]) -> Loss | None:
+    """Return the loss of a method, None for one that is no training of its own.
 
     `forward` are the rows of p(given label | true class) to correct by (Patrini et al. 2017). The
     surrogate is that of Chou et al. 2020 (see `pipeline.losses`).
     """
-    match way:
+    match method:
         case "forward":
             return Loss("forward", transition=forward)
         case "complementary":
@@ -82,8 +82,8 @@ def accuracy_of(predictions: Predictions, backwards: bool = False) -> float:
 
 
 @dataclass(frozen=True)
-class Pair:
-    """The accuracies of two ways compared seed by seed, and that in a sentence."""
+class MethodComparison:
+    """The accuracies of two methods compared seed by seed, and that in a sentence."""
 
     first: str
     second: str
@@ -93,29 +93,29 @@ class Pair:
 
 @dataclass(frozen=True)
 class Recovery:
-    """What ways came to: shares of right answers by seed, their means, and the differences."""
+    """What methods came to: shares of right answers by seed, their means, and the differences."""
 
     accuracies: Mapping[str, Sequence[float]]
     estimates: Mapping[str, Estimate]
-    pairs: tuple[Pair, ...]
+    pairs: tuple[MethodComparison, ...]
 
 
 def recovery(accuracies: Mapping[str, Sequence[float]]) -> Recovery:
-    """Compare ways, each with its accuracies by seed: forward, or else ceiling, with every other.
+    """Compare methods by their accuracies: forward, or else ceiling, with every other.
 
-    Raises ValueError for ways with different numbers of seeds, or none.
+    Raises ValueError for methods with different numbers of seeds, or none.
     """
-    ways = [way for way in METHODS if way in accuracies]
-    first = "forward" if "forward" in ways else "ceiling"
+    methods = [method for method in METHODS if method in accuracies]
+    first = "forward" if "forward" in methods else "ceiling"
     pairs = []
-    for other in ways:
+    for other in methods:
         if other != first:
             comparison = compare(accuracies[first], accuracies[other])
             words = describe_difference(comparison, METHODS[first], METHODS[other], ACCURACY)
-            pairs.append(Pair(first, other, comparison, words))
+            pairs.append(MethodComparison(first, other, comparison, words))
     return Recovery(
-        {way: tuple(accuracies[way]) for way in ways},
-        {way: estimate(accuracies[way], SHARE) for way in ways},
+        {method: tuple(accuracies[method]) for method in methods},
+        {method: estimate(accuracies[method], UNIT_INTERVAL) for method in methods},
         tuple(pairs),
     )
 

@@ -24,14 +24,14 @@ from pipeline.analysis.stats import (
     Comparison,
     Estimate,
     Interval,
-    Measure,
-    area,
+    Metric,
+    area_under_curve,
     bands,
     compare,
+    count_spikes,
     describe_difference,
     estimate,
     first_reached,
-    spikes,
 )
 from pipeline.evaluation.metrics import EpochMetrics
 from pipeline.evaluation.run_dir import TrainingResult
@@ -39,11 +39,11 @@ from pipeline.evaluation.run_dir import TrainingResult
 ARMS = ("pretrained", "scratch")
 NAMES = ("pretrained", "from scratch")
 THRESHOLDS = (0.95, 0.97, 0.98, 0.99, 0.994)
-PIECES = 100  # of the course of the training loss
+CURVE_POINTS = 100  # of the course of the training loss
 
-SPIKES = Measure("spikes", "rougher", "smoother")
-NORM = Measure("in norm", "larger", "smaller")
-LENGTH = Measure("% of its first weights' length", "farther from them", "nearer to them", 100)
+SPIKES = Metric("spikes", "rougher", "smoother")
+NORM = Metric("in norm", "larger", "smaller")
+LENGTH = Metric("% of its first weights' length", "farther from them", "nearer to them", 100)
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class TrainingCurve:
 
 
 @dataclass(frozen=True)
-class Quantity:
+class MetricComparison:
     """A figure of both arms by seed, None where it was never reached, and what that shows.
 
     The means are over the seeds that have one. `comparison` is pretrained minus scratch, and
@@ -77,7 +77,7 @@ class Quantity:
     """
 
     name: str
-    measure: Measure
+    measure: Metric
     pretrained: tuple[float | None, ...]
     scratch: tuple[float | None, ...]
     pretrained_mean: Estimate | None
@@ -113,11 +113,11 @@ class Analysis:
 
     seeds: tuple[int, ...]
     epochs: int
-    end: tuple[Quantity, ...]
-    progress: tuple[Quantity, ...]
-    times: tuple[Quantity, ...]
-    stability: tuple[Quantity, ...]
-    movement: tuple[Quantity, ...]
+    end: tuple[MetricComparison, ...]
+    progress: tuple[MetricComparison, ...]
+    times: tuple[MetricComparison, ...]
+    stability: tuple[MetricComparison, ...]
+    movement: tuple[MetricComparison, ...]
     spreads: tuple[Spread, ...]
     curves: Mapping[str, Mapping[str, Bands]]
     answer: str
@@ -168,9 +168,9 @@ def analyse(
     (epochs,) = lengths
 
     def quantity(
-        name: str, measure: Measure, figure: Callable[[TrainingCurve], float | None]
-    ) -> Quantity:
-        return _quantity(name, measure, *([figure(one) for one in arm] for arm in arms))
+        name: str, measure: Metric, figure: Callable[[TrainingCurve], float | None]
+    ) -> MetricComparison:
+        return _compare_metric(name, measure, *([figure(one) for one in arm] for arm in arms))
 
     arms = (pretrained, scratch)
     end = (
@@ -183,7 +183,7 @@ def analyse(
         quantity(
             "area under accuracy",
             ACCURACY,
-            lambda one: area(_epochs(one), accuracies(one)),
+            lambda one: area_under_curve(_epochs(one), accuracies(one)),
         ),
         quantity(
             "mean training loss",
@@ -192,12 +192,12 @@ def analyse(
         ),
     )
     times = tuple(
-        quantity(f"{unit} to {100 * threshold:g} %", measure, _reached(threshold, at))
+        quantity(f"{unit} to {100 * threshold:g} %", measure, _when_reached(threshold, at))
         for threshold in THRESHOLDS
         for unit, measure, at in (("epochs", EPOCHS, _epochs), ("seconds", SECONDS, _seconds))
     )
     stability = (
-        quantity("loss spikes", SPIKES, lambda one: spikes(one.losses)),
+        quantity("loss spikes", SPIKES, lambda one: count_spikes(one.losses)),
         quantity(
             "gradient norm",
             NORM,
@@ -242,15 +242,15 @@ def spread_ratio(first: Sequence[float], second: Sequence[float]) -> tuple[float
 
 def accuracies(training: TrainingCurve) -> list[float]:
     """Return the validation accuracy after each epoch. Raises ValueError if there is none."""
-    return _validated([epoch.accuracy for epoch in training.history])
+    return _all_validated([epoch.accuracy for epoch in training.history])
 
 
 def losses(training: TrainingCurve) -> list[float]:
     """Return the validation loss after each epoch. Raises ValueError if there is none."""
-    return _validated([epoch.loss for epoch in training.history])
+    return _all_validated([epoch.loss for epoch in training.history])
 
 
-def _validated(values: Sequence[float | None]) -> list[float]:
+def _all_validated(values: Sequence[float | None]) -> list[float]:
     there = [value for value in values if value is not None]
     if len(there) < len(values):
         raise ValueError("analyse: got epochs that were not validated, expected all to be")
@@ -265,7 +265,7 @@ def _seconds(training: TrainingCurve) -> list[float]:
     return [epoch.seconds for epoch in training.history]
 
 
-def _reached(
+def _when_reached(
     threshold: float, at: Callable[[TrainingCurve], list[float]]
 ) -> Callable[[TrainingCurve], float | None]:
     return lambda one: first_reached(at(one), accuracies(one), threshold)
@@ -275,23 +275,23 @@ def _moved(group: str) -> Callable[[TrainingCurve], float | None]:
     return lambda one: one.start.moved[group]
 
 
-def _quantity(
-    name: str, measure: Measure, first: Sequence[float | None], second: Sequence[float | None]
-) -> Quantity:
+def _compare_metric(
+    name: str, measure: Metric, first: Sequence[float | None], second: Sequence[float | None]
+) -> MetricComparison:
     comparison = compare(first, second)
-    return Quantity(
+    return MetricComparison(
         name,
         measure,
         tuple(first),
         tuple(second),
-        _mean(first),
-        _mean(second),
+        _estimate_reached(first),
+        _estimate_reached(second),
         comparison,
         describe_difference(comparison, *NAMES, measure),
     )
 
 
-def _mean(values: Sequence[float | None]) -> Estimate | None:
+def _estimate_reached(values: Sequence[float | None]) -> Estimate | None:
     there = [value for value in values if value is not None]
     return estimate(there) if there else None
 
@@ -330,25 +330,27 @@ def _curves(arms: Arms) -> dict[str, dict[str, Bands]]:
         "accuracy over epochs": drawn(_epochs, accuracies),
         "accuracy over seconds": drawn(_seconds, accuracies),
         "loss over epochs": drawn(_epochs, losses),
-        "training loss": drawn(_places, lambda one: [float(p.mean()) for p in _pieces(one)]),
+        "training loss": drawn(_chunk_epochs, lambda one: [float(p.mean()) for p in _chunks(one)]),
         "gradient norm": drawn(_epochs, lambda one: [e.gradient_norm for e in one.history]),
     }
 
 
-def _pieces(training: TrainingCurve) -> list[NDArray[np.float64]]:
+def _chunks(training: TrainingCurve) -> list[NDArray[np.float64]]:
     """Return the losses of the steps, in pieces that are nearly equally long."""
-    return np.array_split(np.array(training.losses, np.float64), min(PIECES, len(training.losses)))
+    return np.array_split(
+        np.array(training.losses, np.float64), min(CURVE_POINTS, len(training.losses))
+    )
 
 
-def _places(training: TrainingCurve) -> list[float]:
+def _chunk_epochs(training: TrainingCurve) -> list[float]:
     """Return how many epochs were over at the middle of each piece."""
-    ends = np.cumsum([len(piece) for piece in _pieces(training)])
+    ends = np.cumsum([len(piece) for piece in _chunks(training)])
     middles = ends - np.diff(ends, prepend=0) / 2
     places: list[float] = (middles * len(training.history) / len(training.losses)).tolist()
     return places
 
 
-def _answer(epochs: int, final: Quantity, progress: Sequence[Quantity]) -> str:
+def _answer(epochs: int, final: MetricComparison, progress: Sequence[MetricComparison]) -> str:
     difference = final.comparison.difference
     verdict = "Undecided"
     if final.comparison.shown and difference:

@@ -29,8 +29,8 @@ class Interval:
     high: float
 
 
-EVERYWHERE = Interval(-math.inf, math.inf)
-SHARE = Interval(0, 1)  # where accuracies are
+UNBOUNDED = Interval(-math.inf, math.inf)
+UNIT_INTERVAL = Interval(0, 1)  # where accuracies are
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ class Bands:
 
 
 @dataclass(frozen=True)
-class Measure:
+class Metric:
     """How a difference is said: its unit, values × `scale` of it, and what more and less mean."""
 
     unit: str
@@ -98,22 +98,22 @@ class Measure:
     scale: float = 1
 
 
-ACCURACY = Measure("points", "better", "worse", scale=100)  # of shares from 0 to 1
-LOSS = Measure("nats", "worse", "better")
-SECONDS = Measure("s", "slower", "faster")
-EPOCHS = Measure("epochs", "later", "earlier")
+ACCURACY = Metric("points", "better", "worse", scale=100)  # of shares from 0 to 1
+LOSS = Metric("nats", "worse", "better")
+SECONDS = Metric("s", "slower", "faster")
+EPOCHS = Metric("epochs", "later", "earlier")
 
 
-def estimate(values: Sequence[float], within: Interval = EVERYWHERE) -> Estimate:
+def estimate(values: Sequence[float], limits: Interval = UNBOUNDED) -> Estimate:
     """Return the mean of one arm, whose interval ends where `within` does: no share is above 1.
 
     Raises ValueError for no value or one that is not finite.
     """
-    runs = _finite("estimate", values)
+    runs = _check_finite("estimate", values)
     rounding = ROUNDING * float(np.abs(runs).max())
     interval = _t_interval(runs, rounding)
     if interval is not None:
-        interval = Interval(max(interval.low, within.low), min(interval.high, within.high))
+        interval = Interval(max(interval.low, limits.low), min(interval.high, limits.high))
     return Estimate(
         runs=len(runs),
         mean=float(runs.mean()),
@@ -133,7 +133,7 @@ def compare(first: Sequence[float | None], second: Sequence[float | None]) -> Co
         )
     a, b = (np.array([math.inf if v is None else v for v in arm], float) for arm in (first, second))
     for arm, times in ((first, a), (second, b)):
-        _finite("compare", times[[v is not None for v in arm]], least=0)
+        _check_finite("compare", times[[v is not None for v in arm]], least=0)
     got_a, got_b = np.isfinite(a), np.isfinite(b)
     both = got_a & got_b
     scale = np.maximum(np.abs(a), np.abs(b))[both]
@@ -181,7 +181,7 @@ def pairs_needed(difference: float, deviation: float, power: float = POWER) -> i
 
     def lack(pairs: float) -> float:
         shift = effect * math.sqrt(pairs)
-        return power - float(stats.nct.sf(_t_bound(pairs), pairs - 1, shift))
+        return power - float(stats.nct.sf(_t_quantile(pairs), pairs - 1, shift))
 
     if lack(2) <= 0:
         return 2
@@ -190,12 +190,12 @@ def pairs_needed(difference: float, deviation: float, power: float = POWER) -> i
     return math.ceil(float(optimize.brentq(lack, 2, 2 * known + 10)))
 
 
-def area(x: Sequence[float], y: Sequence[float]) -> float:
+def area_under_curve(x: Sequence[float], y: Sequence[float]) -> float:
     """Return the area under a curve over its span: the mean height; of one point, its height.
 
     Raises ValueError unless `x` and `y` are equally long and finite, and `x` increases.
     """
-    at, height = _curve("area", x, y)
+    at, height = _check_curve("area_under_curve", x, y)
     if len(at) == 1:
         return float(height[0])
     return float(np.trapezoid(height, at) / (at[-1] - at[0]))
@@ -204,21 +204,21 @@ def area(x: Sequence[float], y: Sequence[float]) -> float:
 def first_reached(x: Sequence[float], y: Sequence[float], threshold: float) -> float | None:
     """Return where a curve was first evaluated at or above a threshold, None if it never was.
 
-    Nothing is interpolated: between evaluations nobody knows. Raises ValueError as `area` does.
+    Nothing is interpolated. Raises ValueError as `area_under_curve` does.
     """
-    at, height = _curve("first_reached", x, y)
+    at, height = _check_curve("first_reached", x, y)
     above = np.flatnonzero(height >= threshold)
     return float(at[above[0]]) if len(above) else None
 
 
-def spikes(losses: Sequence[float], beyond: float = 5) -> int:
+def count_spikes(losses: Sequence[float], beyond: float = 5) -> int:
     """Count the rises of a training loss that stand out from its usual steps.
 
     A rise is one if it exceeds the median step by `beyond` robust deviations (the median absolute
     deviation, scaled to a normal's standard deviation). Raises ValueError for no loss or one that
     is not finite.
     """
-    steps = np.diff(_finite("spikes", losses))
+    steps = np.diff(_check_finite("count_spikes", losses))
     if not len(steps):
         return 0
     usual = np.median(steps) + beyond * stats.median_abs_deviation(steps, scale="normal")
@@ -229,24 +229,24 @@ def bands(x: Sequence[Sequence[float]], y: Sequence[Sequence[float]]) -> Bands:
     """Return the mean curve of runs (a row each) and its band, evaluation by evaluation.
 
     `x` is averaged over the runs as well: epochs are equal, and seconds are when the mean run got
-    there. Raises ValueError for no runs, or as `area` does, for any of them.
+    there. Raises ValueError for no runs, or as `area_under_curve` does, for any of them.
     """
     if len({len(row) for row in (*x, *y)}) != 1 or len(x) != len(y):
         lengths = [[len(row) for row in rows] for rows in (x, y)]
         raise ValueError(f"bands: got runs of {lengths[0]} and {lengths[1]} points, expected equal")
-    rows = [_curve("bands", at, height) for at, height in zip(x, y, strict=True)]
+    rows = [_check_curve("bands", at, height) for at, height in zip(x, y, strict=True)]
     at = np.mean([row[0] for row in rows], axis=0)
     heights = np.array([row[1] for row in rows])
     mean = heights.mean(axis=0)
     if len(rows) == 1:
         return Bands(tuple(at.tolist()), tuple(mean.tolist()), None, None, None)
     deviation = heights.std(axis=0, ddof=1)
-    half = _t_bound(len(rows)) * deviation / math.sqrt(len(rows))
+    half = _t_quantile(len(rows)) * deviation / math.sqrt(len(rows))
     columns = (at, mean, mean - half, mean + half, deviation)
     return Bands(*(tuple(column.tolist()) for column in columns))
 
 
-def describe_difference(comparison: Comparison, first: str, second: str, measure: Measure) -> str:
+def describe_difference(comparison: Comparison, first: str, second: str, measure: Metric) -> str:
     """Say in a sentence, without full stop, what a comparison of arms `first` and `second` shows.
 
     "pretrained is 0.22 points better (95 % interval 0.10 to 0.34, 5 pairs): shown"
@@ -264,7 +264,7 @@ def describe_difference(comparison: Comparison, first: str, second: str, measure
         return f"there is no difference to measure{absent}"
     sign = -1 if c.difference < 0 else 1
     ends = sorted(sign * end for end in (c.interval.low, c.interval.high)) if c.interval else []
-    size, *around = _round([v * measure.scale for v in (abs(c.difference), *ends)])
+    size, *around = _format_interval([v * measure.scale for v in (abs(c.difference), *ends)])
     amount = f"{size} {measure.unit} {measure.more if sign > 0 else measure.less}"
     if c.pairs == 1:
         seen = f"{first} is {amount}" if c.difference else "no difference"
@@ -288,7 +288,7 @@ def describe_difference(comparison: Comparison, first: str, second: str, measure
     return f"no difference was shown ({first} is {amount}, {interval}){needed}{absent}"
 
 
-def _finite(
+def _check_finite(
     who: str, values: Sequence[float] | NDArray[np.float64], least: int = 1
 ) -> NDArray[np.float64]:
     array = np.asarray(values, np.float64)
@@ -297,10 +297,10 @@ def _finite(
     return array
 
 
-def _curve(
+def _check_curve(
     who: str, x: Sequence[float], y: Sequence[float]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    at, height = _finite(who, x), _finite(who, y)
+    at, height = _check_finite(who, x), _check_finite(who, y)
     if len(at) != len(height) or (np.diff(at) <= 0).any():
         raise ValueError(
             f"{who}: got {len(height)} values at {list(x)}, expected one at each of increasing x"
@@ -308,7 +308,7 @@ def _curve(
     return at, height
 
 
-def _t_bound(runs: float) -> float:
+def _t_quantile(runs: float) -> float:
     return float(stats.t.ppf((1 + CONFIDENCE) / 2, runs - 1))
 
 
@@ -336,7 +336,7 @@ def _sign_test(less: int, more: int) -> float:
     return float(stats.binomtest(less, less + more).pvalue) if less + more else 1.0
 
 
-def _round(values: Sequence[float]) -> list[str]:
+def _format_interval(values: Sequence[float]) -> list[str]:
     """Write a difference and the ends of its interval with equally many decimals.
 
     Two digits of the interval's half width, or of the difference if it stands alone, and one of the
@@ -345,11 +345,11 @@ def _round(values: Sequence[float]) -> list[str]:
     size, *ends = values
     width = (ends[1] - ends[0]) / 2 if ends else 0.0
     leading = width or size  # an interval can be narrower than numbers are apart
-    places = [_place(leading) - 1 if leading else 0, *(_place(end) for end in ends if end)]
+    places = [_exponent(leading) - 1 if leading else 0, *(_exponent(end) for end in ends if end)]
     decimals = max(0, -min(places))
     return [f"{value:,.{decimals}f}".replace("-", "−") for value in values]
 
 
-def _place(value: float) -> int:
+def _exponent(value: float) -> int:
     """Return the power of ten of the first digit."""
     return math.floor(math.log10(abs(value)))

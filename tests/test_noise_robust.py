@@ -27,13 +27,13 @@ def predictions(logits: list[list[float]], labels: list[int]) -> Predictions:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_verdict_has_the_naive_way_and_the_ceiling(kind: str) -> None:
-    ways = methods_for(kind)
-    assert ways[0] == "naive"
-    assert ways[-1] == "ceiling"
-    assert set(ways) <= set(METHODS)
-    assert ("forward" in ways) == (kind not in ("clean", "random"))
+    methods = methods_for(kind)
+    assert methods[0] == "naive"
+    assert methods[-1] == "ceiling"
+    assert set(methods) <= set(METHODS)
+    assert ("forward" in methods) == (kind not in ("clean", "random"))
     # To say what a picture is not makes sense only of labels that are never right.
-    assert ("backwards" in ways) == ("complementary" in ways) == (kind == "wrong")
+    assert ("backwards" in methods) == ("complementary" in methods) == (kind == "wrong")
 
 
 def test_a_way_has_its_loss() -> None:

@@ -16,16 +16,16 @@ from pipeline.analysis.stats import (
     EPOCHS,
     LOSS,
     SECONDS,
-    SHARE,
+    UNIT_INTERVAL,
     Interval,
-    area,
+    area_under_curve,
     bands,
     compare,
+    count_spikes,
     describe_difference,
     estimate,
     first_reached,
     pairs_needed,
-    spikes,
 )
 
 # Student's sleep data (Biometrika 1908), hours gained by ten patients under two drugs; R's `sleep`.
@@ -66,17 +66,17 @@ def test_the_mean_of_one_arm() -> None:
 
 def test_no_share_is_above_one_or_below_zero() -> None:
     values = [0.6, 0.99, 0.97]
-    free, share = estimate(values).interval, estimate(values, SHARE).interval
+    free, share = estimate(values).interval, estimate(values, UNIT_INTERVAL).interval
     assert free is not None
     assert free.high > 1
     assert share == Interval(free.low, 1)
     values = [0.0, 0.0, 0.1]
-    free, share = estimate(values).interval, estimate(values, SHARE).interval
+    free, share = estimate(values).interval, estimate(values, UNIT_INTERVAL).interval
     assert free is not None
     assert free.low < 0
     assert share == Interval(0, free.high)
     close = [0.5, 0.51, 0.52]
-    assert estimate(close, SHARE) == estimate(close)
+    assert estimate(close, UNIT_INTERVAL) == estimate(close)
 
 
 @pytest.mark.parametrize(
@@ -270,9 +270,9 @@ def test_an_end_near_zero_is_not_written_as_zero() -> None:
 
 
 def test_the_area_is_the_mean_height() -> None:
-    assert area([1, 2, 3], [0.5, 0.5, 0.5]) == pytest.approx(0.5)
-    assert area([0, 1, 3], [0, 1, 1]) == pytest.approx((0.5 + 2) / 3)
-    assert area([7], [0.25]) == 0.25
+    assert area_under_curve([1, 2, 3], [0.5, 0.5, 0.5]) == pytest.approx(0.5)
+    assert area_under_curve([0, 1, 3], [0, 1, 1]) == pytest.approx((0.5 + 2) / 3)
+    assert area_under_curve([7], [0.25]) == 0.25
 
 
 @given(st.lists(finite, min_size=1, max_size=20), finite)
@@ -294,14 +294,14 @@ def test_a_threshold_is_reached_when_it_is_met_and_not_between_evaluations() -> 
 def test_spikes_stand_out_and_noise_does_not() -> None:
     rng = np.random.default_rng(5)
     losses = 2 * np.exp(-np.arange(300) / 80) + rng.normal(0, 0.02, 300)
-    assert spikes(losses.tolist()) == 0
+    assert count_spikes(losses.tolist()) == 0
     losses[100] += 0.5
     losses[200:203] += 1  # once up, though high for three steps
-    assert spikes(losses.tolist()) == 2
+    assert count_spikes(losses.tolist()) == 2
     losses[250] -= 1  # a fall is no spike, but the way back is
-    assert spikes(losses.tolist()) == 3
-    assert spikes(losses.tolist(), beyond=1e6) == 0
-    assert spikes([1.0]) == spikes([9, 8, 7, 6, 5.9]) == 0  # a smaller fall is no rise
+    assert count_spikes(losses.tolist()) == 3
+    assert count_spikes(losses.tolist(), beyond=1e6) == 0
+    assert count_spikes([1.0]) == count_spikes([9, 8, 7, 6, 5.9]) == 0  # a smaller fall is no rise
 
 
 def test_bands_agree_with_the_interval_at_each_evaluation() -> None:
@@ -341,15 +341,15 @@ def test_what_makes_no_sense_is_refused() -> None:
     with pytest.raises(ValueError, match="estimate: got"):
         estimate([])
     with pytest.raises(ValueError, match="increasing"):
-        area([1, 1], [0, 0])
+        area_under_curve([1, 1], [0, 0])
     with pytest.raises(ValueError, match="increasing"):
         first_reached([1, 2], [0.5], 0.5)
     with pytest.raises(ValueError, match=r"bands: got runs of \[2, 1\]"):
         bands([[1, 2], [1]], [[1, 2], [1]])
     with pytest.raises(ValueError, match="bands"):
         bands([], [])
-    with pytest.raises(ValueError, match="spikes"):
-        spikes([1, math.nan])
+    with pytest.raises(ValueError, match="count_spikes"):
+        count_spikes([1, math.nan])
     for wrong in ((0, 1, 0.8), (1, 0, 0.8), (1, 1, 0.01), (1, 1, 1)):
         with pytest.raises(ValueError, match="pairs_needed"):
             pairs_needed(*wrong)

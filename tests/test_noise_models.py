@@ -5,12 +5,12 @@ from hypothesis import strategies as st
 from scipy.stats import beta
 
 from pipeline.analysis.noise_models import (
-    FEW,
     KINDS,
+    OUTLIER_PRIOR,
     RATED,
     Floats,
     fit_noise_model,
-    likelihood,
+    log_likelihood,
     transition,
 )
 
@@ -106,7 +106,7 @@ def test_likelihoods_are_the_integral_over_the_strays(seed: int, labels: int, ki
     exact = np.einsum(
         "s,srg->gr", density, np.exp(np.log((1 - shares) * rows + shares * base) @ counts.T)
     )
-    got = likelihood(counts, rows, base, FEW)
+    got = log_likelihood(counts, rows, base, OUTLIER_PRIOR)
     np.testing.assert_allclose(got, np.log(exact), rtol=0.01, atol=0.05)
 
 
