@@ -61,16 +61,6 @@ class LabelRanks:
     ranks: tuple[float, ...]
     histogram: Matrix
 
-    @property
-    def accuracy(self) -> float:
-        """The share of pictures whose label is the first choice."""
-        return self.ranks[0]
-
-    @property
-    def backwards(self) -> float:
-        """The share of pictures whose label is the last choice."""
-        return self.ranks[-1]
-
 
 def rank_labels(probabilities: Floats, labels: Ints) -> LabelRanks:
     """Return what answers (N, C) say beside labels (N,). Raises ValueError as `diagnose` does."""
