@@ -1,7 +1,7 @@
-"""Ways to learn the truth from wrong labels, and which of them was shown to be better.
+"""Methods of training on incorrect labels, and the comparison of their accuracies.
 
-Numbers in, numbers and sentences out, no files. Each method is a loss on the mislabelled set but
-for the ceiling, which learns from right labels: more cannot be had. All are tested on right labels.
+Each method is a loss on the mislabelled dataset; the ceiling is trained on correct labels instead.
+All are tested on correct labels. Reads no files.
 """
 
 from collections.abc import Mapping, Sequence
@@ -28,19 +28,18 @@ from pipeline.recipes.losses import Loss
 
 METHODS = {
     "naive": "naive",
-    "backwards": "naive, read backwards",
+    "backwards": "naive, argmin",
     "forward": "forward-corrected",
     "complementary": "complementary surrogate",
-    "ceiling": "right labels",
+    "ceiling": "correct labels",
 }
 
 
 def methods_for(kind: str) -> tuple[str, ...]:
     """Return the methods that suit a verdict; naive is the first.
 
-    To read answers backwards, or to learn what a picture is not, is for labels that are all wrong.
-    The corrected loss is the naive one where labels are clean, and learns nothing where they say
-    nothing.
+    Argmin and the complementary loss suit labels that are all incorrect. The corrected loss equals
+    the naive one for clean labels, and has no gradient for random ones.
     """
     match kind:
         case "wrong":
@@ -52,10 +51,10 @@ def methods_for(kind: str) -> tuple[str, ...]:
 
 
 def loss_of(method: str, forward: Sequence[Sequence[float]]) -> Loss | None:
-    """Return the loss of a method, None for one that is no training of its own.
+    """Return the loss of a method, None for a method without a training of its own.
 
-    `forward` are the rows of p(given label | true class) to correct by (Patrini et al. 2017). The
-    surrogate is that of Chou et al. 2020 (see `pipeline.losses`).
+    `forward` are the rows of p(given label | true class) for the forward correction (Patrini et al.
+    2017). The surrogate is that of Chou et al. 2020 (see `pipeline.recipes.losses`).
     """
     match method:
         case "forward":
@@ -69,13 +68,13 @@ def loss_of(method: str, forward: Sequence[Sequence[float]]) -> Loss | None:
 
 
 def probabilities_of(predictions: Predictions) -> NDArray[np.float64]:
-    """Return what answers give each class: float64 (N, C), rows that add up to 1."""
+    """Return the probabilities of predictions: float64 (N, C), with rows that sum to 1."""
     array: NDArray[np.float64] = predictions.logits.double().softmax(dim=1).numpy()
     return array
 
 
 def accuracy_of(predictions: Predictions, backwards: bool = False) -> float:
-    """Return the share of the labels that are the first choice of answers, or the last."""
+    """Return the accuracy of argmax, or of argmin if `backwards`."""
     if backwards:
         predictions = predictions._replace(logits=-predictions.logits)
     return predictions.accuracy
@@ -83,7 +82,7 @@ def accuracy_of(predictions: Predictions, backwards: bool = False) -> float:
 
 @dataclass(frozen=True)
 class MethodComparison:
-    """The accuracies of two methods compared seed by seed, and that in a sentence."""
+    """The accuracies of two methods compared seed by seed; `words` describes the comparison."""
 
     first: str
     second: str
@@ -93,7 +92,7 @@ class MethodComparison:
 
 @dataclass(frozen=True)
 class Recovery:
-    """What methods came to: shares of right answers by seed, their means, and the differences."""
+    """The accuracies of methods by seed, their means, and comparisons with the first method."""
 
     accuracies: Mapping[str, Sequence[float]]
     estimates: Mapping[str, Estimate]
@@ -101,7 +100,7 @@ class Recovery:
 
 
 def recovery(accuracies: Mapping[str, Sequence[float]]) -> Recovery:
-    """Compare methods by their accuracies: forward, or else ceiling, with every other.
+    """Compare forward, or else ceiling, with every other method by their accuracies.
 
     Raises ValueError for methods with different numbers of seeds, or none.
     """
@@ -147,9 +146,9 @@ class ArmScore:
 class LabelNoiseResult:
     """The result.json of part 3.
 
-    `pictures` training images and `held_out` validation images bear the labels in question.
-    `arms` and `trainings` are by the names of their folders. `left_out` says what was not done and
-    why; `witness` is the run directory of the reference model, None if there was none.
+    `pictures` training images and `held_out` validation images have the labels in question.
+    `arms` and `trainings` are by the names of their folders. `left_out` lists omitted parts with
+    reasons; `witness` is the run directory of the reference model, None without one.
     """
 
     provenance: dict[str, Any]
