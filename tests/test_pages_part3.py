@@ -119,7 +119,7 @@ def test_it_says_what_the_result_says(tmp_path: Path, kind: str, witness: bool) 
 def test_the_answer_comes_first_with_the_provenance(tmp_path: Path) -> None:
     write_run(tmp_path / "run", "wrong")
     page = part3.page_of([tmp_path / "run"])
-    assert page.answer.startswith("Every label is wrong")
+    assert page.answer.startswith("Every label is incorrect")
     assert "to be right on 86.80 % (86.55 to 87.05) of 10,000 pictures" in page.answer
     assert page.answer.endswith(
         "as if all were well, it is right on 0.28 %; on right labels, 92.70 %."
@@ -131,7 +131,7 @@ def test_the_answer_comes_first_with_the_provenance(tmp_path: Path) -> None:
 def test_without_a_correction_the_answer_speaks_of_the_others(tmp_path: Path) -> None:
     write_run(tmp_path / "run", "random")
     answer = part3.page_of([tmp_path / "run"]).answer
-    assert "The labels say nothing about the pictures." in answer
+    assert "The labels are independent of the images." in answer
     assert "corrected" not in answer
     assert "Of 10,000 pictures with right labels, a network that is trained as if" in answer
 
@@ -166,7 +166,7 @@ def test_of_several_runs_the_latest_is_shown(tmp_path: Path) -> None:
     (tmp_path / "latest").symlink_to("2026-01-02")
     paths = [tmp_path / name for name in ("2026-01-02", "2026-01-01", "latest")]
     text = part3.page_of(paths).html()
-    assert "Every label is wrong" in text
+    assert "Every label is incorrect" in text
     assert f"Not shown: {tmp_path}/2026-01-01, an earlier run." in text
     assert text.count("Not shown") == 1
 

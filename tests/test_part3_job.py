@@ -101,7 +101,7 @@ def result_of(run: Path) -> dict[str, Any]:
 def test_it_diagnoses_and_recovers(run: Path) -> None:
     result = result_of(run)
     assert result["diagnosis"]["kind"] == "wrong"
-    assert result["diagnosis"]["verdict"].startswith("Every label is wrong")
+    assert result["diagnosis"]["verdict"].startswith("Every label is incorrect")
     accuracies = result["recovery"]["accuracies"]
     assert list(accuracies) == ["naive", "backwards", "forward", "complementary", "ceiling"]
     assert all(len(of_seeds) == 2 for of_seeds in accuracies.values())
