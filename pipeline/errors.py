@@ -1,11 +1,19 @@
 """The kinds of error that this package adds."""
 
 from collections.abc import Sequence
+from math import inf, isfinite
 from pathlib import Path
 
 
 class UserError(ValueError):
     """A request cannot be met; the message is one line that says what was got and expected."""
+
+
+def check_range(name: str, value: float, low: float, high: float = inf) -> None:
+    """Raise UserError unless a value is finite and in [low, high]."""
+    if not (isfinite(value) and low <= value <= high):
+        expected = f"{low} to {high}" if isfinite(high) else f"at least {low}"
+        raise UserError(f"{name}: got {value}, expected {expected}")
 
 
 class DivergedError(FloatingPointError):

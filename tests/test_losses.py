@@ -160,7 +160,7 @@ def test_travels_through_json(loss: Loss) -> None:
     [
         ({"kind": "hinge"}, "loss: got hinge, expected one of cross-entropy, focal"),
         ({"label_smoothing": 1.5}, "label_smoothing: got 1.5, expected 0 to 1"),
-        ({"kind": "focal", "gamma": -1}, "gamma: got -1, expected 0 to inf"),
+        ({"kind": "focal", "gamma": -1}, "gamma: got -1, expected at least 0"),
         (
             {"kind": "focal", "label_smoothing": 0.1},
             "loss: got focal with label_smoothing, expected alpha and gamma",

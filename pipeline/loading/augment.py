@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from beton import rng
-from pipeline.errors import UserError
+from pipeline.errors import check_range
 
 Ids = NDArray[np.int64]
 
@@ -103,10 +103,8 @@ class Augmentation:
 
     def __post_init__(self) -> None:
         for strength in fields(self):
-            value = getattr(self, strength.name)
             most = MOST.get(strength.name, math.inf)
-            if not 0 <= value <= most:
-                raise UserError(f"{strength.name}: got {value}, expected 0 to {most}")
+            check_range(strength.name, getattr(self, strength.name), 0, most)
 
     def draw(self, seed: int, epoch: int, ids: Ids) -> Transforms:
         """Return the changes of samples `ids` (n,) in an epoch."""

@@ -7,7 +7,6 @@ caller's. All are computed in float32, whatever the precision of the logits.
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from functools import cached_property
-from math import inf
 from typing import Literal
 
 import numpy as np
@@ -15,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pipeline.errors import UserError
+from pipeline.errors import UserError, check_range
 from pipeline.recipes.mixup import Mixed
 
 Kind = Literal["cross-entropy", "focal", "forward", "complementary"]
@@ -67,9 +66,9 @@ class Loss:
             if name != "kind" and changed and name not in PARAMETERS[self.kind]:
                 expected = " and ".join(PARAMETERS[self.kind]) or "no parameter"
                 raise UserError(f"loss: got {self.kind} with {name}, expected {expected}")
-        _expect("label_smoothing", self.label_smoothing, 0, 1)
-        _expect("alpha", self.alpha, 0, inf)
-        _expect("gamma", self.gamma, 0, inf)
+        check_range("label_smoothing", self.label_smoothing, 0, 1)
+        check_range("alpha", self.alpha, 0)
+        check_range("gamma", self.gamma, 0)
         if self.kind == "forward":
             _check_transition(rows)
 
@@ -108,11 +107,6 @@ class Loss:
         """Logarithms, where impossible is just extremely unlikely, so that gradients are finite."""
         chances = torch.tensor(self.transition, dtype=torch.float64)
         return chances.clamp(min=torch.finfo(torch.float32).tiny).log().float()
-
-
-def _expect(name: str, value: float, low: float, high: float) -> None:
-    if not low <= value <= high:
-        raise UserError(f"{name}: got {value}, expected {low} to {high}")
 
 
 def _check_transition(rows: tuple[tuple[float, ...], ...]) -> None:

@@ -7,7 +7,6 @@ How a pair is mixed depends on the seed, the epoch and the sample in its even ro
 a picture meets one partner instead of a random one of the batch, which nobody can tell.
 """
 
-import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -18,7 +17,7 @@ from scipy.special import betaincinv
 from torch import Tensor
 
 from beton import rng
-from pipeline.errors import UserError
+from pipeline.errors import UserError, check_range
 
 Ids = NDArray[np.int64]
 Numbers = NDArray[np.float64]
@@ -53,11 +52,9 @@ class Mixing:
     probability: float = 1.0
 
     def __post_init__(self) -> None:
-        for name, value in (("mixup", self.mixup), ("cutmix", self.cutmix)):
-            if not 0 <= value < math.inf:
-                raise UserError(f"{name}: got {value}, expected at least 0")
-        if not 0 <= self.probability <= 1:
-            raise UserError(f"probability: got {self.probability}, expected 0 to 1")
+        check_range("mixup", self.mixup, 0)
+        check_range("cutmix", self.cutmix, 0)
+        check_range("probability", self.probability, 0, 1)
 
     def __bool__(self) -> bool:
         """Return whether anything is mixed."""

@@ -19,13 +19,12 @@ HANDS = Augmentation(rotation=10, zoom=0.1, aspect=0.2, shear=0.3, translation=0
 class Preset:
     """A network of `models.NETWORKS` and the recipe to train it by.
 
-    `split` is how prep must have split the data, None if any way will do. The epochs are those of
-    a set of `pages` to learn from, if that is told: smaller ones are gone through more often.
+    The epochs are those of a set of `pages` to learn from, if that is told: smaller ones are gone
+    through more often.
     """
 
     network: str
     recipe: Recipe
-    split: str | None = None
     pages: int | None = None
 
     def scale(self, pages: int) -> float:
@@ -115,7 +114,6 @@ PART1 = {
             micro_batch=4,
             window=None,
         ),
-        split="80-10-10",
     ),
 }
 

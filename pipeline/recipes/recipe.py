@@ -9,19 +9,13 @@ from dataclasses import dataclass, field, replace
 from math import inf, sqrt
 from typing import Any, Literal, Self
 
-from pipeline.errors import UserError
+from pipeline.errors import UserError, check_range
 from pipeline.loading.augment import Augmentation
 from pipeline.recipes.losses import Loss
 from pipeline.recipes.mixup import Mixing
-from pipeline.runtime.files import convert
 
 GROUPS = 3  # of a network's layers: stem, body, head
 Schedule = Literal["one-cycle", "cosine", "constant"]
-
-
-def _expect(name: str, value: float, low: float, high: float) -> None:
-    if not low <= value <= high:
-        raise UserError(f"{name}: got {value}, expected {low} to {high}")
 
 
 @dataclass(frozen=True)
@@ -58,19 +52,19 @@ class Stage:
     mixed_precision: bool = True
 
     def __post_init__(self) -> None:
-        _expect("size", self.size, 16, 4096)
-        _expect("epochs", self.epochs, 1, 1_000_000)
+        check_range("size", self.size, 16, 4096)
+        check_range("epochs", self.epochs, 1, 1_000_000)
         for rate in self.rates:
-            _expect("learning_rate", rate, 1e-12, inf)
+            check_range("learning_rate", rate, 1e-12)
         if self.schedule not in ("one-cycle", "cosine", "constant"):
             raise UserError(
                 f"schedule: got {self.schedule!r}, expected one-cycle, cosine or constant"
             )
-        _expect("warm_up", self.warm_up, 0, 0.99)
-        _expect("frozen", self.frozen, 0, GROUPS - 1)
-        _expect("weight_decay", self.weight_decay, 0, inf)
+        check_range("warm_up", self.warm_up, 0, 0.99)
+        check_range("frozen", self.frozen, 0, GROUPS - 1)
+        check_range("weight_decay", self.weight_decay, 0)
         if self.clip is not None:
-            _expect("clip", self.clip, 1e-12, inf)
+            check_range("clip", self.clip, 1e-12)
 
     @property
     def rates(self) -> tuple[float, ...]:
@@ -113,11 +107,11 @@ class Recipe:
     def __post_init__(self) -> None:
         if not self.stages:
             raise UserError("recipe: got no stages, expected at least one")
-        _expect("batch_size", self.batch_size, 1, 1_000_000)
+        check_range("batch_size", self.batch_size, 1, 1_000_000)
         if self.micro_batch is not None:
-            _expect("micro_batch", self.micro_batch, 1, self.batch_size)
+            check_range("micro_batch", self.micro_batch, 1, self.batch_size)
         if self.window is not None:
-            _expect("window", self.window, 0.05, 1)
+            check_range("window", self.window, 0.05, 1)
         elif (
             any(stage.augmentation != Augmentation() for stage in self.stages)
             or self.views > 1
@@ -129,16 +123,16 @@ class Recipe:
                 f"auxiliary: got {self.auxiliary}, expected 0: whole pages of two sets may differ "
                 "in shape"
             )
-        _expect("average", self.average, 0, 0.999999)
-        _expect("hand", self.hand, 0, 1)
-        _expect("auxiliary", self.auxiliary, 0, 1)
+        check_range("average", self.average, 0, 0.999999)
+        check_range("hand", self.hand, 0, 1)
+        check_range("auxiliary", self.auxiliary, 0, 1)
         if self.auxiliary and not 0 < round(self.auxiliary * self.batch_size) < self.batch_size:
             raise UserError(
                 f"auxiliary: got {self.auxiliary} of batches of {self.batch_size}, expected at "
                 "least one row of each set"
             )
-        _expect("views", self.views, 1, 25)
-        _expect("seed", self.seed, 0, 2**63 - 1)
+        check_range("views", self.views, 1, 25)
+        check_range("seed", self.seed, 0, 2**63 - 1)
 
     def divided(self, rows: int) -> tuple[int, int]:
         """Return how many of so many rows come from either set.
@@ -163,8 +157,3 @@ class Recipe:
             raise UserError(f"scale: got {scale}, expected more than 0")
         stages = (replace(s, epochs=max(1, round(s.epochs * scale))) for s in self.stages)
         return replace(self, stages=tuple(stages))
-
-    @classmethod
-    def of(cls, data: Mapping[str, Any]) -> Self:
-        """Return the recipe whose `dataclasses.asdict` is `data`, also after JSON."""
-        return convert(data, cls)
