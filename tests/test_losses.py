@@ -135,7 +135,7 @@ def test_mixed_pictures_have_mixed_losses(loss: Loss) -> None:
     mixed = Mixing(mixup=1.0).mix(torch.zeros(8, 1, 2, 2), labels, np.arange(8), 0, 0)
     partner = labels.view(-1, 2).flip(1).flatten()
     own, other = loss.per_sample(logits, labels), loss.per_sample(logits, partner)
-    torch.testing.assert_close(loss.of(logits, mixed), other + mixed.shares * (own - other))
+    torch.testing.assert_close(loss.of(logits, mixed), other + mixed.weights * (own - other))
     unmixed = Mixed(mixed.images, labels, labels, torch.ones(8))
     assert torch.equal(loss.of(logits, unmixed), own)
 

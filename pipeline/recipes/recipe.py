@@ -1,7 +1,6 @@
-"""What a training is, as data: stages, each with its pictures, its schedule and its changes.
+"""The settings of a training, as data: stages with image size, schedule, loss and augmentation.
 
-A recipe knows no code that runs it and no file, so it can be stored, compared and printed. Those
-that have a name are in `pipeline.recipes`.
+A recipe can be stored, compared and printed. `pipeline.recipes.presets` holds the named recipes.
 """
 
 from collections.abc import Mapping
@@ -20,20 +19,22 @@ Schedule = Literal["one-cycle", "cosine", "constant"]
 
 @dataclass(frozen=True)
 class Stage:
-    """Epochs at one picture size, under one schedule of the learning rate.
+    """Epochs at one image size, under one learning rate schedule.
 
-    `size` is the side in pixels of the square around the ink that the network sees, or the height
-    of whole pages. `learning_rate` is the highest: one for all layers, or (stem, body, head);
-    (low, high) stands for even ratios between them (discriminative learning rates, Howard and Ruder
-    2018). All schedules rise to it over the first `warm_up` share of the steps; then "one-cycle"
-    (Smith and Topin 2018) and "cosine" (Loshchilov and Hutter 2017) fall to nothing and "constant"
-    stays. The first `frozen` of the three groups of layers do not learn, but for the statistics of
-    their batch normalisation.
+    `size` is in pixels: the side of the square around the ink, or the height of whole pages.
+    `learning_rate` is the peak: one for all layers, or (stem, body, head), or (low, high) for a
+    geometric series from stem to head (discriminative learning rates, Howard and Ruder 2018). All
+    schedules rise to the peak over the first `warm_up` fraction of the steps. Then "one-cycle"
+    (Smith and Topin 2018) and "cosine" (Loshchilov and Hutter 2017) fall to 0; "constant" stays.
+    The first `frozen` of the three layer groups are not trained, except for their batch
+    normalisation statistics.
 
-    `optimizer` is the name of one in torch.optim, or "Muon" (`pipeline.muon`); `options` are its
-    arguments besides learning rate and weight decay. `weight_decay` spares biases and
-    normalisation. Gradients longer than `clip` are cut to it. `mixed_precision` false computes in
-    float32 on any hardware.
+    `optimizer` is a name in torch.optim, or "Muon" (`pipeline.training.muon`). `options` are its
+    arguments other than learning rate and weight decay. `weight_decay` does not apply to biases and
+    normalisation. `clip` is the maximum norm of the gradient. Without `mixed_precision`, all
+    hardware computes in float32.
+
+    Raises UserError for a value out of range.
     """
 
     size: int
@@ -68,10 +69,10 @@ class Stage:
 
     @property
     def rates(self) -> tuple[float, ...]:
-        """The highest learning rates of stem, body and head."""
+        """The peak learning rates of stem, body and head."""
         match self.learning_rate:
-            case float() | int() as one:
-                return (float(one),) * GROUPS
+            case float() | int() as rate:
+                return (float(rate),) * GROUPS
             case (low, high):
                 return low, sqrt(low * high) if low > 0 < high else low, high
             case (stem, body, head):
@@ -81,17 +82,21 @@ class Stage:
 
 @dataclass(frozen=True)
 class Recipe:
-    """Stages one after another on batches of `batch_size`, over all processes.
+    """Stages to train one after another.
 
-    The square that the network sees has a side of `window` times the height of a page, whatever its
-    size in pixels; None shows whole pages. A process computes `micro_batch` rows at a time and adds
-    up their gradients, all at once if None; only batch normalisation can tell. What is judged and
-    kept is an exponential moving average of the weights, if `average`, its decay per step, is more
-    than 0. With a `hand` of more than 0, pages are shown at such a scale that their writer's tall
-    characters fill this share of a page's height, and `evaluate` adapts the network to each writer
-    (`pipeline.writers`). The share `auxiliary` of each batch comes from a second set, which has
-    epochs of its own: those of the recipe are of the first. Answers are the mean over `views` of a
-    picture, slanted by so many even steps. Equal seeds draw equal numbers.
+    `batch_size` counts the rows of all processes. A process computes `micro_batch` rows at a time
+    and accumulates gradients; None is all rows at once. `window` is the side of the square that the
+    network sees, as a fraction of the page's height; None shows whole pages. `average` is the decay
+    per step of an exponential moving average of the weights: the eval model. 0 evaluates the
+    weights themselves.
+
+    With `hand` above 0, pages are scaled so that their writer's tall characters fill this fraction
+    of the page's height, and `evaluate` adapts the network to each writer
+    (`pipeline.models.batchnorm`). `auxiliary` is the fraction of each batch that comes from an
+    auxiliary dataset; an epoch is one of the main dataset. Predictions are the mean over `views` of
+    an image, slanted in even steps. `seed` determines all random numbers.
+
+    Raises UserError for a value out of range.
     """
 
     stages: tuple[Stage, ...]
@@ -120,8 +125,8 @@ class Recipe:
             raise UserError("window: got None with augmentation: whole pages are shown unchanged")
         elif self.auxiliary:
             raise UserError(
-                f"auxiliary: got {self.auxiliary}, expected 0: whole pages of two sets may differ "
-                "in shape"
+                f"auxiliary: got {self.auxiliary}, expected 0: whole pages of two datasets may "
+                "differ in shape"
             )
         check_range("average", self.average, 0, 0.999999)
         check_range("hand", self.hand, 0, 1)
@@ -129,30 +134,30 @@ class Recipe:
         if self.auxiliary and not 0 < round(self.auxiliary * self.batch_size) < self.batch_size:
             raise UserError(
                 f"auxiliary: got {self.auxiliary} of batches of {self.batch_size}, expected at "
-                "least one row of each set"
+                "least one row of each dataset"
             )
         check_range("views", self.views, 1, 25)
         check_range("seed", self.seed, 0, 2**63 - 1)
 
-    def divided(self, rows: int) -> tuple[int, int]:
-        """Return how many of so many rows come from either set.
+    def split_rows(self, rows: int) -> tuple[int, int]:
+        """Split `rows` of a batch into the numbers of main and auxiliary rows.
 
-        At least one from each, if there are two, even where that is more than `rows`; in pairs,
-        where rows are mixed.
+        With an auxiliary dataset, each gets at least one row, or two with mixing, even if the sum
+        exceeds `rows`; with mixing, auxiliary rows come in pairs.
         """
         if not self.auxiliary:
             return rows, 0
         unit = 2 if any(stage.mixing for stage in self.stages) else 1
-        second = unit * max(1, min(round(self.auxiliary * rows / unit), rows // unit - 1))
-        return max(unit, rows - second), second
+        auxiliary = unit * max(1, min(round(self.auxiliary * rows / unit), rows // unit - 1))
+        return max(unit, rows - auxiliary), auxiliary
 
     @property
     def epochs(self) -> int:
-        """The epochs of all stages."""
+        """The sum of the stages' epochs."""
         return sum(stage.epochs for stage in self.stages)
 
     def scaled(self, scale: float) -> Self:
-        """Return the recipe with every stage's epochs multiplied, none below one."""
+        """Return the recipe with every stage's epochs times `scale`, at least one."""
         if not 0 < scale < inf:
             raise UserError(f"scale: got {scale}, expected more than 0")
         stages = (replace(s, epochs=max(1, round(s.epochs * scale))) for s in self.stages)
