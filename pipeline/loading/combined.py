@@ -63,18 +63,13 @@ class CombinedLoader:
     def _concatenate(
         self, main: Iterator[MicroBatch], auxiliary: Iterator[MicroBatch]
     ) -> Iterator[MicroBatch]:
-        for first, second in zip_longest(main, auxiliary):
-            if second is None:
-                yield first
-                continue
-            second = second._replace(ids=second.ids + self._main_samples)
-            if first is None:
-                yield second
-                continue
+        shifted = (part._replace(ids=part.ids + self._main_samples) for part in auxiliary)
+        for pair in zip_longest(main, shifted):
+            parts = [part for part in pair if part is not None]
             yield MicroBatch(
-                torch.cat([first.images, second.images]),
-                torch.cat([first.labels, second.labels]),
-                torch.cat([first.valid, second.valid]),
-                np.concatenate([first.ids, second.ids]),
-                first.last and second.last,
+                torch.cat([part.images for part in parts]),
+                torch.cat([part.labels for part in parts]),
+                torch.cat([part.valid for part in parts]),
+                np.concatenate([part.ids for part in parts]),
+                all(part.last for part in parts),
             )

@@ -46,40 +46,27 @@ def _progressive() -> Recipe:
         affine_probability=0.75,
         lighting_probability=0.75,
     )
-    focal = Loss("focal", alpha=1, gamma=2)
-    mixup = Mixing(mixup=0.4)
-
-    def stage(
-        size: int,
-        epochs: int,
-        rate: float | tuple[float, ...],
-        loss: Loss,
-        mixing: Mixing,
-        frozen: int = 0,
-    ) -> Stage:
-        return Stage(
-            size,
-            epochs,
-            rate,
-            loss=loss,
-            mixing=mixing,
-            frozen=frozen,
-            augmentation=augmentation,
-            weight_decay=0.01,
-            clip=0.1,
-        )
-
-    plain, none = Loss(), Mixing()
+    plain = Stage(
+        size=224,
+        epochs=30,
+        learning_rate=3e-2,
+        loss=Loss(),
+        augmentation=augmentation,
+        weight_decay=0.01,
+        clip=0.1,
+    )
+    mixed = replace(plain, mixing=Mixing(mixup=0.4))
+    focal = replace(mixed, size=299, epochs=18, loss=Loss("focal", alpha=1, gamma=2))
     return Recipe(
         (
-            stage(224, 30, 3e-2, plain, none),
-            stage(224, 30, (6e-3 / 100, 6e-3 / 10, 6e-3), plain, mixup),
-            stage(299, 18, 1e-2, focal, mixup, frozen=2),
-            stage(299, 18, (6e-7, 1e-3), focal, mixup),
-            stage(512, 12, 5e-3, plain, mixup, frozen=2),
-            stage(512, 20, (1e-5, 1e-3), plain, mixup),
-            stage(600, 18, 2e-3, plain, mixup, frozen=2),
-            stage(600, 20, (1e-6, 1e-4, 7e-4), plain, mixup),
+            plain,
+            replace(mixed, learning_rate=(6e-3 / 100, 6e-3 / 10, 6e-3)),
+            replace(focal, learning_rate=1e-2, frozen=2),
+            replace(focal, learning_rate=(6e-7, 1e-3)),
+            replace(mixed, size=512, epochs=12, learning_rate=5e-3, frozen=2),
+            replace(mixed, size=512, epochs=20, learning_rate=(1e-5, 1e-3)),
+            replace(mixed, size=600, epochs=18, learning_rate=2e-3, frozen=2),
+            replace(mixed, size=600, epochs=20, learning_rate=(1e-6, 1e-4, 7e-4)),
         ),
         micro_batch=16,
     )
