@@ -24,7 +24,7 @@ from pipeline.evaluation.evaluate import evaluate, load_model
 from pipeline.reporting.console import evaluation_table, scores_table
 from pipeline.runtime import launch
 from pipeline.runtime.hardware import Precision
-from pipeline.runtime.progress import terminal
+from pipeline.runtime.progress import make_console
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ def score(config: Config) -> None:
     if config.json:
         print(json.dumps({**asdict(evaluation), "seen": evaluation.seen}, ensure_ascii=False))
         return
-    console = terminal()
+    console = make_console()
     console.print(scores_table(evaluation.scores))
     console.print(evaluation_table(evaluation))
 

@@ -33,7 +33,7 @@ from pipeline.reporting.plots import draw_run
 from pipeline.runtime import launch
 from pipeline.runtime.files import read_json
 from pipeline.runtime.hardware import Precision
-from pipeline.runtime.progress import terminal
+from pipeline.runtime.progress import make_console
 from pipeline.training.batch_size_finder import find_batch_size
 from pipeline.training.checkpoint import Checkpoints
 from pipeline.training.distributed import Processes, join_processes
@@ -181,7 +181,7 @@ def train(config: Config) -> None:
                 record, assignment = prepared(config, processes, assignment, file)
             else:
                 record = RunDir(config.resume)
-            console = terminal(quiet=not processes.is_main)
+            console = make_console(quiet=not processes.is_main)
             provenance = source_line(file.info["provenance"])
             console.print(f"part1: {len(file):,} pictures, {provenance}; {record.path}")
             run = run_training(

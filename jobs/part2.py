@@ -34,7 +34,7 @@ from pipeline.reporting import part2 as page
 from pipeline.runtime import launch
 from pipeline.runtime.files import read_json
 from pipeline.runtime.hardware import Precision
-from pipeline.runtime.progress import terminal
+from pipeline.runtime.progress import make_console
 from pipeline.training.distributed import Processes, join_processes
 from pipeline.training.runner import run_training, write_config
 from pipeline.training.trainer import data_module
@@ -218,7 +218,7 @@ def train(config: Config) -> None:
                 data_module(processes, one.recipe, file, one.learn_from, one.validate_on)
             record = processes.from_main(lambda: begun(config, sets, planned))
         written = record.read_json("config.json")
-        console = terminal(quiet=not processes.is_main)
+        console = make_console(quiet=not processes.is_main)
         for name, file in (("digits", sets.digits), ("MNIST", sets.mnist)):
             provenance = source_line(file.info["provenance"])
             console.print(f"part2: {name}: {len(file):,} pictures, {provenance}")

@@ -47,7 +47,7 @@ from pipeline.reporting.plots import draw_folders
 from pipeline.runtime import launch
 from pipeline.runtime.files import read_json
 from pipeline.runtime.hardware import Precision
-from pipeline.runtime.progress import terminal
+from pipeline.runtime.progress import make_console
 from pipeline.training.distributed import Processes, join_processes
 from pipeline.training.runner import run_training, write_config
 from pipeline.training.trainer import data_module
@@ -287,7 +287,7 @@ def train(config: Config) -> None:
             data_module(processes, recipe, sets.data)
         data_module(processes, given[-1], sets.clean)
         record = processes.from_main(lambda: prepared(config, sets))
-        console = terminal(quiet=not processes.is_main)
+        console = make_console(quiet=not processes.is_main)
         provenance = source_line(sets.data.info["provenance"])
         console.print(f"part3: {len(sets.data):,} pictures, {provenance}; {record.path}")
         for line in borrowed.left_out:

@@ -258,7 +258,7 @@ def test_part_1_is_learned_with_synthetic_pages_besides(
         ),
         (
             ["--recipe", "baseline", "--size", "32", "--batch-size", "8"],
-            "part1: size: got pictures of 32×43 pixels, expected at least 281 either way",
+            "part1: size: got images of 32×43 pixels, expected at least 281 either way",
         ),
         (["--data", "."], "Is a directory"),
         (["--data", "other.beton"], "part1: other.beton: "),

@@ -62,7 +62,7 @@ def test_a_signal_stops_it_and_any_number_of_processes_resumes_it(
     run = folder_of_the_run(tmp_path)
     relative = run.relative_to(tmp_path)
     assert f"stopped by {signal.Signals(number).name} after step" in err
-    assert f"go on: ./launch.sh train part1 --resume {relative}" in err
+    assert f"resume: ./launch.sh train part1 --resume {relative}" in err
     assert err.count("go on:") == 1
     if launcher is not TWO:
         assert job.returncode == 128 + number

@@ -207,7 +207,7 @@ def test_it_goes_on_where_it_was_stopped(
     (stopped,) = (tmp_path / "part2").iterdir()
     error = capsys.readouterr().err
     assert error == (
-        f"part2: stopped by {number.name} after step 1; go on: ./launch.sh train part2 --resume "
+        f"part2: stopped by {number.name} after step 1; resume: ./launch.sh train part2 --resume "
         f"{stopped}\n"
     )
     assert start("--resume", str(stopped)) == 0

@@ -1,12 +1,12 @@
-"""Is the diagnosis right? Sets mislabelled on purpose, and what is said of each.
+"""Accuracy of the label noise diagnosis, on datasets whose labels are corrupted on purpose.
 
-    ./launch.sh bench noise                              the generator's digits: synthetic
-    ./launch.sh bench noise --source fashion-mnist       real pictures
-    ./launch.sh bench noise --rates 0.3                  the shortest of all kinds
+    ./launch.sh bench noise                              synthetic digits
+    ./launch.sh bench noise --source fashion-mnist       real images
+    ./launch.sh bench noise --rates 0.3                  fewer rates, less time
 
-For each way to mislabel, a small CNN learns from some of the labels and is diagnosed by its answers
-to others, as part 3 does it, without a witness and with one: the same network, having learned right
-labels of other pictures of that source. Which pictures are whose is drawn at random.
+For each kind of label noise, a small CNN is trained on some of the labels and its predictions for
+held-out images are diagnosed, as in part 3: without and with a reference model. The reference model
+is the same network, trained on correct labels of other images. The split is random.
 """
 
 import hashlib
@@ -38,31 +38,31 @@ from pipeline.runtime.hardware import machine
 from pipeline.training.distributed import Processes, join_processes
 from pipeline.training.runner import run_training, write_config
 
-VERDICTS = {"none": "clean", "shuffled": "random"}  # where a verdict's word is not the deed's
+EXPECTED = {"none": "clean", "shuffled": "random"}  # where a diagnosis has another name
 
 
 @dataclass(frozen=True)
 class Config:
-    """Measure how often the diagnosis is right."""
+    """Measure how often the diagnosis is correct."""
 
     source: Path | None = None
-    """Pictures with right labels, at least 3 classes. By default, the generator's digits."""
+    """Images with correct labels, at least 3 classes. Default: synthetic digits."""
     kinds: tuple[str, ...] = (*PLAIN, *RATED)
-    """What to do to the labels."""
+    """Kinds of label noise."""
     rates: tuple[float, ...] = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6)
-    """Shares of the labels, for the kinds that have a rate."""
+    """Fractions of labels to corrupt, for the kinds that have a rate."""
     learned: int = 12_000
-    """Pictures to learn from; the witness learns from as many others."""
+    """Training images; the reference model gets as many others."""
     held_out: int = 6_000
-    """Pictures to diagnose by."""
+    """Held-out images for the diagnosis."""
     epochs: int = 2
-    """Times that they are learned from."""
+    """Epochs of each training."""
     seed: int = 0
-    """Of the draws, the mislabelling, weights and order."""
+    """Of the split, the label noise, the weights and the order."""
 
     @property
-    def deeds(self) -> list[Mislabelling]:
-        """All that is to be done, in turn."""
+    def mislabellings(self) -> list[Mislabelling]:
+        """All kinds of label noise, each at all its rates."""
         return [
             Mislabelling(kind, rate)
             for kind in self.kinds
@@ -70,131 +70,132 @@ class Config:
         ]
 
 
-class Drawn(Source):
-    """Pictures of another source, decoded once: some to learn from, some held out."""
+class Subset(Source):
+    """Images of another source, decoded once, for training and validation."""
 
-    looks_for = "some pictures of another source"
+    looks_for = "some images of another source"
 
-    def __init__(self, source: Source, learned: Ints, held_out: Ints) -> None:
-        rows, entries = np.concatenate([learned, held_out]), source.entries
+    def __init__(self, source: Source, train: Ints, held_out: Ints) -> None:
+        rows, entries = np.concatenate([train, held_out]), source.entries
         self._source, self._rows = source, rows
-        self._pictures = [source.image(int(row)) for row in rows]
+        self._images = [source.image(int(row)) for row in rows]
         self.entries = replace(
             entries,
             labels=entries.labels[rows],
             writers=entries.writers[rows],
-            given=np.repeat([TRAIN, VALIDATION], [len(learned), len(held_out)]),
+            given=np.repeat([TRAIN, VALIDATION], [len(train), len(held_out)]),
         )
         self.kind, self.origin, self.path = source.kind, source.origin, source.path
 
     def name(self, index: int) -> str:
-        """Return what the other source calls the picture."""
+        """Return the image's name in the other source."""
         return self._source.name(int(self._rows[index]))
 
     def image(self, index: int) -> Pixels:
-        """Return the picture."""
-        return self._pictures[index]
+        """Return an image."""
+        return self._images[index]
 
     def size(self, rows: Ints) -> int:
-        """Return the bytes of the files that hold the pictures `rows` (n,)."""
+        """Return the bytes of the files of the images `rows` (n,)."""
         return self._source.size(self._rows[rows])
 
     def digest(self) -> str:
-        """Return the digest of the other source's digest and of what was drawn."""
+        """Return a digest of the other source's digest and the chosen rows."""
         made_from = self._source.digest().encode() + self._rows.tobytes()
         return f"sha256:{hashlib.sha256(made_from).hexdigest()}"
 
 
-def draw(config: Config) -> tuple[Drawn, Drawn]:
-    """Return what is to be mislabelled, and what the witness learns: the same is held out of both.
+def sample_subsets(config: Config) -> tuple[Subset, Subset]:
+    """Return the images to mislabel and those of the reference model, with equal held-out images.
 
-    Raises SourceError for a source with too few pictures.
+    Raises SourceError for a source with too few images.
     """
     count = 2 * config.learned + config.held_out
     if config.source is None:
         source: Source = Digits(DigitSet(count, 0, TASK3.writers), config.seed)
     else:
         source = open_source(config.source)
-    free = np.flatnonzero(source.entries.given != TEST)
-    if len(free) < count:
+    available = np.flatnonzero(source.entries.given != TEST)
+    if len(available) < count:
         raise SourceError(
-            f"{source.path}: {len(free):,} pictures beside the test set, expected {count:,}: "
-            f"twice {config.learned:,} to learn from, {config.held_out:,} to hold out"
+            f"{source.path}: got {len(available):,} images outside the test set, expected "
+            f"{count:,}: twice {config.learned:,} for training, {config.held_out:,} held out"
         )
-    order = np.random.default_rng(config.seed).permutation(free)[:count]
+    order = np.random.default_rng(config.seed).permutation(available)[:count]
     held_out, own, others = np.split(order, [config.held_out, config.held_out + config.learned])
-    return Drawn(source, own, held_out), Drawn(source, others, held_out)
+    return Subset(source, own, held_out), Subset(source, others, held_out)
 
 
 def train(
     processes: Processes, config: Config, name: str, source: Source, folder: Path
 ) -> tuple[FinishedRun, str]:
-    """Train on a source by the first of part 3's recipes; return that, and where data came from."""
+    """Train on a source by part 3's recipe `simple`; return the run and its dataset's source."""
     path = folder / f"{name}.beton"
     prepare(source, path)
-    plan = PART3["simple"]
-    recipe = override(plan.recipe, epochs=config.epochs, seed=config.seed)
+    preset = PART3["simple"]
+    recipe = override(preset.recipe, epochs=config.epochs, seed=config.seed)
     with open_dataset(path) as file:
-        record = RunDir(folder / name)
-        assignment = TrainingConfig(plan.network, recipe)
-        write_config(record, "bench", assignment, file, asdict(config))
-        run = run_training(processes, record, assignment, file, Console(quiet=True))
+        run_dir = RunDir(folder / name)
+        training = TrainingConfig(preset.network, recipe)
+        write_config(run_dir, "bench", training, file, asdict(config))
+        run = run_training(processes, run_dir, training, file, Console(quiet=True))
         return run, source_line(file.info["provenance"])
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What was done to labels, the share of those held out that became wrong, and what was said.
+    """A kind of label noise, the fraction of incorrect held-out labels, and two diagnoses.
 
-    The diagnoses are without a witness and with one.
+    `alone` is the diagnosis without a reference model, `referenced` the one with it.
     """
 
-    done: Mislabelling
-    wrong: float
+    mislabelling: Mislabelling
+    incorrect: float
     alone: Diagnosis
-    told: Diagnosis
+    referenced: Diagnosis
 
-    def right(self, found: Diagnosis) -> bool:
-        """Say whether a diagnosis names what was done."""
-        return found.kind == VERDICTS.get(self.done.kind, self.done.kind)
-
-
-def percent(share: float) -> str:
-    """Return a share in words."""
-    return f"{100 * share:.1f} %"
+    def is_correct(self, diagnosis: Diagnosis) -> bool:
+        """Return whether a diagnosis names the kind of label noise."""
+        return diagnosis.kind == EXPECTED.get(self.mislabelling.kind, self.mislabelling.kind)
 
 
-def estimated(found: Diagnosis) -> str:
-    """Return the estimated share of wrong labels; of clean ones, what would not have shown."""
-    if found.detectable is None:
-        return percent(found.rate)
-    return f"below {percent(found.detectable)}"
+def percent(fraction: float) -> str:
+    """Format a fraction as a percentage."""
+    return f"{100 * fraction:.1f} %"
+
+
+def estimated(diagnosis: Diagnosis) -> str:
+    """Format the estimated noise rate; for clean labels, the detection limit."""
+    if diagnosis.detectable is None:
+        return percent(diagnosis.rate)
+    return f"below {percent(diagnosis.detectable)}"
 
 
 def closing_table(outcomes: Sequence[Outcome]) -> Table:
-    """Return a row for each thing done, in Markdown; verdicts without a witness, then with one."""
+    """Return a row per outcome, in Markdown: the diagnosis without, then with reference model."""
     table = Table(box=box.MARKDOWN)
-    table.add_column("what was done", no_wrap=True)
-    table.add_column("truly wrong", justify="right", no_wrap=True)
-    for verdict in ("verdict", "with a witness"):
-        table.add_column(verdict, no_wrap=True)
+    table.add_column("label noise", no_wrap=True)
+    table.add_column("incorrect labels", justify="right", no_wrap=True)
+    for heading in ("diagnosis", "with reference model"):
+        table.add_column(heading, no_wrap=True)
         table.add_column("estimated", justify="right", no_wrap=True)
-        table.add_column("right?", no_wrap=True)
-    for one in outcomes:
-        cells = [str(one.done), percent(one.wrong)]
-        for found in (one.alone, one.told):
-            cells += [found.kind, estimated(found), "yes" if one.right(found) else "no"]
+        table.add_column("correct", no_wrap=True)
+    for outcome in outcomes:
+        cells = [str(outcome.mislabelling), percent(outcome.incorrect)]
+        for diagnosis in (outcome.alone, outcome.referenced):
+            correct = "yes" if outcome.is_correct(diagnosis) else "no"
+            cells += [diagnosis.kind, estimated(diagnosis), correct]
         table.add_row(*cells)
     return table
 
 
 def conclusion(outcomes: Sequence[Outcome]) -> str:
-    """Say how many verdicts were right."""
-    alone = sum(one.right(one.alone) for one in outcomes)
-    told = sum(one.right(one.told) for one in outcomes)
+    """Return a sentence with the numbers of correct diagnoses."""
+    alone = sum(outcome.is_correct(outcome.alone) for outcome in outcomes)
+    referenced = sum(outcome.is_correct(outcome.referenced) for outcome in outcomes)
     return (
-        f"The kind was right in {alone} of {len(outcomes)} without a witness, "
-        f"in {told} of {len(outcomes)} with one."
+        f"The diagnosed kind is correct in {alone} of {len(outcomes)} cases without a reference "
+        f"model, in {referenced} of {len(outcomes)} with one."
     )
 
 
@@ -202,36 +203,35 @@ def main(config: Config) -> None:
     """Run the benchmark and print its table."""
     console = Console(width=110, highlight=False, soft_wrap=True)
     start = time.perf_counter()
-    own, others = draw(config)
-    console.print(f"{config.learned:,} + {config.held_out:,} pictures, and the witness's")
+    own, others = sample_subsets(config)
     outcomes: list[Outcome] = []
     with tempfile.TemporaryDirectory() as name, join_processes() as processes:
         folder = Path(name)
-        witness, origin = train(processes, config, "witness", others, folder)
-        assert witness.predictions is not None
-        truth, classes = witness.predictions.labels.numpy(), own.entries.classes
+        reference, origin = train(processes, config, "reference", others, folder)
+        assert reference.predictions is not None
+        truth, classes = reference.predictions.labels.numpy(), own.entries.classes
         title = (
-            f"{machine()}, precision {processes.precision}; {origin}; {config.learned:,} "
-            f"labels to learn from, {config.epochs} times, {config.held_out:,} to diagnose by; "
-            f"the witness is right in {percent(witness.result.accuracy or 0.0)}"
+            f"{machine()}, precision {processes.precision}; {origin}; {config.learned:,} training "
+            f"images, {config.epochs} epochs, {config.held_out:,} held-out images; accuracy of the "
+            f"reference model: {percent(reference.result.accuracy or 0.0)}"
         )
         console.print(title)
-        for done in config.deeds:
-            mislabelled = Mislabelled(own, done, config.seed)
-            run, _ = train(processes, config, str(done), mislabelled, folder)
+        for mislabelling in config.mislabellings:
+            source = Mislabelled(own, mislabelling, config.seed)
+            run, _ = train(processes, config, str(mislabelling), source, folder)
             assert run.predictions is not None
             labels, predictions = run.predictions.labels.numpy(), probabilities_of(run.predictions)
-            one = Outcome(
-                done,
+            outcome = Outcome(
+                mislabelling,
                 float((labels != truth).mean()),
                 diagnose(predictions, labels, classes),
-                diagnose(predictions, labels, classes, probabilities_of(witness.predictions)),
+                diagnose(predictions, labels, classes, probabilities_of(reference.predictions)),
             )
-            outcomes.append(one)
+            outcomes.append(outcome)
             console.print(
-                f"{done}: {one.alone.kind}, {one.alone.rate:.1%}; with a witness "
-                f"{one.told.kind}, {one.told.rate:.1%}; truly {one.wrong:.1%} "
-                f"({time.perf_counter() - start:.0f} s)"
+                f"{mislabelling}: {outcome.alone.kind}, {outcome.alone.rate:.1%}; with reference "
+                f"model: {outcome.referenced.kind}, {outcome.referenced.rate:.1%}; incorrect "
+                f"labels: {outcome.incorrect:.1%} ({time.perf_counter() - start:.0f} s)"
             )
     console.print(f"\n{title}")
     console.print(closing_table(outcomes))

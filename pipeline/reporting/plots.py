@@ -164,7 +164,7 @@ def draw_run(run: FinishedRun, what: str, file: Reader) -> None:
     ids = run.predictions.ids[[one.row for one in worst]].numpy()
     view = View.of(file, SIDE, run.config.recipe.window)
     with DeviceLoader(file, ids, view, len(ids), device=torch.device("cpu")) as feed:
-        (inputs,) = feed.batches()
+        (inputs,) = feed.micro_batches()
     captions = [f"{one.true}→{one.predicted}, {one.probability:.2f}" for one in worst]
     heading = f"{heading}\nthe largest losses: true→predicted, probability of the latter"
     draw_pictures(inputs.images[:, 0].numpy(), captions, columns, heading, run.path / "worst.png")
@@ -265,7 +265,7 @@ def draw_folders(file: Reader, path: Path, split: str = "train") -> None:
             continue
         chosen = own[np.unique(np.linspace(0, len(own) - 1, ACROSS).astype(np.int64))]
         with DeviceLoader(file, chosen, view, ACROSS, device=torch.device("cpu")) as feed:
-            (inputs,) = feed.batches()
+            (inputs,) = feed.micro_batches()
         for column, image in enumerate(inputs.images[: len(chosen), 0].numpy()):
             place = slice(row * CELL, (row + 1) * CELL), slice(column * CELL, (column + 1) * CELL)
             sheet[place] = image

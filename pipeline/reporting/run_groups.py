@@ -14,7 +14,7 @@ from pipeline.errors import UserError
 from pipeline.evaluation.metrics import EpochMetrics, Scores, score
 from pipeline.evaluation.run_dir import FinishedRun, read_run
 from pipeline.recipes.recipe import Recipe
-from pipeline.runtime.files import read_json
+from pipeline.runtime.files import convert, read_json
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ def _arm(name: str, runs: Mapping[int, FinishedRun], config: Mapping[str, Any]) 
 def _identity(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return what runs of one arm have in common, by dotted names."""
     keys = ("network", "recipe", "start", "learn_from", "validate_on", "fingerprint")
-    recipe = asdict(Recipe.of(config["recipe"]))  # whatever a recipe had when it was run
+    recipe = asdict(convert(config["recipe"], Recipe))  # whatever a recipe had when it was run
     auxiliary = (config.get("auxiliary") or {}).get("fingerprint")
     identity = _flat(
         {**{key: config[key] for key in keys}, "recipe": recipe, "auxiliary": auxiliary}

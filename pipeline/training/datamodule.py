@@ -55,7 +55,7 @@ class DataModule:
         self._check(self.auxiliary, "all", 1)
 
     def _check(self, file: Reader, split: str, place: int) -> None:
-        batch, processes = self.recipe.divided(self.recipe.batch_size)[place], self.shard.count
+        batch, processes = self.recipe.split_rows(self.recipe.batch_size)[place], self.shard.count
         got = f"batch_size: got {self.recipe.batch_size}"
         if self.recipe.auxiliary:
             got += f", of which {batch} rows are of {file.path}"
@@ -64,7 +64,9 @@ class DataModule:
         samples = len(split_indices(file, split))
         if batch > samples:
             raise UserError(f"{got}, expected at most {samples}, all there is")
-        rows = self.recipe.divided(self.recipe.micro_batch or self.recipe.batch_size // processes)
+        rows = self.recipe.split_rows(
+            self.recipe.micro_batch or self.recipe.batch_size // processes
+        )
         for stage in self.recipe.stages:
             stage.mixing.check(batch // processes)
             stage.mixing.check(rows[place])
@@ -73,7 +75,7 @@ class DataModule:
     def batches(self) -> int:
         """The number of batches of an epoch."""
         learned = len(split_indices(self.file, self.learn_from))
-        return learned // self.recipe.divided(self.recipe.batch_size)[0]
+        return learned // self.recipe.split_rows(self.recipe.batch_size)[0]
 
     def view(self, stage: Stage) -> View:
         """Return what the network sees of a page in a stage."""
@@ -102,8 +104,8 @@ class DataModule:
             file,
             split,
             View.of(file, stage.size, recipe.window),
-            recipe.divided(recipe.batch_size)[place],
-            None if recipe.micro_batch is None else recipe.divided(recipe.micro_batch)[place],
+            recipe.split_rows(recipe.batch_size)[place],
+            None if recipe.micro_batch is None else recipe.split_rows(recipe.micro_batch)[place],
             stage.augmentation,
         )
 
@@ -122,7 +124,7 @@ class DataModule:
             view,
             batch_size,
             device=self.device,
-            rows=rows,
+            micro_batch=rows,
             scales=self._scales if file is self.file else self._auxiliary_scales,
             decode=self.decode,
             augmentation=augmentation,

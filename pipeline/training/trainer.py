@@ -28,7 +28,7 @@ from beton.reader import Reader
 from pipeline.errors import DivergedError, UserError
 from pipeline.evaluation.metrics import EpochMetrics, Scores, score
 from pipeline.evaluation.predict import Predictions, load_weights, predict
-from pipeline.loading.batches import Decode, DeviceLoader, Inputs
+from pipeline.loading.batches import Decode, DeviceLoader, MicroBatch
 from pipeline.loading.combined import CombinedLoader
 from pipeline.recipes.recipe import Recipe, Stage
 from pipeline.runtime.hardware import environment
@@ -212,7 +212,7 @@ class Trainer:
         clock = _Clock(self, feed)
         self._looked = time.perf_counter()
         model.train()
-        for parts in feed.steps(epoch, self._batch):
+        for parts in feed.batches(epoch, self._batch):
             share = self._share(stage, first, self._batch)
             for group in optimizer.param_groups:
                 group["lr"] = group["top"] * share
@@ -236,7 +236,7 @@ class Trainer:
         return loss, accuracy, norm
 
     def _differentiate(
-        self, stage: Stage, model: nn.Module, parts: Iterator[Inputs], epoch: int
+        self, stage: Stage, model: nn.Module, parts: Iterator[MicroBatch], epoch: int
     ) -> tuple[Tensor, Tensor]:
         """Add up the gradients of a batch; return its mean loss and the number of right answers."""
         loss, right = torch.zeros(2, device=self._processes.device).unbind()
