@@ -247,7 +247,7 @@ def test_part_1_is_learned_with_synthetic_pages_besides(
         ),
         (
             ["--auxiliary", "other.beton"],
-            "part1: auxiliary: got other.beton, but its default fraction of a batch is 0 for other cl",
+            "part1: auxiliary: got other.beton, but its default fraction of a batch is 0 for",
         ),
         (
             ["--batch-size", "8", "--keep", "0"],

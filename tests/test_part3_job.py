@@ -19,7 +19,8 @@ from jobs import part3 as job
 from pipeline.data.prepare import prepare
 from pipeline.data.sources.base import TRAIN, VALIDATION, Entries, Ints, Pixels, Source
 from pipeline.data.synth.mislabel import Mislabelled, Mislabelling
-from pipeline.recipes.arms import PART3_ARMS
+from pipeline.recipes.arms import PART3_ARMS, ArmSpec
+from pipeline.recipes.presets import PART3_RECOVERY
 
 JOB = Path(job.__file__)
 QUICK = ["--epochs", "6", "--size", "16", "--batch-size", "16"]
@@ -216,6 +217,20 @@ def test_part_2_gives_weights_and_bears_witness(
     assert result["witness"] == str(part2 / "pretrained-0")
 
 
+def test_an_arm_is_added_by_an_entry_of_the_table(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arm = ArmSpec("another", "another training", PART3_RECOVERY, published=0.1234)
+    monkeypatch.setitem(PART3_ARMS, arm.key, arm)
+    arguments = ["--arms", "another", "--seeds", "1", "--runs", str(tmp_path), "--epochs", "2"]
+    assert start(monkeypatch, folder, *QUICK[2:], *arguments) == 0
+    new = tmp_path / "part3" / "latest"
+    assert list(result_of(new)["arms"]) == ["another"]
+    rows = Parsed((new / "report.html").read_text()).words["td"]
+    assert "another training" in rows
+    assert "12.34 %" in rows
+
+
 def test_a_witness_of_other_classes_is_left_out(
     run: Path,
     folder: Path,
@@ -255,7 +270,7 @@ def test_a_witness_of_other_classes_is_left_out(
         (["--arms"], "arms: got none, expected some of simple, constant, resnet18, digits, pret"),
         (
             ["--arms", "digits"],
-            "arms: cannot train digits: runs/part2/latest/digits is no finished",
+            "arms: cannot train digits: runs/part2/latest/digits is no fini",
         ),
         (["--size", "8"], "size: got 8, expected 16"),
         (["--witness", "nowhere"], "nowhere: not a run directory: it has no result.json"),
@@ -284,4 +299,4 @@ def test_only_a_run_of_part_3_can_be_gone_on_with(
     run: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert start(monkeypatch, folder, "--resume", str(run / "simple")) == 2
-    assert "expected that of a run of part 3" in capsys.readouterr().err
+    assert "got one training of part3, expected the whole run directory" in capsys.readouterr().err
