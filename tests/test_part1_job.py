@@ -224,7 +224,7 @@ def test_part_1_is_learned_with_synthetic_pages_besides(
 
     monkeypatch.chdir(tmp_path)
     same = ["--data", "main.beton", "--auxiliary", "main.beton"]
-    message = "main.beton is of the same pictures as main.beton"
+    message = "main.beton has the same images as main.beton"
     assert message in refusal(same, monkeypatch, capsys)
     # Whoever goes on with a run gets the set that it began with, or hears of it.
     (latest / "result.json").unlink()
@@ -250,7 +250,7 @@ def test_part_1_is_learned_with_synthetic_pages_besides(
         ),
         (
             ["--auxiliary", "other.beton"],
-            "part1: auxiliary: got other.beton, but the share for other classes than the 62 is 0",
+            "part1: auxiliary: got other.beton, but its default fraction of a batch is 0 for",
         ),
         (
             ["--batch-size", "8", "--keep", "0"],

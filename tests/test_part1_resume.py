@@ -123,11 +123,11 @@ def test_what_is_done_is_only_read(whole: Path, tmp_path: Path) -> None:
     [
         (
             ["--resume", "runs/part1/latest", "--epochs", "3"],
-            "epochs: a resumed run has its own settings",
+            "epochs: a resumed run has its own options",
         ),
         (
             ["--resume", "other"],
-            "other: got a folder of another kind, expected that of a ",
+            "other: got a run directory of part3, expected part1",
         ),
         (["--resume", "cut"], "cut/config.json: damaged: "),
         (["--resume", "list"], "list/config.json: got a list, expected an object"),

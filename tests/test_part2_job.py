@@ -151,8 +151,8 @@ def test_terminal_and_page_say_the_answer(
 ) -> None:
     answer = read(run / "result.json")["analysis"]["answer"]
     assert done.stdout.splitlines()[-2:] == [answer, f"runs/part2/{run.name}/report.html"]
-    learns = "part2: MNIST: learns from train, validated on validation; runs/part2/"
-    assert done.stdout.count(learns) == 1
+    splits = "part2: MNIST: trained on train, validated on validation; runs/part2/"
+    assert done.stdout.count(splits) == 1
     assert done.stdout.count("epoch 2 of 2") == 4
     assert "accuracy at the end (%)" in done.stdout
     words = Parsed((run / "report.html").read_text()).words
@@ -279,7 +279,7 @@ def test_a_test_split_is_what_counts(
     prepare(Digits(DigitSet(60, 20, 0)), standard)
     arguments = ["--digits", str(standard), "--mnist", str(standard), "--seeds", "1"]
     assert start(*QUICK, *arguments, "--runs", str(tmp_path)) == 0
-    assert "learns from train+validation, validated on test" in capsys.readouterr().out
+    assert "trained on train+validation, validated on test" in capsys.readouterr().out
     run = tmp_path / "part2" / "latest"
     mnist = read(run / "result.json")["mnist"]
     assert (mnist["learned"], mnist["validated"]) == (60, 20)
@@ -299,8 +299,8 @@ def test_a_test_split_is_what_counts(
         (["--seeds", "0"], "seeds: got 0, expected at least 1"),
         (["--epochs", "0"], "epochs: got 0, expected 1"),
         (["--size", "8"], "size: got 8, expected 16"),
-        (["--resume", "nowhere"], "nowhere: got a folder of another kind, expected that of a run"),
-        (["--resume", "nowhere", "--seeds", "3"], "seeds: a resumed run has its own settings"),
+        (["--resume", "nowhere"], "nowhere: not a run directory: it has no config.json"),
+        (["--resume", "nowhere", "--seeds", "3"], "seeds: a resumed run has its own options"),
     ],
 )
 def test_what_is_wrong_is_said_in_one_line(
