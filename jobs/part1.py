@@ -29,7 +29,7 @@ from pipeline.loading.dataset import open_dataset, source_line, split_indices
 from pipeline.models import networks
 from pipeline.recipes import presets
 from pipeline.reporting.console import result_table
-from pipeline.reporting.plots import draw_run
+from pipeline.reporting.run_plots import draw_run
 from pipeline.runtime import launch
 from pipeline.runtime.files import read_json
 from pipeline.runtime.hardware import Precision

@@ -43,7 +43,7 @@ from pipeline.loading.dataset import open_dataset, source_line, split_indices
 from pipeline.recipes import presets
 from pipeline.recipes.losses import Loss
 from pipeline.reporting import part3 as page
-from pipeline.reporting.plots import draw_folders
+from pipeline.reporting.run_plots import draw_folders
 from pipeline.runtime import launch
 from pipeline.runtime.files import read_json
 from pipeline.runtime.hardware import Precision

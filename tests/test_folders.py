@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from tiny import CLASSES, write_set
 
 from pipeline.loading.dataset import open_dataset
-from pipeline.reporting.plots import ACROSS, CELL, draw_folders
+from pipeline.reporting.run_plots import ACROSS, CELL, draw_folders
 
 
 def test_every_label_has_its_row_and_the_title_says_where_they_are_from(
