@@ -29,7 +29,7 @@ from pipeline.loading.dataset import open_dataset, source_line, split_indices
 from pipeline.models import networks
 from pipeline.recipes import presets
 from pipeline.reporting.console import result_table
-from pipeline.reporting.run_plots import draw_run
+from pipeline.reporting.run_plots import plot_run
 from pipeline.runtime import launch
 from pipeline.runtime.files import read_json
 from pipeline.runtime.hardware import Precision
@@ -188,7 +188,7 @@ def train(config: Config) -> None:
                 processes, record, assignment, file, console, track=bool(config.track)
             )
             if processes.is_main:
-                draw_run(run, "part 1", file)
+                plot_run(run, "part 1", file)
                 record.link_latest()
                 console.print(result_table(run.result.as_json(), str(record.path)))
 

@@ -43,7 +43,7 @@ from pipeline.loading.dataset import open_dataset, source_line, split_indices
 from pipeline.recipes import presets
 from pipeline.recipes.losses import Loss
 from pipeline.reporting import part3 as page
-from pipeline.reporting.run_plots import draw_folders
+from pipeline.reporting.run_plots import plot_label_samples
 from pipeline.runtime import launch
 from pipeline.runtime.files import read_json
 from pipeline.runtime.hardware import Precision
@@ -350,7 +350,7 @@ def conclude(
     if "backwards" in methods_for(found.kind):
         naive = [job.tested(run) for run in recovered["naive"]]
         shares["backwards"] = [accuracy_of(predictions, backwards=True) for predictions in naive]
-    draw_folders(sets.data, record.path / "folders.png")
+    plot_label_samples(sets.data, record.path / "folders.png")
     result = {
         "provenance": sets.data.info["provenance"],
         "test": {"split": sets.split, **described(sets.test, sets.split)},

@@ -20,7 +20,7 @@ from pipeline.analysis.stats import (
 from pipeline.evaluation.metrics import EpochMetrics, accuracy_interval, reliability
 from pipeline.evaluation.run_dir import FinishedRun
 from pipeline.reporting.html import Block, Page, Plot, PngImage, Section, SourceRun, Sources, Table
-from pipeline.reporting.plots import curves
+from pipeline.reporting.plots import plot_curves
 from pipeline.reporting.run_groups import RunGroup, group_runs
 from pipeline.runtime.files import read_json
 
@@ -150,7 +150,7 @@ def _curves(arms: Sequence[RunGroup]) -> list[Block]:
 
     drawings: list[Block] = [
         Plot(
-            curves(
+            plot_curves(
                 {arm.name: arm.bands(x, "accuracy") for arm in arms},
                 unit,
                 "validation accuracy (%)",
@@ -180,7 +180,7 @@ def _curves(arms: Sequence[RunGroup]) -> list[Block]:
             "Loss. That of training is of changed pictures, by the recipe's own loss (with "
             f"smoothed labels, for example), so the two need not meet.{band}"
         )
-    figure = curves(lines, "epochs", "loss (nats)", limits=(0, None))
+    figure = plot_curves(lines, "epochs", "loss (nats)", limits=(0, None))
     return [*drawings, Plot(figure, f"Loss of {what} over epochs.", caption)]
 
 
@@ -360,7 +360,9 @@ def _calibration(arms: Sequence[RunGroup]) -> list[Block]:
         )
     diagonal = (0.0, 25.0, 50.0, 75.0, 100.0)
     lines["as it should be"] = Bands(diagonal, diagonal, None, None, None)
-    figure = curves(lines, "probability of the answer (%)", "right answers (%)", limits=(0, 100))
+    figure = plot_curves(
+        lines, "probability of the answer (%)", "right answers (%)", limits=(0, 100)
+    )
     names = " and ".join(arm.name for arm in arms)
     caption = (
         "How often answers are right that are so sure, in bins of equal width. Below the diagonal "

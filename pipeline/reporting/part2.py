@@ -14,7 +14,7 @@ from pipeline.analysis.stats import Bands
 from pipeline.errors import UserError
 from pipeline.recipes.presets import PART2_PUBLISHED
 from pipeline.reporting.html import Block, Page, Plot, Section, SourceRun, Sources, Table
-from pipeline.reporting.plots import curves
+from pipeline.reporting.plots import plot_curves
 from pipeline.runtime.files import read_json
 
 QUESTION = (
@@ -344,7 +344,7 @@ def _drawing(
         f"{arm}, from {scale * line.mean[0]:.3g} to {scale * line.mean[-1]:.3g}"
         for arm, line in arms.items()
     )
-    figure = curves(arms, x_label, y_label, scale, limits)
+    figure = plot_curves(arms, x_label, y_label, scale, limits)
     return Plot(figure, f"{y_label} over {x_label}: {ends}.", caption + band)
 
 

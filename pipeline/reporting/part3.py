@@ -16,7 +16,7 @@ from pipeline.analysis.noise_robust import METHODS
 from pipeline.errors import UserError
 from pipeline.recipes.presets import PART3_PUBLISHED
 from pipeline.reporting.html import Block, Page, Plot, PngImage, Section, SourceRun, Sources, Table
-from pipeline.reporting.plots import bars, heat_map
+from pipeline.reporting.plots import plot_bars, plot_heat_map
 from pipeline.runtime.files import read_json
 
 QUESTION = (
@@ -191,7 +191,7 @@ def _seen(run: Path, result: Mapping[str, Any]) -> list[Block]:
         f"given label is its first choice in {first} of the cases, its last in {last}; by chance "
         f"either would be {_percent(1 / len(classes))}.",
         Plot(
-            bars(
+            plot_bars(
                 {"": [100 * share for share in ranks]},
                 [f"{place + 1}" for place in range(len(ranks))],
                 "the given label is which choice",
@@ -202,7 +202,7 @@ def _seen(run: Path, result: Mapping[str, Any]) -> list[Block]:
             f"labels, {len(ranks)} is that of reading the answers backwards.",
         ),
         Plot(
-            bars(
+            plot_bars(
                 {
                     name: [100 * share for share in row]
                     for name, row in zip(classes, look["histogram"], strict=True)
@@ -369,7 +369,7 @@ def _sources(run: Path, result: Mapping[str, Any], config: Mapping[str, Any]) ->
 
 
 def _matrix(matrix: Sequence[Sequence[float]], classes: Sequence[str]) -> Figure:
-    return heat_map(matrix, classes, _short(classes), "true class", "given label")
+    return plot_heat_map(matrix, classes, _short(classes), "true class", "given label")
 
 
 def _numbers(result: Mapping[str, Any]) -> str:

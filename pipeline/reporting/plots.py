@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib import rc_context
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
@@ -28,24 +29,23 @@ styled = rc_context(
         "font.size": 11,
         "grid.alpha": 0.3,
         "legend.frameon": False,
+        "text.parse_math": False,  # names of classes are no formulas, whatever is in them
     }
 )
 
 
-@styled
-def curves(
-    arms: Mapping[str, Bands],
-    x_label: str,
-    y_label: str,
-    scale: float = 1,
-    limits: tuple[float | None, float | None] = (None, None),
-) -> Figure:
-    """Draw the mean curve of every arm, with its band where it has one.
+def new_figure(width: float, height: float) -> Figure:
+    """Return an empty figure of this size in inches, whose parts make room for each other."""
+    return Figure(figsize=(width, height), layout="constrained")
 
-    `scale` multiplies what is drawn along y, and `limits` are the ends of that axis.
-    """
-    figure = Figure(figsize=(6.4, 4), layout="constrained")
-    axes = figure.subplots()
+
+def line(x: Sequence[float], y: Sequence[float]) -> Bands:
+    """Return a curve without a band."""
+    return Bands(tuple(x), tuple(y), None, None, None)
+
+
+def draw_curves(axes: Axes, arms: Mapping[str, Bands], scale: float = 1) -> None:
+    """Draw the mean curve of every arm, with its band where it has one, times `scale` along y."""
     for number, (name, arm) in enumerate(arms.items()):
         colour, dash = COLOURS[number % len(COLOURS)], DASHES[number % len(DASHES)]
         marker = "o" if len(arm.x) < 5 else None
@@ -56,6 +56,23 @@ def curves(
             axes.fill_between(arm.x, low, high, color=colour, alpha=0.18, linewidth=0)
     if all(float(x).is_integer() for arm in arms.values() for x in arm.x):
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+
+
+@styled
+def plot_curves(
+    arms: Mapping[str, Bands],
+    x_label: str,
+    y_label: str,
+    scale: float = 1,
+    limits: tuple[float | None, float | None] = (None, None),
+) -> Figure:
+    """Draw the mean curve of every arm, with its band where it has one.
+
+    `scale` multiplies what is drawn along y, and `limits` are the ends of that axis.
+    """
+    figure = new_figure(6.4, 4)
+    axes = figure.subplots()
+    draw_curves(axes, arms, scale)
     axes.set(xlabel=x_label, ylabel=y_label, ylim=limits)
     columns = max(1, LEGEND // (max(map(len, arms)) + 9))  # a line's sample is worth nine letters
     figure.legend(loc="outside upper left", ncols=columns)
@@ -63,7 +80,7 @@ def curves(
 
 
 @styled
-def heat_map(
+def plot_heat_map(
     matrix: Sequence[Sequence[float]],
     rows: Sequence[str],
     columns: Sequence[str],
@@ -75,8 +92,7 @@ def heat_map(
     values = np.array(matrix, np.float64)
     numbered = max(values.shape) <= NUMBERED
     cell = 0.46 if numbered else 0.15
-    size = (cell * len(columns) + 1.2, cell * len(rows) + 0.8)
-    figure = Figure(figsize=size, layout="constrained")
+    figure = new_figure(cell * len(columns) + 1.2, cell * len(rows) + 0.8)
     axes = figure.subplots()
     most = float(values.max()) or 1.0
     # Without interpolation the SVG holds one pixel a cell, which stay sharp at any size.
@@ -99,13 +115,13 @@ def heat_map(
 
 
 @styled
-def bars(
+def plot_bars(
     panels: Mapping[str, Sequence[float]], names: Sequence[str], x_label: str, y_label: str
 ) -> Figure:
     """Draw a panel of bars for every entry of `panels`, all to one scale; a bar for each name."""
     across = min(5, len(panels))
     down = -(-len(panels) // across)
-    figure = Figure(figsize=(max(4.5, 1.2 * across + 0.4), 1.3 * down + 0.6), layout="constrained")
+    figure = new_figure(max(4.5, 1.2 * across + 0.4), 1.3 * down + 0.6)
     grid = list(figure.subplots(down, across, sharex=True, sharey=True, squeeze=False).flat)
     for axes, (title, heights) in zip(grid, panels.items(), strict=False):
         axes.bar(range(len(names)), heights, color=COLOURS[0], width=0.8)

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from matplotlib import rc_context, rcParams
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
@@ -19,56 +18,42 @@ from pipeline.evaluation.metrics import EpochMetrics, top_losses
 from pipeline.evaluation.run_dir import FinishedRun, TrainingResult
 from pipeline.loading.batches import DeviceLoader
 from pipeline.loading.dataset import View, source_line, split_indices
-
-rcParams["text.parse_math"] = False  # names of classes are no formulas, whatever is in them
-
+from pipeline.reporting.plots import draw_curves, line, new_figure, styled
 
 WORST = (4, 6)  # rows and columns of pictures
+WORST_SIDE = 128  # of each, in pixels
+ACROSS = 12  # pictures of each label
+CELL = 32  # pixels: their side
 
 
-SIDE = 128  # of each, in pixels
-
-
-def title(what: str, result: TrainingResult) -> str:
-    """Return the title of a run's figures."""
-    parts = [what, result.network, source_line(result.provenance)]
-    if result.auxiliary:
-        parts.append(f"learned with {result.auxiliary['kind']} data besides")
-    if result.accuracy is not None:
-        parts.append(f"accuracy {result.accuracy:.2%} of {result.samples}")
-    return ", ".join(parts)
-
-
-def draw_run(run: FinishedRun, what: str, file: Reader) -> None:
+def plot_run(run: FinishedRun, what: str, file: Reader) -> None:
     """Draw a run's curves, and its confusions and worst answers if it was validated.
 
     `file` is the data that it was validated on.
     """
-    heading = title(what, run.result)
-    draw_curves(run.history, heading, run.path / "curves.png")
+    title = _title(what, run.result)
+    plot_history(run.history, title, run.path / "curves.png")
     if run.scores is None or run.predictions is None:
         return
     names = [one.name for one in run.scores.per_class]
-    draw_confusion(run.scores.matrix, names, heading, run.path / "confusion.png")
+    plot_confusion_matrix(run.scores.matrix, names, title, run.path / "confusion.png")
     rows, columns = WORST
     worst = top_losses(run.predictions.logits, run.predictions.labels, names, rows * columns)
     ids = run.predictions.ids[[one.row for one in worst]].numpy()
-    view = View.of(file, SIDE, run.config.recipe.window)
-    with DeviceLoader(file, ids, view, len(ids), device=torch.device("cpu")) as feed:
-        (inputs,) = feed.batches()
+    images = _images(file, ids, View.of(file, WORST_SIDE, run.config.recipe.window))
     captions = [f"{one.true}→{one.predicted}, {one.probability:.2f}" for one in worst]
-    heading = f"{heading}\nthe largest losses: true→predicted, probability of the latter"
-    draw_pictures(inputs.images[:, 0].numpy(), captions, columns, heading, run.path / "worst.png")
+    title += "\nthe largest losses: true→predicted, probability of the latter"
+    plot_images(images, captions, columns, title, run.path / "worst.png")
 
 
-def draw_pictures(
+@styled
+def plot_images(
     images: NDArray[np.float32], captions: Sequence[str], columns: int, title: str, path: Path
 ) -> None:
     """Draw a grid of pictures of ink, (N, height, width) from 0 to 1, row by row."""
     count, height, width = images.shape
     rows = -(-count // columns)
-    cell = 1.3, 1.3 * height / width + 0.25  # inches
-    figure = Figure(figsize=(columns * cell[0], rows * cell[1] + 0.6), layout="constrained")
+    figure = new_figure(1.3 * columns, rows * (1.3 * height / width + 0.25) + 0.6)
     grid = list(figure.subplots(rows, columns, squeeze=False).flat)
     for axes in grid:
         axes.set_axis_off()
@@ -82,12 +67,13 @@ def draw_pictures(
     _save(figure, path)
 
 
-def draw_confusion(
+@styled
+def plot_confusion_matrix(
     matrix: Sequence[Sequence[int]], classes: Sequence[str], title: str, path: Path
 ) -> None:
     """Draw counts, a row for each true class and a column for each predicted one."""
     side = max(5.0, 0.18 * len(classes) + 1.5)
-    figure = Figure(figsize=(1.2 * side, side), layout="constrained")
+    figure = new_figure(1.2 * side, side)
     axes = figure.subplots()
     counts = np.ma.masked_equal(np.array(matrix), 0)
     hits = np.eye(len(classes), dtype=np.bool_)
@@ -101,80 +87,80 @@ def draw_confusion(
         bar.ax.yaxis.set_major_locator(MaxNLocator(integer=True))
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_ticks(range(len(classes)), classes, fontsize=7)
-    axes.grid(linewidth=0.3, alpha=0.5)
-    axes.set_axisbelow(True)
-    axes.set_xlabel("predicted")
-    axes.set_ylabel("true")
+    axes.set(xlabel="predicted", ylabel="true")
     axes.set_title(title, fontsize=10)
     _save(figure, path)
 
 
-def draw_curves(history: Sequence[EpochMetrics], title: str, path: Path) -> None:
+@styled
+def plot_history(history: Sequence[EpochMetrics], title: str, path: Path) -> None:
     """Draw loss and accuracy of training and validation over the epochs."""
-    figure = Figure(figsize=(10, 4), layout="constrained")
+    figure = new_figure(10, 4)
     left, right = figure.subplots(1, 2)
     epochs = [epoch.epoch + 1 for epoch in history]
-    marker = "o" if len(history) < 5 else None
     for axes, name, scale in ((left, "loss", 1), (right, "accuracy", 100)):
-        for prefix, label in (("train_", "training, on changed pictures"), ("", "validation")):
-            values = [getattr(epoch, prefix + name) for epoch in history]
+        lines = {}
+        for label, key in (
+            ("training, on changed pictures", f"train_{name}"),
+            ("validation", name),
+        ):
+            values = [getattr(epoch, key) for epoch in history]
             if None not in values:
-                axes.plot(epochs, [scale * v for v in values], label=label, marker=marker)
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+                lines[label] = line(epochs, values)
+        draw_curves(axes, lines, scale)
         axes.set_xlabel("epoch")
-        axes.grid(alpha=0.3)
         axes.legend(fontsize=8)
-    left.set_ylabel("loss in nats (training: of smoothed labels)")
-    left.set_ylim(bottom=0)
-    right.set_ylabel("accuracy (%)")
-    right.set_ylim(0, 100)
+    left.set(ylabel="loss in nats (training: of smoothed labels)", ylim=(0, None))
+    right.set(ylabel="accuracy (%)", ylim=(0, 100))
     figure.suptitle(title, fontsize=10)
     _save(figure, path)
+
+
+@styled
+def plot_label_samples(file: Reader, path: Path, split: str = "train") -> None:
+    """Draw some pictures of every label, evenly spread over the split, as a PNG."""
+    labels, indices = file.column("label").metadata, split_indices(file, split)
+    classes = file.info["classes"]
+    rows = [indices[labels[indices] == label] for label in range(len(classes))]
+    rows = [
+        row[np.linspace(0, len(row) - 1, min(ACROSS, len(row))).astype(np.int64)] for row in rows
+    ]
+    images = iter(_images(file, np.concatenate(rows), View.of(file, CELL, 1.0)))
+    sheet = np.zeros((len(classes), CELL, ACROSS, CELL), np.float32)
+    for cells, row in zip(sheet, rows, strict=True):
+        for column in range(len(row)):
+            cells[:, column] = next(images)
+    figure = new_figure(0.5 * ACROSS + 0.6, 0.5 * len(classes) + 0.4)
+    axes = figure.subplots()
+    axes.imshow(sheet.reshape(-1, ACROSS * CELL), cmap="gray_r", vmin=0, vmax=1)
+    axes.set_title(source_line(file.info["provenance"]), fontsize=10)
+    axes.set_yticks((np.arange(len(classes)) + 0.5) * CELL - 0.5, classes)
+    axes.set_xticks([])
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+    axes.grid(visible=False)
+    _save(figure, path)
+
+
+def _title(what: str, result: TrainingResult) -> str:
+    """Return the title of a run's figures."""
+    parts = [what, result.network, source_line(result.provenance)]
+    if result.auxiliary:
+        parts.append(f"learned with {result.auxiliary['kind']} data besides")
+    if result.accuracy is not None:
+        parts.append(f"accuracy {result.accuracy:.2%} of {result.samples}")
+    return ", ".join(parts)
+
+
+def _images(file: Reader, ids: NDArray[np.int64], view: View) -> NDArray[np.float32]:
+    """Return samples as a network sees them: (N, height, width), 0 for paper and 1 for ink."""
+    with DeviceLoader(file, ids, view, len(ids), device=torch.device("cpu")) as loader:
+        (inputs,) = loader.batches()
+    images: NDArray[np.float32] = inputs.images[:, 0].numpy()
+    return images
 
 
 def _save(figure: Figure, path: Path) -> None:
     temporary = path.with_name(f".{path.name}")
     figure.savefig(temporary, format="png", dpi=110)
     temporary.replace(path)
-
-
-ACROSS = 12  # pictures of each label
-
-
-CELL = 32  # pixels: their side
-
-
-def draw_folders(file: Reader, path: Path, split: str = "train") -> None:
-    """Draw some pictures of every label, evenly spread over the split, as a PNG."""
-    labels = file.column("label").metadata
-    indices = split_indices(file, split)
-    classes, view = file.info["classes"], View.of(file, CELL, 1.0)
-    sheet = np.zeros((len(classes) * CELL, ACROSS * CELL), np.float32)
-    for row in range(len(classes)):
-        own = indices[labels[indices] == row]
-        if not len(own):
-            continue
-        chosen = own[np.unique(np.linspace(0, len(own) - 1, ACROSS).astype(np.int64))]
-        with DeviceLoader(file, chosen, view, ACROSS, device=torch.device("cpu")) as feed:
-            (inputs,) = feed.batches()
-        for column, image in enumerate(inputs.images[: len(chosen), 0].numpy()):
-            place = slice(row * CELL, (row + 1) * CELL), slice(column * CELL, (column + 1) * CELL)
-            sheet[place] = image
-    temporary = path.with_name(f".{path.name}")
-    figure = _figure(sheet, classes, source_line(file.info["provenance"]))
-    figure.savefig(temporary, format="png", dpi=110, bbox_inches="tight")
-    temporary.replace(path)
-
-
-@rc_context({"font.size": 11, "axes.spines.right": False, "axes.spines.top": False})
-def _figure(sheet: NDArray[np.float32], classes: list[str], title: str) -> Figure:
-    height, width = sheet.shape
-    figure = Figure(figsize=(width / 48 + 1, height / 48))
-    axes = figure.subplots()
-    axes.imshow(sheet, cmap="gray_r", vmin=0, vmax=1)
-    axes.set_title(title, fontsize=10)
-    axes.set_yticks((np.arange(len(classes)) + 0.5) * CELL - 0.5, classes)
-    axes.set_xticks([])
-    axes.tick_params(length=0)
-    axes.spines[:].set_visible(False)
-    return figure
