@@ -7,7 +7,7 @@
 
 Trains a network on the digits of part 1; then, for every seed, one from its weights and one from
 random weights on MNIST, alike in all else. Writes runs/part2/<time>, with a folder for every
-training, result.json and console.html; runs/part2/latest points to it. Exit status: 0 done, 2 not
+training, result.json and report.html; runs/part2/latest points to it. Exit status: 0 done, 2 not
 done, with the reason in a line, 130 or 143 stopped by Ctrl-C or SIGTERM.
 """
 
@@ -271,11 +271,11 @@ def conclude(
             "seconds_in_all": launch.seconds_since_start(),
         }
     )
-    page.page_of([record.path]).write(record.path / "console.html")
+    page.page_of([record.path]).write(record.path / "report.html")
     record.link_latest()
     console.print(page.closing_table(record.path))
     console.print(analysis.answer)
-    console.print(str(record.path / "console.html"))
+    console.print(str(record.path / "report.html"))
 
 
 def described(file: Reader, learn_from: str, validate_on: str) -> dict[str, Any]:

@@ -7,7 +7,7 @@
     accelerate launch jobs/part3.py --seeds 1            the same, for one process
 
 It trains as was published, looks, diagnoses without a right label, and recovers. Writes
-runs/part3/<time>, with a folder for every training, result.json and console.html;
+runs/part3/<time>, with a folder for every training, result.json and report.html;
 runs/part3/latest points to it. Exit status: 0 done, 2 not done, with the reason in a line, 130 or
 143 stopped by Ctrl-C or SIGTERM.
 """
@@ -41,6 +41,7 @@ from pipeline.evaluation.run_dir import FinishedRun, RunDir
 from pipeline.loading.batches import Decode
 from pipeline.loading.dataset import open_dataset, source_line, split_indices
 from pipeline.recipes import presets
+from pipeline.recipes.arms import PART3_ARMS
 from pipeline.recipes.losses import Loss
 from pipeline.reporting import part3 as page
 from pipeline.reporting.run_plots import plot_label_samples
@@ -54,7 +55,7 @@ from pipeline.training.trainer import data_module
 
 Arm = Literal["simple", "constant", "resnet18", "digits", "pretrained"]
 ARMS: tuple[Arm, ...] = ("simple", "constant", "resnet18", "digits", "pretrained")
-STARTS = {"digits": "digits", "pretrained": "pretrained-0"}  # part 2's trainings, by arm
+STARTS = {arm.key: arm.start for arm in PART3_ARMS.values() if arm.start}
 WITNESS = "pretrained-0"
 
 
@@ -228,7 +229,7 @@ class Job:
     def repeat(self, arm: Arm) -> FinishedRun:
         """Train as was published."""
         start = self.borrowed.starts.get(arm)
-        assignment = assigned(self.config, presets.PART3[arm], self.config.seed)
+        assignment = assigned(self.config, PART3_ARMS[arm].preset, self.config.seed)
         if start is not None:
             network = read_json(start, "config.json")["network"]
             assignment = replace(assignment, network=network, start=start)
@@ -276,7 +277,7 @@ def train(config: Config) -> None:
         config = resumed(config, config.resume)
     if config.seeds < 1 or not config.arms:
         raise UserError(f"got {config.seeds} seeds and {len(config.arms)} arms, expected some")
-    plans = (*presets.PART3.values(), presets.PART3_RECOVERY)
+    plans = (*(arm.preset for arm in PART3_ARMS.values()), presets.PART3_RECOVERY)
     given = [assigned(config, plan, config.seed).recipe for plan in plans]
     with opened(config) as sets, join_processes(config.precision) as processes:
         borrowed = borrow(config, sets.data.info["classes"])
@@ -370,12 +371,12 @@ def conclude(
         "seconds_in_all": launch.seconds_since_start(),
     }
     record.finish(result)
-    page.page_of([record.path]).write(record.path / "console.html")
+    page.page_of([record.path]).write(record.path / "report.html")
     record.link_latest()
     for table in page.closing_tables(record.path):
         job.console.print(table)
     job.console.print(f"{found.verdict} {found.assumption}")
-    job.console.print(f"{record.path / 'console.html'}")
+    job.console.print(f"{record.path / 'report.html'}")
 
 
 def described(file: Reader, split: str) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from rich.table import Table as TerminalTable
 
 from pipeline.analysis.noise_robust import METHODS
 from pipeline.errors import UserError
-from pipeline.recipes.presets import PART3_PUBLISHED
+from pipeline.recipes.arms import PART3_ARMS
 from pipeline.reporting.html import Block, Page, Plot, PngImage, Section, SourceRun, Sources, Table
 from pipeline.reporting.plots import plot_bars, plot_heat_map
 from pipeline.runtime.files import read_json
@@ -23,13 +23,6 @@ QUESTION = (
     "Networks that learn from this set fail on pictures with right labels. What is wrong with it, "
     "and can it be learned from all the same?"
 )
-ARMS = {
-    "simple": "simple CNN, one-cycle",
-    "constant": "simple CNN, constant rate",
-    "resnet18": "ResNet-18, one-cycle",
-    "digits": "from the weights of 2a (digits of part 1)",
-    "pretrained": "from the weights of 2b (MNIST after those)",
-}
 LOSSES = {
     "naive": "cross-entropy",
     "backwards": "the same networks; the answer is the least likely class",
@@ -125,7 +118,7 @@ def _answer(result: Mapping[str, Any]) -> str:
 
 def _published(result: Mapping[str, Any]) -> list[Block]:
     chance = 1 / len(result["classes"])
-    low = {ARMS[n]: a["accuracy"] for n, a in result["arms"].items() if a["accuracy"] < chance / 2}
+    low = any(arm["accuracy"] < chance / 2 for arm in result["arms"].values())
     below = (
         [
             f"Who guesses is right in {_percent(chance)} of the cases. Accuracy far below that is "
@@ -150,9 +143,9 @@ def _arms_table(result: Mapping[str, Any]) -> Table:
         training = result["trainings"][name]
         rows.append(
             [
-                ARMS[name],
+                PART3_ARMS[name].label,
                 _percent(arm["accuracy"]),
-                _percent(PART3_PUBLISHED[name]),
+                _percent(PART3_ARMS[name].published),
                 _percent(training["accuracy"]),
                 f"{training['loss']:.3f}",
                 training["network"],
@@ -179,7 +172,7 @@ def _seen(run: Path, result: Mapping[str, Any]) -> list[Block]:
     look, classes = result["look"], result["classes"]
     ranks = look["ranks"]
     first, last = _percent(ranks[0]), _percent(ranks[-1])
-    first_arm, numbers = ARMS[next(iter(result["arms"]))], _numbers(result)
+    first_arm, numbers = PART3_ARMS[next(iter(result["arms"]))].label, _numbers(result)
     return [
         PngImage(
             run / "folders.png",
@@ -362,7 +355,9 @@ def _sources(run: Path, result: Mapping[str, Any], config: Mapping[str, Any]) ->
                     **{key: kept[key] for key in ("network", "recipe", "start", "data")},
                     "environment": read_json(folder, "environment.json"),
                 },
-                ARMS.get(name) or f"{METHODS[way]}, seed {kept['recipe']['seed']}",
+                PART3_ARMS[name].label
+                if name in PART3_ARMS
+                else f"{METHODS[way]}, seed {kept['recipe']['seed']}",
             )
         )
     return runs
