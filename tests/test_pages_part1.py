@@ -134,7 +134,7 @@ def test_the_figures_of_one_run(tmp_path: Path) -> None:
     assert (figures["epochs to 80 %"], figures["seconds to 80 %"]) == ("2", "20")
     assert "seconds to 85 %" not in figures
     assert figures["computed by"] == (
-        "a slide rule, cpu, cores: 2, processes: 1, threads of each: 2, float32"
+        "a slide rule, cpu, cores: 2, processes: 1, threads per process: 2, float32"
     )
     assert table(page, "The pairs") == [["O → o", "4 of 5"]]
     assert table(page, "Every class")[1:3] == [
@@ -174,13 +174,11 @@ def test_seeds_of_one_recipe_are_one_arm_with_an_interval(tmp_path: Path) -> Non
     assert arm.first.path == paths[0]
     page = page_of(paths)
     # 0.85, 0.8, 0.75: mean 0.8, deviation 0.05, and t = 4.303 for three runs
-    assert (
-        "reads 80.00 % (95 % interval over seeds 67.58 % to 92.42 %) of 20 pictures" in page.answer
-    )
+    assert "reads 80.00 % (95 % interval over seeds 67.58 to 92.42) of 20 pictures" in page.answer
     assert "over 3 seeds." in page.answer
     assert "takes O for o (×12)" in page.answer
     figures = dict(table(page, "All figures"))
-    assert figures["accuracy"] == "80.00 % (67.58 % to 92.42 %)"
+    assert figures["accuracy"] == "80.00 % (67.58 to 92.42)"
     assert figures["epochs to 80 %"] == "2, in 2 of 3"
     assert table(page, "The pairs") == [["O → o", "12 of 15"]]
 
@@ -282,7 +280,7 @@ def test_pictures_that_are_not_there_are_left_out(tmp_path: Path) -> None:
 
 
 def test_folders_that_are_not_of_a_validated_run(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"not a run directory: it has no config\.json"):
+    with pytest.raises(UserError, match=r"not a run directory: it has no result\.json"):
         page_of([tmp_path])
     with pytest.raises(UserError, match="got a run without validation"):
         page_of([run(tmp_path / "a", validated=False)])

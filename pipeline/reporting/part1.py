@@ -4,14 +4,12 @@ Runs that differ in their seed alone make an arm, whose figures are means over s
 side by side, and are compared seed by seed.
 """
 
-import json
-import shlex
 from collections.abc import Callable, Sequence
+from operator import attrgetter
 from pathlib import Path
 
 from pipeline.analysis.stats import (
     ACCURACY,
-    Bands,
     compare,
     describe_difference,
     estimate,
@@ -19,17 +17,25 @@ from pipeline.analysis.stats import (
 )
 from pipeline.evaluation.metrics import EpochMetrics, accuracy_interval, reliability
 from pipeline.evaluation.run_dir import FinishedRun
-from pipeline.reporting.html import Block, Page, Plot, PngImage, Section, SourceRun, Sources, Table
-from pipeline.reporting.plots import plot_curves
+from pipeline.reporting.common import (
+    ABSENT,
+    command,
+    computer,
+    number,
+    origins,
+    percent,
+    training_source,
+    with_interval,
+)
+from pipeline.reporting.html import Block, Page, Plot, PngImage, Section, Sources, Table
+from pipeline.reporting.plots import line, plot_curves
 from pipeline.reporting.run_groups import RunGroup, group_runs
-from pipeline.runtime.files import read_json
 
 QUESTION = (
     "How well does a network that starts from random weights read single hand-written characters, "
     "and after how much training?"
 )
 THRESHOLDS = (0.5, 0.8, 0.85, 0.88, 0.9)  # of accuracy, to see when each is reached
-ABSENT = "–"
 PAIRS = 15  # of classes that are taken for one another
 # Accuracies after each stage of the published solution by progressive resizing.
 PUBLISHED = (0.8871, 0.8992, 0.9073, 0.9032, 0.9194, 0.9194, 0.9153, 0.9274)
@@ -42,13 +48,12 @@ def page_of(paths: Sequence[Path]) -> Page:
     """
     arms, repeated = group_runs(paths)
     best = arms[0]
-    origins = {json.dumps(arm.config["provenance"], sort_keys=True) for arm in arms}
-    besides = {
-        json.dumps({**origin, "source": f"{origin['source']}, learned from besides"})
+    besides = [
+        {**origin, "source": f"{origin['source']}, learned from besides"}
         for arm in arms
         for run in arm.runs.values()
         if (origin := run.result.auxiliary)
-    }
+    ]
     repeats = "".join(
         f" Not counted: {path}, which repeats a run with the same recipe and seed."
         for path in repeated
@@ -65,15 +70,25 @@ def page_of(paths: Sequence[Path]) -> Page:
             [
                 "Every figure is of the runs below; each can be repeated by its command. Curves "
                 f"and tables are of all of an arm's runs, pictures of the first.{repeats}",
-                Sources([_source(arm, run) for arm in arms for run in arm.runs.values()]),
+                Sources(
+                    [
+                        training_source(
+                            run.path,
+                            command(run.config.job, run.config.options),
+                            f"{arm.name}, seed {seed}",
+                        )
+                        for arm in arms
+                        for seed, run in arm.runs.items()
+                    ]
+                ),
             ],
         ),
     ]
     return Page(
-        f"Part 1: {len(best.config['classes'])} classes of hand-written characters",
+        f"Part 1: {len(best.config.classes)} classes of hand-written characters",
         QUESTION,
         _answer(arms),
-        [json.loads(origin) for origin in [*sorted(origins), *sorted(besides)]],
+        origins([*(arm.config.provenance for arm in arms), *besides]),
         [section for section in sections if section.blocks],
     )
 
@@ -85,11 +100,11 @@ def _answer(arms: Sequence[RunGroup]) -> str:
     seeds = f"over {len(best.runs)} seeds" if len(best.runs) > 1 else "in one run"
     others = f", the most accurate of {len(arms)} here," if len(arms) > 1 else ""
     case = best.scores.accuracy_ignoring_case
-    ignoring = "" if case is None else f", {_percent(case)} with case ignored"
+    ignoring = "" if case is None else f", {percent(case)} with case ignored"
     seconds = estimate([run.result.seconds_training for run in best.runs.values()]).mean
     return (
         f"Recipe {best.name}{others} reads {_accuracy_in_words(accuracies, samples)} of "
-        f"{samples:,} pictures that it has not seen{ignoring}, after {_number(seconds)} s of "
+        f"{samples:,} pictures that it has not seen{ignoring}, after {number(seconds)} s of "
         f"training, {seeds}. {_second_sentence(arms)}"
     )
 
@@ -108,16 +123,17 @@ def _second_sentence(arms: Sequence[RunGroup]) -> str:
 
 def _accuracy_in_words(values: Sequence[float | None], samples: int) -> str:
     if len(values) > 1:
-        return _mean(values, _percent, "95 % interval over seeds ")
+        return _mean(values, percent, "95 % interval over seeds ")
     (accuracy,) = values
     assert accuracy is not None
     low, high = accuracy_interval(accuracy, samples)
-    return f"{_percent(accuracy)} (95 % interval, by the number of pictures, {_span(low, high)})"
+    span = f"{100 * low:.1f} to {100 * high:.1f} %"
+    return f"{percent(accuracy)} (95 % interval, by the number of pictures, {span})"
 
 
 def _comparison(first: RunGroup, second: RunGroup) -> str:
     """Say what the seeds that two arms share show of their accuracies."""
-    if first.config["fingerprint"] != second.config["fingerprint"]:
+    if first.config.fingerprint != second.config.fingerprint:
         return (
             f"{first.name} and {second.name} were not validated on the same pictures, so their "
             "figures say nothing of each other."
@@ -188,19 +204,19 @@ def _stages(arms: Sequence[RunGroup]) -> list[Block]:
     """Return a table of what recipes of several stages came to, stage by stage."""
     tables: list[Block] = []
     for arm in arms:
-        stages = arm.config["recipe"]["stages"]
+        stages = arm.config.recipe.stages
         if len(stages) == 1:
             continue
-        published = arm.config["options"]["recipe"] == "progressive"
+        published = arm.config.options["recipe"] == "progressive"
         rows = []
-        for number, stage in enumerate(stages):
+        for place, stage in enumerate(stages):
             at_end = [
-                [e.accuracy for e in run.history if e.stage == number][-1]
+                [e.accuracy for e in run.history if e.stage == place][-1]
                 for run in arm.runs.values()
             ]
-            row = [f"{number + 1}", f"{stage['size']}", f"{stage['epochs']}"]
-            row.append(_mean(at_end, _percent))
-            rows.append([*row, _percent(PUBLISHED[number])] if published else row)
+            row = [f"{place + 1}", f"{stage.size}", f"{stage.epochs}"]
+            row.append(_mean(at_end, percent))
+            rows.append([*row, percent(PUBLISHED[place])] if published else row)
         headers = ["stage", "size (pixels)", "epochs", "accuracy after it"]
         tables.append(
             Table(
@@ -215,12 +231,6 @@ def _stages(arms: Sequence[RunGroup]) -> list[Block]:
 
 
 def _figures(arms: Sequence[RunGroup]) -> Table:
-    def scored(name: str) -> Callable[[FinishedRun], float | None]:
-        return lambda run: getattr(run.scores, name)
-
-    def told(name: str) -> Callable[[FinishedRun], float | None]:
-        return lambda run: getattr(run.result, name)
-
     def reached(threshold: float, x: str) -> Callable[[FinishedRun], float | None]:
         return lambda run: first_reached(
             [e.epoch + 1 if x == "epoch" else e.seconds for e in run.history],
@@ -229,28 +239,23 @@ def _figures(arms: Sequence[RunGroup]) -> Table:
         )
 
     rows: list[tuple[str, Callable[[FinishedRun], float | None], Callable[[float], str]]] = [
-        ("accuracy", scored("accuracy"), _percent),
-        ("accuracy, case ignored", scored("accuracy_ignoring_case"), _percent),
-        ("loss (nats)", scored("loss"), lambda value: f"{value:.3f}"),
-        ("calibration error (ECE)", scored("calibration_error"), _percent),
-        ("epochs", told("epochs"), _number),
-        ("pictures learned from", told("images"), _number),
-        ("seconds of training", told("seconds_training"), _number),
-        ("pictures per second", told("images_per_second"), _number),
-        ("of training, waiting for the loader", told("loader_share"), _percent),
+        ("accuracy", attrgetter("scores.accuracy"), percent),
+        ("accuracy, case ignored", attrgetter("scores.accuracy_ignoring_case"), percent),
+        ("loss (nats)", attrgetter("scores.loss"), lambda value: f"{value:.3f}"),
+        ("calibration error (ECE)", attrgetter("scores.calibration_error"), percent),
+        ("epochs", attrgetter("result.epochs"), number),
+        ("pictures learned from", attrgetter("result.images"), number),
+        ("seconds of training", attrgetter("result.seconds_training"), number),
+        ("pictures per second", attrgetter("result.images_per_second"), number),
+        ("of training, waiting for the loader", attrgetter("result.loader_share"), percent),
     ]
     for threshold in THRESHOLDS:
         mark = f"{100 * threshold:.0f} %"
-        rows.append((f"epochs to {mark}", reached(threshold, "epoch"), _number))
-        rows.append((f"seconds to {mark}", reached(threshold, "seconds"), _number))
+        rows.append((f"epochs to {mark}", reached(threshold, "epoch"), number))
+        rows.append((f"seconds to {mark}", reached(threshold, "seconds"), number))
     table = [[name, *(_mean(arm.values(of), form) for arm in arms)] for name, of, form in rows]
     table = [row for row in table if set(row[1:]) != {ABSENT}]
-    computer = [
-        f"{e['processor']}, {e['device']}, cores: {e['cores']}, processes: {e['processes']}, "
-        f"threads of each: {e['threads']}, {_precision(e['precision'])}"
-        for e in (arm.environment for arm in arms)
-    ]
-    table.append(["computed by", *computer])
+    table.append(["computed by", *(computer(arm.environment) for arm in arms)])
     samples = arms[0].samples
     seeds = " and ".join(f"{len(arm.runs)}" for arm in arms)
     return Table(
@@ -265,7 +270,7 @@ def _figures(arms: Sequence[RunGroup]) -> Table:
 
 
 def _pairs(arms: Sequence[RunGroup]) -> Block:
-    classes = list(arms[0].config["classes"])
+    classes = list(arms[0].config.classes)
     rows = []
     for pair in arms[0].scores.confusions[:PAIRS]:
         true, predicted = classes.index(pair.true), classes.index(pair.predicted)
@@ -316,7 +321,7 @@ def _classes(arms: Sequence[RunGroup]) -> Table:
             "F1 of every class, all seeds together.",
             ["class", "pictures", *(arm.name for arm in arms)],
             [
-                [ones[0].name, str(ones[0].samples), *(_tenth(one.f1) for one in ones)]
+                [ones[0].name, str(ones[0].samples), *(percent(one.f1, 1) for one in ones)]
                 for ones in zip(*columns, strict=True)
                 if ones[0].samples
             ],
@@ -329,7 +334,7 @@ def _classes(arms: Sequence[RunGroup]) -> Table:
             [
                 one.name,
                 str(one.samples),
-                *(_tenth(share) for share in (one.precision, one.recall, one.f1)),
+                *(percent(share, 1) for share in (one.precision, one.recall, one.f1)),
                 ", ".join(
                     f"{c.predicted} ×{c.count}" for c in scores.confusions if c.true == one.name
                 ),
@@ -345,21 +350,17 @@ def _calibration(arms: Sequence[RunGroup]) -> list[Block]:
     lines, sentences = {}, []
     for arm in arms:
         bins = reliability(arm.logits, arm.labels)
-        lines[arm.name] = Bands(
-            tuple(100 * one.confidence for one in bins),
-            tuple(100 * one.accuracy for one in bins),
-            None,
-            None,
-            None,
+        lines[arm.name] = line(
+            [100 * one.confidence for one in bins], [100 * one.accuracy for one in bins]
         )
         sure = sum(one.samples * one.confidence for one in bins) / arm.scores.samples
         sentences.append(
-            f"{arm.name} is {_percent(sure)} sure on average and right in "
-            f"{_percent(arm.scores.accuracy)} of the cases; the expected calibration error is "
+            f"{arm.name} is {percent(sure)} sure on average and right in "
+            f"{percent(arm.scores.accuracy)} of the cases; the expected calibration error is "
             f"{100 * _calibration_error(arm):.1f} points."
         )
-    diagonal = (0.0, 25.0, 50.0, 75.0, 100.0)
-    lines["as it should be"] = Bands(diagonal, diagonal, None, None, None)
+    diagonal = (0, 25, 50, 75, 100)
+    lines["as it should be"] = line(diagonal, diagonal)
     figure = plot_curves(
         lines, "probability of the answer (%)", "right answers (%)", limits=(0, 100)
     )
@@ -371,19 +372,6 @@ def _calibration(arms: Sequence[RunGroup]) -> list[Block]:
     return [" ".join(sentences), Plot(figure, f"Accuracy over confidence of {names}.", caption)]
 
 
-def _source(arm: RunGroup, run: FinishedRun) -> SourceRun:
-    config = read_json(run.path, "config.json")
-    told = {k: v for k, v in config["options"].items() if v not in (None, "None") and k != "resume"}
-    options = (f"--{name.replace('_', '-')} {shlex.quote(str(v))}" for name, v in told.items())
-    kept = {key: value for key, value in config.items() if key != "classes"}
-    return SourceRun(
-        str(run.path),
-        f"./launch.sh train {config['job']} {' '.join(options)}",
-        {**kept, "environment": read_json(run.path, "environment.json")},
-        f"{arm.name}, seed {config['recipe']['seed']}",
-    )
-
-
 def _accuracy(run: FinishedRun) -> float | None:
     return None if run.scores is None else run.scores.accuracy
 
@@ -393,34 +381,10 @@ def _calibration_error(arm: RunGroup) -> float:
     return estimate([run.scores.calibration_error for run in arm.runs.values() if run.scores]).mean
 
 
-def _mean(values: Sequence[float | None], form: Callable[[float], str], before: str = "") -> str:
+def _mean(values: Sequence[float | None], form: Callable[[float], str], name: str = "") -> str:
     """Write a mean over seeds, with its interval if it has one, and how many seeds lack it."""
     there = [value for value in values if value is not None]
     if not there:
         return ABSENT
-    found = estimate(there)
-    text = form(found.mean)
-    if found.interval is not None:
-        text += f" ({before}{form(found.interval.low)} to {form(found.interval.high)})"
-    text = text.replace("-", "−")
+    text = with_interval(estimate(there), form, name)
     return text if len(there) == len(values) else f"{text}, in {len(there)} of {len(values)}"
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.2f} %"
-
-
-def _tenth(share: float) -> str:
-    return f"{100 * share:.1f} %"
-
-
-def _span(low: float, high: float) -> str:
-    return f"{100 * low:.1f} to {100 * high:.1f} %"
-
-
-def _number(value: float) -> str:
-    return f"{value:,.0f}" if value >= 100 or value == round(value) else f"{value:.1f}"
-
-
-def _precision(name: str) -> str:
-    return "float32" if name == "no" else name

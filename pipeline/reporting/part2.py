@@ -3,28 +3,36 @@
 Every figure is one of a run's result.json.
 """
 
-import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from rich.table import Table as TerminalTable
 
-from pipeline.analysis.stats import Bands
-from pipeline.errors import UserError
+from pipeline.analysis.pretraining import NORM, Analysis, PretrainingResult, Quantity
+from pipeline.analysis.stats import ACCURACY, LOSS, Estimate, Interval, Measure
+from pipeline.evaluation.run_config import ExperimentConfig
 from pipeline.recipes.presets import PART2_PUBLISHED
+from pipeline.reporting.common import (
+    ABSENT,
+    command,
+    computer,
+    counted,
+    latest_run,
+    minus,
+    origins,
+    percent,
+    training_source,
+)
 from pipeline.reporting.html import Block, Page, Plot, Section, SourceRun, Sources, Table
 from pipeline.reporting.plots import plot_curves
-from pipeline.runtime.files import read_json
+from pipeline.runtime.files import read_as, read_json
 
 QUESTION = (
     "A network that has learned the digits of part 1 learns MNIST. Is it better for that, or there "
     "sooner, than one that begins from random weights?"
 )
-ABSENT = "–"
-DIGITS = {"points": 2, "nats": 4, "in norm": 3}  # decimals by unit; 1 for others
+DECIMALS = {ACCURACY.unit: 2, LOSS.unit: 4, NORM.unit: 3}  # 1 for other units
 UNITS = {"points": "%", "nats": "nats", "% of its first weights' length": "%"}  # of values
-KINDS = ("end", "progress", "times", "stability", "movement")  # of figures that are compared
 HEADERS = ("", "pretrained", "from scratch", "difference", "95 % interval", "shown", "pairs needed")
 LEGEND = (
     "The figure that answers the question, and the loss. Means over the seeds; the difference is "
@@ -40,23 +48,13 @@ def page_of(paths: Sequence[Path]) -> Page:
 
     Raises UserError for no folder, and for one that holds no finished run.
     """
-    runs = sorted({path.resolve(): path for path in paths}.items(), key=lambda one: one[0].name)
-    if not runs:
-        raise UserError("part 2: got no runs, expected at least one")
-    *others, (_, run) = runs
-    result, config = read_json(run, "result.json"), read_json(run, "config.json")
-    if "analysis" not in result:
-        raise UserError(f"{run}: got one training of a run of part 2, expected the run's folder")
-    origins = {
-        (origin["kind"], origin["source"]): origin
-        for origin in (result[name]["provenance"] for name in ("digits", "mnist"))
-    }
-    not_shown = [f"Not shown: {path}, an earlier run." for _, path in others]
+    run, earlier = latest_run("part2", paths)
+    result = read_as(run / "result.json", PretrainingResult)
     return Page(
         "Part 2: does pretraining on our digits help on MNIST?",
         QUESTION,
-        result["analysis"]["answer"],
-        [*origins.values()],
+        result.analysis.answer,
+        origins([result.digits.provenance, result.mnist.provenance]),
         [
             Section("What was compared", _compared(run, result)),
             Section("At the end", _end(result)),
@@ -67,7 +65,7 @@ def page_of(paths: Sequence[Path]) -> Page:
             Section("How many seeds it takes", _power(result)),
             Section(
                 "Where each figure came from",
-                [*not_shown, Sources([*_sources(run, result, config)])],
+                [*earlier, Sources(_sources(run, result))],
             ),
         ],
     )
@@ -75,116 +73,118 @@ def page_of(paths: Sequence[Path]) -> Page:
 
 def closing_table(run: Path) -> TerminalTable:
     """Return all that was compared, for a terminal."""
-    analysis = read_json(run, "result.json")["analysis"]
-    seeds = len(analysis["seeds"])
-    title = f"Part 2: {seeds} {'pairs' if seeds > 1 else 'pair'} of trainings, 95 % intervals"
+    analysis = read_as(run / "result.json", PretrainingResult).analysis
+    title = f"Part 2: {counted(len(analysis.seeds), 'pair')} of trainings, 95 % intervals"
     table = TerminalTable(title=title, title_justify="left", box=None, padding=(0, 1, 0, 0))
     table.add_column("", no_wrap=True)
     for header in ("pretrained", "scratch", "difference", "shown", "needs"):
         table.add_column(header, justify="right")
-    for name in KINDS:
-        for quantity in analysis[name]:
-            what, first, second, difference, _, shown, needed = _row(quantity)
-            if interval := quantity["comparison"]["interval"]:  # symmetric, as t intervals are
-                half = (interval["high"] - interval["low"]) / 2
-                difference += f" ± {_value(half, quantity['measure'])}"
-            table.add_row(what, first, second, difference, shown.partition(",")[0], needed)
+    for quantity in _quantities(analysis):
+        row = _row(quantity)
+        difference = row["difference"]
+        if interval := quantity.comparison.interval:  # symmetric, as t intervals are
+            difference += f" ± {_value((interval.high - interval.low) / 2, quantity.measure)}"
+        shown = row["shown"].partition(",")[0]
+        first, second = row["pretrained"], row["from scratch"]
+        table.add_row(row[""], first, second, difference, shown, row["pairs needed"])
     return table
 
 
-def _row(quantity: Mapping[str, Any]) -> list[str]:
-    comparison, measure = quantity["comparison"], quantity["measure"]
-    interval, difference = comparison["interval"], comparison["difference"]
-    unit = UNITS.get(measure["unit"])
-    shown = "no"
-    if interval is None:
-        shown = ABSENT
-    elif comparison["shown"]:
-        shown = f"yes, {measure['more' if difference > 0 else 'less'].partition(' ')[0]}"
+def _quantities(analysis: Analysis) -> list[Quantity]:
+    """Return all figures that are compared."""
+    a = analysis
+    return [*a.end, *a.progress, *a.times, *a.stability, *a.movement]
 
-    def mean(arm: str) -> str:
-        found, runs = quantity[f"{arm}_mean"], quantity[arm]
+
+def _row(quantity: Quantity) -> dict[str, str]:
+    """Return the cells of a figure by `HEADERS`."""
+    comparison, measure = quantity.comparison, quantity.measure
+    interval, difference, needed = comparison.interval, comparison.difference, comparison.needed
+    unit = UNITS.get(measure.unit)
+    shown = ABSENT if interval is None else "no"
+    if comparison.shown and difference:
+        shown = f"yes, {(measure.more if difference > 0 else measure.less).partition(' ')[0]}"
+
+    def mean(found: Estimate | None, runs: Sequence[float | None]) -> str:
         if found is None:
             return ABSENT
-        text = _value(found["mean"], measure)
-        return text if found["runs"] == len(runs) else f"{text} ({found['runs']}/{len(runs)})"
+        text = _value(found.mean, measure)
+        return text if found.runs == len(runs) else f"{text} ({found.runs}/{len(runs)})"
 
-    return [
-        f"{quantity['name']} ({unit})" if unit else quantity["name"],
-        mean("pretrained"),
-        mean("scratch"),
+    cells = (
+        f"{quantity.name} ({unit})" if unit else quantity.name,
+        mean(quantity.pretrained_mean, quantity.pretrained),
+        mean(quantity.scratch_mean, quantity.scratch),
         ABSENT if difference is None else _value(difference, measure, sign=True),
         ABSENT if interval is None else _span(interval, measure),
         shown,
-        ABSENT if comparison["needed"] is None else f"{comparison['needed']:,}",
-    ]
+        ABSENT if needed is None else f"{needed:,}",
+    )
+    return dict(zip(HEADERS, cells, strict=True))
 
 
-def _value(value: float, measure: Mapping[str, Any], sign: bool = False) -> str:
-    text = f"{value * measure['scale']:{'+' if sign else ''},.{DIGITS.get(measure['unit'], 1)}f}"
-    return text.replace("-", "−")
+def _value(value: float, measure: Measure, sign: bool = False) -> str:
+    decimals = DECIMALS.get(measure.unit, 1)
+    return minus(f"{value * measure.scale:{'+' if sign else ''},.{decimals}f}")
 
 
-def _span(interval: Mapping[str, float], measure: Mapping[str, Any]) -> str:
-    low, high = (_value(interval[end], measure, sign=True) for end in ("low", "high"))
+def _span(interval: Interval, measure: Measure) -> str:
+    low, high = (_value(end, measure, sign=True) for end in (interval.low, interval.high))
     return f"{low} to {high}"
 
 
-def _table(caption: str, quantities: Sequence[Mapping[str, Any]]) -> Table:
-    return Table(caption, HEADERS, [_row(one) for one in quantities], wide=True)
+def _table(caption: str, quantities: Sequence[Quantity]) -> Table:
+    return Table(caption, HEADERS, [[*_row(one).values()] for one in quantities], wide=True)
 
 
-def _said(quantities: Sequence[Mapping[str, Any]]) -> list[Block]:
-    return [f"{one['name'][0].upper()}{one['name'][1:]}: {one['words']}." for one in quantities]
+def _said(quantities: Sequence[Quantity]) -> list[Block]:
+    return [f"{one.name[0].upper()}{one.name[1:]}: {one.words}." for one in quantities]
 
 
-def _compared(run: Path, result: Mapping[str, Any]) -> list[Block]:
-    analysis, digits, mnist = result["analysis"], result["digits"], result["mnist"]
-    first, trained = result["trainings"]["digits"], [*result["trainings"].values()][1]
-    machine = read_json(run / "digits", "environment.json")
-    precision = "float32" if machine["precision"] == "no" else machine["precision"]
+def _compared(run: Path, result: PretrainingResult) -> list[Block]:
+    analysis, digits, mnist = result.analysis, result.digits, result.mnist
+    others = len(_quantities(analysis)) - 1
+    first = result.trainings["digits"]
+    trained = result.trainings[f"pretrained-{analysis.seeds[0]}"]
     accuracy = (
-        f", and then reads {_percent(first['accuracy'])} of {digits['validated']:,} others of them"
-        if "accuracy" in first
+        f", and then reads {percent(first.accuracy)} of {digits.validated:,} others of them"
+        if first.accuracy is not None
         else ""
     )
     return [
-        f"One network ({first['network']}) learned {digits['learned']:,} digits of part 1 for "
-        f"{first['epochs']} epochs, in {first['seconds_training']:,.0f} s{accuracy}. From its "
+        f"One network ({first.network}) learned {digits.learned:,} digits of part 1 for "
+        f"{first.epochs} epochs, in {first.seconds_training:,.0f} s{accuracy}. From its "
         "weights, all of them, one arm began to learn MNIST; the other began from random weights. "
-        f"Both learned {mnist['learned']:,} digits ({mnist['learn_from']}) for "
-        f"{analysis['epochs']} epochs, and were validated after each on {mnist['validated']:,} "
-        f"({mnist['validate_on']}). The trainings of a seed saw the same pictures, changed alike, "
-        f"in the same order; seeds: {', '.join(map(str, analysis['seeds']))}.",
-        f"Computed by {machine['processor']}, {machine['device']}, {machine['cores']} cores, "
-        f"processes: {machine['processes']}, threads of each: {machine['threads']}, {precision}; "
-        f"{trained['images_per_second']:,.0f} pictures per second. Seconds are of training alone, "
+        f"Both learned {mnist.learned:,} digits ({mnist.learn_from}) for "
+        f"{analysis.epochs} epochs, and were validated after each on {mnist.validated:,} "
+        f"({mnist.validate_on}). The trainings of a seed saw the same pictures, changed alike, "
+        f"in the same order; seeds: {', '.join(map(str, analysis.seeds))}.",
+        f"Computed by {computer(read_json(run / 'digits', 'environment.json'))}; "
+        f"{trained.images_per_second:,.0f} pictures per second. Seconds are of training alone, "
         "without start-up, validation and saving, and without the seconds of pretraining.",
         "Every interval is over seeds: over the random weights of one arm, and over order and "
         "changes for both. All pretrained networks began from the same weights and all were "
         "validated on the same pictures, so other digits of part 1, or other pictures to validate "
         "on, might say something else.",
         "The first figure, accuracy at the end, was chosen to answer the question before looking. "
-        f"The other {_count(analysis) - 1} describe; where nothing differs at all, one in twenty "
+        f"The other {others} describe; where nothing differs at all, one in twenty "
         "of them would be shown to differ by chance.",
     ]
 
 
-def _count(analysis: Mapping[str, Any]) -> int:
-    return sum(len(analysis[kind]) for kind in KINDS)
-
-
-def _end(result: Mapping[str, Any]) -> list[Block]:
-    analysis = result["analysis"]
-    columns = [(one, arm) for one in analysis["end"] for arm in ("pretrained", "scratch")]
+def _end(result: PretrainingResult) -> list[Block]:
+    analysis = result.analysis
+    columns = [(one.measure, arm) for one in analysis.end for arm in (one.pretrained, one.scratch)]
     rows = [
-        [str(seed), *(_value(one[arm][place], one["measure"]) for one, arm in columns)]
-        for place, seed in enumerate(analysis["seeds"])
+        [str(seed), *(ABSENT if v is None else _value(v, m) for m, v in values)]
+        for seed, *values in zip(
+            analysis.seeds, *([(m, v) for v in arm] for m, arm in columns), strict=True
+        )
     ]
-    published = (_percent(PART2_PUBLISHED[arm]) for arm in ("pretrained", "scratch"))
+    published = (percent(PART2_PUBLISHED[arm]) for arm in ("pretrained", "scratch"))
     return [
-        *_said(analysis["end"]),
-        _table(LEGEND, analysis["end"]),
+        *_said(analysis.end),
+        _table(LEGEND, analysis.end),
         Table(
             "Every seed: accuracy (%) and loss (nats) at the end.",
             ["seed", "pretrained", "from scratch", "pretrained, loss", "from scratch, loss"],
@@ -196,13 +196,13 @@ def _end(result: Mapping[str, Any]) -> list[Block]:
     ]
 
 
-def _way(result: Mapping[str, Any]) -> list[Block]:
-    analysis = result["analysis"]
+def _way(result: PretrainingResult) -> list[Block]:
+    analysis = result.analysis
     return [
         "The area under accuracy is the mean height of its curve, from the first evaluation to the "
         "last; the mean training loss is that of all steps, so the area under the loss's curve.",
-        *_said(analysis["progress"]),
-        _table(f"The learning curves in figures. {AS_ABOVE}", analysis["progress"]),
+        *_said(analysis.progress),
+        _table(f"The learning curves in figures. {AS_ABOVE}", analysis.progress),
         _drawing(
             analysis,
             "accuracy over epochs",
@@ -232,12 +232,10 @@ def _way(result: Mapping[str, Any]) -> list[Block]:
     ]
 
 
-def _times(result: Mapping[str, Any]) -> list[Block]:
-    times = result["analysis"]["times"]
+def _times(result: PretrainingResult) -> list[Block]:
+    times = result.analysis.times
     sometimes = [
-        one
-        for one in times
-        if len({value is None for value in one["pretrained"] + one["scratch"]}) == 2
+        one for one in times if len({value is None for value in one.pretrained + one.scratch}) == 2
     ]
     return [
         "When accuracy was first at or above a threshold. It was measured at the ends of epochs "
@@ -247,25 +245,29 @@ def _times(result: Mapping[str, Any]) -> list[Block]:
     ]
 
 
-def _stability(result: Mapping[str, Any]) -> list[Block]:
-    analysis = result["analysis"]
+def _stability(result: PretrainingResult) -> list[Block]:
+    analysis = result.analysis
     rows = [
         [
-            str(one["epoch"]),
-            *(_points(one[arm]) for arm in ("pretrained", "scratch")),
-            ABSENT if one["ratio"] is None else f"{one['ratio']:.2f}",
-            ABSENT
-            if one["interval"] is None
-            else "{low:.2f} to {high:.2f}".format(**one["interval"]),
-            ABSENT if one["interval"] is None else "yes" if one["shown"] else "no",
+            str(one.epoch),
+            *(
+                ABSENT if share is None else f"{100 * share:.3f}"
+                for share in (one.pretrained, one.scratch)
+            ),
+            ABSENT if one.ratio is None else f"{one.ratio:.2f}",
+            *(
+                (f"{one.interval.low:.2f} to {one.interval.high:.2f}", "yes" if one.shown else "no")
+                if one.interval
+                else (ABSENT, ABSENT)
+            ),
         ]
-        for one in analysis["spreads"]
+        for one in analysis.spreads
     ]
     return [
         _table(
             "A spike is a rise from one step to the next that exceeds the median step by five "
             f"robust deviations. {AS_ABOVE}",
-            analysis["stability"],
+            analysis.stability,
         ),
         Table(
             "How much seeds differ: the standard deviation of accuracy over seeds (points) after "
@@ -295,12 +297,8 @@ def _stability(result: Mapping[str, Any]) -> list[Block]:
     ]
 
 
-def _points(share: float | None) -> str:
-    return ABSENT if share is None else f"{100 * share:.3f}"
-
-
-def _movement(result: Mapping[str, Any]) -> list[Block]:
-    movement = result["analysis"]["movement"]
+def _movement(result: PretrainingResult) -> list[Block]:
+    movement = result.analysis.movement
     return [
         "How far the weights at the end are from those at the beginning (L2), in % of the length "
         "of these, by group of layers: stem (near the picture), body, head (near the classes), and "
@@ -309,28 +307,28 @@ def _movement(result: Mapping[str, Any]) -> list[Block]:
     ]
 
 
-def _power(result: Mapping[str, Any]) -> list[Block]:
-    analysis = result["analysis"]
-    (accuracy, *_), seeds = analysis["end"], len(analysis["seeds"])
-    comparison = accuracy["comparison"]
-    if comparison["needed"] is None:
+def _power(result: PretrainingResult) -> list[Block]:
+    analysis = result.analysis
+    (accuracy, *_), seeds = analysis.end, len(analysis.seeds)
+    comparison, pairs = accuracy.comparison, counted(seeds, "pair")
+    if comparison.needed is None or not comparison.deviation or not comparison.difference:
         return [
-            f"{seeds} {'pairs give' if seeds > 1 else 'pair gives'} no spread of the difference in "
+            f"{pairs} {'give' if seeds > 1 else 'gives'} no spread of the difference in "
             "accuracy to reckon with, so nobody can say how many would show one."
         ]
-    deviation = _value(comparison["deviation"], accuracy["measure"])
-    difference = _value(comparison["difference"], accuracy["measure"], sign=True)
+    deviation = _value(comparison.deviation, accuracy.measure)
+    difference = _value(comparison.difference, accuracy.measure, sign=True)
     return [
         f"The difference in accuracy at the end is {difference} points and deviates by {deviation} "
         "from pair to pair. To show one of this size and spread in four of five tries takes "
-        f"{comparison['needed']:,} pairs; there were {seeds}. Size and spread are themselves "
+        f"{comparison.needed:,} pairs; there were {seeds}. Size and spread are themselves "
         "estimates of these few pairs, so this is an order of magnitude. The tables say how many "
         "pairs every other figure takes."
     ]
 
 
 def _drawing(
-    analysis: Mapping[str, Any],
+    analysis: Analysis,
     name: str,
     x_label: str,
     y_label: str,
@@ -338,8 +336,8 @@ def _drawing(
     scale: float = 1,
     limits: tuple[float | None, float | None] = (None, None),
 ) -> Plot:
-    arms = {arm: Bands(**drawn) for arm, drawn in analysis["curves"][name].items()}
-    band = " The bands are 95 % intervals of the mean." if len(analysis["seeds"]) > 1 else ""
+    arms = analysis.curves[name]
+    band = " The bands are 95 % intervals of the mean." if len(analysis.seeds) > 1 else ""
     ends = "; ".join(
         f"{arm}, from {scale * line.mean[0]:.3g} to {scale * line.mean[-1]:.3g}"
         for arm, line in arms.items()
@@ -348,21 +346,10 @@ def _drawing(
     return Plot(figure, f"{y_label} over {x_label}: {ends}.", caption + band)
 
 
-def _percent(share: float) -> str:
-    return f"{100 * share:.2f} %"
-
-
-def _sources(
-    run: Path, result: Mapping[str, Any], config: Mapping[str, Any]
-) -> Iterator[SourceRun]:
-    told = {n: v for n, v in config["options"].items() if v is not None and n != "resume"}
-    options = " ".join(f"--{n.replace('_', '-')} {shlex.quote(str(v))}" for n, v in told.items())
-    command = f"./launch.sh train part2 {options}"
-    yield SourceRun(
-        str(run), command, config["options"], "everything; in its folders, every training"
-    )
-    for name in result["trainings"]:
-        own = read_json(run / name, "config.json")
-        kept = {key: value for key, value in own.items() if key not in ("options", "classes")}
-        environment = read_json(run / name, "environment.json")
-        yield SourceRun(str(run / name), command, {**kept, "environment": environment}, name)
+def _sources(run: Path, result: PretrainingResult) -> list[SourceRun]:
+    options = read_as(run / "config.json", ExperimentConfig).options
+    repeat = command("part2", options)
+    return [
+        SourceRun(str(run), repeat, options, "everything; in its folders, every training"),
+        *(training_source(run / name, repeat, name) for name in result.trainings),
+    ]
