@@ -8,9 +8,10 @@ from typing import Any
 
 from pipeline.analysis.stats import Estimate
 from pipeline.errors import UserError
+from pipeline.evaluation.run_config import ExperimentConfig
 from pipeline.evaluation.run_dir import RunDir
 from pipeline.reporting.html import Block, SourceRun
-from pipeline.runtime.files import read_json
+from pipeline.runtime.files import read_as, read_json
 
 ABSENT = "–"  # where there is no figure
 
@@ -86,7 +87,7 @@ def latest_run(job: str, paths: Iterable[Path]) -> tuple[Path, list[Block]]:
     runs = distinct(paths)
     if not runs:
         raise UserError(f"{job}: got no runs, expected at least one")
-    run = runs[-1].resolve()
+    run = runs[-1]
     if "recipe" in read_json(run, "config.json"):
         raise UserError(f"{run}: got one training of a run of {job}, expected the run's folder")
     return run, [f"Not shown: {path}, an earlier run." for path in runs[:-1]]
@@ -97,9 +98,16 @@ def origins(provenances: Iterable[Mapping[str, Any]]) -> Sequence[Mapping[str, A
     return [*{(one["kind"], one["source"]): one for one in provenances}.values()]
 
 
-def training_source(path: Path, command: str, gave: str) -> SourceRun:
-    """Describe the training in a run directory; `command` repeats it or its figures."""
-    config = asdict(RunDir(path).config())
-    del config["options"], config["classes"]
-    environment = read_json(path, "environment.json")
-    return SourceRun(str(path), command, {**config, "environment": environment}, gave)
+def training_source(path: Path, gave: str, repeat: str = "") -> SourceRun:
+    """Describe the training in a run directory; by default, its own command repeats it."""
+    config = RunDir(path).config()
+    shown = {**asdict(config), "environment": read_json(path, "environment.json")}
+    del shown["options"], shown["classes"]
+    return SourceRun(str(path), repeat or command(config.job, config.options), shown, gave)
+
+
+def experiment_source(path: Path) -> SourceRun:
+    """Describe the run directory of an experiment that holds several trainings."""
+    config = read_as(path / "config.json", ExperimentConfig)
+    gave = "everything; in its folders, every training"
+    return SourceRun(str(path), command(config.job, config.options), config.options, gave)

@@ -19,7 +19,6 @@ from pipeline.evaluation.metrics import EpochMetrics, accuracy_interval, reliabi
 from pipeline.evaluation.run_dir import FinishedRun
 from pipeline.reporting.common import (
     ABSENT,
-    command,
     computer,
     number,
     origins,
@@ -72,11 +71,7 @@ def page_of(paths: Sequence[Path]) -> Page:
                 f"and tables are of all of an arm's runs, pictures of the first.{repeats}",
                 Sources(
                     [
-                        training_source(
-                            run.path,
-                            command(run.config.job, run.config.options),
-                            f"{arm.name}, seed {seed}",
-                        )
+                        training_source(run.path, f"{arm.name}, seed {seed}")
                         for arm in arms
                         for seed, run in arm.runs.items()
                     ]

@@ -10,20 +10,19 @@ from rich.table import Table as TerminalTable
 
 from pipeline.analysis.pretraining import NORM, Analysis, PretrainingResult, Quantity
 from pipeline.analysis.stats import ACCURACY, LOSS, Estimate, Interval, Measure
-from pipeline.evaluation.run_config import ExperimentConfig
 from pipeline.recipes.presets import PART2_PUBLISHED
 from pipeline.reporting.common import (
     ABSENT,
-    command,
     computer,
     counted,
+    experiment_source,
     latest_run,
     minus,
     origins,
     percent,
     training_source,
 )
-from pipeline.reporting.html import Block, Page, Plot, Section, SourceRun, Sources, Table
+from pipeline.reporting.html import Block, Page, Plot, Section, Sources, Table
 from pipeline.reporting.plots import plot_curves
 from pipeline.runtime.files import read_as, read_json
 
@@ -50,6 +49,7 @@ def page_of(paths: Sequence[Path]) -> Page:
     """
     run, earlier = latest_run("part2", paths)
     result = read_as(run / "result.json", PretrainingResult)
+    trainings = [training_source(run / name, name) for name in result.trainings]
     return Page(
         "Part 2: does pretraining on our digits help on MNIST?",
         QUESTION,
@@ -65,7 +65,7 @@ def page_of(paths: Sequence[Path]) -> Page:
             Section("How many seeds it takes", _power(result)),
             Section(
                 "Where each figure came from",
-                [*earlier, Sources(_sources(run, result))],
+                [*earlier, Sources([experiment_source(run), *trainings])],
             ),
         ],
     )
@@ -203,31 +203,26 @@ def _way(result: PretrainingResult) -> list[Block]:
         "last; the mean training loss is that of all steps, so the area under the loss's curve.",
         *_said(analysis.progress),
         _table(f"The learning curves in figures. {AS_ABOVE}", analysis.progress),
-        _drawing(
+        _plot(
             analysis,
             "accuracy over epochs",
             "epochs",
             "validation accuracy (%)",
             "Accuracy on pictures not learned from, after each epoch.",
-            scale=100,
-            limits=(None, 100),
         ),
-        _drawing(
+        _plot(
             analysis,
             "accuracy over seconds",
             "seconds of training",
             "validation accuracy (%)",
             "The same over the time that training took.",
-            scale=100,
-            limits=(None, 100),
         ),
-        _drawing(
+        _plot(
             analysis,
             "loss over epochs",
             "epochs",
             "validation loss (nats)",
             "Loss on pictures not learned from, after each epoch.",
-            limits=(0, None),
         ),
     ]
 
@@ -277,22 +272,20 @@ def _stability(result: PretrainingResult) -> list[Block]:
             rows,
             "rrrrrr",
         ),
-        _drawing(
+        _plot(
             analysis,
             "training loss",
             "epochs",
             "training loss (nats)",
             "The loss of the steps, of changed pictures while learning, averaged over pieces of "
             "the course.",
-            limits=(0, None),
         ),
-        _drawing(
+        _plot(
             analysis,
             "gradient norm",
             "epochs",
             "gradient norm",
             "The length of the gradient, averaged over the steps of each epoch.",
-            limits=(0, None),
         ),
     ]
 
@@ -327,16 +320,9 @@ def _power(result: PretrainingResult) -> list[Block]:
     ]
 
 
-def _drawing(
-    analysis: Analysis,
-    name: str,
-    x_label: str,
-    y_label: str,
-    caption: str,
-    scale: float = 1,
-    limits: tuple[float | None, float | None] = (None, None),
-) -> Plot:
+def _plot(analysis: Analysis, name: str, x_label: str, y_label: str, caption: str) -> Plot:
     arms = analysis.curves[name]
+    scale, limits = (100, (None, 100)) if "%" in y_label else (1, (0, None))
     band = " The bands are 95 % intervals of the mean." if len(analysis.seeds) > 1 else ""
     ends = "; ".join(
         f"{arm}, from {scale * line.mean[0]:.3g} to {scale * line.mean[-1]:.3g}"
@@ -344,12 +330,3 @@ def _drawing(
     )
     figure = plot_curves(arms, x_label, y_label, scale, limits)
     return Plot(figure, f"{y_label} over {x_label}: {ends}.", caption + band)
-
-
-def _sources(run: Path, result: PretrainingResult) -> list[SourceRun]:
-    options = read_as(run / "config.json", ExperimentConfig).options
-    repeat = command("part2", options)
-    return [
-        SourceRun(str(run), repeat, options, "everything; in its folders, every training"),
-        *(training_source(run / name, repeat, name) for name in result.trainings),
-    ]

@@ -11,13 +11,12 @@ from matplotlib.figure import Figure
 from rich.table import Table as TerminalTable
 
 from pipeline.analysis.noise_robust import METHODS, LabelNoiseResult
-from pipeline.evaluation.run_config import ExperimentConfig
 from pipeline.recipes.arms import PART3_ARMS
 from pipeline.reporting.common import (
     ABSENT,
     arm_and_seed,
-    command,
     counted,
+    experiment_source,
     latest_run,
     minus,
     origins,
@@ -332,13 +331,11 @@ def _ways_table(result: LabelNoiseResult) -> Table:
 
 
 def _sources(run: Path, result: LabelNoiseResult) -> list[SourceRun]:
-    options = read_as(run / "config.json", ExperimentConfig).options
-    repeat = command("part3", options)
     test = f"--source {result.test.file} --split {result.test.split}"
     return [
-        SourceRun(str(run), repeat, options, "everything; in its folders, every training"),
+        experiment_source(run),
         *(
-            training_source(run / name, f"./launch.sh evaluate {run / name} {test}", _label(name))
+            training_source(run / name, _label(name), f"./launch.sh evaluate {run / name} {test}")
             for name in result.trainings
         ),
     ]
