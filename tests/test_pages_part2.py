@@ -76,12 +76,12 @@ def test_it_answers_first_and_says_what_data_were(run: Path) -> None:
         page.answer,
         "real data: pages <of> ours",
         "synthetic data: drawn & described",
-        "One network (small) learned 360 digits of part 1 for 40 epochs, in 7 s",
-        "reads 92.50 % of 40 others",
-        "60,000 digits (train+validation) for 2 epochs",
+        "One network (small) was trained on 360 digits of part 1 for 40 epochs, in 7 s",
+        "accuracy of 92.50 % on 40 others",
+        "60,000 MNIST digits (train+validation) for 2 epochs",
         "10,000 (test)",
         "a slide rule",
-        "99.45 % against 99.23 %",
+        "99.45 % (pretrained) and 99.23 % (from scratch)",
         "./launch.sh train part2 --seeds 2 --digits 'my digits.beton'",
     ):
         assert words in text, words
@@ -100,7 +100,10 @@ def test_its_tables_hold_the_figures(run: Path) -> None:
         ["2", "0.141", "0.071", "–", "–", "–"],
     ):
         assert row in rows, row
-    assert "takes 3 pairs; there were 2" in text_of(run)
+    assert (
+        "over 2 pairs. Showing a difference of this size and spread with 80 % power takes 3 pairs"
+        in text_of(run)
+    )
 
 
 def test_a_difference_that_was_shown_says_which_way(tmp_path: Path) -> None:
@@ -119,8 +122,8 @@ def test_one_pair_makes_a_page_too(tmp_path: Path) -> None:
     run = folder(tmp_path / "one", analyse((3,), PRETRAINED[:1], SCRATCH[:1]))
     text = text_of(run)
     assert "one pair shows nothing" in text
-    assert "The bands" not in text
-    assert "1 pair gives no spread" in text
+    assert "Bands are" not in text
+    assert "1 pair of trainings: no spread" in text
 
 
 def test_thresholds_that_some_reached_are_told_in_words(tmp_path: Path) -> None:
