@@ -25,7 +25,7 @@ from pipeline.loading.batches import Decode
 from pipeline.loading.dataset import source_line
 from pipeline.recipes import presets
 from pipeline.reporting.console import result_table
-from pipeline.reporting.plots import draw_run
+from pipeline.reporting.run_plots import plot_run
 from pipeline.runtime.hardware import Precision
 from pipeline.runtime.progress import make_console
 from pipeline.training.batch_size_finder import find_batch_size
@@ -105,7 +105,7 @@ def train(config: Config) -> None:
         track = config.track is not None
         finished = run_training(processes, run, training, file, console, track=track)
         if processes.is_main:
-            draw_run(finished, "part 1", file)
+            plot_run(finished, "part 1", file)
             run.link_latest()
             console.print(result_table(finished.result.as_json(), str(run.path)))
 

@@ -39,7 +39,7 @@ from pipeline.recipes.arms import PART3_ARMS, ArmSpec
 from pipeline.recipes.losses import Loss
 from pipeline.recipes.presets import PART3_RECOVERY, Preset, override
 from pipeline.reporting.part3 import closing_tables, page_of
-from pipeline.reporting.plots import draw_folders
+from pipeline.reporting.run_plots import plot_label_samples
 from pipeline.runtime import launch
 from pipeline.runtime.files import read_json
 from pipeline.training.distributed import Processes
@@ -210,7 +210,7 @@ class Experiment:
                     run = self._recover(method, loss, seed)
                     recovered.setdefault(method, []).append(run)
         if study.processes.is_main:
-            draw_folders(file, study.path / "folders.png")
+            plot_label_samples(file, study.path / "folders.png")
             result = self._result(repeated, diagnosis, recovered)
             answer = f"{diagnosis.verdict} {diagnosis.assumption}"
             study.conclude(result, page_of, closing_tables, answer)
