@@ -34,11 +34,11 @@ from pipeline.runtime import launch
 from pipeline.runtime.files import read_json
 from pipeline.runtime.hardware import Precision
 from pipeline.runtime.progress import terminal
-from pipeline.training.batch_size_finder import find_batch_size
+from pipeline.training.batch_size_finder import find_micro_batch
 from pipeline.training.checkpoint import Checkpoints
+from pipeline.training.datamodule import DataModule
 from pipeline.training.distributed import Processes, join_processes
 from pipeline.training.runner import Tracker, run_training, write_config
-from pipeline.training.trainer import data_module
 
 
 @dataclass(frozen=True)
@@ -135,7 +135,7 @@ def prepared(
 ) -> tuple[RunDir, TrainingConfig]:
     """Make the folder of a new run, once it is clear that it can be run, and how."""
     if config.batch_size == "auto":
-        rows = find_batch_size(processes, assignment.network, assignment.recipe, file)
+        rows = find_micro_batch(processes, assignment.network, assignment.recipe, file)
         assignment = replace(assignment, recipe=replace(assignment.recipe, micro_batch=rows))
     with ExitStack() as stack:
         auxiliary = None
@@ -147,7 +147,7 @@ def prepared(
                     "them those to validate on; expected others"
                 )
         # Before there is a folder: this says what is wrong.
-        supply = data_module(processes, assignment.recipe, file, auxiliary=auxiliary)
+        supply = DataModule.of(processes, assignment.recipe, file, auxiliary=auxiliary)
         for stage in assignment.recipe.stages:
             networks.check_size(assignment.network, *supply.view(stage).shape)
         Checkpoints(config.runs, **assignment.checkpoints)

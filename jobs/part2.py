@@ -35,9 +35,9 @@ from pipeline.runtime import launch
 from pipeline.runtime.files import read_json
 from pipeline.runtime.hardware import Precision
 from pipeline.runtime.progress import terminal
+from pipeline.training.datamodule import DataModule
 from pipeline.training.distributed import Processes, join_processes
 from pipeline.training.runner import run_training, write_config
-from pipeline.training.trainer import data_module
 from pipeline.training.warm_start import measure_start
 
 
@@ -215,7 +215,7 @@ def train(config: Config) -> None:
             planned = plan(config, sets, on_gpu=processes.device.type == "cuda")
             for name, one in planned.items():  # before there is a folder: this says what is wrong
                 file = sets.of(name)
-                data_module(processes, one.recipe, file, one.learn_from, one.validate_on)
+                DataModule.of(processes, one.recipe, file, one.learn_from, one.validate_on)
             record = processes.from_main(lambda: begun(config, sets, planned))
         written = record.read_json("config.json")
         console = terminal(quiet=not processes.is_main)

@@ -48,9 +48,9 @@ from pipeline.runtime import launch
 from pipeline.runtime.files import read_json
 from pipeline.runtime.hardware import Precision
 from pipeline.runtime.progress import terminal
+from pipeline.training.datamodule import DataModule
 from pipeline.training.distributed import Processes, join_processes
 from pipeline.training.runner import run_training, write_config
-from pipeline.training.trainer import data_module
 
 Arm = Literal["simple", "constant", "resnet18", "digits", "pretrained"]
 ARMS: tuple[Arm, ...] = ("simple", "constant", "resnet18", "digits", "pretrained")
@@ -284,8 +284,8 @@ def train(config: Config) -> None:
         if not arms:
             raise UserError(f"none of the arms {', '.join(config.arms)}: {borrowed.left_out[0]}")
         for recipe in given:  # before there is a folder: this says what is wrong
-            data_module(processes, recipe, sets.data)
-        data_module(processes, given[-1], sets.clean)
+            DataModule.of(processes, recipe, sets.data)
+        DataModule.of(processes, given[-1], sets.clean)
         record = processes.from_main(lambda: prepared(config, sets))
         console = terminal(quiet=not processes.is_main)
         provenance = source_line(sets.data.info["provenance"])
