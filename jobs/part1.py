@@ -28,7 +28,7 @@ from pipeline.reporting.console import result_table
 from pipeline.reporting.run_plots import plot_run
 from pipeline.runtime.hardware import Precision
 from pipeline.runtime.progress import make_console
-from pipeline.training.batch_size_finder import find_batch_size
+from pipeline.training.batch_size_finder import find_micro_batch
 from pipeline.training.distributed import Processes, join_processes
 from pipeline.training.runner import Tracker, run_training, write_config
 
@@ -127,7 +127,7 @@ def new_run(config: Config, processes: Processes, file: Reader) -> tuple[RunDir,
     )
     network = preset.network if config.network == "auto" else config.network
     if config.batch_size == "auto":
-        rows = find_batch_size(processes, network, recipe, file)
+        rows = find_micro_batch(processes, network, recipe, file)
         recipe = replace(recipe, micro_batch=rows)
     auxiliary = config.auxiliary or config.data.with_name(f"{AUXILIARY}.beton")
     training = TrainingConfig(

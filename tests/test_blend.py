@@ -58,7 +58,7 @@ def ids_of(parts: list[MicroBatch]) -> Ids:
 
 def test_each_set_is_gone_through_at_its_own_pace(files: tuple[Reader, Reader]) -> None:
     main, other = files
-    with supply(files, recipe()).training(STAGE) as feed:
+    with supply(files, recipe()).train_loader(STAGE) as feed:
         assert len(feed) == len(split_indices(main, "train")) // 4 == 8
         found = [ids_of(parts) for parts in steps(feed)]
     first = [ids[ids < len(main)] for ids in found]
@@ -79,7 +79,7 @@ def test_each_set_is_gone_through_at_its_own_pace(files: tuple[Reader, Reader]) 
 def test_it_begins_anywhere(
     start: int, epoch: int, share: float, files: tuple[Reader, Reader]
 ) -> None:
-    with supply(files, recipe(share)).training(STAGE) as feed:
+    with supply(files, recipe(share)).train_loader(STAGE) as feed:
         whole = [list(parts) for parts in feed.batches(epoch)]
         start = min(start, len(feed) - 1)
         tail = [list(parts) for parts in feed.batches(epoch, start)]
@@ -100,11 +100,11 @@ def pictures_of(parts: list[MicroBatch]) -> dict[int, torch.Tensor]:
 def test_several_processes_share_the_batches_of_one(
     files: tuple[Reader, Reader], count: int
 ) -> None:
-    with supply(files, recipe()).training(STAGE) as feed:
+    with supply(files, recipe()).train_loader(STAGE) as feed:
         whole = steps(feed)
     shares = []
     for index in range(count):
-        with supply(files, recipe(), Shard(index, count)).training(STAGE) as feed:
+        with supply(files, recipe(), Shard(index, count)).train_loader(STAGE) as feed:
             shares.append(steps(feed))
     for alone, *together in zip(whole, *shares, strict=True):
         images, others = pictures_of(alone), pictures_of([*chain(*together)])
@@ -115,8 +115,8 @@ def test_several_processes_share_the_batches_of_one(
 @pytest.mark.parametrize(("share", "rows"), [(0.5, 4), (0.75, 4), (0.25, 2), (0.75, 3), (0.5, 1)])
 def test_a_batch_comes_in_parts(files: tuple[Reader, Reader], share: float, rows: int) -> None:
     with (
-        supply(files, recipe(share)).training(STAGE) as whole,
-        supply(files, recipe(share, micro_batch=rows)).training(STAGE) as parted,
+        supply(files, recipe(share)).train_loader(STAGE) as whole,
+        supply(files, recipe(share, micro_batch=rows)).train_loader(STAGE) as parted,
     ):
         for one, parts in zip(steps(whole, 1), steps(parted, 1), strict=True):
             assert [part.last for part in parts] == [False] * (len(parts) - 1) + [True]
@@ -126,7 +126,7 @@ def test_a_batch_comes_in_parts(files: tuple[Reader, Reader], share: float, rows
 
 
 def test_sets_that_do_not_go_together(files: tuple[Reader, Reader], tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="auxiliary: got no set, expected one"):
+    with pytest.raises(UserError, match="auxiliary: got no dataset, expected one"):
         supply((files[0], None), recipe())
     with (
         open_dataset(write_set(tmp_path / "few.beton", classes=CLASSES[:2])) as few,

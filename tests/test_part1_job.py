@@ -246,7 +246,7 @@ def test_part_1_is_learned_with_synthetic_pages_besides(
         (["--seed", "-1"], "part1: seed: got -1, expected 0 to 9223372036854775807\n"),
         (
             ["--batch-size", "99"],
-            "part1: batch_size: got 99, expected at most 36, all there is\n",
+            "part1: batch_size: got 99, expected at most 36 samples\n",
         ),
         (
             ["--auxiliary", "other.beton"],

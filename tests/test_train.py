@@ -86,13 +86,13 @@ def test_it_learns(file: Reader) -> None:
     assert epochs[-1].train_accuracy > 0.9
     assert epochs[-1].train_loss < epochs[0].train_loss
     assert sum(steps) == training.images == 30 * 32
-    assert training.images_to_come == 0
+    assert training.images_left == 0
     assert len(training.losses) == training.step == 30 * 4
     scores = training.scores(CLASSES)
     assert scores is not None
     assert (scores.accuracy, scores.samples) == (epochs[-1].accuracy, 3 * len(CLASSES))
     assert scores.loss == pytest.approx(epochs[-1].loss)
-    figures = training.figures()
+    figures = training.performance()
     assert 0 <= figures["loader_share"] <= 1
     assert figures["seconds_training"] == epochs[-1].seconds
 
@@ -149,7 +149,7 @@ def test_a_training_that_is_over_can_be_resumed(unharmed: tuple[Path, dict[str, 
         checkpoints = Checkpoints(data.parent / "run" / "checkpoints")
         training = killable.begin(processes, file, checkpoints)
         assert list(training) == []
-        assert training.images_to_come == 0
+        assert training.images_left == 0
         assert training.predictions is not None
         scores = training.scores(CLASSES)
         assert scores is not None
@@ -174,7 +174,7 @@ def test_a_checkpoint_of_other_data_is_refused(
     with (
         open_dataset(other) as file,
         join_processes("no") as processes,
-        pytest.raises(UserError, match="checkpoint: got 4 batches an epoch, expected 6"),
+        pytest.raises(UserError, match="checkpoint: got 4 batches per epoch, expected 6"),
     ):
         killable.begin(processes, file, checkpoints)
 
@@ -304,7 +304,7 @@ def test_an_epoch_in_two_pieces_has_the_figures_of_one(file: Reader, tmp_path: P
         training.on_step = stop
         with pytest.raises(Stopped, match="after step"):
             training.run()
-    assert training.step % training.batches
+    assert training.step % training.batches_per_epoch
     whole = train(file, recipe())
     resumed = train(file, recipe(), checkpoints=Checkpoints(tmp_path))
     for one, other in zip(whole.history, resumed.history, strict=True):

@@ -15,8 +15,8 @@ from pipeline.models import networks
 from pipeline.recipes.presets import Preset, override
 from pipeline.recipes.recipe import Recipe
 from pipeline.training.checkpoint import Checkpoints
+from pipeline.training.datamodule import DataModule
 from pipeline.training.distributed import Processes
-from pipeline.training.trainer import data_module
 
 
 def choose_recipe(
@@ -60,7 +60,7 @@ def check(processes: Processes, training: TrainingConfig, file: Reader, checkpoi
                     f"auxiliary: {auxiliary.path} has the same images as {file.path}, validation "
                     "images included; expected others"
                 )
-        data = data_module(processes, training.recipe, file, auxiliary=auxiliary)
+        data = DataModule.of(processes, training.recipe, file, auxiliary=auxiliary)
         for stage in training.recipe.stages:
             networks.check_size(training.network, *data.view(stage).shape)
     Checkpoints(checkpoints, **training.checkpoints)

@@ -24,8 +24,8 @@ from pipeline.loading.dataset import source_line, split_indices
 from pipeline.recipes.recipe import Recipe
 from pipeline.reporting.part2 import closing_table, page_of
 from pipeline.runtime import launch
+from pipeline.training.datamodule import DataModule
 from pipeline.training.distributed import Processes
-from pipeline.training.trainer import data_module
 from pipeline.training.warm_start import measure_start
 
 
@@ -91,7 +91,7 @@ def plan(
                 validate_on=data.validate_on,
             )
     for name, one in trainings.items():
-        data_module(processes, one.recipe, data.of(name), one.learn_from, one.validate_on)
+        DataModule.of(processes, one.recipe, data.of(name), one.learn_from, one.validate_on)
     return {name: (one, data.of(name)) for name, one in trainings.items()}
 
 

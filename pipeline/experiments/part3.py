@@ -42,8 +42,8 @@ from pipeline.reporting.part3 import closing_tables, page_of
 from pipeline.reporting.run_plots import plot_label_samples
 from pipeline.runtime import launch
 from pipeline.runtime.files import read_json
+from pipeline.training.datamodule import DataModule
 from pipeline.training.distributed import Processes
-from pipeline.training.trainer import data_module
 
 REFERENCE = "pretrained-0"  # the training of part 2 that is the reference model
 
@@ -180,9 +180,9 @@ def check(
 ) -> None:
     """Raise UserError for trainings that do not suit their dataset or the number of processes."""
     for arm in arms:
-        data_module(processes, overrides.training(arm.preset, seed).recipe, data.data)
+        DataModule.of(processes, overrides.training(arm.preset, seed).recipe, data.data)
     for file in (data.data, data.clean):
-        data_module(processes, overrides.training(PART3_RECOVERY, seed).recipe, file)
+        DataModule.of(processes, overrides.training(PART3_RECOVERY, seed).recipe, file)
 
 
 @dataclass(frozen=True)
