@@ -51,7 +51,7 @@ def test_the_latest_run_becomes_a_page(
     out = tmp_path / "not there" / "yet"
     status, said, error = say(capsys, monkeypatch, "--runs", runs, "--out", out)
     assert (status, error) == (0, "")
-    assert said.startswith(f"{out / 'part1.html'}: Recipe fast reads ")
+    assert said.startswith(f"{out / 'part1.html'}: Recipe fast classifies ")
     assert [path.name for path in out.iterdir()] == ["part1.html"]
     page = Parsed((out / "part1.html").read_text())
     assert len(page.all("img")) == 2
@@ -127,7 +127,7 @@ def test_what_cannot_be_gathered_is_said_in_a_line(
     RunDir(two).write_json("config.json", made_up.config(job="part3"))
     out = tmp_path / "out"
     for arguments, says in (
-        (["--runs", tmp_path], f"report: {tmp_path}: no runs there; train first"),
+        (["--runs", tmp_path], f"report: {tmp_path}: it has no runs; train first"),
         ([tmp_path / "gone"], f"report: {tmp_path / 'gone'}: not a run directory"),
         ([other], f"report: {other}: got a run of part9, expected one of part1, part2, part3"),
         ([runs / "part1" / "latest", tmp_path], f"report: {tmp_path}: not a run directory"),
