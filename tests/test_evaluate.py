@@ -89,7 +89,7 @@ def test_pages_of_other_proportions_are_not_stretched(
         with DeviceLoader(
             file, split_indices(file, "all"), view, 2, device=torch.device("cpu")
         ) as loader:
-            ink = next(iter(loader.batches())).images[0, 0]
+            ink = next(iter(loader.micro_batches())).images[0, 0]
     (rows,), (columns,) = (ink.sum(side).gt(1).nonzero(as_tuple=True) for side in (1, 0))
     assert len(rows) == len(columns) > 3
 

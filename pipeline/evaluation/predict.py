@@ -51,7 +51,7 @@ def predict(
     network.eval()
     parts = []
     with torch.no_grad():
-        for inputs in loader.batches():
+        for inputs in loader.micro_batches():
             with torch.autocast(loader.device.type, torch.bfloat16, precision == "bf16"):
                 logits = _over_views(network, inputs.images, views)
             ids = torch.from_numpy(inputs.ids).to(loader.device)
@@ -94,7 +94,9 @@ def predict_by_writer(
     network.eval()
     parts, seen = [], set[int]()
     rows = (
-        (inputs, row) for inputs in loader.batches() for row in np.flatnonzero(inputs.valid.cpu())
+        (inputs, row)
+        for inputs in loader.micro_batches()
+        for row in np.flatnonzero(inputs.valid.cpu())
     )
     with torch.no_grad():
         for writer, group in groupby(rows, key=lambda pair: int(writers[pair[0].ids[pair[1]]])):
