@@ -46,9 +46,7 @@ def test_training_images_are_disjoint_and_held_out_images_shared(tmp_path: Path,
 
 def test_too_few_images_are_refused(tmp_path: Path) -> None:
     config = Config(write_digits(tmp_path, 60), learned=20, held_out=21)
-    with pytest.raises(
-        SourceError, match="got 60 images outside the test set, expected 61: twice 20"
-    ):
+    with pytest.raises(SourceError, match=r"got 60 images outside .* expected 61: twice 20"):
         bench_noise.sample_subsets(config)
 
 
