@@ -19,7 +19,7 @@ FAST = Outcome("inkrun", "small", 48, 24, 2_000, 48_000, 48.0, 0.01, 0.93, 12.0)
 PUBLISHED = Outcome("DataLoader", "resnet18", 224, 30, 1_000, 1_500, 240.0, 0.05, 0.04, None)
 
 
-def test_pillow_and_the_engine_see_the_same(tmp_path: Path) -> None:
+def test_pillow_and_the_engine_give_equal_images(tmp_path: Path) -> None:
     files: list[Path] = []
     for number in range(2):
         for name in CLASSES:
@@ -31,15 +31,15 @@ def test_pillow_and_the_engine_see_the_same(tmp_path: Path) -> None:
         with Loader(file, 3, {"image": Resize(*canvas)}, order="sequential", indices=ids) as loader:
             (batch,) = loader
             engine = batch["image"].astype(int)
-    theirs = [PillowPages(files, ids, canvas)[place] for place in range(3)]
-    assert [number for number, _ in theirs] == ids.tolist()
-    for (_, ours), expected in zip(theirs, engine, strict=True):
+    pillow = [PillowPages(files, ids, canvas)[place] for place in range(3)]
+    assert [number for number, _ in pillow] == ids.tolist()
+    for (_, image), expected in zip(pillow, engine, strict=True):
         assert expected.std() > 0
-        assert np.abs(ours.numpy().astype(int) - expected).max() <= 1
+        assert np.abs(image.numpy().astype(int) - expected).max() <= 1
 
 
 def write_pages(folder: Path, writers: int) -> Path:
-    """Write a tree of the MIDAS shape, of small pages."""
+    """Write a folder of small pages in the MIDAS layout."""
     for label, name in enumerate(CHARACTERS, start=1):
         (folder / f"Sample{label:03}").mkdir(parents=True)
         for writer in range(1, writers + 1):
@@ -65,7 +65,7 @@ def test_it_trains_both_and_prints_a_table(
     assert "To 0 % accuracy, the published solution takes" in out
 
 
-def test_what_was_not_reached_is_a_bound() -> None:
+def test_an_accuracy_that_is_not_reached_gives_a_bound() -> None:
     table = closing_table(FAST, PUBLISHED, 0.85)
     cells = [list(column.cells) for column in table.columns]
     figures = {name: both for name, *both in zip(*cells, strict=True)}
