@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from raw_data import digits, idx_pair, make_tree
 
-from jobs import bench_noise
-from jobs.bench_noise import Config, Outcome, SampledSource, closing_table, conclusion
+from jobs.bench import noise as bench_noise
+from jobs.bench.noise import Config, Outcome, SampledSource, closing_table, conclusion
 from pipeline.analysis.label_noise import diagnose
 from pipeline.data.sources import SourceError
 from pipeline.data.sources.base import TRAIN

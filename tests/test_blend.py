@@ -58,7 +58,7 @@ def ids_of(parts: list[MicroBatch]) -> Ids:
 
 def test_each_dataset_has_its_own_epochs(files: tuple[Reader, Reader]) -> None:
     main, other = files
-    with supply(files, recipe()).training(STAGE) as loader:
+    with supply(files, recipe()).train_loader(STAGE) as loader:
         assert len(loader) == len(split_indices(main, "train")) // 4 == 8
         found = [ids_of(parts) for parts in steps(loader)]
     first = [ids[ids < len(main)] for ids in found]
@@ -79,7 +79,7 @@ def test_each_dataset_has_its_own_epochs(files: tuple[Reader, Reader]) -> None:
 def test_batches_from_any_start_are_the_same(
     start: int, epoch: int, share: float, files: tuple[Reader, Reader]
 ) -> None:
-    with supply(files, recipe(share)).training(STAGE) as loader:
+    with supply(files, recipe(share)).train_loader(STAGE) as loader:
         whole = [list(parts) for parts in loader.batches(epoch)]
         start = min(start, len(loader) - 1)
         tail = [list(parts) for parts in loader.batches(epoch, start)]
@@ -100,11 +100,11 @@ def images_of(parts: list[MicroBatch]) -> dict[int, torch.Tensor]:
 def test_several_processes_divide_the_batches_of_one(
     files: tuple[Reader, Reader], count: int
 ) -> None:
-    with supply(files, recipe()).training(STAGE) as loader:
+    with supply(files, recipe()).train_loader(STAGE) as loader:
         whole = steps(loader)
     shares = []
     for index in range(count):
-        with supply(files, recipe(), Shard(index, count)).training(STAGE) as loader:
+        with supply(files, recipe(), Shard(index, count)).train_loader(STAGE) as loader:
             shares.append(steps(loader))
     for alone, *together in zip(whole, *shares, strict=True):
         images, others = images_of(alone), images_of([*chain(*together)])
@@ -117,8 +117,8 @@ def test_a_batch_comes_in_micro_batches(
     files: tuple[Reader, Reader], share: float, rows: int
 ) -> None:
     with (
-        supply(files, recipe(share)).training(STAGE) as whole,
-        supply(files, recipe(share, micro_batch=rows)).training(STAGE) as parted,
+        supply(files, recipe(share)).train_loader(STAGE) as whole,
+        supply(files, recipe(share, micro_batch=rows)).train_loader(STAGE) as parted,
     ):
         for one, parts in zip(steps(whole, 1), steps(parted, 1), strict=True):
             assert [part.last for part in parts] == [False] * (len(parts) - 1) + [True]
@@ -128,7 +128,7 @@ def test_a_batch_comes_in_micro_batches(
 
 
 def test_datasets_that_do_not_fit_together(files: tuple[Reader, Reader], tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="auxiliary: got no set, expected one"):
+    with pytest.raises(UserError, match="auxiliary: got no dataset, expected one"):
         supply((files[0], None), recipe())
     with (
         open_dataset(write_set(tmp_path / "few.beton", classes=CLASSES[:2])) as few,

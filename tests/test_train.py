@@ -6,7 +6,6 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from accelerate.state import AcceleratorState
+from forked import CONTEXT
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
@@ -86,13 +86,13 @@ def test_it_learns(file: Reader) -> None:
     assert epochs[-1].train_accuracy > 0.9
     assert epochs[-1].train_loss < epochs[0].train_loss
     assert sum(steps) == training.images == 30 * 32
-    assert training.images_to_come == 0
+    assert training.images_left == 0
     assert len(training.losses) == training.step == 30 * 4
     scores = training.scores(CLASSES)
     assert scores is not None
     assert (scores.accuracy, scores.samples) == (epochs[-1].accuracy, 3 * len(CLASSES))
     assert scores.loss == pytest.approx(epochs[-1].loss)
-    figures = training.figures()
+    figures = training.performance()
     assert 0 <= figures["loader_share"] <= 1
     assert figures["seconds_training"] == epochs[-1].seconds
 
@@ -120,11 +120,9 @@ def test_learning_rates_go_up_and_down(file: Reader) -> None:
 
 def killed_and_resumed(data: Path, folder: Path, kills: Sequence[int]) -> dict[str, Tensor]:
     """Train in processes that are killed after these steps; return what comes of it in the end."""
-    context = get_context("forkserver")
-    context.set_forkserver_preload(["killable"])
     folder.mkdir()
     for kill_at in (*kills, None):
-        process = context.Process(target=killable.learn, args=(data, folder, kill_at))
+        process = CONTEXT.Process(target=killable.learn, args=(data, folder, kill_at))
         process.start()
         process.join()
         assert process.exitcode == (0 if kill_at is None else -signal.SIGKILL)
@@ -151,7 +149,7 @@ def test_a_training_that_is_over_can_be_resumed(unharmed: tuple[Path, dict[str, 
         checkpoints = Checkpoints(data.parent / "run" / "checkpoints")
         training = killable.begin(processes, file, checkpoints)
         assert list(training) == []
-        assert training.images_to_come == 0
+        assert training.images_left == 0
         assert training.predictions is not None
         scores = training.scores(CLASSES)
         assert scores is not None
@@ -176,7 +174,7 @@ def test_a_checkpoint_of_other_data_is_refused(
     with (
         open_dataset(other) as file,
         join_processes("no") as processes,
-        pytest.raises(UserError, match="checkpoint: got 4 batches an epoch, expected 6"),
+        pytest.raises(UserError, match="checkpoint: got 4 batches per epoch, expected 6"),
     ):
         killable.begin(processes, file, checkpoints)
 
@@ -306,7 +304,7 @@ def test_an_epoch_in_two_pieces_has_the_figures_of_one(file: Reader, tmp_path: P
         training.on_step = stop
         with pytest.raises(Stopped, match="after step"):
             training.run()
-    assert training.step % training.batches
+    assert training.step % training.batches_per_epoch
     whole = train(file, recipe())
     resumed = train(file, recipe(), checkpoints=Checkpoints(tmp_path))
     for one, other in zip(whole.history, resumed.history, strict=True):

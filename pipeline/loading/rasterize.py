@@ -17,7 +17,7 @@ order in which a GPU adds them changes at most the last bit of the float32 resul
 import torch
 from torch import Tensor
 
-X0, Y0, WIDTH, HEIGHT, SHEAR, CENTRE = range(6)  # columns of a geometry
+from beton.codec.kernels import CENTRE, SHEAR, WINDOW_HEIGHT, WINDOW_WIDTH, X0, Y0
 
 
 def rasterize(
@@ -45,8 +45,8 @@ def rasterize(
     owner = owner.clamp(max=batch - 1)
     window = geometry[owner].where(used[:, None], 1.0)
 
-    to_column = width / window[:, WIDTH]
-    to_row = height / window[:, HEIGHT]
+    to_column = width / window[:, WINDOW_WIDTH]
+    to_row = height / window[:, WINDOW_HEIGHT]
     left = window[:, X0] + window[:, SHEAR] * (row + 0.5 - window[:, CENTRE])
     columns, along_x = _split((start - left) * to_column, (end - left) * to_column, width)
     top = row - window[:, Y0]

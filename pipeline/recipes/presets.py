@@ -98,8 +98,8 @@ PART1 = {
 }
 
 
-def _mnist(epochs: int, learning_rate: float, **others: Any) -> Recipe:
-    """Return a recipe for images of 28×28 pixels at their own size."""
+def small_images(epochs: int, learning_rate: float, **others: Any) -> Recipe:
+    """Return a recipe for images of 28×28 pixels, each shown whole and unscaled."""
     return Recipe((Stage(28, epochs, learning_rate, loss=Loss(), **others),), batch_size=128)
 
 
@@ -128,31 +128,15 @@ PART2_DIGITS = {
     "resnet18": _part1_digits(1e-2, **SGD),
 }
 PART2_MNIST = {
-    "small": _mnist(4, 1e-2, augmentation=MNIST_DIGITS),
-    "plain": _mnist(3, 5e-3, augmentation=MNIST_DIGITS, **MUON),
-    "resnet18": replace(_mnist(5, 4e-2, **SGD), batch_size=64),
+    "small": small_images(4, 1e-2, augmentation=MNIST_DIGITS),
+    "plain": small_images(3, 5e-3, augmentation=MNIST_DIGITS, **MUON),
+    "resnet18": replace(small_images(5, 4e-2, **SGD), batch_size=64),
 }
 # Published accuracies of ResNet-18 on the original data, after 5 epochs, one run each.
 PART2_PUBLISHED = {"pretrained": 0.9945, "scratch": 0.9923}
 
 
-# The published trainings, 10 epochs each. A start from weights uses the network of the weights.
-PART3 = {
-    "simple": Preset("plain", _mnist(10, 1e-2)),
-    "constant": Preset("plain", _mnist(10, 1e-3, **ADAM)),
-    "resnet18": Preset("resnet18", _mnist(10, 1e-2)),
-    "digits": Preset("plain", _mnist(10, 1e-2)),
-    "pretrained": Preset("plain", _mnist(10, 1e-2)),
-}
-# Published accuracies on MNIST's test set, trained on the original data.
-PART3_PUBLISHED = {
-    "simple": 0.0031,
-    "constant": 0.0099,
-    "resnet18": 0.0007,
-    "digits": 0.0003,
-    "pretrained": 0.0,
-}
-PART3_RECOVERY = Preset("plain", _mnist(6, 5e-3, **MUON))
+PART3_RECOVERY = Preset("plain", small_images(6, 5e-3, **MUON))
 
 
 def override(

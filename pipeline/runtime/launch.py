@@ -22,6 +22,11 @@ def is_main() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
+def caller_folder() -> Path:
+    """Return the folder from which the user called launch.sh: the current one if not told."""
+    return Path(os.environ.get("INKRUN_CALLER", ""))
+
+
 def cpu_only() -> bool:
     """Return whether to compute on the CPU: without a GPU, or under `accelerate launch --cpu`.
 

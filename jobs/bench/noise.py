@@ -33,7 +33,8 @@ from pipeline.data.synth.source import TASK3, Digits, DigitSet
 from pipeline.evaluation.run_config import TrainingConfig
 from pipeline.evaluation.run_dir import FinishedRun, RunDir
 from pipeline.loading.dataset import open_dataset, source_line
-from pipeline.recipes.presets import PART3, override
+from pipeline.recipes.arms import PART3_ARMS
+from pipeline.recipes.presets import override
 from pipeline.runtime.hardware import machine
 from pipeline.training.distributed import Processes, join_processes
 from pipeline.training.runner import run_training, write_config
@@ -132,7 +133,7 @@ def train(
     """Train on a source by part 3's recipe `simple`; return the run and its dataset's source."""
     path = folder / f"{name}.beton"
     prepare(source, path)
-    preset = PART3["simple"]
+    preset = PART3_ARMS["simple"].preset
     recipe = override(preset.recipe, epochs=config.epochs, seed=config.seed)
     with open_dataset(path) as file:
         run_dir = RunDir(folder / name)

@@ -47,9 +47,9 @@ from pipeline.reporting.part1 import PUBLISHED
 from pipeline.runtime.hardware import machine
 from pipeline.runtime.progress import progress
 from pipeline.training import optim
+from pipeline.training.datamodule import DataModule
 from pipeline.training.distributed import Processes, join_processes
 from pipeline.training.runner import run_training, write_config
-from pipeline.training.trainer import data_module
 
 WORKERS = 2  # of the DataLoader
 
@@ -170,8 +170,8 @@ class Published:
         self._processes, self._network_name = processes, preset.network
         self._seconds = self._seconds_waited = 0.0
         self._steps = 0
-        self._data = data_module(processes, self._recipe, file)  # for validation
-        self._batches = self._data.batches
+        self._data = DataModule.of(processes, self._recipe, file)  # for validation
+        self._batches = self._data.batches_per_epoch
         canvas = self._data.view(self._stage).canvas
         self._loader: DataLoader[Any] = DataLoader(
             PillowPages(files, split_indices(file, "train"), canvas),
@@ -224,9 +224,8 @@ class Published:
             ids, pages = next(batches)
             self._seconds_waited += time.perf_counter() - now
             steps = stage.epochs * self._batches
-            factor = optim.factor(stage.schedule, self._steps, steps, stage.warm_up)
-            for group in self._optimizer.param_groups:
-                group["lr"] = group["top"] * factor
+            factor = optim.lr_factor(stage.schedule, self._steps, steps, stage.warm_up)
+            optim.set_lr(self._optimizer, factor)
             losses.append(self._backward(epoch, ids, pages))
             nn.utils.clip_grad_norm_(self._network.parameters(), stage.clip or math.inf)
             self._optimizer.step()
@@ -259,10 +258,9 @@ class Published:
 
     def _validate(self) -> float:
         """Return the accuracy on the held-out pages, which the engine loads."""
-        with self._data.held_out(self._stage) as loader:
+        with self._data.validation_loader(self._stage) as loader:
             assert loader is not None
-            predictions = predict(self._network, loader, self._processes.precision)
-        return (predictions.logits.argmax(dim=1) == predictions.labels).float().mean().item()
+            return predict(self._network, loader, self._processes.precision).accuracy
 
 
 def run_fast(

@@ -70,9 +70,7 @@ def bare_loop(
     for step in range(steps):
         if step % batches == 0:
             order = torch.randperm(len(labels))
-        factor = optim.factor(stage.schedule, step, steps, stage.warm_up)
-        for group in optimizer.param_groups:
-            group["lr"] = group["top"] * factor
+        optim.set_lr(optimizer, optim.lr_factor(stage.schedule, step, steps, stage.warm_up))
         first = step % batches * recipe.batch_size
         rows = order[first : first + recipe.batch_size]
         images = canvases[rows]
@@ -108,7 +106,7 @@ def main(config: Config) -> None:
         def engine() -> int:
             trainer = Trainer(processes, network(), recipe, file, validate_on="test")
             trainer.run()
-            loader_shares.append(trainer.figures()["loader_share"])
+            loader_shares.append(trainer.performance()["loader_share"])
             return trainer.images
 
         def bare(recipe: Recipe, images: Tensor) -> Callable[[], int]:
