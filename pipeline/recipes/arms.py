@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from pipeline.recipes.presets import Preset, small_images
+from pipeline.recipes.presets import ADAM, Preset, small_images
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class ArmSpec:
 
 
 _ONE_CYCLE = small_images(10, 1e-2)
-_CONSTANT = small_images(10, 1e-3, schedule="constant", warm_up=0, optimizer="Adam", weight_decay=0)
+_CONSTANT = small_images(10, 1e-3, **ADAM)
 PART3_ARMS = {
     arm.key: arm
     for arm in (
