@@ -155,7 +155,7 @@ class Published:
         self.seconds = self.seconds_waited = 0.0
         self.steps = 0
         self._processes, self._recipe = processes, recipe
-        self._supply = DataModule.of(processes, recipe, file)  # of what it is validated on
+        self._supply = DataModule(processes, recipe, file)  # of what it is validated on
         self.batches = self._supply.batches_per_epoch
         self._loader: DataLoader[Any] = DataLoader(
             PillowPages(files, split_indices(file, "train"), self._supply.view(self.stage).canvas),

@@ -147,7 +147,7 @@ def prepared(
                     "them those to validate on; expected others"
                 )
         # Before there is a folder: this says what is wrong.
-        supply = DataModule.of(processes, assignment.recipe, file, auxiliary=auxiliary)
+        supply = DataModule(processes, assignment.recipe, file, auxiliary=auxiliary)
         for stage in assignment.recipe.stages:
             networks.check_size(assignment.network, *supply.view(stage).shape)
         Checkpoints(config.runs, **assignment.checkpoints)

@@ -215,7 +215,7 @@ def train(config: Config) -> None:
             planned = plan(config, sets, on_gpu=processes.device.type == "cuda")
             for name, one in planned.items():  # before there is a folder: this says what is wrong
                 file = sets.of(name)
-                DataModule.of(processes, one.recipe, file, one.learn_from, one.validate_on)
+                DataModule(processes, one.recipe, file, one.learn_from, one.validate_on)
             record = processes.from_main(lambda: begun(config, sets, planned))
         written = record.read_json("config.json")
         console = terminal(quiet=not processes.is_main)

@@ -284,8 +284,8 @@ def train(config: Config) -> None:
         if not arms:
             raise UserError(f"none of the arms {', '.join(config.arms)}: {borrowed.left_out[0]}")
         for recipe in given:  # before there is a folder: this says what is wrong
-            DataModule.of(processes, recipe, sets.data)
-        DataModule.of(processes, given[-1], sets.clean)
+            DataModule(processes, recipe, sets.data)
+        DataModule(processes, given[-1], sets.clean)
         record = processes.from_main(lambda: prepared(config, sets))
         console = terminal(quiet=not processes.is_main)
         provenance = source_line(sets.data.info["provenance"])

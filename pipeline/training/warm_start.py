@@ -1,4 +1,4 @@
-"""Where a training began: its first weights, what they could do already, how far they moved."""
+"""The start of a training: the accuracy of its first weights, and how far training moved them."""
 
 import math
 from collections.abc import Mapping
@@ -20,7 +20,7 @@ GROUPS = ("stem", "body", "head")
 def measure_start(
     run: FinishedRun, file: Reader, device: torch.device, precision: str = "no"
 ) -> Start:
-    """Return how a finished run on `file` began. Raises UserError for the folder of no run."""
+    """Measure the first weights of a finished run on the dataset `file`."""
     assignment = run.config.training
     recipe = assignment.recipe
     first = initial_network(assignment, len(file.info["classes"]))
@@ -35,9 +35,9 @@ def measure_start(
 
 
 def weight_distances(first: nn.Module, last: Mapping[str, Tensor]) -> dict[str, float]:
-    """Return how far weights are from those of the network `first`, as in `Start.moved`.
+    """Return the distances of weights from those of the network `first`, as in `Start.moved`.
 
-    What is learned counts, not the statistics of normalisation.
+    Only parameters count, not the statistics of batch normalisation.
     """
     lengths, distances = dict.fromkeys(GROUPS, 0.0), dict.fromkeys(GROUPS, 0.0)
     for name, weight in first.named_parameters():
