@@ -18,7 +18,7 @@ from beton.order import Shard
 from beton.reader import Reader
 from pipeline.errors import UserError
 from pipeline.loading.augment import Augmentation
-from pipeline.loading.batches import DeviceLoader, Inputs
+from pipeline.loading.batches import DeviceLoader, MicroBatch
 from pipeline.loading.combined import CombinedLoader
 from pipeline.loading.dataset import Ids, open_dataset, split_indices
 from pipeline.recipes.mixup import Mixing
@@ -53,11 +53,11 @@ def recipe(share: float = 0.5, micro_batch: int | None = None, batch_size: int =
     return Recipe((STAGE,), batch_size=batch_size, micro_batch=micro_batch, auxiliary=share)
 
 
-def steps(feed: DeviceLoader | CombinedLoader, epochs: int = 3) -> list[list[Inputs]]:
-    return [list(parts) for epoch in range(epochs) for parts in feed.steps(epoch)]
+def steps(feed: DeviceLoader | CombinedLoader, epochs: int = 3) -> list[list[MicroBatch]]:
+    return [list(parts) for epoch in range(epochs) for parts in feed.batches(epoch)]
 
 
-def ids_of(parts: list[Inputs]) -> Ids:
+def ids_of(parts: list[MicroBatch]) -> Ids:
     return np.concatenate([part.ids for part in parts])
 
 
@@ -85,9 +85,9 @@ def test_it_begins_anywhere(
     start: int, epoch: int, share: float, files: tuple[Reader, Reader]
 ) -> None:
     with supply(files, recipe(share)).train_loader(STAGE) as feed:
-        whole = [list(parts) for parts in feed.steps(epoch)]
+        whole = [list(parts) for parts in feed.batches(epoch)]
         start = min(start, len(feed) - 1)
-        tail = [list(parts) for parts in feed.steps(epoch, start)]
+        tail = [list(parts) for parts in feed.batches(epoch, start)]
         named = [feed.ids(epoch, number) for number in range(len(feed))]
     assert len(tail) == len(whole) - start
     for parts, same in zip(whole[start:], tail, strict=True):
@@ -97,7 +97,7 @@ def test_it_begins_anywhere(
         assert np.array_equal(ids_of(parts), ids)
 
 
-def pictures_of(parts: list[Inputs]) -> dict[int, torch.Tensor]:
+def pictures_of(parts: list[MicroBatch]) -> dict[int, torch.Tensor]:
     return {int(i): image for part in parts for i, image in zip(part.ids, part.images, strict=True)}
 
 
@@ -154,7 +154,7 @@ def test_sets_that_do_not_go_together(files: tuple[Reader, Reader], tmp_path: Pa
 @given(rows=st.integers(1, 99), share=st.floats(0.02, 0.98), mixes=st.booleans())
 def test_rows_are_divided(rows: int, share: float, mixes: bool) -> None:
     stage = replace(STAGE, mixing=Mixing(mixup=0.4 if mixes else 0))
-    first, second = Recipe((stage,), batch_size=100, auxiliary=share).divided(rows)
+    first, second = Recipe((stage,), batch_size=100, auxiliary=share).split_rows(rows)
     unit = 2 if mixes else 1
     assert min(first, second) >= unit
     assert first + second == max(rows, 2 * unit)
@@ -166,5 +166,5 @@ def test_rows_are_divided(rows: int, share: float, mixes: bool) -> None:
 
 @pytest.mark.parametrize("share", [0.01, 0.99])
 def test_a_share_that_leaves_one_set_without_a_row(share: float) -> None:
-    with pytest.raises(UserError, match="expected at least one row of each set"):
+    with pytest.raises(UserError, match="expected at least one row of each dataset"):
         recipe(share)

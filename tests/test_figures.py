@@ -8,7 +8,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.patches import Rectangle
 
 from pipeline.analysis.stats import bands
-from pipeline.reporting.plots import COLOURS, bars, curves, heat_map
+from pipeline.reporting.plots import COLOURS, plot_bars, plot_curves, plot_heat_map
 
 RUNS = [[0.5, 0.7, 0.8], [0.6, 0.7, 0.9], [0.4, 0.7, 0.85]]
 
@@ -16,7 +16,7 @@ RUNS = [[0.5, 0.7, 0.8], [0.6, 0.7, 0.9], [0.4, 0.7, 0.85]]
 def test_curves_draw_mean_and_band() -> None:
     arm = bands([[1, 2, 3]] * 3, RUNS)
     assert arm.low is not None
-    figure = curves({"a": arm, "b": bands([[1, 2, 3]], RUNS[:1])}, "epoch", "%", 100, (0, 100))
+    figure = plot_curves({"a": arm, "b": bands([[1, 2, 3]], RUNS[:1])}, "epoch", "%", 100, (0, 100))
     (axes,) = figure.axes
     first, second = axes.lines
     assert np.asarray(first.get_ydata()) == pytest.approx(100 * np.array(arm.mean))
@@ -34,7 +34,7 @@ def test_curves_draw_mean_and_band() -> None:
 @pytest.mark.parametrize("words", [1, 2, 3, 4, 6])
 def test_a_legend_stays_in_its_figure(words: int) -> None:
     arm = bands([[1, 2, 3]], RUNS[:1])
-    figure = curves({"pretrained " * words + d: arm for d in "abcde"}, "epoch", "%")
+    figure = plot_curves({"pretrained " * words + d: arm for d in "abcde"}, "epoch", "%")
     figure.draw_without_rendering()
     legend = figure.legends[0].get_window_extent()
     assert legend.x0 >= 0
@@ -43,7 +43,7 @@ def test_a_legend_stays_in_its_figure(words: int) -> None:
 
 def test_arms_are_told_apart() -> None:
     arm = bands([[1, 2]], [[0.1, 0.2]])
-    (axes,) = curves({str(i): arm for i in range(28)}, "x", "y").axes
+    (axes,) = plot_curves({str(i): arm for i in range(28)}, "x", "y").axes
     looks = {(line.get_color(), line.get_linestyle()) for line in axes.lines}
     assert len(looks) == 28
     assert len({to_rgb(colour) for colour in COLOURS}) == 7
@@ -51,7 +51,7 @@ def test_arms_are_told_apart() -> None:
 
 def test_a_heat_map_shows_its_numbers_where_there_is_room() -> None:
     matrix = np.arange(6).reshape(2, 3) / 10
-    figure = heat_map(matrix.tolist(), ["r", "s"], ["a", "b", "c"], "true", "label", digits=1)
+    figure = plot_heat_map(matrix.tolist(), ["r", "s"], ["a", "b", "c"], "true", "label", digits=1)
     (axes,) = figure.axes
     assert [t.get_text() for t in axes.texts] == ["0.0", "0.1", "0.2", "0.3", "0.4", "0.5"]
     assert [t.get_position() for t in axes.texts][3] == (0, 1)  # x, y: columns run along x
@@ -60,17 +60,17 @@ def test_a_heat_map_shows_its_numbers_where_there_is_room() -> None:
     assert [t.get_text() for t in axes.get_yticklabels()] == ["r", "s"]
     assert (axes.get_xlabel(), axes.get_ylabel()) == ("label", "true")
     names = [str(i) for i in range(20)]
-    large = heat_map(np.eye(20).tolist(), names, names, "", "")
+    large = plot_heat_map(np.eye(20).tolist(), names, names, "", "")
     assert [len(axes.texts) for axes in large.axes] == [0, 0]  # a colour bar instead
 
 
 def test_a_heat_map_of_zeros_is_drawn() -> None:
-    heat_map([[0, 0]], ["r"], ["a", "b"], "", "").draw_without_rendering()
+    plot_heat_map([[0, 0]], ["r"], ["a", "b"], "", "").draw_without_rendering()
 
 
 def test_bars_have_a_panel_each_and_one_scale() -> None:
     panels = {f"folder {i}": [i, 1, 2] for i in range(7)}
-    figure = bars(panels, ["a", "b", "c"], "predicted", "pictures")
+    figure = plot_bars(panels, ["a", "b", "c"], "predicted", "pictures")
     shown = [axes for axes in figure.axes if axes.get_visible()]
     assert [axes.get_title() for axes in shown] == list(panels)
     heights = [[p.get_height() for p in axes.patches if isinstance(p, Rectangle)] for axes in shown]
@@ -80,5 +80,5 @@ def test_bars_have_a_panel_each_and_one_scale() -> None:
 
 def test_drawing_leaves_the_settings_alone() -> None:
     before = dict(rcParams)
-    curves({"a": bands([[1, 2]], [[0, 1]])}, "x", "y")
+    plot_curves({"a": bands([[1, 2]], [[0, 1]])}, "x", "y")
     assert dict(rcParams) == before

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from tiny import CLASSES, write_set
 
 from pipeline.loading.dataset import open_dataset
-from pipeline.reporting.plots import ACROSS, CELL, draw_folders
+from pipeline.reporting.run_plots import ACROSS, CELL, plot_label_samples
 
 
 def test_every_label_has_its_row_and_the_title_says_where_they_are_from(
@@ -24,7 +24,7 @@ def test_every_label_has_its_row_and_the_title_says_where_they_are_from(
 
     monkeypatch.setattr(Figure, "savefig", keep)
     with open_dataset(write_set(tmp_path / "tiny.beton", train=3, validation=1)) as file:
-        draw_folders(file, tmp_path / "folders.png")
+        plot_label_samples(file, tmp_path / "folders.png")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["folders.png", "tiny.beton"]
     (axes,) = drawn[0].axes
     assert axes.get_title() == "synthetic data: tiny"

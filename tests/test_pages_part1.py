@@ -106,42 +106,42 @@ def kinds(page: Page, kind: type) -> list[Any]:
 def test_one_run_says_how_well_it_reads_and_what_it_mistakes(tmp_path: Path) -> None:
     page = page_of([run(tmp_path / "a")])
     assert page.answer == (
-        "Recipe fast reads 80.00 % (95 % interval, by the number of pictures, 58.4 to 91.9 %) of "
-        "20 pictures that it has not seen, 100.00 % with case ignored, after 20 s of training, in "
-        "one run. It most often takes O for o (×4), and how sure it is differs from how often it "
-        "is right by 7.0 points on average."
+        "Recipe fast classifies 80.00 % (95 % interval, given the number of images: 58.4 to 91.9 %)"
+        " of 20 validation images correctly, 100.00 % with case ignored, after 20 s of training, "
+        "in one run. The most frequent errors are O as o (×4). Confidence differs from accuracy by "
+        "7.0 points on average."
     )
-    assert page.title == "Part 1: 4 classes of hand-written characters"
+    assert page.title == "Part 1: 4 classes of handwritten characters"
     assert list(page.provenance) == [ORIGIN]
     assert [section.title for section in page.sections] == [
-        "How it learned",
-        "Figures",
-        "What was taken for what",
-        "The largest losses",
-        "Class by class",
+        "Training curves",
+        "Results",
+        "Confusions",
+        "Largest losses",
+        "Results by class",
         "Calibration",
-        "Where each figure came from",
+        "Sources",
     ]
 
 
 def test_the_figures_of_one_run(tmp_path: Path) -> None:
     page = page_of([run(tmp_path / "a")])
-    figures = dict(table(page, "All figures, on 20"))
+    figures = dict(table(page, "Results on 20"))
     assert figures["accuracy"] == "80.00 %"
     assert figures["accuracy, case ignored"] == "100.00 %"
     assert figures["calibration error (ECE)"] == "7.00 %"
-    assert (figures["epochs to 50 %"], figures["seconds to 50 %"]) == ("1", "10")
-    assert (figures["epochs to 80 %"], figures["seconds to 80 %"]) == ("2", "20")
-    assert "seconds to 85 %" not in figures
-    assert figures["computed by"] == (
-        "a slide rule, cpu, cores: 2, processes: 1, threads of each: 2, float32"
+    assert (figures["epochs to 50 % accuracy"], figures["time to 50 % accuracy (s)"]) == ("1", "10")
+    assert (figures["epochs to 80 % accuracy"], figures["time to 80 % accuracy (s)"]) == ("2", "20")
+    assert "time to 85 % accuracy (s)" not in figures
+    assert figures["hardware"] == (
+        "a slide rule, cpu, cores: 2, processes: 1, threads per process: 2, float32"
     )
-    assert table(page, "The pairs") == [["O → o", "4 of 5"]]
-    assert table(page, "Every class")[1:3] == [
+    assert table(page, "The most frequent") == [["O → o", "4 of 5"]]
+    assert table(page, "Results of each class")[1:3] == [
         ["O", "5", "100.0 %", "20.0 %", "33.3 %", "o ×4"],
         ["o", "5", "55.6 %", "100.0 %", "71.4 %", ""],
     ]
-    assert "fast is 73.00 % sure on average and right in 80.00 % of the cases" in words(page)
+    assert "fast: mean confidence 73.00 %, accuracy 80.00 %" in words(page)
 
 
 def test_the_page_is_whole(tmp_path: Path) -> None:
@@ -174,15 +174,13 @@ def test_seeds_of_one_recipe_are_one_arm_with_an_interval(tmp_path: Path) -> Non
     assert arm.first.path == paths[0]
     page = page_of(paths)
     # 0.85, 0.8, 0.75: mean 0.8, deviation 0.05, and t = 4.303 for three runs
-    assert (
-        "reads 80.00 % (95 % interval over seeds 67.58 % to 92.42 %) of 20 pictures" in page.answer
-    )
+    assert "classifies 80.00 % (95 % interval over seeds: 67.58 to 92.42) of 20" in page.answer
     assert "over 3 seeds." in page.answer
-    assert "takes O for o (×12)" in page.answer
-    figures = dict(table(page, "All figures"))
-    assert figures["accuracy"] == "80.00 % (67.58 % to 92.42 %)"
-    assert figures["epochs to 80 %"] == "2, in 2 of 3"
-    assert table(page, "The pairs") == [["O → o", "12 of 15"]]
+    assert "errors are O as o (×12)" in page.answer
+    figures = dict(table(page, "Results on"))
+    assert figures["accuracy"] == "80.00 % (67.58 to 92.42)"
+    assert figures["epochs to 80 % accuracy"] == "2, in 2 of 3"
+    assert table(page, "The most frequent") == [["O → o", "12 of 15"]]
 
 
 def test_arms_are_compared_by_the_seeds_they_share(tmp_path: Path) -> None:
@@ -191,16 +189,18 @@ def test_arms_are_compared_by_the_seeds_they_share(tmp_path: Path) -> None:
     paths += [run(tmp_path / f"b{seed}", 2, seed, wide) for seed in range(3)]
     page = page_of(paths)
     best, other = "fast (size 64)", "fast (size 48)"
-    assert page.answer.startswith(f"Recipe {best}, the most accurate of 2 here, reads 90.00 %")
+    assert page.answer.startswith(
+        f"Recipe {best}, the most accurate of 2 in this report, classifies 90.00 %"
+    )
     assert page.answer.endswith(
-        f" Against {other}, on the same pictures: {best} is 15 points better "
+        f" Compared with {other}, on the same images: {best} is 15 points better "
         "(95 % interval 3 to 27, 3 pairs): shown."
     )
     blocks = (block for section in page.sections for block in section.blocks)
-    (figures,) = (b for b in blocks if isinstance(b, Table) and b.caption.startswith("All figures"))
+    (figures,) = (b for b in blocks if isinstance(b, Table) and b.caption.startswith("Results on"))
     assert list(figures.headers) == ["", best, other]
-    assert table(page, "The pairs") == [["O → o", "6 of 15", "14 of 15"]]
-    assert table(page, "F1 of every class")[1][2:] == ["75.0 %", "12.5 %"]
+    assert table(page, "The most frequent") == [["O → o", "6 of 15", "14 of 15"]]
+    assert table(page, "F1 of each class")[1][2:] == ["75.0 %", "12.5 %"]
     assert len(kinds(page, PngImage)) == 4
 
 
@@ -210,13 +210,13 @@ def test_one_pair_and_no_pair_show_nothing(tmp_path: Path) -> None:
     page = page_of([first, run(tmp_path / "b", 2, 0, wide)])
     assert "one pair shows nothing (fast (size 64) is 10.0 points better)" in page.answer
     page = page_of([first, run(tmp_path / "c", 2, 1, wide)])
-    assert "have no seed in common, so nothing is shown" in page.answer
+    assert "have no seed in common, so their difference is unknown" in page.answer
 
 
 def test_figures_of_other_pictures_are_not_compared(tmp_path: Path) -> None:
     page = page_of([run(tmp_path / "a"), run(tmp_path / "b", 1, fingerprint="bad")])
-    assert "were not validated on the same pictures" in page.answer
-    assert set(table(page, "All figures")[0]) == {"accuracy", "95.00 %", "80.00 %"}
+    assert "were not validated on the same images" in page.answer
+    assert set(table(page, "Results on")[0]) == {"accuracy", "95.00 %", "80.00 %"}
 
 
 def test_recipes_of_two_names_need_no_more_words(tmp_path: Path) -> None:
@@ -232,7 +232,7 @@ def test_a_run_counts_once_however_often_it_is_given(tmp_path: Path) -> None:
     (tmp_path / "latest").symlink_to(path.name)
     page = page_of([tmp_path / "latest", path, path])
     assert "in one run" in page.answer
-    assert "Not counted" not in words(page)
+    assert "Not included" not in words(page)
 
 
 def test_runs_with_other_auxiliary_sets_are_other_arms(tmp_path: Path) -> None:
@@ -255,34 +255,34 @@ def test_the_same_seed_again_is_no_evidence(tmp_path: Path) -> None:
     old, new = run(tmp_path / "2026-01-01", 5), run(tmp_path / "2026-01-02", 4)
     (arm,), repeated = group_runs([new, old])
     assert ([one.path for one in arm.runs.values()], repeated) == ([new], [old])
-    assert f"Not counted: {old}, which repeats" in words(page_of([old, new]))
+    assert f"Not included: {old}, because a later run" in words(page_of([old, new]))
 
 
 def test_the_published_solution_stage_by_stage(tmp_path: Path) -> None:
     recipe = PART1["progressive"].recipe.scaled(0.001)
     course = [0.1 * n for n in range(1, 9)]
     page = page_of([run(tmp_path / "a", recipe=recipe, name="progressive", course=course)])
-    rows = table(page, "progressive, stage by stage")
+    rows = table(page, "progressive: accuracy after each stage")
     assert rows[0] == ["1", "224", "1", "10.00 %", "88.71 %"]
     assert rows[-1] == ["8", "600", "1", "80.00 %", "92.74 %"]
 
 
 def test_nothing_confused(tmp_path: Path) -> None:
     page = page_of([run(tmp_path / "a", wrong=0)])
-    assert "It makes no mistake" in page.answer
-    assert "Nothing was taken for anything else." in words(page)
+    assert "There are no errors" in page.answer
+    assert "No image was classified incorrectly." in words(page)
 
 
 def test_pictures_that_are_not_there_are_left_out(tmp_path: Path) -> None:
     path = run(tmp_path / "a")
     (path / "worst.png").unlink()
     page = page_of([path])
-    assert "The largest losses" not in [section.title for section in page.sections]
+    assert "Largest losses" not in [section.title for section in page.sections]
     assert len(kinds(page, PngImage)) == 1
 
 
 def test_folders_that_are_not_of_a_validated_run(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"not a run directory: it has no config\.json"):
+    with pytest.raises(UserError, match=r"not a run directory: it has no result\.json"):
         page_of([tmp_path])
     with pytest.raises(UserError, match="got a run without validation"):
         page_of([run(tmp_path / "a", validated=False)])

@@ -5,12 +5,13 @@ from dataclasses import asdict
 from pathlib import Path
 
 import pytest
-from made_up import course
+from made_up import config, course, result
 from rich.console import Console
 from test_page import Parsed
 
-from pipeline.analysis.pretraining import ARMS, Analysis, analyse
+from pipeline.analysis.pretraining import ARMS, Analysis, DatasetUse, PretrainingResult, analyse
 from pipeline.errors import UserError
+from pipeline.evaluation.run_config import ExperimentConfig
 from pipeline.reporting.html import Table
 from pipeline.reporting.part2 import closing_table, page_of
 
@@ -33,28 +34,25 @@ ENVIRONMENT = {
 def folder(path: Path, analysis: Analysis) -> Path:
     """Write what the page reads of a run."""
     names = ["digits", *(f"{arm}-{seed}" for arm in ARMS for seed in analysis.seeds)]
-    training = {
-        "network": "small",
-        "epochs": 40,
-        "seconds_training": 7.4,
-        "images_per_second": 2345.6,
-        "accuracy": 0.925,
-    }
-    counts = {"learned": 60_000, "validated": 10_000}
-    splits = {"learn_from": "train+validation", "validate_on": "test"}
-    result = {
-        "analysis": asdict(analysis),
-        "trainings": dict.fromkeys(names, training),
-        "digits": {"provenance": ORIGINS["digits"], "learned": 360, "validated": 40},
-        "mnist": {"provenance": ORIGINS["mnist"], **counts, **splits},
-    }
-    config = {"options": {"seeds": 2, "digits": "my digits.beton", "epochs": None}}
+    training = result(
+        epochs=40, seconds_training=7.4, images_per_second=2345.6, accuracy=0.925, samples=40
+    )
+    written = PretrainingResult(
+        provenance=ORIGINS["mnist"],
+        digits=DatasetUse("d.beton", ORIGINS["digits"], "train", 360, "validation", 40),
+        mnist=DatasetUse("m.beton", ORIGINS["mnist"], "train+validation", 60_000, "test", 10_000),
+        analysis=analysis,
+        trainings=dict.fromkeys(names, training),
+        seconds_in_all=60.0,
+    )
+    options = {"seeds": 2, "digits": "my digits.beton", "epochs": None}
     for name in names:
         (path / name).mkdir(parents=True)
-        (path / name / "config.json").write_text(json.dumps({**config, "network": "small"}))
+        (path / name / "config.json").write_text(json.dumps(config(job="part2")))
         (path / name / "environment.json").write_text(json.dumps(ENVIRONMENT))
-    (path / "config.json").write_text(json.dumps(config))
-    (path / "result.json").write_text(json.dumps(result))
+    whole = ExperimentConfig("part2", options, tuple("0123456789"), ORIGINS["mnist"])
+    (path / "config.json").write_text(json.dumps(asdict(whole)))
+    (path / "result.json").write_text(json.dumps(asdict(written)))
     return path
 
 
@@ -78,12 +76,12 @@ def test_it_answers_first_and_says_what_data_were(run: Path) -> None:
         page.answer,
         "real data: pages <of> ours",
         "synthetic data: drawn & described",
-        "One network (small) learned 360 digits of part 1 for 40 epochs, in 7 s",
-        "reads 92.50 % of 40 others",
-        "60,000 digits (train+validation) for 2 epochs",
+        "One network (small) was trained on 360 digits of part 1 for 40 epochs, in 7 s",
+        "accuracy of 92.50 % on 40 others",
+        "60,000 MNIST digits (train+validation) for 2 epochs",
         "10,000 (test)",
         "a slide rule",
-        "99.45 % against 99.23 %",
+        "99.45 % (pretrained) and 99.23 % (from scratch)",
         "./launch.sh train part2 --seeds 2 --digits 'my digits.beton'",
     ):
         assert words in text, words
@@ -102,7 +100,10 @@ def test_its_tables_hold_the_figures(run: Path) -> None:
         ["2", "0.141", "0.071", "–", "–", "–"],
     ):
         assert row in rows, row
-    assert "takes 3 pairs; there were 2" in text_of(run)
+    assert (
+        "over 2 pairs. Showing a difference of this size and spread with 80 % power takes 3 pairs"
+        in text_of(run)
+    )
 
 
 def test_a_difference_that_was_shown_says_which_way(tmp_path: Path) -> None:
@@ -112,7 +113,7 @@ def test_a_difference_that_was_shown_says_which_way(tmp_path: Path) -> None:
     page = page_of([run])
     cells = list(closing_table(run).columns[4].cells)
     assert cells[0] == "yes"
-    assert page.answer.startswith("Yes: after 1 epoch ")
+    assert page.answer.startswith("Yes: after 1 epoch, ")
     assert "yes, better" in text_of(run)
     assert "yes, smaller" in text_of(run)  # the gradient norm
 
@@ -121,13 +122,13 @@ def test_one_pair_makes_a_page_too(tmp_path: Path) -> None:
     run = folder(tmp_path / "one", analyse((3,), PRETRAINED[:1], SCRATCH[:1]))
     text = text_of(run)
     assert "one pair shows nothing" in text
-    assert "The bands" not in text
-    assert "1 pair gives no spread" in text
+    assert "Bands are" not in text
+    assert "1 pair of trainings: no spread" in text
 
 
 def test_thresholds_that_some_reached_are_told_in_words(tmp_path: Path) -> None:
     run = folder(tmp_path / "some", analyse((0, 1), PRETRAINED, SCRATCH))
-    assert "Epochs to 99 %: there is no difference to measure; both got there in 0 of 2" in (
+    assert "Epochs to 99 %: no difference can be measured; both reached it in 0 of 2" in (
         text_of(run)
     )
 
@@ -148,9 +149,8 @@ def test_what_is_no_finished_run(run: Path, tmp_path: Path) -> None:
         page_of([run])
     with pytest.raises(UserError, match="not a run directory"):
         page_of([tmp_path / "nowhere"])
-    (run / "result.json").write_text(json.dumps({"accuracy": 0.9}))  # of one training
-    with pytest.raises(UserError, match="got one training of a run of part 2, expected the run's"):
-        page_of([run])
+    with pytest.raises(UserError, match="got one training of a run of part2, expected the run's"):
+        page_of([run / "digits"])
 
 
 def test_the_terminal_s_table_fits_a_terminal(run: Path) -> None:

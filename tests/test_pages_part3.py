@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from made_up import config, result
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from rich.console import Console
@@ -14,21 +15,23 @@ from test_page import Parsed
 
 from pipeline.analysis.label_noise import diagnose, rank_labels
 from pipeline.analysis.noise_models import KINDS, transition
-from pipeline.analysis.noise_robust import methods_for, recovery
+from pipeline.analysis.noise_robust import (
+    ArmScore,
+    LabelledDataset,
+    LabelledSplit,
+    LabelNoiseResult,
+    methods_for,
+    recovery,
+)
 from pipeline.errors import UserError
+from pipeline.evaluation.run_config import ExperimentConfig
 from pipeline.reporting import part3
 
 CLASSES = ("T-shirt/top", "Trouser", "Bag", "Ankle boot")
 PROVENANCE = {"kind": "real", "source": "fashion-mnist", "digest": "sha256:0"}
 SYNTHETIC = {"kind": "synthetic", "source": "inkrun's generator", "digest": "sha256:1"}
-TRAINING = {
-    "network": "plain",
-    "epochs": 10,
-    "accuracy": 0.1234,
-    "loss": 2.1987,
-    "seconds_training": 123.4,
-    "images_per_second": 4567.8,
-}
+ENVIRONMENT = {"processor": "a slide rule", "device": "cpu", "precision": "no"}
+TRAINING = result(epochs=10, accuracy=0.1234, loss=2.1987, samples=1200)
 SHARES = {"naive": 0.0018, "backwards": 0.741, "forward": 0.867, "complementary": 0.85}
 
 
@@ -49,40 +52,32 @@ def write_run(folder: Path, kind: str, witness: bool = False, seeds: int = 3) ->
     ways = methods_for(diagnosis.kind)
     shares = {w: [SHARES.get(w, 0.926) + 0.001 * n for n in range(seeds)] for w in ways}
     trained = [f"{way}-{seed}" for way in ways if way != "backwards" for seed in range(seeds)]
-    result: dict[str, Any] = {
-        "provenance": PROVENANCE,
-        "test": {
-            "split": "test",
-            "file": "data/fashion-mnist.beton",
-            "pictures": 10_000,
-            "provenance": PROVENANCE,
-        },
-        "clean": {
-            "file": "data/fashion-mnist.beton",
-            "pictures": 54_000,
-            "provenance": SYNTHETIC,
-        },
-        "classes": CLASSES,
-        "pictures": 53_998,
-        "held_out": len(labels),
-        "arms": {"simple": {"accuracy": 0.0018}, "constant": {"accuracy": 0.0321}},
-        "left_out": ["runs/part2/latest/digits knows other classes"],
-        "witness": "runs/part2/latest/pretrained-0" if witness else None,
-        "look": asdict(rank_labels(chances, labels)),
-        "diagnosis": asdict(diagnosis),
-        "recovery": asdict(recovery(shares)),
-        "trainings": dict.fromkeys(("simple", "constant", *trained), TRAINING),
-    }
+    provenance, file = PROVENANCE, "data/fashion-mnist.beton"
+    written = LabelNoiseResult(
+        provenance=provenance,
+        test=LabelledSplit(file, 10_000, provenance, "test"),
+        clean=LabelledDataset(file, 54_000, SYNTHETIC),
+        classes=CLASSES,
+        pictures=53_998,
+        held_out=len(labels),
+        arms={"simple": ArmScore(0.0018), "constant": ArmScore(0.0321)},
+        left_out=("runs/part2/latest/digits knows other classes",),
+        witness="runs/part2/latest/pretrained-0" if witness else None,
+        look=rank_labels(chances, labels),
+        diagnosis=diagnosis,
+        recovery=recovery(shares),
+        trainings=dict.fromkeys(("simple", "constant", *trained), TRAINING),
+        seconds_in_all=60.0,
+    )
     options = {"data": "data/fashion wrong.beton", "arms": ["simple", "constant"], "clean": None}
-    config: dict[str, Any] = {"job": "part3", "options": options}
+    whole = ExperimentConfig("part3", options, CLASSES, provenance)
     folder.mkdir(parents=True)
-    for name, value in (("result", result), ("config", config)):
-        (folder / f"{name}.json").write_text(json.dumps(value))
-    for name in result["trainings"]:
+    for name, value in (("result", written), ("config", whole)):
+        (folder / f"{name}.json").write_text(json.dumps(asdict(value)))
+    for name in written.trainings:
         (folder / name).mkdir()
-        config = {"network": "plain", "recipe": {"seed": 0}, "start": None, "data": "data/x.beton"}
-        (folder / name / "config.json").write_text(json.dumps(config))
-        (folder / name / "environment.json").write_text("{}")
+        (folder / name / "config.json").write_text(json.dumps(config(job="part3")))
+        (folder / name / "environment.json").write_text(json.dumps(ENVIRONMENT))
     Figure(figsize=(1, 1)).savefig(folder / "folders.png")
     loaded: dict[str, Any] = json.loads((folder / "result.json").read_text())
     return loaded
@@ -119,7 +114,7 @@ def test_it_says_what_the_result_says(tmp_path: Path, kind: str, witness: bool) 
 def test_the_answer_comes_first_with_the_provenance(tmp_path: Path) -> None:
     write_run(tmp_path / "run", "wrong")
     page = part3.page_of([tmp_path / "run"])
-    assert page.answer.startswith("Every label is wrong")
+    assert page.answer.startswith("Every label is incorrect")
     assert "to be right on 86.80 % (86.55 to 87.05) of 10,000 pictures" in page.answer
     assert page.answer.endswith(
         "as if all were well, it is right on 0.28 %; on right labels, 92.70 %."
@@ -131,7 +126,7 @@ def test_the_answer_comes_first_with_the_provenance(tmp_path: Path) -> None:
 def test_without_a_correction_the_answer_speaks_of_the_others(tmp_path: Path) -> None:
     write_run(tmp_path / "run", "random")
     answer = part3.page_of([tmp_path / "run"]).answer
-    assert "The labels say nothing about the pictures." in answer
+    assert "The labels are independent of the images." in answer
     assert "corrected" not in answer
     assert "Of 10,000 pictures with right labels, a network that is trained as if" in answer
 
@@ -166,20 +161,22 @@ def test_of_several_runs_the_latest_is_shown(tmp_path: Path) -> None:
     (tmp_path / "latest").symlink_to("2026-01-02")
     paths = [tmp_path / name for name in ("2026-01-02", "2026-01-01", "latest")]
     text = part3.page_of(paths).html()
-    assert "Every label is wrong" in text
+    assert "Every label is incorrect" in text
     assert f"Not shown: {tmp_path}/2026-01-01, an earlier run." in text
     assert text.count("Not shown") == 1
 
 
 def test_what_is_no_run_of_part_3_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="part 3: got no runs"):
+    with pytest.raises(UserError, match="part3: got no runs"):
         part3.page_of([])
-    with pytest.raises(UserError, match=r"it has no result\.json"):
+    with pytest.raises(UserError, match=r"it has no config\.json"):
         part3.page_of([tmp_path])
     write_run(tmp_path / "run", "wrong")
-    (tmp_path / "run" / "naive-0" / "result.json").write_text(json.dumps(TRAINING))
-    with pytest.raises(UserError, match="got one training of a run of part 3"):
+    with pytest.raises(UserError, match="got one training of a run of part3"):
         part3.page_of([tmp_path / "run" / "naive-0"])
+    (tmp_path / "run" / "result.json").unlink()
+    with pytest.raises(UserError, match=r"it has no result\.json"):
+        part3.page_of([tmp_path / "run"])
 
 
 def test_a_terminal_gets_the_tables(tmp_path: Path) -> None:

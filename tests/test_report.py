@@ -25,7 +25,7 @@ from pipeline.evaluation.run_config import TrainingConfig
 from pipeline.evaluation.run_dir import FinishedRun, RunDir
 from pipeline.loading.dataset import open_dataset
 from pipeline.recipes.recipe import Recipe, Stage
-from pipeline.reporting import console, plots
+from pipeline.reporting import console, run_plots
 from pipeline.training import runner
 from pipeline.training.runner import write_config
 
@@ -76,18 +76,18 @@ def run(file: Reader, tmp_path: Path) -> FinishedRun:
 def figures(monkeypatch: pytest.MonkeyPatch) -> dict[str, Figure]:
     """What was drawn, by the name of its file."""
     drawn: dict[str, Figure] = {}
-    save = plots._save
+    save = run_plots._save
 
     def keep(figure: Figure, path: Path) -> None:
         drawn[path.name] = figure
         save(figure, path)
 
-    monkeypatch.setattr(plots, "_save", keep)
+    monkeypatch.setattr(run_plots, "_save", keep)
     return drawn
 
 
 def test_a_runs_pictures(run: FinishedRun, file: Reader, figures: dict[str, Figure]) -> None:
-    plots.draw_run(run, "part 1", file)
+    run_plots.plot_run(run, "part 1", file)
     assert sorted(path.name for path in run.path.iterdir()) == [
         "config.json",
         "confusion.png",
@@ -104,7 +104,7 @@ def test_a_runs_pictures(run: FinishedRun, file: Reader, figures: dict[str, Figu
 def test_the_worst_picture_comes_first_with_what_it_was_taken_for(
     run: FinishedRun, file: Reader, figures: dict[str, Figure]
 ) -> None:
-    plots.draw_run(run, "part 1", file)
+    run_plots.plot_run(run, "part 1", file)
     shown = [axes for axes in figures["worst.png"].axes if axes.images]
     assert len(shown) == 8
     assert shown[0].get_title() == "m→1, 1.00"
@@ -116,27 +116,27 @@ def test_the_worst_picture_comes_first_with_what_it_was_taken_for(
         height, width = (np.ptp(places) + 1 for places in np.nonzero(ink > 0.5))
         page = file[int(run.predictions.ids[one.row])]["image"]
         rows, columns = (np.ptp(places) + 1 for places in np.nonzero(page < 128))
-        scale = plots.SIDE / len(page)
+        scale = run_plots.WORST_SIDE / len(page)
         assert (height, width) == pytest.approx((rows * scale, columns * scale), abs=2)
 
 
 def test_pictures_keep_their_proportions_in_a_grid(tmp_path: Path) -> None:
     images = np.zeros((7, 10, 20), np.float32)
-    plots.draw_pictures(images, list("abcdefg"), 3, "title", tmp_path / "grid.png")
+    run_plots.plot_images(images, list("abcdefg"), 3, "title", tmp_path / "grid.png")
     with Image.open(tmp_path / "grid.png") as image:
         assert image.width > 0.8 * image.height  # 3×3 pictures twice as wide as high
 
 
 def test_a_run_without_validation_has_curves_alone(run: FinishedRun, file: Reader) -> None:
     alone = replace(run, scores=None, predictions=None, history=[epoch(loss=None, accuracy=None)])
-    plots.draw_run(alone, "part 1", file)
+    run_plots.plot_run(alone, "part 1", file)
     assert sorted(path.name for path in run.path.iterdir()) == ["config.json", "curves.png"]
 
 
 @pytest.mark.parametrize("name", ["$_$", r"\frac", "[red]"])
 def test_names_are_no_formulas(name: str, figures: dict[str, Figure], tmp_path: Path) -> None:
     path = tmp_path / "confusion.png"
-    plots.draw_confusion([[5, 0], [2, 3]], ["a", name], f"of {name}", path)
+    run_plots.plot_confusion_matrix([[5, 0], [2, 3]], ["a", name], f"of {name}", path)
     (axes, *_) = figures[path.name].axes
     assert axes.get_xticklabels()[1].get_text() == name
 
@@ -144,7 +144,7 @@ def test_names_are_no_formulas(name: str, figures: dict[str, Figure], tmp_path: 
 def test_a_confusion_matrix_keeps_right_and_wrong_apart(
     figures: dict[str, Figure], tmp_path: Path
 ) -> None:
-    plots.draw_confusion([[5, 0], [2, 3]], "ab", "title", tmp_path / "confusion.png")
+    run_plots.plot_confusion_matrix([[5, 0], [2, 3]], "ab", "title", tmp_path / "confusion.png")
     axes, *bars = figures["confusion.png"].axes
     right, wrong = (np.ma.asarray(image.get_array()).tolist(0) for image in axes.images)
     assert right == [[5, 0], [0, 3]]
@@ -154,12 +154,12 @@ def test_a_confusion_matrix_keeps_right_and_wrong_apart(
 
 def test_all_right_and_all_wrong_can_be_drawn(tmp_path: Path) -> None:
     for matrix in ([[1, 0], [0, 1]], [[0, 1], [1, 0]]):
-        plots.draw_confusion(matrix, "ab", "title", tmp_path / "confusion.png")
+        run_plots.plot_confusion_matrix(matrix, "ab", "title", tmp_path / "confusion.png")
 
 
 def test_curves_of_training_and_validation(figures: dict[str, Figure], tmp_path: Path) -> None:
     history = [epoch(n, train_loss=2 - n, accuracy=0.1 * n) for n in range(3)]
-    plots.draw_curves(history, "title", tmp_path / "curves.png")
+    run_plots.plot_history(history, "title", tmp_path / "curves.png")
     losses, accuracies = figures["curves.png"].axes
     assert [np.asarray(line.get_ydata()).tolist() for line in losses.lines] == [
         [2, 1, 0],

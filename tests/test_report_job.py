@@ -4,6 +4,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import made_up
 import pytest
 from test_launch import Checkout
 from test_page import Parsed
@@ -120,12 +121,10 @@ def test_what_cannot_be_gathered_is_said_in_a_line(
     RunDir(strange).write_json("config.json", {"model": "of another program"})
     one = tmp_path / "then" / "scratch-0"
     one.mkdir(parents=True)
-    RunDir(one).write_json("config.json", {"job": "part2"})
-    RunDir(one).finish({"accuracy": 0.9, "provenance": {}})
+    RunDir(one).write_json("config.json", made_up.config(job="part2"))
     two = tmp_path / "then" / "naive-0"
     two.mkdir()
-    RunDir(two).write_json("config.json", {"job": "part3"})
-    RunDir(two).finish({"accuracy": 0.9, "provenance": {}})
+    RunDir(two).write_json("config.json", made_up.config(job="part3"))
     out = tmp_path / "out"
     for arguments, says in (
         (["--runs", tmp_path], f"report: {tmp_path}: no runs there; train first"),
@@ -133,8 +132,8 @@ def test_what_cannot_be_gathered_is_said_in_a_line(
         ([other], f"report: {other}: got a run of part9, expected one of part1, part2, part3"),
         ([runs / "part1" / "latest", tmp_path], f"report: {tmp_path}: not a run directory"),
         ([strange], f"report: {strange}: got a run of None, expected one of part1, part2, part3"),
-        ([one], f"report: {one}: got one training of a run of part 2, expected the run's folder"),
-        ([two], f"report: {two}: got one training of a run of part 3, expected the run's folder"),
+        ([one], f"report: {one}: got one training of a run of part2, expected the run's folder"),
+        ([two], f"report: {two}: got one training of a run of part3, expected the run's folder"),
     ):
         status, said, error = say(capsys, monkeypatch, *arguments, "--out", out)
         assert (status, said) == (2, "")

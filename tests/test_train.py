@@ -6,7 +6,6 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from accelerate.state import AcceleratorState
+from forked import CONTEXT
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
@@ -120,11 +120,9 @@ def test_learning_rates_rise_and_fall(file: Reader) -> None:
 
 def killed_and_resumed(data: Path, folder: Path, kills: Sequence[int]) -> dict[str, Tensor]:
     """Train in processes that are killed after these steps; return the final weights."""
-    context = get_context("forkserver")
-    context.set_forkserver_preload(["killable"])
     folder.mkdir()
     for kill_at in (*kills, None):
-        process = context.Process(target=killable.train, args=(data, folder, kill_at))
+        process = CONTEXT.Process(target=killable.train, args=(data, folder, kill_at))
         process.start()
         process.join()
         assert process.exitcode == (0 if kill_at is None else -signal.SIGKILL)
@@ -247,7 +245,7 @@ def test_whole_pages_are_not_augmented(file: Reader) -> None:
     view = View.of(file, 48, None)
     assert (view.whole, view.canvas, view.pixels) == (True, (48, 64), 48 * 64)
     with DeviceLoader(file, split_indices(file, "all"), view, 4, device=CPU) as batches:
-        first = next(iter(batches.batches()))
+        first = next(iter(batches.micro_batches()))
     assert first.images.shape == (4, 1, 48, 64)
     with pytest.raises(UserError, match="whole pages are shown unchanged"):
         replace(recipe(), window=None)
@@ -259,19 +257,19 @@ def test_divergence_stops_training_and_names_step_and_samples(file: Reader) -> N
     ids = found.value.ids
     train_ids, view = split_indices(file, "train"), View.of(file, 16, 1.0)
     with DeviceLoader(file, train_ids, view, 8, device=CPU, augmentation=AUGMENTATION) as batches:
-        (second,) = next(batches.steps(0, start=1))
+        (second,) = next(batches.batches(0, start=1))
         assert list(ids) == batches.ids(0, 1).tolist() == second.ids.tolist()
     assert found.value.checkpoint is None
     assert ", ".join(map(str, ids)) in str(found.value)
-    assert (found.value.others, "auxiliary" in str(found.value)) == ((), False)
+    assert (found.value.auxiliary_ids, "auxiliary" in str(found.value)) == ((), False)
 
 
 def test_divergence_names_the_samples_of_both_datasets(file: Reader) -> None:
     plan = recipe(learning_rate=1e30, schedule="constant", warm_up=0, weight_decay=0)
-    with pytest.raises(DivergedError, match="; of the auxiliary set: ") as found:
+    with pytest.raises(DivergedError, match="; of the auxiliary dataset: ") as found:
         train(file, replace(plan, auxiliary=0.5), auxiliary=file)
-    assert len(found.value.ids) == len(found.value.others) == 4
-    assert max(*found.value.ids, *found.value.others) < len(file)
+    assert len(found.value.ids) == len(found.value.auxiliary_ids) == 4
+    assert max(*found.value.ids, *found.value.auxiliary_ids) < len(file)
 
 
 @pytest.mark.parametrize("ruined", [2, 8])  # of eight steps
@@ -398,7 +396,7 @@ def test_both_decodes_give_the_same_images_within_a_grey_level(file: Reader) -> 
             loader(file, "loader", augmentation=augmentation) as one,
             loader(file, "device", augmentation=augmentation) as two,
         ):
-            for left, right in zip(one.batches(1), two.batches(1), strict=True):
+            for left, right in zip(one.micro_batches(1), two.micro_batches(1), strict=True):
                 assert (left.ids == right.ids).all()
                 assert torch.equal(left.labels, right.labels)
                 torch.testing.assert_close(left.images, right.images, atol=1 / 255, rtol=0)
@@ -406,7 +404,7 @@ def test_both_decodes_give_the_same_images_within_a_grey_level(file: Reader) -> 
 
 def test_ink_is_one_and_paper_zero_at_the_scale_of_the_page(file: Reader) -> None:
     with loader(file, "loader") as batches:
-        inputs = next(iter(batches.batches()))
+        inputs = next(iter(batches.micro_batches()))
     assert inputs.images.shape == (4, 1, 48, 48)
     scale = 48 / (0.8 * page("A", 0).shape[0])
     for image, label in zip(inputs.images, inputs.labels.tolist(), strict=True):
@@ -418,7 +416,9 @@ def test_ink_is_one_and_paper_zero_at_the_scale_of_the_page(file: Reader) -> Non
 
 def test_training_shuffles_and_drops_the_incomplete_batch(file: Reader) -> None:
     with loader(file, "loader", batch=10, augmentation=AUGMENTATION) as batches:
-        epochs = [np.concatenate([b.ids for b in batches.batches(epoch)]) for epoch in (0, 0, 1)]
+        epochs = [
+            np.concatenate([b.ids for b in batches.micro_batches(epoch)]) for epoch in (0, 0, 1)
+        ]
     assert len(epochs[0]) == 40
     assert len(set(epochs[0])) == 40
     assert (epochs[0] == epochs[1]).all()
@@ -433,7 +433,7 @@ def test_predictions_do_not_depend_on_the_batch_size(file: Reader, batch: int) -
     assert predictions.ids.tolist() == list(range(len(file)))
     assert predictions.labels.tolist() == file.column("label").metadata.tolist()
     with loader(file, "loader", batch=len(file)) as batches, torch.no_grad():
-        expected = network(next(iter(batches.batches())).images)
+        expected = network(next(iter(batches.micro_batches())).images)
     torch.testing.assert_close(predictions.logits, expected, atol=1e-4, rtol=1e-4)
 
 

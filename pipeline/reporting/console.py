@@ -3,7 +3,7 @@
 Every figure and table says what its data were, real or synthetic.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.table import Table
@@ -11,6 +11,7 @@ from rich.table import Table
 from pipeline.evaluation.evaluate import Evaluation
 from pipeline.evaluation.metrics import Scores
 from pipeline.loading.dataset import source_line
+from pipeline.reporting import html
 
 MOST = 12  # confusions in a headline
 
@@ -59,6 +60,19 @@ def scores_table(scores: Scores) -> Table:
         shares = (f"{share:.1%}" for share in (one.precision, one.recall, one.f1))
         table.add_row(one.name, str(one.samples), *shares, others)
     return table
+
+
+def terminal_table(table: html.Table, title: str, columns: Sequence[str]) -> Table:
+    """Return some columns of a page's table, by their headers, for a terminal."""
+    shown = Table(title=title, title_justify="left", box=None)
+    places = [table.headers.index(name) for name in columns]
+    for place in places:
+        shown.add_column(
+            table.headers[place], justify="right" if table.align[place] == "r" else "left"
+        )
+    for row in table.rows:
+        shown.add_row(*(row[place] for place in places))
+    return shown
 
 
 def _shown(name: str, value: object) -> str:

@@ -255,7 +255,7 @@ def _svg(figure: Figure, alt: str, name: str) -> str:
     file = io.StringIO()
     # Neither date nor names by chance, so that equal figures give equal text.
     nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
-    with rc_context({"svg.fonttype": "none", "svg.hashsalt": "page"}):
+    with rc_context({"svg.fonttype": "none", "svg.hashsalt": "page", "text.parse_math": False}):
         figure.savefig(file, format="svg", metadata=nothing)
     root = ElementTree.fromstring(file.getvalue())
     for element in root.iter():

@@ -1,17 +1,15 @@
-"""Part 1's page: how well networks read 62 classes, from the folders of one run or of several.
+"""The report of part 1: how accurately networks classify 62 classes of handwritten characters.
 
-Runs that differ in their seed alone make an arm, whose figures are means over seeds; arms stand
-side by side, and are compared seed by seed.
+It covers one run directory or several. Runs that differ only in their seed form a group, whose
+results are means over seeds. Groups are shown side by side and compared seed by seed.
 """
 
-import json
-import shlex
 from collections.abc import Callable, Sequence
+from operator import attrgetter
 from pathlib import Path
 
 from pipeline.analysis.stats import (
     ACCURACY,
-    Bands,
     compare,
     describe_difference,
     estimate,
@@ -19,128 +17,142 @@ from pipeline.analysis.stats import (
 )
 from pipeline.evaluation.metrics import EpochMetrics, accuracy_interval, reliability
 from pipeline.evaluation.run_dir import FinishedRun
-from pipeline.reporting.html import Block, Page, Plot, PngImage, Section, SourceRun, Sources, Table
-from pipeline.reporting.plots import curves
+from pipeline.reporting.common import (
+    ABSENT,
+    computer,
+    number,
+    origins,
+    percent,
+    training_source,
+    with_interval,
+)
+from pipeline.reporting.html import Block, Page, Plot, PngImage, Section, Sources, Table
+from pipeline.reporting.plots import line, plot_curves
 from pipeline.reporting.run_groups import RunGroup, group_runs
-from pipeline.runtime.files import read_json
 
 QUESTION = (
-    "How well does a network that starts from random weights read single hand-written characters, "
-    "and after how much training?"
+    "How accurately does a network classify single handwritten characters when it is trained from "
+    "random weights, and how much training does it need?"
 )
-THRESHOLDS = (0.5, 0.8, 0.85, 0.88, 0.9)  # of accuracy, to see when each is reached
-ABSENT = "–"
-PAIRS = 15  # of classes that are taken for one another
-# Accuracies after each stage of the published solution by progressive resizing.
+THRESHOLDS = (0.5, 0.8, 0.85, 0.88, 0.9)  # accuracies whose first epoch and time are reported
+PAIRS = 15  # confused pairs of classes in the table
+# Published accuracies after each stage of progressive resizing.
 PUBLISHED = (0.8871, 0.8992, 0.9073, 0.9032, 0.9194, 0.9194, 0.9153, 0.9274)
 
 
 def page_of(paths: Sequence[Path]) -> Page:
-    """Return the page of runs of part 1, from what their folders hold.
-
-    Raises UserError as `gather` does.
-    """
-    arms, repeated = group_runs(paths)
-    best = arms[0]
-    origins = {json.dumps(arm.config["provenance"], sort_keys=True) for arm in arms}
-    besides = {
-        json.dumps({**origin, "source": f"{origin['source']}, learned from besides"})
-        for arm in arms
-        for run in arm.runs.values()
+    """Return the HTML page of runs of part 1. Raises UserError as `group_runs` does."""
+    groups, repeated = group_runs(paths)
+    best = groups[0]
+    auxiliary = [
+        {**origin, "source": f"{origin['source']} (auxiliary)"}
+        for group in groups
+        for run in group.runs.values()
         if (origin := run.result.auxiliary)
-    }
+    ]
     repeats = "".join(
-        f" Not counted: {path}, which repeats a run with the same recipe and seed."
+        f" Not included: {path}, because a later run has the same recipe and seed."
         for path in repeated
     )
     sections = [
-        Section("How it learned", [*_curves(arms), *_stages(arms)]),
-        Section("Figures", [_figures(arms), *_comparisons(arms)]),
-        Section("What was taken for what", [_pairs(arms), *_pictures(arms, "confusion.png")]),
-        Section("The largest losses", _pictures(arms, "worst.png")),
-        Section("Class by class", [_classes(arms)]),
-        Section("Calibration", _calibration(arms)),
+        Section("Training curves", [*_curves(groups), *_stages(groups)]),
+        Section("Results", [_figures(groups), *_comparisons(groups)]),
+        Section("Confusions", [_pairs(groups), *_image_files(groups, "confusion.png")]),
+        Section("Largest losses", _image_files(groups, "worst.png")),
+        Section("Results by class", [_classes(groups)]),
+        Section("Calibration", _calibration(groups)),
         Section(
-            "Where each figure came from",
+            "Sources",
             [
-                "Every figure is of the runs below; each can be repeated by its command. Curves "
-                f"and tables are of all of an arm's runs, pictures of the first.{repeats}",
-                Sources([_source(arm, run) for arm in arms for run in arm.runs.values()]),
+                "All results come from these runs; each command repeats its run. Curves and "
+                f"tables use all runs of a group, image files the first run.{repeats}",
+                Sources(
+                    [
+                        training_source(run.path, f"{group.name}, seed {seed}")
+                        for group in groups
+                        for seed, run in group.runs.items()
+                    ]
+                ),
             ],
         ),
     ]
     return Page(
-        f"Part 1: {len(best.config['classes'])} classes of hand-written characters",
+        f"Part 1: {len(best.config.classes)} classes of handwritten characters",
         QUESTION,
-        _answer(arms),
-        [json.loads(origin) for origin in [*sorted(origins), *sorted(besides)]],
+        _answer(groups),
+        origins([*(group.config.provenance for group in groups), *auxiliary]),
         [section for section in sections if section.blocks],
     )
 
 
-def _answer(arms: Sequence[RunGroup]) -> str:
-    best = arms[0]
+def _answer(groups: Sequence[RunGroup]) -> str:
+    best = groups[0]
     accuracies = best.values(_accuracy)
     samples = best.samples
     seeds = f"over {len(best.runs)} seeds" if len(best.runs) > 1 else "in one run"
-    others = f", the most accurate of {len(arms)} here," if len(arms) > 1 else ""
+    others = f", the most accurate of {len(groups)} in this report," if len(groups) > 1 else ""
     case = best.scores.accuracy_ignoring_case
-    ignoring = "" if case is None else f", {_percent(case)} with case ignored"
+    ignoring = "" if case is None else f", {percent(case)} with case ignored"
     seconds = estimate([run.result.seconds_training for run in best.runs.values()]).mean
     return (
-        f"Recipe {best.name}{others} reads {_accuracy_in_words(accuracies, samples)} of "
-        f"{samples:,} pictures that it has not seen{ignoring}, after {_number(seconds)} s of "
-        f"training, {seeds}. {_second_sentence(arms)}"
+        f"Recipe {best.name}{others} classifies {_describe_accuracy(accuracies, samples)} of "
+        f"{samples:,} validation images correctly{ignoring}, after {number(seconds)} s of "
+        f"training, {seeds}. {_second_sentence(groups)}"
     )
 
 
-def _second_sentence(arms: Sequence[RunGroup]) -> str:
-    if len(arms) > 1:
-        return _comparison(arms[0], arms[1])
-    scores = arms[0].scores
-    mistakes = [f"{c.true} for {c.predicted} (×{c.count})" for c in scores.confusions[:3]]
-    habit = f"It most often takes {', '.join(mistakes)}" if mistakes else "It makes no mistake"
-    return (
-        f"{habit}, and how sure it is differs from how often it is right by "
-        f"{100 * _calibration_error(arms[0]):.1f} points on average."
+def _second_sentence(groups: Sequence[RunGroup]) -> str:
+    if len(groups) > 1:
+        return _comparison(groups[0], groups[1])
+    scores = groups[0].scores
+    pairs = [f"{c.true} as {c.predicted} (×{c.count})" for c in scores.confusions[:3]]
+    confused = (
+        f"The most frequent errors are {', '.join(pairs)}" if pairs else "There are no errors"
     )
+    error = 100 * _calibration_error(groups[0])
+    return f"{confused}. Confidence differs from accuracy by {error:.1f} points on average."
 
 
-def _accuracy_in_words(values: Sequence[float | None], samples: int) -> str:
+def _describe_accuracy(values: Sequence[float | None], samples: int) -> str:
     if len(values) > 1:
-        return _mean(values, _percent, "95 % interval over seeds ")
+        return _mean(values, percent, "95 % interval over seeds: ")
     (accuracy,) = values
     assert accuracy is not None
     low, high = accuracy_interval(accuracy, samples)
-    return f"{_percent(accuracy)} (95 % interval, by the number of pictures, {_span(low, high)})"
+    span = f"{100 * low:.1f} to {100 * high:.1f} %"
+    return f"{percent(accuracy)} (95 % interval, given the number of images: {span})"
 
 
 def _comparison(first: RunGroup, second: RunGroup) -> str:
-    """Say what the seeds that two arms share show of their accuracies."""
-    if first.config["fingerprint"] != second.config["fingerprint"]:
+    """Compare the accuracies of two groups on the seeds that both have, in a sentence."""
+    if first.config.fingerprint != second.config.fingerprint:
         return (
-            f"{first.name} and {second.name} were not validated on the same pictures, so their "
-            "figures say nothing of each other."
+            f"{first.name} and {second.name} were not validated on the same images, so their "
+            "results are not compared."
         )
     shared = sorted(first.runs.keys() & second.runs.keys())
     if not shared:
         return (
-            f"{first.name} and {second.name} have no seed in common, so nothing is shown of their "
-            "difference."
+            f"{first.name} and {second.name} have no seed in common, so their difference is "
+            "unknown."
         )
-    c = compare(*([_accuracy(arm.runs[seed]) for seed in shared] for arm in (first, second)))
-    said = describe_difference(c, first.name, second.name, ACCURACY)
-    return f"Against {second.name}, on the same pictures: {said}."
+    c = compare(*([_accuracy(group.runs[seed]) for seed in shared] for group in (first, second)))
+    difference = describe_difference(c, first.name, second.name, ACCURACY)
+    return f"Compared with {second.name}, on the same images: {difference}."
 
 
-def _comparisons(arms: Sequence[RunGroup]) -> list[Block]:
-    return [_comparison(arms[0], other) for other in arms[1:]]
+def _comparisons(groups: Sequence[RunGroup]) -> list[Block]:
+    return [_comparison(groups[0], other) for other in groups[1:]]
 
 
-def _curves(arms: Sequence[RunGroup]) -> list[Block]:
-    seeds = max(len(arm.runs) for arm in arms)
-    band = " The bands are 95 % intervals of the mean over seeds." if seeds > 1 else ""
-    what = " and ".join(arm.name for arm in arms) if len(arms) < 4 else f"{len(arms)} recipes"
+def _curves(groups: Sequence[RunGroup]) -> list[Block]:
+    seeds = max(len(group.runs) for group in groups)
+    band = " Bands are 95 % intervals of the mean over seeds." if seeds > 1 else ""
+    what = (
+        " and ".join(group.name for group in groups)
+        if len(groups) < 4
+        else f"{len(groups)} recipes"
+    )
 
     def epoch(one: EpochMetrics) -> float:
         return float(one.epoch + 1)
@@ -148,64 +160,64 @@ def _curves(arms: Sequence[RunGroup]) -> list[Block]:
     def seconds(one: EpochMetrics) -> float:
         return float(one.seconds)
 
-    drawings: list[Block] = [
+    plots: list[Block] = [
         Plot(
-            curves(
-                {arm.name: arm.bands(x, "accuracy") for arm in arms},
+            plot_curves(
+                {group.name: group.bands(x, "accuracy") for group in groups},
                 unit,
                 "validation accuracy (%)",
                 100,
                 (0, 100),
             ),
-            f"Validation accuracy of {what} over {unit}.",
-            f"Accuracy on pictures not seen in training, {of}.{band}",
+            f"Line plot: validation accuracy of {what} over {unit}.",
+            f"Accuracy on the validation images, {of}.{band}",
         )
         for x, unit, of in (
-            (epoch, "epochs", "epoch by epoch"),
+            (epoch, "epochs", "after each epoch"),
             (
                 seconds,
-                "seconds of training",
-                "over the time that training took, without starting, validating and saving",
+                "training time (s)",
+                "over training time, which excludes start-up, validation and saving",
             ),
         )
     ]
-    lines = {arm.name: arm.bands(epoch, "loss") for arm in arms}
+    lines = {group.name: group.bands(epoch, "loss") for group in groups}
     caption = f"Validation loss.{band}"
-    if len(arms) == 1:
+    if len(groups) == 1:
         lines = {
-            "training": arms[0].bands(epoch, "train_loss"),
-            "validation": arms[0].bands(epoch, "loss"),
+            "training": groups[0].bands(epoch, "train_loss"),
+            "validation": groups[0].bands(epoch, "loss"),
         }
         caption = (
-            "Loss. That of training is of changed pictures, by the recipe's own loss (with "
-            f"smoothed labels, for example), so the two need not meet.{band}"
+            "Loss. The training loss is the recipe's own (with label smoothing, for example), on "
+            f"augmented images, so the two curves can differ.{band}"
         )
-    figure = curves(lines, "epochs", "loss (nats)", limits=(0, None))
-    return [*drawings, Plot(figure, f"Loss of {what} over epochs.", caption)]
+    figure = plot_curves(lines, "epochs", "loss (nats)", limits=(0, None))
+    return [*plots, Plot(figure, f"Line plot: loss of {what} over epochs.", caption)]
 
 
-def _stages(arms: Sequence[RunGroup]) -> list[Block]:
-    """Return a table of what recipes of several stages came to, stage by stage."""
+def _stages(groups: Sequence[RunGroup]) -> list[Block]:
+    """Return a table of accuracy by stage for each recipe of several stages."""
     tables: list[Block] = []
-    for arm in arms:
-        stages = arm.config["recipe"]["stages"]
+    for group in groups:
+        stages = group.config.recipe.stages
         if len(stages) == 1:
             continue
-        published = arm.config["options"]["recipe"] == "progressive"
+        published = group.config.options["recipe"] == "progressive"
         rows = []
-        for number, stage in enumerate(stages):
+        for place, stage in enumerate(stages):
             at_end = [
-                [e.accuracy for e in run.history if e.stage == number][-1]
-                for run in arm.runs.values()
+                [e.accuracy for e in run.history if e.stage == place][-1]
+                for run in group.runs.values()
             ]
-            row = [f"{number + 1}", f"{stage['size']}", f"{stage['epochs']}"]
-            row.append(_mean(at_end, _percent))
-            rows.append([*row, _percent(PUBLISHED[number])] if published else row)
-        headers = ["stage", "size (pixels)", "epochs", "accuracy after it"]
+            row = [f"{place + 1}", f"{stage.size}", f"{stage.epochs}"]
+            row.append(_mean(at_end, percent))
+            rows.append([*row, percent(PUBLISHED[place])] if published else row)
+        headers = ["stage", "size (pixels)", "epochs", "accuracy after the stage"]
         tables.append(
             Table(
-                f"{arm.name}, stage by stage"
-                + ("; published: by others, on the original data." if published else "."),
+                f"{group.name}: accuracy after each stage"
+                + ("; published: reported by others, on the original data." if published else "."),
                 [*headers, "published"] if published else headers,
                 rows,
                 "r" * (len(headers) + published),
@@ -214,13 +226,7 @@ def _stages(arms: Sequence[RunGroup]) -> list[Block]:
     return tables
 
 
-def _figures(arms: Sequence[RunGroup]) -> Table:
-    def scored(name: str) -> Callable[[FinishedRun], float | None]:
-        return lambda run: getattr(run.scores, name)
-
-    def told(name: str) -> Callable[[FinishedRun], float | None]:
-        return lambda run: getattr(run.result, name)
-
+def _figures(groups: Sequence[RunGroup]) -> Table:
     def reached(threshold: float, x: str) -> Callable[[FinishedRun], float | None]:
         return lambda run: first_reached(
             [e.epoch + 1 if x == "epoch" else e.seconds for e in run.history],
@@ -229,107 +235,104 @@ def _figures(arms: Sequence[RunGroup]) -> Table:
         )
 
     rows: list[tuple[str, Callable[[FinishedRun], float | None], Callable[[float], str]]] = [
-        ("accuracy", scored("accuracy"), _percent),
-        ("accuracy, case ignored", scored("accuracy_ignoring_case"), _percent),
-        ("loss (nats)", scored("loss"), lambda value: f"{value:.3f}"),
-        ("calibration error (ECE)", scored("calibration_error"), _percent),
-        ("epochs", told("epochs"), _number),
-        ("pictures learned from", told("images"), _number),
-        ("seconds of training", told("seconds_training"), _number),
-        ("pictures per second", told("images_per_second"), _number),
-        ("of training, waiting for the loader", told("loader_share"), _percent),
+        ("accuracy", attrgetter("scores.accuracy"), percent),
+        ("accuracy, case ignored", attrgetter("scores.accuracy_ignoring_case"), percent),
+        ("loss (nats)", attrgetter("scores.loss"), lambda value: f"{value:.3f}"),
+        ("calibration error (ECE)", attrgetter("scores.calibration_error"), percent),
+        ("epochs", attrgetter("result.epochs"), number),
+        ("training images, all epochs", attrgetter("result.images"), number),
+        ("training time (s)", attrgetter("result.seconds_training"), number),
+        ("training images per second", attrgetter("result.images_per_second"), number),
+        ("training time spent waiting for data", attrgetter("result.loader_share"), percent),
     ]
     for threshold in THRESHOLDS:
         mark = f"{100 * threshold:.0f} %"
-        rows.append((f"epochs to {mark}", reached(threshold, "epoch"), _number))
-        rows.append((f"seconds to {mark}", reached(threshold, "seconds"), _number))
-    table = [[name, *(_mean(arm.values(of), form) for arm in arms)] for name, of, form in rows]
-    table = [row for row in table if set(row[1:]) != {ABSENT}]
-    computer = [
-        f"{e['processor']}, {e['device']}, cores: {e['cores']}, processes: {e['processes']}, "
-        f"threads of each: {e['threads']}, {_precision(e['precision'])}"
-        for e in (arm.environment for arm in arms)
+        rows.append((f"epochs to {mark} accuracy", reached(threshold, "epoch"), number))
+        rows.append((f"time to {mark} accuracy (s)", reached(threshold, "seconds"), number))
+    table = [
+        [name, *(_mean(group.values(of), form) for group in groups)] for name, of, form in rows
     ]
-    table.append(["computed by", *computer])
-    samples = arms[0].samples
-    seeds = " and ".join(f"{len(arm.runs)}" for arm in arms)
+    table = [row for row in table if set(row[1:]) != {ABSENT}]
+    table.append(["hardware", *(computer(group.environment) for group in groups)])
+    samples = groups[0].samples
+    seeds = " and ".join(f"{len(group.runs)}" for group in groups)
     return Table(
-        f"All figures, on {samples:,} validation pictures; runs: {seeds}. Of several, the mean "
-        "and in brackets its 95 % interval over seeds. Times are of training alone; a dash: never "
-        "reached, or nothing to say.",
-        ["", *(arm.name for arm in arms)],
+        f"Results on {samples:,} validation images; runs: {seeds}. Several runs: the mean, with "
+        "its 95 % interval over seeds in brackets. Times are training time only. A dash: never "
+        "reached, or undefined.",
+        ["", *(group.name for group in groups)],
         table,
-        "l" * (len(arms) + 1),
-        wide=len(arms) > 2,
+        "l" * (len(groups) + 1),
+        wide=len(groups) > 2,
     )
 
 
-def _pairs(arms: Sequence[RunGroup]) -> Block:
-    classes = list(arms[0].config["classes"])
+def _pairs(groups: Sequence[RunGroup]) -> Block:
+    classes = list(groups[0].config.classes)
     rows = []
-    for pair in arms[0].scores.confusions[:PAIRS]:
+    for pair in groups[0].scores.confusions[:PAIRS]:
         true, predicted = classes.index(pair.true), classes.index(pair.predicted)
-        counts = (arm.scores.matrix[true] for arm in arms)
+        counts = (group.scores.matrix[true] for group in groups)
         cells = [f"{row[predicted]} of {sum(row)}" for row in counts]
         rows.append([f"{pair.true} → {pair.predicted}", *cells])
     if not rows:
-        return "Nothing was taken for anything else."
+        return "No image was classified incorrectly."
     return Table(
-        f"The pairs that {arms[0].name} confuses most: how many pictures of a class were taken for "
-        "the other, all seeds together.",
-        ["true → predicted", *(arm.name for arm in arms)],
+        f"The most frequent confusions of {groups[0].name}: how many images of the true class were "
+        "classified as the other, over all seeds.",
+        ["true → predicted", *(group.name for group in groups)],
         rows,
     )
 
 
-PICTURES = {
+IMAGE_FILES = {
     "confusion.png": (
-        "A matrix of counts, a row for each true class and a column for each predicted one.",
-        "Every class against every other: right answers in blue, wrong ones in red.",
+        "Confusion matrix: true classes as rows, predicted classes as columns.",
+        "Confusion matrix: correct predictions in blue, incorrect ones in red.",
     ),
     "worst.png": (
-        "A grid of pictures, each with its true and its predicted class.",
-        "The validation pictures with the largest losses: the true class, what it was taken for, "
-        "and the probability given to that.",
+        "A grid of images, each with its true and its predicted class.",
+        "The validation images with the largest losses: true class, predicted class, and the "
+        "probability of the predicted class.",
     ),
 }
 
 
-def _pictures(arms: Sequence[RunGroup], name: str) -> list[Block]:
-    alt, caption = PICTURES[name]
+def _image_files(groups: Sequence[RunGroup], name: str) -> list[Block]:
+    alt, caption = IMAGE_FILES[name]
     return [
         PngImage(
-            arm.first.path / name,
-            f"{alt} {arm.name}.",
-            f"{arm.name}, seed {min(arm.runs)}. {caption}",
+            group.first.path / name,
+            f"{alt} {group.name}.",
+            f"{group.name}, seed {min(group.runs)}. {caption}",
             wide=True,
         )
-        for arm in arms
-        if (arm.first.path / name).exists()
+        for group in groups
+        if (group.first.path / name).exists()
     ]
 
 
-def _classes(arms: Sequence[RunGroup]) -> Table:
-    columns = [arm.scores.per_class for arm in arms]
-    if len(arms) > 1:
+def _classes(groups: Sequence[RunGroup]) -> Table:
+    columns = [group.scores.per_class for group in groups]
+    if len(groups) > 1:
         return Table(
-            "F1 of every class, all seeds together.",
-            ["class", "pictures", *(arm.name for arm in arms)],
+            "F1 of each class, over all seeds.",
+            ["class", "images", *(group.name for group in groups)],
             [
-                [ones[0].name, str(ones[0].samples), *(_tenth(one.f1) for one in ones)]
+                [ones[0].name, str(ones[0].samples), *(percent(one.f1, 1) for one in ones)]
                 for ones in zip(*columns, strict=True)
                 if ones[0].samples
             ],
         )
-    scores = arms[0].scores
+    scores = groups[0].scores
     return Table(
-        "Every class, all seeds together.",
-        ["class", "pictures", "precision", "recall", "F1", "taken for"],
+        "Results of each class, over all seeds.",
+        ["class", "images", "precision", "recall", "F1", "predicted instead"],
         [
             [
                 one.name,
                 str(one.samples),
-                *(_tenth(share) for share in (one.precision, one.recall, one.f1)),
+                *(percent(share, 1) for share in (one.precision, one.recall, one.f1)),
                 ", ".join(
                     f"{c.predicted} ×{c.count}" for c in scores.confusions if c.true == one.name
                 ),
@@ -341,84 +344,48 @@ def _classes(arms: Sequence[RunGroup]) -> Table:
     )
 
 
-def _calibration(arms: Sequence[RunGroup]) -> list[Block]:
+def _calibration(groups: Sequence[RunGroup]) -> list[Block]:
     lines, sentences = {}, []
-    for arm in arms:
-        bins = reliability(arm.logits, arm.labels)
-        lines[arm.name] = Bands(
-            tuple(100 * one.confidence for one in bins),
-            tuple(100 * one.accuracy for one in bins),
-            None,
-            None,
-            None,
+    for group in groups:
+        bins = reliability(group.logits, group.labels)
+        lines[group.name] = line(
+            [100 * one.confidence for one in bins], [100 * one.accuracy for one in bins]
         )
-        sure = sum(one.samples * one.confidence for one in bins) / arm.scores.samples
+        confidence = sum(one.samples * one.confidence for one in bins) / group.scores.samples
         sentences.append(
-            f"{arm.name} is {_percent(sure)} sure on average and right in "
-            f"{_percent(arm.scores.accuracy)} of the cases; the expected calibration error is "
-            f"{100 * _calibration_error(arm):.1f} points."
+            f"{group.name}: mean confidence {percent(confidence)}, accuracy "
+            f"{percent(group.scores.accuracy)}, expected calibration error "
+            f"{100 * _calibration_error(group):.1f} points."
         )
-    diagonal = (0.0, 25.0, 50.0, 75.0, 100.0)
-    lines["as it should be"] = Bands(diagonal, diagonal, None, None, None)
-    figure = curves(lines, "probability of the answer (%)", "right answers (%)", limits=(0, 100))
-    names = " and ".join(arm.name for arm in arms)
+    diagonal = (0, 25, 50, 75, 100)
+    lines["perfect calibration"] = line(diagonal, diagonal)
+    figure = plot_curves(lines, "confidence (%)", "accuracy (%)", limits=(0, 100))
+    names = " and ".join(group.name for group in groups)
     caption = (
-        "How often answers are right that are so sure, in bins of equal width. Below the diagonal "
-        "it is surer than it should be."
+        "Accuracy over confidence (the probability of the predicted class), in bins of equal "
+        "width. Below the diagonal, the network is overconfident."
     )
-    return [" ".join(sentences), Plot(figure, f"Accuracy over confidence of {names}.", caption)]
-
-
-def _source(arm: RunGroup, run: FinishedRun) -> SourceRun:
-    config = read_json(run.path, "config.json")
-    told = {k: v for k, v in config["options"].items() if v not in (None, "None") and k != "resume"}
-    options = (f"--{name.replace('_', '-')} {shlex.quote(str(v))}" for name, v in told.items())
-    kept = {key: value for key, value in config.items() if key != "classes"}
-    return SourceRun(
-        str(run.path),
-        f"./launch.sh train {config['job']} {' '.join(options)}",
-        {**kept, "environment": read_json(run.path, "environment.json")},
-        f"{arm.name}, seed {config['recipe']['seed']}",
-    )
+    return [
+        " ".join(sentences),
+        Plot(figure, f"Line plot: accuracy over confidence of {names}.", caption),
+    ]
 
 
 def _accuracy(run: FinishedRun) -> float | None:
     return None if run.scores is None else run.scores.accuracy
 
 
-def _calibration_error(arm: RunGroup) -> float:
-    """Return the mean over an arm's runs: all their answers together would hide some of it."""
-    return estimate([run.scores.calibration_error for run in arm.runs.values() if run.scores]).mean
+def _calibration_error(group: RunGroup) -> float:
+    """Return the mean over a group's runs; pooled predictions would hide part of the error."""
+    return estimate(
+        [run.scores.calibration_error for run in group.runs.values() if run.scores]
+    ).mean
 
 
-def _mean(values: Sequence[float | None], form: Callable[[float], str], before: str = "") -> str:
-    """Write a mean over seeds, with its interval if it has one, and how many seeds lack it."""
-    there = [value for value in values if value is not None]
-    if not there:
+def _mean(values: Sequence[float | None], form: Callable[[float], str], name: str = "") -> str:
+    """Format a mean over seeds with its interval, and the number of seeds that have a value."""
+    known = [value for value in values if value is not None]
+    if not known:
         return ABSENT
-    found = estimate(there)
-    text = form(found.mean)
-    if found.interval is not None:
-        text += f" ({before}{form(found.interval.low)} to {form(found.interval.high)})"
-    text = text.replace("-", "−")
-    return text if len(there) == len(values) else f"{text}, in {len(there)} of {len(values)}"
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.2f} %"
-
-
-def _tenth(share: float) -> str:
-    return f"{100 * share:.1f} %"
-
-
-def _span(low: float, high: float) -> str:
-    return f"{100 * low:.1f} to {100 * high:.1f} %"
-
-
-def _number(value: float) -> str:
-    return f"{value:,.0f}" if value >= 100 or value == round(value) else f"{value:.1f}"
-
-
-def _precision(name: str) -> str:
-    return "float32" if name == "no" else name
+    text = with_interval(estimate(known), form, name)
+    return text if len(known) == len(values) else f"{text}, in {len(known)} of {len(values)}"

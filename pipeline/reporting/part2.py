@@ -1,368 +1,332 @@
-"""Part 2's page: whether pretraining on the digits of part 1 helps on MNIST.
+"""The report of part 2: whether pretraining on the digits of part 1 helps on MNIST.
 
-Every figure is one of a run's result.json.
+All numbers come from the result.json of a run.
 """
 
-import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from rich.table import Table as TerminalTable
 
-from pipeline.analysis.stats import Bands
-from pipeline.errors import UserError
+from pipeline.analysis.pretraining import NORM, Analysis, MetricComparison, PretrainingResult
+from pipeline.analysis.stats import ACCURACY, LOSS, Estimate, Interval, Metric
 from pipeline.recipes.presets import PART2_PUBLISHED
-from pipeline.reporting.html import Block, Page, Plot, Section, SourceRun, Sources, Table
-from pipeline.reporting.plots import curves
-from pipeline.runtime.files import read_json
+from pipeline.reporting.common import (
+    ABSENT,
+    computer,
+    counted,
+    experiment_source,
+    latest_run,
+    minus,
+    origins,
+    percent,
+    training_source,
+)
+from pipeline.reporting.html import Block, Page, Plot, Section, Sources, Table
+from pipeline.reporting.plots import plot_curves
+from pipeline.runtime.files import read_as, read_json
 
 QUESTION = (
-    "A network that has learned the digits of part 1 learns MNIST. Is it better for that, or there "
-    "sooner, than one that begins from random weights?"
+    "A network is trained on MNIST from the weights of a network for the digits of part 1. Is it "
+    "more accurate, or accurate sooner, than a network trained from random weights?"
 )
-ABSENT = "–"
-DIGITS = {"points": 2, "nats": 4, "in norm": 3}  # decimals by unit; 1 for others
+DECIMALS = {ACCURACY.unit: 2, LOSS.unit: 4, NORM.unit: 3}  # 1 for other units
 UNITS = {"points": "%", "nats": "nats", "% of its first weights' length": "%"}  # of values
-KINDS = ("end", "progress", "times", "stability", "movement")  # of figures that are compared
 HEADERS = ("", "pretrained", "from scratch", "difference", "95 % interval", "shown", "pairs needed")
 LEGEND = (
-    "The figure that answers the question, and the loss. Means over the seeds; the difference is "
-    "pretrained minus from scratch, seed by seed, with its paired 95 % t interval, and shown if "
-    "that excludes zero. Pairs needed: how many seeds would show a difference of this size and "
-    "spread in four of five tries."
+    "Accuracy at the end, which answers the question, and loss. Means over seeds. The difference "
+    "is pretrained minus from scratch, paired by seed, with its 95 % t interval; it is shown if "
+    "the interval excludes zero. Pairs needed: the number of seeds that would show a difference of "
+    "this size and spread with 80 % power."
 )
 AS_ABOVE = "Columns as in the first table."
 
 
 def page_of(paths: Sequence[Path]) -> Page:
-    """Return the page of a run of part 2; of several, the latest is shown and the others named.
+    """Return the HTML page of the latest of several runs of part 2; it names the others.
 
-    Raises UserError for no folder, and for one that holds no finished run.
+    Raises UserError for no path, and for a folder that is not the run directory of a finished run.
     """
-    runs = sorted({path.resolve(): path for path in paths}.items(), key=lambda one: one[0].name)
-    if not runs:
-        raise UserError("part 2: got no runs, expected at least one")
-    *others, (_, run) = runs
-    result, config = read_json(run, "result.json"), read_json(run, "config.json")
-    if "analysis" not in result:
-        raise UserError(f"{run}: got one training of a run of part 2, expected the run's folder")
-    origins = {
-        (origin["kind"], origin["source"]): origin
-        for origin in (result[name]["provenance"] for name in ("digits", "mnist"))
-    }
-    not_shown = [f"Not shown: {path}, an earlier run." for _, path in others]
+    run, earlier = latest_run("part2", paths)
+    result = read_as(run / "result.json", PretrainingResult)
+    trainings = [training_source(run / name, name) for name in result.trainings]
     return Page(
         "Part 2: does pretraining on our digits help on MNIST?",
         QUESTION,
-        result["analysis"]["answer"],
-        [*origins.values()],
+        result.analysis.answer,
+        origins([result.digits.provenance, result.mnist.provenance]),
         [
-            Section("What was compared", _compared(run, result)),
-            Section("At the end", _end(result)),
-            Section("On the way", _way(result)),
-            Section("How soon", _times(result)),
-            Section("How steadily", _stability(result)),
-            Section("How far the weights moved", _movement(result)),
-            Section("How many seeds it takes", _power(result)),
+            Section("Experiment", _experiment(run, result)),
+            Section("Final accuracy and loss", _final(result)),
+            Section("Learning curves", _learning_curves(result)),
+            Section("Time to accuracy", _times(result)),
+            Section("Stability", _stability(result)),
+            Section("Distance from the initial weights", _distances(result)),
+            Section("Statistical power", _power(result)),
             Section(
-                "Where each figure came from",
-                [*not_shown, Sources([*_sources(run, result, config)])],
+                "Sources",
+                [*earlier, Sources([experiment_source(run), *trainings])],
             ),
         ],
     )
 
 
 def closing_table(run: Path) -> TerminalTable:
-    """Return all that was compared, for a terminal."""
-    analysis = read_json(run, "result.json")["analysis"]
-    seeds = len(analysis["seeds"])
-    title = f"Part 2: {seeds} {'pairs' if seeds > 1 else 'pair'} of trainings, 95 % intervals"
+    """Return a table of all comparisons for a terminal."""
+    analysis = read_as(run / "result.json", PretrainingResult).analysis
+    title = f"Part 2: {counted(len(analysis.seeds), 'pair')} of trainings, 95 % intervals"
     table = TerminalTable(title=title, title_justify="left", box=None, padding=(0, 1, 0, 0))
     table.add_column("", no_wrap=True)
     for header in ("pretrained", "scratch", "difference", "shown", "needs"):
         table.add_column(header, justify="right")
-    for name in KINDS:
-        for quantity in analysis[name]:
-            what, first, second, difference, _, shown, needed = _row(quantity)
-            if interval := quantity["comparison"]["interval"]:  # symmetric, as t intervals are
-                half = (interval["high"] - interval["low"]) / 2
-                difference += f" ± {_value(half, quantity['measure'])}"
-            table.add_row(what, first, second, difference, shown.partition(",")[0], needed)
+    for quantity in _quantities(analysis):
+        row = _row(quantity)
+        difference = row["difference"]
+        if interval := quantity.comparison.interval:  # symmetric, as t intervals are
+            difference += f" ± {_value((interval.high - interval.low) / 2, quantity.measure)}"
+        shown = row["shown"].partition(",")[0]
+        first, second = row["pretrained"], row["from scratch"]
+        table.add_row(row[""], first, second, difference, shown, row["pairs needed"])
     return table
 
 
-def _row(quantity: Mapping[str, Any]) -> list[str]:
-    comparison, measure = quantity["comparison"], quantity["measure"]
-    interval, difference = comparison["interval"], comparison["difference"]
-    unit = UNITS.get(measure["unit"])
-    shown = "no"
-    if interval is None:
-        shown = ABSENT
-    elif comparison["shown"]:
-        shown = f"yes, {measure['more' if difference > 0 else 'less'].partition(' ')[0]}"
+def _quantities(analysis: Analysis) -> list[MetricComparison]:
+    """Return all quantities that are compared."""
+    a = analysis
+    return [*a.end, *a.progress, *a.times, *a.stability, *a.movement]
 
-    def mean(arm: str) -> str:
-        found, runs = quantity[f"{arm}_mean"], quantity[arm]
+
+def _row(quantity: MetricComparison) -> dict[str, str]:
+    """Return the cells of a quantity by the names in `HEADERS`."""
+    comparison, measure = quantity.comparison, quantity.measure
+    interval, difference, needed = comparison.interval, comparison.difference, comparison.needed
+    unit = UNITS.get(measure.unit)
+    shown = ABSENT if interval is None else "no"
+    if comparison.shown and difference:
+        shown = f"yes, {(measure.more if difference > 0 else measure.less).partition(' ')[0]}"
+
+    def mean(found: Estimate | None, runs: Sequence[float | None]) -> str:
         if found is None:
             return ABSENT
-        text = _value(found["mean"], measure)
-        return text if found["runs"] == len(runs) else f"{text} ({found['runs']}/{len(runs)})"
+        text = _value(found.mean, measure)
+        return text if found.runs == len(runs) else f"{text} ({found.runs}/{len(runs)})"
 
-    return [
-        f"{quantity['name']} ({unit})" if unit else quantity["name"],
-        mean("pretrained"),
-        mean("scratch"),
+    cells = (
+        f"{quantity.name} ({unit})" if unit else quantity.name,
+        mean(quantity.pretrained_mean, quantity.pretrained),
+        mean(quantity.scratch_mean, quantity.scratch),
         ABSENT if difference is None else _value(difference, measure, sign=True),
         ABSENT if interval is None else _span(interval, measure),
         shown,
-        ABSENT if comparison["needed"] is None else f"{comparison['needed']:,}",
-    ]
+        ABSENT if needed is None else f"{needed:,}",
+    )
+    return dict(zip(HEADERS, cells, strict=True))
 
 
-def _value(value: float, measure: Mapping[str, Any], sign: bool = False) -> str:
-    text = f"{value * measure['scale']:{'+' if sign else ''},.{DIGITS.get(measure['unit'], 1)}f}"
-    return text.replace("-", "−")
+def _value(value: float, measure: Metric, sign: bool = False) -> str:
+    decimals = DECIMALS.get(measure.unit, 1)
+    return minus(f"{value * measure.scale:{'+' if sign else ''},.{decimals}f}")
 
 
-def _span(interval: Mapping[str, float], measure: Mapping[str, Any]) -> str:
-    low, high = (_value(interval[end], measure, sign=True) for end in ("low", "high"))
+def _span(interval: Interval, measure: Metric) -> str:
+    low, high = (_value(end, measure, sign=True) for end in (interval.low, interval.high))
     return f"{low} to {high}"
 
 
-def _table(caption: str, quantities: Sequence[Mapping[str, Any]]) -> Table:
-    return Table(caption, HEADERS, [_row(one) for one in quantities], wide=True)
+def _table(caption: str, quantities: Sequence[MetricComparison]) -> Table:
+    return Table(caption, HEADERS, [[*_row(one).values()] for one in quantities], wide=True)
 
 
-def _said(quantities: Sequence[Mapping[str, Any]]) -> list[Block]:
-    return [f"{one['name'][0].upper()}{one['name'][1:]}: {one['words']}." for one in quantities]
+def _sentences(quantities: Sequence[MetricComparison]) -> list[Block]:
+    return [f"{one.name[0].upper()}{one.name[1:]}: {one.words}." for one in quantities]
 
 
-def _compared(run: Path, result: Mapping[str, Any]) -> list[Block]:
-    analysis, digits, mnist = result["analysis"], result["digits"], result["mnist"]
-    first, trained = result["trainings"]["digits"], [*result["trainings"].values()][1]
-    machine = read_json(run / "digits", "environment.json")
-    precision = "float32" if machine["precision"] == "no" else machine["precision"]
+def _experiment(run: Path, result: PretrainingResult) -> list[Block]:
+    analysis, digits, mnist = result.analysis, result.digits, result.mnist
+    others = len(_quantities(analysis)) - 1
+    first = result.trainings["digits"]
+    trained = result.trainings[f"pretrained-{analysis.seeds[0]}"]
     accuracy = (
-        f", and then reads {_percent(first['accuracy'])} of {digits['validated']:,} others of them"
-        if "accuracy" in first
+        f", to an accuracy of {percent(first.accuracy)} on {digits.validated:,} others"
+        if first.accuracy is not None
         else ""
     )
     return [
-        f"One network ({first['network']}) learned {digits['learned']:,} digits of part 1 for "
-        f"{first['epochs']} epochs, in {first['seconds_training']:,.0f} s{accuracy}. From its "
-        "weights, all of them, one arm began to learn MNIST; the other began from random weights. "
-        f"Both learned {mnist['learned']:,} digits ({mnist['learn_from']}) for "
-        f"{analysis['epochs']} epochs, and were validated after each on {mnist['validated']:,} "
-        f"({mnist['validate_on']}). The trainings of a seed saw the same pictures, changed alike, "
-        f"in the same order; seeds: {', '.join(map(str, analysis['seeds']))}.",
-        f"Computed by {machine['processor']}, {machine['device']}, {machine['cores']} cores, "
-        f"processes: {machine['processes']}, threads of each: {machine['threads']}, {precision}; "
-        f"{trained['images_per_second']:,.0f} pictures per second. Seconds are of training alone, "
-        "without start-up, validation and saving, and without the seconds of pretraining.",
-        "Every interval is over seeds: over the random weights of one arm, and over order and "
-        "changes for both. All pretrained networks began from the same weights and all were "
-        "validated on the same pictures, so other digits of part 1, or other pictures to validate "
-        "on, might say something else.",
-        "The first figure, accuracy at the end, was chosen to answer the question before looking. "
-        f"The other {_count(analysis) - 1} describe; where nothing differs at all, one in twenty "
-        "of them would be shown to differ by chance.",
+        f"One network ({first.network}) was trained on {digits.learned:,} digits of part 1 for "
+        f"{first.epochs} epochs, in {first.seconds_training:,.0f} s{accuracy}. The pretrained "
+        "networks started from all of its weights, the networks from scratch from random weights. "
+        f"Each was trained on {mnist.learned:,} MNIST digits ({mnist.learn_from}) for "
+        f"{analysis.epochs} epochs and validated after each epoch on {mnist.validated:,} "
+        f"({mnist.validate_on}). The two trainings of a seed used the same images, augmentations "
+        f"and order; seeds: {', '.join(map(str, analysis.seeds))}.",
+        f"Hardware: {computer(read_json(run / 'digits', 'environment.json'))}; "
+        f"{trained.images_per_second:,.0f} training images per second. Times are training time "
+        "only; they exclude start-up, validation, saving and pretraining.",
+        "Intervals are over seeds: over order and augmentations, and over the random weights of "
+        "the networks from scratch. All pretrained networks started from the same weights and all "
+        "networks were validated on the same images. Other pretraining digits or other validation "
+        "images can give other results.",
+        f"Accuracy at the end was chosen in advance to answer the question. The other {others} "
+        "comparisons are descriptive: without any true difference, one in twenty would be shown by "
+        "chance.",
     ]
 
 
-def _count(analysis: Mapping[str, Any]) -> int:
-    return sum(len(analysis[kind]) for kind in KINDS)
-
-
-def _end(result: Mapping[str, Any]) -> list[Block]:
-    analysis = result["analysis"]
-    columns = [(one, arm) for one in analysis["end"] for arm in ("pretrained", "scratch")]
-    rows = [
-        [str(seed), *(_value(one[arm][place], one["measure"]) for one, arm in columns)]
-        for place, seed in enumerate(analysis["seeds"])
+def _final(result: PretrainingResult) -> list[Block]:
+    analysis = result.analysis
+    columns = [
+        [ABSENT if value is None else _value(value, quantity.measure) for value in arm]
+        for quantity in analysis.end
+        for arm in (quantity.pretrained, quantity.scratch)
     ]
-    published = (_percent(PART2_PUBLISHED[arm]) for arm in ("pretrained", "scratch"))
+    rows = [[*cells] for cells in zip(map(str, analysis.seeds), *columns, strict=True)]
+    published = (percent(PART2_PUBLISHED[arm]) for arm in ("pretrained", "scratch"))
     return [
-        *_said(analysis["end"]),
-        _table(LEGEND, analysis["end"]),
+        *_sentences(analysis.end),
+        _table(LEGEND, analysis.end),
         Table(
-            "Every seed: accuracy (%) and loss (nats) at the end.",
+            "Accuracy (%) and loss (nats) at the end, by seed.",
             ["seed", "pretrained", "from scratch", "pretrained, loss", "from scratch, loss"],
             rows,
             "rrrrr",
         ),
-        "Published, by others on the original data: {} against {} after 5 epochs of ResNet-18, "
-        "from one training each, which shows nothing yet.".format(*published),
+        "Published by others, on the original data: {} (pretrained) and {} (from scratch) after 5 "
+        "epochs of ResNet-18, one training each, which cannot show a difference.".format(
+            *published
+        ),
     ]
 
 
-def _way(result: Mapping[str, Any]) -> list[Block]:
-    analysis = result["analysis"]
+def _learning_curves(result: PretrainingResult) -> list[Block]:
+    analysis = result.analysis
     return [
-        "The area under accuracy is the mean height of its curve, from the first evaluation to the "
-        "last; the mean training loss is that of all steps, so the area under the loss's curve.",
-        *_said(analysis["progress"]),
-        _table(f"The learning curves in figures. {AS_ABOVE}", analysis["progress"]),
-        _drawing(
+        "The area under accuracy is the mean height of its curve from the first to the last "
+        "validation. The mean training loss is the mean over all steps.",
+        *_sentences(analysis.progress),
+        _table(f"Learning curves, summarised. {AS_ABOVE}", analysis.progress),
+        _plot(
             analysis,
             "accuracy over epochs",
             "epochs",
             "validation accuracy (%)",
-            "Accuracy on pictures not learned from, after each epoch.",
-            scale=100,
-            limits=(None, 100),
+            "Accuracy on the validation images after each epoch.",
         ),
-        _drawing(
+        _plot(
             analysis,
             "accuracy over seconds",
-            "seconds of training",
+            "training time (s)",
             "validation accuracy (%)",
-            "The same over the time that training took.",
-            scale=100,
-            limits=(None, 100),
+            "The same accuracy over training time.",
         ),
-        _drawing(
+        _plot(
             analysis,
             "loss over epochs",
             "epochs",
             "validation loss (nats)",
-            "Loss on pictures not learned from, after each epoch.",
-            limits=(0, None),
+            "Loss on the validation images after each epoch.",
         ),
     ]
 
 
-def _times(result: Mapping[str, Any]) -> list[Block]:
-    times = result["analysis"]["times"]
-    sometimes = [
-        one
-        for one in times
-        if len({value is None for value in one["pretrained"] + one["scratch"]}) == 2
+def _times(result: PretrainingResult) -> list[Block]:
+    times = result.analysis.times
+    partly_reached = [
+        one for one in times if len({value is None for value in one.pretrained + one.scratch}) == 2
     ]
     return [
-        "When accuracy was first at or above a threshold. It was measured at the ends of epochs "
-        "only, and nothing is interpolated; means are over the trainings that got there.",
-        _table(f"Epochs and seconds to each threshold. {AS_ABOVE}", times),
-        *_said(sometimes),
+        "The first epoch after which accuracy was at or above each threshold, and its time. "
+        "Accuracy is measured after each epoch and not interpolated. Means are over the trainings "
+        "that reached the threshold.",
+        _table(f"Epochs and seconds to each accuracy. {AS_ABOVE}", times),
+        *_sentences(partly_reached),
     ]
 
 
-def _stability(result: Mapping[str, Any]) -> list[Block]:
-    analysis = result["analysis"]
+def _stability(result: PretrainingResult) -> list[Block]:
+    analysis = result.analysis
     rows = [
         [
-            str(one["epoch"]),
-            *(_points(one[arm]) for arm in ("pretrained", "scratch")),
-            ABSENT if one["ratio"] is None else f"{one['ratio']:.2f}",
-            ABSENT
-            if one["interval"] is None
-            else "{low:.2f} to {high:.2f}".format(**one["interval"]),
-            ABSENT if one["interval"] is None else "yes" if one["shown"] else "no",
+            str(one.epoch),
+            *(
+                ABSENT if share is None else f"{100 * share:.3f}"
+                for share in (one.pretrained, one.scratch)
+            ),
+            ABSENT if one.ratio is None else f"{one.ratio:.2f}",
+            *(
+                (f"{one.interval.low:.2f} to {one.interval.high:.2f}", "yes" if one.shown else "no")
+                if one.interval
+                else (ABSENT, ABSENT)
+            ),
         ]
-        for one in analysis["spreads"]
+        for one in analysis.spreads
     ]
     return [
         _table(
-            "A spike is a rise from one step to the next that exceeds the median step by five "
-            f"robust deviations. {AS_ABOVE}",
-            analysis["stability"],
+            "A spike is a rise of the loss from one step to the next that exceeds the median "
+            f"step by five robust standard deviations. {AS_ABOVE}",
+            analysis.stability,
         ),
         Table(
-            "How much seeds differ: the standard deviation of accuracy over seeds (points) after "
-            "each epoch, the ratio of the two with its paired 95 % interval (Pitman and Morgan "
-            "1939), and whether that excludes 1.",
+            "Standard deviation of accuracy over seeds (points) after each epoch, and the ratio of "
+            "the two with its paired 95 % interval (Pitman and Morgan 1939); the ratio is shown if "
+            "the interval excludes 1.",
             ["epoch", "pretrained", "from scratch", "ratio", "95 % interval", "shown"],
             rows,
             "rrrrrr",
         ),
-        _drawing(
+        _plot(
             analysis,
             "training loss",
             "epochs",
             "training loss (nats)",
-            "The loss of the steps, of changed pictures while learning, averaged over pieces of "
-            "the course.",
-            limits=(0, None),
+            "Training loss on augmented images, averaged over consecutive steps.",
         ),
-        _drawing(
+        _plot(
             analysis,
             "gradient norm",
             "epochs",
             "gradient norm",
-            "The length of the gradient, averaged over the steps of each epoch.",
-            limits=(0, None),
+            "L2 norm of the gradient, averaged over the steps of each epoch.",
         ),
     ]
 
 
-def _points(share: float | None) -> str:
-    return ABSENT if share is None else f"{100 * share:.3f}"
-
-
-def _movement(result: Mapping[str, Any]) -> list[Block]:
-    movement = result["analysis"]["movement"]
+def _distances(result: PretrainingResult) -> list[Block]:
+    movement = result.analysis.movement
     return [
-        "How far the weights at the end are from those at the beginning (L2), in % of the length "
-        "of these, by group of layers: stem (near the picture), body, head (near the classes), and "
-        "all together. Statistics of normalisation do not count.",
-        _table(f"Movement. {AS_ABOVE}", movement),
+        "L2 distance between final and initial weights, in % of the norm of the initial weights, "
+        "by group of layers: stem (near the input), body, head (near the output), and all "
+        "together. Statistics of batch normalisation are excluded.",
+        _table(f"Distances. {AS_ABOVE}", movement),
     ]
 
 
-def _power(result: Mapping[str, Any]) -> list[Block]:
-    analysis = result["analysis"]
-    (accuracy, *_), seeds = analysis["end"], len(analysis["seeds"])
-    comparison = accuracy["comparison"]
-    if comparison["needed"] is None:
+def _power(result: PretrainingResult) -> list[Block]:
+    analysis = result.analysis
+    (accuracy, *_), seeds = analysis.end, len(analysis.seeds)
+    comparison, pairs = accuracy.comparison, counted(seeds, "pair")
+    if comparison.needed is None or not comparison.deviation or not comparison.difference:
         return [
-            f"{seeds} {'pairs give' if seeds > 1 else 'pair gives'} no spread of the difference in "
-            "accuracy to reckon with, so nobody can say how many would show one."
+            f"{pairs} of trainings: no spread of the difference in accuracy could be estimated, so "
+            "the number of pairs that would show one is unknown."
         ]
-    deviation = _value(comparison["deviation"], accuracy["measure"])
-    difference = _value(comparison["difference"], accuracy["measure"], sign=True)
+    deviation = _value(comparison.deviation, accuracy.measure)
+    difference = _value(comparison.difference, accuracy.measure, sign=True)
     return [
-        f"The difference in accuracy at the end is {difference} points and deviates by {deviation} "
-        "from pair to pair. To show one of this size and spread in four of five tries takes "
-        f"{comparison['needed']:,} pairs; there were {seeds}. Size and spread are themselves "
-        "estimates of these few pairs, so this is an order of magnitude. The tables say how many "
-        "pairs every other figure takes."
+        f"The difference in accuracy at the end is {difference} points, with a standard deviation "
+        f"of {deviation} over {pairs}. Showing a difference of this size and spread with 80 % "
+        f"power takes {comparison.needed:,} pairs. Size and spread are estimates from few pairs, "
+        "so this number is an order of magnitude. The tables give it for every other quantity.",
     ]
 
 
-def _drawing(
-    analysis: Mapping[str, Any],
-    name: str,
-    x_label: str,
-    y_label: str,
-    caption: str,
-    scale: float = 1,
-    limits: tuple[float | None, float | None] = (None, None),
-) -> Plot:
-    arms = {arm: Bands(**drawn) for arm, drawn in analysis["curves"][name].items()}
-    band = " The bands are 95 % intervals of the mean." if len(analysis["seeds"]) > 1 else ""
+def _plot(analysis: Analysis, name: str, x_label: str, y_label: str, caption: str) -> Plot:
+    arms = analysis.curves[name]
+    scale, limits = (100, (None, 100)) if "%" in y_label else (1, (0, None))
+    band = " Bands are 95 % intervals of the mean." if len(analysis.seeds) > 1 else ""
     ends = "; ".join(
         f"{arm}, from {scale * line.mean[0]:.3g} to {scale * line.mean[-1]:.3g}"
         for arm, line in arms.items()
     )
-    figure = curves(arms, x_label, y_label, scale, limits)
-    return Plot(figure, f"{y_label} over {x_label}: {ends}.", caption + band)
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.2f} %"
-
-
-def _sources(
-    run: Path, result: Mapping[str, Any], config: Mapping[str, Any]
-) -> Iterator[SourceRun]:
-    told = {n: v for n, v in config["options"].items() if v is not None and n != "resume"}
-    options = " ".join(f"--{n.replace('_', '-')} {shlex.quote(str(v))}" for n, v in told.items())
-    command = f"./launch.sh train part2 {options}"
-    yield SourceRun(
-        str(run), command, config["options"], "everything; in its folders, every training"
-    )
-    for name in result["trainings"]:
-        own = read_json(run / name, "config.json")
-        kept = {key: value for key, value in own.items() if key not in ("options", "classes")}
-        environment = read_json(run / name, "environment.json")
-        yield SourceRun(str(run / name), command, {**kept, "environment": environment}, name)
+    figure = plot_curves(arms, x_label, y_label, scale, limits)
+    return Plot(figure, f"Line plot: {y_label} over {x_label}: {ends}.", caption + band)

@@ -5,22 +5,14 @@ can still be read when a phone halves them.
 """
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import numpy as np
-import torch
-from matplotlib import rc_context, rcParams
+from matplotlib import rc_context
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
-from numpy.typing import NDArray
 
-from beton.reader import Reader
 from pipeline.analysis.stats import Bands
-from pipeline.evaluation.metrics import EpochMetrics, top_losses
-from pipeline.evaluation.run_dir import FinishedRun, TrainingResult
-from pipeline.loading.batches import DeviceLoader
-from pipeline.loading.dataset import View, source_line, split_indices
 
 # Okabe & Ito, Color universal design, 2008: told apart by the colour-blind.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -37,24 +29,23 @@ styled = rc_context(
         "font.size": 11,
         "grid.alpha": 0.3,
         "legend.frameon": False,
+        "text.parse_math": False,  # names of classes are no formulas, whatever is in them
     }
 )
 
 
-@styled
-def curves(
-    arms: Mapping[str, Bands],
-    x_label: str,
-    y_label: str,
-    scale: float = 1,
-    limits: tuple[float | None, float | None] = (None, None),
-) -> Figure:
-    """Draw the mean curve of every arm, with its band where it has one.
+def new_figure(width: float, height: float) -> Figure:
+    """Return an empty figure of this size in inches, whose parts make room for each other."""
+    return Figure(figsize=(width, height), layout="constrained")
 
-    `scale` multiplies what is drawn along y, and `limits` are the ends of that axis.
-    """
-    figure = Figure(figsize=(6.4, 4), layout="constrained")
-    axes = figure.subplots()
+
+def line(x: Sequence[float], y: Sequence[float]) -> Bands:
+    """Return a curve without a band."""
+    return Bands(tuple(x), tuple(y), None, None, None)
+
+
+def draw_curves(axes: Axes, arms: Mapping[str, Bands], scale: float = 1) -> None:
+    """Draw the mean curve of every arm, with its band where it has one, times `scale` along y."""
     for number, (name, arm) in enumerate(arms.items()):
         colour, dash = COLOURS[number % len(COLOURS)], DASHES[number % len(DASHES)]
         marker = "o" if len(arm.x) < 5 else None
@@ -65,6 +56,23 @@ def curves(
             axes.fill_between(arm.x, low, high, color=colour, alpha=0.18, linewidth=0)
     if all(float(x).is_integer() for arm in arms.values() for x in arm.x):
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+
+
+@styled
+def plot_curves(
+    arms: Mapping[str, Bands],
+    x_label: str,
+    y_label: str,
+    scale: float = 1,
+    limits: tuple[float | None, float | None] = (None, None),
+) -> Figure:
+    """Draw the mean curve of every arm, with its band where it has one.
+
+    `scale` multiplies what is drawn along y, and `limits` are the ends of that axis.
+    """
+    figure = new_figure(6.4, 4)
+    axes = figure.subplots()
+    draw_curves(axes, arms, scale)
     axes.set(xlabel=x_label, ylabel=y_label, ylim=limits)
     columns = max(1, LEGEND // (max(map(len, arms)) + 9))  # a line's sample is worth nine letters
     figure.legend(loc="outside upper left", ncols=columns)
@@ -72,7 +80,7 @@ def curves(
 
 
 @styled
-def heat_map(
+def plot_heat_map(
     matrix: Sequence[Sequence[float]],
     rows: Sequence[str],
     columns: Sequence[str],
@@ -84,8 +92,7 @@ def heat_map(
     values = np.array(matrix, np.float64)
     numbered = max(values.shape) <= NUMBERED
     cell = 0.46 if numbered else 0.15
-    size = (cell * len(columns) + 1.2, cell * len(rows) + 0.8)
-    figure = Figure(figsize=size, layout="constrained")
+    figure = new_figure(cell * len(columns) + 1.2, cell * len(rows) + 0.8)
     axes = figure.subplots()
     most = float(values.max()) or 1.0
     # Without interpolation the SVG holds one pixel a cell, which stay sharp at any size.
@@ -108,13 +115,13 @@ def heat_map(
 
 
 @styled
-def bars(
+def plot_bars(
     panels: Mapping[str, Sequence[float]], names: Sequence[str], x_label: str, y_label: str
 ) -> Figure:
     """Draw a panel of bars for every entry of `panels`, all to one scale; a bar for each name."""
     across = min(5, len(panels))
     down = -(-len(panels) // across)
-    figure = Figure(figsize=(max(4.5, 1.2 * across + 0.4), 1.3 * down + 0.6), layout="constrained")
+    figure = new_figure(max(4.5, 1.2 * across + 0.4), 1.3 * down + 0.6)
     grid = list(figure.subplots(down, across, sharex=True, sharey=True, squeeze=False).flat)
     for axes, (title, heights) in zip(grid, panels.items(), strict=False):
         axes.bar(range(len(names)), heights, color=COLOURS[0], width=0.8)
@@ -126,164 +133,4 @@ def bars(
         axes.set_visible(False)
     figure.supxlabel(x_label, fontsize=10)
     figure.supylabel(y_label, fontsize=10)
-    return figure
-
-
-rcParams["text.parse_math"] = False  # names of classes are no formulas, whatever is in them
-
-
-WORST = (4, 6)  # rows and columns of pictures
-
-
-SIDE = 128  # of each, in pixels
-
-
-def title(what: str, result: TrainingResult) -> str:
-    """Return the title of a run's figures."""
-    parts = [what, result.network, source_line(result.provenance)]
-    if result.auxiliary:
-        parts.append(f"learned with {result.auxiliary['kind']} data besides")
-    if result.accuracy is not None:
-        parts.append(f"accuracy {result.accuracy:.2%} of {result.samples}")
-    return ", ".join(parts)
-
-
-def draw_run(run: FinishedRun, what: str, file: Reader) -> None:
-    """Draw a run's curves, and its confusions and worst answers if it was validated.
-
-    `file` is the data that it was validated on.
-    """
-    heading = title(what, run.result)
-    draw_curves(run.history, heading, run.path / "curves.png")
-    if run.scores is None or run.predictions is None:
-        return
-    names = [one.name for one in run.scores.per_class]
-    draw_confusion(run.scores.matrix, names, heading, run.path / "confusion.png")
-    rows, columns = WORST
-    worst = top_losses(run.predictions.logits, run.predictions.labels, names, rows * columns)
-    ids = run.predictions.ids[[one.row for one in worst]].numpy()
-    view = View.of(file, SIDE, run.config.recipe.window)
-    with DeviceLoader(file, ids, view, len(ids), device=torch.device("cpu")) as feed:
-        (inputs,) = feed.batches()
-    captions = [f"{one.true}→{one.predicted}, {one.probability:.2f}" for one in worst]
-    heading = f"{heading}\nthe largest losses: true→predicted, probability of the latter"
-    draw_pictures(inputs.images[:, 0].numpy(), captions, columns, heading, run.path / "worst.png")
-
-
-def draw_pictures(
-    images: NDArray[np.float32], captions: Sequence[str], columns: int, title: str, path: Path
-) -> None:
-    """Draw a grid of pictures of ink, (N, height, width) from 0 to 1, row by row."""
-    count, height, width = images.shape
-    rows = -(-count // columns)
-    cell = 1.3, 1.3 * height / width + 0.25  # inches
-    figure = Figure(figsize=(columns * cell[0], rows * cell[1] + 0.6), layout="constrained")
-    grid = list(figure.subplots(rows, columns, squeeze=False).flat)
-    for axes in grid:
-        axes.set_axis_off()
-    for axes, image, caption in zip(grid, images, captions, strict=False):
-        axes.imshow(image, cmap="gray_r", vmin=0, vmax=1)
-        axes.add_patch(
-            Rectangle((0, 0), 1, 1, fill=False, lw=1, ec="0.8", transform=axes.transAxes)
-        )
-        axes.set_title(caption, fontsize=11, pad=3)
-    figure.suptitle(title, fontsize=9)
-    _save(figure, path)
-
-
-def draw_confusion(
-    matrix: Sequence[Sequence[int]], classes: Sequence[str], title: str, path: Path
-) -> None:
-    """Draw counts, a row for each true class and a column for each predicted one."""
-    side = max(5.0, 0.18 * len(classes) + 1.5)
-    figure = Figure(figsize=(1.2 * side, side), layout="constrained")
-    axes = figure.subplots()
-    counts = np.ma.masked_equal(np.array(matrix), 0)
-    hits = np.eye(len(classes), dtype=np.bool_)
-    for name, colours, hidden in (("right", "Blues", ~hits), ("wrong", "Reds", hits)):
-        shown = np.ma.masked_where(hidden, counts)
-        most = int(shown.max()) if shown.count() else 1
-        # The palest colours go unused, so that a single picture is seen.
-        image = axes.imshow(shown, cmap=colours, vmin=-0.4 * most, vmax=most)
-        bar = figure.colorbar(image, ax=axes, shrink=0.5, pad=0.01, label=f"pictures, {name}")
-        bar.ax.set_ylim(0, most)
-        bar.ax.yaxis.set_major_locator(MaxNLocator(integer=True))
-    for axis in (axes.xaxis, axes.yaxis):
-        axis.set_ticks(range(len(classes)), classes, fontsize=7)
-    axes.grid(linewidth=0.3, alpha=0.5)
-    axes.set_axisbelow(True)
-    axes.set_xlabel("predicted")
-    axes.set_ylabel("true")
-    axes.set_title(title, fontsize=10)
-    _save(figure, path)
-
-
-def draw_curves(history: Sequence[EpochMetrics], title: str, path: Path) -> None:
-    """Draw loss and accuracy of training and validation over the epochs."""
-    figure = Figure(figsize=(10, 4), layout="constrained")
-    left, right = figure.subplots(1, 2)
-    epochs = [epoch.epoch + 1 for epoch in history]
-    marker = "o" if len(history) < 5 else None
-    for axes, name, scale in ((left, "loss", 1), (right, "accuracy", 100)):
-        for prefix, label in (("train_", "training, on changed pictures"), ("", "validation")):
-            values = [getattr(epoch, prefix + name) for epoch in history]
-            if None not in values:
-                axes.plot(epochs, [scale * v for v in values], label=label, marker=marker)
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        axes.set_xlabel("epoch")
-        axes.grid(alpha=0.3)
-        axes.legend(fontsize=8)
-    left.set_ylabel("loss in nats (training: of smoothed labels)")
-    left.set_ylim(bottom=0)
-    right.set_ylabel("accuracy (%)")
-    right.set_ylim(0, 100)
-    figure.suptitle(title, fontsize=10)
-    _save(figure, path)
-
-
-def _save(figure: Figure, path: Path) -> None:
-    temporary = path.with_name(f".{path.name}")
-    figure.savefig(temporary, format="png", dpi=110)
-    temporary.replace(path)
-
-
-ACROSS = 12  # pictures of each label
-
-
-CELL = 32  # pixels: their side
-
-
-def draw_folders(file: Reader, path: Path, split: str = "train") -> None:
-    """Draw some pictures of every label, evenly spread over the split, as a PNG."""
-    labels = file.column("label").metadata
-    indices = split_indices(file, split)
-    classes, view = file.info["classes"], View.of(file, CELL, 1.0)
-    sheet = np.zeros((len(classes) * CELL, ACROSS * CELL), np.float32)
-    for row in range(len(classes)):
-        own = indices[labels[indices] == row]
-        if not len(own):
-            continue
-        chosen = own[np.unique(np.linspace(0, len(own) - 1, ACROSS).astype(np.int64))]
-        with DeviceLoader(file, chosen, view, ACROSS, device=torch.device("cpu")) as feed:
-            (inputs,) = feed.batches()
-        for column, image in enumerate(inputs.images[: len(chosen), 0].numpy()):
-            place = slice(row * CELL, (row + 1) * CELL), slice(column * CELL, (column + 1) * CELL)
-            sheet[place] = image
-    temporary = path.with_name(f".{path.name}")
-    figure = _figure(sheet, classes, source_line(file.info["provenance"]))
-    figure.savefig(temporary, format="png", dpi=110, bbox_inches="tight")
-    temporary.replace(path)
-
-
-@rc_context({"font.size": 11, "axes.spines.right": False, "axes.spines.top": False})
-def _figure(sheet: NDArray[np.float32], classes: list[str], title: str) -> Figure:
-    height, width = sheet.shape
-    figure = Figure(figsize=(width / 48 + 1, height / 48))
-    axes = figure.subplots()
-    axes.imshow(sheet, cmap="gray_r", vmin=0, vmax=1)
-    axes.set_title(title, fontsize=10)
-    axes.set_yticks((np.arange(len(classes)) + 0.5) * CELL - 0.5, classes)
-    axes.set_xticks([])
-    axes.tick_params(length=0)
-    axes.spines[:].set_visible(False)
     return figure

@@ -12,30 +12,51 @@ from torch import Tensor
 from pipeline.analysis.stats import Bands, bands
 from pipeline.errors import UserError
 from pipeline.evaluation.metrics import EpochMetrics, Scores, score
+from pipeline.evaluation.run_config import RunConfig
 from pipeline.evaluation.run_dir import FinishedRun, read_run
-from pipeline.recipes.recipe import Recipe
+from pipeline.reporting.common import distinct
 from pipeline.runtime.files import read_json
 
 
 @dataclass(frozen=True)
 class RunGroup:
-    """Runs by their seeds, from the lowest; `config` and `environment` are those of the first.
+    """Runs by their seeds, from the lowest.
 
     `scores` are of the answers of all runs together: `logits` (N, C) and `labels` (N,).
     """
 
     name: str
     runs: Mapping[int, FinishedRun]
-    config: Mapping[str, Any]
-    environment: Mapping[str, Any]
     scores: Scores
     logits: Tensor
     labels: Tensor
+
+    @classmethod
+    def of(cls, name: str, runs: Mapping[int, FinishedRun]) -> "RunGroup":
+        """Gather runs. Raises UserError for a run without validation."""
+        predictions = []
+        for run in runs.values():
+            if run.predictions is None:
+                raise UserError(f"{run.path}: got a run without validation, expected one with")
+            predictions.append(run.predictions)
+        logits = torch.cat([one.logits for one in predictions])
+        labels = torch.cat([one.labels for one in predictions])
+        return cls(name, runs, score(logits, labels, run.config.classes), logits, labels)
 
     @property
     def first(self) -> FinishedRun:
         """The run with the lowest seed, which stands for the others in pictures."""
         return self.runs[min(self.runs)]
+
+    @property
+    def config(self) -> RunConfig:
+        """The configuration of the first run."""
+        return self.first.config
+
+    @property
+    def environment(self) -> dict[str, Any]:
+        """The environment of the first run."""
+        return read_json(self.first.path, "environment.json")
 
     @property
     def samples(self) -> int:
@@ -62,21 +83,20 @@ def group_runs(paths: Sequence[Path]) -> tuple[list[RunGroup], list[Path]]:
     UserError for a folder of another kind, a run without validation, and for runs whose classes
     are not the same.
     """
-    groups: dict[str, dict[int, Path]] = {}
+    groups: dict[str, dict[int, FinishedRun]] = {}
     repeated = []
-    folders = {path.resolve(): path for path in paths}  # `latest` and what it points to are one
-    for _, path in sorted(folders.items()):
-        config = read_json(path, "config.json")
-        group = groups.setdefault(json.dumps(_identity(config), sort_keys=True), {})
-        seed = config["recipe"]["seed"]
+    for path in distinct(paths):
+        run = read_run(path)
+        group = groups.setdefault(json.dumps(_identity(run.config), sort_keys=True), {})
+        seed = run.config.recipe.seed
         if seed in group:
-            repeated.append(group[seed])
-        group[seed] = path
-    members = [{seed: read_run(group[seed]) for seed in sorted(group)} for group in groups.values()]
-    configs = [read_json(runs[min(runs)].path, "config.json") for runs in members]
-    arms = [_arm(*arm) for arm in zip(_names(configs), members, configs, strict=True)]
+            repeated.append(group[seed].path)
+        group[seed] = run
+    members = [dict(sorted(group.items())) for group in groups.values()]
+    names = _names([runs[min(runs)].config for runs in members])
+    arms = [RunGroup.of(name, runs) for name, runs in zip(names, members, strict=True)]
     for arm in arms:
-        if arm.config["classes"] != arms[0].config["classes"]:
+        if arm.config.classes != arms[0].config.classes:
             raise UserError(
                 f"{arm.first.path}: got other classes than those of {arms[0].first.path}, "
                 "expected runs on the same"
@@ -84,33 +104,17 @@ def group_runs(paths: Sequence[Path]) -> tuple[list[RunGroup], list[Path]]:
     return sorted(arms, key=lambda arm: -arm.scores.accuracy), repeated
 
 
-def _arm(name: str, runs: Mapping[int, FinishedRun], config: Mapping[str, Any]) -> RunGroup:
-    predictions = []
-    for run in runs.values():
-        if run.predictions is None:
-            raise UserError(f"{run.path}: got a run without validation, expected one with")
-        predictions.append(run.predictions)
-    logits, labels = (
-        torch.cat([getattr(a, part) for a in predictions]) for part in ("logits", "labels")
-    )
-    environment = read_json(runs[min(runs)].path, "environment.json")
-    scores = score(logits, labels, config["classes"])
-    return RunGroup(name, runs, config, environment, scores, logits, labels)
-
-
-def _identity(config: Mapping[str, Any]) -> dict[str, Any]:
+def _identity(config: RunConfig) -> dict[str, Any]:
     """Return what runs of one arm have in common, by dotted names."""
-    keys = ("network", "recipe", "start", "learn_from", "validate_on", "fingerprint")
-    recipe = asdict(Recipe.of(config["recipe"]))  # whatever a recipe had when it was run
-    auxiliary = (config.get("auxiliary") or {}).get("fingerprint")
-    identity = _flat(
-        {**{key: config[key] for key in keys}, "recipe": recipe, "auxiliary": auxiliary}
-    )
+    identity = {"network": config.network, **_flat(asdict(config.recipe), "recipe")}
+    for name in ("start", "learn_from", "validate_on", "fingerprint"):
+        identity[name] = getattr(config, name)
+    identity["auxiliary"] = config.auxiliary and config.auxiliary.fingerprint
     del identity["recipe.seed"]
     return identity
 
 
-def _flat(value: object, name: str = "") -> dict[str, Any]:
+def _flat(value: object, name: str) -> dict[str, Any]:
     match value:
         case dict():
             items = list(value.items())
@@ -118,15 +122,15 @@ def _flat(value: object, name: str = "") -> dict[str, Any]:
             items = list(enumerate(value))
         case _:
             return {name: value}
-    return {k: v for key, one in items for k, v in _flat(one, f"{name}.{key}".strip(".")).items()}
+    return {k: v for key, one in items for k, v in _flat(one, f"{name}.{key}").items()}
 
 
-def _names(configs: Sequence[Mapping[str, Any]]) -> list[str]:
+def _names(configs: Sequence[RunConfig]) -> list[str]:
     """Name arms by their recipes, those of one recipe by what else differs too."""
     names = []
     for config in configs:
-        name = str(config["options"]["recipe"])
-        rivals = [_identity(c) for c in configs if c["options"]["recipe"] == name]
+        name = str(config.options["recipe"])
+        rivals = [_identity(c) for c in configs if c.options["recipe"] == name]
         own = _identity(config)
         differing = [key for key in own if any(rival.get(key) != own[key] for rival in rivals)]
         if differing:

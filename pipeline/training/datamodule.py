@@ -56,7 +56,7 @@ class DataModule:
 
     def _check_batch_size(self, file: Reader, split: str, index: int) -> None:
         recipe, processes = self.recipe, self.processes.count
-        batch_size = recipe.divided(recipe.batch_size)[index]
+        batch_size = recipe.split_rows(recipe.batch_size)[index]
         got = f"batch_size: got {recipe.batch_size}"
         if recipe.auxiliary:
             got += f", of which {batch_size} rows are of {file.path}"
@@ -65,7 +65,7 @@ class DataModule:
         samples = len(split_indices(file, split))
         if batch_size > samples:
             raise UserError(f"{got}, expected at most {samples} samples")
-        micro_batch = recipe.divided(recipe.micro_batch or recipe.batch_size // processes)[index]
+        micro_batch = recipe.split_rows(recipe.micro_batch or recipe.batch_size // processes)[index]
         for stage in recipe.stages:
             stage.mixing.check(batch_size // processes)
             stage.mixing.check(micro_batch)
@@ -74,7 +74,7 @@ class DataModule:
     def batches_per_epoch(self) -> int:
         """The number of batches in an epoch of the main dataset."""
         samples = len(split_indices(self.file, self.learn_from))
-        return samples // self.recipe.divided(self.recipe.batch_size)[0]
+        return samples // self.recipe.split_rows(self.recipe.batch_size)[0]
 
     def view(self, stage: Stage) -> View:
         """Return what the network sees of a page in a stage."""
@@ -103,8 +103,8 @@ class DataModule:
             file,
             split,
             View.of(file, stage.size, recipe.window),
-            recipe.divided(recipe.batch_size)[index],
-            None if recipe.micro_batch is None else recipe.divided(recipe.micro_batch)[index],
+            recipe.split_rows(recipe.batch_size)[index],
+            None if recipe.micro_batch is None else recipe.split_rows(recipe.micro_batch)[index],
             stage.augmentation,
         )
 
@@ -123,7 +123,7 @@ class DataModule:
             view,
             batch_size,
             device=self.processes.device,
-            rows=micro_batch,
+            micro_batch=micro_batch,
             scales=self._scales if file is self.file else self._auxiliary_scales,
             decode=self.decode,
             augmentation=augmentation,

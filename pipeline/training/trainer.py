@@ -27,7 +27,7 @@ from beton.reader import Reader
 from pipeline.errors import DivergedError, UserError
 from pipeline.evaluation.metrics import EpochMetrics, Scores, score
 from pipeline.evaluation.predict import Predictions, load_weights, predict
-from pipeline.loading.batches import Decode, DeviceLoader, Inputs
+from pipeline.loading.batches import Decode, DeviceLoader, MicroBatch
 from pipeline.recipes.recipe import Recipe, Stage
 from pipeline.runtime.signals import Stopped, StopSignals
 from pipeline.training import optim
@@ -188,7 +188,7 @@ class Trainer:
         self._clock.start(loader)
         self._monitor.start_epoch()
         model.train()
-        for micro_batches in loader.steps(epoch, self._batch):
+        for micro_batches in loader.batches(epoch, self._batch):
             optim.set_lr(optimizer, self._lr_factor(stage, first_epoch, self._batch))
             self._seed_dropout(epoch)
             loss, correct = self._forward_backward(stage, model, micro_batches, epoch)
@@ -220,7 +220,7 @@ class Trainer:
         return loss, accuracy, grad_norm
 
     def _forward_backward(
-        self, stage: Stage, model: nn.Module, micro_batches: Iterator[Inputs], epoch: int
+        self, stage: Stage, model: nn.Module, micro_batches: Iterator[MicroBatch], epoch: int
     ) -> tuple[Tensor, Tensor]:
         """Accumulate the gradients of a local batch; return its mean loss and correct count."""
         loss, correct = torch.zeros(2, device=self._processes.device).unbind()

@@ -215,14 +215,14 @@ class Published:
         """Add up the gradients of a batch, in the parts that the recipe says; return its loss."""
         stage, device = self.stage, self._processes.device
         rows = self._recipe.micro_batch or len(ids)
-        changes = stage.augmentation.draw(self._recipe.seed, epoch, ids.numpy())
+        changes = stage.augmentation.sample(self._recipe.seed, epoch, ids.numpy())
         changes = Transforms(**{name: part.to(device) for name, part in changes.parts().items()})
         loss = 0.0
         for first in range(0, len(ids), rows):
             part = slice(first, first + rows)
             backgrounds = self._backgrounds[ids[part]].float().view(-1, 1, 1, 1)
             ink = pages[part, None].float().sub_(backgrounds).abs_().div_(255).to(device)
-            images = transform_images(ink, changes.of(part), stage.size)
+            images = transform_images(ink, changes.select(part), stage.size)
             with torch.autocast(device.type, torch.bfloat16, self._processes.precision == "bf16"):
                 logits = self._network(images)
             labels = self._labels[ids[part]].to(device)

@@ -75,7 +75,7 @@ def bare_loop(
         rows = order[first : first + recipe.batch_size]
         images = canvases[rows]
         if stage.augmentation != Augmentation():
-            changes = stage.augmentation.draw(recipe.seed, 0, rows.numpy())
+            changes = stage.augmentation.sample(recipe.seed, 0, rows.numpy())
             images = transform_images(images, changes, stage.size)
         with torch.autocast("cpu", torch.bfloat16, mixed):
             logits = network(images)

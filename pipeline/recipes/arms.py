@@ -1,0 +1,48 @@
+"""The published trainings of part 3. A new entry of the table is all that a new arm takes."""
+
+from dataclasses import dataclass
+
+from pipeline.recipes.presets import Preset, small_images
+
+
+@dataclass(frozen=True)
+class ArmSpec:
+    """A published training of part 3, which part 3 repeats.
+
+    `key` is its name in options, files and folders, `label` its name in tables. `published` is the
+    accuracy, from 0 to 1, that others reported for MNIST's test set after one training on the
+    original data. The arm starts from the weights of part 2's training `start`, and has that
+    training's network; None stands for random weights.
+    """
+
+    key: str
+    label: str
+    preset: Preset
+    published: float
+    start: str | None = None
+
+
+_ONE_CYCLE = small_images(10, 1e-2)
+_CONSTANT = small_images(10, 1e-3, schedule="constant", warm_up=0, optimizer="Adam", weight_decay=0)
+PART3_ARMS = {
+    arm.key: arm
+    for arm in (
+        ArmSpec("simple", "simple CNN, one-cycle", Preset("plain", _ONE_CYCLE), 0.0031),
+        ArmSpec("constant", "simple CNN, constant rate", Preset("plain", _CONSTANT), 0.0099),
+        ArmSpec("resnet18", "ResNet-18, one-cycle", Preset("resnet18", _ONE_CYCLE), 0.0007),
+        ArmSpec(
+            "digits",
+            "from the weights of 2a (digits of part 1)",
+            Preset("plain", _ONE_CYCLE),
+            0.0003,
+            start="digits",
+        ),
+        ArmSpec(
+            "pretrained",
+            "from the weights of 2b (digits of part 1, then MNIST)",
+            Preset("plain", _ONE_CYCLE),
+            0.0,
+            start="pretrained-0",
+        ),
+    )
+}

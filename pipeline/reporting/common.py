@@ -1,0 +1,113 @@
+"""What pages of all experiments share: number formats, the run to show, sources of figures."""
+
+import shlex
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from pipeline.analysis.stats import Estimate
+from pipeline.errors import UserError
+from pipeline.evaluation.run_config import ExperimentConfig
+from pipeline.evaluation.run_dir import RunDir
+from pipeline.reporting.html import Block, SourceRun
+from pipeline.runtime.files import read_as, read_json
+
+ABSENT = "–"  # where there is no figure
+
+
+def percent(fraction: float, decimals: int = 2) -> str:
+    """Format a fraction in percent."""
+    return f"{100 * fraction:.{decimals}f} %"
+
+
+def number(value: float) -> str:
+    """Format a number with one decimal; integers and numbers from 100 have none."""
+    return f"{value:,.0f}" if value >= 100 or value == round(value) else f"{value:.1f}"
+
+
+def minus(text: str) -> str:
+    """Replace hyphens by minus signs."""
+    return text.replace("-", "−")
+
+
+def counted(count: int, noun: str) -> str:
+    """Return a count with its noun: "1 seed", "2 seeds"."""
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+
+
+def with_interval(
+    estimate: Estimate, form: Callable[[float], str] = percent, name: str = ""
+) -> str:
+    """Format a mean with its interval, if it has one: "80.00 % (67.58 to 92.42)"."""
+    text = form(estimate.mean)
+    if estimate.interval is not None:
+        low, high = (form(end) for end in (estimate.interval.low, estimate.interval.high))
+        text += f" ({name}{low.removesuffix(' %')} to {high.removesuffix(' %')})"
+    return minus(text)
+
+
+def computer(environment: Mapping[str, Any]) -> str:
+    """Describe the computer of a run, from its environment.json."""
+    precision = "float32" if environment["precision"] == "no" else environment["precision"]
+    return (
+        f"{environment['processor']}, {environment['device']}, cores: {environment['cores']}, "
+        f"processes: {environment['processes']}, threads per process: {environment['threads']}, "
+        f"{precision}"
+    )
+
+
+def command(job: str, options: Mapping[str, Any]) -> str:
+    """Return the command line that repeats a training command with its stored options."""
+    words = ["./launch.sh", "train", job]
+    for name, value in options.items():
+        if name != "resume" and value not in (None, "None"):  # old runs stored options as text
+            values = value if isinstance(value, list) else [value]
+            words += [f"--{name.replace('_', '-')}", *map(str, values)]
+    return shlex.join(words)
+
+
+def arm_and_seed(training: str) -> tuple[str, int | None]:
+    """Split a training's folder name: forward-2 is ("forward", 2), digits is ("digits", None)."""
+    arm, _, seed = training.rpartition("-")
+    return (arm, int(seed)) if arm else (training, None)
+
+
+def distinct(paths: Iterable[Path]) -> list[Path]:
+    """Return paths to different folders, from the oldest run to the latest; links count once."""
+    folders = {path.resolve(): path for path in paths}
+    return [path for _, path in sorted(folders.items(), key=lambda item: item[0].name)]
+
+
+def latest_run(job: str, paths: Iterable[Path]) -> tuple[Path, list[Block]]:
+    """Return the latest run directory of an experiment, and a sentence about each other one.
+
+    Raises UserError for no path, and for the run directory of one of its trainings.
+    """
+    runs = distinct(paths)
+    if not runs:
+        raise UserError(f"{job}: got no runs, expected at least one")
+    run = runs[-1]
+    if "recipe" in read_json(run, "config.json"):
+        raise UserError(f"{run}: got one training of a run of {job}, expected the run's folder")
+    return run, [f"Not shown: {path}, an earlier run." for path in runs[:-1]]
+
+
+def origins(provenances: Iterable[Mapping[str, Any]]) -> Sequence[Mapping[str, Any]]:
+    """Return the provenances of different datasets, in the order of their first occurrence."""
+    return [*{(one["kind"], one["source"]): one for one in provenances}.values()]
+
+
+def training_source(path: Path, gave: str, repeat: str = "") -> SourceRun:
+    """Describe the training in a run directory; by default, its own command repeats it."""
+    config = RunDir(path).config()
+    shown = {**asdict(config), "environment": read_json(path, "environment.json")}
+    del shown["options"], shown["classes"]
+    return SourceRun(str(path), repeat or command(config.job, config.options), shown, gave)
+
+
+def experiment_source(path: Path) -> SourceRun:
+    """Describe the run directory of an experiment that holds several trainings."""
+    config = read_as(path / "config.json", ExperimentConfig)
+    gave = "everything; in its folders, every training"
+    return SourceRun(str(path), command(config.job, config.options), config.options, gave)

@@ -1,0 +1,166 @@
+"""The PNG files of a run: its curves, confusions and worst answers, and samples of a dataset.
+
+Every figure says what its data were, real or synthetic.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from matplotlib.ticker import MaxNLocator
+from numpy.typing import NDArray
+
+from beton.reader import Reader
+from pipeline.evaluation.metrics import EpochMetrics, top_losses
+from pipeline.evaluation.run_dir import FinishedRun, TrainingResult
+from pipeline.loading.batches import DeviceLoader
+from pipeline.loading.dataset import View, source_line, split_indices
+from pipeline.reporting.plots import draw_curves, line, new_figure, styled
+
+WORST = (4, 6)  # rows and columns of pictures
+WORST_SIDE = 128  # of each, in pixels
+ACROSS = 12  # pictures of each label
+CELL = 32  # pixels: their side
+
+
+def plot_run(run: FinishedRun, what: str, file: Reader) -> None:
+    """Draw a run's curves, and its confusions and worst answers if it was validated.
+
+    `file` is the data that it was validated on.
+    """
+    title = _title(what, run.result)
+    plot_history(run.history, title, run.path / "curves.png")
+    if run.scores is None or run.predictions is None:
+        return
+    names = [one.name for one in run.scores.per_class]
+    plot_confusion_matrix(run.scores.matrix, names, title, run.path / "confusion.png")
+    rows, columns = WORST
+    worst = top_losses(run.predictions.logits, run.predictions.labels, names, rows * columns)
+    ids = run.predictions.ids[[one.row for one in worst]].numpy()
+    images = _images(file, ids, View.of(file, WORST_SIDE, run.config.recipe.window))
+    captions = [f"{one.true}→{one.predicted}, {one.probability:.2f}" for one in worst]
+    title += "\nthe largest losses: true→predicted, probability of the latter"
+    plot_images(images, captions, columns, title, run.path / "worst.png")
+
+
+@styled
+def plot_images(
+    images: NDArray[np.float32], captions: Sequence[str], columns: int, title: str, path: Path
+) -> None:
+    """Draw a grid of pictures of ink, (N, height, width) from 0 to 1, row by row."""
+    count, height, width = images.shape
+    rows = -(-count // columns)
+    figure = new_figure(1.3 * columns, rows * (1.3 * height / width + 0.25) + 0.6)
+    grid = list(figure.subplots(rows, columns, squeeze=False).flat)
+    for axes in grid:
+        axes.set_axis_off()
+    for axes, image, caption in zip(grid, images, captions, strict=False):
+        axes.imshow(image, cmap="gray_r", vmin=0, vmax=1)
+        axes.add_patch(
+            Rectangle((0, 0), 1, 1, fill=False, lw=1, ec="0.8", transform=axes.transAxes)
+        )
+        axes.set_title(caption, fontsize=11, pad=3)
+    figure.suptitle(title, fontsize=9)
+    _save(figure, path)
+
+
+@styled
+def plot_confusion_matrix(
+    matrix: Sequence[Sequence[int]], classes: Sequence[str], title: str, path: Path
+) -> None:
+    """Draw counts, a row for each true class and a column for each predicted one."""
+    side = max(5.0, 0.18 * len(classes) + 1.5)
+    figure = new_figure(1.2 * side, side)
+    axes = figure.subplots()
+    counts = np.ma.masked_equal(np.array(matrix), 0)
+    hits = np.eye(len(classes), dtype=np.bool_)
+    for name, colours, hidden in (("right", "Blues", ~hits), ("wrong", "Reds", hits)):
+        shown = np.ma.masked_where(hidden, counts)
+        most = int(shown.max()) if shown.count() else 1
+        # The palest colours go unused, so that a single picture is seen.
+        image = axes.imshow(shown, cmap=colours, vmin=-0.4 * most, vmax=most)
+        bar = figure.colorbar(image, ax=axes, shrink=0.5, pad=0.01, label=f"pictures, {name}")
+        bar.ax.set_ylim(0, most)
+        bar.ax.yaxis.set_major_locator(MaxNLocator(integer=True))
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_ticks(range(len(classes)), classes, fontsize=7)
+    axes.set(xlabel="predicted", ylabel="true")
+    axes.set_title(title, fontsize=10)
+    _save(figure, path)
+
+
+@styled
+def plot_history(history: Sequence[EpochMetrics], title: str, path: Path) -> None:
+    """Draw loss and accuracy of training and validation over the epochs."""
+    figure = new_figure(10, 4)
+    left, right = figure.subplots(1, 2)
+    epochs = [epoch.epoch + 1 for epoch in history]
+    for axes, name, scale in ((left, "loss", 1), (right, "accuracy", 100)):
+        lines = {}
+        for label, key in (
+            ("training, on changed pictures", f"train_{name}"),
+            ("validation", name),
+        ):
+            values = [getattr(epoch, key) for epoch in history]
+            if None not in values:
+                lines[label] = line(epochs, values)
+        draw_curves(axes, lines, scale)
+        axes.set_xlabel("epoch")
+        axes.legend(fontsize=8)
+    left.set(ylabel="loss in nats (training: of smoothed labels)", ylim=(0, None))
+    right.set(ylabel="accuracy (%)", ylim=(0, 100))
+    figure.suptitle(title, fontsize=10)
+    _save(figure, path)
+
+
+@styled
+def plot_label_samples(file: Reader, path: Path, split: str = "train") -> None:
+    """Draw some pictures of every label, evenly spread over the split, as a PNG."""
+    labels, indices = file.column("label").metadata, split_indices(file, split)
+    classes = file.info["classes"]
+    rows = [indices[labels[indices] == label] for label in range(len(classes))]
+    rows = [
+        row[np.linspace(0, len(row) - 1, min(ACROSS, len(row))).astype(np.int64)] for row in rows
+    ]
+    images = iter(_images(file, np.concatenate(rows), View.of(file, CELL, 1.0)))
+    sheet = np.zeros((len(classes), CELL, ACROSS, CELL), np.float32)
+    for cells, row in zip(sheet, rows, strict=True):
+        for column in range(len(row)):
+            cells[:, column] = next(images)
+    figure = new_figure(0.5 * ACROSS + 0.6, 0.5 * len(classes) + 0.4)
+    axes = figure.subplots()
+    axes.imshow(sheet.reshape(-1, ACROSS * CELL), cmap="gray_r", vmin=0, vmax=1)
+    axes.set_title(source_line(file.info["provenance"]), fontsize=10)
+    axes.set_yticks((np.arange(len(classes)) + 0.5) * CELL - 0.5, classes)
+    axes.set_xticks([])
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+    axes.grid(visible=False)
+    _save(figure, path)
+
+
+def _title(what: str, result: TrainingResult) -> str:
+    """Return the title of a run's figures."""
+    parts = [what, result.network, source_line(result.provenance)]
+    if result.auxiliary:
+        parts.append(f"learned with {result.auxiliary['kind']} data besides")
+    if result.accuracy is not None:
+        parts.append(f"accuracy {result.accuracy:.2%} of {result.samples}")
+    return ", ".join(parts)
+
+
+def _images(file: Reader, ids: NDArray[np.int64], view: View) -> NDArray[np.float32]:
+    """Return samples as a network sees them: (N, height, width), 0 for paper and 1 for ink."""
+    with DeviceLoader(file, ids, view, len(ids), device=torch.device("cpu")) as loader:
+        (inputs,) = loader.micro_batches()
+    images: NDArray[np.float32] = inputs.images[:, 0].numpy()
+    return images
+
+
+def _save(figure: Figure, path: Path) -> None:
+    temporary = path.with_name(f".{path.name}")
+    figure.savefig(temporary, format="png", dpi=110)
+    temporary.replace(path)
