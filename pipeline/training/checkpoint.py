@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pipeline.errors import UserError
+from pipeline.errors import UserError, check_range
 from pipeline.runtime.files import read_tensors, write_tensors
 
 
@@ -38,13 +38,9 @@ class Checkpoints:
     _saved: float = field(default_factory=time.monotonic)
 
     def __post_init__(self) -> None:
-        for name, value, low in (
-            ("every_steps", self.every_steps, 0),
-            ("every_minutes", self.every_minutes, 0),
-            ("keep", self.keep, 1),
-        ):
-            if not value >= low:
-                raise UserError(f"checkpoints, {name}: got {value}, expected at least {low}")
+        check_range("checkpoints, every_steps", self.every_steps, 0)
+        check_range("checkpoints, every_minutes", self.every_minutes, 0)
+        check_range("checkpoints, keep", self.keep, 1)
 
     def due(self, step: int) -> bool:
         """Return whether a checkpoint is due after this step, in the middle of an epoch."""

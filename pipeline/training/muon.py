@@ -5,12 +5,13 @@ semi-orthogonal matrix nearest to the momentum, in which all directions have equ
 """
 
 from collections.abc import Iterable
-from math import inf
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.optim.adamw import adamw
+
+from pipeline.errors import check_range
 
 STEPS = 5  # of the iteration; these and the polynomial are those published
 LINEAR, CUBIC, QUINTIC = 3.4445, -4.7750, 2.0315
@@ -37,18 +38,10 @@ class Muon(torch.optim.Optimizer):
         for name, value in (("momentum", momentum), ("beta", betas[0]), ("beta", betas[1])):
             if not 0 <= value < 1:
                 raise ValueError(f"{name}: got {value}, expected 0 to below 1")
-        for name, value in (("lr", lr), ("ratio", ratio), ("eps", eps), ("decay", weight_decay)):
-            if not 0 <= value < inf:
-                raise ValueError(f"{name}: got {value}, expected at least 0")
-        defaults = {
-            "lr": lr,
-            "ratio": ratio,
-            "momentum": momentum,
-            "betas": betas,
-            "eps": eps,
-            "weight_decay": weight_decay,
-        }
-        super().__init__(params, defaults)
+        numbers = {"lr": lr, "ratio": ratio, "eps": eps, "weight_decay": weight_decay}
+        for name, value in numbers.items():
+            check_range(name, value, 0)
+        super().__init__(params, {**numbers, "momentum": momentum, "betas": betas})
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]

@@ -224,16 +224,14 @@ class Trainer:
     ) -> tuple[Tensor, Tensor]:
         """Accumulate the gradients of a local batch; return its mean loss and correct count."""
         loss, correct = torch.zeros(2, device=self._processes.device).unbind()
-        for inputs in micro_batches:
-            mixed = stage.mixing.mix(
-                inputs.images, inputs.labels, inputs.ids, self.recipe.seed, epoch
-            )
-            with nullcontext() if inputs.last else self._processes.no_sync(model):
+        for images, labels, _, ids, last in micro_batches:
+            mixed = stage.mixing.mix(images, labels, ids, self.recipe.seed, epoch)
+            with nullcontext() if last else self._processes.no_sync(model):
                 logits = model(mixed.images)
                 micro_loss = stage.loss.of(logits, mixed).sum() / self._local_batch_size
                 self._processes.backward(micro_loss)
             loss += micro_loss.detach()
-            correct += (logits.argmax(dim=1) == inputs.labels).sum()
+            correct += (logits.argmax(dim=1) == labels).sum()
         return loss, correct
 
     def _lr_factor(self, stage: Stage, first_epoch: int, batch: int) -> float:
@@ -290,9 +288,8 @@ class Trainer:
                 self.recipe.views,
                 gather=self._processes.gather,
             )
-            correct = (predictions.logits.argmax(dim=1) == predictions.labels).sum()
             loss = F.cross_entropy(predictions.logits, predictions.labels)
-            return float(loss), int(correct) / len(predictions.labels)
+            return float(loss), predictions.accuracy
 
     def _save(self, optimizer: Optimizer, score: float | None = None) -> None:
         """Save a checkpoint, if there are to be any."""

@@ -20,14 +20,14 @@ def measure_start(
     run: FinishedRun, file: Reader, device: torch.device, precision: str = "no"
 ) -> Start:
     """Measure the first weights of a finished run on the dataset `file`."""
-    assignment = run.config.training
-    recipe = assignment.recipe
-    first = initial_network(assignment, len(file.info["classes"]))
+    training = run.config.training
+    recipe = training.recipe
+    first = initial_network(training, len(file.info["classes"]))
     distances = weight_distances(first, run.weights)
     predictions = predict_split(
         first,
         file,
-        assignment.validate_on,
+        training.validate_on,
         View.of(file, recipe.stages[0].size, recipe.window),
         device=device,
         precision=precision,
