@@ -4,6 +4,8 @@ from collections.abc import Iterator
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import numpy as np
 import pytest
@@ -22,6 +24,7 @@ from pipeline.loading.dataset import Ids, open_dataset, split_indices
 from pipeline.recipes.mixup import Mixing
 from pipeline.recipes.recipe import Recipe, Stage
 from pipeline.training.datamodule import DataModule
+from pipeline.training.distributed import Processes
 
 CPU = torch.device("cpu")
 STAGE = Stage(16, 3, 1e-3, augmentation=Augmentation(rotation=5))
@@ -41,7 +44,9 @@ def supply(
     files: tuple[Reader, Reader | None], recipe: Recipe, shard: Shard | None = None
 ) -> DataModule:
     main, other = files
-    return DataModule(recipe, main, "train", "validation", other, "auto", CPU, shard or Shard())
+    shard = shard or Shard()
+    processes = SimpleNamespace(device=CPU, rank=shard.index, count=shard.count)
+    return DataModule(cast(Processes, processes), recipe, main, auxiliary=other)
 
 
 def recipe(share: float = 0.5, micro_batch: int | None = None, batch_size: int = 8) -> Recipe:

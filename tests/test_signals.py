@@ -1,4 +1,4 @@
-"""SIGTERM and Ctrl-C, sent to a process: the first is recorded, the second acts."""
+"""Real SIGTERM and SIGINT: the first is noted, the second has its usual effect."""
 
 import os
 import signal
@@ -17,11 +17,11 @@ each = pytest.mark.parametrize("number", STOP_SIGNALS)
 
 
 @pytest.fixture
-def arrived() -> Iterator[list[int]]:
-    """Signals that arrive at the previous handlers."""
-    numbers: list[int] = []
-    before = {n: signal.signal(n, lambda number, _: numbers.append(number)) for n in STOP_SIGNALS}
-    yield numbers
+def received() -> Iterator[list[int]]:
+    """The signals that reach the handlers from before."""
+    arrived: list[int] = []
+    before = {n: signal.signal(n, lambda number, _: arrived.append(number)) for n in STOP_SIGNALS}
+    yield arrived
     for number, handler in before.items():
         signal.signal(number, handler)
 
@@ -31,55 +31,57 @@ def send(number: int) -> None:
 
 
 @each
-def test_the_first_is_recorded_and_the_second_acts_as_before(
-    number: int, arrived: list[int]
+def test_the_first_is_noted_and_the_second_has_its_usual_effect(
+    number: int, received: list[int]
 ) -> None:
     with StopSignals() as signals:
         assert signals.received == 0
         send(number)
-        assert (signals.received, arrived) == (number, [])
+        assert (signals.received, received) == (number, [])
         send(number)
-        assert arrived == [number]
+        assert received == [number]
     assert signals.received == number
 
 
 @each
-def test_after_one_kind_the_other_acts_too(number: int, arrived: list[int]) -> None:
+def test_a_second_signal_of_the_other_kind_has_its_usual_effect(
+    number: int, received: list[int]
+) -> None:
     (other,) = set(STOP_SIGNALS) - {number}
     with StopSignals() as signals:
         send(number)
         send(other)
-    assert (signals.received, arrived) == (number, [other])
+    assert (signals.received, received) == (number, [other])
 
 
 @each
-def test_outside_nothing_is_recorded(number: int, arrived: list[int]) -> None:
+def test_signals_outside_the_context_are_not_noted(number: int, received: list[int]) -> None:
     signals = StopSignals()
     with signals:
         pass
     send(number)
-    assert (signals.received, arrived) == (0, [number])
+    assert (signals.received, received) == (0, [number])
 
 
-def test_entering_again_starts_anew(arrived: list[int]) -> None:
+def test_entering_again_forgets_the_signal(received: list[int]) -> None:
     signals = StopSignals()
     for _ in range(2):
         with signals:
             assert signals.received == 0
             send(signal.SIGTERM)
             assert signals.received == signal.SIGTERM
-    assert arrived == []
+    assert received == []
 
 
 @each
-def test_an_exception_leaves_the_handlers_as_they_were(number: int, arrived: list[int]) -> None:
+def test_an_exception_restores_the_handlers(number: int, received: list[int]) -> None:
     with pytest.raises(ZeroDivisionError), StopSignals():
         raise ZeroDivisionError
     send(number)
-    assert arrived == [number]
+    assert received == [number]
 
 
-def test_in_another_thread_it_does_nothing(arrived: list[int]) -> None:
+def test_other_threads_do_not_note_signals(received: list[int]) -> None:
     found = []
 
     def work() -> None:
@@ -91,7 +93,7 @@ def test_in_another_thread_it_does_nothing(arrived: list[int]) -> None:
     thread.start()
     thread.join()
     assert found == [0]
-    assert arrived == [signal.SIGTERM]
+    assert received == [signal.SIGTERM]
 
 
 SCRIPT = """
@@ -100,14 +102,14 @@ from pipeline.runtime.signals import StopSignals
 number = int(sys.argv[1])
 with StopSignals() as signals:
     os.kill(os.getpid(), number)
-    print("recorded", signals.received, flush=True)
+    print("noted", signals.received, flush=True)
     os.kill(os.getpid(), number)
     print("not reached")
 """
 
 
 @each
-def test_the_second_ends_a_process_as_without_the_context(number: int) -> None:
+def test_the_second_kills_the_process(number: int) -> None:
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT, str(int(number))],
         cwd=ROOT,
@@ -115,7 +117,7 @@ def test_the_second_ends_a_process_as_without_the_context(number: int) -> None:
         capture_output=True,
         text=True,
     )
-    assert done.stdout == f"recorded {int(number)}\n"
+    assert done.stdout == f"noted {int(number)}\n"
     assert done.returncode == -number
     assert ("KeyboardInterrupt" in done.stderr) == (number == signal.SIGINT)
 

@@ -170,7 +170,7 @@ class Published:
         self._processes, self._network_name = processes, preset.network
         self._seconds = self._seconds_waited = 0.0
         self._steps = 0
-        self._data = DataModule.of(processes, self._recipe, file)  # for validation
+        self._data = DataModule(processes, self._recipe, file)  # for validation
         self._batches = self._data.batches_per_epoch
         canvas = self._data.view(self._stage).canvas
         self._loader: DataLoader[Any] = DataLoader(

@@ -60,7 +60,7 @@ def check(processes: Processes, training: TrainingConfig, file: Reader, checkpoi
                     f"auxiliary: {auxiliary.path} has the same images as {file.path}, validation "
                     "images included; expected others"
                 )
-        data = DataModule.of(processes, training.recipe, file, auxiliary=auxiliary)
+        data = DataModule(processes, training.recipe, file, auxiliary=auxiliary)
         for stage in training.recipe.stages:
             networks.check_size(training.network, *data.view(stage).shape)
     Checkpoints(checkpoints, **training.checkpoints)

@@ -91,7 +91,7 @@ def plan(
                 validate_on=data.validate_on,
             )
     for name, one in trainings.items():
-        DataModule.of(processes, one.recipe, data.of(name), one.learn_from, one.validate_on)
+        DataModule(processes, one.recipe, data.of(name), one.learn_from, one.validate_on)
     return {name: (one, data.of(name)) for name, one in trainings.items()}
 
 

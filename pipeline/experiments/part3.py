@@ -180,9 +180,9 @@ def check(
 ) -> None:
     """Raise UserError for trainings that do not suit their dataset or the number of processes."""
     for arm in arms:
-        DataModule.of(processes, overrides.training(arm.preset, seed).recipe, data.data)
+        DataModule(processes, overrides.training(arm.preset, seed).recipe, data.data)
     for file in (data.data, data.clean):
-        DataModule.of(processes, overrides.training(PART3_RECOVERY, seed).recipe, file)
+        DataModule(processes, overrides.training(PART3_RECOVERY, seed).recipe, file)
 
 
 @dataclass(frozen=True)
