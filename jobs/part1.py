@@ -89,8 +89,11 @@ def train(config: Config) -> None:
     run = training = None
     if config.resume is not None:
         run = RunDir(config.resume)
-        config = command.resumed(config, run.path, "part1", RunConfig)
-        training = replace(run.config().training, decode=config.decode)
+        saved = command.saved_config(config, run.path, "part1", RunConfig)
+        training = saved.training
+        if config.decode != "auto":
+            training = replace(training, decode=config.decode)
+        config = replace(config, data=Path(saved.data))
         if training.auxiliary is not None:
             command.open_data(training.auxiliary, AUXILIARY).close()
     with (

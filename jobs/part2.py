@@ -67,7 +67,7 @@ def train(config: Config) -> None:
     run = None
     if config.resume is not None:
         run = whole_run(config.resume)
-        config = command.resumed(config, run, "part2", ExperimentConfig)
+        config = command.resumed(config, run, "part2")
     with (
         part2.open_datasets(config.digits, config.mnist) as data,
         join_processes(config.precision) as processes,

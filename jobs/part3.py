@@ -75,7 +75,7 @@ def train(config: Config) -> None:
     run = None
     if config.resume is not None:
         run = config.resume.resolve()  # the link `latest` changes
-        config = command.resumed(config, run, "part3", ExperimentConfig)
+        config = command.resumed(config, run, "part3")
     if config.part2.exists():
         config = replace(config, part2=config.part2.resolve())  # likewise
     network = None if config.network == "auto" else config.network

@@ -23,6 +23,7 @@ from pipeline.runtime import launch
 from pipeline.runtime.files import convert, read, read_as, read_json
 
 C = TypeVar("C")
+K = TypeVar("K", RunConfig, ExperimentConfig)
 PATHS = ConstructorRegistry()
 BESIDE_RESUME = ("runs", "resume", "decode", "precision", "track")
 
@@ -81,27 +82,35 @@ def options_of(config: object) -> dict[str, Any]:
     return values
 
 
-def resumed(config: C, run: Path, job: str, kind: type[RunConfig | ExperimentConfig]) -> C:
-    """Return the options saved in a run directory, but those that may be given beside --resume.
+def saved_config(config: object, run: Path, job: str, kind: type[K]) -> K:
+    """Return the config.json of a run directory to resume, of one training or of several.
 
-    These are `BESIDE_RESUME`; --decode counts as given unless it is "auto". `kind` says whether
-    the directory holds one training or several. Raises UserError if other options are given, and
-    for a run directory of another job or kind.
+    Raises UserError if other options than `BESIDE_RESUME` are given, and for a run directory of
+    another job or kind.
     """
-    given, defaults = options_of(config), options_of(type(config)())
-    for name, value in given.items():
+    defaults = options_of(type(config)())
+    for name, value in options_of(config).items():
         if name not in BESIDE_RESUME and value != defaults[name]:
             raise UserError(f"{name}: a resumed run has its own options; leave it out")
-    path, written = run / "config.json", read_json(run, "config.json")
+    written = read_json(run, "config.json")
     if written.get("job") != job:
         raise UserError(f"{run}: got a run directory of {written.get('job')}, expected {job}")
     if kind is ExperimentConfig and "recipe" in written:
         raise UserError(f"{run}: got one training of {job}, expected the whole run directory")
-    saved = read_as(path, kind).options
-    own = {name: given[name] for name in BESIDE_RESUME if name in given}
-    if own["decode"] == "auto":
-        del own["decode"]
-    return read(path, lambda _: convert({**saved, **own}, type(config)))
+    return read_as(run / "config.json", kind)
+
+
+def resumed(config: C, run: Path, job: str) -> C:
+    """Return the options saved in a run directory of several trainings, to resume it.
+
+    Options that may be given beside --resume replace the saved ones; --decode does so unless it is
+    "auto". Raises UserError as `saved_config` does.
+    """
+    saved = saved_config(config, run, job, ExperimentConfig).options
+    given = {name: value for name, value in options_of(config).items() if name in BESIDE_RESUME}
+    if given["decode"] == "auto":
+        del given["decode"]
+    return read(run / "config.json", lambda _: convert({**saved, **given}, type(config)))
 
 
 def open_data(path: Path, prep: str) -> Reader:
