@@ -33,41 +33,41 @@ class Config:
     data: Path = Path("data/part3.beton")
     """The dataset in question: the file that `./launch.sh prep part3` writes."""
     test: Path = Path("data/mnist.beton")
-    """Dataset with correct labels to test on: its test split, or its validation split if it has no
-    test split."""
+    """Dataset with correct labels to test on: its test split, or else its validation split."""
     clean: Path | None = None
-    """Dataset with correct labels to train on, to measure the highest accuracy to expect. Default:
-    the file of --test."""
+    """Dataset with correct labels to train on, which shows the highest accuracy to expect.
+    None: the file of --test."""
     part2: Path = Path("runs/part2/latest")
-    """Run directory of part 2, whose weights some arms start from. Without it, these arms are left
-    out."""
+    """Run directory of part 2, whose weights some of --arms start from.
+    Without it, these arms are left out."""
     witness: Path | None = None
-    """Run directory of a reference model: a network trained on correct labels of the same classes,
-    whose predictions the diagnosis takes into account. Default: a network of --part2, if any."""
+    """Run directory of a reference model: a network trained on correct labels of the same classes.
+    The diagnosis uses its predictions too. None: a network of --part2, if there is one."""
     runs: Path = Path("runs")
     """Folder for results: they go to part3/<time> in it."""
     arms: tuple[str, ...] = tuple(PART3_ARMS)
     """Published trainings to repeat. The diagnosis uses the predictions of the first one."""
     seeds: int = 3
-    """Number of trainings by each method, each with a seed of its own."""
+    """Number of trainings by each method that suits the diagnosis, each with its own seed."""
     epochs: int | None = None
-    """Epochs of every training. Default: the recipe's."""
+    """Epochs of every training. None: those of each training's built-in recipe."""
     size: int | None = None
-    """Side of the networks' input, in pixels. Default: the recipe's."""
+    """Side of the networks' input images, in pixels. None: the recipes'."""
     batch_size: int | None = None
-    """Images per step, over all processes. Default: the recipe's."""
+    """Images per step, over all processes. None: the recipes'."""
     network: Literal["auto", "plain", "small", "resnet18"] = "auto"
-    """Network of all trainings from random weights, except the arm resnet18. auto: the recipe's."""
+    """Network of trainings from random weights, except the arm resnet18. auto: the recipe's."""
     seed: int = 0
     """First seed: of weights, order and augmentation. The others follow it."""
     resume: Path | None = None
-    """Run directory to resume, with its own options. Only --runs, --decode and --precision may be
-    given as well."""
+    """Run directory to resume, with the options saved in it.
+    Only --runs, --decode and --precision may be given as well."""
     decode: Decode = "auto"
-    """Where stored ink becomes images: in the loader, on the CPU, or on the device that trains.
-    auto: on the device if it is a GPU."""
+    """What turns stored ink into images: the loader, on the CPU, or the device that trains.
+    auto: the device if it is a GPU."""
     precision: Precision = "auto"
-    """Precision to compute in. auto: bf16 where the hardware supports it, else float32."""
+    """Precision to compute in; no is float32.
+    auto: bf16 if the hardware computes in it, else float32."""
 
 
 def train(config: Config) -> None:
