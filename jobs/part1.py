@@ -68,8 +68,7 @@ class Config:
     seed: int = 0
     """Seed of weights, order and augmentation. Equal seeds give equal weights, on one process."""
     resume: Path | None = None
-    """Run directory to resume, with the options saved in it.
-    Only --runs, --decode, --precision and --track may be given as well."""
+    """Run directory to resume. It goes only with --runs, --decode, --precision and --track."""
     checkpoint_steps: int = 0
     """Steps between checkpoints, in addition to one after every epoch. 0: no additional ones."""
     checkpoint_minutes: float = 5
@@ -77,11 +76,9 @@ class Config:
     keep: int = 2
     """Number of checkpoints to keep: the last ones, in addition to the best one."""
     decode: Decode = "auto"
-    """What turns stored ink into images: the loader, on the CPU, or the device that trains.
-    auto: the device if it is a GPU."""
+    """What turns ink into images: the loader or the device. auto: the device if it is a GPU."""
     precision: Precision = "auto"
-    """Precision to compute in; no is float32.
-    auto: bf16 if the hardware computes in it, else float32."""
+    """Precision to compute in. no: float32; auto: bf16 if the hardware computes in it, else no."""
     track: Tracker | None = None
     """Tracker to show every epoch's metrics in. To install one: ./launch.sh setup track."""
 

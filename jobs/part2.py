@@ -53,14 +53,11 @@ class Config:
     seed: int = 0
     """First seed: of weights, order and augmentation. The others follow it."""
     resume: Path | None = None
-    """Run directory to resume, with the options saved in it.
-    Only --runs, --decode and --precision may be given as well."""
+    """Run directory to resume. It goes only with --runs, --decode and --precision."""
     decode: Decode = "auto"
-    """What turns stored ink into images: the loader, on the CPU, or the device that trains.
-    auto: the device if it is a GPU."""
+    """What turns ink into images: the loader or the device. auto: the device if it is a GPU."""
     precision: Precision = "auto"
-    """Precision to compute in; no is float32.
-    auto: bf16 if the hardware computes in it, else float32."""
+    """Precision to compute in. no: float32; auto: bf16 if the hardware computes in it, else no."""
 
 
 def train(config: Config) -> None:
@@ -70,9 +67,11 @@ def train(config: Config) -> None:
         run = whole_run(config.resume)
         config = command.resumed(config, run, "part2")
     with (
-        part2.open_datasets(config.digits, config.mnist) as data,
+        command.open_data(config.digits, "part2") as digits,
+        command.open_data(config.mnist, "mnist") as mnist,
         join_processes(config.precision) as processes,
     ):
+        data = part2.Datasets(digits, mnist)
         study = Study(run, processes, config.decode) if run else new_study(config, data, processes)
         part2.run(study, data)
 

@@ -17,11 +17,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from pipeline.evaluation.run_config import ExperimentConfig
+from pipeline.evaluation.run_config import ExperimentConfig, TrainingConfig
 from pipeline.experiments import command, part3
 from pipeline.experiments.study import Study, seed_range
 from pipeline.loading.batches import Decode
 from pipeline.recipes.arms import PART3_ARMS
+from pipeline.recipes.presets import Preset, override
 from pipeline.runtime.hardware import Precision
 from pipeline.training.distributed import join_processes
 
@@ -60,14 +61,11 @@ class Config:
     seed: int = 0
     """First seed: of weights, order and augmentation. The others follow it."""
     resume: Path | None = None
-    """Run directory to resume, with the options saved in it.
-    Only --runs, --decode and --precision may be given as well."""
+    """Run directory to resume. It goes only with --runs, --decode and --precision."""
     decode: Decode = "auto"
-    """What turns stored ink into images: the loader, on the CPU, or the device that trains.
-    auto: the device if it is a GPU."""
+    """What turns ink into images: the loader or the device. auto: the device if it is a GPU."""
     precision: Precision = "auto"
-    """Precision to compute in; no is float32.
-    auto: bf16 if the hardware computes in it, else float32."""
+    """Precision to compute in. no: float32; auto: bf16 if the hardware computes in it, else no."""
 
 
 def train(config: Config) -> None:
@@ -78,29 +76,37 @@ def train(config: Config) -> None:
         config = command.resumed(config, run, "part3")
     if config.part2.exists():
         config = replace(config, part2=config.part2.resolve())  # likewise
-    network = None if config.network == "auto" else config.network
-    overrides = part3.Overrides(
-        network, config.size, config.epochs, config.batch_size, config.decode
-    )
-    seeds = seed_range(config.seed, config.seeds)
+    seeds, clean = seed_range(config.seed, config.seeds), config.clean or config.test
+
+    def training(preset: Preset, seed: int) -> TrainingConfig:
+        own = config.network == "auto" or preset.network == "resnet18"
+        recipe = override(
+            preset.recipe,
+            size=config.size,
+            epochs=config.epochs,
+            batch_size=config.batch_size,
+            seed=seed,
+        )
+        network = preset.network if own else config.network
+        return TrainingConfig(network, recipe, decode=config.decode, checkpoints={"keep": 1})
+
     with (
-        part3.open_datasets(config.data, config.test, config.clean) as data,
+        command.open_data(config.data) as file,
+        command.open_data(config.test) as test,
+        command.open_data(clean) as correct,
         join_processes(config.precision) as processes,
     ):
+        data = part3.Datasets(file, test, correct)
         models = part3.find_models(config.part2, config.witness, data.classes)
         arms = models.arms(config.arms)
-        part3.check(processes, data, arms, overrides, config.seed)
+        part3.check(processes, data, arms, training, config.seed)
         if run is None:
-            written = ExperimentConfig(
-                job="part3",
-                options=command.options_of(config),
-                classes=tuple(data.classes),
-                provenance=data.data.info["provenance"],
-            )
+            options, provenance = command.options_of(config), file.info["provenance"]
+            written = ExperimentConfig("part3", options, tuple(data.classes), provenance)
             study = Study.new(config.runs, processes, config.decode, written)
         else:
             study = Study(run, processes, config.decode)
-        part3.Experiment(study, data, models, overrides).run(arms, seeds)
+        part3.Experiment(study, data, models, training).run(arms, seeds)
 
 
 def main() -> int:

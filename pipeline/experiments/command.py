@@ -113,10 +113,13 @@ def resumed(config: C, run: Path, job: str) -> C:
     return read(run / "config.json", lambda _: convert({**saved, **given}, type(config)))
 
 
-def open_data(path: Path, prep: str) -> Reader:
-    """Open a dataset; if it is missing, raise UserError that names the prep command to make it."""
+def open_data(path: Path, prep: str | None = None) -> Reader:
+    """Open a dataset. If it is missing, raise UserError with the command that makes it.
+
+    `prep` are the command's arguments, by default the file's name without its suffix.
+    """
     if not path.exists():
-        raise UserError(f"{path} is not there; make it: ./launch.sh prep {prep}")
+        raise UserError(f"{path} is not there; make it: ./launch.sh prep {prep or path.stem}")
     return open_dataset(path)
 
 
