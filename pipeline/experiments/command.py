@@ -20,12 +20,12 @@ from pipeline.errors import UserError
 from pipeline.evaluation.run_config import ExperimentConfig, RunConfig
 from pipeline.loading.dataset import open_dataset, split_indices
 from pipeline.runtime import launch
-from pipeline.runtime.files import convert, read, read_as, read_json
+from pipeline.runtime.files import convert, read_as, read_json
 
 C = TypeVar("C")
 K = TypeVar("K", RunConfig, ExperimentConfig)
-PATHS = ConstructorRegistry()
-BESIDE_RESUME = ("runs", "resume", "decode", "precision", "track")
+REGISTRY = ConstructorRegistry()
+BESIDE_RESUME = ("runs", "resume", "decode", "precision", "track")  # options that go with --resume
 
 
 def main(name: str, options: type[C], run: Callable[[C], None], *flags: Any) -> int:
@@ -54,10 +54,10 @@ def parse(options: type[C], *flags: Any) -> C:
     option's name may also be one in the checkout, such as runs/part1/latest. Default values stay
     as they are. Only the main process prints help and mistakes.
     """
-    return tyro.cli(options, config=flags, registry=PATHS, console_outputs=launch.is_main())
+    return tyro.cli(options, config=flags, registry=REGISTRY, console_outputs=launch.is_main())
 
 
-@PATHS.primitive_rule
+@REGISTRY.primitive_rule
 def _path(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Path] | None:
     if info.type is not Path:
         return None
@@ -110,7 +110,10 @@ def resumed(config: C, run: Path, job: str) -> C:
     given = {name: value for name, value in options_of(config).items() if name in BESIDE_RESUME}
     if given["decode"] == "auto":
         del given["decode"]
-    return read(run / "config.json", lambda _: convert({**saved, **given}, type(config)))
+    try:
+        return convert({**saved, **given}, type(config))
+    except ValueError as error:
+        raise UserError(f"{run / 'config.json'}: damaged: {error}") from error
 
 
 def open_data(path: Path, prep: str | None = None) -> Reader:
