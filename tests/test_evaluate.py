@@ -209,7 +209,7 @@ def test_the_job_prints_tables_and_says_what_is_wrong(
     assert status == 0
     assert "100.0%" in out
     assert "synthetic data: tiny" in out
-    assert "beware" in out
+    assert "warning" in out
     assert score_here("nowhere") == (2, "", "evaluate: nowhere: no such file or folder\n")
 
 
