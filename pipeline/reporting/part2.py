@@ -51,7 +51,7 @@ def page_of(paths: Sequence[Path]) -> Page:
     result = read_as(run / "result.json", PretrainingResult)
     trainings = [training_source(run / name, name) for name in result.trainings]
     return Page(
-        "Part 2: does pretraining on our digits help on MNIST?",
+        "Part 2: does pretraining on the digits of part 1 help on MNIST?",
         QUESTION,
         result.analysis.answer,
         origins([result.digits.provenance, result.mnist.provenance]),
