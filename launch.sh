@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# The one door to inkrun: sets up the environment, prepares data, starts jobs. `./launch.sh --help`
-# lists what it does. It knows processes, precision and CPUs; everything about training is an
-# option of the jobs.
+# The entry point of inkrun: sets up the environment, prepares data, starts jobs. `./launch.sh --help`
+# lists the commands. It knows processes and CPUs; everything about training is an option of the
+# jobs.
 set -euo pipefail
 
 root=$(cd "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")" && pwd)
@@ -12,36 +12,36 @@ usage() {
   cat <<'END'
 Usage: ./launch.sh [COMMAND] [ARGUMENTS]
 
-  (none)          set up, prepare the data it finds, or synthetic ones, train part 1, say where
-                  the results are
-  setup [EXTRA…]  make .venv, or use the active virtual environment, and install inkrun into it;
+  (none)          set up, prepare data from data/raw (synthetic pages without data), train part 1
+  setup [EXTRA…]  create .venv, or use the active virtual environment, and install inkrun into it;
                   extras: test, track, ffcv, bench
-  prep            pictures → data/*.beton, once            (jobs/prep.py)
-  synth           synthetic handwriting as PNG files       (jobs/synth.py)
-  train JOB       train, for example: train part1          (jobs/part1.py)
-  evaluate RUN    score a checkpoint on labelled pictures  (jobs/evaluate.py)
-  report [RUN…]   gather runs into a page per part         (jobs/report.py)
-  bench [WHAT]    measure the loader, or: prep, train, part1, reach, noise, synth
-                  (jobs/bench_WHAT.py)
-  test            ruff, mypy and the tests; with arguments: pytest alone, with them
-  --help          this page; after a command: the command's own options
+  prep [NAME…]    convert images to data/NAME.beton           (jobs/prep.py)
+  synth           generate synthetic handwriting as PNG files (jobs/synth.py)
+  train PART      train part1, part2 or part3                 (jobs/PART.py)
+  evaluate RUN    score a trained network on labelled images  (jobs/evaluate.py)
+  report [RUN…]   write one HTML page for each part           (jobs/report.py)
+  bench [WHAT]    run a benchmark: loader (default), noise, part1, prep, reach, synth or train
+                  (jobs/bench/WHAT.py)
+  test            run ruff, mypy and the tests; with arguments: only pytest, with these arguments
+  --help          print this page; after a command: its options
 
-Options of train, anywhere after JOB; all others are the job's own:
-  --processes N   processes on this machine (default: one per GPU, else one)
-  --cpus N        CPU cores to use, all processes together (default: all)
-  --precision P   no, bf16 or fp16 (default: bf16 where the hardware computes in it)
+Options of train, anywhere after PART; all others are options of the job:
+  --processes N   number of processes on this machine (default: one per GPU, or one)
+  --cpus N        number of CPU cores for all processes together (default: all)
+  --precision P   no, bf16 or fp16 (default: bf16 where the hardware supports it)
 
-PYTHON=python3.12 ./launch.sh setup chooses the Python that .venv is made with.
+Relative paths in arguments start at the folder that you call launch.sh from. PYTHON=python3.12
+./launch.sh setup chooses the Python of .venv.
 END
 }
 
-# die STATUS LINE…: status 1 is for what the machine lacks, 2 for a wrong command.
+# die STATUS LINE…: status 1 means that the machine lacks something, 2 that the command is invalid.
 die() {
   printf 'launch.sh: %s\n' "${@:2}" >&2
   exit "$1"
 }
 
-# The first Python that is new enough and can make environments.
+# Print the first Python that is new enough and can create environments.
 find_python() {
   local candidate incomplete=""
   for candidate in ${PYTHON:-python3 python3.13 python3.12 python3.11 python3.14}; do
@@ -53,7 +53,7 @@ find_python() {
     incomplete=${incomplete:-${candidate##*/}}
   done
   if [[ -n $incomplete ]]; then
-    die 1 "$incomplete cannot make a virtual environment: its module venv is missing." \
+    die 1 "$incomplete cannot create a virtual environment: its module venv is missing." \
       "On Debian or Ubuntu: apt install $incomplete-venv; then run this again."
   fi
   die 1 "no Python 3.11 or newer found among: ${PYTHON:-python3, python3.11 to python3.14}." \
@@ -64,13 +64,13 @@ usable_environment() {
   "$python" -c 'import pip, sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null
 }
 
-# What an installation is good for: this Python, this checkout, these dependencies.
+# Print what an installation depends on: this Python, this checkout, these dependencies.
 state() {
   "$python" -c 'import sys; print(*sys.version_info[:2], *sys.argv[1:])' \
     "$(cksum <"$root/pyproject.toml")" "$root" 2>/dev/null
 }
 
-# set_up [EXTRA…]: install what the stamps in the environment do not vouch for.
+# set_up [EXTRA…]: install the extras whose stamps in the environment are missing or outdated.
 set_up() {
   local extra current extras="" pip=("$python" -m pip install -qq --disable-pip-version-check)
   local missing=()
@@ -83,7 +83,7 @@ set_up() {
 
   if [[ -n ${VIRTUAL_ENV:-} ]]; then
     usable_environment || die 1 "no Python 3.11 or newer with pip in the active $environment." \
-      "Leave it (deactivate) and run this again: it makes an environment of its own."
+      "Run: deactivate; then run this again: it creates an environment of its own."
   elif ! usable_environment; then
     current=$(find_python)
     "$current" -m venv --clear "$environment"
@@ -95,49 +95,34 @@ set_up() {
   done
   extras=${extras:+[${extras#,}]}
   echo "Installing inkrun$extras into $environment (the first time: some minutes, 6 GB)." >&2
-  if [[ $extras == *ffcv* ]]; then # its build needs what is in the environment
+  if [[ $extras == *ffcv* ]]; then # its build needs packages of the environment
     "${pip[@]}" "setuptools>=77"
     pip+=(--no-build-isolation)
   fi
   (cd "$root" && "${pip[@]}" -e ".$extras") ||
-    die 1 "the installation failed: pip's reason is above. Run this again when it is mended."
+    die 1 "the installation failed: pip's reason is above. Fix it and run this again."
   for extra in "${missing[@]}"; do
     state >"$environment/.inkrun-$extra"
   done
   echo "Installed in $SECONDS s." >&2
 }
 
-# Jobs run in the checkout, where data/ and runs/ are. Paths given from another folder start there:
-# `enter_checkout ARGUMENT…` puts the arguments, as they are to be said in the checkout, in `arguments`.
+# Jobs run in the checkout, where data/ and runs/ are. They resolve relative paths in their arguments
+# against the caller's folder.
 enter_checkout() {
-  local argument option="" paths='^--(source|out|data|runs|table|compare|grid|real|test|clean|part2|witness|resume|digits|mnist|auxiliary)'
-  arguments=()
-  for argument in "$@"; do
-    if [[ $PWD != "$root" ]]; then
-      if [[ $option =~ $paths$ && $argument != /* ]]; then
-        argument=$PWD/$argument
-      elif [[ $argument =~ $paths=[^/] ]]; then
-        argument=${argument%%=*}=$PWD/${argument#*=}
-      elif [[ $argument == */* && -e $PWD/$argument ]]; then
-        argument=$PWD/$argument # the run to evaluate
-      fi
-    fi
-    option=$argument
-    arguments+=("$argument")
-  done
+  if [[ $PWD == "$root" ]]; then unset INKRUN_CALLER; else export INKRUN_CALLER=$PWD; fi
   cd "$root"
 }
 
 # run JOB [ARGUMENT…]: becomes the job, so that exit status and signals are the job's own.
 run() {
-  local arguments
   set_up
-  enter_checkout "${@:2}"
-  exec "$python" "jobs/$1.py" "${arguments[@]}"
+  enter_checkout
+  exec "$python" "jobs/$1.py" "${@:2}"
 }
 
-# accelerate and torch answer a process that ends with an error with pages of their own. The job has
-# said what is wrong already, so only its exit status is passed on.
+# Accelerate and torch print long tracebacks of their own when a process fails. The job has printed
+# its error already, so only its exit status is passed on.
 launcher='
 import logging, signal, sys
 from accelerate.commands.launch import main
@@ -148,19 +133,19 @@ logging.disable()
 try:
     main()
 except ChildFailedError as error:
-    # The first to fail; torch then ends the others with SIGTERM.
+    # The first process that failed; torch then stops the others with SIGTERM.
     failures = [(f.exitcode == -signal.SIGTERM, f.timestamp, f.exitcode, rank)
                 for rank, f in error.failures.items()]
     *_, status, rank = min(failures)
     if status < 0:
         name = signal.Signals(-status).name
-        print(f"launch.sh: process {rank} was ended by {name}", file=sys.stderr)
+        print(f"launch.sh: process {rank} was killed by {name}", file=sys.stderr)
     sys.exit(status if status > 0 else 128 - status)
 except SignalException as stop:
     sys.exit(128 + stop.sigval)
 '
 
-# Leaves the first so many of the cores that this process may use to the command that follows.
+# Runs a command on the first N of the cores that this process may use.
 limiter='
 import os, sys
 os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: int(sys.argv[1])])
@@ -170,8 +155,7 @@ os.execv(sys.argv[2], sys.argv[2:])
 # train JOB [--processes N] [--cpus N] [ARGUMENT…]
 train() {
   local job=$1 processes="" cpus="" arguments=() command=()
-  [[ $job =~ ^[a-z0-9]+$ && -f $root/jobs/$job.py ]] ||
-    die 2 "no job to train is called '$job'; try: ./launch.sh train part1"
+  [[ $job =~ ^part[123]$ ]] || die 2 "train: got '$job', expected part1, part2 or part3"
   shift
   while (($#)); do
     case $1 in
@@ -191,13 +175,13 @@ train() {
   [[ $processes =~ ^([1-9][0-9]*)?$ ]] || die 2 "--processes: expected a number, got $processes"
   [[ $cpus =~ ^([1-9][0-9]*)?$ ]] || die 2 "--cpus: expected a number, got $cpus"
   set_up
-  enter_checkout "${arguments[@]}"
+  enter_checkout
 
   if [[ -z $processes && -e /dev/nvidiactl ]]; then
     processes=$("$python" -c 'import torch; print(max(1, torch.cuda.device_count()))')
   fi
   if ((${processes:-1} == 1)); then
-    command=("$python") # all that accelerate's launcher does for one
+    command=("$python") # one process needs no launcher
   else
     command=("$python" -c "$launcher" --multi_gpu --num_processes "$processes" --num_machines 1
       --mixed_precision no --dynamo_backend no --main_process_port 0) # precision is the job's
@@ -206,8 +190,7 @@ train() {
   exec "${command[@]}" "jobs/$job.py" "${arguments[@]}"
 }
 
-# Ruff, mypy and pytest over the whole tree, files of tests side by side on all cores; with arguments,
-# pytest with them and nothing else.
+# Run ruff, mypy and all tests, test files in parallel on all cores; with arguments, only pytest.
 check() {
   set_up test
   cd "$root"
@@ -224,17 +207,17 @@ setup() {
   local extra
   for extra in "$@"; do
     [[ $extra =~ ^(test|track|ffcv|bench)$ ]] ||
-      die 2 "no extra is called '$extra'; there are: test, track, ffcv, bench"
+      die 2 "setup: got '$extra', expected test, track, ffcv or bench"
   done
   set_up "$@"
-  echo "inkrun is set up; to use its commands: source $environment/bin/activate"
+  echo "inkrun is installed. To use its commands: source $environment/bin/activate"
 }
 
 case ${1:-} in
   "")
     set_up
     cd "$root"
-    "$python" jobs/prep.py part1 # without data it draws some
+    "$python" jobs/prep.py part1 # synthetic pages without data
     train part1
     ;;
   -h | --help | help) usage ;;
@@ -243,10 +226,10 @@ case ${1:-} in
     ;;
   prep | synth | evaluate | report) run "$@" ;;
   bench)
-    if [[ ${2:-} =~ ^[a-z0-9]+$ && -f $root/jobs/bench_$2.py ]]; then
-      run "bench_$2" "${@:3}"
+    if [[ ${2:-} =~ ^[a-z0-9]+$ && -f $root/jobs/bench/$2.py ]]; then
+      run "bench/$2" "${@:3}"
     else
-      run bench_loader "${@:2}"
+      run bench/loader "${@:2}"
     fi
     ;;
   test) check "${@:2}" ;;

@@ -1,4 +1,4 @@
-"""The .beton dataset format and its loader: numpy and numba, nothing of training."""
+"""The .beton dataset format and its loader, built on numpy and numba."""
 
 from beton.errors import BetonError, ChecksumError, FormatError, SampleError
 from beton.fields import (

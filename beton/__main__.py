@@ -1,6 +1,6 @@
-"""Look at .beton files: `python -m beton inspect FILE`, `verify FILE`, `show FILE -o grid.png`.
+"""Command line for .beton files: `python -m beton inspect FILE`, `verify FILE`, `show FILE -o PNG`.
 
-Exit status: 0 fine; 1 the file is damaged; 2 the command is at fault, with one line that says how.
+Exit status: 0 success; 1 the file is damaged; 2 the command is invalid. Errors are one line.
 """
 
 import argparse
@@ -10,49 +10,49 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 from rich.box import SIMPLE
 from rich.console import Console
 from rich.filesize import decimal
 from rich.table import Table
 
+from beton.arrays import Array
 from beton.errors import BetonError
 from beton.fields import FloatField, InkField, IntField, NDArrayField, RGBImageField
 from beton.reader import Column, Reader
 
-CELL, CAPTION, GAP = 128, 18, 6  # pixels of `show`
+CELL, CAPTION, GAP = 128, 18, 6  # pixels, in the grid of `show`
 
 
-class MistakeError(Exception):
-    """What the user asked for cannot be; the message says why."""
+class UsageError(Exception):
+    """An invalid command; the message says why."""
 
 
 class Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line."""
+    """An argument parser that reports errors in one line."""
 
     def error(self, message: str) -> NoReturn:
-        """Raise instead of printing the usage."""
-        raise MistakeError(f"{message}; see --help")
+        """Raise UsageError instead of printing the usage."""
+        raise UsageError(f"{message}; see --help")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; returns the exit status."""
-    parser = Parser(prog="python -m beton", description="Look at .beton files.")
+    """Run the command and return its exit status."""
+    parser = Parser(prog="python -m beton", description="Inspect, verify and show .beton files.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, text in (
-        ("inspect", "what is in a file: fields, sizes, provenance, classes"),
-        ("verify", "check every byte against its checksum; exit status 0 or 1"),
-        ("show", "draw a grid of samples with their labels"),
+        ("inspect", "print the fields, sizes and metadata of a file"),
+        ("verify", "check every byte of a file by its checksums; exit status 1 if it is damaged"),
+        ("show", "save an image of some samples with their labels"),
     ):
-        command = commands.add_parser(name, help=text, description=text)
-        command.add_argument("file", metavar="FILE", type=Path)
+        command = commands.add_parser(name, help=text, description=f"{text.capitalize()}.")
+        command.add_argument("file", metavar="FILE", type=Path, help="a .beton file")
         if name == "show":
             add = command.add_argument
-            add("-o", "--out", type=Path, required=True, metavar="PNG", help="picture to write")
-            add("--count", type=int, default=40, help="samples, evenly from the file (%(default)s)")
-            add("--field", help="field of pictures (the first one)")
-            add("--label", help="int field that names the samples (label)")
+            add("-o", "--out", type=Path, required=True, metavar="PNG", help="image file to write")
+            add("--count", type=int, default=40, help="number of samples (default: %(default)s)")
+            add("--field", help="name of the image field (default: the first image field)")
+            add("--label", help="name of the int field of labels (default: label, if it exists)")
     try:
         options = parser.parse_args(arguments)
         with Reader(options.file) as reader:
@@ -65,21 +65,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BetonError as error:
         print(error, file=sys.stderr)
         return 1
-    except (MistakeError, OSError) as error:
+    except (UsageError, OSError) as error:
         print(f"python -m beton: {error}", file=sys.stderr)
         return 2
     return 0
 
 
 def inspect(reader: Reader) -> None:
-    """Print tables of what is in the file."""
-    console = Console(highlight=False, markup=False)  # a file's names are text, brackets and all
+    """Print tables of the fields and of the metadata."""
+    console = Console(highlight=False, markup=False)  # names in a file may contain brackets
     size = reader.path.stat().st_size
     console.print(f"{reader.path}: {len(reader):,} samples, {decimal(size)}", style="bold")
     fields = Table(box=SIMPLE)
-    for title in ("field", "kind", "values"):
+    for title in ("field", "type", "values"):
         fields.add_column(title, overflow="fold")
-    for title in ("payload", "a sample", "as pixels", "share"):
+    for title in ("stored", "per sample", "raw per sample", "stored/raw"):
         fields.add_column(title, justify="right", no_wrap=True)
     for name in reader.fields:
         column = reader.column(name)
@@ -98,16 +98,16 @@ def inspect(reader: Reader) -> None:
     about = Table(box=SIMPLE, show_header=False)
     about.add_column(style="bold")
     about.add_column(overflow="fold")
-    about.add_row("pages", f"of {decimal(reader.page_size)}")
+    about.add_row("page size", decimal(reader.page_size))
     sums = reader.manifest is not None
-    about.add_row("checksums", "of every byte" if sums else "none (the file has no manifest)")
+    about.add_row("checksums", "every byte" if sums else "none (the file has no manifest)")
     for key, value in flatten(reader.info):
         about.add_row(key, value)
     console.print(about)
 
 
 def raw_bytes(column: Column) -> int:
-    """Return the bytes that a column of pictures would take as pixels; 0 for another column."""
+    """Return the bytes of a column of images as raw pixels; 0 for another column."""
     if not isinstance(column.field, InkField | RGBImageField):
         return 0
     sides = column.metadata["width"].astype(np.int64) * column.metadata["height"]
@@ -115,29 +115,29 @@ def raw_bytes(column: Column) -> int:
 
 
 def describe(column: Column) -> str:
-    """Say in a few words what values a column has."""
+    """Return a short description of a column's values."""
     match column.field:
         case IntField() | FloatField():
             values = column.metadata
             different = len(np.unique(values))
-            return f"{values.min():,} to {values.max():,} ({different:,})"
+            return f"{values.min():,} to {values.max():,}, {different:,} distinct"
         case InkField() | RGBImageField():
             width, height = (span(column.metadata[side]) for side in ("width", "height"))
-            return f"{width} × {height}"
+            return f"{width} × {height} pixels"
         case NDArrayField() as field:
             return f"{field.dtype} {field.shape}"
         case _:
             return f"{span(column.sizes)} bytes"
 
 
-def span(numbers: NDArray[Any]) -> str:
-    """Return the smallest and the largest."""
+def span(numbers: Array) -> str:
+    """Return the range of integers as text."""
     low, high = int(numbers.min()), int(numbers.max())
     return f"{low:,}" if low == high else f"{low:,}–{high:,}"
 
 
 def flatten(info: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, str]]:
-    """Yield JSON's keys and values as a person would write them down."""
+    """Yield the keys, prefixed by `above`, and values of nested JSON objects as text."""
     for key, value in info.items():
         match value:
             case dict():
@@ -150,26 +150,26 @@ def flatten(info: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, str
 
 
 def verify(reader: Reader) -> None:
-    """Check every byte. Raises BetonError at the first that is wrong."""
+    """Check every byte and print the result. Raises BetonError if the file is damaged."""
     reader.verify()
-    checked = "every byte is as it was written"
-    if reader.manifest is None:  # then damage can only be seen in what it does to the values
+    checked = "every byte matches its checksum"
+    if reader.manifest is None:  # then only decoding can find damage
         for sample in range(len(reader)):
             reader[sample]
-        checked = "no checksums; every sample can be read"
+        checked = "no checksums, but every sample can be decoded"
     print(f"{reader.path}: {len(reader):,} samples, {checked}")
 
 
 def show(reader: Reader, out: Path, count: int, field: str | None, label: str | None) -> None:
-    """Draw samples, evenly taken from the file, with their labels, and save the picture."""
+    """Save an image of samples, evenly spaced in the file, with their labels."""
     if count < 1:
-        raise MistakeError(f"--count: got {count}, expected at least 1")
-    pictures = choose(reader, "--field", field, InkField, RGBImageField)
+        raise UsageError(f"--count: got {count}, expected at least 1")
+    images = choose(reader, "--field", field, InkField, RGBImageField)
     labels = None
     if label is not None or isinstance(reader.fields.get("label"), IntField):
         labels = choose(reader, "--label", label or "label", IntField)
     if Image.registered_extensions().get(out.suffix.lower()) not in Image.SAVE:
-        raise MistakeError(f"--out: got {out.name!r}, expected a picture, such as grid.png")
+        raise UsageError(f"--out: got {out.name!r}, expected an image file, such as grid.png")
     count = min(count, len(reader))
     samples = np.unique(np.linspace(0, len(reader) - 1, count).round().astype(np.int64))
     reader.check(samples)
@@ -186,16 +186,14 @@ def show(reader: Reader, out: Path, count: int, field: str | None, label: str | 
     for position, sample in enumerate(samples.tolist()):
         y, x = divmod(position, columns)
         left, top = x * (CELL + GAP) + GAP, y * (CELL + CAPTION + GAP) + GAP
-        picture = Image.fromarray(pictures.decode(sample)).convert("RGB")
-        picture.thumbnail((CELL, CELL), Image.Resampling.BOX)
-        if max(picture.size) < CELL:  # small digits, in whole steps, so that pixels stay square
-            zoom = CELL // max(picture.size)
-            picture = picture.resize(
-                (picture.width * zoom, picture.height * zoom), Image.Resampling.NEAREST
+        image = Image.fromarray(images.decode(sample)).convert("RGB")
+        image.thumbnail((CELL, CELL), Image.Resampling.BOX)
+        if max(image.size) < CELL:  # small images, by a whole factor, so that pixels stay square
+            zoom = CELL // max(image.size)
+            image = image.resize(
+                (image.width * zoom, image.height * zoom), Image.Resampling.NEAREST
             )
-        grid.paste(
-            picture, (left + (CELL - picture.width) // 2, top + (CELL - picture.height) // 2)
-        )
+        grid.paste(image, (left + (CELL - image.width) // 2, top + (CELL - image.height) // 2))
         caption = str(sample) if labels is None else name_of(int(labels.metadata[sample]), names)
         middle = left + CELL / 2, top + CELL + CAPTION / 2
         draw.text(middle, caption, (0, 0, 0), font, anchor="mm")
@@ -205,20 +203,20 @@ def show(reader: Reader, out: Path, count: int, field: str | None, label: str | 
 
 
 def choose(reader: Reader, option: str, name: str | None, *kinds: type) -> Column:
-    """Return the field asked for, or the first of its kind."""
+    """Return the column `name`, or the first whose field is of one of the kinds."""
     suitable = [each for each, field in reader.fields.items() if isinstance(field, kinds)]
     if name is None and suitable:
         return reader.column(suitable[0])
     if name not in suitable:
-        raise MistakeError(
-            f"{option}: got {name or 'none'}, expected one of {reader.path}'s: "
-            f"{', '.join(suitable) or 'it has none that fits'}"
+        raise UsageError(
+            f"{option}: got {name or 'none'}, expected a field of {reader.path}: "
+            f"{', '.join(suitable) or 'it has no suitable field'}"
         )
     return reader.column(name)
 
 
 def name_of(label: int, names: Any) -> str:
-    """Return the name of a class, if the file has one for it."""
+    """Return the name of a class, or its number if the file has no name for it."""
     return str(names[label]) if isinstance(names, list) and 0 <= label < len(names) else str(label)
 
 

@@ -1,24 +1,27 @@
-"""The one family of errors: what is wrong, and where (file, field, sample), in one line.
+"""Errors of .beton files: one line that says what is wrong, and where (file, field, sample).
 
-A missing file stays an `OSError` and a full disk too: those say already what happened. `BetonError`
-is for what is in a file, or was meant to go into one.
+`BetonError` is about the content of a file. A missing file or a full disk raises `OSError`.
 """
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+StrPath = str | os.PathLike[str]
 
 
 class BetonError(ValueError):
-    """Something in a .beton file, or meant for one, is not as it must be.
+    """Invalid content of a .beton file, or a value that cannot be written to one.
 
-    The arguments stay as attributes. `str()` is one line:
-    `part1.beton: field 'image', sample 12: pointer to no region (got 99, expected 4096)`.
+    The arguments are attributes. `str()` is one line:
+    `part1.beton: field 'image', sample 12: not bytes (got str, expected bytes)`.
     """
 
     def __init__(
         self,
         reason: str,
         *,
-        file: str | os.PathLike[str] | None = None,
+        file: StrPath | None = None,
         field: str | None = None,
         sample: int | None = None,
         got: object = None,
@@ -35,11 +38,11 @@ class BetonError(ValueError):
     def at(
         self,
         *,
-        file: str | os.PathLike[str] | None = None,
+        file: StrPath | None = None,
         field: str | None = None,
         sample: int | None = None,
     ) -> None:
-        """Fill in what the place that raised could not know; what it did say stays."""
+        """Add the location to an error; values that it already has stay."""
         if self.file is None and file is not None:
             self.file = os.fspath(file)
         if self.field is None:
@@ -64,12 +67,24 @@ class BetonError(ValueError):
 
 
 class FormatError(BetonError):
-    """The structure of a file is wrong: it was not written by a sound writer, or was damaged."""
+    """An invalid file structure or payload: the file is damaged, or its writer was faulty."""
 
 
 class ChecksumError(BetonError):
-    """Bytes are not those that were written."""
+    """Bytes that changed after they were written."""
 
 
 class SampleError(BetonError):
-    """A value, or a setting of a field, that cannot be stored."""
+    """A value that cannot be stored, or an invalid argument of a field or of `write`."""
+
+
+@contextmanager
+def located(
+    *, file: StrPath | None = None, field: str | None = None, sample: int | None = None
+) -> Iterator[None]:
+    """Add the location to every BetonError of the block."""
+    try:
+        yield
+    except BetonError as error:
+        error.at(file=file, field=field, sample=sample)
+        raise

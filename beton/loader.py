@@ -1,10 +1,9 @@
-"""Batches of a .beton file, prepared ahead by threads.
+"""Batches of a .beton file, prefetched by threads.
 
-One thread makes one batch: the kernels release the interpreter lock, so threads run side by side,
-and a batch is the same whichever thread made it. A batch's arrays belong to whoever holds them, or
-a view of them: their memory is written again only when nobody does, so that a plain loop reuses a
-few slots and `list(loader)` is correct too. A task never waits for another, and an iteration that
-is abandoned only cancels what it had asked for; so nothing can hang, and closing ends the threads.
+One thread makes one batch. Kernels release the interpreter lock, so threads run in parallel, and a
+batch does not depend on the thread. The memory of a batch is reused only after its last reference,
+or view, is gone: a plain loop reuses a few slots, and `list(loader)` is also correct. Tasks do not
+wait for each other, and an abandoned iteration cancels its pending tasks, so nothing can hang.
 """
 
 import operator
@@ -23,11 +22,12 @@ from typing import Any, Literal, Self
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from beton.ops import Draw, Op, Spec, Step, default
-from beton.order import Ids, Shard, batch_ids, count_batches, epoch_order
+from beton.arrays import Array, BoolArray, Ids
+from beton.ops import Op, Spec, Step, default
+from beton.order import Shard, batch_ids, count_batches, epoch_order
 from beton.reader import Reader
+from beton.rng import Key
 
-Array = NDArray[Any]
 Allocate = Callable[[tuple[int, ...], DTypeLike], Array]
 
 CLOSED = "the loader is closed"
@@ -35,48 +35,48 @@ CLOSED = "the loader is closed"
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """Arrays by name, of b = batch_size // shard.count rows each.
+    """Arrays by name, each of b = batch_size // shard.count rows.
 
-    `ids` int64 (b,) are the samples' numbers in the file, `valid` bool (b,) says which rows are
-    samples: an epoch's last batch is padded with rows of zeros, their id -1.
+    `ids` int64 (b,) are the samples' indices in the file. `valid` bool (b,) is False for padding:
+    the last batch of an epoch is padded with rows of zeros, whose id is -1.
     """
 
     arrays: Mapping[str, Array]
     ids: Ids
-    valid: NDArray[np.bool_]
+    valid: BoolArray
 
     def __getitem__(self, name: str) -> Array:
         return self.arrays[name]
 
 
 class Slots:
-    """Sets of arrays of the same shapes, handed out again once nobody refers to them.
+    """A pool of slots: a slot has the arrays of one batch, and is free without references to them.
 
-    At most `keep` of them are remembered; who holds on to more batches than that gets new ones.
+    The pool has at most `limit` slots. If none of them is free, `take` allocates other arrays.
     """
 
-    def __init__(self, specs: Mapping[str, Spec], allocate: Allocate, keep: int) -> None:
+    def __init__(self, specs: Mapping[str, Spec], allocate: Allocate, limit: int) -> None:
         self._specs = specs
         self._allocate = allocate
-        self._keep = keep
+        self._limit = limit
         self._slots: list[tuple[dict[str, Array], list[int]]] = []
         self._lock = Lock()
 
     def take(self) -> dict[str, Array]:
-        """Return views of a free set; the set is free again when all views of it are gone."""
+        """Return views of a free slot's arrays; they occupy the slot as long as they exist."""
         with self._lock:
             for arrays, idle in self._slots:
                 if _references(arrays) == idle:
                     return {name: array[...] for name, array in arrays.items()}
             arrays = {name: self._make(name) for name in self._specs}
-            if len(self._slots) < self._keep:
+            if len(self._slots) < self._limit:
                 self._slots.append((arrays, _references(arrays)))
             return {name: array[...] for name, array in arrays.items()}
 
     def clear(self) -> None:
-        """Let go of all sets."""
+        """Release all slots."""
         with self._lock:
-            self._keep = 0
+            self._limit = 0
             self._slots.clear()
 
     def _make(self, name: str) -> Array:
@@ -87,8 +87,8 @@ class Slots:
                 f"allocate: got {array.dtype} {array.shape} for {name!r}, "
                 f"expected C-contiguous {dtype} {shape}"
             )
-        # A view of a view refers to the array that owns the memory; a buffer between them keeps the
-        # count of references on this one.
+        # A view of a view references the array that owns the memory. A buffer in between makes it
+        # reference this array, whose references are counted.
         return np.asarray(memoryview(array.data)) if isinstance(array.base, np.ndarray) else array
 
 
@@ -97,17 +97,17 @@ def _references(arrays: Mapping[str, Array]) -> list[int]:
 
 
 class Loader:
-    """Iterates over a .beton file in batches of plain arrays.
+    """Iterates over a .beton file in batches of numpy arrays.
 
-    `file` is a path or an open Reader. `batch_size` is the global one; `shard` says which part of
-    every batch this rank takes. `fields` maps names to ops; without it every field comes as it is.
-    `indices` restricts to some samples. Iterating runs the next epoch; `batches` runs any. The
-    batches of an epoch are a function of (file, seed, epoch, batch_size), whatever the number of
-    threads, of ranks, or of batches prepared ahead (`prefetch`). `allocate(shape, dtype)` makes the
-    arrays.
+    `file` is a path or an open Reader. `batch_size` is global; `shard` is the part of every batch
+    that this rank takes. `fields` maps field names to ops; by default, all fields are loaded as
+    they are stored. `indices` selects samples. An iteration is the next epoch; `batches` gives any
+    epoch. The batches of an epoch depend on (file, indices, order, seed, epoch, batch_size), and
+    not on the numbers of threads, ranks and prefetched batches (`prefetch`). `allocate(shape,
+    dtype)` allocates the arrays.
 
-    Raises ValueError for arguments that make no sense and BetonError for what is wrong with the
-    file. An exception in an op reaches the consumer with a note that says op, field, file, sample.
+    Raises ValueError for invalid arguments and BetonError for a damaged file or an op that does not
+    support its field. An exception in an op carries a note with the op, field, file and sample.
     """
 
     def __init__(
@@ -156,10 +156,10 @@ class Loader:
             for name, column in columns.items()
         }
         self._specs = _array_specs(self._steps)
-        # Those ahead, those in the making, the consumer's, and one in passing.
+        # The prefetched batches, one per thread, the consumer's, and one between them.
         self._slots = Slots(self._specs, allocate, self.prefetch + self.threads + 2)
-        self._position = (0, 0)  # epoch and batch that a resumed run would begin with
-        self._next = (0, 0)  # where the next iteration begins
+        self._position = (0, 0)  # epoch and batch of state_dict
+        self._next = (0, 0)  # epoch and batch at which the next iteration starts
         self._pool = ThreadPoolExecutor(max(self.threads, 1), "beton-loader")
         self._closed = False
 
@@ -167,11 +167,11 @@ class Loader:
         return count_batches(len(self._indices), self.batch_size, self._drop_last)
 
     def specs(self) -> Mapping[str, Spec]:
-        """Return shape and dtype of every array of a batch."""
+        """Return the shape and dtype of every array of a batch."""
         return self._specs
 
     def batches(self, epoch: int, start: int = 0) -> Generator[Batch, None, None]:
-        """Yield the batches of an epoch, from number `start` on; `state_dict` stays as it is."""
+        """Yield the batches of an epoch from number `start`, without a change of `state_dict`."""
         self._check_position(epoch, start)
         order = self._indices
         if self._order == "shuffled":
@@ -200,7 +200,7 @@ class Loader:
         self._require_open()
         try:
             return self._pool.submit(self._make, order, epoch, number)
-        except RuntimeError:  # closed by another thread just now
+        except RuntimeError:  # another thread has just closed the loader
             raise ValueError(CLOSED) from None
 
     def _result(self, future: Future[Batch]) -> Batch:
@@ -233,7 +233,7 @@ class Loader:
             try:
                 self._fill(name, samples, epoch, arrays)
             except Exception as error:
-                sample = self._culprit(name, samples, epoch, arrays)
+                sample = self._first_failing(name, samples, epoch, arrays)
                 error.add_note(
                     f"in {type(self._ops[name]).__name__} on field {name!r}, "
                     f"{'sample ' + str(sample) if sample is not None else 'several samples'} "
@@ -246,16 +246,16 @@ class Loader:
         step = self._steps[name]
         self._reader.check(samples, (name,))
         out = {suffix: arrays[_array_name(name, suffix)] for suffix in step.outputs}
-        step.run(samples, Draw(self._seed, epoch), out)
+        step.run(samples, Key(self._seed, epoch), out)
 
-    def _culprit(
+    def _first_failing(
         self, name: str, samples: Ids, epoch: int, arrays: Mapping[str, Array]
     ) -> int | None:
-        """Find the sample at which a field fails, by trying them one at a time."""
+        """Return the first sample that fails alone, or None."""
         for sample in samples:
             try:
                 self._fill(name, np.array([sample]), epoch, arrays)
-            except Exception:  # what is looked for; the first one is on its way up
+            except Exception:  # expected: the caller raises the original exception
                 return int(sample)
         return None
 
@@ -268,14 +268,14 @@ class Loader:
         self._position = self._next
 
     def state_dict(self) -> dict[str, Any]:
-        """Return where a resumed run goes on, after the last batch handed out; JSON-like."""
+        """Return the position after the last batch of the iteration, as JSON values."""
         epoch, batch = self._position
         return {"epoch": epoch, "batch": batch, **self._identity()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Let the next iteration go on where `state` says; the number of ranks may differ.
+        """Resume from the position in `state`; the number of ranks may differ.
 
-        Raises ValueError if the state is of a loader with other batches.
+        Raises ValueError for the state of a loader with different batches.
         """
         for name, expected in self._identity().items():
             if state.get(name) != expected:
@@ -298,9 +298,9 @@ class Loader:
         }
 
     def close(self) -> None:
-        """End the threads, and any iteration with a ValueError; let go of file and memory.
+        """Stop the threads and release the file and memory; a current iteration raises ValueError.
 
-        Any thread may call it, and more than once.
+        Any thread may call this method, any number of times.
         """
         self._closed = True
         self._pool.shutdown(cancel_futures=True)
@@ -331,7 +331,7 @@ def _array_specs(steps: Mapping[str, Step]) -> dict[str, Spec]:
         for suffix, spec in step.outputs.items():
             name = _array_name(field, suffix)
             if name in specs:
-                raise ValueError(f"fields: two arrays of a batch would be called {name!r}")
+                raise ValueError(f"fields: two arrays of a batch have the name {name!r}")
             specs[name] = spec
     return specs
 
@@ -342,10 +342,10 @@ def _as_indices(indices: Sequence[int] | NDArray[np.integer[Any]] | None, n: int
     array = np.asarray(indices)
     if array.ndim != 1 or array.size == 0 or array.dtype.kind not in "iu":
         raise ValueError(
-            f"indices: got {array.dtype} {array.shape}, expected at least one integer in one row"
+            f"indices: got {array.dtype} {array.shape}, expected integers (n,), at least one"
         )
     if array.min() < 0 or array.max() >= n:
         raise ValueError(
-            f"indices: got {array.min()} to {array.max()}, expected 0 to {n - 1}, as in the file"
+            f"indices: got {array.min()} to {array.max()}, expected 0 to {n - 1} for this file"
         )
     return array.astype(np.int64)

@@ -1,21 +1,21 @@
-"""What a loader does to a field on the way into a batch, declared as small frozen dataclasses.
+"""Ops: how a loader turns a field into arrays of a batch.
 
-An op is bound to a column of a file once; the step that comes out says the shape and dtype of what
-it makes and fills rows of a batch, from any thread. A project adds its own by writing a class with
-`bind`. Ops know the bytes of a sample and where its record says they lie, and no file layout.
+An op is a small frozen dataclass. The loader binds it to a column of a file once. The result is a
+step: it declares the shape and dtype of its arrays, and fills them for every batch, in any thread.
+A project adds an op of its own as a class with a `bind` method. Ops read records and payloads from
+a `Column`; they know nothing of the file layout.
 """
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
-from beton import fields, ink, rng
-from beton.errors import BetonError, FormatError
-from beton.kernels import (
+from beton import fields
+from beton.arrays import Array, Ids, Int64Array
+from beton.codec import ink
+from beton.codec.kernels import (
     BACKGROUND,
     DAMAGES,
     HEIGHT,
@@ -27,143 +27,87 @@ from beton.kernels import (
     resize_batch,
     runs_batch,
 )
+from beton.errors import BetonError, FormatError
 from beton.reader import Column
-
-Array = NDArray[Any]
-Ids = NDArray[np.int64]
-
-
-class Draw(NamedTuple):
-    """What a batch's random numbers depend on, besides the samples."""
-
-    seed: int
-    epoch: int
+from beton.rng import Key
+from beton.transforms import Jitter as Jitter
+from beton.transforms import Normalize as Normalize
+from beton.transforms import full_geometry
 
 
 class Spec(NamedTuple):
-    """Shape, the batch dimension included, and dtype of an array of every batch."""
+    """Shape (with the batch dimension) and dtype of an array of every batch."""
 
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
 
 
 class Step(Protocol):
-    """An op bound to a column."""
+    """An op that is bound to a column."""
 
     @property
     def outputs(self) -> Mapping[str, Spec]:
-        """The arrays it makes, by suffix: "" is named after the field, "size" is "field.size"."""
+        """The step's arrays by suffix: "" has the field's name, "size" is "field.size"."""
         ...
 
-    def run(self, ids: Ids, draw: Draw, out: Mapping[str, Array]) -> None:
-        """Fill rows 0 to len(ids) of `out` with the samples `ids`, at least one.
+    def run(self, ids: Ids, key: Key, out: Mapping[str, Array], /) -> None:
+        """Write the samples `ids`, at least one, to the first len(ids) rows of `out`.
 
-        Several threads call it at once.
+        `key` determines the random numbers. Several threads call this method at once.
         """
         ...
 
 
 class Op(Protocol):
-    """A declaration of what to do to a field: hashable, comparable, of arguments only."""
+    """A conversion of a field to arrays: hashable, comparable, and defined by its arguments."""
 
-    def bind(self, column: Column, ids: Ids, batch: int) -> Step:
-        """Prepare for batches of `batch` rows drawn from the samples `ids` of a column.
+    def bind(self, column: Column, ids: Ids, rows: int, /) -> Step:
+        """Return a step for batches of `rows` rows from the samples `ids` of a column.
 
-        Raises BetonError if the column's field does not suit.
+        Raises BetonError if the op does not support the column's field.
         """
         ...
-
-
-@dataclass(frozen=True)
-class Jitter:
-    """Random geometry of a picture, in run space: it costs nothing.
-
-    The window of the picture that fills the output is the whole picture divided by a zoom drawn
-    from `scale`, its aspect (width to height) multiplied by one drawn from `aspect`, moved by up
-    to `translate` (x, y) of the picture's size either way, its rows sheared by up to `shear`
-    source pixels per row either way, about the middle. All are uniform and per sample.
-    """
-
-    scale: tuple[float, float] = (1.0, 1.0)
-    aspect: tuple[float, float] = (1.0, 1.0)
-    translate: tuple[float, float] = (0.0, 0.0)
-    shear: float = 0.0
-
-    def __post_init__(self) -> None:
-        for name, (low, high) in (("scale", self.scale), ("aspect", self.aspect)):
-            if not 0 < low <= high < math.inf:
-                raise ValueError(f"jitter {name}: got {low, high}, expected 0 < low <= high")
-        for name, strengths in (("translate", self.translate), ("shear", (self.shear,))):
-            if not all(0 <= strength < math.inf for strength in strengths):
-                raise ValueError(f"jitter {name}: got {strengths}, expected 0 or more")
-
-    def geometry(self, draw: Draw, ids: Ids, sizes: Array) -> NDArray[np.float64]:
-        """Return the windows (n, 6) of samples `ids` (n,) with `sizes` (n, 2) = (height, width).
-
-        A row is (x0, y0, width, height, shear, centre), as `kernels.resize` takes it.
-        """
-        numbers = rng.uniform(draw.seed, draw.epoch, ids, rng.JITTER, 5)
-        scale = self.scale[0] + numbers[:, 0] * (self.scale[1] - self.scale[0])
-        aspect = self.aspect[0] + numbers[:, 1] * (self.aspect[1] - self.aspect[0])
-        geometry = whole(sizes)
-        heights, widths = geometry[:, 3].copy(), geometry[:, 2].copy()
-        geometry[:, 2] = widths / scale * np.sqrt(aspect)
-        geometry[:, 3] = heights / scale / np.sqrt(aspect)
-        move = (2 * numbers[:, 2:4] - 1) * np.array(self.translate)
-        geometry[:, 0] = (widths - geometry[:, 2]) / 2 + move[:, 0] * widths
-        geometry[:, 1] = (heights - geometry[:, 3]) / 2 + move[:, 1] * heights
-        geometry[:, 4] = (2 * numbers[:, 4] - 1) * self.shear
-        return geometry
-
-
-def whole(sizes: Array) -> NDArray[np.float64]:
-    """Return the windows (n, 6) that show pictures of `sizes` (n, 2) = (height, width) whole."""
-    geometry = np.zeros((len(sizes), 6))
-    geometry[:, 2] = sizes[:, 1]
-    geometry[:, 3] = sizes[:, 0]
-    geometry[:, 5] = sizes[:, 0] / 2
-    return geometry
 
 
 @dataclass(frozen=True)
 class Scalar(Op):
     """A number per sample: int64 or float64 (b,)."""
 
-    def bind(self, column: Column, ids: Ids, batch: int) -> Step:  # noqa: ARG002
+    def bind(self, column: Column, _ids: Ids, rows: int) -> Step:
         """Bind to an int or float field."""
-        _expect(column, self, fields.IntField, fields.FloatField)
+        _require_field(column, self, fields.IntField, fields.FloatField)
         values = np.ascontiguousarray(column.metadata)
-        return _Scalar({"": Spec((batch,), values.dtype)}, values)
+        return _ScalarStep({"": Spec((rows,), values.dtype)}, values)
 
 
 @dataclass(frozen=True)
-class _Scalar:
+class _ScalarStep:
     outputs: Mapping[str, Spec]
     values: Array
 
-    def run(self, ids: Ids, draw: Draw, out: Mapping[str, Array]) -> None:  # noqa: ARG002
+    def run(self, ids: Ids, _key: Key, out: Mapping[str, Array]) -> None:
         np.take(self.values, ids, out=out[""][: len(ids)])
 
 
 @dataclass(frozen=True)
 class FixedArray(Op):
-    """An array of the field's dtype and shape per sample: (b, *shape)."""
+    """An array per sample, with the field's dtype and shape: (b, *shape)."""
 
-    def bind(self, column: Column, ids: Ids, batch: int) -> Step:  # noqa: ARG002
+    def bind(self, column: Column, _ids: Ids, rows: int) -> Step:
         """Bind to an ndarray or torch tensor field."""
-        _expect(column, self, fields.NDArrayField)
+        _require_field(column, self, fields.NDArrayField)
         declared = column.field
         assert isinstance(declared, fields.NDArrayField)
-        spec = Spec((batch, *declared.shape), np.dtype(declared.dtype))
-        return _FixedArray({"": spec}, column)
+        spec = Spec((rows, *declared.shape), np.dtype(declared.dtype))
+        return _FixedArrayStep({"": spec}, column)
 
 
 @dataclass(frozen=True)
-class _FixedArray:
+class _FixedArrayStep:
     outputs: Mapping[str, Spec]
     column: Column
 
-    def run(self, ids: Ids, draw: Draw, out: Mapping[str, Array]) -> None:  # noqa: ARG002
+    def run(self, ids: Ids, _key: Key, out: Mapping[str, Array]) -> None:
         rows = out[""].reshape(len(out[""]), -1).view(np.uint8)
         gather(self.column.data, self.column.pointers, ids, rows)
 
@@ -172,63 +116,51 @@ class _FixedArray:
 class Bytes(Op):
     """Bytes or JSON text per sample: uint8 (b, longest), zero-padded, and "size" int64 (b,)."""
 
-    def bind(self, column: Column, ids: Ids, batch: int) -> Step:
+    def bind(self, column: Column, ids: Ids, rows: int) -> Step:
         """Bind to a bytes or JSON field."""
-        _expect(column, self, fields.BytesField)
+        _require_field(column, self, fields.BytesField)
         longest = int(column.sizes[ids].max())
         outputs = {
-            "": Spec((batch, longest), np.dtype(np.uint8)),
-            "size": Spec((batch,), np.dtype(np.int64)),
+            "": Spec((rows, longest), np.dtype(np.uint8)),
+            "size": Spec((rows,), np.dtype(np.int64)),
         }
-        return _Bytes(outputs, column)
+        return _BytesStep(outputs, column)
 
 
 @dataclass(frozen=True)
-class _Bytes:
+class _BytesStep:
     outputs: Mapping[str, Spec]
     column: Column
 
-    def run(self, ids: Ids, draw: Draw, out: Mapping[str, Array]) -> None:  # noqa: ARG002
+    def run(self, ids: Ids, _key: Key, out: Mapping[str, Array]) -> None:
         np.take(self.column.sizes, ids, out=out["size"][: len(ids)])
         gather_padded(self.column.data, self.column.pointers, self.column.sizes, ids, out[""])
 
 
 @dataclass(frozen=True)
 class Rgb(Op):
-    """A decoded colour picture per sample, all of one size: uint8 (b, h, w, 3)."""
+    """A decoded colour image per sample, all of one size: uint8 (b, h, w, 3)."""
 
-    def bind(self, column: Column, ids: Ids, batch: int) -> Step:
-        """Bind to an RGB image field whose pictures all have the same size."""
-        _expect(column, self, fields.RGBImageField)
-        height, width = _one_size(column, ids)
-        spec = Spec((batch, height, width, 3), np.dtype(np.uint8))
-        return _Rgb({"": spec}, column)
+    def bind(self, column: Column, ids: Ids, rows: int) -> Step:
+        """Bind to an RGB image field whose images all have the same size."""
+        _require_field(column, self, fields.RGBImageField)
+        height, width = _common_size(column, ids)
+        spec = Spec((rows, height, width, 3), np.dtype(np.uint8))
+        return _RgbStep({"": spec}, column)
 
 
 @dataclass(frozen=True)
-class _Rgb:
+class _RgbStep:
     outputs: Mapping[str, Spec]
     column: Column
 
-    def run(self, ids: Ids, draw: Draw, out: Mapping[str, Array]) -> None:  # noqa: ARG002
+    def run(self, ids: Ids, _key: Key, out: Mapping[str, Array]) -> None:
         for row, sample in enumerate(ids):
             out[""][row] = self.column.decode(int(sample))
 
 
-@dataclass(frozen=True)
-class Normalize:
-    """(grey level - mean) / std as float32; both in grey levels, 0 to 255."""
-
-    mean: float
-    std: float
-
-    def __post_init__(self) -> None:
-        if not self.std > 0:
-            raise ValueError(f"normalize std: got {self.std}, expected more than 0")
-
-
 def _scaling(normalize: Normalize | None) -> tuple[np.dtype[Any], float, float]:
-    """Return (dtype, gain, offset): stored is value * gain + offset, cut to the dtype."""
+    """Return (dtype, gain, offset): a pixel is stored as value * gain + offset, cast to dtype."""
     if normalize is None:
         return np.dtype(np.uint8), 1.0, 0.5
     return np.dtype(np.float32), 1 / normalize.std, -normalize.mean / normalize.std
@@ -236,44 +168,44 @@ def _scaling(normalize: Normalize | None) -> tuple[np.dtype[Any], float, float]:
 
 @dataclass(frozen=True)
 class Pixels(Op):
-    """An ink picture per sample as it is, all of one size.
+    """An ink image per sample at its stored size, the same for all: uint8 (b, h, w).
 
-    uint8 (b, h, w), or float32 if normalised.
+    With `normalize`, float32.
     """
 
     normalize: Normalize | None = None
 
-    def bind(self, column: Column, ids: Ids, batch: int) -> Step:
-        """Bind to an ink field whose pictures all have the same size."""
-        _expect(column, self, fields.InkField)
-        height, width = _one_size(column, ids)
+    def bind(self, column: Column, ids: Ids, rows: int) -> Step:
+        """Bind to an ink field whose images all have the same size."""
+        _require_field(column, self, fields.InkField)
+        height, width = _common_size(column, ids)
         dtype, gain, offset = _scaling(self.normalize)
         table = ink_table(column)
-        outputs = {"": Spec((batch, height, width), dtype)}
-        return _Pixels(outputs, column, table, np.float32(gain), np.float32(offset))
+        outputs = {"": Spec((rows, height, width), dtype)}
+        return _PixelsStep(outputs, column, table, np.float32(gain), np.float32(offset))
 
 
 @dataclass(frozen=True)
-class _Pixels:
+class _PixelsStep:
     outputs: Mapping[str, Spec]
     column: Column
     table: Array
     gain: np.float32
     offset: np.float32
 
-    def run(self, ids: Ids, draw: Draw, out: Mapping[str, Array]) -> None:  # noqa: ARG002
+    def run(self, ids: Ids, _key: Key, out: Mapping[str, Array]) -> None:
         row, status = pixels_batch(
             self.column.data, self.table, ids, self.gain, self.offset, out[""]
         )
-        _raise_damage(self.column, ids, row, status)
+        _raise_if_damaged(self.column, ids, row, status)
 
 
 @dataclass(frozen=True)
 class Resize(Op):
-    """An ink picture per sample, area-averaged to (height, width) straight from its runs.
+    """An ink image per sample, area-averaged from its runs: uint8 (b, height, width).
 
-    uint8 (b, height, width), or float32 if normalised. Every pixel is within half a grey level of
-    the exact box filter, up- and downscaling alike; proportions are not kept.
+    With `normalize`, float32. Every pixel is within half a grey level of the exact box filter, for
+    upscaling and downscaling. The aspect ratio is not preserved.
     """
 
     height: int
@@ -286,16 +218,16 @@ class Resize(Op):
             got = self.height, self.width
             raise ValueError(f"resize: got {got}, expected 1 to {ink.LIMIT} pixels a side")
 
-    def bind(self, column: Column, ids: Ids, batch: int) -> Step:  # noqa: ARG002
+    def bind(self, column: Column, _ids: Ids, rows: int) -> Step:
         """Bind to an ink field."""
-        _expect(column, self, fields.InkField)
+        _require_field(column, self, fields.InkField)
         dtype, gain, offset = _scaling(self.normalize)
-        outputs = {"": Spec((batch, self.height, self.width), dtype)}
-        return _Resize(outputs, column, ink_table(column), self.jitter, gain, offset)
+        outputs = {"": Spec((rows, self.height, self.width), dtype)}
+        return _ResizeStep(outputs, column, ink_table(column), self.jitter, gain, offset)
 
 
 @dataclass(frozen=True)
-class _Resize:
+class _ResizeStep:
     outputs: Mapping[str, Spec]
     column: Column
     table: Array
@@ -303,50 +235,50 @@ class _Resize:
     gain: float
     offset: float
 
-    def run(self, ids: Ids, draw: Draw, out: Mapping[str, Array]) -> None:
+    def run(self, ids: Ids, key: Key, out: Mapping[str, Array]) -> None:
         sizes = self.table[ids, HEIGHT : WIDTH + 1]
-        geometry = self.jitter.geometry(draw, ids, sizes) if self.jitter else whole(sizes)
+        geometry = self.jitter.geometry(key, ids, sizes) if self.jitter else full_geometry(sizes)
         row, status = resize_batch(
             self.column.data, self.table, ids, geometry, self.gain, self.offset, out[""]
         )
-        _raise_damage(self.column, ids, row, status)
+        _raise_if_damaged(self.column, ids, row, status)
 
 
 @dataclass(frozen=True)
 class Runs(Op):
-    """The runs themselves, for a device that makes pictures of them.
+    """The runs themselves, for a device that rasterizes them.
 
-    uint16 (capacity, 4) rows of (row, start, end, value), the samples' runs one after another;
-    "offsets" int64 (b + 1,); "size" int32 (b, 2) = (height, width); "background" uint8 (b,);
-    "geometry" float64 (b, 6), the windows as `Jitter.geometry` draws them. The capacity is what
-    the `b` samples with the most runs need; what lies past offsets[-1] is unspecified.
+    uint16 (capacity, 4) rows of (row, start, end, value), one sample after another; "offsets" int64
+    (b + 1,), where each sample's runs start; "size" int32 (b, 2) = (height, width); "background"
+    uint8 (b,); "geometry" float64 (b, 6), the windows of `Jitter.geometry`, or whole images.
+    `capacity` fits any `b` samples. The rows after offsets[-1] are unspecified.
     """
 
     jitter: Jitter | None = None
 
-    def bind(self, column: Column, ids: Ids, batch: int) -> Step:
+    def bind(self, column: Column, ids: Ids, rows: int) -> Step:
         """Bind to an ink field."""
-        _expect(column, self, fields.InkField)
+        _require_field(column, self, fields.InkField)
         table = ink_table(column)
-        capacity = int(np.sort(table[ids, RUNS])[-batch:].sum())
+        capacity = int(np.sort(table[ids, RUNS])[-rows:].sum())
         outputs = {
             "": Spec((capacity, 4), np.dtype(np.uint16)),
-            "offsets": Spec((batch + 1,), np.dtype(np.int64)),
-            "size": Spec((batch, 2), np.dtype(np.int32)),
-            "background": Spec((batch,), np.dtype(np.uint8)),
-            "geometry": Spec((batch, 6), np.dtype(np.float64)),
+            "offsets": Spec((rows + 1,), np.dtype(np.int64)),
+            "size": Spec((rows, 2), np.dtype(np.int32)),
+            "background": Spec((rows,), np.dtype(np.uint8)),
+            "geometry": Spec((rows, 6), np.dtype(np.float64)),
         }
-        return _Runs(outputs, column, table, self.jitter)
+        return _RunsStep(outputs, column, table, self.jitter)
 
 
 @dataclass(frozen=True)
-class _Runs:
+class _RunsStep:
     outputs: Mapping[str, Spec]
     column: Column
     table: Array
     jitter: Jitter | None
 
-    def run(self, ids: Ids, draw: Draw, out: Mapping[str, Array]) -> None:
+    def run(self, ids: Ids, key: Key, out: Mapping[str, Array]) -> None:
         n = len(ids)
         sizes = self.table[ids, HEIGHT : WIDTH + 1]
         offsets = out["offsets"]
@@ -356,14 +288,14 @@ class _Runs:
         out["size"][:n] = sizes
         out["background"][:n] = self.table[ids, BACKGROUND]
         out["geometry"][:n] = (
-            self.jitter.geometry(draw, ids, sizes) if self.jitter else whole(sizes)
+            self.jitter.geometry(key, ids, sizes) if self.jitter else full_geometry(sizes)
         )
         row, status = runs_batch(self.column.data, self.table, ids, offsets, out[""])
-        _raise_damage(self.column, ids, row, status)
+        _raise_if_damaged(self.column, ids, row, status)
 
 
 def default(column: Column) -> Op:
-    """Return the op that hands a field over as it is."""
+    """Return the op that loads a field as it is stored."""
     kinds: list[tuple[type[fields.Field], Op]] = [
         (fields.IntField, Scalar()),
         (fields.FloatField, Scalar()),
@@ -375,18 +307,18 @@ def default(column: Column) -> Op:
     return next(op for kind, op in kinds if isinstance(column.field, kind))
 
 
-def ink_table(column: Column) -> NDArray[np.int64]:
-    """Return an ink column's metadata as int64 (N, 8), for kernels."""
+def ink_table(column: Column) -> Int64Array:
+    """Return an ink column's metadata as int64 (N, 8), with the columns that `kernels` names."""
     records = column.metadata
     names = ("mode", "background", "ink", "runs", "height", "width")
     parts = [column.pointers, column.sizes, *(records[name] for name in names)]
     return np.stack([part.astype(np.int64) for part in parts], axis=1)
 
 
-def _expect(column: Column, op: Op, *kinds: type[fields.Field]) -> None:
+def _require_field(column: Column, op: Op, *kinds: type[fields.Field]) -> None:
     if not isinstance(column.field, kinds):
         raise BetonError(
-            f"{type(op).__name__} does not suit the field",
+            f"{type(op).__name__} does not support this kind of field",
             file=column.file,
             field=column.name,
             got=type(column.field).__name__,
@@ -394,12 +326,12 @@ def _expect(column: Column, op: Op, *kinds: type[fields.Field]) -> None:
         )
 
 
-def _one_size(column: Column, ids: Ids) -> tuple[int, int]:
+def _common_size(column: Column, ids: Ids) -> tuple[int, int]:
     sizes = np.stack([column.metadata["height"][ids], column.metadata["width"][ids]], axis=1)
     different = np.flatnonzero((sizes != sizes[0]).any(axis=1))
     if len(different):
         raise BetonError(
-            "pictures of several sizes cannot share a batch as they are; resize them",
+            "images of different sizes do not fit in one array; use Resize",
             file=column.file,
             field=column.name,
             sample=int(ids[different[0]]),
@@ -409,7 +341,7 @@ def _one_size(column: Column, ids: Ids) -> tuple[int, int]:
     return int(sizes[0, 0]), int(sizes[0, 1])
 
 
-def _raise_damage(column: Column, ids: Ids, row: int, status: int) -> None:
+def _raise_if_damaged(column: Column, ids: Ids, row: int, status: int) -> None:
     if status < 0:
         raise FormatError(
             DAMAGES[status], file=column.file, field=column.name, sample=int(ids[row])

@@ -1,22 +1,20 @@
-"""Which samples make up which batch: pure functions of sizes, seed and epoch.
+"""The samples of every batch: pure functions of sizes, seed and epoch.
 
-A *global* batch is a slice of the epoch's order; each rank takes its own slice of that, so the
-samples of a step do not depend on the number of ranks. Nothing here knows a process group.
+A global batch is a slice of the epoch's order. Each rank takes a slice of the global batch, so a
+step's samples do not depend on the number of ranks.
 """
 
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from beton import rng
-
-Ids = NDArray[np.int64]
+from beton.arrays import Ids
 
 
 @dataclass(frozen=True)
 class Shard:
-    """Which part of every global batch a rank takes: part `index` of `count` equal ones."""
+    """The part of every global batch that a rank takes: part `index` of `count` equal parts."""
 
     index: int = 0
     count: int = 1
@@ -27,10 +25,10 @@ class Shard:
 
 
 def epoch_order(n: int, seed: int, epoch: int) -> Ids:
-    """Return a permutation of range(n), int64: a true global shuffle, by sorting n random keys.
+    """Return a permutation of range(n), int64 (n,): a global shuffle, by sorting n random keys.
 
-    Numbers of our own, not numpy's generator, whose permutations may change between versions. The
-    keys of two samples are never equal, since mixing is one-to-one; so any sort gives this order.
+    The keys come from `beton.rng`, because numpy's permutations may change between versions. No two
+    samples have equal keys, because mixing is one-to-one; so any sort gives the same order.
     """
     keys = rng.bits(seed, epoch, np.arange(n, dtype=np.int64), rng.ORDER)[:, 0]
     return np.argsort(keys).astype(np.int64, copy=False)
@@ -42,9 +40,9 @@ def count_batches(n: int, batch_size: int, drop_last: bool) -> int:
 
 
 def batch_ids(order: Ids, batch: int, batch_size: int, shard: Shard) -> Ids:
-    """Return the shard's sample ids of a global batch: int64 (batch_size // shard.count,).
+    """Return the shard's sample ids in a global batch: int64 (batch_size // shard.count,).
 
-    A last batch that is not full is padded with -1.
+    An incomplete last batch is padded with -1.
     """
     size = batch_size // shard.count
     start = batch * batch_size + shard.index * size

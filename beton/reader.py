@@ -1,10 +1,9 @@
-"""Read a file: mapped into memory, checked once, then views of records.
+"""Read a .beton file through a memory map.
 
-Opening checks everything that a kernel will rely on (see `layout.validate`) and, where the file
-has a manifest, the checksums of all but the pages of data; these are checked when first used. The
-metadata is copied at open, so that what was checked cannot change. Pages stay in the file's
-mapping, which survives the file's deletion and its replacement by a rename, but not its being cut
-short in place.
+Opening a file checks every number that kernels rely on (`layout.validate`). If the file has a
+manifest, opening also verifies all checksums except those of pages; a page is verified on first
+use. The metadata is copied at open, so that checked numbers cannot change. The memory map remains
+valid if the file is deleted or replaced by a rename, but not if it is truncated in place.
 """
 
 import mmap
@@ -18,33 +17,32 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from beton import layout
-from beton.errors import BetonError, ChecksumError, FormatError
-from beton.field import Field
-from beton.manifest import Manifest
-
-Ids = NDArray[np.int64]
+from beton.arrays import Array, Ids, Uint8Array
+from beton.errors import BetonError, ChecksumError, FormatError, located
+from beton.fields.base import Field
+from beton.format import layout
+from beton.format.manifest import Manifest
 
 
 @dataclass(frozen=True)
 class Column:
-    """One field of a file, as arrays that kernels can take.
+    """One field of a file, as read-only arrays for kernels.
 
-    `metadata` (samples,) are its records, `data` (file,) uint8 the whole file, `pointers` and
-    `sizes`, int64 (samples,), where payloads lie in it: checked, contiguous, and empty for a field
-    without payloads. A value of no bytes has pointer 0. All are read-only.
+    `metadata` (samples,) are the field's records and `data` uint8 (n,) is the whole file.
+    `pointers` and `sizes`, int64 (samples,), are the checked positions of payloads in `data`; both
+    are empty for a field without payloads. An empty payload has pointer 0.
     """
 
     file: str
     name: str
     field: Field
-    metadata: NDArray[Any]
-    data: NDArray[np.uint8]
+    metadata: Array
+    data: Uint8Array
     pointers: Ids
     sizes: Ids
 
-    def payload(self, sample: int) -> NDArray[np.uint8]:
-        """Return the bytes of one sample, a view; none for a field without payloads."""
+    def payload(self, sample: int) -> Uint8Array:
+        """Return a view of one sample's payload; empty for a field without payloads."""
         if not len(self.pointers):
             return self.data[:0]
         start = int(self.pointers[sample])
@@ -52,29 +50,24 @@ class Column:
 
     def decode(self, sample: int) -> Any:
         """Return the value of one sample. Raises BetonError if its payload is damaged."""
-        try:
+        with located(file=self.file, field=self.name, sample=sample):
             return self.field.decode(self.metadata[sample], self.payload(sample))
-        except BetonError as error:
-            error.at(file=self.file, field=self.name, sample=sample)
-            raise
 
 
 class Reader:
-    """A file opened for reading; a sequence of samples, each a dict of name to value.
+    """An open file: a sequence of samples, each a dict from field name to value.
 
-    `fields` are the fields by name, `metadata` all records (samples,), `info` what the writer's
-    caller stored ({} without a manifest). Raises BetonError if the file is damaged, OSError if it
-    cannot be opened. A context manager; columns taken from it stay valid after it is closed.
+    `fields` are the fields by name, `metadata` (samples,) all records, and `info` the content that
+    the writer's caller stored ({} without a manifest). A Reader is a context manager; its columns
+    remain valid after it is closed. Raises BetonError if the file is damaged, and OSError if it
+    cannot be opened.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
         self._data = _map(self.path)
-        try:
+        with located(file=self.path):
             self._open()
-        except BetonError as error:
-            error.at(file=self.path)
-            raise
 
     def _open(self) -> None:
         data = self._data
@@ -87,7 +80,7 @@ class Reader:
             pages = -(-(parts.data_end - parts.data_start) // parts.page_size)
             if len(self.manifest.pages) != pages:
                 raise FormatError(
-                    "checksums of pages", got=len(self.manifest.pages), expected=pages
+                    "number of page checksums", got=len(self.manifest.pages), expected=pages
                 )
             for what, expected, part in (
                 ("head", self.manifest.head, data[: parts.data_start]),
@@ -124,12 +117,12 @@ class Reader:
         self.close()
 
     def close(self) -> None:
-        """Let go of the file; its mapping goes when the last column does."""
+        """Close the file. Its memory map is released with the last column."""
         self._columns = {}
         self._data = self._data[:0].copy()
 
     def column(self, name: str) -> Column:
-        """Return one field's arrays. Raises BetonError for a name that the file does not have."""
+        """Return one field's arrays. Raises BetonError if the file has no field of this name."""
         self._require_open()
         if name not in self._columns:
             names = ", ".join(self.fields)
@@ -141,7 +134,7 @@ class Reader:
             raise BetonError("the reader is closed", file=self.path)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        """Decode one sample, once its pages are checked; a negative index counts from the end."""
+        """Verify and decode one sample; a negative index counts from the end."""
         sample = index + len(self) if index < 0 else index
         if not 0 <= sample < len(self):
             raise IndexError(f"{self.path}: sample {index} of {len(self)}")
@@ -149,10 +142,10 @@ class Reader:
         return {name: self.column(name).decode(sample) for name in self.fields}
 
     def check(self, ids: Ids, names: Container[str] | None = None) -> None:
-        """Verify the pages that hold the samples `ids` (n,) and were not verified before.
+        """Verify the pages of the samples `ids` (n,) that are not yet verified.
 
-        Only those of the fields `names`, if given. Costs next to nothing once all are. Raises
-        ChecksumError. Any thread may call it.
+        `names` restricts this to the pages of some fields. Any thread may call this method. Raises
+        ChecksumError.
         """
         self._require_open()
         if not self._unverified.any():
@@ -166,23 +159,23 @@ class Reader:
         self._verify_pages(np.flatnonzero(wanted & self._unverified))
 
     def fingerprint(self) -> str:
-        """Return 8 hex digits that tell this file's content from another's: of its checksums.
+        """Return 8 hex digits that identify the file's content: the CRC-32 of its checksums.
 
-        Without a manifest they are of the records alone.
+        Without a manifest, they are the CRC-32 of the metadata.
         """
         if self.manifest is None:
             return f"{zlib.crc32(self.metadata.tobytes()):08x}"
         return f"{zlib.crc32(self.manifest.pages.tobytes(), self.manifest.head):08x}"
 
     def verify(self) -> None:
-        """Verify every page: with what opening did, every byte. Raises ChecksumError."""
+        """Verify every page, so that every byte of the file is checked. Raises ChecksumError."""
         self._require_open()
         self._verify_pages(np.arange(len(self._unverified)))
 
     def _verify_pages(self, pages: NDArray[np.intp]) -> None:
         if self.manifest is None:
             return
-        data = self._data  # of one moment: another thread may close the reader meanwhile
+        data = self._data  # a reference: another thread may close the reader meanwhile
         self._require_open()
         for page in pages:
             start = self._parts.data_start + int(page) * self.page_size
@@ -195,9 +188,9 @@ class Reader:
             self._unverified[page] = False
 
 
-def _map(path: Path) -> NDArray[np.uint8]:
+def _map(path: Path) -> Uint8Array:
     with path.open("rb") as file:
-        if os.fstat(file.fileno()).st_size == 0:  # which cannot be mapped
+        if os.fstat(file.fileno()).st_size == 0:  # an empty file cannot be mapped
             raise FormatError("the file is empty", file=path)
         return np.frombuffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), np.uint8)
 

@@ -1,17 +1,20 @@
-"""Random numbers as a function of (seed, epoch, sample, purpose), never of a stream.
+"""Random numbers as a pure function of (seed, epoch, sample, purpose), without a state.
 
-Whoever asks for the numbers of a sample gets the same ones, in any thread, rank or order, also
-after a resume. The generator is counter-based (Salmon et al. 2011, "Parallel random numbers: as
-easy as 1, 2, 3"); its mixing function is the finaliser of SplitMix64 (Steele, Lea and Flood 2014).
+The numbers of a sample are the same in every thread, rank and order, and after a resume. The
+generator is counter-based (Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3"); its
+mixing function is the finaliser of SplitMix64 (Steele, Lea and Flood 2014).
 """
+
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from beton.arrays import Float64Array, Int64Array
 from beton.jit import kernel
 
-# What numbers are drawn for. Distinct purposes are independent. All are listed here, whoever draws
-# them, and none is ever renumbered: files and runs depend on them.
+# Purposes of random numbers, independent of each other. This list has the purposes of all packages,
+# and no number may change: files and trainings depend on them.
 ORDER, JITTER, AUGMENT, ENCODE = 0, 1, 2, 4
 HAND, LETTER, WRITING, PLACE, LABEL = 5, 6, 7, 8, 9
 MIX, ELASTIC, DROPOUT = 10, 11, 12
@@ -24,6 +27,13 @@ _SHIFTS = (np.uint64(30), np.uint64(27), np.uint64(31))
 _TO_UNIT = np.float64(2.0**-53)
 
 
+class Key(NamedTuple):
+    """The seed and epoch that random numbers depend on, in addition to sample and purpose."""
+
+    seed: int
+    epoch: int
+
+
 @kernel
 def _mix(state: np.uint64, number: np.uint64) -> np.uint64:
     state = (state ^ number) + _STEP
@@ -33,9 +43,7 @@ def _mix(state: np.uint64, number: np.uint64) -> np.uint64:
 
 
 @kernel
-def _bits(
-    seed: int, epoch: int, ids: NDArray[np.int64], purpose: int, out: NDArray[np.uint64]
-) -> None:
+def _bits(seed: int, epoch: int, ids: Int64Array, purpose: int, out: NDArray[np.uint64]) -> None:
     root = _mix(_mix(_mix(np.uint64(0), np.uint64(seed)), np.uint64(epoch)), np.uint64(purpose))
     for i in range(ids.size):
         sample = _mix(root, np.uint64(ids[i]))
@@ -44,7 +52,7 @@ def _bits(
 
 
 def bits(
-    seed: int, epoch: int, ids: NDArray[np.int64], purpose: int, count: int = 1
+    seed: int, epoch: int, ids: Int64Array, purpose: int, count: int = 1
 ) -> NDArray[np.uint64]:
     """Return `count` 64-bit numbers for each of the samples `ids` (n,): uint64 (n, count)."""
     out = np.empty((len(ids), count), np.uint64)
@@ -52,9 +60,7 @@ def bits(
     return out
 
 
-def uniform(
-    seed: int, epoch: int, ids: NDArray[np.int64], purpose: int, count: int = 1
-) -> NDArray[np.float64]:
+def uniform(seed: int, epoch: int, ids: Int64Array, purpose: int, count: int = 1) -> Float64Array:
     """Return `count` numbers in [0, 1) for each of the samples `ids` (n,): float64 (n, count)."""
     numbers = bits(seed, epoch, ids, purpose, count) >> np.uint64(11)
     return numbers.astype(np.float64) * _TO_UNIT

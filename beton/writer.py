@@ -1,59 +1,52 @@
-"""Write a file: samples in, encoded by several processes, laid out once all sizes are known.
+"""Write a .beton file from samples, which several processes encode.
 
-Payloads wait, in order, in a nameless spool beside the target; so pages suit the data, no byte of
-the file depends on the number of workers, and a disk must hold the payloads twice for a moment.
-The file is written under a temporary name, synced and renamed: its own name is either what it was
-or the whole file.
+Encoded payloads go to a temporary file, the spool, in the target's folder. When all sizes are
+known, they are placed on pages and copied to the file. So the page size suits the data, the bytes
+do not depend on the number of workers, and the disk must have space for the payloads twice. The
+file is written under a temporary name, synced and renamed, so the target is never incomplete.
 """
 
-import itertools
-import multiprocessing
 import os
-import pickle
-import signal
+import secrets
 import tempfile
-import threading
-from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
-from contextlib import closing
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import IO, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from beton.assembly import assemble, plan
-from beton.errors import BetonError, SampleError
-from beton.field import Field
-from beton.layout import (
+from beton.arrays import Array, Int64Array
+from beton.errors import SampleError, located
+from beton.fields.base import Field
+from beton.format.encoding import Job, encode_into, is_indexable
+from beton.format.encoding import Skip as Skip
+from beton.format.layout import (
+    ALLOCATION,
     DESCRIPTOR,
     HEADER,
+    MANIFEST_ALIGNMENT,
+    MANIFEST_ID,
     MAX_PAGE_SIZE,
     MIN_PAGE_SIZE,
+    VERSION,
+    align,
     check_name,
     metadata_dtype,
 )
+from beton.format.manifest import Manifest
+from beton.format.paging import Placement, place
 
-Ints = NDArray[np.int64]
 Info = Mapping[str, Any]
-
-CHUNK = 32  # samples that a worker gets at once
-
-
-@dataclass(frozen=True)
-class Skip:
-    """Given in the place of a sample: leave it out, and say why."""
-
-    reason: str
 
 
 @dataclass(frozen=True)
 class Summary:
-    """What was written: samples, those left out as (index, reason), bytes per field and in all.
+    """Samples written, samples skipped as (index, reason), and bytes of each field and the file.
 
-    `file_bytes` is 0 as long as the file is not there.
+    `file_bytes` is 0 until the file is written.
     """
 
     samples: int
@@ -72,63 +65,55 @@ def write(
     page_size: int | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> Summary:
-    """Write `samples` to a new file at `path`, replacing one that is there.
+    """Write `samples` to the file `path`, replacing an existing file.
 
     `samples` has `len()` and indices (each worker gets a pickled copy and calls `samples[i]`) or is
-    an iterable (pulled here, encoded by the workers). A sample is a tuple or list in the order of
-    `fields`, a mapping by field name, or a `Skip`. `info` goes into the manifest (JSON); a callable
-    is given the summary once all is encoded, and may raise to end it all with nothing written.
-    `progress` is called with the number of samples done since the last call. With more than one
-    worker the calling script must be importable (`if __name__ == "__main__":`).
+    an iterable (this process iterates, the workers encode). A sample is a tuple or list in the
+    order of `fields`, a mapping by field name, or a `Skip`. `info` is stored in the manifest as
+    JSON; a callable receives the summary after all samples are encoded, and may raise to abort
+    before the file is written. `page_size` is chosen from the samples by default. `progress` is
+    called with the number of samples done since the last call. With more than one worker, the
+    calling script must be importable (`if __name__ == "__main__":`).
 
-    Raises SampleError for a value that its field cannot store; what the data set raises comes
-    through as it is, with a note saying at which sample; OSError when the disk is full.
+    Raises SampleError for an invalid argument or a value that its field cannot store, and OSError
+    if the disk is full. An exception of the dataset passes through, with a note that names the
+    sample.
     """
     target = Path(path)
-    try:
+    with located(file=target):
         _check_arguments(target, fields, samples, workers, page_size)
-        job = _Job(str(target), dict(fields), samples if _is_indexable(samples) else None)
+        job = Job(str(target), dict(fields), samples if is_indexable(samples) else None)
         with tempfile.TemporaryFile(dir=target.parent) as spool:
-            raw, flat_sizes, skipped = _encode_into(spool, job, samples, workers, progress)
+            raw, flat_sizes, skipped = encode_into(spool, job, samples, workers, progress)
             dtype = metadata_dtype(fields.values())
             metadata = np.ndarray(len(raw) // dtype.itemsize, dtype, raw)
-            stored = _stored(fields, metadata)
-            sizes = flat_sizes.reshape(len(metadata), len(stored))
+            pointers = _pointers(fields, metadata)
+            sizes = flat_sizes.reshape(len(metadata), len(pointers))
             totals = dict.fromkeys(fields, 0)
-            totals |= zip(stored, sizes.sum(axis=0).tolist(), strict=True)
+            totals |= zip(pointers, sizes.sum(axis=0).tolist(), strict=True)
             summary = Summary(len(metadata), skipped, totals)
             given = info(summary) if callable(info) else info or {}
             _check_columns(fields, metadata)
             head_size = HEADER.itemsize + len(fields) * DESCRIPTOR.itemsize + metadata.nbytes
-            layout = plan(sizes, head_size, page_size)
-            for position, pointers in enumerate(stored.values()):
-                pointers[:] = layout.pointers[:, position]
-            size = assemble(target, fields, metadata, sizes, spool, layout, given)
-    except BetonError as error:
-        error.at(file=target)
-        raise
+            placement = place(sizes, head_size, page_size)
+            for position, column in enumerate(pointers.values()):
+                column[:] = placement.pointers[:, position]
+            size = _assemble(target, fields, metadata, sizes, spool, placement, given)
     return replace(summary, file_bytes=size)
 
 
-def _stored(fields: Mapping[str, Field], metadata: NDArray[Any]) -> dict[str, NDArray[Any]]:
-    """Return, for the fields that have payloads, their pointers to be set."""
+def _pointers(fields: Mapping[str, Field], metadata: Array) -> dict[str, Array]:
+    """Return writable pointers (samples,) for each field with payloads."""
     regions = {name: f.regions(metadata[f"f{i}"]) for i, (name, f) in enumerate(fields.items())}
     return {name: found[0] for name, found in regions.items() if found is not None}
 
 
-def _check_columns(fields: Mapping[str, Field], metadata: NDArray[Any]) -> None:
+def _check_columns(fields: Mapping[str, Field], metadata: Array) -> None:
     if not len(metadata):
         raise SampleError("no samples")
     for position, (name, field) in enumerate(fields.items()):
-        try:
-            field.finish(metadata[f"f{position}"])
-        except BetonError as error:
-            error.at(field=name)
-            raise
-
-
-def _is_indexable(samples: Any) -> bool:
-    return hasattr(samples, "__getitem__") and hasattr(samples, "__len__")
+        with located(field=name):
+            field.check_column(metadata[f"f{position}"])
 
 
 def _check_arguments(
@@ -140,7 +125,7 @@ def _check_arguments(
         check_name(name)
         if not isinstance(field, Field):
             raise SampleError("not a field", field=name, got=repr(field))
-    if not _is_indexable(samples) and not isinstance(samples, Iterable):
+    if not is_indexable(samples) and not isinstance(samples, Iterable):
         raise SampleError(
             "samples", got=type(samples).__name__, expected="an iterable, or indices and len()"
         )
@@ -153,180 +138,82 @@ def _check_arguments(
             "page size", got=page_size, expected=f"a power of 2, {MIN_PAGE_SIZE} to {MAX_PAGE_SIZE}"
         )
     if target.is_dir():
-        raise SampleError("a folder is there already")
+        raise SampleError("the target is a folder")
 
 
-# Encoding: what a worker does.
+def _assemble(
+    target: Path,
+    fields: Mapping[str, Field],
+    metadata: Array,
+    sizes: Int64Array,
+    spool: IO[bytes],
+    placement: Placement,
+    info: Mapping[str, Any],
+) -> int:
+    """Write the file and return its size in bytes; `spool` yields all payloads in order."""
+    table = np.zeros(sizes.size + 1, ALLOCATION)
+    table["sample_id"][:-1] = np.repeat(np.arange(len(metadata)), sizes.shape[1])
+    table["ptr"][:-1] = placement.pointers.reshape(-1)
+    table["size"][:-1] = sizes.reshape(-1)
+    settings = {name: field.settings() for name, field in fields.items()}
+    pages = np.zeros(len(placement.filled), np.uint32)
+    manifest = Manifest(info, settings, head=0, table=0, pages=pages)
+    # Its length does not depend on the checksums, so the table's position is known now.
+    manifest_start = align(placement.data_end, MANIFEST_ALIGNMENT)
+    table_start = manifest_start + len(manifest.pack())
+    table[-1] = (MANIFEST_ID, manifest_start, table_start - manifest_start)
+    head = _head(fields, metadata, placement, table_start)
+    with _replacing(target) as file:
+        file.write(head)
+        for k, page in enumerate(_pages(placement, spool)):
+            pages[k] = zlib.crc32(page)
+            file.write(page)
+        file.write(bytes(manifest_start - placement.data_end))
+        rows = table.tobytes()
+        file.write(replace(manifest, head=zlib.crc32(head), table=zlib.crc32(rows)).pack())
+        file.write(rows)
+    return table_start + table.nbytes
 
 
-class _Chunk(NamedTuple):
-    """Consecutive samples of a data set; their values, unless the workers can look them up."""
-
-    indices: range
-    values: Sequence[Any] | None
-
-
-class _Encoded(NamedTuple):
-    """A chunk as bytes; `sizes` of its regions, sample by sample."""
-
-    metadata: bytes
-    sizes: Ints
-    payload: bytes
-    skipped: list[tuple[int, str]]
-    done: int
-
-
-@dataclass(frozen=True)
-class _Job:
-    """What a worker needs to know."""
-
-    file: str
-    fields: dict[str, Field]
-    samples: Any
-
-    def encode(self, chunk: _Chunk) -> _Encoded:
-        """Encode a chunk. An exception comes through with a note that names the sample."""
-        metadata = np.zeros(len(chunk.indices), metadata_dtype(self.fields.values()))
-        payloads: list[Any] = []
-        skipped = []
-        kept = 0
-        for position, index in enumerate(chunk.indices):
-            try:
-                sample = self.samples[index] if chunk.values is None else chunk.values[position]
-                if isinstance(sample, Skip):
-                    skipped.append((index, sample.reason))
-                    continue
-                payloads += self._encode_sample(sample, metadata[kept : kept + 1], index)
-            except BetonError as error:
-                error.at(file=self.file, sample=index)
-                raise
-            except Exception as error:
-                error.add_note(f"at sample {index} of the data set for {self.file}")
-                raise
-            kept += 1
-        sizes = np.array([len(payload) for payload in payloads], np.int64)
-        data = b"".join(payloads)
-        return _Encoded(metadata[:kept].tobytes(), sizes, data, skipped, len(chunk.indices))
-
-    def _encode_sample(self, sample: Any, record: NDArray[Any], index: int) -> Iterator[Any]:
-        for position, (name, field) in enumerate(self.fields.items()):
-            value = self._value(sample, name, position)
-            try:
-                payload = field.encode(value, record[f"f{position}"], index)
-            except BetonError as error:
-                error.at(field=name)
-                raise
-            except Exception as error:
-                error.add_note(f"while encoding field {name!r}")
-                raise
-            if payload is not None:
-                # FFCV tells regions apart by their pointers: none may be without a byte of its own.
-                yield payload or b"\0"
-
-    def _value(self, sample: Any, name: str, position: int) -> Any:
-        if isinstance(sample, Mapping):
-            if sample.keys() != self.fields.keys():
-                raise SampleError("names", got=list(sample), expected=list(self.fields))
-            return sample[name]
-        if not isinstance(sample, tuple | list) or len(sample) != len(self.fields):
-            got = f"{type(sample).__name__}"
-            if isinstance(sample, tuple | list):
-                got += f" of {len(sample)}"
-            raise SampleError(
-                "sample", got=got, expected=f"{len(self.fields)} values in a tuple, list or mapping"
-            )
-        return sample[position]
+def _head(
+    fields: Mapping[str, Field], metadata: Array, placement: Placement, table_start: int
+) -> bytes:
+    header = np.array(
+        [(VERSION, len(fields), placement.page_size, len(metadata), table_start)], HEADER
+    )
+    descriptors = np.zeros(len(fields), DESCRIPTOR)
+    for descriptor, (name, field) in zip(descriptors, fields.items(), strict=True):
+        arguments = field.arguments()
+        descriptor["type_id"] = field.type_id
+        descriptor["name"][: len(name)] = list(name.encode("ascii"))
+        descriptor["arguments"][: len(arguments)] = list(arguments)
+    parts = header.tobytes() + descriptors.tobytes() + metadata.tobytes()
+    return parts.ljust(placement.data_start, b"\0")
 
 
-# Processes: who does it.
-
-_job: _Job  # of this worker process
-
-
-def _start_worker(job: _Job) -> None:
-    global _job  # the executor's workers have no other place to keep it
-    _job = job
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which then ends us
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+def _pages(placement: Placement, spool: IO[bytes]) -> Iterator[bytes]:
+    """Yield the pages; all except the last are padded to the page size."""
+    for filled in placement.filled[:-1]:
+        yield spool.read(filled).ljust(placement.page_size, b"\0")
+    for filled in placement.filled[-1:]:
+        yield spool.read(filled)
 
 
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    parent.join()
-    os._exit(1)
-
-
-def _encode(chunk: _Chunk) -> _Encoded:
+@contextmanager
+def _replacing(target: Path) -> Iterator[IO[bytes]]:
+    """Open a temporary file that becomes `target` when it is complete and synced to the disk."""
+    temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.partial")
     try:
-        return _job.encode(chunk)
-    except Exception as error:
-        try:
-            pickle.loads(pickle.dumps(error))
-        except Exception:  # it could not travel, and would break the pool
-            substitute = RuntimeError(f"{type(error).__name__}: {error}")
-            for note in getattr(error, "__notes__", ()):
-                substitute.add_note(note)
-            raise substitute from None
+        with temporary.open("xb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(target)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
         raise
-
-
-def _chunks(samples: Any, file: str) -> Iterator[_Chunk]:
-    if _is_indexable(samples):
-        total = len(samples)
-        for start in range(0, total, CHUNK):
-            yield _Chunk(range(start, min(start + CHUNK, total)), None)
-        return
-    iterator = iter(samples)
-    for start in itertools.count(0, CHUNK):
-        values: list[Any] = []
-        try:
-            for sample in itertools.islice(iterator, CHUNK):
-                values.append(sample)
-        except Exception as error:
-            error.add_note(f"at sample {start + len(values)} of the data set for {file}")
-            raise
-        if not values:
-            return
-        yield _Chunk(range(start, start + len(values)), values)
-
-
-def _encode_all(job: _Job, samples: Any, workers: int) -> Generator[_Encoded, None, None]:
-    """Yield the chunks, encoded, in order, with a bounded number of them under way."""
-    chunks = _chunks(samples, job.file)
-    if _is_indexable(samples):
-        workers = min(workers, max(1, -(-len(samples) // CHUNK)))
-    if workers == 1:
-        yield from map(job.encode, chunks)
-        return
-    context = multiprocessing.get_context("forkserver")
-    with ProcessPoolExecutor(workers, context, _start_worker, (job,)) as pool:
-        pending: deque[Future[_Encoded]] = deque()
-        try:
-            for chunk in chunks:
-                pending.append(pool.submit(_encode, chunk))
-                if len(pending) > 2 * workers:
-                    yield pending.popleft().result()
-            while pending:
-                yield pending.popleft().result()
-        finally:
-            pool.shutdown(cancel_futures=True)
-
-
-def _encode_into(
-    spool: IO[bytes], job: _Job, samples: Any, workers: int, progress: Callable[[int], None] | None
-) -> tuple[bytearray, Ints, list[tuple[int, str]]]:
-    """Append all payloads to the spool; returns the metadata, the regions' sizes, the skipped."""
-    metadata = bytearray()
-    sizes = [np.zeros(0, np.int64)]
-    skipped: list[tuple[int, str]] = []
-    with closing(_encode_all(job, samples, workers)) as chunks:
-        for chunk in chunks:
-            spool.write(chunk.payload)
-            metadata += chunk.metadata
-            sizes.append(chunk.sizes)
-            skipped += chunk.skipped
-            if progress is not None:
-                progress(chunk.done)
-    spool.seek(0)
-    return metadata, np.concatenate(sizes), skipped
+    folder = os.open(target.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)

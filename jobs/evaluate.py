@@ -1,11 +1,11 @@
-"""Score a trained network on labelled pictures that it has not seen.
+"""Score a trained network on labelled images.
 
     ./launch.sh evaluate runs/part1/latest --source test.zip
     ./launch.sh evaluate runs/part1/latest --source data/part1.beton --split validation --json
 
-The source is anything that prep reads (a zip, a folder per class, IDX files), or a .beton file, of
-the classes that the network knows or some of them. Exit status: 0 done, 2 not done, with the reason
-in a line.
+The source is anything that prep reads (a zip, a folder per class, IDX files), or a .beton file. Its
+classes are some or all of the network's. Exit status: 0 success, 2 failure, with the reason in one
+line.
 """
 
 import json
@@ -16,33 +16,30 @@ from typing import Literal
 
 import tyro
 
-from beton.errors import BetonError
-from pipeline.data.prepare import BadImagesError
-from pipeline.data.sources import SourceError
-from pipeline.errors import UserError
 from pipeline.evaluation.evaluate import evaluate, load_model
+from pipeline.experiments import command
 from pipeline.reporting.console import evaluation_table, scores_table
 from pipeline.runtime import launch
 from pipeline.runtime.hardware import Precision
-from pipeline.runtime.progress import terminal
+from pipeline.runtime.progress import make_console
 
 
 @dataclass(frozen=True)
 class Config:
-    """Score a trained network on labelled pictures that it has not seen."""
+    """Score a trained network on labelled images."""
 
     run: tyro.conf.Positional[Path]
-    """The run's folder, for example runs/part1/latest."""
+    """Run directory of the network, for example runs/part1/latest."""
     source: Path
-    """A zip, a folder per class, IDX files, or a .beton file."""
+    """Images to score: a zip, a folder with a folder per class, IDX files, or a .beton file."""
     split: Literal["all", "train", "validation", "test"] = "all"
-    """Which of the source's pictures."""
+    """Split of the source to score."""
     json: bool = False
-    """Print everything as JSON, for programs."""
+    """Print everything as JSON, for other programs."""
     skip_bad: bool = False
-    """Leave out pictures that cannot be decoded, instead of stopping."""
+    """Leave out images that cannot be decoded. By default, they are an error."""
     precision: Precision = "auto"
-    """auto: bf16 where the hardware computes in it."""
+    """Precision to compute in. auto: bf16 where the hardware supports it, else float32."""
 
 
 def score(config: Config) -> None:
@@ -58,27 +55,14 @@ def score(config: Config) -> None:
     if config.json:
         print(json.dumps({**asdict(evaluation), "seen": evaluation.seen}, ensure_ascii=False))
         return
-    console = terminal()
+    console = make_console()
     console.print(scores_table(evaluation.scores))
     console.print(evaluation_table(evaluation))
 
 
 def main() -> int:
-    """Run the job; a failure is said in a line, without a traceback. Returns the exit status."""
-    try:
-        score(tyro.cli(Config))
-    except BadImagesError as error:
-        for name, reason in error.bad:
-            print(f"{name}: {reason}", file=sys.stderr)
-        print(f"evaluate: {error}; --skip-bad goes on without them", file=sys.stderr)
-        return 2
-    except (UserError, SourceError, BetonError, OSError) as error:
-        print(f"evaluate: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("evaluate: interrupted", file=sys.stderr)
-        return 130
-    return 0
+    """Run the job; print a failure as one line. Returns the exit status."""
+    return command.main("evaluate", Config, score)
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ from pipeline.data.sources import SPLITS, SourceError
 from pipeline.data.splits import Split
 from pipeline.data.synth.mislabel import Mislabelled, Mislabelling
 from pipeline.loading.dataset import open_dataset
-from pipeline.runtime.progress import progress, terminal
+from pipeline.runtime.progress import make_console, progress
 
 RAW = Path("data/raw")
 
@@ -76,7 +76,7 @@ class Config:
 
 def prepare_all(config: Config) -> None:
     """Prepare the sets that are wanted. Raises SourceError, BetonError or OSError."""
-    console = terminal()
+    console = make_console()
     split = Split.parse(config.split)
     if config.synthetic and (config.source or config.download):
         raise SourceError("--synthetic goes without --source and --download")

@@ -29,7 +29,7 @@ from pipeline.data.sources import Source, SourceError, open_source
 from pipeline.data.sources.image import MARK
 from pipeline.data.synth import compare, show
 from pipeline.data.synth.source import Pages
-from pipeline.runtime.progress import progress, terminal
+from pipeline.runtime.progress import make_console, progress
 
 
 @dataclass(frozen=True)
@@ -116,7 +116,7 @@ def comparison_table(rows: list[compare.Comparison], title: str) -> Table:
 
 def synthesize(config: Config) -> None:
     """Do what the options say. Raises SourceError or OSError."""
-    console = terminal()
+    console = make_console()
     pages = Pages(config.writers, config.seed, config.grey)
     if not (config.out or config.table or config.compare):
         raise SourceError("nothing to do: give --out DIR, --table FILE or --compare SOURCE")

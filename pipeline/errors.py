@@ -1,18 +1,26 @@
-"""The kinds of error that this package adds."""
+"""The exceptions of `pipeline`, and a range check."""
 
 from collections.abc import Sequence
+from math import inf, isfinite
 from pathlib import Path
 
 
 class UserError(ValueError):
-    """A request cannot be met; the message is one line that says what was got and expected."""
+    """An invalid request; the message is one line with the value got and the value expected."""
+
+
+def check_range(name: str, value: float, low: float, high: float = inf) -> None:
+    """Raise UserError unless a value is finite and in [low, high]."""
+    if not (isfinite(value) and low <= value <= high):
+        expected = f"{low} to {high}" if isfinite(high) else f"at least {low}"
+        raise UserError(f"{name}: got {value}, expected {expected}")
 
 
 class DivergedError(FloatingPointError):
-    """The loss of a step, or a weight after it, is not finite.
+    """A non-finite loss, or a non-finite weight after the step.
 
-    `ids` are the samples of the step's batch, of all processes; `others` those of the auxiliary
-    set, if there is one.
+    `ids` are the sample numbers of the step's batch, over all processes; `auxiliary_ids` are those
+    in the auxiliary dataset. `checkpoint` is the last one with finite weights, None without any.
     """
 
     def __init__(
@@ -20,14 +28,16 @@ class DivergedError(FloatingPointError):
         step: int,
         epoch: int,
         ids: Sequence[int],
-        others: Sequence[int],
+        auxiliary_ids: Sequence[int],
         checkpoint: Path | None,
     ) -> None:
         self.step, self.checkpoint = step, checkpoint
-        self.ids, self.others = tuple(ids), tuple(others)
-        besides = f"; of the auxiliary set: {', '.join(map(str, others))}" if others else ""
+        self.ids, self.auxiliary_ids = tuple(ids), tuple(auxiliary_ids)
+        numbers = ", ".join(map(str, ids))
+        if auxiliary_ids:
+            numbers += f"; of the auxiliary dataset: {', '.join(map(str, auxiliary_ids))}"
         super().__init__(
             f"training diverged at step {step}, in epoch {epoch + 1}: the loss, or a weight after "
-            f"it, is not finite; lower the learning rate. The batch's samples: "
-            f"{', '.join(map(str, ids))}{besides}. The last good checkpoint: {checkpoint or 'none'}"
+            f"it, is not finite; lower the learning rate. The batch's samples: {numbers}. The last "
+            f"good checkpoint: {checkpoint or 'none'}"
         )

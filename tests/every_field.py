@@ -1,4 +1,4 @@
-"""A small data set with a field of every kind, and ways to take its file apart."""
+"""A small dataset with a field of every kind, and functions that take its file apart."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from beton import fields, layout
+from beton import fields
+from beton.format import layout
 from beton.writer import write
 
 FIELDS: dict[str, fields.Field] = {
@@ -26,7 +27,7 @@ INFO = {"classes": ["a", "b", "c"], "note": "é"}
 
 @dataclass(frozen=True)
 class EveryField:
-    """Samples by index, small, and different in each field."""
+    """Small samples by index, different in each field."""
 
     samples: int = 12
 
@@ -43,7 +44,7 @@ class EveryField:
             "array": np.arange(6, dtype="<i2").reshape(2, 3) - i,
             "json": {"i": i, "list": [None, True, "é"]},
             "tensor": np.arange(4, dtype="<f4") / (i + 1),
-            "ink": ink_picture(i),
+            "ink": ink_image(i),
         }
 
 
@@ -53,8 +54,8 @@ def smooth(i: int, height: int, width: int) -> NDArray[np.uint8]:
     return (127.5 + 127.5 * waves).astype(np.uint8)
 
 
-def ink_picture(i: int) -> NDArray[np.uint8]:
-    """Flat runs, grey runs, no runs at all and raw pixels, in turn."""
+def ink_image(i: int) -> NDArray[np.uint8]:
+    """An image of flat runs, grey runs, raw pixels or no runs, in turn."""
     page = np.full((30, 40), 255, np.uint8)
     if i % 4 == 0:
         page[5:20, 10 + i : 14 + i] = 0
@@ -67,13 +68,13 @@ def ink_picture(i: int) -> NDArray[np.uint8]:
 
 
 def write_every_field(path: Path, samples: int = 12, **options: Any) -> bytes:
-    """Write the data set on small pages; returns the file's bytes."""
+    """Write the dataset on small pages and return the file's bytes."""
     write(path, FIELDS, EveryField(samples), info=INFO, page_size=4096, **options)
     return path.read_bytes()
 
 
 def same(got: Any, expected: Any) -> bool:
-    """Compare two samples; arrays in dtype, shape and every bit."""
+    """Compare two samples; arrays by dtype, shape and every bit."""
     if isinstance(expected, dict):
         return list(got) == list(expected) and all(same(got[k], expected[k]) for k in expected)
     if isinstance(expected, np.ndarray):
@@ -90,7 +91,7 @@ def parts(data: bytes) -> layout.Layout:
 
 
 def without_manifest(data: bytes) -> bytes:
-    """Make the file one that FFCV could have written: whole pages, and no manifest."""
+    """Convert the file to one that FFCV could have written: whole pages and no manifest."""
     found = parts(data)
     end = layout.align(found.data_end - found.data_start, found.page_size) + found.data_start
     header = np.frombuffer(data, layout.HEADER, 1).copy()

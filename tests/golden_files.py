@@ -1,8 +1,8 @@
-"""The files in tests/golden: one of each field as this version writes it, one that FFCV wrote.
+"""The files in tests/golden: a file for each field, written by this version, and one by FFCV.
 
-    python tests/golden_files.py            writes again what is missing
+    python tests/golden_files.py            # writes missing files
 
-Files of a format that was released stay as they are: a new version adds files of another name.
+Files of a released format do not change: a new version adds files with other names.
 """
 
 import gzip
@@ -17,7 +17,7 @@ from beton.writer import write
 
 GOLDEN = Path(__file__).parent / "golden"
 SAMPLES = 4
-THEIRS = GOLDEN / "ffcv-1.0.2.beton.gz"  # nearly all of it is padding
+THEIRS = GOLDEN / "ffcv-1.0.2.beton.gz"  # most of it is padding
 THEIR_PIXELS = GOLDEN / "ffcv-1.0.2-jpg.npy"  # as FFCV decodes them
 THEIR_FIELDS = [name for name in FIELDS if name != "ink"]
 
@@ -32,7 +32,7 @@ def write_ours(path: Path, name: str) -> None:
 
 
 class TheirSamples:
-    """What FFCV's writer takes."""
+    """Samples for FFCV's writer."""
 
     def __len__(self) -> int:
         return SAMPLES
@@ -66,7 +66,7 @@ def write_theirs() -> None:
         writer = ffcv.DatasetWriter(str(path), theirs, page_size=1 << 21, num_workers=1)
         writer.from_indexed_dataset(TheirSamples())
         THEIRS.write_bytes(gzip.compress(path.read_bytes(), mtime=0))
-        # An empty value shares its neighbour's pointer, which FFCV confuses: pictures come before.
+        # FFCV confuses an empty value with the next region, so the loader skips the bytes.
         loader = ffcv.Loader(str(path), SAMPLES, num_workers=1, pipelines={"bytes": None})
         (batch,) = loader
         np.save(THEIR_PIXELS, batch[THEIR_FIELDS.index("jpg")].numpy())

@@ -1,12 +1,14 @@
-"""Part 1's job as a subprocess: how to start it, and what it leaves."""
+"""Part 1's job in a process of its own: how to start it, and what it leaves."""
 
 import json
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import forked
 import pytest
 
 from jobs import part1
@@ -14,7 +16,6 @@ from jobs import part1
 JOB = str(Path(__file__).resolve().parents[1] / "jobs" / "part1.py")
 LAUNCH = [sys.executable, "-m", "accelerate.commands.launch"]
 TWO = [*LAUNCH, "--multi_gpu", "--num_processes", "2", "--main_process_port", "0"]
-FOUR = [*LAUNCH, "--multi_gpu", "--num_processes", "4", "--main_process_port", "0"]
 QUICK = ["--epochs", "6", "--size", "16", "--batch-size", "8"]
 
 UNTOLD = {k: v for k, v in os.environ.items() if k not in ("RANK", "OMP_NUM_THREADS")}
@@ -28,6 +29,11 @@ def start(
     return subprocess.run(
         command, cwd=folder, env=environment, check=False, capture_output=True, text=True
     )
+
+
+def run_job(options: Sequence[str], folder: Path) -> subprocess.CompletedProcess[str]:
+    """Run the job to its end in a forked process, which need not import torch."""
+    return forked.run([JOB, *options], folder, ENVIRONMENT)
 
 
 def lines_of(run: Path) -> list[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""Raw archives for tests: pictures, trees, zips and IDX files, made on the spot."""
+"""Raw archives for tests: images, folders, zips and IDX files."""
 
 import gzip
 import io
@@ -17,7 +17,7 @@ Pixels = NDArray[np.uint8]
 
 
 def pillow(data: bytes) -> Pixels:
-    """The pixels that everything here is held against."""
+    """The pixels that Pillow decodes, as the reference."""
     return np.array(Image.open(io.BytesIO(data)).convert("L"))
 
 
@@ -28,7 +28,7 @@ def saved(image: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
 
 
 def picture(number: int, height: int = 5, width: int = 7) -> bytes:
-    """A PNG whose pixels depend on `number`."""
+    """A PNG with pixels that depend on `number`."""
     pixels = np.random.default_rng(number).integers(0, 256, (height, width), dtype=np.uint8)
     return saved(Image.fromarray(pixels))
 
@@ -46,15 +46,15 @@ def png(
     between: bytes = b"",
     after: bytes = b"",
 ) -> bytes:
-    """A PNG that says that its rows (h, bytes), taken as they are, went through these filters.
+    """A PNG of already filtered rows (h, bytes) and the filters that it declares.
 
-    `before`, `between` and `after` are chunks around and amid the pixels.
+    `before`, `between` and `after` are chunks around and between the pixels.
     """
     height, stride = rows.shape
     header = struct.pack(">IIBBBBB", stride // channels, height, 8, colour_type, 0, 0, 0)
     filtered = b"".join(bytes([f]) + row.tobytes() for f, row in zip(filters, rows, strict=True))
     compressed = zlib.compress(filtered)
-    middle = len(compressed) // 2  # in two chunks, as large files are
+    middle = len(compressed) // 2  # in two chunks, like large files
     return b"".join(
         (
             b"\x89PNG\r\n\x1a\n",
@@ -80,12 +80,14 @@ def make_tree(folder: Path, files: Mapping[str, bytes]) -> Path:
 def make_zip(path: Path, files: Mapping[str, bytes], method: int = zipfile.ZIP_DEFLATED) -> Path:
     with zipfile.ZipFile(path, "w", method) as archive:
         for name, data in files.items():
-            archive.writestr(zipfile.ZipInfo(name), data, method)  # dated 1980: the same bytes
+            archive.writestr(
+                zipfile.ZipInfo(name), data, method
+            )  # a fixed date: the same bytes every time
     return path
 
 
 def folders(classes: Sequence[str] = ("0", "1", "10"), count: int = 4) -> dict[str, bytes]:
-    """Files of a set with a folder per class."""
+    """Files of a dataset with a folder per class."""
     return {
         f"{name}/{i}.png": picture(100 * c + i)
         for c, name in enumerate(classes)
@@ -94,7 +96,7 @@ def folders(classes: Sequence[str] = ("0", "1", "10"), count: int = 4) -> dict[s
 
 
 def midas(numbers: Sequence[int] = (1, 11, 37), writers: int = 4) -> dict[str, bytes]:
-    """Files of a set in the shape of MIDAS part 1."""
+    """Files of a dataset with the structure of MIDAS part 1."""
     return {
         f"hand writing/Sample{n:03}/img{n:03}-{w + 1:03}.png": picture(100 * n + w, 50, 90)
         for n in numbers
@@ -109,7 +111,7 @@ def idx(array: Pixels) -> bytes:
 
 
 def idx_pair(prefix: str, images: Pixels, labels: Sequence[int], packed: bool) -> dict[str, bytes]:
-    """Files of a pair in IDX, `prefix` being for example "emnist-letters-train"."""
+    """Files of an IDX pair; `prefix` is for example "emnist-letters-train"."""
     pair = {
         f"{prefix}-images-idx3-ubyte": idx(images),
         f"{prefix}-labels-idx1-ubyte": idx(np.array(labels, np.uint8)),
@@ -118,6 +120,6 @@ def idx_pair(prefix: str, images: Pixels, labels: Sequence[int], packed: bool) -
 
 
 def digits(count: int, seed: int = 0) -> tuple[Pixels, list[int]]:
-    """Pictures (count, 4, 6) and labels 0 to 9."""
+    """Images (count, 4, 6) and labels 0 to 9."""
     images = np.random.default_rng(seed).integers(0, 256, (count, 4, 6), dtype=np.uint8)
     return images, [i % 10 for i in range(count)]

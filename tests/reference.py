@@ -1,11 +1,11 @@
-"""Plain, slow float64 versions of the fast kernels, to test them against."""
+"""Simple, slow float64 versions of the kernels, as references for tests."""
 
 import numpy as np
 from numpy.typing import NDArray
 
 
 def cover(n: int, start: float, size: float, cells: int) -> NDArray[np.float64]:
-    """Return the overlap, in cells, of `cells` cells of the window with n unit pixels."""
+    """Return the overlap (cells, n) of `cells` cells of a window with n unit pixels, in cells."""
     edges = start + np.arange(cells + 1) * size / cells
     pixels = np.arange(n)
     overlap = np.minimum(edges[1:, None], pixels + 1) - np.maximum(edges[:-1, None], pixels)
@@ -20,7 +20,7 @@ def box_resize(
     height: int,
     width: int,
 ) -> NDArray[np.float64]:
-    """Area-average a window of a picture to (height, width); outside of it is background."""
+    """Area-average a window of an image to (height, width); outside is background."""
     x0, y0, w, h, shear, centre = geometry
     contrast = image.astype(np.float64) - background
     if shear == 0:

@@ -1,4 +1,4 @@
-"""Is the diagnosis right: whose pictures are whose, and that what is counted is what was said."""
+"""The noise benchmark: its split of images, its count of correct diagnoses, its table."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from raw_data import digits, idx_pair, make_tree
 
-from jobs import bench_noise
-from jobs.bench_noise import Config, Drawn, Outcome, closing_table, conclusion
+from jobs.bench import noise as bench_noise
+from jobs.bench.noise import Config, Outcome, Subset, closing_table, conclusion
 from pipeline.analysis.label_noise import diagnose
 from pipeline.data.sources import SourceError
 from pipeline.data.sources.base import TRAIN
@@ -16,29 +16,27 @@ from pipeline.data.synth.mislabel import Mislabelling
 
 
 def write_digits(folder: Path, count: int) -> Path:
-    """Write so many pictures to learn from, and ten to test on."""
+    """Write so many training images, and ten test images."""
     pairs = [
         idx_pair(part, *digits(n), packed=False) for part, n in (("train", count), ("t10k", 10))
     ]
     return make_tree(folder, pairs[0] | pairs[1])
 
 
-def names(source: Drawn, learned: bool) -> set[str]:
-    rows = np.flatnonzero((source.entries.given == TRAIN) == learned)
+def names(source: Subset, train: bool) -> set[str]:
+    rows = np.flatnonzero((source.entries.given == TRAIN) == train)
     return {source.name(row) for row in rows.tolist()}
 
 
 @pytest.mark.parametrize("seed", [0, 1])
-def test_nobody_learns_the_same_pictures_and_all_are_asked_about_others(
-    tmp_path: Path, seed: int
-) -> None:
+def test_training_images_are_disjoint_and_held_out_images_shared(tmp_path: Path, seed: int) -> None:
     config = Config(write_digits(tmp_path, 60), learned=20, held_out=15, seed=seed)
-    own, others = bench_noise.draw(config)
-    learned, theirs, held_out = names(own, True), names(others, True), names(own, False)
-    assert (len(learned), len(theirs), len(held_out)) == (20, 20, 15)
-    assert len(learned | theirs | held_out) == 55
+    own, others = bench_noise.sample_subsets(config)
+    train, theirs, held_out = names(own, True), names(others, True), names(own, False)
+    assert (len(train), len(theirs), len(held_out)) == (20, 20, 15)
+    assert len(train | theirs | held_out) == 55
     assert names(others, False) == held_out
-    assert all(name.startswith("train/") for name in learned | theirs | held_out)
+    assert all(name.startswith("train/") for name in train | theirs | held_out)
     images, labels = digits(60)
     for row in range(35):
         number = int(own.name(row).removeprefix("train/"))
@@ -46,13 +44,15 @@ def test_nobody_learns_the_same_pictures_and_all_are_asked_about_others(
         assert own.entries.labels[row] == labels[number]
 
 
-def test_too_few_pictures_are_refused(tmp_path: Path) -> None:
+def test_too_few_images_are_refused(tmp_path: Path) -> None:
     config = Config(write_digits(tmp_path, 60), learned=20, held_out=21)
-    with pytest.raises(SourceError, match="60 pictures beside the test set, expected 61: twice 20"):
-        bench_noise.draw(config)
+    with pytest.raises(
+        SourceError, match="got 60 images outside the test set, expected 61: twice 20"
+    ):
+        bench_noise.sample_subsets(config)
 
 
-def test_the_count_is_of_the_verdicts() -> None:
+def test_correct_diagnoses_are_counted() -> None:
     labels = np.arange(600) % 10
     clean = diagnose(np.eye(10)[labels], labels, list("0123456789"))
     assert clean.kind == "clean"
@@ -63,8 +63,10 @@ def test_the_count_is_of_the_verdicts() -> None:
         Outcome(Mislabelling("permutation"), 1.0, clean, replace(random, kind="permutation")),
         Outcome(Mislabelling("pairs", 0.3), 0.3, random, replace(random, kind="symmetric")),
     ]
-    words = conclusion(outcomes)
-    assert words == "The kind was right in 2 of 4 without a witness, in 3 of 4 with one."
+    assert conclusion(outcomes) == (
+        "The diagnosed kind is correct in 2 of 4 cases without a reference model, in 3 of 4 with "
+        "one."
+    )
     columns = [list(column.cells) for column in closing_table(outcomes).columns]
     assert columns[0] == ["none", "shuffled", "permutation", "pairs=0.3"]
     assert columns[4] == ["yes", "yes", "no", "no"]
@@ -84,7 +86,7 @@ def test_it_mislabels_trains_and_prints_a_table(capsys: pytest.CaptureFixture[st
     wrong = [float(row[1].removesuffix(" %")) for row in rows]
     assert wrong == pytest.approx([0, 90, 30], abs=10)
     assert wrong[0] == 0
-    alone, told = (sum(row[place] == "yes" for row in rows) for place in (4, 7))
-    counted = f"right in {alone} of 3 without a witness, in {told} of 3 with one."
-    assert lines[-1] == f"The kind was {counted}"
+    alone, referenced = (sum(row[place] == "yes" for row in rows) for place in (4, 7))
+    assert f"correct in {alone} of 3 cases without" in lines[-1]
+    assert f"in {referenced} of 3 with one." in lines[-1]
     assert any("synthetic data: inkrun's generator" in line for line in lines)

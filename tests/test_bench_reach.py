@@ -10,8 +10,8 @@ from tiny import CLASSES, page, write_set
 
 from beton.loader import Loader
 from beton.ops import Resize
-from jobs import bench_reach
-from jobs.bench_reach import Config, Outcome, PillowPages, closing_table, verdict
+from jobs.bench import reach as bench_reach
+from jobs.bench.reach import Config, Outcome, PillowPages, closing_table, verdict
 from pipeline.data.charset import CHARACTERS
 from pipeline.loading.dataset import View, open_dataset
 

@@ -16,7 +16,7 @@ from beton.order import Shard
 from beton.reader import Reader
 from pipeline.errors import UserError
 from pipeline.loading.augment import Augmentation
-from pipeline.loading.batches import DeviceLoader, Inputs
+from pipeline.loading.batches import DeviceLoader, MicroBatch
 from pipeline.loading.combined import CombinedLoader
 from pipeline.loading.dataset import Ids, open_dataset, split_indices
 from pipeline.recipes.mixup import Mixing
@@ -48,17 +48,17 @@ def recipe(share: float = 0.5, micro_batch: int | None = None, batch_size: int =
     return Recipe((STAGE,), batch_size=batch_size, micro_batch=micro_batch, auxiliary=share)
 
 
-def steps(feed: DeviceLoader | CombinedLoader, epochs: int = 3) -> list[list[Inputs]]:
-    return [list(parts) for epoch in range(epochs) for parts in feed.steps(epoch)]
+def steps(feed: DeviceLoader | CombinedLoader, epochs: int = 3) -> list[list[MicroBatch]]:
+    return [list(parts) for epoch in range(epochs) for parts in feed.batches(epoch)]
 
 
-def ids_of(parts: list[Inputs]) -> Ids:
+def ids_of(parts: list[MicroBatch]) -> Ids:
     return np.concatenate([part.ids for part in parts])
 
 
 def test_each_set_is_gone_through_at_its_own_pace(files: tuple[Reader, Reader]) -> None:
     main, other = files
-    with supply(files, recipe()).training(STAGE) as feed:
+    with supply(files, recipe()).train_loader(STAGE) as feed:
         assert len(feed) == len(split_indices(main, "train")) // 4 == 8
         found = [ids_of(parts) for parts in steps(feed)]
     first = [ids[ids < len(main)] for ids in found]
@@ -79,10 +79,10 @@ def test_each_set_is_gone_through_at_its_own_pace(files: tuple[Reader, Reader]) 
 def test_it_begins_anywhere(
     start: int, epoch: int, share: float, files: tuple[Reader, Reader]
 ) -> None:
-    with supply(files, recipe(share)).training(STAGE) as feed:
-        whole = [list(parts) for parts in feed.steps(epoch)]
+    with supply(files, recipe(share)).train_loader(STAGE) as feed:
+        whole = [list(parts) for parts in feed.batches(epoch)]
         start = min(start, len(feed) - 1)
-        tail = [list(parts) for parts in feed.steps(epoch, start)]
+        tail = [list(parts) for parts in feed.batches(epoch, start)]
         named = [feed.ids(epoch, number) for number in range(len(feed))]
     assert len(tail) == len(whole) - start
     for parts, same in zip(whole[start:], tail, strict=True):
@@ -92,7 +92,7 @@ def test_it_begins_anywhere(
         assert np.array_equal(ids_of(parts), ids)
 
 
-def pictures_of(parts: list[Inputs]) -> dict[int, torch.Tensor]:
+def pictures_of(parts: list[MicroBatch]) -> dict[int, torch.Tensor]:
     return {int(i): image for part in parts for i, image in zip(part.ids, part.images, strict=True)}
 
 
@@ -100,11 +100,11 @@ def pictures_of(parts: list[Inputs]) -> dict[int, torch.Tensor]:
 def test_several_processes_share_the_batches_of_one(
     files: tuple[Reader, Reader], count: int
 ) -> None:
-    with supply(files, recipe()).training(STAGE) as feed:
+    with supply(files, recipe()).train_loader(STAGE) as feed:
         whole = steps(feed)
     shares = []
     for index in range(count):
-        with supply(files, recipe(), Shard(index, count)).training(STAGE) as feed:
+        with supply(files, recipe(), Shard(index, count)).train_loader(STAGE) as feed:
             shares.append(steps(feed))
     for alone, *together in zip(whole, *shares, strict=True):
         images, others = pictures_of(alone), pictures_of([*chain(*together)])
@@ -115,8 +115,8 @@ def test_several_processes_share_the_batches_of_one(
 @pytest.mark.parametrize(("share", "rows"), [(0.5, 4), (0.75, 4), (0.25, 2), (0.75, 3), (0.5, 1)])
 def test_a_batch_comes_in_parts(files: tuple[Reader, Reader], share: float, rows: int) -> None:
     with (
-        supply(files, recipe(share)).training(STAGE) as whole,
-        supply(files, recipe(share, micro_batch=rows)).training(STAGE) as parted,
+        supply(files, recipe(share)).train_loader(STAGE) as whole,
+        supply(files, recipe(share, micro_batch=rows)).train_loader(STAGE) as parted,
     ):
         for one, parts in zip(steps(whole, 1), steps(parted, 1), strict=True):
             assert [part.last for part in parts] == [False] * (len(parts) - 1) + [True]
@@ -126,7 +126,7 @@ def test_a_batch_comes_in_parts(files: tuple[Reader, Reader], share: float, rows
 
 
 def test_sets_that_do_not_go_together(files: tuple[Reader, Reader], tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="auxiliary: got no set, expected one"):
+    with pytest.raises(UserError, match="auxiliary: got no dataset, expected one"):
         supply((files[0], None), recipe())
     with (
         open_dataset(write_set(tmp_path / "few.beton", classes=CLASSES[:2])) as few,
@@ -149,7 +149,7 @@ def test_sets_that_do_not_go_together(files: tuple[Reader, Reader], tmp_path: Pa
 @given(rows=st.integers(1, 99), share=st.floats(0.02, 0.98), mixes=st.booleans())
 def test_rows_are_divided(rows: int, share: float, mixes: bool) -> None:
     stage = replace(STAGE, mixing=Mixing(mixup=0.4 if mixes else 0))
-    first, second = Recipe((stage,), batch_size=100, auxiliary=share).divided(rows)
+    first, second = Recipe((stage,), batch_size=100, auxiliary=share).split_rows(rows)
     unit = 2 if mixes else 1
     assert min(first, second) >= unit
     assert first + second == max(rows, 2 * unit)
@@ -161,5 +161,5 @@ def test_rows_are_divided(rows: int, share: float, mixes: bool) -> None:
 
 @pytest.mark.parametrize("share", [0.01, 0.99])
 def test_a_share_that_leaves_one_set_without_a_row(share: float) -> None:
-    with pytest.raises(UserError, match="expected at least one row of each set"):
+    with pytest.raises(UserError, match="expected at least one row of each dataset"):
         recipe(share)

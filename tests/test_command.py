@@ -1,4 +1,4 @@
-"""`python -m beton`: what it prints, draws, and how it ends."""
+"""The command `python -m beton`: its output, images, errors and exit status."""
 
 import re
 import subprocess
@@ -23,7 +23,7 @@ def path(tmp_path: Path) -> Path:
 
 
 def lettered(path: Path) -> Path:
-    """Pages of 60 x 80 with a bar as high as the label says, of 30 samples in three classes."""
+    """Write 30 images of 60 x 80 in three classes, with a bar as high as the label."""
     pages = np.full((30, 60, 80), 255, np.uint8)
     for i in range(30):
         pages[i, 50 - 20 * (i // 10) :, 20:60] = 0
@@ -33,7 +33,7 @@ def lettered(path: Path) -> Path:
     return path
 
 
-def test_inspect_shows_what_is_in_a_file(
+def test_inspect_prints_fields_and_metadata(
     path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "160")
@@ -46,12 +46,12 @@ def test_inspect_shows_what_is_in_a_file(
     assert command.main(["inspect", str(lettered(path))]) == 0
     text = capsys.readouterr().out
     assert re.search(r"provenance kind +synthetic", text)
-    assert "0 to 2 (3)" in text
+    assert "0 to 2, 3 distinct" in text
 
 
-def test_verify_says_it_in_one_line(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_verify_prints_one_line(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert command.main(["verify", str(path)]) == 0
-    assert capsys.readouterr() == (f"{path}: 12 samples, every byte is as it was written\n", "")
+    assert capsys.readouterr() == (f"{path}: 12 samples, every byte matches its checksum\n", "")
     data = bytearray(path.read_bytes())
     data[parts(bytes(data)).data_start] ^= 1
     path.write_bytes(data)
@@ -67,7 +67,7 @@ def test_verify_without_checksums_reads_every_sample(
     data = bytearray(without_manifest(path.read_bytes()))
     path.write_bytes(data)
     assert command.main(["verify", str(path)]) == 0
-    assert "no checksums; every sample can be read" in capsys.readouterr().out
+    assert "no checksums, but every sample can be decoded" in capsys.readouterr().out
     at = data.index(b"\xff\xd8\xff")  # a JPEG
     data[at : at + 2] = b"\0\0"
     path.write_bytes(data)
@@ -75,7 +75,7 @@ def test_verify_without_checksums_reads_every_sample(
     assert "field 'jpg', sample 0: JPEG cannot be decoded" in capsys.readouterr().err
 
 
-def test_show_draws_samples_from_all_of_the_file(
+def test_show_draws_samples_from_the_whole_file(
     path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "grid.png"
@@ -84,7 +84,7 @@ def test_show_draws_samples_from_all_of_the_file(
     grid = np.asarray(Image.open(out).convert("L"))
     cell, caption, gap = command.CELL, command.CAPTION, command.GAP
     assert grid.shape == (gap + cell + caption + gap + caption, gap + 3 * (cell + gap))
-    assert (grid[-caption:] < 100).any()  # where the data came from
+    assert (grid[-caption:] < 100).any()  # the provenance
     grid = grid[:-caption]
     cells = [grid[gap : gap + cell, gap + i * (cell + gap) :][:, :cell] for i in range(3)]
     heights = [(cell_ == 0).sum(axis=0).max() for cell_ in cells]
@@ -95,10 +95,10 @@ def test_show_draws_samples_from_all_of_the_file(
 
 def test_show_takes_other_fields_and_files_without_labels(path: Path, tmp_path: Path) -> None:
     out = tmp_path / "grid.png"
-    plain = ["show", str(path), "-o", str(out), "--count", "1000000000000"]  # all there are
+    plain = ["show", str(path), "-o", str(out), "--count", "1000000000000"]  # all samples
     assert command.main(plain) == 0
     first = np.asarray(Image.open(out))
-    # The first field of pictures is in colours.
+    # The first image field has colour images.
     y, x = command.GAP + command.CELL // 2, command.GAP + command.CELL // 2
     around = first[y - 40 : y + 40, x - 40 : x + 40].reshape(-1, 3)
     assert EveryField()[0]["raw"][2, 2] in around
@@ -114,8 +114,8 @@ MISTAKES = [
     (["show", "FILE"], "required: -o/--out"),
     (["show", "FILE", "-o", "grid.png", "--count", "0"], "--count: got 0"),
     (["show", "FILE", "-o", "grid.png", "--count", "x"], "invalid int value: 'x'"),
-    (["show", "FILE", "-o", "grid.png", "--field", "inc"], "--field: got inc, expected one of"),
-    (["show", "FILE", "-o", "grid.png", "--label", "ink"], "--label: got ink, expected one of"),
+    (["show", "FILE", "-o", "grid.png", "--field", "inc"], "--field: got inc, expected a field of"),
+    (["show", "FILE", "-o", "grid.png", "--label", "ink"], "--label: got ink, expected a field of"),
     (["show", "FILE", "-o", "grid.beton"], "--out: got 'grid.beton'"),
     (["show", "FILE", "-o", "none/grid.png"], "No such file or directory"),
 ]
@@ -143,7 +143,7 @@ def test_mistakes_get_one_line_and_status_2(
 def test_a_file_of_numbers_cannot_be_shown(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write(path, {"n": IntField()}, [(1,)])
     assert command.main(["show", str(path), "-o", str(path.with_name("grid.png"))]) == 2
-    assert "it has none that fits" in capsys.readouterr().err
+    assert "it has no suitable field" in capsys.readouterr().err
 
 
 def test_the_module_is_a_command(path: Path) -> None:
@@ -155,4 +155,6 @@ def test_the_module_is_a_command(path: Path) -> None:
     path.write_bytes(b"not a file of ours, but a longer one")
     done = run("inspect", str(path))
     assert (done.returncode, done.stdout) == (1, "")
-    assert re.fullmatch(rf"{path}: version of the format \(got \d+, expected 2\)\n", done.stderr)
+    assert re.fullmatch(
+        rf"{path}: unsupported version of the format \(got \d+, expected 2\)\n", done.stderr
+    )

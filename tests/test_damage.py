@@ -1,10 +1,10 @@
-"""Files damaged at random: reading one ends in a BetonError or in values, never in anything else.
+"""Randomly damaged files: a reader raises BetonError or returns values, and nothing else happens.
 
     python tests/test_damage.py --cases 20000 --seed 1
 
-runs many cases and prints how they ended. A case is a function of its seed and number, so that
-`--first N --cases 1` runs one again. The cases run in a process of their own here, too: a crash or
-a hang is then a failure that names its case.
+runs many cases and prints the outcomes. A case is a function of its seed and number, so `--first N
+--cases 1` repeats it. The test runs the cases in a separate process: a crash or a hang is a failure
+that names its case.
 """
 
 import argparse
@@ -25,18 +25,19 @@ from typing import Any
 import numpy as np
 from every_field import parts, same, without_manifest, write_every_field
 
-from beton import layout, ops
+from beton import ops
 from beton.errors import BetonError
+from beton.format import layout
+from beton.format.manifest import HEAD, Manifest
 from beton.loader import Loader
-from beton.manifest import HEAD, Manifest
 from beton.reader import Reader
 
 Random = np.random.Generator
 Samples = list[dict[str, Any]]
 
 SAMPLES = 12
-SECONDS = 60  # for one case, before it counts as hanging
-MEMORY = 8 << 30  # address space: an allocation that a damaged number decided fails
+SECONDS = 60  # time limit of a case
+MEMORY = 8 << 30  # limit of the address space: an allocation of a damaged size fails
 EXTREMES = [
     0,
     1,
@@ -55,7 +56,7 @@ EXTREMES = [
 
 @dataclass(frozen=True)
 class Sound:
-    """A sound file, and where its parts are."""
+    """An undamaged file and the positions of its parts."""
 
     data: bytes
     spans: dict[str, tuple[int, int]]
@@ -95,11 +96,11 @@ def _members(dtype: np.dtype[Any], base: int = 0) -> Iterator[tuple[int, int]]:
         yield from _members(member, base + offset)
 
 
-# Ways to damage: each changes `data` in place.
+# Kinds of damage: each function changes `data` in place.
 
 
 def place(random: Random, sound: Sound) -> int:
-    """Pick a byte, of the payload more often than of the other parts."""
+    """Choose a byte, more often of the payload than of the other parts."""
     low, high = sound.spans[str(random.choice([*sound.spans, "payload", "payload"]))]
     return int(random.integers(low, high))
 
@@ -161,14 +162,14 @@ def extend(random: Random, data: bytearray, _: Sound) -> None:
     data += random.bytes(int(random.choice([1, 8, 24, 48, 4096])))
 
 
-WAYS: list[Callable[[Random, bytearray, Sound], None]] = [
+KINDS: list[Callable[[Random, bytearray, Sound], None]] = [
     flip_a_bit, flip_bits_nearby, set_numbers, swap_numbers, copy_bytes, fill_bytes, change_type,
     truncate, extend,
 ]  # fmt: skip
 
 
 def seal(data: bytes, sound: Sound) -> bytes:
-    """Make the checksums right again, so that only the structure can give the damage away."""
+    """Correct the checksums, so that only the structure can reveal the damage."""
     found = parts(sound.data)
     assert found.manifest
     start, end = found.manifest
@@ -192,45 +193,45 @@ def seal(data: bytes, sound: Sound) -> bytes:
 
 
 def read(path: Path) -> tuple[str, Samples]:
-    """Read all of a file in every way there is; returns how it ended, and the samples."""
+    """Read a whole file with the reader and all ops; return the outcome and the samples."""
     try:
         reader = Reader(path)
     except BetonError:
-        return "refused at open", []
-    refused = False
+        return "rejected at open", []
+    rejected = False
     samples: Samples = []
     for i in range(len(reader)):
         try:
             samples.append(reader[i])
         except BetonError:
-            refused = True
+            rejected = True
     for steps in (None, {"ink": ops.Resize(9, 7)}, {"ink": ops.Runs()}):
         try:
             for batch in Loader(reader, 8, steps, order="sequential", threads=0):
                 assert batch.valid.any()
         except BetonError:
-            refused = True
+            rejected = True
     try:
         reader.verify()
     except BetonError:
-        refused = True
-    return "refused in a sample" if refused else "read", samples
+        rejected = True
+    return "rejected in a sample" if rejected else "read", samples
 
 
 def run_case(seed: int, number: int, sound: Sound, bare: Sound, path: Path) -> str:
-    """Damage a file in one way, read it, and say how it ended."""
+    """Damage a file, read it, and return the outcome."""
     random = np.random.default_rng([seed, number])
     kind = ("sealed", "sealed again", "bare")[number % 3]
     base = bare if kind == "bare" else sound
     data = bytearray(base.data)
-    way = WAYS[random.integers(len(WAYS))]
-    way(random, data, base)
+    damage = KINDS[random.integers(len(KINDS))]
+    damage(random, data, base)
     damaged = seal(bytes(data), sound) if kind == "sealed again" else bytes(data)
     path.write_bytes(damaged)
     outcome, samples = read(path)
-    # With its checksums, nothing that changed is missed; without, values may be others.
+    # Checksums detect every change; without them, values may differ.
     changed = damaged != base.data
-    assert not (changed and kind == "sealed" and outcome == "read"), f"{way.__name__} unnoticed"
+    assert not (changed and kind == "sealed" and outcome == "read"), f"{damage.__name__} unnoticed"
     assert changed or (outcome == "read" and len(samples) == len(base.values))
     if outcome == "read":
         intact = len(samples) == len(base.values) and all(map(same, samples, base.values))
@@ -239,12 +240,12 @@ def run_case(seed: int, number: int, sound: Sound, bare: Sound, path: Path) -> s
 
 
 def run_cases(seed: int, first: int, cases: int, folder: Path) -> Counter[str]:
-    """Run cases; the number of the one under way stands in `folder`/case."""
+    """Run cases; the file `folder`/case has the number of the current case."""
     path = folder / "damaged.beton"
     data = write_every_field(path, SAMPLES)
     with Reader(path) as reader:
         values = [reader[i] for i in range(SAMPLES)]
-    read(path)  # compiles the kernels, outside of the time and memory that a case may take
+    read(path)  # compiles the kernels outside of the limits of a case
     sound, bare = take_apart(data, values), take_apart(without_manifest(data), values)
     outcomes: Counter[str] = Counter()
     for number in range(first, first + cases):
@@ -275,17 +276,17 @@ def main() -> None:
     )
 
 
-def test_damaged_files_are_refused_or_read(tmp_path: Path) -> None:
+def test_damaged_files_are_rejected_or_read(tmp_path: Path) -> None:
     command = [sys.executable, __file__, "--cases", "3000", "--folder", str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=280)
     case = (tmp_path / "case").read_text() if (tmp_path / "case").exists() else "none"
     assert done.returncode == 0, f"case {case}: {done.stderr}"
     outcomes = json.loads(done.stdout)
     assert sum(outcomes.values()) == 3000
-    # The cases reach everywhere: none of the ways to end is missing.
+    # The cases reach every outcome.
     for kind in ("sealed", "sealed again", "bare"):
-        assert outcomes[f"{kind}: refused at open"] > 300
-        assert outcomes[f"{kind}: refused in a sample"] > 10
+        assert outcomes[f"{kind}: rejected at open"] > 300
+        assert outcomes[f"{kind}: rejected in a sample"] > 10
     assert outcomes["bare: read, with other values"] > 10
 
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from reference import box_resize
 
-from beton import kernels
+from beton.codec import kernels
 from pipeline.loading.rasterize import rasterize
 
 Floats = NDArray[np.float64]

@@ -23,7 +23,7 @@ from pipeline.data.sources import SourceError
 from pipeline.errors import UserError
 from pipeline.evaluation.evaluate import TrainedModel, evaluate, load_model
 from pipeline.evaluation.metrics import Scores, score
-from pipeline.evaluation.run_config import TrainingConfig
+from pipeline.evaluation.run_config import DatasetRef, TrainingConfig
 from pipeline.evaluation.run_dir import RunDir
 from pipeline.loading.batches import DeviceLoader
 from pipeline.loading.dataset import open_dataset, split_indices
@@ -89,7 +89,7 @@ def test_pages_of_other_proportions_are_not_stretched(
         with DeviceLoader(
             file, split_indices(file, "all"), view, 2, device=torch.device("cpu")
         ) as feed:
-            ink = next(iter(feed.batches())).images[0, 0]
+            ink = next(iter(feed.micro_batches())).images[0, 0]
     (rows,), (columns,) = (ink.sum(side).gt(1).nonzero(as_tuple=True) for side in (1, 0))
     assert len(rows) == len(columns) > 3
 
@@ -136,7 +136,7 @@ def test_sources_and_runs_that_are_none(trained: TrainedModel, tmp_path: Path) -
     (tmp_path / "bad.beton").write_bytes(b"bad")
     with pytest.raises(BetonError, match=r"bad\.beton"):
         evaluate(trained, tmp_path / "bad.beton")
-    with pytest.raises(UserError, match=r"not a run directory: it has no config\.json"):
+    with pytest.raises(UserError, match=r"not a run directory: it has no view\.json"):
         load_model(tmp_path)
 
 
@@ -153,8 +153,9 @@ def test_weights_of_another_network_than_this_version_s(run: Path, tmp_path: Pat
 def test_a_run_has_seen_its_auxiliary_set_too(trained: TrainedModel, tmp_path: Path) -> None:
     source = write_set(tmp_path / "other.beton", digest="sha256:other")
     assert not evaluate(trained, source, precision="no").seen
-    auxiliary = {"provenance": {"kind": "synthetic", "source": "x", "digest": "sha256:other"}}
-    both = replace(trained, config={**trained.config, "auxiliary": auxiliary})
+    provenance = {"kind": "synthetic", "source": "x", "digest": "sha256:other"}
+    auxiliary = DatasetRef("other.beton", "f00", 44, provenance)
+    both = replace(trained, config=replace(trained.config, auxiliary=auxiliary))
     assert evaluate(both, source, precision="no").seen
 
 

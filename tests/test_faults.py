@@ -1,4 +1,4 @@
-"""Faults, injected: what fails says so, and leaves nothing behind."""
+"""Injected faults: every failure raises an error and leaves no file or process."""
 
 import contextlib
 import multiprocessing
@@ -27,7 +27,7 @@ BYTES: dict[str, Field] = {"b": BytesField()}
 
 
 class UnsendableError(Exception):
-    """One that does not survive pickling."""
+    """An exception that cannot be pickled."""
 
     def __init__(self, part: str, *, other: str) -> None:
         super().__init__(f"{part} and {other}")
@@ -35,7 +35,7 @@ class UnsendableError(Exception):
 
 @dataclass(frozen=True)
 class Faulty:
-    """Numbers, with a fault at one index."""
+    """Numbers with a fault at one index."""
 
     fault: Callable[[], Any]
     at: int = 77
@@ -65,14 +65,14 @@ def die() -> None:
 
 @pytest.fixture
 def target(tmp_path: Path) -> Iterator[Path]:
-    """A name for a file; no fault leaves it, or anything else, in the folder."""
+    """A path for a file; after the test, the folder is empty."""
     yield tmp_path / "file.beton"
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("workers", [1, 2])
 @pytest.mark.parametrize("as_iterable", [False, True], ids=["indices", "iterable"])
-def test_an_exception_in_the_data_set_names_the_sample(
+def test_an_exception_in_the_dataset_names_the_sample(
     target: Path, workers: int, as_iterable: bool
 ) -> None:
     data = Faulty(unreadable)
@@ -80,40 +80,40 @@ def test_an_exception_in_the_data_set_names_the_sample(
     with pytest.raises(OSError, match="cannot read this one") as caught:
         write(target, NUMBER, samples, workers=workers)
     assert type(caught.value) is OSError
-    assert caught.value.__notes__ == [f"at sample 77 of the data set for {target}"]
+    assert caught.value.__notes__ == [f"at sample 77 of the dataset for {target}"]
 
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_value_that_does_not_fit_names_field_and_sample(target: Path, workers: int) -> None:
-    with pytest.raises(SampleError, match="field 'n', sample 77: not a whole number") as caught:
+    with pytest.raises(SampleError, match="field 'n', sample 77: not an integer") as caught:
         write(target, NUMBER, Faulty(wrong_value), workers=workers)
     assert caught.value.file == str(target)
 
 
-def test_an_exception_that_cannot_travel_is_told_in_words(target: Path) -> None:
+def test_an_exception_that_cannot_be_pickled_becomes_text(target: Path) -> None:
     with pytest.raises(RuntimeError, match="UnsendableError: this and that") as caught:
         write(target, NUMBER, Faulty(unsendable), workers=2)
-    assert caught.value.__notes__ == [f"at sample 77 of the data set for {target}"]
+    assert caught.value.__notes__ == [f"at sample 77 of the dataset for {target}"]
 
 
-def test_a_worker_that_dies_ends_the_writing(target: Path) -> None:
+def test_a_killed_worker_stops_the_writer(target: Path) -> None:
     with pytest.raises(BrokenProcessPool):
         write(target, NUMBER, Faulty(die), workers=2)
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_an_interruption_ends_the_writing(target: Path, workers: int) -> None:
+def test_an_interrupt_stops_the_writer(target: Path, workers: int) -> None:
     def interrupt(_: int) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt) as caught:
         write(target, NUMBER, [(i,) for i in range(500)], workers=workers, progress=interrupt)
-    assert multiprocessing.active_children() == []  # though the exception is still held
+    assert multiprocessing.active_children() == []  # although the exception still exists
     assert caught.value
 
 
 class Slow:
-    """Leaves the number of its process in a folder, and takes its time."""
+    """A slow dataset that writes its process id to a folder."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -145,11 +145,11 @@ def is_running(process: int) -> bool:
 def wait_until(condition: Callable[[], bool], seconds: float) -> None:
     end = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < end, "waited in vain"
+        assert time.monotonic() < end, "timed out"
         time.sleep(0.05)
 
 
-@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="looks for processes in /proc")
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs /proc")
 def test_a_killed_writer_leaves_no_file_and_no_worker(tmp_path: Path) -> None:
     folder, seen = tmp_path / "data", tmp_path / "seen"
     folder.mkdir()
@@ -187,7 +187,7 @@ write(sys.argv[1], NUMBER, [(2,)])
 """
 
 
-def test_a_writer_killed_at_the_last_moment_leaves_the_name_alone(tmp_path: Path) -> None:
+def test_a_writer_killed_before_the_rename_leaves_the_old_file(tmp_path: Path) -> None:
     path = tmp_path / "file.beton"
     write(path, NUMBER, [(1,)])
     assert run_script(KILLED_AT_THE_END, path).returncode == -signal.SIGKILL
@@ -211,13 +211,13 @@ except OSError as error:
 
 
 def fill(target: Path, limit: int, samples: int) -> str:
-    """Write in a process with a limit to its files' sizes (0: none); returns how it ended."""
+    """Write in a process with a limit on file sizes (0: none); return the name of its error."""
     return run_script(FILL, target, limit, samples).stderr.strip()
 
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A folder on a disk of 2 MB, where mounting one is allowed."""
+    """A folder on a disk of 2 MB; skips the test if mounting is not allowed."""
     folder = tmp_path / "disk"
     folder.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(folder)]
@@ -227,7 +227,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", str(folder)], check=True)
 
 
-# The spool is full at 30 samples; at 14 it fits, and the file beside it does not.
+# 30 samples exceed the disk in the spool; 14 samples exceed it in the file.
 @pytest.mark.parametrize("samples", [30, 14])
 def test_a_full_disk_is_an_error_and_leaves_nothing(small_disk: Path, samples: int) -> None:
     assert fill(small_disk / "file.beton", 0, samples) == "ENOSPC"
@@ -236,7 +236,7 @@ def test_a_full_disk_is_an_error_and_leaves_nothing(small_disk: Path, samples: i
     assert len(Reader(small_disk / "file.beton")) == 5
 
 
-# A file has a head before the payload that the spool has not: with 10 samples only it is too large.
+# 30 samples exceed the limit in the spool; 10 samples exceed it in the file, which has a head.
 @pytest.mark.parametrize("samples", [30, 10])
 def test_a_limit_on_file_sizes_is_an_error_and_leaves_nothing(target: Path, samples: int) -> None:
     assert fill(target, 1_050_000, samples) == "EFBIG"

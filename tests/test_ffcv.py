@@ -1,4 +1,4 @@
-"""Files travel both ways between beton and the real ffcv package."""
+"""beton reads the ffcv package's files, and the ffcv package reads beton's."""
 
 import gc
 from collections.abc import Iterator
@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from ffcv_samples import SAMPLES, SIDE, Samples, picture
+from ffcv_samples import SAMPLES, SIDE, Samples, image
 from numpy.typing import NDArray
 
 from beton import fields
-from beton.image_fields import shrink
+from beton.fields.image import shrink
 from beton.reader import Reader
 from beton.writer import write
 
@@ -24,16 +24,16 @@ from ffcv.libffcv import imdecode  # noqa: E402
 
 pytestmark = [
     pytest.mark.ffcv,
-    pytest.mark.timeout(120),  # FFCV's writer waits for ever for a worker that raised
+    pytest.mark.timeout(120),  # FFCV's writer waits forever for a worker that raised
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
 ]
 
 
 @pytest.fixture(autouse=True)
 def collect() -> Iterator[None]:
-    """Bury FFCV's compiled functions here: numba may stumble over them, in any later test.
+    """Collect FFCV's compiled functions here: numba may fail on them in a later test.
 
-    Its parallel kernels set the number of OpenMP's threads, which is torch's too.
+    FFCV's parallel kernels set OpenMP's number of threads, which torch shares.
     """
     threads = torch.get_num_threads()
     yield
@@ -106,14 +106,14 @@ def write_jpeg(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def their_pixels(data: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Decode a JPEG as FFCV does."""
+    """Decode a JPEG like FFCV."""
     out = np.zeros((*SIDE, 3), np.uint8)
     imdecode(data, out, *SIDE, *SIDE, 0, 0, 1, 1, False, False)
     return out
 
 
 def same(sample: Sample, expected: tuple[Any, ...]) -> None:
-    """Compare what either package read (all but JPEG pixels) with what was written."""
+    """Compare a sample, except JPEG pixels, with the written values."""
     for name, wanted in zip(Samples.names, expected, strict=True):
         got = sample[name]
         if name == "bytes":
@@ -164,7 +164,7 @@ def test_we_read_their_empty_values_which_they_confuse(tmp_path: Path) -> None:
 
 
 class Numbers:
-    """No field with a payload: FFCV writes no page at all."""
+    """Samples without payloads: FFCV writes no page."""
 
     def __len__(self) -> int:
         return 20
@@ -173,7 +173,7 @@ class Numbers:
         return i / 2, int(i)
 
 
-def test_files_of_numbers_only_travel_both_ways(tmp_path: Path) -> None:
+def test_both_read_files_of_numbers_only(tmp_path: Path) -> None:
     numbers = {"a": theirs.FloatField(), "b": theirs.IntField()}
     reader = Reader(write_theirs(tmp_path / "theirs.beton", Numbers(), numbers))
     assert [tuple(reader[i].values()) for i in range(20)] == [Numbers()[i] for i in range(20)]
@@ -191,7 +191,7 @@ def test_max_resolution_is_theirs_within_a_level(size: tuple[int, int], longest:
     assert np.abs(ours.astype(int) - expected).max() <= 1
 
 
-def test_torch_s_own_tensors_and_dtypes_are_taken(tmp_path: Path) -> None:
+def test_torch_tensors_and_dtypes_are_accepted(tmp_path: Path) -> None:
     tensors = [torch.arange(i, i + 4).reshape(2, 2) for i in range(3)]
     field = fields.TorchTensorField(torch.int64, (2, 2))
     write(tmp_path / "ours.beton", {"t": field}, [(tensor,) for tensor in tensors])
@@ -200,7 +200,7 @@ def test_torch_s_own_tensors_and_dtypes_are_taken(tmp_path: Path) -> None:
 
 
 class TheirInk(theirs.Field):  # type: ignore[misc]
-    """What a user of FFCV declares in order to use the other fields of a file with ink in it."""
+    """The class that FFCV needs to read the other fields of a file with an ink field."""
 
     metadata_type = fields.InkField.metadata_dtype
 
@@ -218,7 +218,7 @@ class TheirInk(theirs.Field):  # type: ignore[misc]
         raise NotImplementedError
 
 
-def test_ffcv_passes_over_our_own_field(tmp_path: Path) -> None:
+def test_ffcv_skips_our_own_field(tmp_path: Path) -> None:
     path = tmp_path / "ours.beton"
     pages = np.random.default_rng(0).integers(254, 256, (20, 30, 40)).astype(np.uint8)
     pages[7] = 255  # takes no bytes
@@ -236,7 +236,7 @@ def test_ffcv_passes_over_our_own_field(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("i", range(3))
 def test_jpeg_pixels_equal_theirs_for_either_codec(i: int) -> None:
-    for data in (encode_jpeg(picture(i), 90), write_jpeg(picture(i))):
+    for data in (encode_jpeg(image(i), 90), write_jpeg(image(i))):
         record = np.array([(0, SIDE[1], SIDE[0], 0)], fields.RGBImageField.metadata_dtype)[0]
         ours = fields.RGBImageField().decode(record, data)
         np.testing.assert_array_equal(ours, their_pixels(data))

@@ -16,7 +16,6 @@ from reference import cover
 
 from beton import fields
 from beton.errors import BetonError, FormatError, SampleError
-from beton.field import UNKNOWN
 from beton.fields import (
     BytesField,
     Field,
@@ -28,7 +27,8 @@ from beton.fields import (
     RGBImageField,
     TorchTensorField,
 )
-from beton.image_fields import shrink
+from beton.fields.base import UNKNOWN
+from beton.fields.image import shrink
 
 DTYPES = st.one_of(
     hnp.boolean_dtypes(),
@@ -46,7 +46,7 @@ JSON = st.recursive(
 
 
 def store(field: Field, value: Any, sample: int = 0) -> tuple[Any, NDArray[np.uint8]]:
-    """Return record and payload of a value, as they lie in a file."""
+    """Return the record and payload of a value, as in a file."""
     record = np.zeros(1, field.metadata_dtype)
     payload = field.encode(value, record, sample)
     return record[0], np.frombuffer(payload or b"", np.uint8)
@@ -103,7 +103,7 @@ def test_ink_comes_back(image: NDArray[np.uint8], mode: str) -> None:
 
 
 @given(st.sampled_from(list(FIELDS)), st.integers(0, 40))
-def test_records_say_where_payloads_are(name: str, i: int) -> None:
+def test_records_contain_the_position_of_payloads(name: str, i: int) -> None:
     field = FIELDS[name]
     record, payload = store(field, EveryField()[i][name])
     column = np.array([record], field.metadata_dtype)
@@ -117,7 +117,7 @@ def test_records_say_where_payloads_are(name: str, i: int) -> None:
         assert (2**64 - 2).to_bytes(8, "little") in column.tobytes()
 
 
-def test_jpeg_is_close_and_of_the_quality_asked_for() -> None:
+def test_jpeg_is_close_and_has_the_requested_quality() -> None:
     y, x, c = np.mgrid[:40, :50, :3]
     image = (3 * y + x + 20 * c + 7 * (x % 3)).astype(np.uint8)
     sizes = [len(store(RGBImageField("jpg", jpeg_quality=q), image)[1]) for q in (20, 60, 95)]
@@ -141,8 +141,8 @@ def test_proportion_is_a_function_of_the_index() -> None:
     modes = np.array([store(field, image, i)[0]["mode"] for i in range(1000)])
     assert 0.25 < (modes == RGBImageField.JPG).mean() < 0.35
     assert all(store(field, image, i)[0]["mode"] == modes[i] for i in reversed(range(20)))
-    for share, mode in ((0.0, 1), (1.0, 0)):
-        always = RGBImageField("proportion", compress_probability=share)
+    for probability, mode in ((0.0, 1), (1.0, 0)):
+        always = RGBImageField("proportion", compress_probability=probability)
         assert {int(store(always, image, i)[0]["mode"]) for i in range(50)} == {mode}
 
 
@@ -153,7 +153,7 @@ def test_shrink_is_a_box_filter(height: int, width: int, longest: int, seed: int
     if longest >= max(height, width):
         assert small is image
         return
-    assert max(small.shape[:2]) in (longest, longest - 1)  # FFCV's rounding, kept
+    assert max(small.shape[:2]) in (longest, longest - 1)  # like FFCV's rounding
     assert min(small.shape[:2]) >= 1
     rows, columns = cover(height, 0, height, small.shape[0]), cover(width, 0, width, small.shape[1])
     exact = np.einsum("hy,wx,yxc->hwc", rows, columns, image)
@@ -165,7 +165,7 @@ def test_max_resolution_shrinks_what_is_stored() -> None:
     assert (record["height"], record["width"], len(payload)) == (20, 15, 900)
 
 
-def test_metadata_is_ffcv_s() -> None:
+def test_metadata_equals_ffcv_s() -> None:
     packed = {"raw": 13, "jpg": 13, "bytes": 16, "json": 16, "float": 8, "int": 8, "array": 8}
     assert {name: FIELDS[name].metadata_dtype.itemsize for name in packed} == packed
     assert [FIELDS[n].type_id for n in FIELDS] == [0, 1, 2, 2, 3, 4, 5, 6, 255]
@@ -186,16 +186,16 @@ def test_settings_are_json() -> None:
 
 
 class Unfit:
-    """Not a value of any field."""
+    """A value that no field accepts."""
 
 
-REFUSED_VALUES: list[tuple[Field, Any, str]] = [
+REJECTED_VALUES: list[tuple[Field, Any, str]] = [
     (FloatField(), "1.5", "not a number"),
     (FloatField(), Unfit(), "not a number"),
     (FloatField(), 10**400, "not a number"),
-    (IntField(), 1.0, "not a whole number"),
-    (IntField(), "1", "not a whole number"),
-    (IntField(), 2**63, "does not fit"),
+    (IntField(), 1.0, "not an integer"),
+    (IntField(), "1", "not an integer"),
+    (IntField(), 2**63, "out of range"),
     (BytesField(), "text", "not bytes .*got str"),
     (BytesField(), np.zeros((2, 2), np.uint8), "not bytes"),
     (BytesField(), np.zeros(2), "not bytes"),
@@ -205,24 +205,24 @@ REFUSED_VALUES: list[tuple[Field, Any, str]] = [
     (FIELDS["array"], np.zeros((3, 2), "<i2"), "array"),
     (FIELDS["array"], [[1, 2, 3]], "array"),
     (FIELDS["tensor"], np.zeros(4), "array"),
-    (RGBImageField(), smooth(0, 4, 4)[:, :, 0], "not a colour picture"),
-    (RGBImageField(), smooth(0, 4, 4).astype(float), "not a colour picture"),
-    (RGBImageField(), np.zeros((4, 0, 3), np.uint8), "sides"),
-    (RGBImageField(), np.zeros((1, 65536, 3), np.uint8), "sides"),
-    (InkField(), smooth(0, 4, 4), "not a single-channel picture"),
-    (InkField(), np.zeros((4, 4), bool), "not a single-channel picture"),
-    (InkField(), np.zeros((0, 4), np.uint8), "sides"),
-    (InkField(), np.broadcast_to(np.uint8(0), (65535, 65535)), "sides"),
+    (RGBImageField(), smooth(0, 4, 4)[:, :, 0], "not a colour image"),
+    (RGBImageField(), smooth(0, 4, 4).astype(float), "not a colour image"),
+    (RGBImageField(), np.zeros((4, 0, 3), np.uint8), "image size"),
+    (RGBImageField(), np.zeros((1, 65536, 3), np.uint8), "image size"),
+    (InkField(), smooth(0, 4, 4), "not a single-channel image"),
+    (InkField(), np.zeros((4, 4), bool), "not a single-channel image"),
+    (InkField(), np.zeros((0, 4), np.uint8), "image size"),
+    (InkField(), np.broadcast_to(np.uint8(0), (65535, 65535)), "image size"),
 ]
 
 
-@pytest.mark.parametrize(("field", "value", "pattern"), REFUSED_VALUES)
-def test_refuses_values(field: Field, value: Any, pattern: str) -> None:
+@pytest.mark.parametrize(("field", "value", "pattern"), REJECTED_VALUES)
+def test_rejects_values(field: Field, value: Any, pattern: str) -> None:
     with pytest.raises(SampleError, match=pattern):
         store(field, value)
 
 
-REFUSED_SETTINGS: list[Callable[[], Field]] = [
+REJECTED_SETTINGS: list[Callable[[], Field]] = [
     lambda: NDArrayField("O", (1,)),
     lambda: NDArrayField("U3", (1,)),
     lambda: NDArrayField([("a", "i4")], (1,)),
@@ -242,8 +242,8 @@ REFUSED_SETTINGS: list[Callable[[], Field]] = [
 ]
 
 
-@pytest.mark.parametrize("make", REFUSED_SETTINGS)
-def test_refuses_settings(make: Callable[[], Field]) -> None:
+@pytest.mark.parametrize("make", REJECTED_SETTINGS)
+def test_rejects_settings(make: Callable[[], Field]) -> None:
     with pytest.raises(SampleError):
         make()
 
@@ -252,40 +252,40 @@ def jpeg(height: int, width: int) -> bytes:
     return store(RGBImageField("jpg"), smooth(0, height, width))[1].tobytes()
 
 
-# What a payload is replaced by, and what the error says. `beton/FORMAT.md` lists these.
+# The field and value, the damaged payload, and a pattern of the error. FORMAT.md lists the cases.
 DAMAGED: dict[str, tuple[Field, Any, bytes, str]] = {
     "JPEG of another size": (
-        RGBImageField("jpg"), smooth(0, 8, 9), jpeg(8000, 9), r"height and width .*\(8000, 9\)",
+        RGBImageField("jpg"), smooth(0, 8, 9), jpeg(8000, 9), r"another size .*\(8000, 9\)",
     ),
     "JPEG cut short": (
         RGBImageField("jpg"), smooth(0, 40, 40), jpeg(40, 40)[:-100], "JPEG cannot be decoded",
     ),
     "not a JPEG": (RGBImageField("jpg"), smooth(0, 8, 9), b"GIF89a", "JPEG cannot be decoded"),
-    "JSON without its NUL": (JSONField(), 1, b"1", "closing NUL"),
+    "JSON without its NUL": (JSONField(), 1, b"1", "terminating NUL"),
     "JSON not UTF-8": (JSONField(), 1, b'"\xff"\0', "JSON cannot be decoded"),
     "not JSON": (JSONField(), 1, b"{1}\0", "JSON cannot be decoded"),
     "JSON too deep": (JSONField(), 1, b"[" * 100_000 + b"\0", "JSON cannot be decoded"),
     "JSON of a huge number": (JSONField(), 1, b"9" * 5000 + b"\0", "JSON cannot be decoded"),
     "ink cut short": (InkField(), EveryField()[0]["ink"], b"\x05\x0f", "ends early"),
-    "ink outside the picture": (
-        InkField(), EveryField()[0]["ink"], b"\x05\x7f\x01\x01\x01", "leaves the picture",
+    "ink outside the image": (
+        InkField(), EveryField()[0]["ink"], b"\x05\x7f\x01\x01\x01", "outside the image",
     ),
     "ink of other runs": (
-        InkField(), EveryField()[0]["ink"], b"\x05\x01\x01\x01\x01", "another number of runs",
+        InkField(), EveryField()[0]["ink"], b"\x05\x01\x01\x01\x01", "number of runs differs",
     ),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("what", DAMAGED)
-def test_refuses_payloads(what: str) -> None:
+def test_rejects_payloads(what: str) -> None:
     field, value, payload, pattern = DAMAGED[what]
     record, _ = store(field, value)
     with pytest.raises(BetonError, match=pattern):
         field.decode(record, np.frombuffer(payload, np.uint8))
 
 
-def test_every_damage_is_in_the_format_s_list() -> None:
-    text = (Path(fields.__file__).parent / "FORMAT.md").read_text()
+def test_the_format_lists_every_damage() -> None:
+    text = (Path(fields.__file__).parents[1] / "FORMAT.md").read_text()
     assert sorted(re.findall(r"`test_fields\[([^\]]+)\]`", text)) == sorted(DAMAGED)
 
 

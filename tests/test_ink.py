@@ -9,14 +9,14 @@ from numpy.typing import NDArray
 from PIL import ImageDraw
 from reference import box_resize
 
-from beton import ink, kernels
+from beton.codec import ink, kernels
 from beton.errors import BetonError
 
 Image = NDArray[np.uint8]
 
 
 def soft(image: Image) -> Image:
-    """Blur along both axes, as anti-aliasing does."""
+    """Blur along both axes, like anti-aliasing."""
     wide = np.pad(image.astype(np.uint16), 1, mode="edge")
     total = sum(
         wide[y : y + image.shape[0], x : x + image.shape[1]] for y in range(3) for x in range(3)
@@ -26,7 +26,7 @@ def soft(image: Image) -> Image:
 
 @st.composite
 def images(draw: st.DrawFn, side: int = 40) -> Image:
-    """Pictures of every kind: few values or many, blocky or noisy, blank, anti-aliased."""
+    """Images of every kind: few or many values, blocky or noisy, blank, anti-aliased."""
     height, width = draw(st.integers(1, side)), draw(st.integers(1, side))
     palette = draw(st.lists(st.integers(0, 255), min_size=1, max_size=5))
     block = draw(st.tuples(st.integers(1, 6), st.integers(1, 9)))
@@ -55,7 +55,7 @@ def test_decode_gives_back_every_pixel(image: Image, mode: str) -> None:
 
 
 @pytest.mark.parametrize("mode", ink.MODES)
-def test_widest_and_tallest_pictures(mode: str) -> None:
+def test_widest_and_tallest_images(mode: str) -> None:
     wide = np.zeros((3, 65535), np.uint8)
     wide[0, 65534], wide[1, 100:], wide[2, ::2] = 3, 7, 9
     for image in (wide, np.ascontiguousarray(wide.T)):
@@ -79,7 +79,7 @@ def test_scattered_dashes_cost_the_most_and_fit(
 
 
 def pen_page(seed: int) -> Image:
-    """A 1200×900 page with a letter-sized stroke of a round pen, drawn nine times too large."""
+    """A 1200×900 page with a letter-sized stroke of a round pen, anti-aliased."""
     rng = np.random.default_rng(seed)
     t = np.linspace(0, 2 * np.pi, 400)
     waves = rng.normal(size=(2, 3, 2)) / np.arange(1, 4)[None, :, None]
@@ -102,9 +102,9 @@ def png_bytes(image: Image) -> int:
 def test_pages_are_smaller_than_their_png_files() -> None:
     grey = [pen_page(seed) for seed in range(8)]
     flat = [np.where(page < 128, 0, 255).astype(np.uint8) for page in grey]
-    for pages_, share in ((flat, 0.25), (grey, 1.0)):
+    for pages_, fraction in ((flat, 0.25), (grey, 1.0)):
         stored = sum(len(ink.encode(page).payload) for page in pages_)
-        assert stored <= share * sum(png_bytes(page) for page in pages_)
+        assert stored <= fraction * sum(png_bytes(page) for page in pages_)
 
 
 def test_one_pixel_on_a_page() -> None:
@@ -142,7 +142,7 @@ def test_runs_are_maximal_sorted_and_inside(image: Image) -> None:
 
 @given(images(), st.data())
 @settings(max_examples=600, deadline=None)
-def test_a_damaged_payload_is_an_error_or_a_picture(image: Image, data: st.DataObject) -> None:
+def test_a_damaged_payload_is_an_error_or_an_image(image: Image, data: st.DataObject) -> None:
     encoded = ink.encode(image, data.draw(st.sampled_from(ink.MODES)))
     payload = bytearray(encoded.payload)
     for _ in range(data.draw(st.integers(1, 3))):
@@ -151,7 +151,7 @@ def test_a_damaged_payload_is_an_error_or_a_picture(image: Image, data: st.DataO
     cut = (
         payload[: data.draw(st.integers(0, len(payload)))] if data.draw(st.booleans()) else payload
     )
-    # The size of raw pixels is checked when a file is opened.
+    # Opening a file checks the size of raw pixels.
     damaged = bytes(payload if encoded.mode == ink.RAW else cut)
     fields = {**vars(encoded), "payload": damaged}
     try:
@@ -217,6 +217,6 @@ def test_resize_of_a_page_to_every_scale() -> None:
         (np.zeros((2, 2), np.uint8), "zip"),
     ],
 )
-def test_what_cannot_be_stored_is_refused(image: Image, mode: str) -> None:
+def test_rejects_what_cannot_be_stored(image: Image, mode: str) -> None:
     with pytest.raises(ValueError, match=r"got .*, expected"):
         ink.encode(image, mode)

@@ -21,6 +21,7 @@ case "$*" in
   "-m "*|jobs/*.py*)
     echo "$*" >>"$here/calls"
     nproc >"$here/cores"
+    echo "${{INKRUN_CALLER:-}}" >"$here/caller"
     name=$(basename "${{1/-m/$2}}" .py)
     exit "$(cat "$here/$name.status" 2>/dev/null || echo 0)" ;;
   *) exec {python} "$@" ;;
@@ -41,10 +42,10 @@ class Checkout:
     def __init__(self, root: Path) -> None:
         self.root = root / "a check out"
         self.bin = fake_python(root / "environment" / "bin" / "python").parent
-        (self.root / "jobs").mkdir(parents=True)
+        (self.root / "jobs" / "bench").mkdir(parents=True)
         for name in ("launch.sh", "pyproject.toml"):
             shutil.copy(ROOT / name, self.root)
-        for job in ("prep", "synth", "part1", "evaluate", "report", "bench_loader", "bench_train"):
+        for job in ("prep", "synth", "part1", "evaluate", "report", "bench/loader", "bench/train"):
             (self.root / "jobs" / f"{job}.py").touch()
 
     def __call__(self, *arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
@@ -99,9 +100,10 @@ def test_help_needs_no_environment(checkout: Checkout, arguments: list[str]) -> 
     ("arguments", "says"),
     [
         (["trian"], "unknown command 'trian'"),
-        (["setup", "tests"], "no extra is called 'tests'"),
+        (["setup", "tests"], "setup: got 'tests', expected test, track"),
         (["train", "part9"], "'part9'"),
         (["train", "../part1"], "'../part1'"),
+        (["train", "evaluate"], "train: got 'evaluate', expected part1, part2 or part3"),
         (["train", "part1", "--processes", "0"], "--processes: expected a number, got 0"),
         (["train", "part1", "--processes"], "--processes needs a value"),
         (["train", "part1", "--cpus=two"], "--cpus: expected a number, got two"),
@@ -200,9 +202,9 @@ def test_without_data_of_another_set_it_says_how_to_get_some(ready: Checkout) ->
         (["train", "part1", "--help"], "jobs/part1.py --help"),
         (["evaluate", "runs/x", "--json"], "jobs/evaluate.py runs/x --json"),
         (["report", "runs/x"], "jobs/report.py runs/x"),
-        (["bench"], "jobs/bench_loader.py"),
-        (["bench", "--rounds", "1"], "jobs/bench_loader.py --rounds 1"),
-        (["bench", "train", "--rounds", "1"], "jobs/bench_train.py --rounds 1"),
+        (["bench"], "jobs/bench/loader.py"),
+        (["bench", "--rounds", "1"], "jobs/bench/loader.py --rounds 1"),
+        (["bench", "train", "--rounds", "1"], "jobs/bench/train.py --rounds 1"),
         (["test", "-k", "ink"], "-m pytest -k ink"),
     ],
 )
@@ -226,27 +228,22 @@ def test_checks_stop_at_the_first_that_fails(ready: Checkout) -> None:
 
 
 def test_from_another_folder(ready: Checkout, tmp_path: Path) -> None:
-    """Defaults belong to the checkout, paths that are given to where the user stands."""
-    (tmp_path / "kept" / "run").mkdir(parents=True)
-    link = tmp_path / "door"
+    """Jobs run in the checkout and know the caller's folder; arguments pass unchanged."""
+    link = tmp_path / "launch"
     link.symlink_to(ready.root / "launch.sh")
-    for arguments, call in (
-        ([], "prep.py part1"),
-        (["prep", "part1", "--source", "a.zip"], f"prep.py part1 --source {tmp_path}/a.zip"),
-        (["prep", "--source=/a.zip", "--out=b"], f"prep.py --source=/a.zip --out={tmp_path}/b"),
-        (["synth", "--table", "t.png"], f"synth.py --table {tmp_path}/t.png"),
-        (
-            ["synth", "--compare=a", "--grid=g"],
-            f"synth.py --compare={tmp_path}/a --grid={tmp_path}/g",
-        ),
-        (["evaluate", "kept/run"], f"evaluate.py {tmp_path}/kept/run"),
-        (["evaluate", "runs/part1/latest"], "evaluate.py runs/part1/latest"),
-        (["train", "part1", "--runs", "kept"], f"part1.py --runs {tmp_path}/kept"),
-    ):
-        environment = {**os.environ, "VIRTUAL_ENV": str(ready.bin.parent)}
-        run = subprocess.run([str(link), *arguments], cwd=tmp_path, env=environment, check=False)
-        assert run.returncode == 0
-        assert ready.calls()[0] == f"jobs/{call}"
+    environment = {**os.environ, "VIRTUAL_ENV": str(ready.bin.parent), "INKRUN_CALLER": "stale"}
+    for folder, caller in ((tmp_path, str(tmp_path)), (ready.root, "")):
+        for arguments, call in (
+            ([], "prep.py part1"),
+            (["prep", "part1", "--source", "a.zip"], "prep.py part1 --source a.zip"),
+            (["evaluate", "a run", "--source=b"], "evaluate.py a run --source=b"),
+            (["train", "part1", "--runs", "kept"], "part1.py --runs kept"),
+        ):
+            run = subprocess.run([str(link), *arguments], cwd=folder, env=environment, check=False)
+            assert run.returncode == 0
+            assert ready.calls()[0] == f"jobs/{call}"
+            if arguments:
+                assert (ready.bin / "caller").read_text() == f"{caller}\n"
 
 
 def test_makes_an_environment_of_its_own(checkout: Checkout, tmp_path: Path) -> None:
@@ -315,4 +312,4 @@ def test_two_processes_end_with_the_job_s_status_and_words(ready: Checkout) -> N
     assert set(run.stderr.splitlines()) == {"['3'] 2"}
     run = ready("train", "part1", "-9", "--processes", "2")
     assert run.returncode == 128 + 9
-    assert run.stderr.splitlines()[-1] == "launch.sh: process 1 was ended by SIGKILL"
+    assert run.stderr.splitlines()[-1] == "launch.sh: process 1 was killed by SIGKILL"

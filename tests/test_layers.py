@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 import tomllib
+from collections import Counter
 from collections.abc import Callable, Iterator
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
@@ -119,8 +120,8 @@ RULES: dict[str, tuple[Callable[[str], bool], Rule]] = {
         lambda path: path.startswith("pipeline/"),
         never_imports("jobs", "tests"),
     ),
-    "pipeline reads no command line": (
-        lambda path: path.startswith("pipeline/"),
+    "pipeline/experiments/command.py alone reads the command line in pipeline": (
+        lambda path: path.startswith("pipeline/") and path != "pipeline/experiments/command.py",
         never_names("sys.argv", "tyro", "tyro.cli", "argparse", "argparse.ArgumentParser"),
     ),
     "pipeline/training/distributed.py alone knows accelerate's Accelerator": (
@@ -205,8 +206,8 @@ def test_rooms_are_those_that_are_there() -> None:
     assert sorted(files) == ["__init__.py", "errors.py"]
     data = {path.stem for path in (ROOT / "pipeline/data").iterdir()} - {"__init__", "__pycache__"}
     assert data == set(DATA_ROOMS)
-    for room in (ROOT / "pipeline").rglob("*/"):
-        assert len([p for p in room.glob("*.py") if p.name != "__init__.py"]) <= 12, room
+    sizes = Counter(str(Path(path).parent) for path in sources() if "__init__" not in path)
+    assert {room: size for room, size in sizes.items() if size > 12} == {}
 
 
 def imported_files(tree: ast.Module, paths: set[str]) -> set[str]:
@@ -275,6 +276,7 @@ def test_what_is_imported_is_declared() -> None:
         ("pipeline/data/prepare.py", "import jobs.prep"),
         ("pipeline/data/prepare.py", "import sys\npath = sys.argv[1]"),
         ("pipeline/data/sources/idx.py", "import tyro"),
+        ("pipeline/experiments/study.py", "import tyro"),
         ("pipeline/reporting/console.py", "from accelerate import Accelerator"),
         ("pipeline/reporting/console.py", "import accelerate\na = accelerate.Accelerator()"),
         ("pipeline/runtime/files.py", "from pipeline.data.prepare import prepare"),
@@ -360,5 +362,5 @@ def test_kernels_use_nothing_of_another_file() -> None:
 
 
 def test_a_kernel_that_uses_another_file_is_caught() -> None:
-    text = "from beton import ink\n@kernel\ndef f(x):\n    return ink.unpack(x)\n"
+    text = "from beton.codec import ink\n@kernel\ndef f(x):\n    return ink.unpack(x)\n"
     assert list(foreign_calls(ast.parse(text))) == ["ink.unpack", "ink"]

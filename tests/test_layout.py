@@ -1,4 +1,4 @@
-"""Every number in a file that could mislead a reader is refused, by name; see beton/FORMAT.md."""
+"""Every invalid number in a file is rejected, with its name; see beton/FORMAT.md."""
 
 import re
 from collections.abc import Callable
@@ -12,17 +12,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from beton import layout
 from beton.errors import FormatError
-from beton.image_fields import MAX_PIXELS
-from beton.layout import ALLOCATION, DESCRIPTOR, HEADER
+from beton.fields.image import MAX_PIXELS
+from beton.format import layout
+from beton.format.layout import ALLOCATION, DESCRIPTOR, HEADER
 
 NAMES = list(FIELDS)
 SAMPLES = 12
 
 
 class Draft:
-    """A file's bytes with its parts as arrays that can be changed in place."""
+    """A file's bytes, with its parts as writable arrays."""
 
     def __init__(self, data: bytes) -> None:
         self.data = np.frombuffer(data, np.uint8).copy()
@@ -41,7 +41,7 @@ class Draft:
         return column
 
     def row(self, name: str, sample: int) -> NDArray[Any]:
-        """The table's row, as an array of one, of a field's region."""
+        """The row (1,) of a region in the allocation table."""
         column = self.column(name)
         names = column.dtype.names
         pointers = column if names is None else column["data_ptr" if "mode" in names[0] else "ptr"]
@@ -92,7 +92,7 @@ def drop_table(draft: Draft) -> None:
 
 
 def move_into(name: str, sample: int, to: Callable[[Draft], int]) -> Callable[[Draft], None]:
-    """Move a region, and the pointer to it."""
+    """Move a region and the pointer to it."""
 
     def change(draft: Draft) -> None:
         row, target = draft.row(name, sample), to(draft)
@@ -107,9 +107,9 @@ def swap_pointers(draft: Draft) -> None:
     column[[2, 3]] = column[[3, 2]]
 
 
-# What is changed; the field and sample that the error must name; a pattern that it must match.
+# The change; the field and sample that the error names; a pattern of its message.
 Case = tuple[Callable[[Draft], None], str | None, int | None, str]
-REFUSED: dict[str, Case] = {
+REJECTED: dict[str, Case] = {
     "short header": (truncate(23), None, None, "too short for a header .*got 23"),
     "version": (lambda d: put(d.header["version"], 1), None, None, "version .*got 1, expected 2"),
     "page size 0": (lambda d: put(d.header["page_size"], 0), None, None, "page size"),
@@ -122,25 +122,26 @@ REFUSED: dict[str, Case] = {
         lambda d: put(d.header["num_samples"], 2**64 - 1), None, None, "number of samples",
     ),
     "table in the head": (
-        lambda d: put(d.header["alloc_table_ptr"], 24), None, None, "place of the allocation table",
+        lambda d: put(d.header["alloc_table_ptr"], 24), None, None,
+        "position of the allocation table",
     ),
     "table beyond the end": (
         lambda d: put(d.header["alloc_table_ptr"], 2**64 - 8), None, None,
-        "place of the allocation table",
+        "position of the allocation table",
     ),
     "table of broken rows": (
         lambda d: put(d.header["alloc_table_ptr"], int(d.header["alloc_table_ptr"][0]) + 8),
         None, None, "whole rows of 24 bytes",
     ),
-    "table cut off": (drop_table, None, None, "no allocation table"),
+    "table cut off": (drop_table, None, None, "without an allocation table"),
     "empty name": (lambda d: put_name(d, "int", b""), None, None, "name of a field"),
     "name not ASCII": (lambda d: put_name(d, "int", "é".encode()), None, None, "name of a field"),
     "name with a control": (lambda d: put_name(d, "int", b"a\x1b"), None, None, "name of a field"),
     "name with a NUL": (lambda d: put_name(d, "int", b"a\0b"), None, None, "name of a field"),
-    "doubled name": (lambda d: put_name(d, "int", b"float"), None, None, "two fields of one name"),
+    "doubled name": (lambda d: put_name(d, "int", b"float"), None, None, "duplicate name"),
     "unknown type": (lambda d: put(d.describe("int")["type_id"], 7), "int", None, "got 7"),
     "unknown custom field": (
-        lambda d: put_arguments(d, "ink", 0, b"other.ink"), "ink", None, "unknown here",
+        lambda d: put_arguments(d, "ink", 0, b"other.ink"), "ink", None, "unknown custom field",
     ),
     "arguments of an int": (lambda d: put_arguments(d, "int", 999, b"x"), "int", None, "arguments"),
     "arguments of an image": (lambda d: put_arguments(d, "raw", 0, b"x"), "raw", None, "arguments"),
@@ -166,12 +167,12 @@ REFUSED: dict[str, Case] = {
     ),
     "shape of no dimension": (lambda d: put_shape(d, 0, 0), "array", None, "shape"),
     "shape with a zero": (lambda d: put_shape(d, 0, 3), "array", None, "shape"),
-    "huge shape": (lambda d: put_shape(d, 2**63, 2**63), "array", None, "size of an array"),
+    "huge shape": (lambda d: put_shape(d, 2**63, 2**63), "array", None, "array too large"),
     "region of no sample": (
-        lambda d: put(d.row("jpg", 3)["sample_id"], SAMPLES), None, SAMPLES, "beyond the last",
+        lambda d: put(d.row("jpg", 3)["sample_id"], SAMPLES), None, SAMPLES, "does not exist",
     ),
     "second manifest": (
-        lambda d: put(d.row("jpg", 3)["sample_id"], 2**64 - 1), None, 2**64 - 1, "beyond the last",
+        lambda d: put(d.row("jpg", 3)["sample_id"], 2**64 - 1), None, 2**64 - 1, "does not exist",
     ),
     "region before the data": (
         move_into("array", 0, lambda d: d.start - 12), None, 0, "region outside the data",
@@ -187,7 +188,7 @@ REFUSED: dict[str, Case] = {
         lambda d: put(d.row("jpg", 3)["size"], 2**64 - 1), None, 3, "region outside the data",
     ),
     "region across pages": (
-        lambda d: put(d.row("jpg", 3)["size"], 4097), None, 3, "region across pages",
+        lambda d: put(d.row("jpg", 3)["size"], 4097), None, 3, "crosses a page boundary",
     ),
     "regions overlap": (
         lambda d: put(d.row("jpg", 3)["size"], int(d.row("jpg", 3)["size"][0]) + 1),
@@ -200,7 +201,7 @@ REFUSED: dict[str, Case] = {
     "huge pointer": (
         lambda d: put(d.column("ink")["ptr"][2:3], 2**64 - 1), "ink", 2, "pointer to no region",
     ),
-    "swapped pointers": (swap_pointers, "array", 2, "region of another sample .*got 3"),
+    "swapped pointers": (swap_pointers, "array", 2, "region belongs to another sample .*got 3"),
     "size of bytes": (
         lambda d: put(d.column("bytes")["size"][2:3], 2),
         "bytes", 2, "size of a region .*got 3, expected 2",
@@ -216,34 +217,41 @@ REFUSED: dict[str, Case] = {
         lambda d: put(d.column("raw")["width"][4:5], 7), "raw", 4, "size of a region",
     ),
     "mode of an image": (lambda d: put(d.column("jpg")["mode"][4:5], 2), "jpg", 4, "mode .*got 2"),
-    "image without width": (lambda d: put(d.column("jpg")["width"][4:5], 0), "jpg", 4, "sides"),
+    "image without width": (
+        lambda d: put(d.column("jpg")["width"][4:5], 0), "jpg", 4, "image size",
+    ),
     "image too large": (
         lambda d: put(d.column("jpg")[4:5][["width", "height"]], (65535, 65535)),
-        "jpg", 4, f"at most {MAX_PIXELS}",
+        "jpg", 4, f"1 to {MAX_PIXELS}",
     ),
-    "ink without height": (lambda d: put(d.column("ink")["height"][4:5], 0), "ink", 4, "sides"),
+    "ink without height": (
+        lambda d: put(d.column("ink")["height"][4:5], 0), "ink", 4, "image size",
+    ),
     "ink too large": (
-        lambda d: put(d.column("ink")[4:5][["width", "height"]], (65535, 65535)), "ink", 4, "sides",
+        lambda d: put(d.column("ink")[4:5][["width", "height"]], (65535, 65535)),
+        "ink", 4, "image size",
     ),
-    "ink mode of a picture": (lambda d: put(d.column("ink")["mode"][4:5], 3), "ink", 4, "mode"),
+    "ink mode of an image": (lambda d: put(d.column("ink")["mode"][4:5], 3), "ink", 4, "mode"),
     "ink reserved byte": (lambda d: put(d.column("ink")["reserved"][4:5], 1), "ink", 4, "mode"),
-    "ink raw size": (lambda d: put(d.column("ink")["width"][2:3], 41), "ink", 2, "raw picture"),
+    "ink raw size": (lambda d: put(d.column("ink")["width"][2:3], 41), "ink", 2, "raw image"),
     "ink of too many runs": (
         lambda d: put(d.column("ink")["runs"][4:5], 2**32 - 1), "ink", 4, "more runs",
     ),
     "ink raw of too many runs": (
         lambda d: put(d.column("ink")["runs"][2:3], 1201), "ink", 2, "more runs",
     ),
-    "ink of no runs": (lambda d: put(d.column("ink")["runs"][4:5], 0), "ink", 4, "no runs"),
+    "ink of no runs": (
+        lambda d: put(d.column("ink")["runs"][4:5], 0), "ink", 4, "bytes without runs",
+    ),
     "manifest moved": (
         lambda d: put(d.table["ptr"][-1:], int(d.table["ptr"][-1]) + 8), None, None,
-        "place of the manifest",
+        "position of the manifest",
     ),
     "manifest of another size": (
-        lambda d: put(d.table["size"][-1:], 2**64 - 8), None, None, "place of the manifest",
+        lambda d: put(d.table["size"][-1:], 2**64 - 8), None, None, "position of the manifest",
     ),
     "manifest's row lost": (
-        lambda d: put(d.table[-1:], (0, 0, 0)), None, None, "place of the allocation table",
+        lambda d: put(d.table[-1:], (0, 0, 0)), None, None, "position of the allocation table",
     ),
     "bytes before the manifest": (
         lambda d: put(d.data[d.end : d.end + 1], 1), None, None, "before the manifest",
@@ -251,9 +259,9 @@ REFUSED: dict[str, Case] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("what", REFUSED)
-def test_refuses(sound: bytes, what: str) -> None:
-    change, field, sample, pattern = REFUSED[what]
+@pytest.mark.parametrize("what", REJECTED)
+def test_rejects(sound: bytes, what: str) -> None:
+    change, field, sample, pattern = REJECTED[what]
     draft = Draft(sound)
     change(draft)
     with pytest.raises(FormatError, match=pattern) as caught:
@@ -261,7 +269,7 @@ def test_refuses(sound: bytes, what: str) -> None:
     assert (caught.value.field, caught.value.sample) == (field, sample)
 
 
-def test_the_sound_file_passes_with_and_without_its_manifest(sound: bytes) -> None:
+def test_the_undamaged_file_passes_with_and_without_its_manifest(sound: bytes) -> None:
     for data in (sound, without_manifest(sound)):
         found = parts(data)
         locations = layout.validate(found)
@@ -273,7 +281,7 @@ def test_the_sound_file_passes_with_and_without_its_manifest(sound: bytes) -> No
 
 
 def test_empty_values_need_no_region(sound: bytes) -> None:
-    """FFCV writes regions of no bytes, which may lie anywhere."""
+    """FFCV writes empty regions with arbitrary pointers."""
     draft = Draft(without_manifest(sound))
     draft.row("bytes", 1)["size"] = 0
     draft.column("bytes")["ptr"][1] = 2**64 - 1
@@ -288,7 +296,7 @@ def test_align_rounds_up(offset: int, bits: int) -> None:
     assert 0 <= aligned - offset < 1 << bits
 
 
-def test_every_refusal_is_in_the_format_s_list() -> None:
+def test_the_format_lists_every_rejection() -> None:
     text = (Path(layout.__file__).parent / "FORMAT.md").read_text()
     listed = re.findall(r"`test_layout\[([^\]]+)\]`", text)
-    assert sorted(listed) == sorted(REFUSED)
+    assert sorted(listed) == sorted(REJECTED)

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from reference import box_resize
 
-from beton import ink, ops
+from beton import ops, rng, transforms
+from beton.codec import ink
 from beton.errors import BetonError, ChecksumError
 from beton.fields import (
     BytesField,
@@ -31,7 +32,7 @@ from beton.reader import Reader
 from beton.writer import write
 
 SAMPLES = 37
-JITTER = ops.Jitter(scale=(0.8, 1.2), aspect=(0.9, 1.1), translate=(0.1, 0.1), shear=0.2)
+JITTER = transforms.Jitter(scale=(0.8, 1.2), aspect=(0.9, 1.1), translate=(0.1, 0.1), shear=0.2)
 shared = settings(
     max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
@@ -102,12 +103,12 @@ def test_every_field_as_it_is(path: Path) -> None:
                 assert json.loads(text) == decoded[i]["facts"]
 
 
-def test_sizes_that_differ_need_a_resize(path: Path) -> None:
-    with pytest.raises(BetonError, match=r"field 'page', sample .* several sizes"):
+def test_different_sizes_need_a_resize(path: Path) -> None:
+    with pytest.raises(BetonError, match=r"field 'page', sample .* different sizes"):
         Loader(path, 4)
 
 
-def test_an_op_that_does_not_suit_is_refused(path: Path) -> None:
+def test_an_op_rejects_another_kind_of_field(path: Path) -> None:
     with pytest.raises(BetonError, match=r"'label'.*got IntField, expected InkField"):
         Loader(path, 4, {"label": ops.Resize(8, 8)})
     with pytest.raises(BetonError, match="no such field"):
@@ -117,8 +118,8 @@ def test_an_op_that_does_not_suit_is_refused(path: Path) -> None:
 def test_resize_and_runs_agree_with_the_reference(path: Path) -> None:
     fields: dict[str, ops.Op] = {"page": ops.Resize(9, 14, jitter=JITTER)}
     runs: dict[str, ops.Op] = {"page": ops.Runs(jitter=JITTER)}
-    with Loader(path, 8, fields, seed=4) as pictures, Loader(path, 8, runs, seed=4) as raw:
-        for batch, other in zip(pictures.batches(2), raw.batches(2), strict=True):
+    with Loader(path, 8, fields, seed=4) as resized, Loader(path, 8, runs, seed=4) as raw:
+        for batch, other in zip(resized.batches(2), raw.batches(2), strict=True):
             assert np.array_equal(batch.ids, other.ids)
             offsets = other["page.offsets"]
             for row, i in enumerate(other.ids[other.valid]):
@@ -132,8 +133,8 @@ def test_resize_and_runs_agree_with_the_reference(path: Path) -> None:
             assert (offsets[len(other.ids[other.valid]) :] == offsets[-1]).all()
 
 
-def test_normalized_pictures(path: Path) -> None:
-    scaled = ops.Normalize(mean=100, std=50)
+def test_normalized_images(path: Path) -> None:
+    scaled = transforms.Normalize(mean=100, std=50)
     fields: dict[str, ops.Op] = {
         "digit": ops.Pixels(scaled),
         "page": ops.Resize(7, 7, normalize=scaled),
@@ -146,10 +147,10 @@ def test_normalized_pictures(path: Path) -> None:
             assert np.abs(a["page"][real] * 50 + 100 - b["page"][real]).max() <= 0.5 + 1e-3
 
 
-def test_jitter_without_strength_shows_the_whole_picture() -> None:
+def test_jitter_without_strength_shows_the_whole_image() -> None:
     sizes = np.array([[30, 40], [7, 900]])
-    still = ops.Jitter().geometry(ops.Draw(1, 2), np.array([5, 6]), sizes)
-    assert np.allclose(still, ops.whole(sizes))
+    still = transforms.Jitter().geometry(rng.Key(1, 2), np.array([5, 6]), sizes)
+    assert np.allclose(still, transforms.full_geometry(sizes))
 
 
 @shared
@@ -194,7 +195,9 @@ def test_ranks_see_the_global_batch(
 
 @shared
 @given(st.integers(1, 9), st.integers(0, 40), st.integers(1, 4))
-def test_resume_goes_on_where_it_stopped(path: Path, size: int, stop: int, count: int) -> None:
+def test_a_resumed_loader_continues_where_it_stopped(
+    path: Path, size: int, stop: int, count: int
+) -> None:
     def stream(loader: Loader) -> Any:
         for epoch in range(2):
             for batch in loader:
@@ -215,7 +218,7 @@ def test_resume_goes_on_where_it_stopped(path: Path, size: int, stop: int, count
     assert before + after == expected
 
 
-def test_a_state_of_other_samples_is_refused(path: Path) -> None:
+def test_a_state_of_other_samples_is_rejected(path: Path) -> None:
     with Loader(path, 4, FIELDS, indices=range(20)) as loader:
         state = loader.state_dict()
     with (
@@ -230,7 +233,7 @@ def test_a_state_of_other_samples_is_refused(path: Path) -> None:
         loader.load_state_dict({**state, "file": "01234567"})
 
 
-def test_a_state_of_other_batches_is_refused(path: Path) -> None:
+def test_a_state_of_other_batches_is_rejected(path: Path) -> None:
     with Loader(path, 4, FIELDS, seed=1) as loader:
         state = loader.state_dict()
     with (
@@ -257,7 +260,7 @@ def test_indices_choose_samples(path: Path) -> None:
         assert sorted(i for b in loader for i in b.ids[b.valid]) == sorted(chosen)
 
 
-def test_kept_batches_are_never_written_again(path: Path) -> None:
+def test_referenced_batches_are_never_overwritten(path: Path) -> None:
     with Loader(path, 4, FIELDS, threads=2, prefetch=3) as loader:
         kept = list(loader.batches(0))
         copies = collect(kept)
@@ -280,11 +283,11 @@ def test_a_plain_loop_reuses_its_slots(path: Path) -> None:
         for epoch in range(4):
             for batch in loader.batches(epoch):
                 assert batch["page"].shape == (1, 12, 10)
-    # Those ahead, those in the making, the consumer's, and one in passing.
+    # The prefetched batches, one per thread, the consumer's, and one between them.
     assert len(made) <= len(FIELDS) * (3 + 2 + 2)
 
 
-def test_an_allocator_of_something_else_is_refused(path: Path) -> None:
+def test_an_allocator_of_other_arrays_is_rejected(path: Path) -> None:
     with (
         Loader(path, 4, FIELDS, allocate=lambda shape, _: np.empty(shape, np.int8)) as loader,
         pytest.raises(ValueError, match="allocate: got int8"),
@@ -296,7 +299,7 @@ def loader_threads() -> int:
     return sum(thread.name.startswith("beton-loader") for thread in threading.enumerate())
 
 
-def test_leaving_early_and_coming_back(path: Path) -> None:
+def test_iterations_may_stop_early_and_start_again(path: Path) -> None:
     with Loader(path, 2, FIELDS, threads=2) as loader:
         for _ in range(10):
             for batch in loader:
@@ -325,7 +328,7 @@ def test_a_consumer_that_raises_leaves_no_thread(path: Path) -> None:
     assert loader_threads() == 0
 
 
-def test_a_loader_that_is_forgotten_leaves_no_thread(path: Path) -> None:
+def test_a_garbage_collected_loader_leaves_no_thread(path: Path) -> None:
     loader = Loader(path, 2, FIELDS, threads=2)
     iteration = iter(loader)
     next(iteration)
@@ -338,7 +341,7 @@ def test_a_loader_that_is_forgotten_leaves_no_thread(path: Path) -> None:
 
 
 def test_iterations_abandoned_in_cycles_do_not_hang(path: Path) -> None:
-    # The collector may end them at any moment, in any thread, one that makes a batch too.
+    # The garbage collector may close them at any moment, in any thread, also in a worker.
     with Loader(path, 1, FIELDS, threads=2, prefetch=3) as loader:
         for _ in range(300):
             iteration = iter(loader)
@@ -349,7 +352,7 @@ def test_iterations_abandoned_in_cycles_do_not_hang(path: Path) -> None:
 
 
 @pytest.mark.parametrize("threads", [0, 2])
-def test_closing_from_another_thread_ends_the_iteration(path: Path, threads: int) -> None:
+def test_closing_from_another_thread_stops_the_iteration(path: Path, threads: int) -> None:
     loader = Loader(path, 1, {"label": Slow()}, threads=threads)
     iteration = iter(loader)
     next(iteration)
@@ -362,7 +365,7 @@ def test_closing_from_another_thread_ends_the_iteration(path: Path, threads: int
     assert loader_threads() == 0
 
 
-def test_closing_lets_go_of_file_and_memory(path: Path) -> None:
+def test_closing_releases_file_and_memory(path: Path) -> None:
     made: list[Any] = []
 
     def allocate(shape: tuple[int, ...], dtype: Any) -> NDArray[Any]:
@@ -394,19 +397,19 @@ def test_a_deleted_file_is_read_to_its_end(path: Path, tmp_path: Path) -> None:
 
 @dataclass(frozen=True)
 class Slow:
-    """An op of a user's own that takes its time."""
+    """A slow op, defined outside of beton."""
 
     outputs: Mapping[str, ops.Spec] | None = None
 
-    def bind(self, column: Any, ids: Any, batch: int) -> Any:  # noqa: ARG002
-        return Slow({"": ops.Spec((batch,), np.dtype(np.int64))})
+    def bind(self, _column: Any, _ids: Any, rows: int) -> Any:
+        return Slow({"": ops.Spec((rows,), np.dtype(np.int64))})
 
-    def run(self, ids: Any, draw: Any, out: Any) -> None:  # noqa: ARG002
+    def run(self, ids: Any, _key: Any, out: Any) -> None:
         threading.Event().wait(0.02)
         out[""][: len(ids)] = ids
 
 
-def test_arrays_of_one_name_are_refused(tmp_path: Path) -> None:
+def test_arrays_with_the_same_name_are_rejected(tmp_path: Path) -> None:
     path = tmp_path / "names.beton"
     write(path, {"text": BytesField(), "text.size": IntField()}, [(b"a", 1), (b"bc", 2)])
     with pytest.raises(ValueError, match=r"'text\.size'"):
@@ -414,7 +417,7 @@ def test_arrays_of_one_name_are_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("epoch", "start"), [(0, -1), (-1, 0), (0, 99)])
-def test_a_position_outside_the_epoch_is_refused(path: Path, epoch: int, start: int) -> None:
+def test_a_position_outside_the_epoch_is_rejected(path: Path, epoch: int, start: int) -> None:
     with Loader(path, 4, FIELDS) as loader:
         with pytest.raises(ValueError, match="epoch, batch"):
             loader.batches(epoch, start)
@@ -424,17 +427,17 @@ def test_a_position_outside_the_epoch_is_refused(path: Path, epoch: int, start: 
 
 @dataclass(frozen=True)
 class FailsAt:
-    """An op of a user's own that fails at one sample."""
+    """An op, defined outside of beton, that fails at one sample."""
 
     bad: int
     outputs: Mapping[str, ops.Spec] | None = None
 
-    def bind(self, column: Any, ids: Any, batch: int) -> Any:  # noqa: ARG002
-        return FailsAt(self.bad, {"": ops.Spec((batch,), np.dtype(np.int64))})
+    def bind(self, _column: Any, _ids: Any, rows: int) -> Any:
+        return FailsAt(self.bad, {"": ops.Spec((rows,), np.dtype(np.int64))})
 
-    def run(self, ids: Any, draw: Any, out: Any) -> None:  # noqa: ARG002
+    def run(self, ids: Any, _key: Any, out: Any) -> None:
         if self.bad in ids:
-            raise ZeroDivisionError("as asked")
+            raise ZeroDivisionError("injected")
         out[""][: len(ids)] = ids
 
 
@@ -448,7 +451,7 @@ def test_an_exception_in_an_op_reaches_the_consumer(path: Path, threads: int) ->
         assert str(path) in note
 
 
-def test_a_changed_page_reaches_the_consumer(path: Path, tmp_path: Path) -> None:
+def test_a_checksum_error_reaches_the_consumer(path: Path, tmp_path: Path) -> None:
     with Reader(path) as reader:
         start = int(reader.column("page").pointers[20])
     data = bytearray(path.read_bytes())
@@ -463,7 +466,7 @@ def test_a_changed_page_reaches_the_consumer(path: Path, tmp_path: Path) -> None
 
 
 def test_a_damaged_run_stream_names_the_sample(path: Path) -> None:
-    # Damage behind the checksums' back: the kernel itself must notice.
+    # The checksums do not cover this damage, so the kernel must detect it.
     with Reader(path) as reader:
         column = reader.column("page")
         changed = column.data.copy()
@@ -474,7 +477,7 @@ def test_a_damaged_run_stream_names_the_sample(path: Path) -> None:
             type(column)(**{**vars(column), "data": changed}), np.arange(SAMPLES), 4
         )
         with pytest.raises(BetonError, match=f"'page', sample {bad}: "):
-            step.run(np.array([bad]), ops.Draw(0, 0), {"": np.empty((4, 8, 8), np.uint8)})
+            step.run(np.array([bad]), rng.Key(0, 0), {"": np.empty((4, 8, 8), np.uint8)})
 
 
 @pytest.mark.parametrize(
@@ -491,7 +494,7 @@ def test_a_damaged_run_stream_names_the_sample(path: Path) -> None:
         ({"indices": [0.5]}, "indices"),
     ],
 )
-def test_arguments_that_make_no_sense(path: Path, wrong: dict[str, Any], message: str) -> None:
+def test_rejects_arguments(path: Path, wrong: dict[str, Any], message: str) -> None:
     arguments = {"batch_size": 4, **wrong}
     with pytest.raises(ValueError, match=message):
         Loader(path, fields=FIELDS, **arguments)

@@ -135,7 +135,7 @@ def test_mixed_pictures_have_mixed_losses(loss: Loss) -> None:
     mixed = Mixing(mixup=1.0).mix(torch.zeros(8, 1, 2, 2), labels, np.arange(8), 0, 0)
     partner = labels.view(-1, 2).flip(1).flatten()
     own, other = loss.per_sample(logits, labels), loss.per_sample(logits, partner)
-    torch.testing.assert_close(loss.of(logits, mixed), other + mixed.shares * (own - other))
+    torch.testing.assert_close(loss.of(logits, mixed), other + mixed.weights * (own - other))
     unmixed = Mixed(mixed.images, labels, labels, torch.ones(8))
     assert torch.equal(loss.of(logits, unmixed), own)
 
@@ -160,7 +160,7 @@ def test_travels_through_json(loss: Loss) -> None:
     [
         ({"kind": "hinge"}, "loss: got hinge, expected one of cross-entropy, focal"),
         ({"label_smoothing": 1.5}, "label_smoothing: got 1.5, expected 0 to 1"),
-        ({"kind": "focal", "gamma": -1}, "gamma: got -1, expected 0 to inf"),
+        ({"kind": "focal", "gamma": -1}, "gamma: got -1, expected at least 0"),
         (
             {"kind": "focal", "label_smoothing": 0.1},
             "loss: got focal with label_smoothing, expected alpha and gamma",

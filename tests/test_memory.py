@@ -19,7 +19,7 @@ from pipeline.models import networks
 from pipeline.models.networks import Network
 from pipeline.recipes.recipe import Recipe, Stage
 from pipeline.training import batch_size_finder
-from pipeline.training.batch_size_finder import find_batch_size
+from pipeline.training.batch_size_finder import find_micro_batch
 from pipeline.training.distributed import Processes, join_processes
 
 ROW = 512 << 20  # bytes that the greedy network asks for, a picture: much more than threads do
@@ -75,7 +75,7 @@ def network_that(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
 
 def limit(monkeypatch: pytest.MonkeyPatch, rows: float) -> None:
     """Let there be room for so many rows, and a bit."""
-    free = int((rows + 0.5) * ROW / batch_size_finder.SHARE)
+    free = int((rows + 0.5) * ROW / batch_size_finder.MEMORY_FRACTION)
     monkeypatch.setattr(batch_size_finder, "free_bytes", lambda: free)
 
 
@@ -84,22 +84,22 @@ def test_it_finds_the_largest_half_of_a_half_that_fits(
     room: int, rows: int, launch: Processes, file: Reader, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     limit(monkeypatch, room)
-    assert find_batch_size(launch, "greedy", RECIPE, file) == rows
+    assert find_micro_batch(launch, "greedy", RECIPE, file) == rows
 
 
 def test_odd_halves_are_made_even_to_be_mixed_in_pairs(
     launch: Processes, file: Reader, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     limit(monkeypatch, 7)
-    assert find_batch_size(launch, "greedy", replace(RECIPE, batch_size=14), file) == 6
+    assert find_micro_batch(launch, "greedy", replace(RECIPE, batch_size=14), file) == 6
 
 
 def test_not_even_one_fits(
     launch: Processes, file: Reader, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     limit(monkeypatch, 0.1)
-    with pytest.raises(UserError, match="memory has no room for one picture of 16×16"):
-        find_batch_size(launch, "greedy", RECIPE, file)
+    with pytest.raises(UserError, match="memory has no room for one 16×16 image"):
+        find_micro_batch(launch, "greedy", RECIPE, file)
 
 
 def test_an_error_of_another_kind_is_not_taken_for_full_memory(
@@ -107,7 +107,7 @@ def test_an_error_of_another_kind_is_not_taken_for_full_memory(
 ) -> None:
     network_that(monkeypatch, RuntimeError("something else"))
     with pytest.raises(RuntimeError, match="something else"):
-        find_batch_size(launch, "fails", RECIPE, file)
+        find_micro_batch(launch, "fails", RECIPE, file)
 
 
 @pytest.mark.parametrize(
@@ -122,7 +122,7 @@ def test_full_memory_in_anybodys_words(
     error: Exception, launch: Processes, file: Reader, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     network_that(monkeypatch, error)
-    assert find_batch_size(launch, "fails", RECIPE, file) == 2
+    assert find_micro_batch(launch, "fails", RECIPE, file) == 2
 
 
 @pytest.mark.parametrize("room", [9.0, 0.1])
@@ -132,7 +132,7 @@ def test_the_limit_is_gone_afterwards(
     before = resource.getrlimit(resource.RLIMIT_AS)
     limit(monkeypatch, room)
     with nullcontext() if room > 1 else pytest.raises(UserError):
-        find_batch_size(launch, "greedy", RECIPE, file)
+        find_micro_batch(launch, "greedy", RECIPE, file)
     assert resource.getrlimit(resource.RLIMIT_AS) == before
 
 
@@ -153,10 +153,10 @@ def test_the_stage_with_the_largest_pictures_decides(
 
     monkeypatch.setitem(networks.NETWORKS, "watching", watching)
     stages = (Stage(16, 1, 0.1), Stage(24, 1, 0.1), Stage(20, 1, 0.1))
-    assert find_batch_size(launch, "watching", Recipe(stages, batch_size=8), file) == 8
+    assert find_micro_batch(launch, "watching", Recipe(stages, batch_size=8), file) == 8
     assert set(seen) == {(8, 1, 24, 24)}
     seen.clear()
-    find_batch_size(launch, "watching", Recipe(stages, batch_size=8, window=None), file)
+    find_micro_batch(launch, "watching", Recipe(stages, batch_size=8, window=None), file)
     assert set(seen) == {(8, 1, 24, 32)}  # whole pages of 90×120
 
 

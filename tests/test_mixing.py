@@ -51,9 +51,9 @@ def test_pictures_labels_and_shares_agree(mixing: Mixing, samples: list[int], se
     own, others = torch.from_numpy(ids), torch.from_numpy(ids.reshape(-1, 2)[:, ::-1].flatten())
     assert torch.equal(mixed.labels, own)
     assert torch.equal(mixed.partners, others)
-    assert mixed.shares.dtype == torch.float32
-    assert torch.equal(mixed.shares[::2], mixed.shares[1::2])
-    expected = mixed.shares * own + (1 - mixed.shares) * others
+    assert mixed.weights.dtype == torch.float32
+    assert torch.equal(mixed.weights[::2], mixed.weights[1::2])
+    expected = mixed.weights * own + (1 - mixed.weights) * others
     torch.testing.assert_close(mixed.images.mean(dim=(1, 2, 3)), expected, rtol=1e-5, atol=1e-2)
 
 
@@ -63,7 +63,7 @@ def test_cutmix_keeps_a_frame_and_the_share_is_its_area() -> None:
     own = mixed.images[:, 0] == torch.from_numpy(ids)[:, None, None]
     other = mixed.images[:, 0] == mixed.partners[:, None, None]
     assert bool((own ^ other).all())
-    torch.testing.assert_close(own.float().mean(dim=(1, 2)), mixed.shares)
+    torch.testing.assert_close(own.float().mean(dim=(1, 2)), mixed.weights)
     # What is another's is a rectangle: as many pixels as its rows times its columns.
     sides = other.any(dim=2).sum(dim=1) * other.any(dim=1).sum(dim=1)
     assert torch.equal(other.sum(dim=(1, 2)), sides)
@@ -82,12 +82,12 @@ def test_mixup_blends_and_cutmix_does_not() -> None:
 
 @pytest.mark.parametrize("alpha", [0.2, 1.0, 4.0])
 def test_shares_are_beta(alpha: float) -> None:
-    shares = mix(Mixing(mixup=alpha), np.arange(8000)).shares[::2].double().numpy()
+    shares = mix(Mixing(mixup=alpha), np.arange(8000)).weights[::2].double().numpy()
     assert kstest(shares, beta(alpha, alpha).cdf).pvalue > 0.001
 
 
 def test_probability_is_that_of_a_pair() -> None:
-    shares = mix(Mixing(mixup=1, cutmix=1, probability=0.3), np.arange(8000)).shares[::2]
+    shares = mix(Mixing(mixup=1, cutmix=1, probability=0.3), np.arange(8000)).weights[::2]
     whole = float((shares == 1).double().mean())
     assert abs(whole - 0.7) < 0.05  # a few boxes are too small to take a pixel
 
@@ -96,7 +96,7 @@ def test_epochs_and_seeds_differ() -> None:
     ids = np.arange(100)
     one, *others = (mix(KINDS[0], ids, seed, epoch) for seed, epoch in ((0, 0), (1, 0), (0, 1)))
     for other in others:
-        assert not (one.shares == other.shares).any()
+        assert not (one.weights == other.weights).any()
 
 
 @pytest.mark.parametrize(
@@ -108,7 +108,7 @@ def test_no_strength_mixes_nothing(mixing: Mixing) -> None:
     assert not mixing
     assert mixed.images is images
     assert torch.equal(mixed.labels, labels)
-    assert torch.equal(mixed.shares, torch.ones(3))
+    assert torch.equal(mixed.weights, torch.ones(3))
     mixing.check(3)
 
 

@@ -37,7 +37,7 @@ def test_the_baseline_takes_pages(baseline: networks.Network, size: tuple[int, i
 def test_smaller_pages_than_the_baseline_takes(baseline: networks.Network) -> None:
     with pytest.raises(RuntimeError):
         baseline(torch.rand(1, 1, PAGE - 1, PAGE, device="meta"))
-    with pytest.raises(UserError, match=r"got pictures of 280×900 pixels, expected at least 281"):
+    with pytest.raises(UserError, match=r"got images of 280×900 pixels, expected at least 281"):
         networks.check_size("baseline", 280, 900)
     networks.check_size("baseline", PAGE, PAGE)
     networks.check_size("small", 16, 16)
@@ -114,6 +114,6 @@ def test_a_head_for_other_classes_stays_random() -> None:
 def test_another_networks_weights_are_refused_and_nothing_is_changed(other: str) -> None:
     network = networks.build("small", 10, seed=1)
     before = {key: weight.clone() for key, weight in network.state_dict().items()}
-    with pytest.raises(UserError, match="does not fit; they are another network's"):
+    with pytest.raises(UserError, match="does not fit; they are of another network"):
         networks.transfer(network, networks.build(other, 10, seed=2).state_dict())
     assert all(torch.equal(w, before[key]) for key, w in network.state_dict().items())

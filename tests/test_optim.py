@@ -140,7 +140,7 @@ warm_ups = st.floats(0, 0.99)
 def test_a_schedule_rises_over_its_warm_up_and_never_after(
     steps: int, warm_up: float, schedule: Schedule
 ) -> None:
-    shares = [optim.factor(schedule, step, steps, warm_up) for step in range(min(steps, 300))]
+    shares = [optim.lr_factor(schedule, step, steps, warm_up) for step in range(min(steps, 300))]
     assert all(0 < share <= 1 for share in shares)
     top = sum(step < warm_up * steps for step in range(len(shares)))
     rise, fall = shares[:top], shares[top:]
@@ -153,14 +153,14 @@ def test_the_highest_rate_comes_when_the_warm_up_is_over(
     percent: int, hundreds: int, schedule: Schedule
 ) -> None:
     at = percent * hundreds
-    share = optim.factor(schedule, at, 100 * hundreds, at / (100 * hundreds))
+    share = optim.lr_factor(schedule, at, 100 * hundreds, at / (100 * hundreds))
     assert share == pytest.approx(1, abs=1e-9)
 
 
 @given(steps, warm_ups)
 def test_a_constant_rate_is_constant(steps: int, warm_up: float) -> None:
     first = math.ceil(warm_up * steps)
-    shares = {optim.factor("constant", s, steps, warm_up) for s in range(first, steps, 97)}
+    shares = {optim.lr_factor("constant", s, steps, warm_up) for s in range(first, steps, 97)}
     assert shares <= {1.0}
 
 
@@ -170,14 +170,14 @@ def test_without_warm_up_a_cosine_is_torchs(steps: int) -> None:
     optimizer = torch.optim.SGD([weight], lr=1.0)
     theirs = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     for step in range(min(steps, 50)):
-        ours = optim.factor("cosine", step, steps, warm_up=0)
+        ours = optim.lr_factor("cosine", step, steps, warm_up=0)
         assert ours == pytest.approx(theirs.get_last_lr()[0], abs=1e-9)
         optimizer.step()
         theirs.step()
 
 
 def test_the_cycle_begins_at_a_twenty_fifth_and_ends_at_a_ten_thousandth() -> None:
-    cycle = [optim.factor("one-cycle", step, 1000, 0.25) for step in range(1000)]
+    cycle = [optim.lr_factor("one-cycle", step, 1000, 0.25) for step in range(1000)]
     assert cycle[0] == 1 / 25
     assert cycle[125] == pytest.approx((1 / 25 + 1) / 2)
     assert cycle[250] == 1

@@ -41,6 +41,6 @@ def test_ranks_share_each_global_batch(n: int, rows: int, count: int, drop_last:
 
 
 @pytest.mark.parametrize(("index", "count"), [(-1, 2), (2, 2), (0, 0)])
-def test_a_shard_out_of_range_is_refused(index: int, count: int) -> None:
+def test_rejects_a_shard_out_of_range(index: int, count: int) -> None:
     with pytest.raises(ValueError, match="shard"):
         Shard(index, count)

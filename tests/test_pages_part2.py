@@ -113,7 +113,7 @@ def test_a_difference_that_was_shown_says_which_way(tmp_path: Path) -> None:
     page = page_of([run])
     cells = list(closing_table(run).columns[4].cells)
     assert cells[0] == "yes"
-    assert page.answer.startswith("Yes: after 1 epoch ")
+    assert page.answer.startswith("Yes: after 1 epoch, ")
     assert "yes, better" in text_of(run)
     assert "yes, smaller" in text_of(run)  # the gradient norm
 
@@ -128,7 +128,7 @@ def test_one_pair_makes_a_page_too(tmp_path: Path) -> None:
 
 def test_thresholds_that_some_reached_are_told_in_words(tmp_path: Path) -> None:
     run = folder(tmp_path / "some", analyse((0, 1), PRETRAINED, SCRATCH))
-    assert "Epochs to 99 %: there is no difference to measure; both got there in 0 of 2" in (
+    assert "Epochs to 99 %: no difference can be measured; both reached it in 0 of 2" in (
         text_of(run)
     )
 

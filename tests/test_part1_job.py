@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 import torch
+from forked import run_together
 from part1_started import (
-    FOUR,
+    ENVIRONMENT,
     JOB,
     LAUNCH,
     QUICK,
@@ -21,6 +22,7 @@ from part1_started import (
     folder_of_the_run,
     lines_of,
     refusal,
+    run_job,
     start,
 )
 from PIL import Image
@@ -139,11 +141,11 @@ def test_several_processes_learn_the_same_as_one(data: Path, tmp_path: Path) -> 
     script = tmp_path / "script.py"
     script.write_text(SCRIPT)
     found: list[Any] = []
-    for launcher in (LAUNCH, TWO, FOUR):
-        kept = tmp_path / str(len(found))
-        done = start([*launcher, str(script), str(data), str(kept)], tmp_path)
-        assert done.returncode == 0, done.stderr
-        found.append(json.loads(done.stdout))
+    for count in (1, 2, 4):
+        kept = tmp_path / str(count)
+        done = run_together(count, [script, data, kept], tmp_path, ENVIRONMENT)
+        assert [one.returncode for one in done] == [0] * count, done[0].stderr
+        found.append(json.loads(done[0].stdout))
         steps = sorted(int(path.name[5:]) for path in kept.glob("step-*"))
         assert steps == [3, 4, 6, 8, 9, 12]
     one, ids, logits = found[0]
@@ -158,11 +160,12 @@ def test_several_processes_learn_the_same_as_one(data: Path, tmp_path: Path) -> 
 
 @pytest.mark.parametrize("name", presets.PART1)
 def test_every_recipe_runs(name: str, tmp_path: Path) -> None:
-    data = write_set(tmp_path / "few.beton", train=1, validation=1)  # a step an epoch
+    few = CLASSES[:2]  # a step an epoch, of two pictures
+    data = write_set(tmp_path / "few.beton", train=1, validation=1, classes=few)
     # What makes a recipe long, besides its epochs.
     small = {"progressive": ["--network", "small"], "baseline": ["--size", "400"]}.get(name, [])
-    small += ["--scale", "0.0001", "--batch-size", "4"]
-    done = start([sys.executable, JOB, "--data", str(data), "--recipe", name, *small], tmp_path)
+    small += ["--scale", "0.0001", "--batch-size", "2"]
+    done = run_job(["--data", str(data), "--recipe", name, *small], tmp_path)
     assert done.returncode == 0, done.stderr
     recipe = presets.PART1[name].recipe
     run = folder_of_the_run(tmp_path)
@@ -173,16 +176,16 @@ def test_the_batch_can_be_fitted_to_the_memory(data: Path, tmp_path: Path) -> No
     options = ["--epochs", "1", "--size", "16", "--batch-size", "auto", "--data", str(data)]
     write_set(tmp_path / "more.beton", train=20)
     options[-1] = "more.beton"
-    done = start([sys.executable, JOB, *options], tmp_path)
+    done = run_job(options, tmp_path)
     assert done.returncode == 0, done.stderr
     config = json.loads((folder_of_the_run(tmp_path) / "config.json").read_text())
     assert (config["recipe"]["batch_size"], config["recipe"]["micro_batch"]) == (64, 64)
 
 
-@pytest.mark.parametrize("launcher", [[sys.executable], TWO], ids=["one process", "two processes"])
-def test_without_data_it_says_once_how_to_get_some(launcher: list[str], tmp_path: Path) -> None:
-    done = start([*launcher, JOB], tmp_path)
-    if launcher is not TWO:  # torch's launcher ends with a status and a page of its own
+@pytest.mark.parametrize("processes", [1, 2])
+def test_without_data_it_says_once_how_to_get_some(processes: int, tmp_path: Path) -> None:
+    done = run_job([], tmp_path) if processes == 1 else start([*TWO, JOB], tmp_path)
+    if processes == 1:  # torch's launcher ends with a status and a page of its own
         assert done.returncode == 2
         assert done.stderr.count("\n") == 1
     assert done.returncode != 0
@@ -196,7 +199,7 @@ def test_part_1_is_learned_with_synthetic_pages_besides(
 ) -> None:
     def run(*options: str) -> subprocess.CompletedProcess[str]:
         quick = ("--epochs", "2", "--size", "16", "--batch-size", "32")
-        return start([sys.executable, JOB, "--data", "main.beton", *quick, *options], tmp_path)
+        return run_job(["--data", "main.beton", *quick, *options], tmp_path)
 
     for name, writers, seed in (("main", 2, 0), ("other", 3, 1), ("another", 3, 2)):
         prepare(Pages(writers, seed), tmp_path / f"{name}.beton")
@@ -221,7 +224,7 @@ def test_part_1_is_learned_with_synthetic_pages_besides(
 
     monkeypatch.chdir(tmp_path)
     same = ["--data", "main.beton", "--auxiliary", "main.beton"]
-    message = "main.beton is of the same pictures as main.beton"
+    message = "main.beton has the same images as main.beton"
     assert message in refusal(same, monkeypatch, capsys)
     # Whoever goes on with a run gets the set that it began with, or hears of it.
     (latest / "result.json").unlink()
@@ -243,11 +246,11 @@ def test_part_1_is_learned_with_synthetic_pages_besides(
         (["--seed", "-1"], "part1: seed: got -1, expected 0 to 9223372036854775807\n"),
         (
             ["--batch-size", "99"],
-            "part1: batch_size: got 99, expected at most 36, all there is\n",
+            "part1: batch_size: got 99, expected at most 36 samples\n",
         ),
         (
             ["--auxiliary", "other.beton"],
-            "part1: auxiliary: got other.beton, but the share for other classes than the 62 is 0",
+            "part1: auxiliary: got other.beton, but its default fraction of a batch is 0 for",
         ),
         (
             ["--batch-size", "8", "--keep", "0"],
@@ -255,7 +258,7 @@ def test_part_1_is_learned_with_synthetic_pages_besides(
         ),
         (
             ["--recipe", "baseline", "--size", "32", "--batch-size", "8"],
-            "part1: size: got pictures of 32×43 pixels, expected at least 281 either way",
+            "part1: size: got images of 32×43 pixels, expected at least 281 either way",
         ),
         (["--data", "."], "Is a directory"),
         (["--data", "other.beton"], "part1: other.beton: "),

@@ -10,7 +10,17 @@ from subprocess import PIPE
 
 import pytest
 import torch
-from part1_started import ENVIRONMENT, JOB, QUICK, TWO, folder_of_the_run, lines_of, refusal, start
+from part1_started import (
+    ENVIRONMENT,
+    JOB,
+    QUICK,
+    TWO,
+    folder_of_the_run,
+    lines_of,
+    refusal,
+    run_job,
+    start,
+)
 from safetensors.torch import load_file
 from tiny import write_set
 
@@ -52,7 +62,7 @@ def test_a_signal_stops_it_and_any_number_of_processes_resumes_it(
     run = folder_of_the_run(tmp_path)
     relative = run.relative_to(tmp_path)
     assert f"stopped by {signal.Signals(number).name} after step" in err
-    assert f"go on: ./launch.sh train part1 --resume {relative}" in err
+    assert f"resume: ./launch.sh train part1 --resume {relative}" in err
     assert err.count("go on:") == 1
     if launcher is not TWO:
         assert job.returncode == 128 + number
@@ -73,7 +83,7 @@ def test_a_signal_stops_it_and_any_number_of_processes_resumes_it(
 def whole(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder in which the job ran, and was not ended before its end."""
     folder = tmp_path_factory.mktemp("whole")
-    done = start([sys.executable, JOB, "--data", str(data), *QUICK], folder)
+    done = run_job(["--data", str(data), *QUICK], folder)
     assert done.returncode == 0, done.stderr
     return folder
 
@@ -85,7 +95,7 @@ def test_a_run_in_two_pieces_is_the_run_in_one(whole: Path, data: Path, tmp_path
         while not job.stdout.readline().startswith("epoch 2 of"):
             pass
         job.kill()
-    done = start([sys.executable, JOB, "--resume", str(folder_of_the_run(tmp_path))], tmp_path)
+    done = run_job(["--resume", str(folder_of_the_run(tmp_path))], tmp_path)
     assert done.returncode == 0, done.stderr
     (weights, epochs), (others, other_epochs) = (
         (
@@ -100,7 +110,7 @@ def test_a_run_in_two_pieces_is_the_run_in_one(whole: Path, data: Path, tmp_path
 
 def test_what_is_done_is_only_read(whole: Path, tmp_path: Path) -> None:
     shutil.copytree(whole, tmp_path, symlinks=True, dirs_exist_ok=True)
-    again = start([sys.executable, JOB, "--resume", "runs/part1/latest"], tmp_path)
+    again = run_job(["--resume", "runs/part1/latest"], tmp_path)
     assert again.returncode == 0, again.stderr
     assert again.stdout.count("loader share") == 1
     assert "epoch 1 of" not in again.stdout
@@ -113,11 +123,11 @@ def test_what_is_done_is_only_read(whole: Path, tmp_path: Path) -> None:
     [
         (
             ["--resume", "runs/part1/latest", "--epochs", "3"],
-            "epochs: a resumed run has its own settings",
+            "epochs: a resumed run has its own options",
         ),
         (
             ["--resume", "other"],
-            "other: got a folder of another kind, expected that of a ",
+            "other: got a run directory of part3, expected part1",
         ),
         (["--resume", "cut"], "cut/config.json: damaged: "),
         (["--resume", "list"], "list/config.json: got a list, expected an object"),
@@ -147,6 +157,6 @@ def test_runs_of_before_there_were_auxiliary_sets_can_be_gone_on_with(
     config = json.loads((run / "config.json").read_text())
     del config["auxiliary"], config["recipe"]["auxiliary"]
     (run / "config.json").write_text(json.dumps(config))
-    done = start([sys.executable, JOB, "--resume", str(run)], tmp_path)
+    done = run_job(["--resume", str(run)], tmp_path)
     assert done.returncode == 0, done.stderr
     assert json.loads((run / "result.json").read_text())["auxiliary"] is None

@@ -9,10 +9,10 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import fields
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
+import forked
 import pytest
 import torch
 from rich.console import Console
@@ -31,6 +31,8 @@ from pipeline.training.warm_start import weight_distances
 
 JOB = str(Path(job.__file__))
 QUICK = ["--epochs", "2", "--digits-epochs", "4", "--size", "16", "--batch-size", "16"]
+SMALL = ["--seed", "3", "--network", "small"]
+ENVIRONMENT = {k: v for k, v in os.environ.items() if k not in ("RANK", "COLUMNS")}
 TRAININGS = ["digits", "pretrained-3", "scratch-3", "pretrained-4", "scratch-4"]
 TWO = [sys.executable, "-m", "accelerate.commands.launch"]
 TWO += ["--multi_gpu", "--num_processes", "2", "--main_process_port", "0"]
@@ -46,12 +48,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def launched(command: list[str], folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    environment = {k: v for k, v in os.environ.items() if k not in ("RANK", "COLUMNS")}
+def launched(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [*command, JOB, *QUICK, "--seed", "3", "--network", "small", *arguments],
+        [*TWO, JOB, *QUICK, *SMALL, *arguments],
         cwd=folder,
-        env=environment,
+        env=ENVIRONMENT,
         check=False,
         capture_output=True,
         text=True,
@@ -60,8 +61,8 @@ def launched(command: list[str], folder: Path, *arguments: str) -> subprocess.Co
 
 @pytest.fixture(scope="module")
 def done(folder: Path) -> subprocess.CompletedProcess[str]:
-    """The job on these files."""
-    return launched([sys.executable], folder, "--seeds", "2")
+    """The job on these files, in a process of its own."""
+    return forked.run([JOB, *QUICK, *SMALL, "--seeds", "2"], folder, ENVIRONMENT)
 
 
 @pytest.fixture
@@ -150,8 +151,8 @@ def test_terminal_and_page_say_the_answer(
 ) -> None:
     answer = read(run / "result.json")["analysis"]["answer"]
     assert done.stdout.splitlines()[-2:] == [answer, f"runs/part2/{run.name}/report.html"]
-    learns = "part2: MNIST: learns from train, validated on validation; runs/part2/"
-    assert done.stdout.count(learns) == 1
+    splits = "part2: MNIST: trained on train, validated on validation; runs/part2/"
+    assert done.stdout.count(splits) == 1
     assert done.stdout.count("epoch 2 of 2") == 4
     assert "accuracy at the end (%)" in done.stdout
     words = Parsed((run / "report.html").read_text()).words
@@ -199,14 +200,14 @@ def test_it_goes_on_where_it_was_stopped(
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    settings = (*QUICK, "--seeds", "2", "--seed", "3", "--network", "small")
+    settings = (*QUICK, *SMALL, "--seeds", "2")
     with pytest.MonkeyPatch.context() as patch:
         stop_in(patch, training, 1, number)
         assert start(*settings, "--runs", str(tmp_path)) == 128 + number
     (stopped,) = (tmp_path / "part2").iterdir()
     error = capsys.readouterr().err
     assert error == (
-        f"part2: stopped by {number.name} after step 1; go on: ./launch.sh train part2 --resume "
+        f"part2: stopped by {number.name} after step 1; resume: ./launch.sh train part2 --resume "
         f"{stopped}\n"
     )
     assert start("--resume", str(stopped)) == 0
@@ -230,8 +231,8 @@ def test_it_goes_on_where_it_was_killed(
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    settings = (*QUICK, "--seeds", "2", "--seed", "3", "--network", "small")
-    process = get_context("spawn").Process(
+    settings = (*QUICK, *SMALL, "--seeds", "2")
+    process = forked.CONTEXT.Process(
         target=killed, args=(folder, "scratch-3", 6, *settings, "--runs", str(tmp_path))
     )
     process.start()
@@ -263,7 +264,7 @@ def test_what_is_finished_is_only_read(
 
 
 def test_two_processes_do_the_same(folder: Path, tmp_path: Path) -> None:
-    done = launched(TWO, folder, "--seeds", "1", "--runs", str(tmp_path))
+    done = launched(folder, "--seeds", "1", "--runs", str(tmp_path))
     assert done.returncode == 0, done.stderr
     run = tmp_path / "part2" / "latest"
     assert list(read(run / "result.json")["trainings"]) == TRAININGS[:3]
@@ -278,7 +279,7 @@ def test_a_test_split_is_what_counts(
     prepare(Digits(DigitSet(60, 20, 0)), standard)
     arguments = ["--digits", str(standard), "--mnist", str(standard), "--seeds", "1"]
     assert start(*QUICK, *arguments, "--runs", str(tmp_path)) == 0
-    assert "learns from train+validation, validated on test" in capsys.readouterr().out
+    assert "trained on train+validation, validated on test" in capsys.readouterr().out
     run = tmp_path / "part2" / "latest"
     mnist = read(run / "result.json")["mnist"]
     assert (mnist["learned"], mnist["validated"]) == (60, 20)
@@ -298,8 +299,8 @@ def test_a_test_split_is_what_counts(
         (["--seeds", "0"], "seeds: got 0, expected at least 1"),
         (["--epochs", "0"], "epochs: got 0, expected 1"),
         (["--size", "8"], "size: got 8, expected 16"),
-        (["--resume", "nowhere"], "nowhere: got a folder of another kind, expected that of a run"),
-        (["--resume", "nowhere", "--seeds", "3"], "seeds: a resumed run has its own settings"),
+        (["--resume", "nowhere"], "nowhere: not a run directory: it has no config.json"),
+        (["--resume", "nowhere", "--seeds", "3"], "seeds: a resumed run has its own options"),
     ],
 )
 def test_what_is_wrong_is_said_in_one_line(

@@ -19,6 +19,8 @@ from jobs import part3 as job
 from pipeline.data.prepare import prepare
 from pipeline.data.sources.base import TRAIN, VALIDATION, Entries, Ints, Pixels, Source
 from pipeline.data.synth.mislabel import Mislabelled, Mislabelling
+from pipeline.recipes.arms import PART3_ARMS, ArmSpec
+from pipeline.recipes.presets import PART3_RECOVERY
 
 JOB = Path(job.__file__)
 QUICK = ["--epochs", "6", "--size", "16", "--batch-size", "16"]
@@ -101,7 +103,7 @@ def result_of(run: Path) -> dict[str, Any]:
 def test_it_diagnoses_and_recovers(run: Path) -> None:
     result = result_of(run)
     assert result["diagnosis"]["kind"] == "wrong"
-    assert result["diagnosis"]["verdict"].startswith("Every label is wrong")
+    assert result["diagnosis"]["verdict"].startswith("Every label is incorrect")
     accuracies = result["recovery"]["accuracies"]
     assert list(accuracies) == ["naive", "backwards", "forward", "complementary", "ceiling"]
     assert all(len(of_seeds) == 2 for of_seeds in accuracies.values())
@@ -205,14 +207,28 @@ def test_part_2_gives_weights_and_bears_witness(
     new = tmp_path / "part3" / "latest"
     result = result_of(new)
     assert sorted(result["arms"]) == ["digits", "pretrained"]
-    for arm, start_name in job.STARTS.items():
+    for arm in ("digits", "pretrained"):
         config = json.loads((new / arm / "config.json").read_text())
-        assert config["start"] == str(part2 / start_name)
+        assert config["start"] == str(part2 / str(PART3_ARMS[arm].start))
     witness = result["diagnosis"]["witness"]
     assert witness["heard"]
     assert witness["kind"] == "wrong"
     assert witness["agreement"] > 0.8
     assert result["witness"] == str(part2 / "pretrained-0")
+
+
+def test_an_arm_is_added_by_an_entry_of_the_table(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arm = ArmSpec("another", "another training", PART3_RECOVERY, published=0.1234)
+    monkeypatch.setitem(PART3_ARMS, arm.key, arm)
+    arguments = ["--arms", "another", "--seeds", "1", "--runs", str(tmp_path), "--epochs", "2"]
+    assert start(monkeypatch, folder, *QUICK[2:], *arguments) == 0
+    new = tmp_path / "part3" / "latest"
+    assert list(result_of(new)["arms"]) == ["another"]
+    rows = Parsed((new / "report.html").read_text()).words["td"]
+    assert "another training" in rows
+    assert "12.34 %" in rows
 
 
 def test_a_witness_of_other_classes_is_left_out(
@@ -229,7 +245,7 @@ def test_a_witness_of_other_classes_is_left_out(
     arguments = ("--part2", str(tmp_path), "--arms", "digits")
     assert start(monkeypatch, folder, *arguments) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert line == f"part3: none of the arms digits: {tmp_path}/digits knows other classes"
+    assert line == f"part3: arms: cannot train digits: {tmp_path}/digits has other classes"
     witness = ("--arms", "simple", "--witness", str(tmp_path / "digits"))
     assert start(monkeypatch, folder, *witness) == 2
     (line,) = capsys.readouterr().err.splitlines()
@@ -245,16 +261,21 @@ def test_a_witness_of_other_classes_is_left_out(
         (["--test", "other.beton"], "test: other.beton has the classes A, m; expected those of"),
         (
             ["--data", "all.beton", "--test", "all.beton"],
-            "has 0 validation pictures of 4 classes, exp",
+            "has 0 validation images of 4 classes; the diagnosis needs 10",
         ),
         (["--test", "all.beton"], "test: all.beton has neither a test nor a validation split"),
         (["--batch-size", "9999"], "batch_size: got 9999, expected at most "),
-        (["--seeds", "0"], "got 0 seeds and 5 arms, expected some"),
-        (["--arms", "digits"], "none of the arms digits: runs/part2/latest/digits is no finished"),
+        (["--seeds", "0"], "seeds: got 0, expected at least 1"),
+        (["--arms", "simple", "other"], "arms: got other, expected some of simple, constant, res"),
+        (["--arms"], "arms: got none, expected some of simple, constant, resnet18, digits, pret"),
+        (
+            ["--arms", "digits"],
+            "arms: cannot train digits: runs/part2/latest/digits is no fini",
+        ),
         (["--size", "8"], "size: got 8, expected 16"),
         (["--witness", "nowhere"], "nowhere: not a run directory: it has no result.json"),
         (["--resume", "nowhere"], "nowhere: not a run directory: it has no config.json"),
-        (["--resume", "nowhere", "--seeds", "5"], "seeds: a resumed run has its own settings"),
+        (["--resume", "nowhere", "--seeds", "5"], "seeds: a resumed run has its own options"),
     ],
 )
 def test_what_is_wrong_is_said_in_one_line(
@@ -278,4 +299,4 @@ def test_only_a_run_of_part_3_can_be_gone_on_with(
     run: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert start(monkeypatch, folder, "--resume", str(run / "simple")) == 2
-    assert "expected that of a run of part 3" in capsys.readouterr().err
+    assert "got one training of part3, expected the whole run directory" in capsys.readouterr().err

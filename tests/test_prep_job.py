@@ -57,7 +57,7 @@ def failure(run: Run) -> list[str]:
     return run.stderr.splitlines()
 
 
-def test_a_set_is_prepared_once(tmp_path: Path) -> None:
+def test_a_set_is_prepared_once(tmp_path: Path, prep_here: Prep) -> None:
     make_zip(tmp_path / "some pages.zip", midas() | {"hand writing/notes.txt": b"x"})
     run = prep(tmp_path, "part1", "--source", "some pages.zip", "--split", "writers=1")
     assert (run.returncode, run.stderr) == (0, "")
@@ -74,14 +74,14 @@ def test_a_set_is_prepared_once(tmp_path: Path) -> None:
     assert table[-2].split()[:6] == ["part1", "12", "3", "9", "3", "0"]
     out = tmp_path / "data" / "part1.beton"
     before = out.stat()
-    again = prep(tmp_path, "part1", "--source", "some pages.zip", "--split", "writers=1")
+    again = prep_here("part1", "--source", "some pages.zip", "--split", "writers=1")
     assert again.returncode == 0
     assert "is there already, from the same data; --force rebuilds it" in again.stdout
     assert out.stat() == before
-    forced = prep(tmp_path, "part1", "--source", "some pages.zip", "--split=writers=1", "--force")
+    forced = prep_here("part1", "--source", "some pages.zip", "--split=writers=1", "--force")
     assert "already" not in forced.stdout
     assert out.stat().st_ino != before.st_ino
-    without_source = prep(tmp_path, "part1")
+    without_source = prep_here("part1")
     assert without_source.returncode == 0
     assert "part1.beton is there already; its source is not" in without_source.stdout
 
@@ -140,13 +140,15 @@ def test_what_cannot_be_read_is_not_replaced_by_drawn_pages(
     assert out.read_bytes() == b"words"
 
 
-def test_all_that_lies_in_the_folder_of_raw_data_is_prepared(tmp_path: Path) -> None:
+def test_all_that_lies_in_the_folder_of_raw_data_is_prepared(
+    tmp_path: Path, prep_here: Prep
+) -> None:
     raw = tmp_path / "data" / "raw"
     raw.mkdir(parents=True)
     make_zip(raw / "trainPart1.zip", midas(range(1, 12), writers=2))
     pairs = idx_pair("train", *digits(20), True) | idx_pair("t10k", *digits(20), False)
     make_tree(raw / "MNIST", pairs)
-    run = prep(tmp_path, "--out", "elsewhere", "--seed", "5")
+    run = prep_here("--out", "elsewhere", "--seed", "5")
     assert run.returncode == 0, run
     assert "mnist: data/raw data/raw/MNIST, idx: 40 pictures, 10 classes" in run.stdout
     files = sorted(path.name for path in (tmp_path / "elsewhere").iterdir())
@@ -159,7 +161,7 @@ def test_all_that_lies_in_the_folder_of_raw_data_is_prepared(tmp_path: Path) -> 
 
 
 def test_without_data_the_main_sets_are_drawn(tmp_path: Path, prep_here: Prep) -> None:
-    run = prep(tmp_path, "part1", "part2", "--writers", "2", "--seed", "7")
+    run = prep_here("part1", "part2", "--writers", "2", "--seed", "7")
     assert (run.returncode, run.stderr) == (0, "")
     lines = [line.strip() for line in run.stdout.splitlines() if line.strip()]
     assert lines[0] == (
@@ -220,9 +222,9 @@ def test_without_data_three_lines_say_how_to_get_some(
 BROKEN = {"1/broken.png": b"words", "10/3.png": b""}
 
 
-def test_bad_pictures_are_listed_and_nothing_is_written(tmp_path: Path) -> None:
+def test_bad_pictures_are_listed_and_nothing_is_written(tmp_path: Path, prep_here: Prep) -> None:
     make_zip(tmp_path / "set.zip", folders() | BROKEN)
-    lines = failure(prep(tmp_path, "--source", "set.zip"))
+    lines = failure(prep_here("--source", "set.zip"))
     assert lines == [
         "1/broken.png: not recognised as PNG, JPEG, BMP, GIF, TIFF, WEBP, PPM",
         "10/3.png: the file is empty",
@@ -230,7 +232,7 @@ def test_bad_pictures_are_listed_and_nothing_is_written(tmp_path: Path) -> None:
         "--skip-bad goes on without them",
     ]
     assert list((tmp_path / "data").iterdir()) == []
-    run = prep(tmp_path, "--source", "set.zip", "--skip-bad")
+    run = prep_here("--source", "set.zip", "--skip-bad")
     assert run.returncode == 0
     assert "set: left out 10/3.png: the file is empty" in run.stdout
     with Reader(tmp_path / "data" / "set.beton") as reader:
@@ -298,13 +300,15 @@ def test_linked_folders_are_classes_like_others(tmp_path: Path, prep_here: Prep)
     assert "set: replaces what data/set.beton was" in run.stdout
 
 
-def test_help_reads_well() -> None:
-    run = prep(Path.cwd(), "--help")
-    assert run.returncode == 0
+def test_help_reads_well(prep_here: Prep, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as done:
+        prep_here("--help")
+    assert done.value.code == 0
+    text = capsys.readouterr().out
     for word in ("--source PATH", "--split", "--skip-bad", "--force", "--download", "part1"):
-        assert word in run.stdout
+        assert word in text
     for word in ("--synthetic", "--writers", "--grey", "--mislabel"):
-        assert word in run.stdout
+        assert word in text
 
 
 def test_an_interrupted_run_leaves_nothing(tmp_path: Path) -> None:

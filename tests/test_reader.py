@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 from every_field import FIELDS, INFO, EveryField, parts, same, without_manifest, write_every_field
 
-from beton import manifest, reader
+from beton import reader
 from beton.errors import BetonError, ChecksumError, FormatError, SampleError
+from beton.format import manifest
 from beton.reader import Reader
 
 SAMPLES = 12
@@ -66,7 +67,7 @@ def test_a_field_that_is_not_there(path: Path) -> None:
         Reader(path).column("imgae")
 
 
-def test_a_closed_reader_says_so_and_its_columns_live_on(path: Path) -> None:
+def test_a_closed_reader_raises_and_its_columns_remain_valid(path: Path) -> None:
     with Reader(path) as file:
         column = file.column("bytes")
     for use in (lambda: file[0], lambda: file.column("int"), file.verify):
@@ -118,7 +119,7 @@ def test_pages_are_checked_when_they_are_first_used(
     for use in (lambda: file[max(on_last)], lambda: file.check(np.arange(SAMPLES)), file.verify):
         with pytest.raises(ChecksumError, match=rf"file\.beton: page {pages.max()} \(bytes"):
             use()
-    # What has been checked is not checked again.
+    # A verified page is not checked again.
     monkeypatch.setattr("zlib.crc32", lambda _: pytest.fail("checked twice"))
     file.check(sound_ids)
 
@@ -141,7 +142,7 @@ def test_one_flipped_bit_is_never_missed(path: Path, sound: bytes) -> None:
 
 
 def with_manifest(sound: bytes, change: Callable[[dict[str, Any]], Any]) -> bytes:
-    """Replace the manifest's JSON, its checksum and the places that depend on its length."""
+    """Replace the manifest's JSON, its checksum, and the numbers that depend on its length."""
     found = parts(sound)
     assert found.manifest
     start, end = found.manifest
@@ -177,7 +178,7 @@ def flip(place: Callable[[Any], int]) -> Callable[[bytes], bytes]:
 
 
 def swap_rows(sound: bytes) -> bytes:
-    """Which changes nothing else: rows may come in any order."""
+    """Swap two rows of the table, which changes only its checksum."""
     start = parts(sound).table_start
     return (
         sound[:start]
@@ -199,8 +200,8 @@ def head_too_long(value: dict[str, Any]) -> None:
     value["checksums"]["head"] *= 2
 
 
-# What is changed, the kind of error and what it says. `beton/FORMAT.md` lists these.
-REFUSED: dict[str, tuple[Callable[[bytes], bytes], type[BetonError], str]] = {
+# The change, the class of the error, and a pattern of its message. FORMAT.md lists the cases.
+REJECTED: dict[str, tuple[Callable[[bytes], bytes], type[BetonError], str]] = {
     "manifest's magic": (patch(0, b"Inkrun"), FormatError, "magic"),
     "manifest's length": (patch(12, b"\0\0"), FormatError, "length of the manifest"),
     "manifest's checksum": (patch(30, b"?"), ChecksumError, "manifest has changed"),
@@ -221,7 +222,7 @@ REFUSED: dict[str, tuple[Callable[[bytes], bytes], type[BetonError], str]] = {
         lambda s: with_manifest(s, head_too_long), FormatError, "cannot be read",
     ),
     "manifest's number of pages": (
-        lambda s: with_manifest(s, pages_cut), FormatError, "checksums of pages",
+        lambda s: with_manifest(s, pages_cut), FormatError, "number of page checksums",
     ),
     "checksum of the head": (flip(lambda p: p.data_start - 1), ChecksumError, "head has changed"),
     "checksum of the table": (swap_rows, ChecksumError, "allocation table has changed"),
@@ -229,21 +230,21 @@ REFUSED: dict[str, tuple[Callable[[bytes], bytes], type[BetonError], str]] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("what", REFUSED)
-def test_refuses(path: Path, sound: bytes, what: str) -> None:
-    change, kind, pattern = REFUSED[what]
+@pytest.mark.parametrize("what", REJECTED)
+def test_rejects(path: Path, sound: bytes, what: str) -> None:
+    change, kind, pattern = REJECTED[what]
     path.write_bytes(change(sound))
     with pytest.raises(kind, match=pattern) as caught:
         Reader(path).verify()
     assert caught.value.file == str(path)
 
 
-def test_every_refusal_is_in_the_format_s_list() -> None:
+def test_the_format_lists_every_rejection() -> None:
     text = (Path(reader.__file__).parent / "FORMAT.md").read_text()
-    assert sorted(re.findall(r"`test_reader\[([^\]]+)\]`", text)) == sorted(REFUSED)
+    assert sorted(re.findall(r"`test_reader\[([^\]]+)\]`", text)) == sorted(REJECTED)
 
 
-def test_errors_say_everything_in_one_line_and_travel() -> None:
+def test_errors_are_one_line_and_can_be_pickled() -> None:
     error = SampleError("too loud", field="sound", sample=3, got=11, expected=10)
     error.at(file=Path("a.beton"), field="other", sample=4)
     error.add_note("a note")
@@ -260,7 +261,7 @@ def test_golden_files_are_read_and_written_again(name: str, tmp_path: Path) -> N
     with Reader(golden_files.ours(name)) as file:
         assert (file.info, len(file)) == (INFO, golden_files.SAMPLES)
         file.verify()
-        if name == "jpg":  # its bytes are for the version of the codec to decide
+        if name == "jpg":  # its bytes depend on the version of the codec
             pixels = np.stack([file[i]["jpg"] for i in range(len(file))]).astype(float)
             assert np.abs(pixels - np.load(golden_files.THEIR_PIXELS)).mean() < 2
             return

@@ -13,6 +13,7 @@ from pipeline.loading.augment import Augmentation
 from pipeline.recipes.losses import Loss
 from pipeline.recipes.mixup import Mixing
 from pipeline.recipes.recipe import Recipe, Stage
+from pipeline.runtime.files import convert
 
 rates = st.floats(1e-12, 1, allow_subnormal=False)
 losses = st.one_of(
@@ -51,8 +52,8 @@ recipes = st.builds(
 
 @given(recipes)
 def test_a_recipe_is_the_same_after_json(recipe: Recipe) -> None:
-    assert Recipe.of(json.loads(json.dumps(asdict(recipe)))) == recipe
-    assert Recipe.of(asdict(recipe)) == recipe
+    assert convert(json.loads(json.dumps(asdict(recipe))), Recipe) == recipe
+    assert convert(asdict(recipe), Recipe) == recipe
 
 
 @given(recipes, st.floats(0.001, 100))

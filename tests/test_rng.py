@@ -20,9 +20,9 @@ def test_numbers_depend_on_the_sample_alone(
 
 
 def test_numbers_are_pinned() -> None:
-    # A file or run made with another version must find the same numbers.
-    drawn = rng.bits(1, 2, np.array([0, 3]), rng.AUGMENT, 2)
-    assert [hex(int(number)) for number in drawn.reshape(-1)] == PINNED
+    # Files and trainings of other versions depend on the same numbers.
+    numbers = rng.bits(1, 2, np.array([0, 3]), rng.AUGMENT, 2)
+    assert [hex(int(number)) for number in numbers.reshape(-1)] == PINNED
 
 
 def test_numbers_look_uniform_and_independent() -> None:

@@ -6,7 +6,6 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from accelerate.state import AcceleratorState
+from forked import CONTEXT
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
@@ -86,13 +86,13 @@ def test_it_learns(file: Reader) -> None:
     assert epochs[-1].train_accuracy > 0.9
     assert epochs[-1].train_loss < epochs[0].train_loss
     assert sum(steps) == training.images == 30 * 32
-    assert training.images_to_come == 0
+    assert training.images_left == 0
     assert len(training.losses) == training.step == 30 * 4
     scores = training.scores(CLASSES)
     assert scores is not None
     assert (scores.accuracy, scores.samples) == (epochs[-1].accuracy, 3 * len(CLASSES))
     assert scores.loss == pytest.approx(epochs[-1].loss)
-    figures = training.figures()
+    figures = training.performance()
     assert 0 <= figures["loader_share"] <= 1
     assert figures["seconds_training"] == epochs[-1].seconds
 
@@ -120,11 +120,9 @@ def test_learning_rates_go_up_and_down(file: Reader) -> None:
 
 def killed_and_resumed(data: Path, folder: Path, kills: Sequence[int]) -> dict[str, Tensor]:
     """Train in processes that are killed after these steps; return what comes of it in the end."""
-    context = get_context("forkserver")
-    context.set_forkserver_preload(["killable"])
     folder.mkdir()
     for kill_at in (*kills, None):
-        process = context.Process(target=killable.learn, args=(data, folder, kill_at))
+        process = CONTEXT.Process(target=killable.learn, args=(data, folder, kill_at))
         process.start()
         process.join()
         assert process.exitcode == (0 if kill_at is None else -signal.SIGKILL)
@@ -151,7 +149,7 @@ def test_a_training_that_is_over_can_be_resumed(unharmed: tuple[Path, dict[str, 
         checkpoints = Checkpoints(data.parent / "run" / "checkpoints")
         training = killable.begin(processes, file, checkpoints)
         assert list(training) == []
-        assert training.images_to_come == 0
+        assert training.images_left == 0
         assert training.predictions is not None
         scores = training.scores(CLASSES)
         assert scores is not None
@@ -176,7 +174,7 @@ def test_a_checkpoint_of_other_data_is_refused(
     with (
         open_dataset(other) as file,
         join_processes("no") as processes,
-        pytest.raises(UserError, match="checkpoint: got 4 batches an epoch, expected 6"),
+        pytest.raises(UserError, match="checkpoint: got 4 batches per epoch, expected 6"),
     ):
         killable.begin(processes, file, checkpoints)
 
@@ -247,7 +245,7 @@ def test_whole_pages_are_shown_as_they_are(file: Reader) -> None:
     view = View.of(file, 48, None)
     assert (view.whole, view.canvas, view.pixels) == (True, (48, 64), 48 * 64)
     with DeviceLoader(file, split_indices(file, "all"), view, 4, device=CPU) as batches:
-        first = next(iter(batches.batches()))
+        first = next(iter(batches.micro_batches()))
     assert first.images.shape == (4, 1, 48, 64)
     with pytest.raises(UserError, match="whole pages are shown unchanged"):
         replace(recipe(), window=None)
@@ -259,19 +257,19 @@ def test_divergence_stops_training_and_names_step_and_samples(file: Reader) -> N
     ids = found.value.ids
     train_ids, view = split_indices(file, "train"), View.of(file, 16, 1.0)
     with DeviceLoader(file, train_ids, view, 8, device=CPU, augmentation=CHANGES) as batches:
-        (second,) = next(batches.steps(0, start=1))
+        (second,) = next(batches.batches(0, start=1))
         assert list(ids) == batches.ids(0, 1).tolist() == second.ids.tolist()
     assert found.value.checkpoint is None
     assert ", ".join(map(str, ids)) in str(found.value)
-    assert (found.value.others, "auxiliary" in str(found.value)) == ((), False)
+    assert (found.value.auxiliary_ids, "auxiliary" in str(found.value)) == ((), False)
 
 
 def test_divergence_tells_the_samples_of_two_sets_apart(file: Reader) -> None:
     plan = recipe(learning_rate=1e30, schedule="constant", warm_up=0, weight_decay=0)
-    with pytest.raises(DivergedError, match="; of the auxiliary set: ") as found:
+    with pytest.raises(DivergedError, match="; of the auxiliary dataset: ") as found:
         train(file, replace(plan, auxiliary=0.5), auxiliary=file)
-    assert len(found.value.ids) == len(found.value.others) == 4
-    assert max(*found.value.ids, *found.value.others) < len(file)
+    assert len(found.value.ids) == len(found.value.auxiliary_ids) == 4
+    assert max(*found.value.ids, *found.value.auxiliary_ids) < len(file)
 
 
 @pytest.mark.parametrize("ruined", [2, 8])  # of eight steps
@@ -306,7 +304,7 @@ def test_an_epoch_in_two_pieces_has_the_figures_of_one(file: Reader, tmp_path: P
         training.on_step = stop
         with pytest.raises(Stopped, match="after step"):
             training.run()
-    assert training.step % training.batches
+    assert training.step % training.batches_per_epoch
     whole = train(file, recipe())
     resumed = train(file, recipe(), checkpoints=Checkpoints(tmp_path))
     for one, other in zip(whole.history, resumed.history, strict=True):
@@ -398,7 +396,7 @@ def test_both_decodes_show_the_network_the_same_within_a_grey_level(file: Reader
             feed(file, "loader", augmentation=changes) as one,
             feed(file, "device", augmentation=changes) as two,
         ):
-            for left, right in zip(one.batches(1), two.batches(1), strict=True):
+            for left, right in zip(one.micro_batches(1), two.micro_batches(1), strict=True):
                 assert (left.ids == right.ids).all()
                 assert torch.equal(left.labels, right.labels)
                 torch.testing.assert_close(left.images, right.images, atol=1 / 255, rtol=0)
@@ -406,7 +404,7 @@ def test_both_decodes_show_the_network_the_same_within_a_grey_level(file: Reader
 
 def test_ink_is_one_and_paper_none_with_the_scale_of_the_page(file: Reader) -> None:
     with feed(file, "loader") as batches:
-        inputs = next(iter(batches.batches()))
+        inputs = next(iter(batches.micro_batches()))
     assert inputs.images.shape == (4, 1, 48, 48)
     scale = 48 / (0.8 * page("A", 0).shape[0])
     for image, label in zip(inputs.images, inputs.labels.tolist(), strict=True):
@@ -418,7 +416,9 @@ def test_ink_is_one_and_paper_none_with_the_scale_of_the_page(file: Reader) -> N
 
 def test_training_shuffles_and_leaves_no_batch_unfilled(file: Reader) -> None:
     with feed(file, "loader", batch=10, augmentation=CHANGES) as batches:
-        epochs = [np.concatenate([b.ids for b in batches.batches(epoch)]) for epoch in (0, 0, 1)]
+        epochs = [
+            np.concatenate([b.ids for b in batches.micro_batches(epoch)]) for epoch in (0, 0, 1)
+        ]
     assert len(epochs[0]) == 40
     assert len(set(epochs[0])) == 40
     assert (epochs[0] == epochs[1]).all()
@@ -433,7 +433,7 @@ def test_answers_are_exact_whatever_the_batch(file: Reader, batch: int) -> None:
     assert predictions.ids.tolist() == list(range(len(file)))
     assert predictions.labels.tolist() == file.column("label").metadata.tolist()
     with feed(file, "loader", batch=len(file)) as batches, torch.no_grad():
-        expected = network(next(iter(batches.batches())).images)
+        expected = network(next(iter(batches.micro_batches())).images)
     torch.testing.assert_close(predictions.logits, expected, atol=1e-4, rtol=1e-4)
 
 

@@ -10,9 +10,9 @@ from every_field import FIELDS, EveryField, parts, same, write_every_field
 from hypothesis import given
 from hypothesis import strategies as st
 
-from beton.assembly import choose_page_size, paginate, plan
 from beton.errors import BetonError, FormatError, SampleError
 from beton.fields import BytesField, Field, IntField
+from beton.format.paging import choose_page_size, paginate, place
 from beton.reader import Reader
 from beton.writer import Skip, Summary, write
 
@@ -23,13 +23,13 @@ BYTES: dict[str, Field] = {"b": BytesField()}
 
 @pytest.fixture
 def target(tmp_path: Path) -> Iterator[Path]:
-    """A name for a file; whatever happened, nothing else is in its folder afterwards."""
+    """A path for a file; after the test, the folder has no other file."""
     path = tmp_path / "file.beton"
     yield path
     assert {entry.name for entry in tmp_path.iterdir()} <= {"file.beton"}
 
 
-def test_bytes_do_not_depend_on_who_encodes(target: Path) -> None:
+def test_bytes_do_not_depend_on_the_workers(target: Path) -> None:
     samples = 110  # several chunks
     expected = write_every_field(target, samples)
     for workers in (2, 4):
@@ -45,26 +45,26 @@ def test_pages_hold_whole_samples_in_order(sizes: Any, bits: int) -> None:
     assert (bounds[0], bounds[-1]) == (0, len(sizes))
     filled = np.add.reduceat(sizes, bounds[:-1])
     assert filled.max() <= 1 << bits
-    # Greedy: the first sample of a page did not fit into the page before.
+    # Greedy: the first sample of a page does not fit on the previous page.
     assert (filled[:-1] + sizes[bounds[1:-1]] > 1 << bits).all()
 
 
 @given(st.lists(st.integers(1, 1 << 20), min_size=1, max_size=200), st.integers(1, 1 << 18))
-def test_page_size_wastes_little(sizes: list[int], head: int) -> None:
+def test_page_size_pads_little(sizes: list[int], head: int) -> None:
     array = np.array(sizes)
 
-    def waste(page_size: int) -> int:
-        found = plan(array[:, None], head, page_size)
+    def padding(page_size: int) -> int:
+        found = place(array[:, None], head, page_size)
         return found.data_end - head - sum(sizes)
 
     chosen = choose_page_size(array, head)
     candidates = [1 << bits for bits in range(16, 32) if 1 << bits >= max(sizes)]
-    frugal = [size for size in candidates if waste(size) <= 0.05 * sum(sizes)]
+    frugal = [size for size in candidates if padding(size) <= 0.05 * sum(sizes)]
     assert chosen in candidates
     if frugal:
         assert chosen == frugal[0]
     else:
-        assert waste(chosen) == min(map(waste, candidates))
+        assert padding(chosen) == min(map(padding, candidates))
 
 
 def test_regions_of_a_sample_share_a_page_and_the_last_page_is_not_padded(target: Path) -> None:
@@ -136,7 +136,7 @@ def test_info_may_stop_the_writing(target: Path) -> None:
     assert not target.exists()
 
 
-def test_the_manifest_keeps_the_settings(target: Path) -> None:
+def test_the_manifest_contains_the_settings(target: Path) -> None:
     write_every_field(target)
     manifest = Reader(target).manifest
     assert manifest is not None
@@ -146,7 +146,7 @@ def test_the_manifest_keeps_the_settings(target: Path) -> None:
     }  # fmt: skip
 
 
-def test_numbers_alone_make_a_file_without_pages(target: Path) -> None:
+def test_a_file_of_numbers_has_no_pages(target: Path) -> None:
     write(target, NUMBER, [(7,)], info={"a": 1})
     with Reader(target) as reader:
         assert reader[0] == {"n": 7}
@@ -162,7 +162,7 @@ def test_permissions_are_those_of_any_new_file(target: Path) -> None:
     plain.unlink()
 
 
-def test_a_file_that_is_there_stays_until_the_new_one_is_whole(target: Path) -> None:
+def test_an_existing_file_stays_until_the_new_one_is_complete(target: Path) -> None:
     write(target, NUMBER, [(1,)])
     before = target.read_bytes()
     with pytest.raises(SampleError):
@@ -172,11 +172,11 @@ def test_a_file_that_is_there_stays_until_the_new_one_is_whole(target: Path) -> 
     assert Reader(target)[0] == {"n": 2}
 
 
-REFUSED_NAMES = ["", "sixteen is enough", "é", "a\0b", "a\nb"]
+REJECTED_NAMES = ["", "sixteen is enough", "é", "a\0b", "a\nb"]
 
 
-@pytest.mark.parametrize("name", REFUSED_NAMES)
-def test_refuses_names(target: Path, name: str) -> None:
+@pytest.mark.parametrize("name", REJECTED_NAMES)
+def test_rejects_names(target: Path, name: str) -> None:
     with pytest.raises(FormatError, match="name of a field"):
         write(target, {name: IntField()}, [(1,)])
 
@@ -186,22 +186,22 @@ def test_a_name_of_sixteen_characters_comes_back(target: Path) -> None:
     assert Reader(target)[0] == {"exactly sixteen!": 1}
 
 
-REFUSED: dict[str, tuple[dict[str, Any], str]] = {
+REJECTED: dict[str, tuple[dict[str, Any], str]] = {
     "no fields": ({"fields": {}}, "number of fields"),
     "not a field": ({"fields": {"n": IntField}}, "field 'n': not a field"),
     "no samples": ({"samples": []}, "no samples"),
     "no sample left": ({"samples": [Skip("bad")]}, "no samples"),
     "not samples": ({"samples": 5}, "samples .*got int"),
-    "a bare value": ({"samples": [5]}, "sample 0: sample .*got int, expected 1 values"),
-    "too many values": ({"samples": [(1,), (1, 2)]}, "sample 1: sample .*got tuple of 2"),
+    "a bare value": ({"samples": [5]}, "sample 0: not a sample .*got int, expected 1 values"),
+    "too many values": ({"samples": [(1,), (1, 2)]}, "sample 1: not a sample .*got tuple of 2"),
     "other names": ({"samples": [{"m": 1}]}, r"names .*got \['m'\], expected \['n'\]"),
-    "wrong value": ({"samples": [(1,), ("x",)]}, "field 'n', sample 1: not a whole number"),
+    "wrong value": ({"samples": [(1,), ("x",)]}, "field 'n', sample 1: not an integer"),
     "no workers": ({"workers": 0}, "workers"),
     "page size not a power of 2": ({"page_size": 5000}, "page size"),
     "page size too small": ({"page_size": 2048}, "page size"),
     "sample larger than a page": (
         {"fields": BYTES, "samples": [(b"a",), (bytes(5000),)], "page_size": 4096},
-        "sample 1: does not fit into a page .*got 5000 bytes",
+        "sample 1: sample larger than a page .*got 5000 bytes",
     ),
     "only empty values": (
         {"fields": BYTES, "samples": [(b"",)]}, "field 'b': every value is empty",
@@ -212,9 +212,9 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("what", REFUSED)
-def test_refuses(target: Path, what: str) -> None:
-    arguments, pattern = REFUSED[what]
+@pytest.mark.parametrize("what", REJECTED)
+def test_rejects(target: Path, what: str) -> None:
+    arguments, pattern = REJECTED[what]
     arguments = {"fields": NUMBER, "samples": [(1,)]} | arguments
     with pytest.raises(BetonError, match=pattern) as caught:
         write(target, **arguments)
@@ -222,17 +222,17 @@ def test_refuses(target: Path, what: str) -> None:
     assert not target.exists()
 
 
-def test_refuses_a_folder_as_its_target(tmp_path: Path) -> None:
+def test_rejects_a_folder_as_its_target(tmp_path: Path) -> None:
     with pytest.raises(BetonError, match="folder"):
         write(tmp_path, NUMBER, [(1,)])
 
 
-def test_a_folder_that_is_not_there_is_an_error_of_the_system(tmp_path: Path) -> None:
+def test_a_missing_folder_raises_oserror(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         write(tmp_path / "none" / "file.beton", NUMBER, [(1,)])
 
 
-def test_every_sample_is_itself_again(target: Path) -> None:
+def test_every_sample_is_read_as_written(target: Path) -> None:
     write_every_field(target, 30)
     with Reader(target) as reader:
         for i in range(30):

@@ -44,7 +44,7 @@ def test_heights_are_those_of_the_ink(file: Reader) -> None:
     heights, labels = writer_scale.ink_heights(file), file.column("label").metadata
     for sample, writer in enumerate(writer_scale.writers_of(file)):
         expected = SHAPES[CLASSES[labels[sample]]][0] / 90 / (2 if writer == 1 else 1)
-        assert heights[sample] == pytest.approx(expected, abs=3 / writer_scale.ROWS)
+        assert heights[sample] == pytest.approx(expected, abs=3 / writer_scale.SIDE)
 
 
 def test_every_writer_s_tall_characters_come_to_the_same_height(file: Reader) -> None:
@@ -61,7 +61,7 @@ def test_every_writer_s_tall_characters_come_to_the_same_height(file: Reader) ->
 def test_a_writer_of_few_pages_is_taken_for_all(
     file: Reader, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(writer_scale, "ENOUGH", 17)
+    monkeypatch.setattr(writer_scale, "MIN_PAGES", 17)
     assert np.ptp(writer_scale.writer_scales(file, 0.45)) == 0
 
 
@@ -71,7 +71,7 @@ def test_pictures_are_shown_larger_by_their_scale(file: Reader) -> None:
     for scale in (1.2, 1.0):
         scales = np.full(len(file), scale, np.float32)
         with DeviceLoader(file, ids, view, len(ids), device=CPU, scales=scales) as feed:
-            (inputs,) = feed.batches()
+            (inputs,) = feed.micro_batches()
         inks.append(inputs.images.sum(dim=(1, 2, 3)))
     torch.testing.assert_close(inks[0], inks[1] * 1.44, rtol=0.1, atol=2.0)
 
@@ -80,7 +80,7 @@ def adapted_by_hand(layer: nn.BatchNorm2d, inputs: torch.Tensor) -> torch.Tensor
     """What the mixture of the learned distribution and the batch's is normalised to."""
     assert layer.running_mean is not None
     assert layer.running_var is not None
-    share = len(inputs) / (len(inputs) + batchnorm.PRIOR)
+    share = len(inputs) / (len(inputs) + batchnorm.PRIOR_PAGES)
     mean, square = inputs.mean((0, 2, 3)), inputs.square().mean((0, 2, 3))
     learned = layer.running_var + layer.running_mean**2
     middle = share * mean + (1 - share) * layer.running_mean

@@ -1,1 +1,1 @@
-"""Conclusions from figures: numbers in, numbers and sentences out."""
+"""Statistics, label-noise diagnoses and comparisons of trainings. Reads no files."""

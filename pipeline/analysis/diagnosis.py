@@ -1,4 +1,4 @@
-"""What was found to be wrong with a set's labels, and how to say it. Computes nothing."""
+"""The diagnosis of a dataset's label noise, and its description in sentences."""
 
 import math
 from collections.abc import Sequence
@@ -6,18 +6,18 @@ from dataclasses import dataclass
 
 Matrix = tuple[tuple[float, ...], ...]
 
-SHOWN = math.log(20)  # nats of evidence: odds of 20 to 1
-MISFIT = 0.1  # more than this is told with the verdict
+DECISIVE = math.log(20)  # nats of evidence: odds of 20 to 1
+MAX_MISFIT = 0.1  # the verdict reports a larger one
 
 
 @dataclass(frozen=True)
 class KindEvidence:
-    """How well one kind explains the counted labels; log-likelihoods in nats per label.
+    """The evidence for one kind of label noise, in nats per label.
 
-    `log_likelihood` is the marginal one, over all free parameters. `behind` is how much more the
-    best kind has, and `error` that difference's standard error. `rate` is the likeliest
-    share of wrong labels, None where the kind has none to fit. With a witness who is heard,
-    what it calls the pictures is counted in.
+    `log_likelihood` of the counts is marginal over all free parameters; it includes the predictions
+    of a reference model in use. `behind` is the lead of the best kind, and `error` the standard
+    error of that lead. `rate` is the most likely fraction of incorrect labels, None if the kind has
+    no rate to fit.
     """
 
     kind: str
@@ -29,13 +29,14 @@ class KindEvidence:
 
 @dataclass(frozen=True)
 class ReferenceReport:
-    """What a witness saw in the same pictures, and how that agrees.
+    """The diagnosis by a reference model alone, compared with `Diagnosis`.
 
-    `kind`, `rate` (of wrong labels) and `matrix` are as in `Diagnosis`, but from the witness alone:
-    by the class that it names in the more confident half of its answers. `distance` is the mean
-    total variation between the two matrices' rows, from 0 to 1. `agreement` is the share of the
-    counted pictures that the witness gives the name that the diagnosis gives their group. A witness
-    that cannot name half of each group is not `heard`: it has no part in the verdict.
+    `kind`, `rate` (of incorrect labels) and `matrix` are as in `Diagnosis`, but count labels by the
+    class that the reference model predicts, for the more confident half of each class. `distance`
+    is the mean total variation between the rows of the two matrices, from 0 to 1. `agreement` is
+    the fraction of anchors whose predicted class is that of their group. `heard` says whether the
+    reference model contributes to the verdict, which requires that it predicts one class for half
+    of each group, on average.
     """
 
     heard: bool
@@ -48,17 +49,17 @@ class ReferenceReport:
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """What is wrong with a set's labels, why, and what had to be assumed.
+    """The kind of noise in a dataset's labels, with its parameters and assumptions.
 
-    `rate` is the share of labels that are wrong, with its 95 % interval `between` where it was
-    fitted. `evidence` is the best kind's first, from so many `labels`. `matrix` is the estimate of
-    p(given label | true class), true classes as rows, counted; `forward` is the verdict's own,
-    exact zeros included, for a forward-corrected loss. In bits: `entropy` of a row of `matrix`, on
-    average, and `information`, the mutual information between true class and given label. `strays`
-    is the share of counted pictures that are hard or in the wrong group. `misfit` is the mean total
-    variation between the counts and what the verdict predicts, strays included, beyond what chance
-    explains. `detectable`, where labels are clean, is the least rate of symmetric noise, the
-    hardest to see, that so many pictures, so legible, would have shown.
+    `rate` is the fraction of incorrect labels, with the 95 % interval `between` if it was fitted.
+    `evidence` has the best kind first and rests on `labels` anchors. `matrix` estimates p(given
+    label | true class), true classes as rows, from counts; `forward` is the exact matrix of the
+    verdict, zeros included, for a forward-corrected loss. `entropy` is the mean entropy of the rows
+    of `matrix`, and `information` the mutual information between true class and given label, in
+    bits. `strays` is the fraction of outliers: anchors that are hard or in the wrong group.
+    `misfit` is the mean total variation between the counts and the verdict's expectation, outliers
+    included, beyond sampling noise. `detectable`, for clean labels, is the lowest rate of symmetric
+    noise, the hardest to detect, that anchors like these reveal.
     """
 
     kind: str
@@ -79,63 +80,63 @@ class Diagnosis:
 
 
 def describe_diagnosis(found: Diagnosis, classes: Sequence[str]) -> tuple[str, str]:
-    """Return the verdict in a sentence or two, and what it assumes."""
-    witness = found.witness
-    heard = witness is not None and witness.heard
-    share = f"{found.rate:.1%} of the labels"
+    """Return the verdict in a sentence or two, and its assumptions."""
+    reference = found.witness
+    names_known = reference is not None and reference.heard
+    rate = f"{found.rate:.1%} of the labels"
     if found.between:
-        share += " ({:.1%} to {:.1%})".format(*found.between)
-    assumed = ["that part of each class is legible"]
-    if heard:
-        assumed.append("that the witness knows the names")
+        rate += " ({:.1%} to {:.1%})".format(*found.between)
+    assumptions = ["some images of each class are unambiguous"]
+    if names_known:
+        assumptions.append("the reference model knows the class names")
     match found.kind:
         case "clean":
             verdict = (
                 "The labels are clean"
-                if heard
-                else "The labels are clean, or a fixed permutation of the names: both fit alike, "
-                "and only a witness or a few trusted labels can tell them apart"
+                if names_known
+                else "The labels are clean, or the class names are permuted: both fit equally "
+                "well, and only a reference model or a few trusted labels can distinguish them"
             )
-            verdict += f"; noise below {found.detectable:.1%} might not have shown."
-            if not heard:
-                assumed.append("that the names are right")
+            verdict += f"; noise below {found.detectable:.1%} may be undetected."
+            if not names_known:
+                assumptions.append("the class names are correct")
         case "symmetric":
-            verdict = f"{share} are wrong, each other class as likely."
-            assumed.append("that the label a class bears most often is its own")
+            verdict = f"{rate} are incorrect, each other class equally likely."
+            assumptions.append("the most frequent label of each class is its own")
         case "pairs":
-            verdict = f"{share} are those of the next class (after the last, the first)."
-            if not heard:
-                assumed.append(
-                    f"that flips go to the next class ({1 - found.rate:.0%} going to the one "
-                    "before, under names moved by one, fits alike)"
+            verdict = f"{rate} are those of the next class (after the last, the first)."
+            if not names_known:
+                assumptions.append(
+                    f"labels flip to the next class ({1 - found.rate:.0%} flipped to the previous "
+                    "one, with class names shifted by one, fits equally well)"
                 )
         case "permutation":
-            borne = [row.index(max(row)) for row in found.forward]
+            labels = [classes[row.index(max(row))] for row in found.forward]
             names = [
-                f"{name} is called {classes[label]}"
-                for name, label in zip(classes, borne, strict=True)
-                if name != classes[label]
+                f"{name} is labelled {label}"
+                for name, label in zip(classes, labels, strict=True)
+                if name != label
             ]
-            verdict = f"The names are exchanged: {', '.join(names)}."
+            verdict = f"The class names are permuted: {', '.join(names)}."
         case "wrong":
             verdict = (
-                "Every label is wrong, each other class as likely: complementary labels, which say "
-                "what a picture is not."
+                "Every label is incorrect, each other class equally likely: complementary labels, "
+                "which name a class that an image does not have."
             )
-            assumed.append("that the label a class never bears is its own")
+            assumptions.append("the label that a class never has is its own")
         case _:
-            verdict = "The labels say nothing about the pictures."
-            assumed = ["that the network learned what there was to learn"]
+            verdict = "The labels are independent of the images."
+            assumptions = ["the network was trained well enough to find any dependence"]
     rivals = [
         one.kind
         for one in found.evidence[1:]
-        if one.behind * found.labels < SHOWN
-        and (heard or {one.kind, found.kind} != {"clean", "permutation"})
+        if one.behind * found.labels < DECISIVE
+        and (names_known or {one.kind, found.kind} != {"clean", "permutation"})
     ]
     if rivals:
-        verdict += f" Not shown to be other than: {', '.join(rivals)}."
-    if found.misfit > MISFIT:
-        verdict += f" No kind fits well: {found.misfit:.0%} of the labels are where none puts them."
-    if witness and witness.kind != found.kind and (heard or found.kind == "random"):
-        verdict += f" By the witness's names alone they look {witness.kind}."
-    return verdict, f"Assumed: {'; '.join(assumed)}."
+        verdict += f" Not distinguishable from: {', '.join(rivals)}."
+    if found.misfit > MAX_MISFIT:
+        verdict += f" No kind fits well: {found.misfit:.0%} of the labels are unexplained."
+    if reference and reference.kind != found.kind and (names_known or found.kind == "random"):
+        verdict += f" By the reference model's predictions alone, the kind is {reference.kind}."
+    return verdict, f"Assumptions: {'; '.join(assumptions)}."

@@ -1,18 +1,18 @@
-"""What is wrong with a set's labels, concluded from a network's answers: numbers in, numbers out.
+"""The diagnosis of label noise from a network's predictions. Reads no files.
 
-A network that learned from a set's labels, right or wrong, answers with estimates of
-p(given label | picture). Pictures that it was not shown are grouped by its answers. In each group
-the most informative answers are kept: legible pictures stand for their class, as anchor points
-(Patrini et al. 2017, "Making deep neural networks robust to label noise: a loss correction
-approach"). Their given labels are counted, as in confident learning (Northcutt et al. 2021,
-"Confident learning: estimating uncertainty in dataset labels"). The network never saw these, so
-that the counts are evidence whatever the network is worth, and `pipeline.kinds` judges by them what
-kind of mislabelling it is: complementary labels among others (Ishida et al. 2017, "Learning from
-complementary labels"; Yu et al. 2018, "Learning with biased complementary labels").
+A network trained on a dataset's given labels estimates p(given label | image). Held-out images are
+grouped by these estimates. In each group, the images with the most informative predictions are
+anchors: they represent their class, as anchor points do (Patrini et al. 2017, "Making deep neural
+networks robust to label noise: a loss correction approach"). Their given labels are counted, as in
+confident learning (Northcutt et al. 2021, "Confident learning: estimating uncertainty in dataset
+labels"). The network was not trained on them, so the counts are valid however poor the network is.
+From the counts, `noise_models` computes the evidence for each kind of noise, such as complementary
+labels (Ishida et al. 2017, "Learning from complementary labels"; Yu et al. 2018, "Learning with
+biased complementary labels").
 
-What this trades: which group is which class cannot be counted. Each kind names the groups by an
-assumption of its own, which is told with the verdict, and a witness, a network that learned the
-classes elsewhere, can put it to the test.
+The counts do not identify the class of a group. Each kind does so by an assumption of its own,
+which is reported with the verdict. A reference model, trained on the same classes elsewhere, can
+check it.
 """
 
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ import numpy as np
 from scipy.special import entr, rel_entr
 
 from pipeline.analysis.diagnosis import (
-    SHOWN,
+    DECISIVE,
     Diagnosis,
     KindEvidence,
     Matrix,
@@ -30,118 +30,113 @@ from pipeline.analysis.diagnosis import (
     describe_diagnosis,
 )
 from pipeline.analysis.noise_models import (
-    ANY,
-    FEW,
     KINDS,
+    OUTLIER_PRIOR,
     RATED,
     RATES,
+    UNIFORM_PRIOR,
     Floats,
     Ints,
     NoiseFit,
     best_assignment,
-    explain,
     fit_noise_model,
-    likelihood,
+    fit_outliers,
+    log_likelihood,
     transition,
 )
 
-LEGIBLE = 1 / 3  # the share of each group that is counted
-CONFIDENT = 1 / 2  # the share of a witness's answers that is
+ANCHOR_FRACTION = 1 / 3  # of each group
+CONFIDENT_FRACTION = 1 / 2  # of each class that a reference model predicts
 
 
 @dataclass(frozen=True)
 class LabelRanks:
-    """What answers say beside labels, before any theory; shares from 0 to 1.
+    """Predictions compared with labels; fractions from 0 to 1.
 
-    `ranks` (C) are the shares of pictures whose label is the first, second, … choice: the first is
-    the accuracy, the last that of reading the answers backwards (argmin). `histogram` (C, C) has
-    the shares of predicted classes, columns, for each label, rows; zeros where a label is absent.
+    `ranks` (C) are the fractions of images whose label is the most likely class, the second, …; the
+    first is the accuracy, the last is the accuracy of argmin. `histogram` (C, C) has the fractions
+    of predicted classes, columns, for each label, rows; zeros for a label without images.
     """
 
     ranks: tuple[float, ...]
     histogram: Matrix
 
-    @property
-    def accuracy(self) -> float:
-        """The share of pictures whose label is the first choice."""
-        return self.ranks[0]
-
-    @property
-    def backwards(self) -> float:
-        """The share of pictures whose label is the last choice."""
-        return self.ranks[-1]
-
 
 def rank_labels(probabilities: Floats, labels: Ints) -> LabelRanks:
-    """Return what answers (N, C) say beside labels (N,). Raises ValueError as `diagnose` does."""
+    """Compare predictions (N, C) with labels (N,). Raises ValueError as `diagnose` does."""
     count = probabilities.shape[-1]
     _check("probabilities", probabilities, labels, count)
     choices = np.argsort(-probabilities, axis=1, kind="stable")
     ranks = (choices == labels[:, None]).mean(0)
-    histogram = _tally(labels, choices[:, 0], count)
+    histogram = _count_pairs(labels, choices[:, 0], count)
     histogram /= histogram.sum(1, keepdims=True).clip(1)
     return LabelRanks(tuple(ranks.tolist()), _nested(histogram))
 
 
 def diagnose(
-    probabilities: Floats, labels: Ints, classes: Sequence[str], witness: Floats | None = None
+    probabilities: Floats, labels: Ints, classes: Sequence[str], reference: Floats | None = None
 ) -> Diagnosis:
-    """Conclude what is wrong with labels from answers to pictures that were not learned from.
+    """Diagnose the noise of labels from predictions for images that were not trained on.
 
-    `probabilities` float64 (N, C) are softmax outputs of a network that was trained on labels of
-    the same making; `labels` int64 (N,) are the given ones, which it has not seen; `classes` are
-    the C names, in the order of the labels. `witness` float64 (N, C) are outputs of a network that
-    learned the same classes elsewhere, from labels to be trusted. Raises ValueError for shapes that
-    do not belong together, fewer than 3 classes or 10 pictures for each, labels outside of 0 to
-    C - 1, and rows that are no probabilities.
+    `probabilities` float64 (N, C) are softmax outputs of a network trained on labels with the same
+    noise; `labels` int64 (N,) are the given labels of the held-out images; `classes` are the C
+    names, in the order of the labels. `reference` float64 (N, C) are outputs of a reference model,
+    trained on trusted labels of the same classes. Raises ValueError for shapes that do not match,
+    fewer than 3 classes or 10 images for each, labels outside of 0 to C - 1, and rows that are not
+    probabilities.
     """
     count = len(classes)
     _check("probabilities", probabilities, labels, count)
     if count < 3 or len(labels) < 10 * count:
         raise ValueError(
-            f"diagnose: got {count} classes and {len(labels)} pictures, "
-            "expected at least 3 classes and 10 pictures for each"
+            f"diagnose: got {count} classes and {len(labels)} images, "
+            "expected at least 3 classes and 10 images for each"
         )
-    groups, kept, counts = max(
-        (_anchors(probabilities, labels, groups) for groups in _groupings(probabilities)),
+    groups, anchors, counts = max(
+        (
+            _anchor_counts(probabilities, labels, groups)
+            for groups in _candidate_groups(probabilities)
+        ),
         key=lambda anchors: _information(anchors[2]),
     )
-    base = _base(labels, count)
-    seen = naming = np.zeros((count, count))
-    if witness is not None:
-        _check("witness", witness, labels, count)
-        seen = _tally(groups[kept], witness[kept].argmax(1), count)
-        naming = _naming(seen, witness)
-    if not naming.any():
-        seen = naming
+    base = _base_rates(labels, count)
+    predicted = scores = np.zeros((count, count))  # by the reference model, per group
+    if reference is not None:
+        _check("reference", reference, labels, count)
+        predicted = _count_pairs(groups[anchors], reference[anchors].argmax(1), count)
+        scores = _reference_scores(predicted, reference)
+    if not scores.any():
+        predicted = scores
 
-    fits = [fit_noise_model(kind, counts, base, naming) for kind in KINDS]
-    fits.sort(key=lambda one: -one.evidence)  # stable: of kinds that fit alike, the first listed
+    fits = [fit_noise_model(kind, counts, base, scores) for kind in KINDS]
+    fits.sort(key=lambda fit: -fit.evidence)  # stable: the first of equal kinds comes first
     best = fits[0]
-    order = np.argsort(best.truths)  # the group of each class
+    order = np.argsort(best.group_classes)  # the group of each class
     matrix, forward = _smooth(counts[order], base), best.transition(base)
     prior = (np.bincount(groups, minlength=count) / len(groups))[order]
     entropies = entr(matrix).sum(1) / np.log(2)
-    shares = counts.sum(1) / counts.sum()
+    weights = counts.sum(1) / counts.sum()
 
     diagnosis = Diagnosis(
         kind=best.kind,
         rate=round(float(prior @ (1 - forward.diagonal())), 9),
-        between=best.between if best.kind in RATED else None,
+        between=best.rate_interval if best.kind in RATED else None,
         verdict="",
         assumption="",
-        evidence=_evidence(fits, counts, seen),
-        labels=len(kept),
+        evidence=_kind_evidence(fits, counts, predicted),
+        labels=len(anchors),
         matrix=_nested(matrix),
         forward=_nested(forward),
         entropy=float(entropies.mean()),
         information=float(entr(prior @ matrix).sum() / np.log(2) - prior @ entropies),
-        strays=float(shares @ best.strays),
-        misfit=float(shares @ _misfit(counts, best.expected)),
+        strays=float(weights @ best.outliers),
+        misfit=float(weights @ _misfit(counts, best.expected)),
         detectable=_detectable(best, counts, base) if best.kind == "clean" else None,
         witness=None
-        if witness is None
-        else _report(witness, labels, matrix, best.truths[groups], kept, bool(naming.any())),
+        if reference is None
+        else _reference_report(
+            reference, labels, matrix, best.group_classes[groups], anchors, bool(scores.any())
+        ),
     )
     verdict, assumption = describe_diagnosis(diagnosis, classes)
     return replace(diagnosis, verdict=verdict, assumption=assumption)
@@ -156,110 +151,116 @@ def _check(name: str, probabilities: Floats, labels: Ints, classes: int) -> None
         got = f"{labels.min()} to {labels.max()}" if len(labels) else "none"
         raise ValueError(f"labels: got {got}, expected 0 to {classes - 1}")
     if not (probabilities >= 0).all() or not np.allclose(probabilities.sum(1), 1, atol=1e-3):
-        raise ValueError(f"{name}: got rows that are no probabilities, expected them to sum to 1")
+        raise ValueError(f"{name}: got rows that are not probabilities, expected a sum of 1")
 
 
-def _groupings(probabilities: Floats) -> tuple[Ints, ...]:
-    """Return guesses at which pictures are of one class, each (N,), 0 to C - 1.
+def _candidate_groups(probabilities: Floats) -> tuple[Ints, ...]:
+    """Return three ways to group images by class, each (N,), 0 to C - 1.
 
-    What tells a class may be its likeliest label, the least likely one (complementary labels), or
-    two neighbours together (pair flips); likely as compared with the mean answer.
+    The images of a class share the most likely label, the least likely one (complementary labels),
+    or two neighbouring ones (pair flips), relative to the mean prediction.
     """
     lift = probabilities / probabilities.mean(0).clip(1e-12)
     pairs = lift + np.roll(lift, -1, axis=1)
     return lift.argmax(1), lift.argmin(1), pairs.argmax(1)
 
 
-def _anchors(probabilities: Floats, labels: Ints, groups: Ints) -> tuple[Ints, Ints, Floats]:
-    """Return the groups, which pictures of them to count, and the counts of their labels."""
-    kept = _legible(probabilities, groups, LEGIBLE)
-    return groups, kept, _tally(groups[kept], labels[kept], probabilities.shape[1])
+def _anchor_counts(probabilities: Floats, labels: Ints, groups: Ints) -> tuple[Ints, Ints, Floats]:
+    """Return the groups, the indices of their anchors, and the counts of the anchors' labels."""
+    anchors = _most_informative(probabilities, groups, ANCHOR_FRACTION)
+    return groups, anchors, _count_pairs(groups[anchors], labels[anchors], probabilities.shape[1])
 
 
-def _legible(probabilities: Floats, groups: Ints, share: float) -> Ints:
-    """Return which pictures to keep: the most informative `share` of each group.
+def _most_informative(probabilities: Floats, groups: Ints, fraction: float) -> Ints:
+    """Return the indices of the `fraction` of each group with the most informative predictions.
 
-    An answer tells as much as it differs from the mean answer, by Kullback-Leibler divergence.
+    The information is the Kullback-Leibler divergence from the mean prediction.
     """
-    told = rel_entr(probabilities, probabilities.mean(0)).sum(1)
-    order = np.lexsort((-told, groups))
+    information = rel_entr(probabilities, probabilities.mean(0)).sum(1)
+    order = np.lexsort((-information, groups))
     sizes = np.bincount(groups)
     place = np.arange(len(groups)) - np.repeat(sizes.cumsum() - sizes, sizes)
-    kept: Ints = order[place < np.ceil(share * sizes)[groups[order]]]
-    return kept
+    chosen: Ints = order[place < np.ceil(fraction * sizes)[groups[order]]]
+    return chosen
 
 
-def _tally(rows: Ints, columns: Ints, classes: int) -> Floats:
-    """Return how often each (row, column) occurs: float64 (classes, classes)."""
+def _count_pairs(rows: Ints, columns: Ints, classes: int) -> Floats:
+    """Count each (row, column): float64 (classes, classes)."""
     pairs = np.bincount(rows * classes + columns, minlength=classes**2)
     return pairs.reshape(classes, classes).astype(np.float64)
 
 
 def _information(counts: Floats) -> float:
     """Return the mutual information in nats between rows and columns of counts."""
-    shares = counts / counts.sum()
-    return float(rel_entr(shares, np.outer(shares.sum(1), shares.sum(0))).sum())
+    joint = counts / counts.sum()
+    return float(rel_entr(joint, np.outer(joint.sum(1), joint.sum(0))).sum())
 
 
-def _base(labels: Ints, classes: int) -> Floats:
-    """Return the share (classes,) of each label; none is 0, as if each had been met once more."""
+def _base_rates(labels: Ints, classes: int) -> Floats:
+    """Return the frequency (classes,) of each label, with one added count each."""
     base: Floats = (np.bincount(labels, minlength=classes) + 1) / (len(labels) + classes)
     return base
 
 
 def _smooth(counts: Floats, base: Floats) -> Floats:
-    """Return counts as rows of shares, as if one more label had been seen, of the base rate's."""
+    """Return counts as rows of frequencies, with one added label per row, distributed as `base`."""
     rows: Floats = (counts + base) / (counts.sum(1, keepdims=True) + 1)
     return rows
 
 
-def _naming(seen: Floats, witness: Floats) -> Floats:
-    """Return log p(what a witness calls each group | its class), (C, C), less that of guessing.
+def _reference_scores(predicted: Floats, reference: Floats) -> Floats:
+    """Return log p(predictions per group | its class), (C, C), minus that of random predictions.
 
-    Any share of a group may be called astray. All zero for a witness that no one-to-one naming lets
-    be right in half of each group, on average: even an untrained network calls like things alike.
+    Any fraction of a group may be outliers. All zero if no one-to-one assignment of groups to
+    classes agrees with half of the predictions in each group, on average: even an untrained network
+    predicts the same class for similar images.
     """
-    base = _base(witness.argmax(1), len(seen))
-    right = _smooth(seen, base)
-    if right[np.arange(len(seen)), best_assignment(right)].mean() < 1 / 2:
-        return np.zeros_like(seen)
-    score = likelihood(seen, np.eye(len(seen)), base, ANY)
-    named: Floats = score - (seen @ np.log(base))[:, None]
-    return named
+    base = _base_rates(reference.argmax(1), len(predicted))
+    rows = _smooth(predicted, base)
+    if rows[np.arange(len(rows)), best_assignment(rows)].mean() < 1 / 2:
+        return np.zeros_like(predicted)
+    score = log_likelihood(predicted, np.eye(len(predicted)), base, UNIFORM_PRIOR)
+    ratio: Floats = score - (predicted @ np.log(base))[:, None]
+    return ratio
 
 
-def _evidence(fits: Sequence[NoiseFit], counts: Floats, seen: Floats) -> tuple[KindEvidence, ...]:
-    """Return the evidence for each kind, the best first; `seen` is what a witness calls groups."""
-    labels, own = counts.sum(), np.eye(len(seen))
-    base = (seen.sum(0) + 1) / (seen + 1 / len(seen)).sum()
-    given = [np.log(one.expected) for one in fits]
-    called = [np.log(explain(seen, own[one.truths], base, ANY)[1]) for one in fits]
+def _kind_evidence(
+    fits: Sequence[NoiseFit], counts: Floats, predicted: Floats
+) -> tuple[KindEvidence, ...]:
+    """Return the evidence for each kind; `predicted` are the reference model's counts by group."""
+    labels, own = counts.sum(), np.eye(len(predicted))
+    base = (predicted.sum(0) + 1) / (predicted + 1 / len(predicted)).sum()
+    given = [np.log(fit.expected) for fit in fits]
+    reference = [
+        np.log(fit_outliers(predicted, own[fit.group_classes], base, UNIFORM_PRIOR)[1])
+        for fit in fits
+    ]
     return tuple(
         KindEvidence(
-            kind=one.kind,
-            rate=one.rate if one.kind in RATED else None,
-            log_likelihood=float(one.evidence / labels),
-            behind=float((fits[0].evidence - one.evidence) / labels),
+            kind=fit.kind,
+            rate=fit.rate if fit.kind in RATED else None,
+            log_likelihood=float(fit.evidence / labels),
+            behind=float((fits[0].evidence - fit.evidence) / labels),
             error=float(
                 np.sqrt(
-                    _spread(counts, given[0] - given[place])
-                    + _spread(seen, called[0] - called[place])
+                    _sum_of_squares(counts, given[0] - given[place])
+                    + _sum_of_squares(predicted, reference[0] - reference[place])
                 )
                 / labels
             ),
         )
-        for place, one in enumerate(fits)
+        for place, fit in enumerate(fits)
     )
 
 
-def _spread(counts: Floats, values: Floats) -> float:
-    """Return the sum of squares about the mean of values that occur so often."""
+def _sum_of_squares(counts: Floats, values: Floats) -> float:
+    """Return the sum of squared deviations from the mean of values with these counts."""
     mean = (counts * values).sum() / counts.sum().clip(1)
     return float((counts * (values - mean) ** 2).sum())
 
 
 def _misfit(counts: Floats, expected: Floats) -> Floats:
-    """Return each group's total variation (C,) from what is expected, less what chance gives."""
+    """Return the total variation (C,) of each group from `expected`, minus sampling noise."""
     labels = counts.sum(1, keepdims=True).clip(1)
     distance = np.abs(counts / labels - expected).sum(1)
     chance = np.sqrt(2 / np.pi * expected * (1 - expected) / labels).sum(1)
@@ -268,49 +269,53 @@ def _misfit(counts: Floats, expected: Floats) -> Floats:
 
 
 def _detectable(clean: NoiseFit, counts: Floats, base: Floats) -> float:
-    """Return the least rate of symmetric noise that would be told from clean labels.
+    """Return the lowest rate of symmetric noise that is detected; 1 if none is.
 
-    It would in 19 of 20 tables of counts that are drawn as these may have been; 1 if none would.
+    It is detected in 19 of 20 tables of counts sampled with the outliers of `clean`.
     """
-    draws, count = 20, len(base)
+    tables, count = 20, len(base)
     generator = np.random.Generator(np.random.Philox(0))
-    truths, strays = np.tile(clean.truths, draws), np.tile(clean.strays, draws)[:, None]
-    labels = np.tile(counts.sum(1).astype(np.int64), draws)
+    classes = np.tile(clean.group_classes, tables)
+    outliers = np.tile(clean.outliers, tables)[:, None]
+    labels = np.tile(counts.sum(1).astype(np.int64), tables)
 
-    def score(drawn: Floats, rows: Floats) -> Floats:
-        scores: Floats = likelihood(drawn, rows, base, FEW)[np.arange(len(drawn)), truths]
+    def score(sampled: Floats, noise: Floats) -> Floats:
+        scores: Floats = log_likelihood(sampled, noise, base, OUTLIER_PRIOR)[
+            np.arange(len(sampled)), classes
+        ]
         return scores
 
     for rate in RATES:
         noisy = transition("symmetric", rate, count)
-        shares = (1 - strays) * noisy[truths] + strays * base
-        drawn = generator.multinomial(labels, shares).astype(np.float64)
-        gains = score(drawn, noisy) - score(drawn, np.eye(count))
-        evidence = gains.reshape(draws, count).sum(1) - np.log(len(RATES))
-        if (evidence >= SHOWN).mean() >= 0.95:
+        rows = (1 - outliers) * noisy[classes] + outliers * base
+        sampled = generator.multinomial(labels, rows).astype(np.float64)
+        gains = score(sampled, noisy) - score(sampled, np.eye(count))
+        evidence = gains.reshape(tables, count).sum(1) - np.log(len(RATES))
+        if (evidence >= DECISIVE).mean() >= 0.95:
             return float(rate)
     return 1.0
 
 
-def _report(
-    witness: Floats, labels: Ints, matrix: Floats, names: Ints, kept: Ints, heard: bool
+def _reference_report(
+    reference: Floats, labels: Ints, matrix: Floats, classes: Ints, anchors: Ints, heard: bool
 ) -> ReferenceReport:
-    """Compare a witness with the estimate `matrix` and the groups' `names` (N,)."""
-    called = witness.argmax(1)
-    sure = _legible(witness, called, CONFIDENT)
-    counts, base = _tally(called[sure], labels[sure], len(matrix)), _base(labels, len(matrix))
-    fixed = np.where(np.eye(len(matrix)), 0, -1e12)  # its classes have their names
+    """Compare a reference model with the estimate `matrix` and the diagnosed `classes` (N,)."""
+    predicted = reference.argmax(1)
+    confident = _most_informative(reference, predicted, CONFIDENT_FRACTION)
+    counts = _count_pairs(predicted[confident], labels[confident], len(matrix))
+    base = _base_rates(labels, len(matrix))
+    own = np.where(np.eye(len(matrix)), 0, -1e12)  # each group is the class predicted
     best = max(
-        (fit_noise_model(kind, counts, base, fixed) for kind in KINDS), key=lambda one: one.evidence
+        (fit_noise_model(kind, counts, base, own) for kind in KINDS), key=lambda fit: fit.evidence
     )
-    second = _smooth(counts, base)
+    rows = _smooth(counts, base)
     return ReferenceReport(
         heard=heard,
-        agreement=float((called == names)[kept].mean()),
-        distance=float(np.abs(matrix - second).sum(1).mean() / 2),
+        agreement=float((predicted == classes)[anchors].mean()),
+        distance=float(np.abs(matrix - rows).sum(1).mean() / 2),
         kind=best.kind,
         rate=float(1 - best.transition(base).diagonal().mean()),
-        matrix=_nested(second),
+        matrix=_nested(rows),
     )
 
 

@@ -1,12 +1,12 @@
-"""Kinds of mislabelling as hypotheses: transition matrices, and what counted labels say for them.
+"""Kinds of label noise as hypotheses: their transition matrices, and their evidence from counts.
 
-A kind is a family of transition matrices, p(given label | true class). It is judged by its marginal
-likelihood of counts: labels given (columns) in groups of pictures (rows) that are each mostly of
-one class, it is unknown which. Every free parameter pays its price: the rate, the share of strays
-in each group, and which group is which class.
+A kind is a family of transition matrices, p(given label | true class). Its evidence is the marginal
+likelihood of a table of counts: given labels (columns) in groups of images (rows). Each group is
+mostly of one class, but which one is unknown. Every free parameter has a prior: the rate, the
+fraction of outliers in each group, and the class of each group.
 
-What this trades: the kinds are few, and a rate is one for all classes. It is this that tells noise
-from difficulty: noise spares no class, while what is hard is hard in some classes more than others.
+The kinds are few, and a kind has one rate for all classes. This is what separates noise from hard
+images: noise affects all classes equally, while some classes have more hard images than others.
 """
 
 from collections.abc import Sequence
@@ -22,15 +22,14 @@ Ints = NDArray[np.int64]
 
 KINDS = ("clean", "symmetric", "pairs", "permutation", "wrong", "random")
 RATED = ("symmetric", "pairs")
-RATES = np.arange(4, 197) / 200  # none below 2 %: hard pictures look like that
+RATES = np.arange(4, 197) / 200  # lower rates are indistinguishable from hard images
 
-# Strays, pictures that are hard or in the wrong group, bear any label. Their share of a group is
-# Beta(1/2, 20) beforehand: a fortieth on average, mostly less, seldom much more. Of a witness's
-# answers any share may be astray.
+# Outliers, images that are hard or in the wrong group, may have any label. The prior of their
+# fraction of a group is Beta(1/2, 20), with mean 1/41; of a reference model's predictions, uniform.
 _EDGES = np.linspace(0, 1, 61) ** 3
-_SHARES = (_EDGES[1:] + _EDGES[:-1]) / 2
-FEW = -np.diff(betaincc(0.5, 20, _EDGES))
-ANY = np.diff(_EDGES)
+_FRACTIONS = (_EDGES[1:] + _EDGES[:-1]) / 2
+OUTLIER_PRIOR = -np.diff(betaincc(0.5, 20, _EDGES))
+UNIFORM_PRIOR = np.diff(_EDGES)
 
 
 def transition(
@@ -38,9 +37,9 @@ def transition(
 ) -> Floats:
     """Return p(given label | true class), float64 (classes, classes), true classes as rows.
 
-    `rate` is the share of wrong labels in "symmetric" and "pairs" and has no effect on others;
-    `permutation` is the label that each class bears. Raises ValueError for an unknown kind, a rate
-    outside of 0 to 1, fewer than 2 classes, or a permutation that is missing or none.
+    `rate` is the fraction of incorrect labels of "symmetric" and "pairs", ignored by other kinds;
+    `permutation` is the label of each class. Raises ValueError for an unknown kind, a rate outside
+    of 0 to 1, fewer than 2 classes, or a missing or invalid permutation.
     """
     if kind not in KINDS:
         raise ValueError(f"kind: got {kind!r}, expected one of {', '.join(KINDS)}")
@@ -68,116 +67,122 @@ def transition(
 
 @dataclass(frozen=True)
 class NoiseFit:
-    """A kind's explanation of counts: each group's true class and label, and what follows.
+    """A kind fitted to counts.
 
-    `rates` (R) have posterior `weights`; the likeliest is followed. `strays` (C) and `expected`
-    (C, C), p(given label), are by group. `evidence` is the log of the marginal likelihood, in nats.
+    `group_classes` (C) is the class of each group and `group_labels` (C) the label of that class.
+    `rates` (R) have the posterior `weights`; the fit uses the most likely one. `outliers` (C) is
+    the fraction of outliers in each group and `expected` (C, C) its p(given label). `evidence` is
+    the log of the marginal likelihood, in nats.
     """
 
     kind: str
-    truths: Ints
-    bears: Ints
+    group_classes: Ints
+    group_labels: Ints
     rates: Floats
     weights: Floats
-    strays: Floats
+    outliers: Floats
     expected: Floats
     evidence: float
 
     @property
     def rate(self) -> float:
-        """The likeliest share of wrong labels, where the kind has a rate."""
+        """The most likely fraction of incorrect labels, if the kind has a rate."""
         return float(self.rates[self.weights.argmax()])
 
     @property
-    def between(self) -> tuple[float, float]:
-        """The rate's central 95 %."""
+    def rate_interval(self) -> tuple[float, float]:
+        """The central 95 % interval of the rate."""
         low, high = np.searchsorted(self.weights.cumsum(), [0.025, 0.975])
         return float(self.rates[low]), float(self.rates[high])
 
     def transition(self, base: Floats) -> Floats:
-        """Return the kind's own matrix (C, C), true classes as rows; `base` (C) if random."""
+        """Return the matrix of the kind (C, C), true classes as rows; rows of `base` if random."""
         if self.kind == "random":
             return np.tile(base, (len(base), 1))
-        bears = self.bears[np.argsort(self.truths)]
-        return transition(self.kind, self.rate, len(base), bears.tolist())
+        labels = self.group_labels[np.argsort(self.group_classes)]
+        return transition(self.kind, self.rate, len(base), labels.tolist())
 
 
-def fit_noise_model(kind: str, counts: Floats, base: Floats, naming: Floats) -> NoiseFit:
-    """Explain counts (C, C) of labels (columns) by group (rows) by one kind.
+def fit_noise_model(kind: str, counts: Floats, base: Floats, reference: Floats) -> NoiseFit:
+    """Fit one kind to counts (C, C) of labels (columns) by group (rows).
 
-    `base` (C) are all labels' shares, none of them 0. `naming` (C, C) is other evidence, in nats,
-    that a group (row) is a class (column); zero where there is none. Of the C! ways to name the
-    groups the best is taken, and pays for the choice. A permutation chooses twice, classes and
-    labels; without other evidence it is "clean" by another name.
+    `base` (C) are the frequencies of all labels, none of them 0. `reference` (C, C) is the log
+    likelihood ratio, in nats, by which a reference model assigns groups (rows) to classes
+    (columns); zeros without one. The best of the C! assignments is used, at a cost of log C! nats.
+    A permutation assigns both classes and labels; without a reference it equals "clean".
     """
     count = len(counts)
     choice = float(gammaln(count + 1))
     if kind == "random":
-        truths = best_assignment(naming)
+        classes = best_assignment(reference)
         evidence = float((counts @ np.log(base)).sum())
-        if naming.any():
-            evidence += total(naming, truths) - choice
+        if reference.any():
+            evidence += assignment_score(reference, classes) - choice
         expected = np.tile(base, (count, 1))
-        return NoiseFit(kind, truths, truths, np.ones(1), np.ones(1), 0 * base, expected, evidence)
+        return NoiseFit(
+            kind, classes, classes, np.ones(1), np.ones(1), 0 * base, expected, evidence
+        )
     renamed = kind == "permutation"
     rates = np.zeros(1)
     if kind in RATED:
-        # Symmetric noise leaves a class's own label its most frequent.
-        most = 1 - 1 / count if kind == "symmetric" else 1
-        rates = RATES[: np.searchsorted(RATES, most)]
+        # With symmetric noise, the most frequent label of a class is its own.
+        max_rate = 1 - 1 / count if kind == "symmetric" else 1
+        rates = RATES[: np.searchsorted(RATES, max_rate)]
     family = [transition("clean" if renamed else kind, rate, count) for rate in rates]
-    scores = [likelihood(counts, rows, base, FEW) for rows in family]
+    scores = [log_likelihood(counts, rows, base, OUTLIER_PRIOR) for rows in family]
     if not renamed:
-        scores = [score + naming for score in scores]
+        scores = [score + reference for score in scores]
     assigned = [best_assignment(score) for score in scores]
-    totals = np.array([total(*pair) for pair in zip(scores, assigned, strict=True)])
+    totals = np.array([assignment_score(*pair) for pair in zip(scores, assigned, strict=True)])
     evidence = float(logsumexp(totals) - np.log(len(rates)) - choice)
     best = int(totals.argmax())
-    bears = truths = assigned[best]
-    if renamed and naming.any():
-        truths = _otherwise(naming, bears)
-        evidence += total(naming, truths) - choice
-    strays, expected = explain(counts, family[best][bears], base, FEW)
-    return NoiseFit(kind, truths, bears, rates, softmax(totals), strays, expected, evidence)
+    labels = classes = assigned[best]
+    if renamed and reference.any():
+        classes = _best_assignment_except(reference, labels)
+        evidence += assignment_score(reference, classes) - choice
+    outliers, expected = fit_outliers(counts, family[best][labels], base, OUTLIER_PRIOR)
+    return NoiseFit(kind, classes, labels, rates, softmax(totals), outliers, expected, evidence)
 
 
-def likelihood(counts: Floats, rows: Floats, base: Floats, prior: Floats) -> Floats:
-    """Return log p(counts of each group | each of the rows): (groups, rows), in nats.
+def log_likelihood(counts: Floats, rows: Floats, base: Floats, prior: Floats) -> Floats:
+    """Return log p(counts of each group | each row of labels' frequencies): (groups, rows), nats.
 
-    A share of each group, unknown and integrated over, is astray, with labels of `base` (C).
+    Integrates over the unknown fraction of outliers in each group, whose labels follow `base` (C).
     """
-    score = logsumexp(_by_share(counts, rows, base), axis=0, b=prior[:, None, None])
+    score = logsumexp(_by_outlier_fraction(counts, rows, base), axis=0, b=prior[:, None, None])
     return np.asarray(score, np.float64)
 
 
-def explain(counts: Floats, rows: Floats, base: Floats, prior: Floats) -> tuple[Floats, Floats]:
-    """Return the strays' posterior mean (C) and p(label) (C, C) of groups that have these rows."""
-    by_share = np.einsum("sgg->sg", _by_share(counts, rows, base))
-    strays = softmax(by_share + np.log(prior)[:, None], axis=0).T @ _SHARES
-    return strays, (1 - strays)[:, None] * rows + strays[:, None] * base
+def fit_outliers(
+    counts: Floats, rows: Floats, base: Floats, prior: Floats
+) -> tuple[Floats, Floats]:
+    """Return the posterior mean of outliers (C) and p(label) (C, C) of groups with these rows."""
+    scores = np.einsum("sgg->sg", _by_outlier_fraction(counts, rows, base))
+    outliers = softmax(scores + np.log(prior)[:, None], axis=0).T @ _FRACTIONS
+    return outliers, (1 - outliers)[:, None] * rows + outliers[:, None] * base
 
 
-def _by_share(counts: Floats, rows: Floats, base: Floats) -> Floats:
-    shares = _SHARES[:, None, None]
-    logs = np.log((1 - shares) * rows + shares * base)
+def _by_outlier_fraction(counts: Floats, rows: Floats, base: Floats) -> Floats:
+    outliers = _FRACTIONS[:, None, None]
+    logs = np.log((1 - outliers) * rows + outliers * base)
     return np.asarray(counts @ logs.transpose(0, 2, 1))
 
 
 def best_assignment(score: Floats) -> Ints:
-    """Return the class (C,) of each group, one to one, that makes the total score greatest."""
+    """Return the one-to-one assignment of groups to classes (C,) with the greatest total score."""
     return np.asarray(linear_sum_assignment(score, maximize=True)[1], np.int64)
 
 
-def total(score: Floats, assigned: Ints) -> float:
-    """Return the score of an assignment."""
+def assignment_score(score: Floats, assigned: Ints) -> float:
+    """Return the total score of an assignment."""
     return float(score[np.arange(len(score)), assigned].sum())
 
 
-def _otherwise(score: Floats, but: Ints) -> Ints:
-    """Return the best assignment that is not `but`."""
-    outcomes = []
-    for group, barred in enumerate(but):
-        open_score = score.copy()
-        open_score[group, barred] = -1e12
-        outcomes.append(best_assignment(open_score))
-    return max(outcomes, key=lambda outcome: total(score, outcome))
+def _best_assignment_except(score: Floats, excluded: Ints) -> Ints:
+    """Return the best assignment that differs from `excluded`."""
+    candidates = []
+    for group, barred in enumerate(excluded):
+        allowed = score.copy()
+        allowed[group, barred] = -1e12
+        candidates.append(best_assignment(allowed))
+    return max(candidates, key=lambda candidate: assignment_score(score, candidate))

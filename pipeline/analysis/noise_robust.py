@@ -1,7 +1,7 @@
-"""Ways to learn the truth from wrong labels, and which of them was shown to be better.
+"""Methods of training on incorrect labels, and the comparison of their accuracies.
 
-Numbers in, numbers and sentences out, no files. Each way is a loss on the mislabelled set, but for
-the ceiling, which learns from right labels: more cannot be had. All are tested on right labels.
+Each method is a loss on the mislabelled dataset; the ceiling is trained on correct labels instead.
+All are tested on correct labels. Reads no files.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,7 +15,7 @@ from pipeline.analysis.diagnosis import Diagnosis
 from pipeline.analysis.label_noise import LabelRanks
 from pipeline.analysis.stats import (
     ACCURACY,
-    SHARE,
+    UNIT_INTERVAL,
     Comparison,
     Estimate,
     compare,
@@ -28,19 +28,18 @@ from pipeline.recipes.losses import Loss
 
 METHODS = {
     "naive": "naive",
-    "backwards": "naive, read backwards",
+    "backwards": "naive, argmin",
     "forward": "forward-corrected",
     "complementary": "complementary surrogate",
-    "ceiling": "right labels",
+    "ceiling": "correct labels",
 }
 
 
 def methods_for(kind: str) -> tuple[str, ...]:
-    """Return which ways make sense for a verdict, a kind of `pipeline.kinds`; naive is the first.
+    """Return the methods that suit a verdict; naive is the first.
 
-    To read answers backwards, or to learn what a picture is not, is for labels that are all wrong.
-    The corrected loss is the naive one where labels are clean, and learns nothing where they say
-    nothing.
+    Argmin and the complementary loss suit labels that are all incorrect. The corrected loss equals
+    the naive one for clean labels, and has no gradient for random ones.
     """
     match kind:
         case "wrong":
@@ -51,13 +50,13 @@ def methods_for(kind: str) -> tuple[str, ...]:
             return ("naive", "forward", "ceiling")
 
 
-def loss_of(way: str, forward: Sequence[Sequence[float]]) -> Loss | None:
-    """Return the loss of a way, None for one that is no training of its own.
+def loss_of(method: str, forward: Sequence[Sequence[float]]) -> Loss | None:
+    """Return the loss of a method, None for a method without a training of its own.
 
-    `forward` are the rows of p(given label | true class) to correct by (Patrini et al. 2017). The
-    surrogate is that of Chou et al. 2020 (see `pipeline.losses`).
+    `forward` are the rows of p(given label | true class) for the forward correction (Patrini et al.
+    2017). The surrogate is that of Chou et al. 2020 (see `pipeline.recipes.losses`).
     """
-    match way:
+    match method:
         case "forward":
             return Loss("forward", transition=forward)
         case "complementary":
@@ -69,20 +68,21 @@ def loss_of(way: str, forward: Sequence[Sequence[float]]) -> Loss | None:
 
 
 def probabilities_of(predictions: Predictions) -> NDArray[np.float64]:
-    """Return what answers give each class: float64 (N, C), rows that add up to 1."""
+    """Return the probabilities of predictions: float64 (N, C), with rows that sum to 1."""
     array: NDArray[np.float64] = predictions.logits.double().softmax(dim=1).numpy()
     return array
 
 
 def accuracy_of(predictions: Predictions, backwards: bool = False) -> float:
-    """Return the share of the labels that are the first choice of answers, or the last."""
-    logits = -predictions.logits if backwards else predictions.logits
-    return int((logits.argmax(dim=1) == predictions.labels).sum()) / len(predictions.labels)
+    """Return the accuracy of argmax, or of argmin if `backwards`."""
+    if backwards:
+        predictions = predictions._replace(logits=-predictions.logits)
+    return predictions.accuracy
 
 
 @dataclass(frozen=True)
-class Pair:
-    """The accuracies of two ways compared seed by seed, and that in a sentence."""
+class MethodComparison:
+    """The accuracies of two methods compared seed by seed; `words` describes the comparison."""
 
     first: str
     second: str
@@ -92,29 +92,29 @@ class Pair:
 
 @dataclass(frozen=True)
 class Recovery:
-    """What ways came to: shares of right answers by seed, their means, and the differences."""
+    """The accuracies of methods by seed, their means, and comparisons with the first method."""
 
     accuracies: Mapping[str, Sequence[float]]
     estimates: Mapping[str, Estimate]
-    pairs: tuple[Pair, ...]
+    pairs: tuple[MethodComparison, ...]
 
 
 def recovery(accuracies: Mapping[str, Sequence[float]]) -> Recovery:
-    """Compare ways, each with its accuracies by seed: forward, or else ceiling, with every other.
+    """Compare forward, or else ceiling, with every other method by their accuracies.
 
-    Raises ValueError for ways with different numbers of seeds, or none.
+    Raises ValueError for methods with different numbers of seeds, or none.
     """
-    ways = [way for way in METHODS if way in accuracies]
-    first = "forward" if "forward" in ways else "ceiling"
+    methods = [method for method in METHODS if method in accuracies]
+    first = "forward" if "forward" in methods else "ceiling"
     pairs = []
-    for other in ways:
+    for other in methods:
         if other != first:
             comparison = compare(accuracies[first], accuracies[other])
             words = describe_difference(comparison, METHODS[first], METHODS[other], ACCURACY)
-            pairs.append(Pair(first, other, comparison, words))
+            pairs.append(MethodComparison(first, other, comparison, words))
     return Recovery(
-        {way: tuple(accuracies[way]) for way in ways},
-        {way: estimate(accuracies[way], SHARE) for way in ways},
+        {method: tuple(accuracies[method]) for method in methods},
+        {method: estimate(accuracies[method], UNIT_INTERVAL) for method in methods},
         tuple(pairs),
     )
 
@@ -146,9 +146,9 @@ class ArmScore:
 class LabelNoiseResult:
     """The result.json of part 3.
 
-    `pictures` training images and `held_out` validation images bear the labels in question.
-    `arms` and `trainings` are by the names of their folders. `left_out` says what was not done and
-    why; `witness` is the run directory of the reference model, None if there was none.
+    `pictures` training images and `held_out` validation images have the labels in question.
+    `arms` and `trainings` are by the names of their folders. `left_out` lists omitted parts with
+    reasons; `witness` is the run directory of the reference model, None without one.
     """
 
     provenance: dict[str, Any]

@@ -1,8 +1,7 @@
-"""Does pretraining help? Two arms of trainings, paired by seed: numbers in, numbers and words out.
+"""Whether pretraining helps: two arms of trainings, paired by seed. Reads no files.
 
-The question is answered by one figure that was chosen before looking: accuracy at the end. All
-others describe how the arms got there. Where nothing differs at all, one in twenty of them is shown
-to differ by chance.
+One metric, chosen in advance, answers the question: accuracy at the end. All others describe the
+training. If the arms do not differ at all, one in twenty metrics is still shown to differ.
 """
 
 import math
@@ -24,14 +23,14 @@ from pipeline.analysis.stats import (
     Comparison,
     Estimate,
     Interval,
-    Measure,
-    area,
+    Metric,
+    area_under_curve,
     bands,
     compare,
+    count_spikes,
     describe_difference,
     estimate,
     first_reached,
-    spikes,
 )
 from pipeline.evaluation.metrics import EpochMetrics
 from pipeline.evaluation.run_dir import TrainingResult
@@ -39,20 +38,20 @@ from pipeline.evaluation.run_dir import TrainingResult
 ARMS = ("pretrained", "scratch")
 NAMES = ("pretrained", "from scratch")
 THRESHOLDS = (0.95, 0.97, 0.98, 0.99, 0.994)
-PIECES = 100  # of the course of the training loss
+CURVE_POINTS = 100  # of the training loss
 
-SPIKES = Measure("spikes", "rougher", "smoother")
-NORM = Measure("in norm", "larger", "smaller")
-LENGTH = Measure("% of its first weights' length", "farther from them", "nearer to them", 100)
+SPIKES = Metric("spikes", "rougher", "smoother")
+NORM = Metric("in norm", "larger", "smaller")
+LENGTH = Metric("% of its first weights' length", "farther from them", "closer to them", 100)
 
 
 @dataclass(frozen=True)
 class Start:
-    """A training before its first step, and after its last.
+    """The initial weights of a training, and their distance from the final ones.
 
-    `accuracy`, from 0 to 1, is that of its first weights on its validation samples. `moved` is how
-    far its last weights are from these, relative to their length (L2), by group of layers: stem,
-    body, head, and all of them as "whole".
+    `accuracy`, from 0 to 1, is that of the initial weights on the validation samples. `moved` is
+    the L2 distance of the final weights from the initial ones, relative to the norm of the initial
+    ones, by group of layers: stem, body, head, and all of them as "whole".
     """
 
     accuracy: float
@@ -61,7 +60,7 @@ class Start:
 
 @dataclass(frozen=True)
 class TrainingCurve:
-    """A finished training: its validated epochs, the losses of its steps, and how it began."""
+    """A finished training: its validated epochs, the losses of its steps, and its start."""
 
     history: Sequence[EpochMetrics]
     losses: Sequence[float]
@@ -69,15 +68,15 @@ class TrainingCurve:
 
 
 @dataclass(frozen=True)
-class Quantity:
-    """A figure of both arms by seed, None where it was never reached, and what that shows.
+class MetricComparison:
+    """A metric of both arms by seed, None where a threshold was never reached.
 
-    The means are over the seeds that have one. `comparison` is pretrained minus scratch, and
-    `words` say it.
+    The means are over the seeds that have a value. `comparison` is pretrained minus scratch, and
+    `words` describes it.
     """
 
     name: str
-    measure: Measure
+    measure: Metric
     pretrained: tuple[float | None, ...]
     scratch: tuple[float | None, ...]
     pretrained_mean: Estimate | None
@@ -88,10 +87,10 @@ class Quantity:
 
 @dataclass(frozen=True)
 class Spread:
-    """How much the seeds of an arm differ in accuracy after an epoch (counted from 1).
+    """The spread of accuracy over the seeds of each arm after an epoch (counted from 1).
 
     `pretrained` and `scratch` are sample standard deviations; `ratio` is the first over the second,
-    with its 95 % `interval`; `shown`: that excludes 1. All are None where they are not defined.
+    with its 95 % `interval`; `shown` says whether that excludes 1. Undefined values are None.
     """
 
     epoch: int
@@ -104,20 +103,21 @@ class Spread:
 
 @dataclass(frozen=True)
 class Analysis:
-    """What two arms of trainings, paired by seed, say about pretraining.
+    """A comparison of two arms of trainings, paired by seed.
 
-    `end` begins with the figure that answers the question, `progress` is the way there, `times` are
-    the epochs and seconds to each threshold, `stability` and `movement` are what their names say;
-    `spreads` has an entry per epoch. `curves` are by name, then by arm. `answer` is two sentences.
+    `end` starts with the metric that answers the question, `progress` describes the training,
+    `times` are the epochs and seconds to each threshold, `stability` are loss spikes and gradient
+    norms, `movement` are the distances of `Start`; `spreads` has an entry per epoch. `curves` are
+    by name, then by arm. `answer` is two sentences.
     """
 
     seeds: tuple[int, ...]
     epochs: int
-    end: tuple[Quantity, ...]
-    progress: tuple[Quantity, ...]
-    times: tuple[Quantity, ...]
-    stability: tuple[Quantity, ...]
-    movement: tuple[Quantity, ...]
+    end: tuple[MetricComparison, ...]
+    progress: tuple[MetricComparison, ...]
+    times: tuple[MetricComparison, ...]
+    stability: tuple[MetricComparison, ...]
+    movement: tuple[MetricComparison, ...]
     spreads: tuple[Spread, ...]
     curves: Mapping[str, Mapping[str, Bands]]
     answer: str
@@ -125,10 +125,10 @@ class Analysis:
 
 @dataclass(frozen=True)
 class DatasetUse:
-    """A dataset in the experiment: its file, its origin, and how many images had which use.
+    """A dataset in the experiment: its file, its origin, and the use of its images.
 
-    `learned` images of the splits `learn_from` were trained on, `validated` images of the split
-    `validate_on` were validated on.
+    The training used `learned` images of the splits `learn_from`, and the validation `validated`
+    images of the split `validate_on`.
     """
 
     file: str
@@ -156,56 +156,64 @@ def analyse(
 ) -> Analysis:
     """Compare the trainings of each seed, one from each arm.
 
-    Raises ValueError for arms that are not equally long, epochs that are not equally many, or not
-    validated.
+    Raises ValueError for arms of different lengths, trainings with different numbers of epochs, or
+    epochs without validation.
     """
-    lengths = {len(one.history) for one in (*pretrained, *scratch)}
+    lengths = {len(run.history) for run in (*pretrained, *scratch)}
     if not len(seeds) == len(pretrained) == len(scratch) or len(lengths) != 1:
         raise ValueError(
             f"analyse: got {len(seeds)} seeds, {len(pretrained)} pretrained and {len(scratch)} "
-            f"trainings from scratch of {sorted(lengths)} epochs, expected as many of each"
+            f"trainings from scratch of {sorted(lengths)} epochs, expected equal numbers"
         )
     (epochs,) = lengths
 
-    def quantity(
-        name: str, measure: Measure, figure: Callable[[TrainingCurve], float | None]
-    ) -> Quantity:
-        return _quantity(name, measure, *([figure(one) for one in arm] for arm in arms))
-
     arms = (pretrained, scratch)
+
+    def compare_metric(
+        name: str, measure: Metric, value: Callable[[TrainingCurve], float | None]
+    ) -> MetricComparison:
+        first, second = ([value(run) for run in arm] for arm in arms)
+        comparison = compare(first, second)
+        return MetricComparison(
+            name,
+            measure,
+            tuple(first),
+            tuple(second),
+            _estimate_reached(first),
+            _estimate_reached(second),
+            comparison,
+            describe_difference(comparison, *NAMES, measure),
+        )
+
     end = (
-        quantity("accuracy at the end", ACCURACY, lambda one: accuracies(one)[-1]),
-        quantity("loss at the end", LOSS, lambda one: losses(one)[-1]),
+        compare_metric("accuracy at the end", ACCURACY, lambda run: accuracies(run)[-1]),
+        compare_metric("loss at the end", LOSS, lambda run: losses(run)[-1]),
     )
     progress = (
-        quantity("accuracy before step 1", ACCURACY, lambda one: one.start.accuracy),
-        quantity("accuracy after epoch 1", ACCURACY, lambda one: accuracies(one)[0]),
-        quantity(
+        compare_metric("accuracy before step 1", ACCURACY, lambda run: run.start.accuracy),
+        compare_metric("accuracy after epoch 1", ACCURACY, lambda run: accuracies(run)[0]),
+        compare_metric(
             "area under accuracy",
             ACCURACY,
-            lambda one: area(_epochs(one), accuracies(one)),
+            lambda run: area_under_curve(_epochs(run), accuracies(run)),
         ),
-        quantity(
-            "mean training loss",
-            LOSS,
-            lambda one: float(np.mean(one.losses)),
-        ),
+        compare_metric("mean training loss", LOSS, lambda run: float(np.mean(run.losses))),
     )
     times = tuple(
-        quantity(f"{unit} to {100 * threshold:g} %", measure, _reached(threshold, at))
+        compare_metric(f"{unit} to {100 * threshold:g} %", measure, _when_reached(threshold, at))
         for threshold in THRESHOLDS
         for unit, measure, at in (("epochs", EPOCHS, _epochs), ("seconds", SECONDS, _seconds))
     )
     stability = (
-        quantity("loss spikes", SPIKES, lambda one: spikes(one.losses)),
-        quantity(
+        compare_metric("loss spikes", SPIKES, lambda run: count_spikes(run.losses)),
+        compare_metric(
             "gradient norm",
             NORM,
-            lambda one: float(np.mean([epoch.gradient_norm for epoch in one.history])),
+            lambda run: float(np.mean([epoch.gradient_norm for epoch in run.history])),
         ),
     )
     movement = tuple(
-        quantity(f"{name} moved", LENGTH, _moved(name)) for name in pretrained[0].start.moved
+        compare_metric(f"{name} moved", LENGTH, _moved(name)) for name in pretrained[0].start.moved
     )
     return Analysis(
         tuple(seeds),
@@ -222,10 +230,10 @@ def analyse(
 
 
 def spread_ratio(first: Sequence[float], second: Sequence[float]) -> tuple[float, Interval] | None:
-    """Return the ratio of two arms' standard deviations, pair by pair, and its 95 % interval.
+    """Return the ratio of the standard deviations of two paired arms, and its 95 % interval.
 
-    It holds exactly for normal pairs, correlated or not (Pitman 1939, Morgan 1939). None for fewer
-    than three pairs, an arm without spread, or arms of which one is the other but for its scale.
+    The interval is exact for normal pairs, correlated or not (Pitman 1939, Morgan 1939). None for
+    fewer than three pairs, an arm without spread, or perfectly correlated arms.
     """
     if len(first) < 3 or not np.ptp(first) or not np.ptp(second):
         return None
@@ -242,19 +250,19 @@ def spread_ratio(first: Sequence[float], second: Sequence[float]) -> tuple[float
 
 def accuracies(training: TrainingCurve) -> list[float]:
     """Return the validation accuracy after each epoch. Raises ValueError if there is none."""
-    return _validated([epoch.accuracy for epoch in training.history])
+    return _all_validated([epoch.accuracy for epoch in training.history])
 
 
 def losses(training: TrainingCurve) -> list[float]:
     """Return the validation loss after each epoch. Raises ValueError if there is none."""
-    return _validated([epoch.loss for epoch in training.history])
+    return _all_validated([epoch.loss for epoch in training.history])
 
 
-def _validated(values: Sequence[float | None]) -> list[float]:
-    there = [value for value in values if value is not None]
-    if len(there) < len(values):
-        raise ValueError("analyse: got epochs that were not validated, expected all to be")
-    return there
+def _all_validated(values: Sequence[float | None]) -> list[float]:
+    present = [value for value in values if value is not None]
+    if len(present) < len(values):
+        raise ValueError("analyse: got epochs that were not validated, expected validated ones")
+    return present
 
 
 def _epochs(training: TrainingCurve) -> list[float]:
@@ -265,101 +273,89 @@ def _seconds(training: TrainingCurve) -> list[float]:
     return [epoch.seconds for epoch in training.history]
 
 
-def _reached(
+def _when_reached(
     threshold: float, at: Callable[[TrainingCurve], list[float]]
 ) -> Callable[[TrainingCurve], float | None]:
-    return lambda one: first_reached(at(one), accuracies(one), threshold)
+    return lambda run: first_reached(at(run), accuracies(run), threshold)
 
 
 def _moved(group: str) -> Callable[[TrainingCurve], float | None]:
-    return lambda one: one.start.moved[group]
+    return lambda run: run.start.moved[group]
 
 
-def _quantity(
-    name: str, measure: Measure, first: Sequence[float | None], second: Sequence[float | None]
-) -> Quantity:
-    comparison = compare(first, second)
-    return Quantity(
-        name,
-        measure,
-        tuple(first),
-        tuple(second),
-        _mean(first),
-        _mean(second),
-        comparison,
-        describe_difference(comparison, *NAMES, measure),
-    )
-
-
-def _mean(values: Sequence[float | None]) -> Estimate | None:
-    there = [value for value in values if value is not None]
-    return estimate(there) if there else None
+def _estimate_reached(values: Sequence[float | None]) -> Estimate | None:
+    reached = [value for value in values if value is not None]
+    return estimate(reached) if reached else None
 
 
 Arms = tuple[Sequence[TrainingCurve], Sequence[TrainingCurve]]
 
 
 def _spreads(arms: Arms) -> tuple[Spread, ...]:
-    found = []
-    first, second = (np.array([accuracies(one) for one in arm]).T.tolist() for arm in arms)
-    for number, (ours, theirs) in enumerate(zip(first, second, strict=True)):
-        ratio, interval = spread_ratio(ours, theirs) or (None, None)
-        found.append(
+    spreads = []
+    first, second = (np.array([accuracies(run) for run in arm]).T.tolist() for arm in arms)
+    for number, (pretrained, scratch) in enumerate(zip(first, second, strict=True)):
+        ratio, interval = spread_ratio(pretrained, scratch) or (None, None)
+        spreads.append(
             Spread(
                 number + 1,
-                estimate(ours).deviation,
-                estimate(theirs).deviation,
+                estimate(pretrained).deviation,
+                estimate(scratch).deviation,
                 ratio,
                 interval,
                 shown=interval is not None and not interval.low <= 1 <= interval.high,
             )
         )
-    return tuple(found)
+    return tuple(spreads)
 
 
 def _curves(arms: Arms) -> dict[str, dict[str, Bands]]:
-    def drawn(
+    def mean_curves(
         x: Callable[[TrainingCurve], Sequence[float]], y: Callable[[TrainingCurve], Sequence[float]]
     ) -> dict[str, Bands]:
         return {
-            name: bands([x(one) for one in arm], [y(one) for one in arm])
+            name: bands([x(run) for run in arm], [y(run) for run in arm])
             for name, arm in zip(NAMES, arms, strict=True)
         }
 
     return {
-        "accuracy over epochs": drawn(_epochs, accuracies),
-        "accuracy over seconds": drawn(_seconds, accuracies),
-        "loss over epochs": drawn(_epochs, losses),
-        "training loss": drawn(_places, lambda one: [float(p.mean()) for p in _pieces(one)]),
-        "gradient norm": drawn(_epochs, lambda one: [e.gradient_norm for e in one.history]),
+        "accuracy over epochs": mean_curves(_epochs, accuracies),
+        "accuracy over seconds": mean_curves(_seconds, accuracies),
+        "loss over epochs": mean_curves(_epochs, losses),
+        "training loss": mean_curves(
+            _chunk_epochs, lambda run: [float(p.mean()) for p in _chunks(run)]
+        ),
+        "gradient norm": mean_curves(_epochs, lambda run: [e.gradient_norm for e in run.history]),
     }
 
 
-def _pieces(training: TrainingCurve) -> list[NDArray[np.float64]]:
-    """Return the losses of the steps, in pieces that are nearly equally long."""
-    return np.array_split(np.array(training.losses, np.float64), min(PIECES, len(training.losses)))
+def _chunks(training: TrainingCurve) -> list[NDArray[np.float64]]:
+    """Split the losses of the steps into chunks of nearly equal lengths."""
+    return np.array_split(
+        np.array(training.losses, np.float64), min(CURVE_POINTS, len(training.losses))
+    )
 
 
-def _places(training: TrainingCurve) -> list[float]:
-    """Return how many epochs were over at the middle of each piece."""
-    ends = np.cumsum([len(piece) for piece in _pieces(training)])
+def _chunk_epochs(training: TrainingCurve) -> list[float]:
+    """Return the epochs (float) at the middle of each chunk."""
+    ends = np.cumsum([len(chunk) for chunk in _chunks(training)])
     middles = ends - np.diff(ends, prepend=0) / 2
-    places: list[float] = (middles * len(training.history) / len(training.losses)).tolist()
-    return places
+    epochs: list[float] = (middles * len(training.history) / len(training.losses)).tolist()
+    return epochs
 
 
-def _answer(epochs: int, final: Quantity, progress: Sequence[Quantity]) -> str:
+def _answer(epochs: int, final: MetricComparison, progress: Sequence[MetricComparison]) -> str:
     difference = final.comparison.difference
     verdict = "Undecided"
     if final.comparison.shown and difference:
         verdict = "Yes" if difference > 0 else "No, it harms"
     before, _, over_all, _ = progress
     return (
-        f"{verdict}: after {_count(epochs)} networks that begin with the digits' weights read "
-        f"{_percent(final.pretrained_mean)} and networks from scratch "
-        f"{_percent(final.scratch_mean)}; {final.words}. Before the first step they read "
+        f"{verdict}: after {_count(epochs)}, networks that start from the digits' weights have "
+        f"{_percent(final.pretrained_mean)} accuracy and networks trained from scratch "
+        f"{_percent(final.scratch_mean)}; {final.words}. Before the first step, they have "
         f"{_percent(before.pretrained_mean)} and {_percent(before.scratch_mean)}; over all epochs "
-        f"(the area under the learning curve), {over_all.words}."
+        f"(area under the accuracy curve), {over_all.words}."
     )
 
 

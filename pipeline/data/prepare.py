@@ -13,9 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from beton import layout, writer
+from beton import writer
 from beton.errors import BetonError
 from beton.fields import BytesField, Field, InkField, IntField
+from beton.format import layout
 from beton.reader import Reader
 from pipeline.data.sources.base import SPLITS, ImageError, Ints, Source, SourceError
 from pipeline.data.splits import Split, assign

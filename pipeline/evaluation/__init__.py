@@ -1,1 +1,1 @@
-"""What a network predicts, and how good that is."""
+"""Predictions of trained networks, their scores, and run directories."""

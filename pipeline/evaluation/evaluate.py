@@ -3,6 +3,7 @@
 import os
 import tempfile
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,12 +19,14 @@ from pipeline.data.prepare import prepare
 from pipeline.data.sources import open_source
 from pipeline.errors import UserError
 from pipeline.evaluation.metrics import Scores, score
-from pipeline.evaluation.predict import Predictions, load_weights, predict, predict_by_writer
+from pipeline.evaluation.predict import Predictions, load_weights, predict_by_writer, predict_split
+from pipeline.evaluation.run_config import RunConfig
+from pipeline.evaluation.run_dir import RunDir
 from pipeline.loading.batches import DeviceLoader
 from pipeline.loading.dataset import View, eval_batch_size, open_dataset, split_indices
 from pipeline.loading.writer_scale import writer_scales, writers_of
 from pipeline.models import networks
-from pipeline.runtime.files import read_json, read_tensors, write_tensors
+from pipeline.runtime.files import read_as, read_tensors, write_tensors
 from pipeline.runtime.hardware import Precision, precision_for
 
 
@@ -34,7 +37,7 @@ class TrainedModel:
     network: nn.Module
     classes: tuple[str, ...]
     view: View
-    config: dict[str, Any]
+    config: RunConfig
 
     def view_of(self, file: Reader) -> View:
         """Return what it is to see of a file's pages: of whole ones, only what it was trained on.
@@ -43,12 +46,48 @@ class TrainedModel:
         """
         if self.view.whole:
             return self.view
-        return View.of(file, self.view.size, self.config["recipe"]["window"])
+        return View.of(file, self.view.size, self.config.recipe.window)
 
     def scales_of(self, file: Reader) -> NDArray[np.float32] | None:
         """Return how much larger it is to see each of a file's pages, where its recipe says so."""
-        hand = self.config["recipe"]["hand"]
+        hand = self.config.recipe.hand
         return writer_scales(file, hand) if hand else None
+
+    def check(self, file: Reader, split: str, source: Path) -> None:
+        """Raise UserError if `file` has classes it does not know, or a split without pictures."""
+        if unknown := sorted(set(file.info["classes"]) - set(self.classes)):
+            raise UserError(
+                f"{source}: classes that the network does not know: {', '.join(unknown)}; "
+                f"it knows {', '.join(self.classes)}"
+            )
+        if not len(split_indices(file, split)):
+            raise UserError(f"{source}: no pictures in its split {split!r}")
+
+    def predict(
+        self, file: Reader, split: str, device: torch.device, precision: str, adapt: bool = False
+    ) -> tuple[Predictions, Predictions | None]:
+        """Predict a split of a file that passed `check`; with `adapt`, for each writer as well.
+
+        The second is None if no writers are known, or the recipe does not go by them.
+        """
+        view, scales = self.view_of(file), self.scales_of(file)
+        predictions = predict_split(
+            self.network,
+            file,
+            split,
+            view,
+            device=device,
+            precision=precision,
+            views=self.config.recipe.views,
+            scales=scales,
+        )
+        indices, writers = split_indices(file, split), writers_of(file)
+        if not adapt or scales is None or (writers[indices] < 0).all():
+            return predictions, None
+        indices = indices[np.argsort(writers[indices], kind="stable")]
+        rows = eval_batch_size(view)
+        with DeviceLoader(file, indices, view, rows, device=device, scales=scales) as loader:
+            return predictions, predict_by_writer(self.network, loader, writers, precision)
 
 
 def load_model(run: Path) -> TrainedModel:
@@ -56,15 +95,10 @@ def load_model(run: Path) -> TrainedModel:
 
     Raises UserError if the folder holds no finished run, or one of another version's network.
     """
-    config, view = (read_json(run, f"{name}.json") for name in ("config", "view"))
-    weights = read_tensors(run / "model.safetensors")
-    if missing := {"classes", "network", "recipe", "provenance"} - config.keys():
-        raise UserError(f"{run}: its config.json has no {', '.join(sorted(missing))}")
-    classes = tuple(config["classes"])
-    network = networks.build(config["network"], len(classes), seed=0)
-    load_weights(network, weights, run)
-    view["canvas"] = tuple(view["canvas"])
-    return TrainedModel(network, classes, View(**view), config)
+    view, config = read_as(run / "view.json", View), RunDir(run).config()
+    network = networks.build(config.network, len(config.classes), seed=0)
+    load_weights(network, read_tensors(run / "model.safetensors"), run)
+    return TrainedModel(network, config.classes, view, config)
 
 
 @dataclass(frozen=True)
@@ -105,66 +139,31 @@ def evaluate(
     `split` is "train", "validation", "test" or "all". Raises ValueError, in one line, for a source
     that cannot be read or has classes that the network does not know.
     """
-    if source.suffix == ".beton":
-        return _evaluate_file(trained, source, source, split, device, precision)
-    with tempfile.TemporaryDirectory(prefix="inkrun-") as folder:
-        file = Path(folder) / "source.beton"
-        workers = len(os.sched_getaffinity(0))
-        prepare(open_source(source, classes=1), file, workers=workers, skip_bad=skip_bad)
-        return _evaluate_file(trained, file, source, split, device, precision)
-
-
-def _evaluate_file(
-    trained: TrainedModel,
-    path: Path,
-    source: Path,
-    split: str,
-    device: torch.device | None,
-    wish: Precision,
-) -> Evaluation:
     device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    precision = precision_for(device, wish)
-    with open_dataset(path) as file:
-        names = file.info["classes"]
-        if unknown := sorted(set(names) - set(trained.classes)):
-            raise UserError(
-                f"{source}: classes that the network does not know: {', '.join(unknown)}; "
-                f"it knows {', '.join(trained.classes)}"
-            )
-        network = trained.network.to(device).to(memory_format=torch.channels_last)
-        indices = split_indices(file, split)
-        if not len(indices):
-            raise UserError(f"{source}: no pictures in its split {split!r}")
-        view, views = trained.view_of(file), trained.config["recipe"]["views"]
-        writers, pages_scales = writers_of(file), trained.scales_of(file)
-        rows = eval_batch_size(view)
-        with DeviceLoader(file, indices, view, rows, device=device, scales=pages_scales) as feed:
-            predictions = predict(network, feed, precision, views)
-        by_writer = None
-        if pages_scales is not None and (writers[indices] >= 0).any():
-            indices = indices[np.argsort(writers[indices], kind="stable")]
-            with DeviceLoader(
-                file, indices, view, rows, device=device, scales=pages_scales
-            ) as feed:
-                by_writer = predict_by_writer(network, feed, writers, precision)
-        number = torch.tensor([trained.classes.index(name) for name in names])
-        alone, *adapted_scores = (
+    path = source
+    with ExitStack() as stack:
+        if source.suffix != ".beton":
+            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="inkrun-"))
+            path, workers = Path(folder) / "source.beton", len(os.sched_getaffinity(0))
+            prepare(open_source(source, classes=1), path, workers=workers, skip_bad=skip_bad)
+        file = stack.enter_context(open_dataset(path))
+        trained.check(file, split, source)
+        both = trained.predict(file, split, device, precision_for(device, precision), adapt=True)
+        number = torch.tensor([trained.classes.index(name) for name in file.info["classes"]])
+        alone, *adapted = (
             score(some.logits, number[some.labels], trained.classes)
-            for some in (predictions, by_writer)
+            for some in both
             if some is not None
         )
-        provenance = file.info["provenance"]
-        skipped = file.info.get("prepare", {}).get("skipped", ())
-    scores = adapted_scores[0] if adapted_scores else alone
-    auxiliary = trained.config.get("auxiliary")
-    return Evaluation(
-        scores,
-        alone if adapted_scores else None,
-        provenance,
-        trained.config["provenance"],
-        auxiliary and auxiliary["provenance"],
-        skipped,
-    )
+        auxiliary = trained.config.auxiliary
+        return Evaluation(
+            scores=adapted[0] if adapted else alone,
+            unadapted=alone if adapted else None,
+            provenance=file.info["provenance"],
+            learned_from=trained.config.provenance,
+            auxiliary=auxiliary.provenance if auxiliary else None,
+            skipped=file.info.get("prepare", {}).get("skipped", ()),
+        )
 
 
 def cached_predictions(
@@ -182,20 +181,10 @@ def cached_predictions(
         with safe_open(keep, framework="pt") as kept:
             if kept.metadata() == asked:
                 return Predictions(**read_tensors(keep))
-    trained, names = load_model(run), file.info["classes"]
-    if unknown := [name for name in names if name not in trained.classes]:
-        raise UserError(
-            f"{run}: does not know {', '.join(unknown)}; it knows {', '.join(trained.classes)}"
-        )
-    indices = split_indices(file, split)
-    if not len(indices):
-        raise UserError(f"{file.path}: no pictures in its split {split!r}")
-    network = trained.network.to(device).to(memory_format=torch.channels_last)
-    view, views = trained.view_of(file), trained.config["recipe"]["views"]
-    pages_scales, rows = trained.scales_of(file), eval_batch_size(view)
-    with DeviceLoader(file, indices, view, rows, device=device, scales=pages_scales) as feed:
-        predictions = predict(network, feed, precision, views)
-    columns = [trained.classes.index(name) for name in names]
+    trained = load_model(run)
+    trained.check(file, split, file.path)
+    predictions, _ = trained.predict(file, split, device, precision)
+    columns = [trained.classes.index(name) for name in file.info["classes"]]
     predictions = predictions._replace(logits=predictions.logits[:, columns])
     write_tensors(keep, predictions._asdict(), asked)
     return predictions

@@ -12,8 +12,10 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from beton.reader import Reader
 from pipeline.errors import UserError
 from pipeline.loading.batches import DeviceLoader
+from pipeline.loading.dataset import Floats, View, eval_batch_size, split_indices
 from pipeline.models.batchnorm import adapted_batchnorm
 
 
@@ -26,6 +28,11 @@ class Predictions(NamedTuple):
     ids: Tensor
     labels: Tensor
     logits: Tensor
+
+    @property
+    def accuracy(self) -> float:
+        """The fraction of correct predictions."""
+        return int((self.logits.argmax(dim=1) == self.labels).sum()) / len(self.labels)
 
 
 def predict(
@@ -44,7 +51,7 @@ def predict(
     network.eval()
     parts = []
     with torch.no_grad():
-        for inputs in feed.batches():
+        for inputs in feed.micro_batches():
             with torch.autocast(feed.device.type, torch.bfloat16, precision == "bf16"):
                 logits = _over_views(network, inputs.images, views)
             ids = torch.from_numpy(inputs.ids).to(feed.device)
@@ -53,6 +60,27 @@ def predict(
     ids, labels, logits, valid = (gather(torch.cat(column)) for column in zip(*parts, strict=True))
     order = ids[valid].argsort()
     return Predictions(*(column[valid][order].cpu() for column in (ids, labels, logits)))
+
+
+def predict_split(
+    network: nn.Module,
+    file: Reader,
+    split: str,
+    view: View,
+    *,
+    device: torch.device,
+    precision: str = "no",
+    views: int = 1,
+    scales: Floats | None = None,
+) -> Predictions:
+    """Move a network to a device and predict a split of a dataset, which must not be empty.
+
+    `views` are as in `predict`, `scales` as in `DeviceLoader`.
+    """
+    network.to(device).to(memory_format=torch.channels_last)
+    indices, rows = split_indices(file, split), eval_batch_size(view)
+    with DeviceLoader(file, indices, view, rows, device=device, scales=scales) as loader:
+        return predict(network, loader, precision, views)
 
 
 def predict_by_writer(
@@ -66,7 +94,9 @@ def predict_by_writer(
     network.eval()
     parts, seen = [], set[int]()
     rows = (
-        (inputs, row) for inputs in feed.batches() for row in np.flatnonzero(inputs.valid.cpu())
+        (inputs, row)
+        for inputs in feed.micro_batches()
+        for row in np.flatnonzero(inputs.valid.cpu())
     )
     with torch.no_grad():
         for writer, group in groupby(rows, key=lambda pair: int(writers[pair[0].ids[pair[1]]])):

@@ -1,1 +1,1 @@
-"""From a .beton file to batches on a device."""
+"""From a .beton file to batches of images on a device."""

@@ -1,12 +1,12 @@
-"""Per-sample random changes of pictures, on a device: which, and how they are made.
+"""Random augmentations of images, per sample, on any device.
 
-The numbers are counter-based (`beton.rng`), so a sample is changed alike on any number of ranks or
-threads and after a resume. Turning, scaling, slanting, moving, tilting and bending a picture, and
-cutting out the square that the network sees, are one map, so a picture is resampled once. What a
-strength of 0 switches off costs nothing.
+Random numbers are counter-based (`beton.rng`): a sample gets the same augmentation on any number of
+ranks or threads, and after a resume. Rotation, scaling, shear, translation, perspective, elastic
+displacement and the crop around the ink are one map, so an image is resampled once. A strength of 0
+costs nothing.
 
-What differs between hands is slant (shear), proportions (aspect) and above all the pen. Zoom must
-stay modest: a letter's case often lies in its size alone (o and O, s and S).
+Writers differ in slant (shear), proportions (aspect) and above all in the pen. Zoom must stay
+modest: often only size tells a capital from a small letter (o and O, s and S).
 """
 
 import math
@@ -20,72 +20,69 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from beton import rng
-from pipeline.errors import UserError
+from pipeline.errors import check_range
 
 Ids = NDArray[np.int64]
 
 
 class Transforms(NamedTuple):
-    """What to do to n pictures; a part that is None is left out. All are float32.
+    """The augmentations of n images, float32; None skips an augmentation.
 
-    A place is (x, y) measured from the middle in halves of a side. The place p of the new picture
-    shows what is in the old one at maps (p / (1 + tilts · p)) + the displacement at p.
+    Coordinates (x, y) are in half sides from the image's centre, so they run from -1 to 1. The new
+    image at p shows the old image at affine (p / (1 + perspective · p)) + the displacement at p.
 
-    `maps` (n, 2, 3): a row maps (x, y, 1). `pens` (n,), from -1 to 1: how far strokes shrink or
-    grow by a pixel on every side. `tilts` (n, 2): the page seen at an angle, as a perspective map
-    that keeps the middle. `bends` (n, 2, K, K): x and y of the displacements' spline coefficients,
-    by row and column of a grid over the square. `lights` (n, 2): factors of the ink, and of its
-    odds against the paper.
+    `affine` (n, 2, 3): the rows of each matrix act on (x, y, 1). `pen` (n,), from -1 to 1: pixels
+    by which strokes shrink or grow on every side. `perspective` (n, 2): the tilt of the page about
+    its centre. `elastic` (n, 2, K, K): spline coefficients of the displacements along x and y, by
+    row and column of a grid over the square. `lighting` (n, 2): factors of the ink, and of its odds
+    ink / (1 - ink).
     """
 
-    maps: Tensor
-    pens: Tensor | None = None
-    tilts: Tensor | None = None
-    bends: Tensor | None = None
-    lights: Tensor | None = None
+    affine: Tensor
+    pen: Tensor | None = None
+    perspective: Tensor | None = None
+    elastic: Tensor | None = None
+    lighting: Tensor | None = None
 
     @classmethod
-    def none(cls, count: int) -> "Transforms":
-        """Return what leaves `count` pictures as they are."""
+    def identity(cls, count: int) -> "Transforms":
+        """Return transforms that change none of `count` images."""
         return cls(torch.eye(2, 3).expand(count, 2, 3))
 
-    def of(self, rows: slice) -> "Transforms":
-        """Return the changes of some of the pictures."""
+    def select(self, rows: slice) -> "Transforms":
+        """Return the transforms of some of the images."""
         return Transforms(**{name: part[rows] for name, part in self.parts().items()})
 
     def parts(self) -> dict[str, Tensor]:
-        """Return the parts that are not None, by name."""
+        """Return the tensors that are not None, by name."""
         return {name: part for name, part in self._asdict().items() if part is not None}
 
 
-MOST = {  # of what has a limit
-    "pen": 1,
-    "warp": 0.4,
-    "affine_probability": 1,
-    "lighting_probability": 1,
-}
+LIMITS = {"pen": 1, "warp": 0.4, "affine_probability": 1, "lighting_probability": 1}
 
 
 @dataclass(frozen=True)
 class Augmentation:
-    """Strengths of random changes, each uniform from minus to plus its strength; 0 is none.
+    """Strengths of random augmentations, each uniform in [-strength, strength]; 0 is off.
 
-    `rotation` in degrees; `zoom` and `aspect` as logarithms of size and of width to height, nearly
-    fractions; `shear` horizontal, as the tangent of the slant; `translation` as a share of the
-    side of the square that the network sees; `pen` in pixels of that square, up to 1.
+    `rotation` is in degrees. `zoom` and `aspect` are logarithms of size and of width to height,
+    nearly fractions. `shear` is horizontal, as the tangent of the slant. `translation` is a
+    fraction of the side of the square that the network sees. `pen` is in pixels of that square, at
+    most 1.
 
-    `warp`, up to 0.4, is the perspective of a page tilted about both axes: opposite sides come to
-    differ as 1 + warp to 1 - warp, as with fastai's magnitude, but the middle stays. `lighting`
+    `warp`, at most 0.4, is the perspective of a page tilted about both axes: opposite sides differ
+    as 1 + warp to 1 - warp. The magnitude is that of fastai; the centre stays fixed. `lighting`
     multiplies the ink by up to exp(lighting) (contrast) and moves half-tones by up to lighting / 2
-    (brightness, as fastai's, on the log-odds); what bears no ink stays so.
-    `magnification` is a logarithm of size that is uniform from 0 to its strength, never smaller:
-    fastai's `max_zoom=1.1` is a magnification of log 1.1. `elastic` is the standard deviation of a
-    smooth random displacement along x and y, as a share of the square's side (Simard, Steinkraus
-    and Platt 2003, "Best practices for convolutional neural networks applied to visual document
-    analysis", whose σ 4 and α 34 on 29 pixels come to nearly 0.05).
+    (brightness, on the log-odds, as in fastai); pixels without ink stay without ink.
+    `magnification` is a logarithm of size, uniform in [0, strength]: fastai's `max_zoom=1.1` is a
+    magnification of log 1.1. `elastic` is the standard deviation of a smooth random displacement
+    along x and y, as a fraction of the square's side (Simard, Steinkraus and Platt 2003, "Best
+    practices for convolutional neural networks applied to visual document analysis"; their σ 4 and
+    α 34 on 29 pixels are nearly 0.05).
 
-    A sample is moved at all (all but pen and lighting) with `affine_probability`, lit with
-    `lighting_probability`.
+    `affine_probability` is the probability that a sample is moved (everything except pen and
+    lighting), `lighting_probability` that its lighting changes. Raises UserError for a value out of
+    range.
     """
 
     rotation: float = 0.0
@@ -102,157 +99,157 @@ class Augmentation:
     lighting_probability: float = 1.0
 
     def __post_init__(self) -> None:
-        for strength in fields(self):
-            value = getattr(self, strength.name)
-            most = MOST.get(strength.name, math.inf)
-            if not 0 <= value <= most:
-                raise UserError(f"{strength.name}: got {value}, expected 0 to {most}")
+        for field in fields(self):
+            high = LIMITS.get(field.name, math.inf)
+            check_range(field.name, getattr(self, field.name), 0, high)
 
-    def draw(self, seed: int, epoch: int, ids: Ids) -> Transforms:
-        """Return the changes of samples `ids` (n,) in an epoch."""
+    def sample(self, seed: int, epoch: int, ids: Ids) -> Transforms:
+        """Return the transforms of samples `ids` (n,) in an epoch."""
         # Which number is for what is never changed: runs depend on it.
         uniforms = rng.uniform(seed, epoch, ids, rng.AUGMENT, 14)
-        numbers = 2 * uniforms - 1
+        signed = 2 * uniforms - 1
         moved = uniforms[:, 12] < self.affine_probability
         lit = uniforms[:, 13] < self.lighting_probability
-        maps = self._maps(numbers, uniforms[:, 11])
-        parts = {"maps": np.where(moved[:, None, None], maps, np.eye(2, 3))}
+        affine = self._affine(signed, uniforms[:, 11])
+        parts = {"affine": np.where(moved[:, None, None], affine, np.eye(2, 3))}
         if self.pen:
-            parts["pens"] = numbers[:, 6] * self.pen
+            parts["pen"] = signed[:, 6] * self.pen
         if self.warp:
-            parts["tilts"] = moved[:, None] * numbers[:, 7:9] * self.warp
+            parts["perspective"] = moved[:, None] * signed[:, 7:9] * self.warp
         if self.elastic:
-            parts["bends"] = moved[:, None, None, None] * self._bends(seed, epoch, ids)
+            parts["elastic"] = moved[:, None, None, None] * self._coefficients(seed, epoch, ids)
         if self.lighting:
-            parts["lights"] = np.exp(lit[:, None] * numbers[:, 9:11] * self.lighting * (1, 2))
+            parts["lighting"] = np.exp(lit[:, None] * signed[:, 9:11] * self.lighting * (1, 2))
         return Transforms(**{n: torch.from_numpy(a.astype(np.float32)) for n, a in parts.items()})
 
-    def _maps(
-        self, numbers: NDArray[np.float64], magnified: NDArray[np.float64]
+    def _affine(
+        self, signed: NDArray[np.float64], magnified: NDArray[np.float64]
     ) -> NDArray[np.float64]:
-        angle = numbers[:, 0] * math.radians(self.rotation)
-        scale = np.exp(numbers[:, 1] * self.zoom - magnified * self.magnification)
-        stretch = np.exp(numbers[:, 2] * self.aspect / 2)
-        slant = numbers[:, 3] * self.shear
-        maps = np.zeros((len(numbers), 2, 3))
+        angle = signed[:, 0] * math.radians(self.rotation)
+        scale = np.exp(signed[:, 1] * self.zoom - magnified * self.magnification)
+        stretch = np.exp(signed[:, 2] * self.aspect / 2)
+        slant = signed[:, 3] * self.shear
+        matrices = np.zeros((len(signed), 2, 3))
         cosine, sine = np.cos(angle), np.sin(angle)
         # rotation @ [[scale * stretch, scale * slant], [0, scale / stretch]]
-        maps[:, 0, 0] = scale * stretch * cosine
-        maps[:, 1, 0] = scale * stretch * sine
-        maps[:, 0, 1] = scale * (slant * cosine - sine / stretch)
-        maps[:, 1, 1] = scale * (slant * sine + cosine / stretch)
-        maps[:, :, 2] = numbers[:, 4:6] * 2 * self.translation
-        return maps
+        matrices[:, 0, 0] = scale * stretch * cosine
+        matrices[:, 1, 0] = scale * stretch * sine
+        matrices[:, 0, 1] = scale * (slant * cosine - sine / stretch)
+        matrices[:, 1, 1] = scale * (slant * sine + cosine / stretch)
+        matrices[:, :, 2] = signed[:, 4:6] * 2 * self.translation
+        return matrices
 
-    def _bends(self, seed: int, epoch: int, ids: Ids) -> NDArray[np.float64]:
+    def _coefficients(self, seed: int, epoch: int, ids: Ids) -> NDArray[np.float64]:
         uniforms = rng.uniform(seed, epoch, ids, rng.ELASTIC, 2 * KNOTS * KNOTS)
-        bends = (2 * uniforms - 1).reshape(len(ids), 2, KNOTS, KNOTS)
-        # A cubic B-spline of uniform numbers deviates by 151 / 315 of what each of them does, which
-        # is 1 / √3. A share of the side is two of its half.
-        return bends * (2 * self.elastic * math.sqrt(3) * 315 / 151)
+        signed = (2 * uniforms - 1).reshape(len(ids), 2, KNOTS, KNOTS)
+        # A cubic B-spline of independent coefficients has 151 / 315 of their standard deviation,
+        # which is 1 / √3. A fraction of the side is twice that fraction of the half side.
+        return signed * (2 * self.elastic * math.sqrt(3) * 315 / 151)
 
 
-def transform_images(images: Tensor, changes: Transforms, size: int) -> Tensor:
-    """Cut a square around the ink of each picture, changed: (B, 1, H, W) → (B, 1, size, size).
+def transform_images(images: Tensor, transforms: Transforms, size: int) -> Tensor:
+    """Crop a square around the ink and augment it: (B, 1, H, W) → (B, 1, size, size).
 
-    `pictures` are ink, float in [0, 1]; `changes` are on their device.
+    `images` are ink, float in [0, 1]; `transforms` are on the same device.
     """
-    images = cut(images, changes.maps, size, changes.tilts, changes.bends)
-    if changes.pens is not None:
-        images = change_pens(images, changes.pens)
-    if changes.lights is not None:
-        images = change_lights(images, changes.lights)
+    images = crop(images, transforms.affine, size, transforms.perspective, transforms.elastic)
+    if transforms.pen is not None:
+        images = change_stroke_width(images, transforms.pen)
+    if transforms.lighting is not None:
+        images = change_lighting(images, transforms.lighting)
     return images
 
 
-def cut(
+def crop(
     images: Tensor,
-    maps: Tensor,
+    affine: Tensor,
     size: int,
-    tilts: Tensor | None = None,
-    bends: Tensor | None = None,
+    perspective: Tensor | None = None,
+    elastic: Tensor | None = None,
 ) -> Tensor:
-    """Cut a square around the ink of each picture: (B, 1, H, W) → (B, 1, size, size).
+    """Crop a square around the ink of each image: (B, 1, H, W) → (B, 1, size, size).
 
-    `pictures` are ink, float in [0, 1]; beyond their edges there is none. `maps`, `tilts` and
-    `bends` are as in `Changes`, on the pictures' device. The scale is kept.
+    `images` are ink, float in [0, 1], and 0 beyond their edges. `affine`, `perspective` and
+    `elastic` are as in `Transforms`, on the same device. A pixel keeps its scale.
     """
     height, width = images.shape[2:]
     sides = torch.tensor([size / width, size / height], device=images.device)
-    theta = maps * sides[:, None]
+    theta = affine * sides[:, None]
     theta[:, :, 2] += ink_centres(images)
-    if tilts is not None:  # over the denominator, M (p / d) + t is (M p + t d) / d
-        theta[:, :, :2] += theta[:, :, 2:] * tilts[:, None]
+    if perspective is not None:  # with the denominator d, M (p / d) + t is (M p + t d) / d
+        theta[:, :, :2] += theta[:, :, 2:] * perspective[:, None]
     grid = F.affine_grid(theta, [len(images), 1, size, size], align_corners=False)
-    if tilts is not None:
-        along = tilts[:, :, None] * _places(size, images.device)  # (B, 2, size)
+    if perspective is not None:
+        along = perspective[:, :, None] * _pixel_centres(size, images.device)  # (B, 2, size)
         grid /= (1 + along[:, 1, :, None] + along[:, 0, None, :])[..., None]
-    if bends is not None:
-        grid += displacements(bends, size).movedim(1, 3) * sides
+    if elastic is not None:
+        grid += displacements(elastic, size).movedim(1, 3) * sides
     return F.grid_sample(images, grid, padding_mode="zeros", align_corners=False)
 
 
-KNOTS = 6  # a spline's coefficients along a side, a third of it apart
+KNOTS = 6  # spline coefficients along a side; knots are a third of the side apart
 
 
-def displacements(bends: Tensor, size: int) -> Tensor:
-    """Return smooth fields from `Changes.bends`: (B, 2, K, K) → (B, 2, size, size), in half sides.
+def displacements(coefficients: Tensor, size: int) -> Tensor:
+    """Return smooth fields from `Transforms.elastic`: (B, 2, K, K) → (B, 2, size, size).
 
-    Random coefficients of a cubic B-spline are white noise under a filter that is all but a
-    Gaussian, with a standard deviation of 0.19 of the side; what comes out varies nearly equally
-    everywhere, as interpolated random numbers do not.
+    Displacements are in half sides. A cubic B-spline of random coefficients is white noise under a
+    nearly Gaussian filter with a standard deviation of 0.19 sides. Its variance is nearly the same
+    everywhere, unlike that of interpolated random numbers.
     """
-    places = (_places(size, bends.device) + 1) / 2 * (KNOTS - 3) + 1  # from 1 to KNOTS - 2
-    distances = (places[:, None] - torch.arange(KNOTS, device=bends.device)).abs()
+    centres = _pixel_centres(size, coefficients.device)
+    places = (centres + 1) / 2 * (KNOTS - 3) + 1  # from 1 to KNOTS - 2
+    distances = (places[:, None] - torch.arange(KNOTS, device=coefficients.device)).abs()
     spline = (2 - distances).relu() ** 3 / 6 - (1 - distances).relu() ** 3 * (4 / 6)
-    return spline @ bends @ spline.T
+    return spline @ coefficients @ spline.T
 
 
-def _places(size: int, device: torch.device) -> Tensor:
-    """Return the middles of a side's pixels, in half sides from its own middle: (size,)."""
+def _pixel_centres(size: int, device: torch.device) -> Tensor:
+    """Return the centres of a side's pixels, in half sides from the side's centre: (size,)."""
     return (2 * torch.arange(size, device=device) + 1) / size - 1
 
 
 def ink_centres(images: Tensor) -> Tensor:
-    """Return the middles of the boxes around the ink: (B, 1, H, W) → (B, 2), x and y.
+    """Return the centres (x, y) of the bounding boxes of the ink: (B, 1, H, W) → (B, 2).
 
-    They are in halves of the picture's width and height, from its middle; 0 where there is no ink.
+    They are in half widths and half heights from the image's centre; 0 without ink.
     """
-    middles = []
-    for along in (2, 3):  # what is left after the maximum over it: columns, rows
-        profile = images.amax(dim=(1, along)) > INK
-        places = torch.linspace(-1, 1, profile.shape[1] + 1, device=images.device)
-        first = torch.where(profile, places[:-1], 2.0).amin(dim=1)
-        last = torch.where(profile, places[1:], -2.0).amax(dim=1)
-        middles.append((first + last) / 2)
-    return torch.stack(middles, dim=1)
+    centres = []
+    for reduced in (2, 3):  # the maximum over rows leaves columns, and the other way round
+        profile = images.amax(dim=(1, reduced)) > INK_THRESHOLD
+        edges = torch.linspace(-1, 1, profile.shape[1] + 1, device=images.device)
+        first = torch.where(profile, edges[:-1], 2.0).amin(dim=1)
+        last = torch.where(profile, edges[1:], -2.0).amax(dim=1)
+        centres.append((first + last) / 2)
+    return torch.stack(centres, dim=1)
 
 
-INK = 0.25  # of a pixel's area, below which a pixel does not count as inked
+INK_THRESHOLD = 0.25  # a pixel with less ink does not count as inked
 
 
-def change_pens(images: Tensor, pens: Tensor) -> Tensor:
-    """Make strokes of (B, 1, H, W) thinner or thicker by `pens` (B,), as in `Changes`.
+def change_stroke_width(images: Tensor, pen: Tensor) -> Tensor:
+    """Make strokes of (B, 1, H, W) thinner or thicker by `pen` (B,), as in `Transforms`.
 
-    Part way to the maximum over each pixel's neighbourhood, or to the minimum: grey-level dilation
-    and erosion, which are each other on the negative.
+    Interpolates towards the maximum or the minimum over each pixel's 3×3 neighbourhood: grey-level
+    dilation and erosion, each of which is the other on the negative.
     """
-    pens = pens.view(-1, 1, 1, 1)
-    signs = torch.where(pens < 0, -1.0, 1.0)
+    pen = pen.view(-1, 1, 1, 1)
+    signs = torch.where(pen < 0, -1.0, 1.0)
     grown = F.pad(signs * images, (1, 1, 1, 1), value=-torch.inf)
     for axis in (2, 3):  # shifted views, since pooling is many times slower on a CPU
         n = grown.shape[axis] - 2
         before, here, after = (grown.narrow(axis, start, n) for start in range(3))
         grown = torch.maximum(torch.maximum(before, here), after)
-    return torch.lerp(images, signs * grown, pens.abs())
+    return torch.lerp(images, signs * grown, pen.abs())
 
 
-def change_lights(images: Tensor, lights: Tensor) -> Tensor:
-    """Light pictures (B, 1, H, W) by `lights` (B, 2), as in `Changes`: no ink stays none.
+def change_lighting(images: Tensor, lighting: Tensor) -> Tensor:
+    """Change contrast and brightness of (B, 1, H, W) by `lighting` (B, 2), as in `Transforms`.
 
-    Multiplying the odds x / (1 - x) adds to their logarithm, and needs no logarithm.
+    Pixels without ink stay without ink. Multiplying the odds x / (1 - x) adds to the log-odds
+    without computing a logarithm.
     """
-    factors, odds = lights.view(-1, 2, 1, 1, 1).unbind(dim=1)
+    factors, odds = lighting.view(-1, 2, 1, 1, 1).unbind(dim=1)
     ink = (images * factors).clamp_(max=1)
-    brought = ink * odds
-    return brought / (1 - ink).add_(brought)
+    weighted = ink * odds
+    return weighted / (1 - ink).add_(weighted)

@@ -1,8 +1,8 @@
-"""What stands between a loader and a network: batches of a file → ink on a device.
+"""Batches of a .beton file as images of ink on a device.
 
-Pages become canvases (the whole page, area-averaged) either by the loader's kernels or on the
-device, from runs; the network's square is then cut around the ink. Ink is the distance from the
-page's background, so black on white and white on black look the same.
+Each page becomes a canvas (the whole page, area-averaged), either in the loader's kernels or on the
+device, from runs. The network's square is then cropped around the ink. Ink is the distance from the
+page's background, so black on white and white on black give equal images.
 """
 
 import time
@@ -26,11 +26,12 @@ from pipeline.loading.rasterize import rasterize
 Decode = Literal["auto", "loader", "device"]
 
 
-class Inputs(NamedTuple):
-    """A batch on the device, or a part of one, of b rows; `last` says that it is the last part.
+class MicroBatch(NamedTuple):
+    """A batch, or b consecutive rows of a batch, on the device.
 
-    `pictures` are ink, float32 (b, 1, height, width); `labels` int64 (b,), `valid` bool (b,);
-    `ids` int64 (b,) are the samples' numbers in the file, on the host.
+    `images` are ink in [0, 1], float32 (b, 1, height, width). `labels` are int64 (b,). `valid`,
+    bool (b,), is false for padding. `ids`, int64 (b,) on the host, are sample numbers in the file.
+    `last` marks the last micro-batch of a batch.
     """
 
     images: Tensor
@@ -41,16 +42,16 @@ class Inputs(NamedTuple):
 
 
 class DeviceLoader:
-    """Batches of the samples `indices` of a file as a network's inputs.
+    """Batches of the samples `indices` of a file, as images on a device.
 
-    In training (`augmentation` given) they are shuffled, changed, and the samples that do not fill
-    a last batch sit the epoch out; otherwise each comes once, in order, and the last batch is
-    padded. A batch comes in parts of at most `rows` rows, so that no more is in memory at a time.
-    `scales` float32 (samples of the file,) are how much larger each page is shown. `decode` says
-    who makes canvases of runs: "auto" leaves it to a GPU, where there is one.
-    `seconds_waited` adds up what the loader let us wait for. Close it, or use `with`.
+    With an `augmentation`, samples are shuffled and augmented, and an incomplete last batch is
+    dropped. Without, each sample comes once, in order, and the last batch is padded. A batch comes
+    in micro-batches of at most `micro_batch` rows, to limit memory. `scales`, float32 (samples of
+    the file,), magnify each page. `decode` places the step from runs to canvases: "auto" chooses
+    the device if it is a GPU, else the loader. `seconds_waited` is the time spent waiting for the
+    loader. Close it, or use `with`.
 
-    Raises ValueError for no samples, and for fewer samples to train on than a batch.
+    Raises ValueError for no samples, and for fewer training samples than a batch.
     """
 
     def __init__(
@@ -61,7 +62,7 @@ class DeviceLoader:
         batch_size: int,
         *,
         device: torch.device,
-        rows: int | None = None,
+        micro_batch: int | None = None,
         scales: Floats | None = None,
         decode: Decode = "auto",
         augmentation: Augmentation | None = None,
@@ -69,7 +70,7 @@ class DeviceLoader:
         shard: Shard | None = None,
     ) -> None:
         self.device = device
-        self._view, self._rows, self._scales = view, rows, scales
+        self._view, self._micro_batch, self._scales = view, micro_batch, scales
         self._indices, self._batch_size = indices, batch_size
         on_gpu = device.type == "cuda"
         self._on_device = decode == "device" or (decode == "auto" and on_gpu)
@@ -87,11 +88,11 @@ class DeviceLoader:
             seed=seed,
             indices=indices,
             shard=shard,
-            # On a CPU the cores have a network to compute, and one thread keeps it supplied.
+            # On a CPU the network needs the cores, and one thread loads fast enough.
             threads=torch.get_num_threads() if on_gpu else 1,
             allocate=_pinned if on_gpu else np.empty,
         )
-        self._copying = _stream(device) if on_gpu else None
+        self._copy_stream = _stream(device) if on_gpu else None
         self.seconds_waited = 0.0
 
     def __len__(self) -> int:
@@ -105,15 +106,15 @@ class DeviceLoader:
         self.close()
 
     def close(self) -> None:
-        """End the loader's threads."""
+        """Stop the loader's threads."""
         self._loader.close()
 
-    def batches(self, epoch: int = 0) -> Iterator[Inputs]:
-        """Yield the batches of an epoch, part by part."""
-        return chain.from_iterable(self.steps(epoch))
+    def micro_batches(self, epoch: int = 0) -> Iterator[MicroBatch]:
+        """Yield the micro-batches of all batches of an epoch."""
+        return chain.from_iterable(self.batches(epoch))
 
-    def steps(self, epoch: int, start: int = 0) -> Iterator[Iterator[Inputs]]:
-        """Yield the batches of an epoch, from number `start` on, each as its parts."""
+    def batches(self, epoch: int, start: int = 0) -> Iterator[Iterator[MicroBatch]]:
+        """Yield the batches of an epoch from number `start` on, each as its micro-batches."""
         batches = self._loader.batches(epoch, start)
         while True:
             before = time.perf_counter()
@@ -121,59 +122,60 @@ class DeviceLoader:
             self.seconds_waited += time.perf_counter() - before
             if batch is None:
                 return
-            yield self._inputs(batch, epoch)
+            yield self._split(batch, epoch)
 
     def ids(self, epoch: int, number: int) -> Ids:
-        """Return the samples of a batch in training, those of all processes."""
+        """Return the sample numbers of a training batch, over all processes: int64 (n,)."""
         order = self._indices[epoch_order(len(self._indices), self._seed, epoch)]
         return batch_ids(order, number, self._batch_size, Shard())
 
-    def _inputs(self, batch: Batch, epoch: int) -> Iterator[Inputs]:
+    def _split(self, batch: Batch, epoch: int) -> Iterator[MicroBatch]:
         host = {name: torch.from_numpy(array) for name, array in batch.arrays.items()}
         host["background"] = torch.from_numpy(self._backgrounds[batch.ids])
         host["valid"] = torch.from_numpy(batch.valid)
         if self._augmentation is None:
-            changes = Transforms.none(len(batch.ids))
+            transforms = Transforms.identity(len(batch.ids))
         else:
-            changes = self._augmentation.draw(self._seed, epoch, batch.ids)
+            transforms = self._augmentation.sample(self._seed, epoch, batch.ids)
         if self._scales is not None:
-            maps = changes.maps.clone()
-            maps[:, :, :2] /= torch.from_numpy(self._scales[batch.ids])[:, None, None]
-            changes = changes._replace(maps=maps)
-        there = self._move(host | changes.parts())
-        changes = Transforms(**{name: there[name] for name in changes.parts()})
-        canvases = there["image"]
+            affine = transforms.affine.clone()
+            affine[:, :, :2] /= torch.from_numpy(self._scales[batch.ids])[:, None, None]
+            transforms = transforms._replace(affine=affine)
+        moved = self._move(host | transforms.parts())
+        transforms = Transforms(**{name: moved[name] for name in transforms.parts()})
+        canvases = moved["image"]
         if self._on_device:
             canvases = rasterize(
                 canvases,
-                there["image.offsets"],
-                there["background"],
-                there["image.geometry"],
+                moved["image.offsets"],
+                moved["background"],
+                moved["image.geometry"],
                 *self._view.canvas,
             )[:, 0]
         count = len(batch.ids)
-        for start in range(0, count, self._rows or count):
-            rows = slice(start, min(start + (self._rows or count), count))
-            background = there["background"][rows].float().view(-1, 1, 1, 1)
+        step = self._micro_batch or count
+        for start in range(0, count, step):
+            rows = slice(start, min(start + step, count))
+            background = moved["background"][rows].float().view(-1, 1, 1, 1)
             ink = canvases[rows, None].float().sub_(background).abs_().div_(255)
             if not self._view.whole:
-                ink = transform_images(ink, changes.of(rows), self._view.size)
-            labels, valid = there["label"][rows], there["valid"][rows]
-            yield Inputs(ink, labels, valid, batch.ids[rows], rows.stop == count)
+                ink = transform_images(ink, transforms.select(rows), self._view.size)
+            labels, valid = moved["label"][rows], moved["valid"][rows]
+            yield MicroBatch(ink, labels, valid, batch.ids[rows], rows.stop == count)
 
     def _move(self, host: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Copy to the device; when this returns, the loader may write to the memory again.
+        """Copy tensors to the device; afterwards the loader may reuse the host memory.
 
-        A GPU copies on a stream of its own, so that nobody waits for what is computed meanwhile.
+        A GPU copies on a stream of its own, so that the copy does not wait for computations.
         """
-        if self._copying is None:
+        if self._copy_stream is None:
             return {name: tensor.to(self.device) for name, tensor in host.items()}
-        with torch.cuda.stream(self._copying):
-            there = {n: tensor.to(self.device, non_blocking=True) for n, tensor in host.items()}
-        self._copying.synchronize()
-        for tensor in there.values():
+        with torch.cuda.stream(self._copy_stream):
+            moved = {n: tensor.to(self.device, non_blocking=True) for n, tensor in host.items()}
+        self._copy_stream.synchronize()
+        for tensor in moved.values():
             tensor.record_stream(torch.cuda.current_stream(self.device))
-        return there
+        return moved
 
 
 def _stream(device: torch.device) -> torch.cuda.Stream:
@@ -182,7 +184,7 @@ def _stream(device: torch.device) -> torch.cuda.Stream:
 
 
 def _pinned(shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
-    """Allocate memory that a GPU can read while the CPU goes on."""
+    """Allocate page-locked memory, which a GPU can copy asynchronously."""
     size = int(np.prod(shape)) * np.dtype(dtype).itemsize
     buffer = torch.empty(max(size, 1), dtype=torch.uint8, pin_memory=True)
     return buffer.numpy()[:size].view(dtype).reshape(shape)

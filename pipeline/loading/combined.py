@@ -1,6 +1,6 @@
-"""Batches of two sets at once: rows of the set that is learned, and of an auxiliary one beside it.
+"""Batches of a main dataset and an auxiliary dataset together.
 
-Which rows meet is a function of the step alone, on any number of processes.
+Which rows share a batch depends on the step alone, on any number of processes.
 """
 
 from collections.abc import Iterator
@@ -9,20 +9,20 @@ from itertools import zip_longest
 import numpy as np
 import torch
 
-from pipeline.loading.batches import DeviceLoader, Inputs
+from pipeline.loading.batches import DeviceLoader, MicroBatch
 from pipeline.loading.dataset import Ids
 
 
 class CombinedLoader:
-    """A feed of batches whose first rows are `main`'s, and whose last are `auxiliary`'s.
+    """A loader of batches that hold rows of `main`, then rows of `auxiliary`.
 
-    Epochs are those of `main`. Through `auxiliary` it goes at its own pace: a batch a step, over
-    and over. Its samples' numbers follow those of the file of `main`, of which there are `samples`.
-    Closes both.
+    An epoch is an epoch of `main`. `auxiliary` gives one batch a step, epoch after epoch of its
+    own. Sample numbers of `auxiliary` are shifted by `main_samples`, the number of samples in the
+    file of `main`. Closing the loader closes both.
     """
 
-    def __init__(self, main: DeviceLoader, auxiliary: DeviceLoader, samples: int) -> None:
-        self._main, self._auxiliary, self._samples = main, auxiliary, samples
+    def __init__(self, main: DeviceLoader, auxiliary: DeviceLoader, main_samples: int) -> None:
+        self._main, self._auxiliary, self._main_samples = main, auxiliary, main_samples
         self.device = main.device
 
     def __len__(self) -> int:
@@ -38,40 +38,38 @@ class CombinedLoader:
 
     @property
     def seconds_waited(self) -> float:
-        """The seconds that the loaders let us wait for."""
+        """The seconds spent waiting for both loaders."""
         return self._main.seconds_waited + self._auxiliary.seconds_waited
 
-    def steps(self, epoch: int, start: int = 0) -> Iterator[Iterator[Inputs]]:
-        """Yield the batches of an epoch, from number `start` on, each as its parts."""
-        others = self._others(epoch * len(self) + start)
-        for parts in self._main.steps(epoch, start):
-            yield self._joined(parts, next(others))
+    def batches(self, epoch: int, start: int = 0) -> Iterator[Iterator[MicroBatch]]:
+        """Yield the batches of an epoch from number `start` on, each as its micro-batches."""
+        auxiliary = self._auxiliary_batches(epoch * len(self) + start)
+        for main in self._main.batches(epoch, start):
+            yield self._concatenate(main, next(auxiliary))
 
     def ids(self, epoch: int, number: int) -> Ids:
-        """Return the samples of a batch in training, those of all processes."""
-        other = self._auxiliary.ids(*divmod(epoch * len(self) + number, len(self._auxiliary)))
-        return np.concatenate([self._main.ids(epoch, number), other + self._samples])
+        """Return the sample numbers of a training batch, over all processes: int64 (n,)."""
+        step = epoch * len(self) + number
+        auxiliary = self._auxiliary.ids(*divmod(step, len(self._auxiliary)))
+        return np.concatenate([self._main.ids(epoch, number), auxiliary + self._main_samples])
 
-    def _others(self, step: int) -> Iterator[Iterator[Inputs]]:
-        """Yield the auxiliary batches, from that of a step on, without end."""
+    def _auxiliary_batches(self, step: int) -> Iterator[Iterator[MicroBatch]]:
+        """Yield the auxiliary batches of all steps from `step` on, without end."""
         epoch, start = divmod(step, len(self._auxiliary))
         while True:
-            yield from self._auxiliary.steps(epoch, start)
+            yield from self._auxiliary.batches(epoch, start)
             epoch, start = epoch + 1, 0
 
-    def _joined(self, main: Iterator[Inputs], other: Iterator[Inputs]) -> Iterator[Inputs]:
-        for ours, theirs in zip_longest(main, other):
-            if theirs is None:
-                yield ours
-                continue
-            theirs = theirs._replace(ids=theirs.ids + self._samples)
-            if ours is None:
-                yield theirs
-                continue
-            yield Inputs(
-                torch.cat([ours.images, theirs.images]),
-                torch.cat([ours.labels, theirs.labels]),
-                torch.cat([ours.valid, theirs.valid]),
-                np.concatenate([ours.ids, theirs.ids]),
-                ours.last and theirs.last,
+    def _concatenate(
+        self, main: Iterator[MicroBatch], auxiliary: Iterator[MicroBatch]
+    ) -> Iterator[MicroBatch]:
+        shifted = (part._replace(ids=part.ids + self._main_samples) for part in auxiliary)
+        for pair in zip_longest(main, shifted):
+            parts = [part for part in pair if part is not None]
+            yield MicroBatch(
+                torch.cat([part.images for part in parts]),
+                torch.cat([part.labels for part in parts]),
+                torch.cat([part.valid for part in parts]),
+                np.concatenate([part.ids for part in parts]),
+                all(part.last for part in parts),
             )

@@ -1,4 +1,4 @@
-"""A dataset file as a network sees it: its splits, and the view of its pages."""
+"""A prepared dataset file: its splits, and the view of its pages that a network gets."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,13 +14,11 @@ from beton.reader import Reader
 from pipeline.data.sources import SPLITS
 
 Ids = NDArray[np.int64]
-
-
 Floats = NDArray[np.float32]
 
 
 def open_dataset(path: Path) -> Reader:
-    """Open a file that prep wrote. Raises BetonError for another one, OSError if there is none."""
+    """Open a file that prep wrote. Raises BetonError for other files, OSError if it is missing."""
     file = Reader(path)
     wanted = {"image", "label", "split"}
     if not (
@@ -34,9 +32,9 @@ def open_dataset(path: Path) -> Reader:
 
 
 def split_indices(file: Reader, splits: str) -> Ids:
-    """Return the numbers of the samples of a split: int64 (n,), perhaps none.
+    """Return the sample numbers of a split: int64 (n,), possibly none.
 
-    "train+validation" are both together, "all" is everything.
+    "train+validation" joins both splits; "all" is every sample.
     """
     if splits == "all":
         return np.arange(len(file), dtype=np.int64)
@@ -46,10 +44,10 @@ def split_indices(file: Reader, splits: str) -> Ids:
 
 @dataclass(frozen=True)
 class View:
-    """What a network sees of a page: a square of `size` pixels around the ink.
+    """The part of a page that a network sees: a square of `size` pixels around the ink.
 
-    The page is first resized to `canvas`, (height, width) in pixels, at the scale of the square.
-    `whole` shows just that, as it is.
+    The page is first resized to `canvas`, (height, width) in pixels, which sets the scale of the
+    square. With `whole`, the network sees the entire canvas.
     """
 
     size: int
@@ -58,9 +56,10 @@ class View:
 
     @classmethod
     def of(cls, file: Reader, size: int, window: float | None) -> "View":
-        """Return the view whose square is `window` times the height of a file's typical page.
+        """Return the view whose square is `window` times the height of a page.
 
-        None shows whole pages, `size` pixels high.
+        The canvas has the median proportions of the file's pages. A `window` of None shows whole
+        pages, `size` pixels high.
         """
         records = file.column("image").metadata
         height = max(round(size / (window or 1)), 1)
@@ -69,24 +68,24 @@ class View:
 
     @property
     def shape(self) -> tuple[int, int]:
-        """The height and width of what the network sees, in pixels."""
+        """The height and width of an image, in pixels."""
         return self.canvas if self.whole else (self.size, self.size)
 
     @property
     def pixels(self) -> int:
-        """The pixels of what the network sees."""
+        """The number of pixels of an image."""
         height, width = self.shape
         return height * width
 
 
-ROWS, PIXELS = 256, 1 << 22  # at a time, where no gradient needs memory
+MAX_EVAL_ROWS, MAX_EVAL_PIXELS = 256, 1 << 22  # of a batch, where no gradients need memory
 
 
 def eval_batch_size(view: View) -> int:
-    """Return how many pictures to ask about at a time."""
-    return max(1, min(ROWS, PIXELS // view.pixels))
+    """Return the number of images in a batch without gradients."""
+    return max(1, min(MAX_EVAL_ROWS, MAX_EVAL_PIXELS // view.pixels))
 
 
 def source_line(provenance: Mapping[str, Any]) -> str:
-    """Return where data came from, in a line."""
+    """Return the kind and source of a dataset, in one line."""
     return f"{provenance['kind']} data: {provenance['source']}"

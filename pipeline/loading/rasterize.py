@@ -1,24 +1,23 @@
-"""Runs of ink on a device → pictures at size: exact box filtering in torch operations alone.
+"""Rasterize runs of ink at any size on a device: exact box filtering in torch operations.
 
-The same code runs on a CPU and on a GPU, so what a CPU test proves is what a GPU executes. A batch
-crosses to the device as runs, a few KB a page, and no full-size picture is ever made.
+The same code runs on a CPU and on a GPU, so a CPU test covers the GPU code. A batch is copied to
+the device as runs, a few KB a page, and no full-size image is ever made.
 
-Area averaging is linear in the runs. In units of output pixels, a run is a rectangle, and its
-overlap with the pixels of a line is the running sum of four numbers: +1 where it begins and -1
-where it ends, each split over two neighbours in proportion to where it falls. A rectangle's overlap
-with all pixels is the product of two such lines, so sixteen numbers per run are scattered and two
-cumulative sums, along y and along x, finish the work: no loop, and no number of steps that depends
-on the scale, be it down or up. (These are the summed-area tables of Crow 1984, read backwards.)
+Area averaging is linear in the runs. In output pixels, a run is a rectangle. Its overlap with the
+pixels of a line is the running sum of four numbers: +1 at the start and -1 at the end, each split
+over two neighbouring pixels in proportion to its position. A rectangle's overlap with all pixels is
+the product of two such lines. So sixteen numbers per run are scattered, and two cumulative sums,
+along y and along x, finish the work: no loop, and the same number of steps at any scale. (These are
+the summed-area tables of Crow 1984, read backwards.)
 
-It trades a few more scattered numbers per run for that generality, and sums in float64: hundreds of
-runs may begin and end in one pixel, and what is left of them is small. So the order in which a GPU
-adds them does not show in the float32 result either, but for a last bit now and then.
+Sums are in float64: hundreds of runs may start and end in one pixel, and their sum is small. So the
+order in which a GPU adds them changes at most the last bit of the float32 result.
 """
 
 import torch
 from torch import Tensor
 
-X0, Y0, WIDTH, HEIGHT, SHEAR, CENTRE = range(6)
+from beton.codec.kernels import CENTRE, SHEAR, WINDOW_HEIGHT, WINDOW_WIDTH, X0, Y0
 
 
 def rasterize(
@@ -29,14 +28,14 @@ def rasterize(
     height: int,
     width: int,
 ) -> Tensor:
-    """Return windows of pictures made of runs: grey levels 0 to 255, float32 (B, 1, height, width).
+    """Return windows of images made of runs: grey levels 0 to 255, float32 (B, 1, height, width).
 
-    `runs` uint16 (capacity, 4) are rows of (row, start, end, value), end exclusive, which do not
-    overlap. Picture i owns rows offsets[i] to offsets[i + 1] of them, `offsets` int64 (B + 1,);
-    rows past the last may hold anything. `background` uint8 (B,) is the value where no run is, and
-    outside the picture. `geometry` float64 (B, 6) are rows of (x0, y0, width, height, shear,
-    centre) in source pixels: the window (x0, y0, width, height) fills the output, and source row y
-    is seen shifted left by shear * (y + 1/2 - centre). Pictures without runs may have any geometry.
+    `runs`, uint16 (capacity, 4), are rows of (row, start, end, value), end exclusive, that do not
+    overlap. Image i has the runs offsets[i] to offsets[i + 1]; `offsets` are int64 (B + 1,), and
+    later runs may hold anything. `background`, uint8 (B,), is the value outside runs and outside
+    the image. `geometry`, float64 (B, 6), are rows of (x0, y0, width, height, shear, centre) in
+    source pixels: the window (x0, y0, width, height) fills the output, and source row y is shifted
+    left by shear * (y + 1/2 - centre). Images without runs may have any geometry.
     """
     batch = len(background)
     row, start, end, value = runs.to(torch.float64).unbind(1)
@@ -46,15 +45,15 @@ def rasterize(
     owner = owner.clamp(max=batch - 1)
     window = geometry[owner].where(used[:, None], 1.0)
 
-    to_column = width / window[:, WIDTH]
-    to_row = height / window[:, HEIGHT]
+    to_column = width / window[:, WINDOW_WIDTH]
+    to_row = height / window[:, WINDOW_HEIGHT]
     left = window[:, X0] + window[:, SHEAR] * (row + 0.5 - window[:, CENTRE])
     columns, along_x = _split((start - left) * to_column, (end - left) * to_column, width)
     top = row - window[:, Y0]
     rows, along_y = _split(top * to_row, (top + 1) * to_row, height)
     weight = torch.where(used, value - background[owner], 0.0)
 
-    # Two spare rows and columns take what falls on the far edge.
+    # Two spare rows and columns hold the numbers at the far edge.
     lines = owner[:, None] * (height + 2) + rows
     pixels = lines[:, :, None] * (width + 2) + columns[:, None, :]
     numbers = weight[:, None, None] * along_y[:, :, None] * along_x[:, None, :]
@@ -66,7 +65,7 @@ def rasterize(
 
 
 def _split(begin: Tensor, end: Tensor, size: int) -> tuple[Tensor, Tensor]:
-    """Return where and what to add, (n, 4) each, for lines [begin, end) cut to [0, size]."""
+    """Return the positions and numbers to add, (n, 4) each, for lines [begin, end) in [0, size]."""
     edges = torch.stack([begin, end], dim=1).clamp(0, size)
     whole = edges.floor()
     part = edges - whole

@@ -1,10 +1,10 @@
-"""What a writer's other pages tell about a page, without a label: how large the hand writes.
+"""The scale of each writer's handwriting, measured without labels.
 
-Case lies in size (o and O, s and S), and size in the hand: one's small letters are as tall as
-another's capitals. Where a file says who wrote what, pages can be shown at their writer's scale,
-and a network can take its batch statistics from the writer (Li et al. 2017, "Revisiting batch
-normalization for practical domain adaptation"; Schneider et al. 2020, "Improving robustness against
-common corruptions by covariate shift adaptation").
+Often only size tells a capital from a small letter (o and O, s and S), and writers differ in size:
+the small letters of one are as tall as the capitals of another. If a file names the writers, pages
+can be shown at their writer's scale, and a network can take batch statistics from the writer's
+pages (Li et al. 2017, "Revisiting batch normalization for practical domain adaptation"; Schneider
+et al. 2020, "Improving robustness against common corruptions by covariate shift adaptation").
 """
 
 import numpy as np
@@ -17,46 +17,47 @@ from beton.reader import Reader
 Ids = NDArray[np.int64]
 Floats = NDArray[np.float32]
 
-TALL = 0.7  # the quantile of a writer's heights that stands for the hand
-ENOUGH = 10  # pages of a writer, to tell
-ROWS = 144  # that heights are measured in
-INK = 64  # grey levels from the background, of 255
+TALL_QUANTILE = 0.7  # of a writer's ink heights: the height of the tall characters
+MIN_PAGES = 10  # of a writer, for a scale of their own
+SIDE = 144  # pixels of the square in which heights are measured
+INK_THRESHOLD = 64  # grey levels from the background, of 255
 
 
 def writers_of(file: Reader) -> Ids:
-    """Return who wrote each page of a file that prep wrote: int64 (n,), -1 where nobody knows."""
+    """Return the writer of each page of a prepared file: int64 (n,), -1 if unknown."""
     return np.asarray(file.column("writer").metadata).astype(np.int64)
 
 
 def writer_scales(file: Reader, target: float) -> Floats:
-    """Return how much larger each page must be shown: float32 (n,).
+    """Return the magnification of each page: float32 (n,).
 
-    So that a writer's tall characters fill the share `target` of a page's height. Where fewer than
-    ten pages of a writer are known, all pages of the file stand for the writer.
+    It brings the writer's tall characters to the fraction `target` of the page's height. Writers
+    with fewer than ten pages get the scale of the whole file.
     """
     heights, writers = ink_heights(file), writers_of(file)
-    factors = np.full(len(file), _factor(heights, target))
+    scales = np.full(len(file), _scale(heights, target))
     for writer in np.unique(writers[writers >= 0]):
         own = writers == writer
-        if own.sum() >= ENOUGH:
-            factors[own] = _factor(heights[own], target)
-    return factors.astype(np.float32)
+        if own.sum() >= MIN_PAGES:
+            scales[own] = _scale(heights[own], target)
+    return scales.astype(np.float32)
 
 
-def _factor(heights: NDArray[np.float64], target: float) -> float:
-    tall = float(np.quantile(heights, TALL))
+def _scale(heights: NDArray[np.float64], target: float) -> float:
+    tall = float(np.quantile(heights, TALL_QUANTILE))
     return float(np.clip(target / max(tall, 1e-3), 1 / 3, 3))
 
 
 def ink_heights(file: Reader) -> NDArray[np.float64]:
-    """Return the heights of the boxes around the ink, as shares of the pages': float64 (n,)."""
+    """Return the height of the ink of each page, as a fraction of the page: float64 (n,)."""
     backgrounds = file.column("image").metadata["background"].astype(np.int16)
-    found = np.empty(len(file))
-    with Loader(file, 64, {"image": Resize(ROWS, ROWS)}, order="sequential") as loader:
+    heights = np.empty(len(file))
+    with Loader(file, 64, {"image": Resize(SIDE, SIDE)}, order="sequential") as loader:
         for batch in loader:
             ids = batch.ids[batch.valid]
             pages = batch["image"][batch.valid].astype(np.int16)
-            inked = (np.abs(pages - backgrounds[ids, None, None]) > INK).any(axis=2)
-            first, last = inked.argmax(axis=1), ROWS - inked[:, ::-1].argmax(axis=1)
-            found[ids] = np.where(inked.any(axis=1), (last - first) / ROWS, 0)
-    return found
+            distance = np.abs(pages - backgrounds[ids, None, None])
+            inked = (distance > INK_THRESHOLD).any(axis=2)
+            first, last = inked.argmax(axis=1), SIDE - inked[:, ::-1].argmax(axis=1)
+            heights[ids] = np.where(inked.any(axis=1), (last - first) / SIDE, 0)
+    return heights

@@ -1,1 +1,1 @@
-"""Networks, and what is done to them between training and use."""
+"""Networks, and adaptive batch normalisation."""

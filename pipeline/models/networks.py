@@ -1,7 +1,7 @@
-"""Networks for single-channel pictures: ink in [0, 1], float (B, 1, H, W) → logits (B, classes).
+"""Networks for single-channel images: ink in [0, 1], float (B, 1, H, W) → logits (B, classes).
 
-They know no data and no device. Each is three groups of layers, from the picture to the classes,
-so that a recipe can freeze some, give each a learning rate of its own, or keep all but the head.
+Each has three groups of layers: stem, body and head. A recipe can freeze groups or give each its
+own learning rate, and a transfer can replace the head.
 """
 
 from collections.abc import Callable, Mapping
@@ -13,7 +13,7 @@ from pipeline.errors import UserError
 
 
 class Network(nn.Module):
-    """`stem`, `body` and `head`, one after another."""
+    """A network of `stem`, `body` and `head` in sequence."""
 
     def __init__(self, stem: nn.Module, body: nn.Module, head: nn.Module) -> None:
         super().__init__()
@@ -26,7 +26,7 @@ class Network(nn.Module):
 
 
 def build(name: str, classes: int, seed: int) -> Network:
-    """Return a network with random weights that depend on the seed alone.
+    """Return a network whose random weights depend only on the seed.
 
     Raises UserError for a name that is not in `NETWORKS`.
     """
@@ -38,27 +38,27 @@ def build(name: str, classes: int, seed: int) -> Network:
 
 
 def check_size(name: str, height: int, width: int) -> None:
-    """Raise UserError for pictures that a network's layers would shrink to nothing."""
+    """Raise UserError for images that are too small for a network."""
     if min(height, width) < (least := SMALLEST.get(name, 1)):
         raise UserError(
-            f"size: got pictures of {height}×{width} pixels, expected at least {least} either way "
+            f"size: got images of {height}×{width} pixels, expected at least {least} either way "
             f"for the network {name}"
         )
 
 
 def transfer(network: nn.Module, weights: Mapping[str, Tensor]) -> tuple[str, ...]:
-    """Give a network the weights of another of its kind; return the names of those that do not fit.
+    """Load weights of the same architecture; return the names of weights that do not fit.
 
-    What does not fit is a head for other classes, which stays random. Raises UserError if anything
-    else does not.
+    A head for other classes does not fit and stays random. Raises UserError if weights of stem or
+    body do not fit.
     """
     own = network.state_dict()
     fitting = {n: w for n, w in weights.items() if n in own and own[n].shape == w.shape}
-    others = tuple(sorted(own.keys() - fitting.keys()))
-    if strangers := [name for name in others if not name.startswith("head.")]:
-        raise UserError(f"weights: {strangers[0]} does not fit; they are another network's")
+    random = tuple(sorted(own.keys() - fitting.keys()))
+    if missing := [name for name in random if not name.startswith("head.")]:
+        raise UserError(f"weights: {missing[0]} does not fit; they are of another network")
     network.load_state_dict({**own, **fitting})
-    return others
+    return random
 
 
 def resnet18(classes: int) -> Network:
@@ -78,11 +78,11 @@ def resnet18(classes: int) -> Network:
 
 
 def small(classes: int, widths: tuple[int, int, int, int] = (16, 48, 96, 160)) -> Network:
-    """Return a plain CNN that is quick on a CPU: 0.3 M parameters.
+    """Return a plain CNN that is fast on a CPU: 0.3 M parameters.
 
-    What costs time on a CPU are the first layers, which have most pixels to pass over. So the first
-    convolution has a stride and few channels, and pooling comes before normalisation. It ends in a
-    mean over all positions, so pictures of at least 16 pixels a side will do.
+    The first layers are the slowest on a CPU, since they process the most pixels. So the first
+    convolution has a stride and few channels, and pooling comes before normalisation. The last
+    layer averages over all positions, so images need at least 16 pixels a side.
     """
     first, second, third, last = widths
     return Network(
@@ -105,10 +105,10 @@ def medium(classes: int) -> Network:
 
 
 def plain(classes: int) -> Network:
-    """Return a plain CNN for small pictures, of 28×28 pixels, say: 0.07 M parameters.
+    """Return a plain CNN for small images, such as 28×28 pixels: 0.07 M parameters.
 
-    As `small`, but for a stride: its first convolution looks at every place of the picture. It is
-    narrow, since pictures this small have little to tell and a CPU has to see 60,000 of them.
+    Unlike `small`, its first convolution has no stride. It is narrow, so that a CPU trains on
+    60,000 images in a short time.
     """
     return Network(
         _convolution(1, 16, pool=True),
@@ -125,12 +125,13 @@ def plain(classes: int) -> Network:
 def baseline(classes: int) -> Network:
     """Return the first published network for part 1, for pages of 1200×900: 106 M parameters.
 
-    Four 6×6 convolutions, each with ReLU and 3×3 max-pooling, come to 256×8×12 on such a page; a
-    last pooling brings other pages to the same. It took colours, so ink is given it three times.
+    Four 6×6 convolutions, each with ReLU and 3×3 max-pooling, turn such a page into 256×8×12; a
+    last pooling gives pages of other sizes the same shape. The network takes three colour channels,
+    so the ink is repeated three times.
     """
     return Network(
-        nn.Sequential(_Threefold(), *_wide(3, 16), *_wide(16, 64)),
-        nn.Sequential(*_wide(64, 128), *_wide(128, 256), nn.AdaptiveMaxPool2d((8, 12))),
+        nn.Sequential(_RepeatChannels(), *_conv6(3, 16), *_conv6(16, 64)),
+        nn.Sequential(*_conv6(64, 128), *_conv6(128, 256), nn.AdaptiveMaxPool2d((8, 12))),
         nn.Sequential(
             nn.Flatten(),
             nn.Linear(24_576, 4096),
@@ -142,12 +143,12 @@ def baseline(classes: int) -> Network:
     )
 
 
-class _Threefold(nn.Module):
+class _RepeatChannels(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return x.expand(-1, 3, -1, -1)
 
 
-def _wide(inputs: int, outputs: int) -> tuple[nn.Module, ...]:
+def _conv6(inputs: int, outputs: int) -> tuple[nn.Module, ...]:
     return nn.Conv2d(inputs, outputs, 6), nn.MaxPool2d(3), nn.ReLU(inplace=True)
 
 
@@ -163,16 +164,16 @@ def _convolution(
 
 
 class Residual(nn.Module):
-    """x + body(x)."""
+    """A residual block: x + body(x)."""
 
     def __init__(self, body: nn.Module) -> None:
         super().__init__()
         self.body = body
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return the sum; shape and dtype are those of `x`."""
-        change: Tensor = self.body(x)
-        return x + change
+        """Return the sum, with the shape and dtype of `x`."""
+        residual: Tensor = self.body(x)
+        return x + residual
 
 
 NETWORKS: dict[str, Callable[[int], Network]] = {
@@ -182,4 +183,4 @@ NETWORKS: dict[str, Callable[[int], Network]] = {
     "resnet18": resnet18,
     "baseline": baseline,
 }
-SMALLEST = {"baseline": 281}  # side in pixels, where not any will do
+SMALLEST = {"baseline": 281}  # minimum side in pixels; other networks take any

@@ -1,1 +1,1 @@
-"""What a training is, as data."""
+"""Recipes: the stages, losses and mixing of a training, as data."""

@@ -1,13 +1,12 @@
-"""What a network is trained to make small: losses as data, each a number per sample.
+"""Losses as data, computed per sample.
 
-A loss per sample is what mixing, and naming the samples that diverge, ask for; a mean is the
-caller's. All are computed in float32, whatever the precision of the logits.
+Mixup weighs losses per sample; the caller takes the mean. All are computed in float32, whatever the
+precision of the logits.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from functools import cached_property
-from math import inf
 from typing import Literal
 
 import numpy as np
@@ -15,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pipeline.errors import UserError
+from pipeline.errors import UserError, check_range
 from pipeline.recipes.mixup import Mixed
 
 Kind = Literal["cross-entropy", "focal", "forward", "complementary"]
@@ -30,24 +29,24 @@ PARAMETERS: dict[Kind, tuple[str, ...]] = {
 
 @dataclass(frozen=True)
 class Loss:
-    """A loss by its `kind`, with the parameters of that kind; p is the softmax of the logits.
+    """A loss of some `kind` and its parameters; p is the softmax of the logits.
 
     "cross-entropy": -log p[label], with `label_smoothing` of the target spread over all classes.
 
     "focal": -`alpha` (1 - p[label])^`gamma` log p[label] (Lin et al. 2017, "Focal loss for dense
-    object detection", on the true class of several).
+    object detection", here for several classes).
 
-    "forward": -log (p @ `transition`)[label], whose row i says how likely each label is where the
-    class is i: so p learns the class from wrong labels (Patrini et al. 2017, "Making deep neural
-    networks robust to label noise: a loss correction approach").
+    "forward": -log (p @ `transition`)[label]. Row i of `transition` holds the probability of each
+    label for class i, so p estimates the class although labels are noisy (Patrini et al. 2017,
+    "Making deep neural networks robust to label noise: a loss correction approach").
 
     "complementary": exp p[label], where a label is a class that the sample is *not* (SCL-EXP of
     Chou et al. 2020, "Unbiased risk estimators can mislead: a case study of learning with
-    complementary labels"). Their -log (1 - p[label]) is "forward" with equal chances of every wrong
-    label, but for a constant.
+    complementary labels"). Their -log (1 - p[label]) is, up to a constant, "forward" with equal
+    probabilities of all incorrect labels.
 
-    `dataclasses.asdict` of it is plain data, from which `Loss(**data)` is the same again, also
-    after JSON. Raises UserError for parameters that make no sense, or not for this kind.
+    `Loss(**dataclasses.asdict(loss))` equals `loss`, also through JSON. Raises UserError for
+    invalid parameters, and for parameters of another kind.
     """
 
     kind: Kind = "cross-entropy"
@@ -57,34 +56,34 @@ class Loss:
     transition: Sequence[Sequence[float]] = field(default=(), repr=False)
 
     def __post_init__(self) -> None:
-        rows = tuple(tuple(float(chance) for chance in row) for row in self.transition)
+        rows = tuple(tuple(float(value) for value in row) for row in self.transition)
         object.__setattr__(self, "transition", rows)
         if self.kind not in PARAMETERS:
             raise UserError(f"loss: got {self.kind}, expected one of {', '.join(PARAMETERS)}")
         for parameter in fields(self):
             name = parameter.name
-            changed = getattr(self, name) != parameter.default
-            if name != "kind" and changed and name not in PARAMETERS[self.kind]:
+            given = getattr(self, name) != parameter.default
+            if name != "kind" and given and name not in PARAMETERS[self.kind]:
                 expected = " and ".join(PARAMETERS[self.kind]) or "no parameter"
                 raise UserError(f"loss: got {self.kind} with {name}, expected {expected}")
-        _expect("label_smoothing", self.label_smoothing, 0, 1)
-        _expect("alpha", self.alpha, 0, inf)
-        _expect("gamma", self.gamma, 0, inf)
+        check_range("label_smoothing", self.label_smoothing, 0, 1)
+        check_range("alpha", self.alpha, 0)
+        check_range("gamma", self.gamma, 0)
         if self.kind == "forward":
             _check_transition(rows)
 
     def check(self, classes: int) -> None:
-        """Raise UserError if this loss is not for so many classes."""
+        """Raise UserError if the transition matrix is for another number of classes."""
         if self.kind == "forward" and len(self.transition) != classes:
             raise UserError(f"transition: got {len(self.transition)} rows, expected {classes}")
 
     def of(self, logits: Tensor, mixed: Mixed) -> Tensor:
-        """Return the loss of each mixed picture, given its logits (n, classes): float32 (n,)."""
+        """Return the loss of each mixed image from its logits (n, classes): float32 (n,)."""
         own = self.per_sample(logits, mixed.labels)
         if mixed.partners is mixed.labels:  # nothing was mixed
             return own
-        others = self.per_sample(logits, mixed.partners)
-        return mixed.shares * own + (1 - mixed.shares) * others
+        partners = self.per_sample(logits, mixed.partners)
+        return mixed.weights * own + (1 - mixed.weights) * partners
 
     def per_sample(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Return the loss of each sample: logits (n, classes), labels int64 (n,) → float32 (n,)."""
@@ -93,26 +92,21 @@ class Loss:
             return F.cross_entropy(
                 logits, labels, reduction="none", label_smoothing=self.label_smoothing
             )
-        logs = F.log_softmax(logits, dim=1)
+        log_p = F.log_softmax(logits, dim=1)
         if self.kind == "forward":
-            return -(logs + self._log_transition.to(logs.device).T[labels]).logsumexp(dim=1)
-        log = logs.gather(1, labels[:, None])[:, 0]
+            return -(log_p + self._log_transition.to(log_p.device).T[labels]).logsumexp(dim=1)
+        own = log_p.gather(1, labels[:, None])[:, 0]
         if self.kind == "complementary":
-            return log.exp().exp()
-        # Not quite 0, where a power below 1 is infinitely steep.
-        doubt = -torch.expm1(log).clamp(max=-torch.finfo(log.dtype).tiny)
-        return -self.alpha * doubt**self.gamma * log
+            return own.exp().exp()
+        # Above 0, where a power below 1 has an infinite slope.
+        other = -torch.expm1(own).clamp(max=-torch.finfo(own.dtype).tiny)
+        return -self.alpha * other**self.gamma * own
 
     @cached_property
     def _log_transition(self) -> Tensor:
-        """Logarithms, where impossible is just extremely unlikely, so that gradients are finite."""
-        chances = torch.tensor(self.transition, dtype=torch.float64)
-        return chances.clamp(min=torch.finfo(torch.float32).tiny).log().float()
-
-
-def _expect(name: str, value: float, low: float, high: float) -> None:
-    if not low <= value <= high:
-        raise UserError(f"{name}: got {value}, expected {low} to {high}")
+        """Log-probabilities, clamped so that gradients are finite."""
+        transition = torch.tensor(self.transition, dtype=torch.float64)
+        return transition.clamp(min=torch.finfo(torch.float32).tiny).log().float()
 
 
 def _check_transition(rows: tuple[tuple[float, ...], ...]) -> None:

@@ -1,13 +1,11 @@
-"""Mixing pictures in pairs, on a device: mixup and cutmix.
+"""Mixup and cutmix of images in pairs, on any device.
 
-A row's partner is its neighbour, i ^ 1: the neighbours of a shuffled batch are strangers, and a
-pair never leaves the slice of a process or a micro-batch, if these have an even number of rows.
-How a pair is mixed depends on the seed, the epoch and the sample in its even row alone
-(`beton.rng`). So 1 process or 4, in one step or by accumulation, mix alike. The price is that
-a picture meets one partner instead of a random one of the batch, which nobody can tell.
+Row i is mixed with row i ^ 1. A shuffled batch has random neighbours, and a pair stays in one
+process and one micro-batch if these have an even number of rows. The mixing of a pair depends only
+on the seed, the epoch and the sample in its even row (`beton.rng`). So any number of processes and
+micro-batches gives the same images.
 """
 
-import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -18,34 +16,35 @@ from scipy.special import betaincinv
 from torch import Tensor
 
 from beton import rng
-from pipeline.errors import UserError
+from pipeline.errors import UserError, check_range
 
 Ids = NDArray[np.int64]
-Numbers = NDArray[np.float64]
+Floats = NDArray[np.float64]
 
 
 class Mixed(NamedTuple):
-    """Pictures of shape (n, C, H, W) that are `shares` (n,) float32 their own, the rest another's.
+    """Mixed `images` (n, C, H, W), their two labels, and the weight of the first.
 
-    `labels` and `partners`, int64 (n,), are their own classes and the others'. The loss is shares ×
-    that of the labels + (1 - shares) × that of the partners.
+    `labels` and `partners`, int64 (n,), are the classes of an image and of its partner. `weights`,
+    float32 (n,), are the fractions of the image itself. The loss is weights × the loss of labels +
+    (1 - weights) × the loss of partners.
     """
 
     images: Tensor
     labels: Tensor
     partners: Tensor
-    shares: Tensor
+    weights: Tensor
 
 
 @dataclass(frozen=True)
 class Mixing:
-    """How strongly pairs are mixed: α of the shares' distribution, Beta(α, α); 0 is not at all.
+    """The strengths of mixup and cutmix: α of Beta(α, α), the distribution of weights; 0 is off.
 
-    `mixup` blends pictures (Zhang et al. 2018, "mixup: Beyond empirical risk minimization");
-    `cutmix` exchanges a rectangle of the picture's proportions, and the share is the exact area
-    kept (Yun et al. 2019, "CutMix: Regularization strategy to train strong classifiers with
-    localizable features"). With both, each pair takes either. `probability` is a pair's of being
-    mixed at all.
+    `mixup` blends images (Zhang et al. 2018, "mixup: Beyond empirical risk minimization").
+    `cutmix` swaps a rectangle with the image's proportions; the weight is the exact area outside it
+    (Yun et al. 2019, "CutMix: Regularization strategy to train strong classifiers with localizable
+    features"). With both, each pair gets either at random. `probability` is the probability that a
+    pair is mixed. Raises UserError for a value out of range.
     """
 
     mixup: float = 0.0
@@ -53,32 +52,30 @@ class Mixing:
     probability: float = 1.0
 
     def __post_init__(self) -> None:
-        for name, value in (("mixup", self.mixup), ("cutmix", self.cutmix)):
-            if not 0 <= value < math.inf:
-                raise UserError(f"{name}: got {value}, expected at least 0")
-        if not 0 <= self.probability <= 1:
-            raise UserError(f"probability: got {self.probability}, expected 0 to 1")
+        check_range("mixup", self.mixup, 0)
+        check_range("cutmix", self.cutmix, 0)
+        check_range("probability", self.probability, 0, 1)
 
     def __bool__(self) -> bool:
-        """Return whether anything is mixed."""
+        """Return whether any pair can be mixed."""
         return self.probability > 0 and (self.mixup > 0 or self.cutmix > 0)
 
     def check(self, rows: int) -> None:
-        """Raise UserError if `rows`, of a process's share or a micro-batch, cannot be paired."""
+        """Raise UserError if the rows of a process or micro-batch cannot be paired."""
         if self and rows % 2:
             raise UserError(f"mixing: got {rows} rows at a time, expected an even number")
 
     def mix(self, images: Tensor, labels: Tensor, ids: Ids, seed: int, epoch: int) -> Mixed:
-        """Mix pictures (n, C, H, W) of classes `labels` (n,) in pairs; `ids` (n,) are on the host.
+        """Mix images (n, C, H, W) with labels (n,) in pairs; `ids` (n,) are on the host.
 
-        What is given is not written to.
+        The arguments stay unchanged.
         """
         if not self:
             return Mixed(images, labels, labels, torch.ones(len(labels), device=images.device))
         assert len(ids) % 2 == 0, f"an odd number of rows: {len(ids)}"
-        numbers = self._draw(seed, epoch, ids[::2].copy(), *images.shape[2:])
-        there = torch.from_numpy(numbers.astype(np.float32)).to(images.device)
-        shares, inside, outside, top, bottom, left, right = there[..., None, None, None, None]
+        sampled = self._sample(seed, epoch, ids[::2].copy(), *images.shape[2:])
+        moved = torch.from_numpy(sampled.astype(np.float32)).to(images.device)
+        weights, inside, outside, top, bottom, left, right = moved[..., None, None, None, None]
         own = inside
         if self.cutmix:
             rows, columns = (torch.arange(n, device=images.device) for n in images.shape[2:])
@@ -87,26 +84,26 @@ class Mixing:
         pairs = images.view(-1, 2, *images.shape[1:])
         mixed = torch.lerp(pairs.flip(1), pairs, own).flatten(0, 1)
         partners = labels.view(-1, 2).flip(1).flatten()
-        return Mixed(mixed, labels, partners, shares.flatten().repeat_interleave(2))
+        return Mixed(mixed, labels, partners, weights.flatten().repeat_interleave(2))
 
-    def _draw(self, seed: int, epoch: int, ids: Ids, height: int, width: int) -> Numbers:
-        """Return how pairs are mixed: (7, pairs).
+    def _sample(self, seed: int, epoch: int, ids: Ids, height: int, width: int) -> Floats:
+        """Return the weights and box of each pair: (7, pairs).
 
-        First what a picture keeps of itself: in all, inside its box, and outside; then the box's
+        Rows are the weight of an image itself in all, inside the box and outside; then the box's
         top, bottom, left and right.
         """
         # Which number is for what is never changed: runs depend on it.
-        mixes, kinds, quantiles, *middle = rng.uniform(seed, epoch, ids, rng.MIX, 5).T
+        mixes, kinds, quantiles, *centre = rng.uniform(seed, epoch, ids, rng.MIX, 5).T
         cuts = kinds < (0.0 if not self.cutmix else 0.5 if self.mixup else 1.0)
         alphas = np.where(cuts, self.cutmix, self.mixup)
-        shares = np.where(mixes < self.probability, betaincinv(alphas, alphas, quantiles), 1.0)
-        halves = np.sqrt(1 - shares) / 2
+        weights = np.where(mixes < self.probability, betaincinv(alphas, alphas, quantiles), 1.0)
+        halves = np.sqrt(1 - weights) / 2
         top, bottom, left, right = (
             np.clip(np.rint((place + sign * halves) * side), 0, side)
-            for place, side in zip(middle, (height, width), strict=True)
+            for place, side in zip(centre, (height, width), strict=True)
             for sign in (-1, 1)
         )
         kept = 1 - (bottom - top) * (right - left) / (height * width)
-        inside, outside = np.where(cuts, 0, shares), np.where(cuts, 1, shares)
-        shares = np.where(cuts, kept, shares)
-        return np.stack([shares, inside, outside, top, bottom, left, right])
+        inside, outside = np.where(cuts, 0, weights), np.where(cuts, 1, weights)
+        weights = np.where(cuts, kept, weights)
+        return np.stack([weights, inside, outside, top, bottom, left, right])

@@ -1,7 +1,6 @@
-"""What a training is, as data: stages, each with its pictures, its schedule and its changes.
+"""The settings of a training, as data: stages with image size, schedule, loss and augmentation.
 
-A recipe knows no code that runs it and no file, so it can be stored, compared and printed. Those
-that have a name are in `pipeline.recipes`.
+A recipe can be stored, compared and printed. `pipeline.recipes.presets` holds the named recipes.
 """
 
 from collections.abc import Mapping
@@ -9,37 +8,33 @@ from dataclasses import dataclass, field, replace
 from math import inf, sqrt
 from typing import Any, Literal, Self
 
-from pipeline.errors import UserError
+from pipeline.errors import UserError, check_range
 from pipeline.loading.augment import Augmentation
 from pipeline.recipes.losses import Loss
 from pipeline.recipes.mixup import Mixing
-from pipeline.runtime.files import convert
 
 GROUPS = 3  # of a network's layers: stem, body, head
 Schedule = Literal["one-cycle", "cosine", "constant"]
 
 
-def _expect(name: str, value: float, low: float, high: float) -> None:
-    if not low <= value <= high:
-        raise UserError(f"{name}: got {value}, expected {low} to {high}")
-
-
 @dataclass(frozen=True)
 class Stage:
-    """Epochs at one picture size, under one schedule of the learning rate.
+    """Epochs at one image size, under one learning rate schedule.
 
-    `size` is the side in pixels of the square around the ink that the network sees, or the height
-    of whole pages. `learning_rate` is the highest: one for all layers, or (stem, body, head);
-    (low, high) stands for even ratios between them (discriminative learning rates, Howard and Ruder
-    2018). All schedules rise to it over the first `warm_up` share of the steps; then "one-cycle"
-    (Smith and Topin 2018) and "cosine" (Loshchilov and Hutter 2017) fall to nothing and "constant"
-    stays. The first `frozen` of the three groups of layers do not learn, but for the statistics of
-    their batch normalisation.
+    `size` is in pixels: the side of the square around the ink, or the height of whole pages.
+    `learning_rate` is the peak: one for all layers, or (stem, body, head), or (low, high) for a
+    geometric series from stem to head (discriminative learning rates, Howard and Ruder 2018). All
+    schedules rise to the peak over the first `warm_up` fraction of the steps. Then "one-cycle"
+    (Smith and Topin 2018) and "cosine" (Loshchilov and Hutter 2017) fall to 0; "constant" stays.
+    The first `frozen` of the three layer groups are not trained, except for their batch
+    normalisation statistics.
 
-    `optimizer` is the name of one in torch.optim, or "Muon" (`pipeline.muon`); `options` are its
-    arguments besides learning rate and weight decay. `weight_decay` spares biases and
-    normalisation. Gradients longer than `clip` are cut to it. `mixed_precision` false computes in
-    float32 on any hardware.
+    `optimizer` is a name in torch.optim, or "Muon" (`pipeline.training.muon`). `options` are its
+    arguments other than learning rate and weight decay. `weight_decay` does not apply to biases and
+    normalisation. `clip` is the maximum norm of the gradient. Without `mixed_precision`, all
+    hardware computes in float32.
+
+    Raises UserError for a value out of range.
     """
 
     size: int
@@ -58,26 +53,26 @@ class Stage:
     mixed_precision: bool = True
 
     def __post_init__(self) -> None:
-        _expect("size", self.size, 16, 4096)
-        _expect("epochs", self.epochs, 1, 1_000_000)
+        check_range("size", self.size, 16, 4096)
+        check_range("epochs", self.epochs, 1, 1_000_000)
         for rate in self.rates:
-            _expect("learning_rate", rate, 1e-12, inf)
+            check_range("learning_rate", rate, 1e-12)
         if self.schedule not in ("one-cycle", "cosine", "constant"):
             raise UserError(
                 f"schedule: got {self.schedule!r}, expected one-cycle, cosine or constant"
             )
-        _expect("warm_up", self.warm_up, 0, 0.99)
-        _expect("frozen", self.frozen, 0, GROUPS - 1)
-        _expect("weight_decay", self.weight_decay, 0, inf)
+        check_range("warm_up", self.warm_up, 0, 0.99)
+        check_range("frozen", self.frozen, 0, GROUPS - 1)
+        check_range("weight_decay", self.weight_decay, 0)
         if self.clip is not None:
-            _expect("clip", self.clip, 1e-12, inf)
+            check_range("clip", self.clip, 1e-12)
 
     @property
     def rates(self) -> tuple[float, ...]:
-        """The highest learning rates of stem, body and head."""
+        """The peak learning rates of stem, body and head."""
         match self.learning_rate:
-            case float() | int() as one:
-                return (float(one),) * GROUPS
+            case float() | int() as rate:
+                return (float(rate),) * GROUPS
             case (low, high):
                 return low, sqrt(low * high) if low > 0 < high else low, high
             case (stem, body, head):
@@ -87,17 +82,21 @@ class Stage:
 
 @dataclass(frozen=True)
 class Recipe:
-    """Stages one after another on batches of `batch_size`, over all processes.
+    """Stages to train one after another.
 
-    The square that the network sees has a side of `window` times the height of a page, whatever its
-    size in pixels; None shows whole pages. A process computes `micro_batch` rows at a time and adds
-    up their gradients, all at once if None; only batch normalisation can tell. What is judged and
-    kept is an exponential moving average of the weights, if `average`, its decay per step, is more
-    than 0. With a `hand` of more than 0, pages are shown at such a scale that their writer's tall
-    characters fill this share of a page's height, and `evaluate` adapts the network to each writer
-    (`pipeline.writers`). The share `auxiliary` of each batch comes from a second set, which has
-    epochs of its own: those of the recipe are of the first. Answers are the mean over `views` of a
-    picture, slanted by so many even steps. Equal seeds draw equal numbers.
+    `batch_size` counts the rows of all processes. A process computes `micro_batch` rows at a time
+    and accumulates gradients; None is all rows at once. `window` is the side of the square that the
+    network sees, as a fraction of the page's height; None shows whole pages. `average` is the decay
+    per step of an exponential moving average of the weights: the eval model. 0 evaluates the
+    weights themselves.
+
+    With `hand` above 0, pages are scaled so that their writer's tall characters fill this fraction
+    of the page's height, and `evaluate` adapts the network to each writer
+    (`pipeline.models.batchnorm`). `auxiliary` is the fraction of each batch that comes from an
+    auxiliary dataset; an epoch is one of the main dataset. Predictions are the mean over `views` of
+    an image, slanted in even steps. `seed` determines all random numbers.
+
+    Raises UserError for a value out of range.
     """
 
     stages: tuple[Stage, ...]
@@ -113,11 +112,11 @@ class Recipe:
     def __post_init__(self) -> None:
         if not self.stages:
             raise UserError("recipe: got no stages, expected at least one")
-        _expect("batch_size", self.batch_size, 1, 1_000_000)
+        check_range("batch_size", self.batch_size, 1, 1_000_000)
         if self.micro_batch is not None:
-            _expect("micro_batch", self.micro_batch, 1, self.batch_size)
+            check_range("micro_batch", self.micro_batch, 1, self.batch_size)
         if self.window is not None:
-            _expect("window", self.window, 0.05, 1)
+            check_range("window", self.window, 0.05, 1)
         elif (
             any(stage.augmentation != Augmentation() for stage in self.stages)
             or self.views > 1
@@ -126,45 +125,40 @@ class Recipe:
             raise UserError("window: got None with augmentation: whole pages are shown unchanged")
         elif self.auxiliary:
             raise UserError(
-                f"auxiliary: got {self.auxiliary}, expected 0: whole pages of two sets may differ "
-                "in shape"
+                f"auxiliary: got {self.auxiliary}, expected 0: whole pages of two datasets may "
+                "differ in shape"
             )
-        _expect("average", self.average, 0, 0.999999)
-        _expect("hand", self.hand, 0, 1)
-        _expect("auxiliary", self.auxiliary, 0, 1)
+        check_range("average", self.average, 0, 0.999999)
+        check_range("hand", self.hand, 0, 1)
+        check_range("auxiliary", self.auxiliary, 0, 1)
         if self.auxiliary and not 0 < round(self.auxiliary * self.batch_size) < self.batch_size:
             raise UserError(
                 f"auxiliary: got {self.auxiliary} of batches of {self.batch_size}, expected at "
-                "least one row of each set"
+                "least one row of each dataset"
             )
-        _expect("views", self.views, 1, 25)
-        _expect("seed", self.seed, 0, 2**63 - 1)
+        check_range("views", self.views, 1, 25)
+        check_range("seed", self.seed, 0, 2**63 - 1)
 
-    def divided(self, rows: int) -> tuple[int, int]:
-        """Return how many of so many rows come from either set.
+    def split_rows(self, rows: int) -> tuple[int, int]:
+        """Split `rows` of a batch into the numbers of main and auxiliary rows.
 
-        At least one from each, if there are two, even where that is more than `rows`; in pairs,
-        where rows are mixed.
+        With an auxiliary dataset, each gets at least one row, or two with mixing, even if the sum
+        exceeds `rows`; with mixing, auxiliary rows come in pairs.
         """
         if not self.auxiliary:
             return rows, 0
         unit = 2 if any(stage.mixing for stage in self.stages) else 1
-        second = unit * max(1, min(round(self.auxiliary * rows / unit), rows // unit - 1))
-        return max(unit, rows - second), second
+        auxiliary = unit * max(1, min(round(self.auxiliary * rows / unit), rows // unit - 1))
+        return max(unit, rows - auxiliary), auxiliary
 
     @property
     def epochs(self) -> int:
-        """The epochs of all stages."""
+        """The sum of the stages' epochs."""
         return sum(stage.epochs for stage in self.stages)
 
     def scaled(self, scale: float) -> Self:
-        """Return the recipe with every stage's epochs multiplied, none below one."""
+        """Return the recipe with every stage's epochs times `scale`, at least one."""
         if not 0 < scale < inf:
             raise UserError(f"scale: got {scale}, expected more than 0")
         stages = (replace(s, epochs=max(1, round(s.epochs * scale))) for s in self.stages)
         return replace(self, stages=tuple(stages))
-
-    @classmethod
-    def of(cls, data: Mapping[str, Any]) -> Self:
-        """Return the recipe whose `dataclasses.asdict` is `data`, also after JSON."""
-        return convert(data, cls)

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from rich.table import Table as TerminalTable
 
-from pipeline.analysis.pretraining import NORM, Analysis, PretrainingResult, Quantity
-from pipeline.analysis.stats import ACCURACY, LOSS, Estimate, Interval, Measure
+from pipeline.analysis.pretraining import NORM, Analysis, MetricComparison, PretrainingResult
+from pipeline.analysis.stats import ACCURACY, LOSS, Estimate, Interval, Metric
 from pipeline.recipes.presets import PART2_PUBLISHED
 from pipeline.reporting.common import (
     ABSENT,
@@ -90,13 +90,13 @@ def closing_table(run: Path) -> TerminalTable:
     return table
 
 
-def _quantities(analysis: Analysis) -> list[Quantity]:
+def _quantities(analysis: Analysis) -> list[MetricComparison]:
     """Return all quantities that are compared."""
     a = analysis
     return [*a.end, *a.progress, *a.times, *a.stability, *a.movement]
 
 
-def _row(quantity: Quantity) -> dict[str, str]:
+def _row(quantity: MetricComparison) -> dict[str, str]:
     """Return the cells of a quantity by the names in `HEADERS`."""
     comparison, measure = quantity.comparison, quantity.measure
     interval, difference, needed = comparison.interval, comparison.difference, comparison.needed
@@ -123,21 +123,21 @@ def _row(quantity: Quantity) -> dict[str, str]:
     return dict(zip(HEADERS, cells, strict=True))
 
 
-def _value(value: float, measure: Measure, sign: bool = False) -> str:
+def _value(value: float, measure: Metric, sign: bool = False) -> str:
     decimals = DECIMALS.get(measure.unit, 1)
     return minus(f"{value * measure.scale:{'+' if sign else ''},.{decimals}f}")
 
 
-def _span(interval: Interval, measure: Measure) -> str:
+def _span(interval: Interval, measure: Metric) -> str:
     low, high = (_value(end, measure, sign=True) for end in (interval.low, interval.high))
     return f"{low} to {high}"
 
 
-def _table(caption: str, quantities: Sequence[Quantity]) -> Table:
+def _table(caption: str, quantities: Sequence[MetricComparison]) -> Table:
     return Table(caption, HEADERS, [[*_row(one).values()] for one in quantities], wide=True)
 
 
-def _sentences(quantities: Sequence[Quantity]) -> list[Block]:
+def _sentences(quantities: Sequence[MetricComparison]) -> list[Block]:
     return [f"{one.name[0].upper()}{one.name[1:]}: {one.words}." for one in quantities]
 
 

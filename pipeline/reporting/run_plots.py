@@ -152,7 +152,7 @@ def _title(what: str, result: TrainingResult) -> str:
 def _images(file: Reader, ids: NDArray[np.int64], view: View) -> NDArray[np.float32]:
     """Return the network's input, (N, height, width): 0 for paper and 1 for ink."""
     with DeviceLoader(file, ids, view, len(ids), device=torch.device("cpu")) as loader:
-        (inputs,) = loader.batches()
+        (inputs,) = loader.micro_batches()
     images: NDArray[np.float32] = inputs.images[:, 0].numpy()
     return images
 

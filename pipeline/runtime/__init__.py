@@ -1,1 +1,1 @@
-"""What a process runs on: launch, signals, progress, hardware, files, timing."""
+"""The environment of a process: launch, signals, progress, hardware, files, benchmarks."""

@@ -1,7 +1,7 @@
-"""Rates of several ways to do the same work, measured in turn so that a comparison holds.
+"""Rates of several ways to do the same work, measured in turn.
 
-Machines are shared and drift: every round runs each way once, and what is quoted is the median over
-the rounds of a way's rate, and of its ratio to the baseline of the same round.
+The speed of a shared machine drifts. So every round runs each task once, and results are medians
+over the rounds: of a task's rate, and of its ratio to the baseline in the same round.
 """
 
 import time
@@ -14,18 +14,18 @@ from rich.table import Table
 
 @dataclass(frozen=True)
 class Rates:
-    """Items per second, a number for each round."""
+    """Items per second of each task, one number per round."""
 
     rounds: Mapping[str, list[float]]
     baseline: str
 
     def ratio(self, name: str) -> float:
-        """Return the median over the rounds of `name`'s rate to the baseline's."""
+        """Return the median over the rounds of a task's rate divided by the baseline's."""
         pairs = zip(self.rounds[name], self.rounds[self.baseline], strict=True)
         return median(rate / base for rate, base in pairs)
 
     def table(self, title: str, unit: str) -> Table:
-        """Return one row per way: median, slowest and fastest round, ratio to the baseline."""
+        """Return a row for each task: median, slowest and fastest round, ratio to the baseline."""
         table = Table(title=title, title_justify="left")
         for heading in ("", f"{unit}/s (median)", "slowest", "fastest", f"× {self.baseline}"):
             table.add_column(heading, justify="right" if heading else "left", overflow="fold")
@@ -35,14 +35,14 @@ class Rates:
         return table
 
 
-def measure(ways: Mapping[str, Callable[[], int]], rounds: int, baseline: str) -> Rates:
-    """Run every way once per round, in turn, after a warm-up; a way returns the items it did."""
-    for way in ways.values():
-        way()
-    rates: dict[str, list[float]] = {name: [] for name in ways}
+def measure(tasks: Mapping[str, Callable[[], int]], rounds: int, baseline: str) -> Rates:
+    """Run every task once per round, in turn, after a warm-up; a task returns its item count."""
+    for task in tasks.values():
+        task()
+    rates: dict[str, list[float]] = {name: [] for name in tasks}
     for _ in range(rounds):
-        for name, way in ways.items():
+        for name, task in tasks.items():
             start = time.perf_counter()
-            items = way()
+            items = task()
             rates[name].append(items / (time.perf_counter() - start))
     return Rates(rates, baseline)

@@ -24,7 +24,7 @@ T = TypeVar("T")
 def convert(value: object, kind: type[T]) -> T:
     """Make a dataclass of plain data. Raises ValueError that names the field, got and expected."""
     try:
-        return msgspec.convert(value, kind)
+        return msgspec.convert(value, kind, dec_hook=lambda kind, value: kind(value))
     except msgspec.ValidationError as error:
         raise ValueError(str(error)) from error
 

@@ -1,4 +1,4 @@
-"""What there is to compute with: the precision that suits it, and a record of it all."""
+"""The hardware: the precision for it, and its description."""
 
 import os
 import platform
@@ -15,26 +15,29 @@ Precision = Literal["auto", "no", "bf16", "fp16"]
 PACKAGES = ("inkrun", "torch", "torchvision", "accelerate", "numba", "numpy", "torchmetrics")
 
 
-def precision_for(device: torch.device, wish: Precision = "auto") -> Literal["no", "bf16", "fp16"]:
-    """Return the mixed precision to train in: bf16 where the hardware computes in it, unless told.
+def precision_for(
+    device: torch.device, requested: Precision = "auto"
+) -> Literal["no", "bf16", "fp16"]:
+    """Return the mixed precision: as requested; "auto" is bf16 if the hardware computes in it.
 
-    A CPU without bf16 instructions emulates it, many times slower. Raises UserError for a wish
-    that the device cannot fulfil.
+    A CPU without bf16 instructions emulates it, many times slower. Raises UserError for a precision
+    that the device does not support.
     """
-    if wish == "fp16" and device.type == "cpu":
+    if requested == "fp16" and device.type == "cpu":
         raise UserError("precision: got 'fp16' on a CPU, expected 'auto', 'no' or 'bf16'")
-    if wish != "auto":
-        return wish
+    if requested != "auto":
+        return requested
     if device.type == "cuda":
         fast = torch.cuda.is_bf16_supported(including_emulation=False)
     else:
-        facts: Mapping[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()  # in newer torch
-        fast = facts.get("avx512_bf16", False) or facts.get("amx_bf16", False)
+        # Older versions of torch have no get_capabilities.
+        flags: Mapping[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()
+        fast = flags.get("avx512_bf16", False) or flags.get("amx_bf16", False)
     return "bf16" if fast else "no"
 
 
 def environment(device: torch.device, precision: str, processes: int) -> dict[str, Any]:
-    """Return versions and hardware, for a run's record."""
+    """Return versions and hardware, for a run's environment.json."""
     return {
         "python": platform.python_version(),
         "system": platform.platform(),
@@ -50,14 +53,14 @@ def environment(device: torch.device, precision: str, processes: int) -> dict[st
 
 
 def machine() -> str:
-    """Return this machine in a line: processor, usable cores, Python."""
+    """Return the processor, usable cores and Python version, in one line."""
     cores = len(os.sched_getaffinity(0))
     return f"{processor()}, {cores} cores, Python {platform.python_version()}"
 
 
 def processor() -> str:
     """Return the processor's name as Linux gives it, or its architecture."""
-    facts = Path("/proc/cpuinfo")
-    lines = facts.read_text().splitlines() if facts.exists() else []
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
     names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.machine()

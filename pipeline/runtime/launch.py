@@ -1,6 +1,6 @@
-"""How this process was launched: its rank, its share of the cores, its age.
+"""The launch of this process: rank, cores, age, exit status.
 
-The only place that reads a launcher's environment variables.
+The only module that reads a launcher's environment variables.
 """
 
 import os
@@ -18,69 +18,74 @@ from pipeline.runtime.signals import Stopped
 
 
 def is_main() -> bool:
-    """Tell whether this is the process that speaks for all of a launch."""
+    """Return whether this is the main process of a launch, the only one that prints."""
     return os.environ.get("RANK", "0") == "0"
 
 
-def wants_cpu() -> bool:
-    """Tell whether to compute on the CPU: there is no GPU, or `accelerate launch --cpu` said so.
+def caller_folder() -> Path:
+    """Return the folder from which the user called launch.sh: the current one if not told."""
+    return Path(os.environ.get("INKRUN_CALLER", ""))
 
-    Without being told so, accelerate takes processes on a CPU for strangers to each other.
+
+def cpu_only() -> bool:
+    """Return whether to compute on the CPU: without a GPU, or under `accelerate launch --cpu`.
+
+    Accelerate connects processes on a CPU only with an explicit `cpu=True`.
     """
     return not torch.cuda.is_available() or os.environ.get("ACCELERATE_USE_CPU") == "True"
 
 
 def run_job(name: str, job: Callable[[], None]) -> int:
-    """Run a job; what stops it is said in a line, once, by the main process.
+    """Run a job and return its exit status: 0 done, 2 failed, 128 + number if stopped by a signal.
 
-    Returns the exit status: 0 done, 2 not done, 128 + a signal's number if that stopped it.
+    The main process prints the reason in one line.
     """
     try:
         job()
     except (UserError, BetonError, OSError, FloatingPointError) as error:
-        _say(f"{name}: {error}")
-        let_main_speak()
+        _print_error(f"{name}: {error}")
+        _wait_for_main()
         return 2
     except Stopped as stop:
-        _say(f"{name}: {stop}; go on: ./launch.sh train {name} --resume {stop.run}")
+        _print_error(f"{name}: {stop}; resume: ./launch.sh train {name} --resume {stop.run}")
         return 128 + stop.signal
     except KeyboardInterrupt:
-        _say(f"{name}: interrupted")
+        _print_error(f"{name}: interrupted")
         return 128 + signal.SIGINT
     return 0
 
 
-def _say(line: str) -> None:
+def _print_error(line: str) -> None:
     if is_main():
         print(line, file=sys.stderr)
 
 
-def let_main_speak(seconds: float = 5.0) -> None:
-    """Wait, in other processes than the main one, before ending with an error that all have.
+def _wait_for_main(seconds: float = 5.0) -> None:
+    """Wait, in all processes except the main one, before exiting with an error of all processes.
 
-    A launcher ends all processes when one fails: it must not be the silent ones that fail first.
+    A launcher kills all processes when one fails; the main one must print the error first.
     """
     if not is_main():
         time.sleep(seconds)
 
 
 def use_cores() -> int:
-    """Let torch use this process's share of the cores that it may run on; return the number.
+    """Divide the usable cores among the processes of this machine; return this process's threads.
 
-    Accelerate's launcher sets OMP_NUM_THREADS to 1 where nobody said anything. What the user said,
-    in the environment or to the launcher, stands.
+    A number of threads that the user set, in the environment or for the launcher, stays. Accelerate
+    sets OMP_NUM_THREADS to 1 otherwise.
     """
-    if not _is_told():
-        here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-        torch.set_num_threads(max(len(os.sched_getaffinity(0)) // here, 1))
+    if not _user_set_threads():
+        processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+        torch.set_num_threads(max(len(os.sched_getaffinity(0)) // processes, 1))
     return torch.get_num_threads()
 
 
-def _is_told() -> bool:
-    """Tell whether the user chose the number of threads; else accelerate's launcher did, or nobody.
+def _user_set_threads() -> bool:
+    """Return whether the user set the number of threads, rather than accelerate's launcher.
 
-    The launcher hands on its own environment with the number added, so what it was started with,
-    as Linux shows it, says who chose.
+    The launcher adds the number to the environment of its processes, so the launcher's own
+    environment, as Linux shows it, holds only what the user set.
     """
     number = os.environ.get("OMP_NUM_THREADS")
     if number != "1" or "ACCELERATE_MIXED_PRECISION" not in os.environ:
@@ -97,7 +102,7 @@ def _is_told() -> bool:
 
 
 def seconds_since_start() -> float:
-    """Return this process's age, imports included."""
+    """Return the seconds since this process started, including imports."""
     ticks = Path("/proc/self/stat").read_text().rsplit(")", 1)[1].split()[19]
     started = int(ticks) / os.sysconf("SC_CLK_TCK")
     return time.clock_gettime(time.CLOCK_BOOTTIME) - started

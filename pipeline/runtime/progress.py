@@ -1,4 +1,4 @@
-"""How far a long task is: a bar on a terminal, a plain line now and then in a log."""
+"""Progress of a long task: a bar on a terminal, plain lines in a log."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -25,14 +25,14 @@ class _Rate(ProgressColumn):
         return Text(f"{speed:,.0f}/s" if speed else "")
 
 
-def terminal(quiet: bool = False) -> Console:
-    """Return where a job speaks. Names from data are shown as they are, [brackets] included."""
+def make_console(quiet: bool = False) -> Console:
+    """Return a job's console. It prints [brackets] in names of files and classes unchanged."""
     return Console(highlight=False, markup=False, soft_wrap=True, quiet=quiet)
 
 
 @contextmanager
 def progress(console: Console, label: str, total: int) -> Iterator[Callable[[int], None]]:
-    """Show the progress of `total` steps; the value is to be called with numbers of steps done."""
+    """Show the progress of `total` steps; yields a function to call with the steps just done."""
     if not console.is_terminal:
         yield _Lines(console, label, total).advance
         return
@@ -59,7 +59,7 @@ class _Lines:
         seconds = time.monotonic() - self._time_before
         if seconds < SECONDS_BETWEEN_LINES:
             return
-        rate = (self._done - self._done_before) / seconds  # of late: a start may be slow
+        rate = (self._done - self._done_before) / seconds  # recent: the start may be slow
         left = (self._total - self._done) / rate
         self._console.print(
             f"{self._label}: {self._done:,} of {self._total:,}, {rate:,.0f}/s, {left:,.0f} s left"

@@ -1,4 +1,4 @@
-"""SIGTERM and Ctrl-C as a wish to stop at the next good moment."""
+"""SIGTERM and Ctrl-C as requests to stop after a checkpoint."""
 
 import signal
 import threading
@@ -9,33 +9,33 @@ from typing import Any, Self
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
-class Stopped(Exception):  # noqa: N818 - nothing went wrong
-    """Training was told to stop by a `signal`, and has, after a checkpoint.
+class Stopped(Exception):  # noqa: N818 - a requested stop is not an error
+    """A training that stopped after a checkpoint, because of a `signal`.
 
-    `run` is the folder to go on with, once somebody knows.
+    `run` is the run directory to resume, once it is known.
     """
 
     def __init__(self, number: int, step: int, run: Path | None = None) -> None:
-        self.signal = number or int(signal.SIGTERM)  # which another process got
+        self.signal = number or int(signal.SIGTERM)  # 0: another process received it
         self.run = run
         name = signal.Signals(self.signal).name
         super().__init__(f"stopped by {name} after step {step}")
 
 
 class StopSignals:
-    """While entered, in a main thread, SIGTERM and SIGINT are noted in `received`, 0 until then.
+    """A context that records SIGTERM or SIGINT in `received`, which is 0 before.
 
-    The second one acts as it would have without this.
+    A second signal acts as usual. Outside the main thread, the context does nothing.
     """
 
     def __init__(self) -> None:
         self.received = 0
-        self._before: dict[signal.Signals, Any] = {}
+        self._handlers: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> Self:
         self.received = 0
         if threading.current_thread() is threading.main_thread():
-            self._before = {number: signal.signal(number, self._note) for number in STOP_SIGNALS}
+            self._handlers = {n: signal.signal(n, self._receive) for n in STOP_SIGNALS}
         return self
 
     def __exit__(
@@ -46,11 +46,11 @@ class StopSignals:
     ) -> None:
         self._restore()
 
-    def _note(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002
+    def _receive(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002
         self.received = number
         self._restore()
 
     def _restore(self) -> None:
-        for number, handler in self._before.items():
+        for number, handler in self._handlers.items():
             signal.signal(number, handler)
-        self._before = {}
+        self._handlers = {}

@@ -1,7 +1,7 @@
-"""How many rows fit into memory at a time, found by trying.
+"""Finds the largest micro-batch for which memory has room, by trial.
 
-A GPU says when its memory is full. Linux does not: it hands out memory that it does not have and
-then ends somebody. So on a CPU what a trial may take is limited to what is free.
+A GPU reports when its memory is full. Linux does not: it grants more memory than it has, and kills
+a process when that runs out. A trial on a CPU is therefore limited to the free memory.
 """
 
 import re
@@ -21,23 +21,22 @@ from pipeline.recipes.recipe import Recipe
 from pipeline.training import optim
 from pipeline.training.distributed import Processes
 
-SHARE = 0.8  # of the free memory of a CPU that training may take
+MEMORY_FRACTION = 0.8  # of the free memory of a CPU, for training
 ONEDNN = re.compile("could not (create|execute) a |bad_alloc")  # no room for its scratch pad
 
 
-def find_batch_size(processes: Processes, network: str, recipe: Recipe, file: Reader) -> int:
-    """Return the most rows of a process's share of a batch that it can learn from at a time.
+def find_micro_batch(processes: Processes, network: str, recipe: Recipe, file: Reader) -> int:
+    """Return the largest micro-batch size for which every process has room.
 
-    That is the share itself, or half of it, or half of that, and so on, less one if that is odd, so
-    that rows can be mixed in pairs: the first that a step of the stage with the largest pictures
-    has room for, in every process. Raises UserError, in all of them, if not even one fits.
+    Candidates are the local batch size, half of it, half of that, and so on; odd ones but 1 lose a
+    row, because mixing works on pairs. A trial takes steps of the stage with the largest images.
+    Raises UserError, in all processes, if not even one row fits.
     """
     stage = max(recipe.stages, key=lambda stage: (stage.size, -stage.frozen))
-    view = View.of(file, stage.size, recipe.window)
-    shape = view.canvas if view.whole else (view.size, view.size)
+    height, width = View.of(file, stage.size, recipe.window).shape
     classes = len(file.info["classes"])
 
-    # Out here, since a first optimizer imports much, and an import must not run out of memory.
+    # Outside of the trials: the first optimizer imports modules, and they need memory as well.
     model = networks.build(network, classes, recipe.seed).to(processes.device)
     optimizer = optim.build(model, stage)
     sizes = _halves(recipe.batch_size // processes.count)
@@ -47,42 +46,39 @@ def find_batch_size(processes: Processes, network: str, recipe: Recipe, file: Re
     )
     def find(batch_size: int) -> int:
         optimizer.zero_grad()  # of a trial that failed
-        images = torch.zeros(batch_size, 1, *shape, device=processes.device)
+        images = torch.zeros(batch_size, 1, height, width, device=processes.device)
         labels = torch.zeros(batch_size, dtype=torch.int64, device=processes.device)
-        with _plain_words():
-            for _ in range(2):  # the second has the optimizer's state
+        with _memory_errors_for_accelerate():
+            for _ in range(2):  # the optimizer's state exists in the second
                 with processes.autocast():
                     logits = model(images)
                 processes.backward(stage.loss.per_sample(logits, labels).mean())
                 optimizer.step()
         return batch_size
 
-    with _limited(processes.device, processes.count):
+    with _limited_memory(processes.device, processes.count):
         try:
-            rows: int = find()
+            micro_batch: int = find()
         except RuntimeError as error:
             if "reached zero" not in str(error):
                 raise
-            rows = 0
-    least = int(processes.gather(torch.tensor([rows], device=processes.device)).min())
-    if not least:
-        height, width = shape
-        raise UserError(
-            f"batch_size: got auto, but memory has no room for one picture of {height}×{width}"
-        )
-    return least
+            micro_batch = 0
+    found = torch.tensor([micro_batch], device=processes.device)
+    if smallest := int(processes.gather(found).min()):
+        return smallest
+    raise UserError(f"batch_size: got auto, but memory has no room for one {height}×{width} image")
 
 
-def _halves(rows: int) -> Iterator[int]:
-    yield rows
-    while rows:
-        rows //= 2
-        yield rows - rows % 2 if rows > 1 else rows
+def _halves(batch_size: int) -> Iterator[int]:
+    yield batch_size
+    while batch_size:
+        batch_size //= 2
+        yield batch_size - batch_size % 2 if batch_size > 1 else batch_size
 
 
 @contextmanager
-def _plain_words() -> Iterator[None]:
-    """Say that memory is full in the words that accelerate knows, where others say it in theirs."""
+def _memory_errors_for_accelerate() -> Iterator[None]:
+    """Raise errors that mean full memory with a message that accelerate recognises."""
     try:
         yield
     except (MemoryError, RuntimeError) as error:
@@ -92,13 +88,13 @@ def _plain_words() -> Iterator[None]:
 
 
 @contextmanager
-def _limited(device: torch.device, processes: int) -> Iterator[None]:
+def _limited_memory(device: torch.device, processes: int) -> Iterator[None]:
     if device.type != "cpu":
         yield
         return
     before = resource.getrlimit(resource.RLIMIT_AS)
     used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-    limit = used + int(SHARE * free_bytes() / processes)
+    limit = used + int(MEMORY_FRACTION * free_bytes() / processes)
     resource.setrlimit(resource.RLIMIT_AS, (limit, before[1]))
     try:
         yield
@@ -107,6 +103,6 @@ def _limited(device: torch.device, processes: int) -> Iterator[None]:
 
 
 def free_bytes() -> int:
-    """Return how much memory Linux could give to programs now, without swapping."""
+    """Return how much memory Linux can give to programs without swapping."""
     facts = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
     return int(facts["MemAvailable"].split()[0]) * 1024

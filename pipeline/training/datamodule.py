@@ -1,6 +1,6 @@
-"""What a training learns from and is validated on: one file, or two blended, as feeds.
+"""The data of a training: loaders of its training batches and its validation samples.
 
-The global batch is fixed: however many processes share it, they see the same samples.
+The global batch is fixed: any number of processes see the same samples.
 """
 
 from contextlib import AbstractContextManager, nullcontext
@@ -18,15 +18,18 @@ from pipeline.loading.combined import CombinedLoader
 from pipeline.loading.dataset import Floats, View, eval_batch_size, split_indices
 from pipeline.loading.writer_scale import writer_scales
 from pipeline.recipes.recipe import Recipe, Stage
+from pipeline.training.distributed import Processes
+
+TrainLoader = DeviceLoader | CombinedLoader
 
 
 @dataclass(frozen=True)
 class DataModule:
-    """Feeds of a recipe on a device, for one of several processes.
+    """Loaders of a recipe's batches on a device, for one of several processes.
 
-    It learns from the samples of `file` in the splits `learn_from` and, if the recipe wants some,
-    from all of `auxiliary`; it is validated on the split `validate_on` of `file`. Raises UserError
-    for a recipe that does not suit the files or the number of processes.
+    Training uses the samples of `file` in the splits `learn_from` and, if the recipe uses an
+    auxiliary dataset, all samples of `auxiliary`. Validation uses the split `validate_on` of
+    `file`. Raises UserError for a recipe that does not suit the files or the number of processes.
     """
 
     recipe: Recipe
@@ -38,92 +41,117 @@ class DataModule:
     device: torch.device
     shard: Shard
 
-    def __post_init__(self) -> None:
-        recipe, classes = self.recipe, self.file.info["classes"]
-        for stage in recipe.stages:
-            stage.loss.check(len(classes))
-        self._check(self.file, self.learn_from, 0)
-        if not recipe.auxiliary:
-            return
-        if self.auxiliary is None:
-            raise UserError("auxiliary: got no set, expected one: the recipe learns from two")
-        if (others := self.auxiliary.info["classes"]) != classes:
-            raise UserError(
-                f"auxiliary: {self.auxiliary.path} has the classes {', '.join(others)}; expected "
-                f"those of {self.file.path}: {', '.join(classes)}"
-            )
-        self._check(self.auxiliary, "all", 1)
+    @classmethod
+    def of(
+        cls,
+        processes: Processes,
+        recipe: Recipe,
+        file: Reader,
+        learn_from: str = "train",
+        validate_on: str = "validation",
+        auxiliary: Reader | None = None,
+        decode: Decode = "auto",
+    ) -> "DataModule":
+        """Return the data module of this process."""
+        shard = Shard(processes.rank, processes.count)
+        return cls(
+            recipe, file, learn_from, validate_on, auxiliary, decode, processes.device, shard
+        )
 
-    def _check(self, file: Reader, split: str, place: int) -> None:
-        batch, processes = self.recipe.divided(self.recipe.batch_size)[place], self.shard.count
-        got = f"batch_size: got {self.recipe.batch_size}"
-        if self.recipe.auxiliary:
-            got += f", of which {batch} rows are of {file.path}"
-        if batch % processes:
-            raise UserError(f"{got}, expected a multiple of {processes} processes")
-        samples = len(split_indices(file, split))
-        if batch > samples:
-            raise UserError(f"{got}, expected at most {samples}, all there is")
-        rows = self.recipe.divided(self.recipe.micro_batch or self.recipe.batch_size // processes)
+    def __post_init__(self) -> None:
+        classes = self.file.info["classes"]
         for stage in self.recipe.stages:
-            stage.mixing.check(batch // processes)
-            stage.mixing.check(rows[place])
+            stage.loss.check(len(classes))
+        if self.recipe.auxiliary:
+            if self.auxiliary is None:
+                raise UserError("auxiliary: got no dataset, expected one: the recipe trains on two")
+            if (others := self.auxiliary.info["classes"]) != classes:
+                raise UserError(
+                    f"auxiliary: {self.auxiliary.path} has the classes {', '.join(others)}; "
+                    f"expected those of {self.file.path}: {', '.join(classes)}"
+                )
+        for index in range(len(self._datasets)):
+            self._check_batch_size(index)
 
     @property
-    def batches(self) -> int:
-        """The number of batches of an epoch."""
-        learned = len(split_indices(self.file, self.learn_from))
-        return learned // self.recipe.divided(self.recipe.batch_size)[0]
+    def _datasets(self) -> list[tuple[Reader, str]]:
+        """The main dataset and, if the recipe uses it, the auxiliary one, with training splits."""
+        datasets = [(self.file, self.learn_from)]
+        if self.recipe.auxiliary:
+            assert self.auxiliary is not None
+            datasets.append((self.auxiliary, "all"))
+        return datasets
+
+    def _check_batch_size(self, index: int) -> None:
+        recipe, processes = self.recipe, self.shard.count
+        file, split = self._datasets[index]
+        batch_size = recipe.split_rows(recipe.batch_size)[index]
+        got = f"batch_size: got {recipe.batch_size}"
+        if recipe.auxiliary:
+            got += f", of which {batch_size} rows are of {file.path}"
+        if batch_size % processes:
+            raise UserError(f"{got}, expected a multiple of {processes} processes")
+        samples = len(split_indices(file, split))
+        if batch_size > samples:
+            raise UserError(f"{got}, expected at most {samples} samples")
+        micro_batch = recipe.split_rows(recipe.micro_batch or recipe.batch_size // processes)[index]
+        for stage in recipe.stages:
+            stage.mixing.check(batch_size // processes)
+            stage.mixing.check(micro_batch)
+
+    @property
+    def batches_per_epoch(self) -> int:
+        """The number of batches in an epoch, which is one of the main dataset."""
+        samples = len(split_indices(self.file, self.learn_from))
+        return samples // self.recipe.split_rows(self.recipe.batch_size)[0]
 
     def view(self, stage: Stage) -> View:
         """Return what the network sees of a page in a stage."""
         return View.of(self.file, stage.size, self.recipe.window)
 
-    def training(self, stage: Stage) -> DeviceLoader | CombinedLoader:
-        """Open what a stage learns from."""
-        main = self._learning(self.file, self.learn_from, stage, 0)
-        if not self.recipe.auxiliary:
-            return main
-        assert self.auxiliary is not None
-        return CombinedLoader(main, self._learning(self.auxiliary, "all", stage, 1), len(self.file))
+    def train_loader(self, stage: Stage) -> TrainLoader:
+        """Open the loader of a stage's training batches."""
+        main, *auxiliary = (self._train_loader(stage, n) for n in range(len(self._datasets)))
+        return CombinedLoader(main, auxiliary[0], len(self.file)) if auxiliary else main
 
-    def held_out(self, stage: Stage) -> AbstractContextManager[DeviceLoader | None]:
-        """Open what a stage is validated on, None if there is nothing."""
+    def validation_loader(self, stage: Stage) -> AbstractContextManager[DeviceLoader | None]:
+        """Open the loader of the validation samples, None if there are none."""
         if not len(split_indices(self.file, self.validate_on)):
             return nullcontext()
         view = self.view(stage)
-        return self._feed(
-            self.file, self.validate_on, view, eval_batch_size(view) * self.shard.count
-        )
+        batch_size = eval_batch_size(view) * self.shard.count
+        return self._loader(0, self.validate_on, view, batch_size)
 
-    def _learning(self, file: Reader, split: str, stage: Stage, place: int) -> DeviceLoader:
+    def _train_loader(self, stage: Stage, index: int) -> DeviceLoader:
         recipe = self.recipe
-        return self._feed(
-            file,
+        file, split = self._datasets[index]
+        return self._loader(
+            index,
             split,
             View.of(file, stage.size, recipe.window),
-            recipe.divided(recipe.batch_size)[place],
-            None if recipe.micro_batch is None else recipe.divided(recipe.micro_batch)[place],
+            recipe.split_rows(recipe.batch_size)[index],
+            None if recipe.micro_batch is None else recipe.split_rows(recipe.micro_batch)[index],
             stage.augmentation,
         )
 
-    def _feed(
+    def _loader(
         self,
-        file: Reader,
+        index: int,
         split: str,
         view: View,
         batch_size: int,
-        rows: int | None = None,
+        micro_batch: int | None = None,
         augmentation: Augmentation | None = None,
     ) -> DeviceLoader:
+        file, _ = self._datasets[index]
         return DeviceLoader(
             file,
             split_indices(file, split),
             view,
             batch_size,
             device=self.device,
-            rows=rows,
-            scales=self._scales if file is self.file else self._auxiliary_scales,
+            micro_batch=micro_batch,
+            scales=self._scales[index],
             decode=self.decode,
             augmentation=augmentation,
             seed=self.recipe.seed,
@@ -131,11 +159,7 @@ class DataModule:
         )
 
     @cached_property
-    def _scales(self) -> Floats | None:
-        return writer_scales(self.file, self.recipe.hand) if self.recipe.hand else None
-
-    @cached_property
-    def _auxiliary_scales(self) -> Floats | None:
-        if self.auxiliary is None or not self.recipe.hand:
-            return None
-        return writer_scales(self.auxiliary, self.recipe.hand)
+    def _scales(self) -> list[Floats | None]:
+        """The scales of both datasets' pages, None where the recipe leaves them as they are."""
+        hand = self.recipe.hand
+        return [writer_scales(file, hand) if hand else None for file, _ in self._datasets]

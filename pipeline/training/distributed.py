@@ -20,7 +20,7 @@ from torch.optim import Optimizer
 
 from pipeline.errors import UserError
 from pipeline.runtime.hardware import Precision, precision_for
-from pipeline.runtime.launch import use_cores, wants_cpu
+from pipeline.runtime.launch import cpu_only, use_cores
 
 T = TypeVar("T")
 
@@ -119,7 +119,7 @@ def join_processes(precision: Precision = "auto", track: str | None = None) -> I
     if track and find_spec(track) is None:
         raise UserError(f"track: {track} is not installed: ./launch.sh setup track")
     use_cores()
-    cpu = wants_cpu()
+    cpu = cpu_only()
     accelerator = Accelerator(
         cpu=cpu,
         mixed_precision=precision_for(PartialState(cpu=cpu).device, precision),

@@ -20,6 +20,7 @@ from pipeline.loading.dataset import open_dataset
 from pipeline.models import networks
 from pipeline.runtime import launch
 from pipeline.runtime.files import read_tensors, write_tensors
+from pipeline.runtime.hardware import environment
 from pipeline.runtime.progress import progress
 from pipeline.runtime.signals import Stopped
 from pipeline.training.checkpoint import Checkpoints
@@ -86,6 +87,8 @@ def run_training(
         )
         try:
             if processes.is_main:
+                hardware = environment(processes.device, processes.precision, processes.count)
+                run.write_json("environment.json", hardware)
                 _train(trainer, run, config, console, label, processes if track else None)
             else:
                 trainer.run()
@@ -119,16 +122,15 @@ def _train(
     if trainer.step:
         console.print(f"{label}: resumes after step {trainer.step}")
     run.write_epochs(trainer.history)
-    run.write_json("environment.json", trainer.environment())
     if tracker is not None:
         tracker.start_tracker(run.path, config.as_json())
-    with progress(console, label, trainer.images_to_come) as trainer.on_step:
+    with progress(console, label, trainer.images_left) as trainer.on_step:
         for epoch in trainer:
             run.add_epoch(epoch)
             if tracker is not None:
                 figures = {n: v for n, v in asdict(epoch).items() if v is not None}
                 tracker.log(figures, step=trainer.step)
-            console.print(epoch_line(epoch, trainer.epochs))
+            console.print(epoch_line(epoch, trainer.recipe.epochs))
     scores = trainer.scores(config.classes)
     write_tensors(run.path / "model.safetensors", trainer.eval_model.state_dict())
     run.write_json("view.json", asdict(trainer.view))
@@ -137,7 +139,7 @@ def _train(
         write_tensors(run.path / "answers.safetensors", trainer.predictions._asdict())
         run.write_json("scores.json", asdict(scores), indent=None)
     result = TrainingResult(
-        **trainer.figures(),
+        **trainer.performance(),
         seconds_in_all=launch.seconds_since_start(),
         network=config.network,
         provenance=config.provenance,

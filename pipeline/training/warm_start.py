@@ -8,10 +8,9 @@ from torch import Tensor, nn
 
 from beton.reader import Reader
 from pipeline.analysis.pretraining import Start
-from pipeline.evaluation.predict import predict
+from pipeline.evaluation.predict import predict_split
 from pipeline.evaluation.run_dir import FinishedRun
-from pipeline.loading.batches import DeviceLoader
-from pipeline.loading.dataset import View, eval_batch_size, split_indices
+from pipeline.loading.dataset import View
 from pipeline.training.runner import initial_network
 
 GROUPS = ("stem", "body", "head")
@@ -25,13 +24,16 @@ def measure_start(
     recipe = assignment.recipe
     first = initial_network(assignment, len(file.info["classes"]))
     distances = weight_distances(first, run.weights)
-    network = first.to(device).to(memory_format=torch.channels_last)
-    view = View.of(file, recipe.stages[0].size, recipe.window)
-    indices = split_indices(file, assignment.validate_on)
-    with DeviceLoader(file, indices, view, eval_batch_size(view), device=device) as feed:
-        predictions = predict(network, feed, precision, recipe.views)
-    right = (predictions.logits.argmax(dim=1) == predictions.labels).sum()
-    return Start(int(right) / len(predictions.labels), distances)
+    predictions = predict_split(
+        first,
+        file,
+        assignment.validate_on,
+        View.of(file, recipe.stages[0].size, recipe.window),
+        device=device,
+        precision=precision,
+        views=recipe.views,
+    )
+    return Start(predictions.accuracy, distances)
 
 
 def weight_distances(first: nn.Module, last: Mapping[str, Tensor]) -> dict[str, float]:

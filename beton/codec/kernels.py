@@ -1,48 +1,46 @@
-"""The compiled kernels of ink, from pixels to runs to bytes and back, and to pictures of any size.
+"""The compiled kernels of ink: pixels to runs, runs to bytes, and back; resizing; whole batches.
 
-`beton.ink` explains runs and their byte stream, and is the door to this for single pictures;
-`beton.ops` calls the `*_batch` kernels for whole batches. All kernels that call each other are in
-this one file, because a cached kernel is compiled anew only when its own file changes.
+`beton.codec.ink` explains runs and their bytes, and calls these kernels for single images;
+`beton.ops` calls the `*_batch` kernels. Kernels that call each other are in one file, because numba
+recompiles a cached kernel only if its own file changes.
 """
 
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from beton.arrays import Array, Float64Array, Ids, Int64Array, RunArray, Uint8Array
 from beton.jit import kernel, prefetch
 
-Array = NDArray[Any]
-Ids = NDArray[np.int64]
-Pixels = NDArray[np.uint8]
-Runs = NDArray[np.uint16]
-
 RAW, FLAT, GREY = 0, 1, 2
-SOFT = 14  # pixels of a soft edge that a byte can count
-PAIRS = 255
+SOFT = 14  # the most pixels of a soft edge
+PAIRS = 255  # the first byte of a span of (value, length) pairs
 LINE = 64  # bytes of a cache line
-AHEAD = 4  # samples whose payloads are fetched before their turn
-FETCHED = 1024  # bytes of a payload to fetch; the processor guesses the rest of a long one
+AHEAD = 4  # samples ahead whose payloads are prefetched
+PREFETCHED = 1024  # bytes of a payload; the CPU prefetches the rest of a long one itself
 
 DAMAGES = {
-    -1: "the run stream ends early or runs past its end",
-    -2: "the run stream leaves the picture or is out of order",
-    -3: "the run stream holds another number of runs than the metadata says",
+    -1: "the payload ends early or has extra bytes",
+    -2: "a run is outside the image or out of order",
+    -3: "the number of runs differs from the metadata",
 }
 
-# Columns of the table in which kernels find what they need of an ink picture.
+# Columns of `table`: the metadata of ink images.
 POINTER, SIZE, MODE, BACKGROUND, INK, RUNS, HEIGHT, WIDTH = range(8)
+
+# Columns of `geometry`: the window of the source that `resize` maps to the output.
+X0, Y0, WINDOW_WIDTH, WINDOW_HEIGHT, SHEAR, CENTRE = range(6)
 
 
 @kernel
 def _wide(number: Any) -> Any:
-    """Make a signed 64-bit number of a byte or a coordinate: differences must not wrap around."""
+    """Convert a byte or a coordinate to int64, so that differences do not wrap around."""
     return np.int64(number)
 
 
 @kernel
-def count_equal(flat: Pixels, value: int) -> int:
-    """Return how many pixels have a value."""
+def count_equal(flat: Uint8Array, value: int) -> int:
+    """Return the number of pixels with a value."""
     count = 0
     for i in range(flat.size):
         count += flat[i] == value
@@ -50,8 +48,8 @@ def count_equal(flat: Pixels, value: int) -> int:
 
 
 @kernel
-def histogram(flat: Pixels) -> NDArray[np.int64]:
-    """Return how many pixels have each value: int64 (256,)."""
+def histogram(flat: Uint8Array) -> Int64Array:
+    """Return the number of pixels with each value: int64 (256,)."""
     counts = np.zeros(256, np.int64)
     for i in range(flat.size):
         counts[flat[i]] += 1
@@ -59,8 +57,8 @@ def histogram(flat: Pixels) -> NDArray[np.int64]:
 
 
 @kernel
-def _is_blank(row: Pixels, background: int) -> bool:
-    # Without an early exit the comparison is a few vector instructions: most rows are blank.
+def _is_blank(row: Uint8Array, background: int) -> bool:
+    # Most rows are blank; without an early exit, the comparison compiles to vector instructions.
     differing = 0
     for x in range(row.size):
         differing += row[x] != background
@@ -68,8 +66,8 @@ def _is_blank(row: Pixels, background: int) -> bool:
 
 
 @kernel
-def count_runs(image: Pixels, background: int) -> int:
-    """Return the number of runs of a picture."""
+def count_runs(image: Uint8Array, background: int) -> int:
+    """Return the number of runs of an image."""
     count = 0
     for y in range(image.shape[0]):
         row = image[y]
@@ -83,8 +81,8 @@ def count_runs(image: Pixels, background: int) -> int:
 
 
 @kernel
-def find_runs(image: Pixels, background: int, runs: Runs) -> int:
-    """Write the picture's runs into `runs`; returns their number, or -3 if they do not fit."""
+def find_runs(image: Uint8Array, background: int, runs: RunArray) -> int:
+    """Write the image's runs to `runs`; return their number, or -3 if they do not fit."""
     n = 0
     width = image.shape[1]
     for y in range(image.shape[0]):
@@ -110,14 +108,14 @@ def find_runs(image: Pixels, background: int, runs: Runs) -> int:
 
 
 @kernel
-def paint(runs: Runs, image: Pixels) -> None:
-    """Draw runs over a picture of background."""
+def paint(runs: RunArray, image: Uint8Array) -> None:
+    """Paint runs on an image of the background."""
     for i in range(runs.shape[0]):
         image[runs[i, 0], runs[i, 1] : runs[i, 2]] = runs[i, 3]
 
 
 @kernel
-def _put_varint(out: Pixels, at: int, number: int) -> int:
+def _put_varint(out: Uint8Array, at: int, number: int) -> int:
     while number >= 128:
         out[at] = (number & 127) | 128
         number >>= 7
@@ -127,7 +125,7 @@ def _put_varint(out: Pixels, at: int, number: int) -> int:
 
 
 @kernel
-def _put_difference(out: Pixels, at: int, new: int, old: int) -> int:
+def _put_difference(out: Uint8Array, at: int, new: int, old: int) -> int:
     difference = new - old
     if -127 <= difference <= 127:
         out[at] = difference + 128
@@ -139,8 +137,8 @@ def _put_difference(out: Pixels, at: int, new: int, old: int) -> int:
 
 
 @kernel
-def _spans_of_row(runs: Runs, i: int, spans: NDArray[np.int64]) -> tuple[int, int]:
-    """Merge the adjoining runs of one row, from run i on; returns (spans, the next row's run)."""
+def _spans_of_row(runs: RunArray, i: int, spans: Int64Array) -> tuple[int, int]:
+    """Merge adjacent runs of the row of run i to spans; return (spans, first run after the row)."""
     row = runs[i, 0]
     n = 0
     while i < runs.shape[0] and runs[i, 0] == row:
@@ -155,8 +153,8 @@ def _spans_of_row(runs: Runs, i: int, spans: NDArray[np.int64]) -> tuple[int, in
 
 
 @kernel
-def pack_spans(runs: Runs, out: Pixels, at: int) -> int:
-    """Write the span stream into `out` from `at`; returns where it ends, or -1 if out is full."""
+def pack_spans(runs: RunArray, out: Uint8Array, at: int) -> int:
+    """Write the span stream to `out` from `at`; return its end, or -1 if `out` is full."""
     total = runs.shape[0]
     longest = 0
     first = 0
@@ -171,7 +169,7 @@ def pack_spans(runs: Runs, out: Pixels, at: int) -> int:
     while i < total:
         top = _wide(runs[i, 0])
         n, following = _spans_of_row(runs, i, spans)
-        # How far does this number of spans hold? The segment's height precedes its rows.
+        # Count the next rows with as many spans: the segment's height precedes its rows.
         rows = 1
         j = following
         while j < total and runs[j, 0] == top + rows:
@@ -205,17 +203,17 @@ def pack_spans(runs: Runs, out: Pixels, at: int) -> int:
 
 
 @kernel
-def pack_values(runs: Runs, ink: int, out: Pixels, at: int) -> int:
-    """Write the value stream into `out` from `at`; returns where it ends, or -1 if out is full."""
+def pack_values(runs: RunArray, ink: int, out: Uint8Array, at: int) -> int:
+    """Write the value stream to `out` from `at`; return its end, or -1 if `out` is full."""
     total = runs.shape[0]
     first = 0
     while first < total:
-        stop = first + 1  # the runs of the span are first to stop
+        stop = first + 1  # the span has the runs first to stop - 1
         while (
             stop < total and runs[stop, 0] == runs[first, 0] and runs[stop, 1] == runs[stop - 1, 2]
         ):
             stop += 1
-        solid = -1  # the one run of ink, if there is one
+        solid = -1  # the run of ink, if the span has one
         inks = 0
         for i in range(first, stop):
             if runs[i, 3] == ink:
@@ -247,8 +245,8 @@ def pack_values(runs: Runs, ink: int, out: Pixels, at: int) -> int:
 
 
 @kernel
-def _get_varint(data: Pixels, at: int, stop: int) -> tuple[int, int]:
-    """Return (number, position after it); the number is -1 where the stream is at fault."""
+def _get_varint(data: Uint8Array, at: int, stop: int) -> tuple[int, int]:
+    """Return (number, position after it); the number is -1 if the stream is damaged."""
     number = 0
     for shift in range(0, 21, 7):
         if at >= stop:
@@ -262,8 +260,8 @@ def _get_varint(data: Pixels, at: int, stop: int) -> tuple[int, int]:
 
 
 @kernel
-def _get_difference(data: Pixels, at: int, stop: int, old: int) -> tuple[int, int]:
-    """Return (new value, position after it); the value is -1 where the stream ends early."""
+def _get_difference(data: Uint8Array, at: int, stop: int, old: int) -> tuple[int, int]:
+    """Return (new value, position after it); the value is -1 if the stream ends early."""
     if at >= stop:
         return -1, at
     byte = _wide(data[at])
@@ -275,7 +273,7 @@ def _get_difference(data: Pixels, at: int, stop: int, old: int) -> tuple[int, in
 
 
 @kernel
-def _put_run(runs: Runs, n: int, row: int, start: int, end: int, value: int) -> None:
+def _put_run(runs: RunArray, n: int, row: int, start: int, end: int, value: int) -> None:
     runs[n, 0] = row
     runs[n, 1] = start
     runs[n, 2] = end
@@ -284,9 +282,9 @@ def _put_run(runs: Runs, n: int, row: int, start: int, end: int, value: int) -> 
 
 @kernel
 def _unpack_values(
-    data: Pixels, at: int, stop: int, ink: int, runs: Runs, n: int, row: int, a: int, b: int
+    data: Uint8Array, at: int, stop: int, ink: int, runs: RunArray, n: int, row: int, a: int, b: int
 ) -> tuple[int, int]:
-    """Read the values of span [a, b) into runs from the n-th on.
+    """Read the values of span [a, b) into runs, from number n.
 
     Returns (runs written so far, position), or (a negative key of `DAMAGES`, position).
     """
@@ -314,7 +312,7 @@ def _unpack_values(
             end = b - right
         if end <= x or end > b:
             return -2, at
-        if n > first and runs[n - 1, 3] == value:  # neighbours alike are one run
+        if n > first and runs[n - 1, 3] == value:  # equal neighbours are one run
             runs[n - 1, 2] = end
         else:
             if n == runs.shape[0]:
@@ -327,7 +325,7 @@ def _unpack_values(
 
 @kernel
 def unpack(
-    data: Pixels,
+    data: Uint8Array,
     start: int,
     size: int,
     mode: int,
@@ -335,12 +333,12 @@ def unpack(
     ink: int,
     height: int,
     width: int,
-    runs: Runs,
+    runs: RunArray,
 ) -> int:
-    """Read the payload data[start : start + size] into `runs`, checking every bound.
+    """Read the payload data[start : start + size] into `runs` and check every bound.
 
-    `runs` is uint16 (n, 4) with n the number of runs that the metadata promises, no more and no
-    less. Returns n, or a negative key of `DAMAGES`.
+    `runs` is uint16 (n, 4), n the number of runs in the metadata. Returns n, or a negative key of
+    `DAMAGES`.
     """
     total = runs.shape[0]
     stop = start + size
@@ -372,9 +370,9 @@ def unpack(
         row += skip
         if row + rows > height:
             return -2
-        above = n  # the run at which the spans of the row above begin (FLAT: a run is a span)
+        above = n  # the first run of the row above (FLAT: a run is a span)
         for r in range(rows):
-            end = -1  # of the span before; spans never touch
+            end = -1  # of the previous span; spans do not touch
             here = n
             source = above
             for _ in range(count):
@@ -386,7 +384,7 @@ def unpack(
                     a = max(end, 0) + gap
                     b = a + length
                 else:
-                    # The span above: its first run's start, its last run's end.
+                    # The span above: the start of its first run, and the end of its last run.
                     last = source
                     while last + 1 < here and runs[last + 1, 1] == runs[last, 2]:
                         last += 1
@@ -420,24 +418,25 @@ def unpack(
 
 @kernel
 def resize(
-    runs: Runs,
+    runs: RunArray,
     background: int,
-    geometry: NDArray[np.float64],
+    geometry: Float64Array,
     gain: float,
     offset: float,
-    sums: NDArray[np.float64],
-    out: NDArray[np.uint8] | NDArray[np.float32],
+    sums: Float64Array,
+    out: Array,
 ) -> None:
-    """Area-average a picture given as runs (n, 4) into out (H, W); outside of it is background.
+    """Area-average an image given as runs (n, 4) into out (H, W), uint8 or float32.
 
-    `geometry` is (x0, y0, w, h, shear, centre) in source pixels: the window of the source that
-    fills the output, its rows shifted by shear * (row centre - centre). A pixel is stored as
-    value * gain + offset, cut to the dtype of `out`: (1, 0.5) rounds to uint8. `sums` is scratch of
-    W + 2 zeros, and zeros again afterwards.
+    `geometry` (6,) has the columns X0, Y0, WINDOW_WIDTH, WINDOW_HEIGHT, SHEAR and CENTRE, in source
+    pixels: this window of the source fills the output, its rows shifted by shear * (row centre -
+    centre). Outside the image is background. A pixel is stored as value * gain + offset, cast to
+    the dtype of `out`: (1, 0.5) rounds to uint8. `sums` is a scratch array of W + 2 zeros, and
+    zeros again afterwards.
 
-    Box filtering is linear in the runs. Along an output row, the cover of a run [a, b) is the
-    running sum of four numbers, +1 at a and -1 at b, each split over two neighbouring columns in
-    proportion to where it falls; so the work is O(runs + pixels touched).
+    Box filtering is linear in the runs. Along an output row, the coverage of a run [a, b) is the
+    cumulative sum of four numbers: +1 at a and -1 at b, each split over two neighbouring columns in
+    proportion to its position. So the cost is O(runs + pixels touched).
     """
     height, width = out.shape
     x0, y0, window_width, window_height, shear, centre = geometry
@@ -497,7 +496,7 @@ def gather(data: Array, pointers: Array, ids: Ids, out: Array) -> None:
 
 @kernel
 def gather_padded(data: Array, pointers: Array, sizes: Array, ids: Ids, out: Array) -> None:
-    """Copy payloads of any size into rows of `out`, zeros behind."""
+    """Copy payloads of any size into rows of `out`, padded with zeros."""
     for i in range(ids.size):
         start, size = pointers[ids[i]], sizes[ids[i]]
         out[i, :size] = data[start : start + size]
@@ -505,9 +504,9 @@ def gather_padded(data: Array, pointers: Array, sizes: Array, ids: Ids, out: Arr
 
 
 @kernel
-def _fetch(data: Array, start: int, size: int) -> None:
-    """Have a payload on its way from memory: samples lie in random places."""
-    for offset in range(0, min(size, FETCHED), LINE):
+def _prefetch_payload(data: Array, start: int, size: int) -> None:
+    """Start to load a payload into the CPU's caches: samples are at random positions."""
+    for offset in range(0, min(size, PREFETCHED), LINE):
         prefetch(data, start + offset)
 
 
@@ -521,7 +520,7 @@ def _scale(source: Array, gain: np.float32, offset: np.float32, out: Array) -> N
 def pixels_batch(
     data: Array, table: Array, ids: Ids, gain: np.float32, offset: np.float32, out: Array
 ) -> tuple[int, int]:
-    """Fill out (b, h, w) with pictures as they are. Returns (row, status): status < 0 is damage."""
+    """Fill out (b, h, w) with images as stored. Return (row, status); a status < 0 is damage."""
     height, width = out.shape[1], out.shape[2]
     flat = out.reshape((out.shape[0], height * width))
     longest = 0
@@ -532,7 +531,7 @@ def pixels_batch(
     for i in range(ids.size):
         pointer, size, mode, background, value, count, _, _ = table[ids[i]]
         if i + AHEAD < ids.size:
-            _fetch(data, table[ids[i + AHEAD], POINTER], table[ids[i + AHEAD], SIZE])
+            _prefetch_payload(data, table[ids[i + AHEAD], POINTER], table[ids[i + AHEAD], SIZE])
         if mode == RAW:
             _scale(data[pointer : pointer + size], gain, offset, flat[i])
             continue
@@ -549,15 +548,9 @@ def pixels_batch(
 
 @kernel
 def resize_batch(
-    data: Array,
-    table: Array,
-    ids: Ids,
-    geometry: Array,
-    gain: float,
-    offset: float,
-    out: Array,
+    data: Array, table: Array, ids: Ids, geometry: Array, gain: float, offset: float, out: Array
 ) -> tuple[int, int]:
-    """Fill out (b, H, W) with area-averaged pictures. Returns (row, status) as `pixels_batch`."""
+    """Fill out (b, H, W) with area-averaged images. Return (row, status) like `pixels_batch`."""
     longest = 0
     for i in range(ids.size):
         longest = max(longest, table[ids[i], RUNS])
@@ -575,7 +568,7 @@ def resize_batch(
 
 @kernel
 def runs_batch(data: Array, table: Array, ids: Ids, offsets: Ids, out: Array) -> tuple[int, int]:
-    """Fill out (capacity, 4) with the samples' runs. Returns (row, status) as `pixels_batch`."""
+    """Fill out (capacity, 4) with the samples' runs. Return (row, status) like `pixels_batch`."""
     for i in range(ids.size):
         pointer, size, mode, background, value, _, height, width = table[ids[i]]
         runs = out[offsets[i] : offsets[i + 1]]

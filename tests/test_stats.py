@@ -1,4 +1,4 @@
-"""Conclusions from several runs: textbook answers, simulated coverage, sober sentences."""
+"""Statistics of repeated runs: textbook results, simulated coverage, sentences."""
 
 import json
 import math
@@ -16,16 +16,16 @@ from pipeline.analysis.stats import (
     EPOCHS,
     LOSS,
     SECONDS,
-    SHARE,
+    UNIT_INTERVAL,
     Interval,
-    area,
+    area_under_curve,
     bands,
     compare,
+    count_spikes,
     describe_difference,
     estimate,
     first_reached,
     pairs_needed,
-    spikes,
 )
 
 # Student's sleep data (Biometrika 1908), hours gained by ten patients under two drugs; R's `sleep`.
@@ -64,19 +64,19 @@ def test_the_mean_of_one_arm() -> None:
     assert (rounded.deviation, rounded.interval) == (0, None)
 
 
-def test_no_share_is_above_one_or_below_zero() -> None:
+def test_intervals_are_clipped_to_their_limits() -> None:
     values = [0.6, 0.99, 0.97]
-    free, share = estimate(values).interval, estimate(values, SHARE).interval
+    free, clipped = estimate(values).interval, estimate(values, UNIT_INTERVAL).interval
     assert free is not None
     assert free.high > 1
-    assert share == Interval(free.low, 1)
+    assert clipped == Interval(free.low, 1)
     values = [0.0, 0.0, 0.1]
-    free, share = estimate(values).interval, estimate(values, SHARE).interval
+    free, clipped = estimate(values).interval, estimate(values, UNIT_INTERVAL).interval
     assert free is not None
     assert free.low < 0
-    assert share == Interval(0, free.high)
+    assert clipped == Interval(0, free.high)
     close = [0.5, 0.51, 0.52]
-    assert estimate(close, SHARE) == estimate(close)
+    assert estimate(close, UNIT_INTERVAL) == estimate(close)
 
 
 @pytest.mark.parametrize(
@@ -110,34 +110,34 @@ def test_the_number_of_pairs_is_the_least(exponent: float) -> None:
 def test_simulated_pairs_are_shown_as_often_as_the_power_says() -> None:
     rng = np.random.default_rng(1)
     for effect in (1.0, 1.5):
-        drawn = rng.normal(effect, 1, (SIMULATED, pairs_needed(effect, 1)))
-        shown = [i.low > 0 for i in (estimate(row).interval for row in drawn.tolist()) if i]
+        samples = rng.normal(effect, 1, (SIMULATED, pairs_needed(effect, 1)))
+        shown = [i.low > 0 for i in (estimate(row).interval for row in samples.tolist()) if i]
         assert len(shown) == SIMULATED
         assert 0.77 < np.mean(shown) < 0.87  # rounding up gives up to 5 points more here
 
 
 @pytest.mark.parametrize("runs", [2, 5])
 def test_simulated_intervals_cover_the_truth_as_often_as_they_say(runs: int) -> None:
-    drawn = np.random.default_rng(runs).normal(0.3, 2, (SIMULATED, runs))
-    intervals = [i for i in (estimate(row).interval for row in drawn.tolist()) if i]
+    samples = np.random.default_rng(runs).normal(0.3, 2, (SIMULATED, runs))
+    intervals = [i for i in (estimate(row).interval for row in samples.tolist()) if i]
     covered = np.mean([i.low <= 0.3 <= i.high for i in intervals])
     assert len(intervals) == SIMULATED
     assert abs(covered - 0.95) < 4 * math.sqrt(0.95 * 0.05 / SIMULATED)
 
 
 def test_without_a_difference_one_in_twenty_is_shown() -> None:
-    drawn = np.random.default_rng(3).normal(size=(300, 2, 5))
-    shown = [compare(first, second).shown for first, second in drawn.tolist()]
+    samples = np.random.default_rng(3).normal(size=(300, 2, 5))
+    shown = [compare(first, second).shown for first, second in samples.tolist()]
     assert 0.02 < np.mean(shown) < 0.09
 
 
 def test_bootstrap_intervals_of_many_pairs_cover_the_truth_and_repeat_themselves() -> None:
-    drawn = np.random.default_rng(4).normal(0.5, 1, (100, 40))
-    results = [compare(row, [0] * 40) for row in drawn.tolist()]
+    samples = np.random.default_rng(4).normal(0.5, 1, (100, 40))
+    results = [compare(row, [0] * 40) for row in samples.tolist()]
     covered = [r.bootstrap.low <= 0.5 <= r.bootstrap.high for r in results if r.bootstrap]
     assert len(covered) == 100
     assert 0.9 < np.mean(covered) < 0.99
-    assert results[0] == compare(drawn[0].tolist(), [0] * 40)
+    assert results[0] == compare(samples[0].tolist(), [0] * 40)
 
 
 @given(arms)
@@ -186,8 +186,8 @@ def test_differences_that_are_all_equal_show_nothing() -> None:
         None,
     )
     assert describe_difference(result, "a", "b", ACCURACY) == (
-        "a is 10 points better in each of 3 pairs; differences that are all equal give no "
-        "interval, so nothing is shown"
+        "a is 10 points better in each of 3 pairs; equal differences give no interval, so nothing "
+        "is shown"
     )
 
 
@@ -207,7 +207,7 @@ def test_a_mean_difference_of_rounding_alone_is_none() -> None:
     )
 
 
-def test_pairs_that_never_arrive_are_counted_and_signed() -> None:
+def test_pairs_that_never_reach_a_threshold_are_counted_and_signed() -> None:
     first = [3.0, None, 2.0, 4.0, None, 5.0]
     second = [5.0, 6.0, None, 8.0, None, None]
     result = compare(first, second)
@@ -217,18 +217,18 @@ def test_pairs_that_never_arrive_are_counted_and_signed() -> None:
     # The first is sooner in four of the five pairs that can be ordered: p = 2 · (5 + 1) / 2⁵.
     assert result.sign_p == pytest.approx(0.375)
     assert describe_difference(result, "a", "b", SECONDS).endswith(
-        "; both got there in 2 of 6 pairs, a alone in 2, b alone in 1, neither in 1 "
-        "(sign test over all: p = 0.38)"
+        "; both reached it in 2 of 6 pairs, a alone in 2, b alone in 1, neither in 1 "
+        "(sign test over all pairs: p = 0.38)"
     )
 
 
-def test_arms_that_never_arrive_together_have_no_difference() -> None:
+def test_arms_that_never_reach_a_threshold_together_have_no_difference() -> None:
     result = compare([3, 2, 4, 3, 2, 3], [None] * 6)
     assert (result.pairs, result.only_first, result.difference) == (0, 6, None)
     assert (result.shown, result.sign_p) == (False, 2 * 0.5**6)
     assert describe_difference(result, "a", "b", EPOCHS) == (
-        "there is no difference to measure; both got there in 0 of 6 pairs, a alone in 6, "
-        "b alone in 0, neither in 0 (sign test over all: p = 0.031)"
+        "no difference can be measured; both reached it in 0 of 6 pairs, a alone in 6, "
+        "b alone in 0, neither in 0 (sign test over all pairs: p = 0.031)"
     )
 
 
@@ -250,14 +250,14 @@ def test_sentences_say_what_was_shown() -> None:
     unseen = replace(shown, interval=Interval(-0.0012, 0.0056), shown=False, needed=34)
     assert describe_difference(unseen, "pretrained", "scratch", ACCURACY) == (
         "no difference was shown (pretrained is 0.22 points better, 95 % interval −0.12 to 0.56, "
-        "5 pairs); about 34 pairs would be needed to show one this size"
+        "5 pairs); about 34 pairs are needed to show a difference of this size"
     )
     faster = replace(shown, difference=-1733.3, interval=Interval(-3325.8, -140.8))
     assert describe_difference(faster, "a", "b", SECONDS) == (
         "a is 1,733 s faster (95 % interval 141 to 3,326, 5 pairs): shown"
     )
     hopeless = replace(unseen, needed=10**9)
-    assert "; more than a million pairs would be" in describe_difference(hopeless, "a", "b", LOSS)
+    assert "; more than a million pairs are needed" in describe_difference(hopeless, "a", "b", LOSS)
 
 
 def test_an_end_near_zero_is_not_written_as_zero() -> None:
@@ -270,9 +270,9 @@ def test_an_end_near_zero_is_not_written_as_zero() -> None:
 
 
 def test_the_area_is_the_mean_height() -> None:
-    assert area([1, 2, 3], [0.5, 0.5, 0.5]) == pytest.approx(0.5)
-    assert area([0, 1, 3], [0, 1, 1]) == pytest.approx((0.5 + 2) / 3)
-    assert area([7], [0.25]) == 0.25
+    assert area_under_curve([1, 2, 3], [0.5, 0.5, 0.5]) == pytest.approx(0.5)
+    assert area_under_curve([0, 1, 3], [0, 1, 1]) == pytest.approx((0.5 + 2) / 3)
+    assert area_under_curve([7], [0.25]) == 0.25
 
 
 @given(st.lists(finite, min_size=1, max_size=20), finite)
@@ -294,14 +294,14 @@ def test_a_threshold_is_reached_when_it_is_met_and_not_between_evaluations() -> 
 def test_spikes_stand_out_and_noise_does_not() -> None:
     rng = np.random.default_rng(5)
     losses = 2 * np.exp(-np.arange(300) / 80) + rng.normal(0, 0.02, 300)
-    assert spikes(losses.tolist()) == 0
+    assert count_spikes(losses.tolist()) == 0
     losses[100] += 0.5
     losses[200:203] += 1  # once up, though high for three steps
-    assert spikes(losses.tolist()) == 2
+    assert count_spikes(losses.tolist()) == 2
     losses[250] -= 1  # a fall is no spike, but the way back is
-    assert spikes(losses.tolist()) == 3
-    assert spikes(losses.tolist(), beyond=1e6) == 0
-    assert spikes([1.0]) == spikes([9, 8, 7, 6, 5.9]) == 0  # a smaller fall is no rise
+    assert count_spikes(losses.tolist()) == 3
+    assert count_spikes(losses.tolist(), beyond=1e6) == 0
+    assert count_spikes([1.0]) == count_spikes([9, 8, 7, 6, 5.9]) == 0  # a smaller fall is no rise
 
 
 def test_bands_agree_with_the_interval_at_each_evaluation() -> None:
@@ -329,7 +329,7 @@ def test_one_run_has_a_curve_without_a_band() -> None:
     assert (result.low, result.high, result.deviation) == (None, None, None)
 
 
-def test_what_makes_no_sense_is_refused() -> None:
+def test_invalid_input_is_rejected() -> None:
     with pytest.raises(ValueError, match="got 2 and 1 runs, expected equally many"):
         compare([1, 2], [1])
     with pytest.raises(ValueError, match="at least one"):
@@ -341,20 +341,20 @@ def test_what_makes_no_sense_is_refused() -> None:
     with pytest.raises(ValueError, match="estimate: got"):
         estimate([])
     with pytest.raises(ValueError, match="increasing"):
-        area([1, 1], [0, 0])
+        area_under_curve([1, 1], [0, 0])
     with pytest.raises(ValueError, match="increasing"):
         first_reached([1, 2], [0.5], 0.5)
     with pytest.raises(ValueError, match=r"bands: got runs of \[2, 1\]"):
         bands([[1, 2], [1]], [[1, 2], [1]])
     with pytest.raises(ValueError, match="bands"):
         bands([], [])
-    with pytest.raises(ValueError, match="spikes"):
-        spikes([1, math.nan])
+    with pytest.raises(ValueError, match="count_spikes"):
+        count_spikes([1, math.nan])
     for wrong in ((0, 1, 0.8), (1, 0, 0.8), (1, 1, 0.01), (1, 1, 1)):
         with pytest.raises(ValueError, match="pairs_needed"):
             pairs_needed(*wrong)
 
 
-def test_an_interval_narrower_than_numbers_are_apart_is_told() -> None:
+def test_an_interval_that_rounds_to_one_number_is_formatted() -> None:
     comparison = replace(compare((1.0, 1.5), (0.5, 0.2)), interval=Interval(0.5, 0.5))
     assert "0.50 to 0.50" in describe_difference(comparison, "one", "other", LOSS)

@@ -48,9 +48,9 @@ from pipeline.reporting.part1 import PUBLISHED
 from pipeline.runtime.hardware import machine
 from pipeline.runtime.progress import progress
 from pipeline.training import optim
+from pipeline.training.datamodule import DataModule
 from pipeline.training.distributed import Processes, join_processes
 from pipeline.training.runner import run_training, write_config
-from pipeline.training.trainer import data_module
 
 WORKERS = 2  # of the DataLoader
 
@@ -155,8 +155,8 @@ class Published:
         self.seconds = self.seconds_waited = 0.0
         self.steps = 0
         self._processes, self._recipe = processes, recipe
-        self._supply = data_module(processes, recipe, file)  # of what it is validated on
-        self.batches = self._supply.batches
+        self._supply = DataModule.of(processes, recipe, file)  # of what it is validated on
+        self.batches = self._supply.batches_per_epoch
         self._loader: DataLoader[Any] = DataLoader(
             PillowPages(files, split_indices(file, "train"), self._supply.view(self.stage).canvas),
             recipe.batch_size,
@@ -199,9 +199,8 @@ class Published:
             ids, pages = next(batches)
             self.seconds_waited += time.perf_counter() - asked
             steps = stage.epochs * self.batches
-            share = optim.factor(stage.schedule, self.steps, steps, stage.warm_up)
-            for group in self._optimizer.param_groups:
-                group["lr"] = group["top"] * share
+            factor = optim.lr_factor(stage.schedule, self.steps, steps, stage.warm_up)
+            optim.set_lr(self._optimizer, factor)
             losses.append(self._differentiate(epoch, ids, pages))
             nn.utils.clip_grad_norm_(self._network.parameters(), stage.clip or math.inf)
             self._optimizer.step()
@@ -216,14 +215,14 @@ class Published:
         """Add up the gradients of a batch, in the parts that the recipe says; return its loss."""
         stage, device = self.stage, self._processes.device
         rows = self._recipe.micro_batch or len(ids)
-        changes = stage.augmentation.draw(self._recipe.seed, epoch, ids.numpy())
+        changes = stage.augmentation.sample(self._recipe.seed, epoch, ids.numpy())
         changes = Transforms(**{name: part.to(device) for name, part in changes.parts().items()})
         loss = 0.0
         for first in range(0, len(ids), rows):
             part = slice(first, first + rows)
             backgrounds = self._backgrounds[ids[part]].float().view(-1, 1, 1, 1)
             ink = pages[part, None].float().sub_(backgrounds).abs_().div_(255).to(device)
-            images = transform_images(ink, changes.of(part), stage.size)
+            images = transform_images(ink, changes.select(part), stage.size)
             with torch.autocast(device.type, torch.bfloat16, self._processes.precision == "bf16"):
                 logits = self._network(images)
             labels = self._labels[ids[part]].to(device)
@@ -234,7 +233,7 @@ class Published:
 
     def _validate(self) -> float:
         """Return the share of the held-out pages that are read right; the engine feeds them."""
-        with self._supply.held_out(self.stage) as feed:
+        with self._supply.validation_loader(self.stage) as feed:
             assert feed is not None
             predictions = predict(self._network, feed, self._processes.precision)
         return (predictions.logits.argmax(dim=1) == predictions.labels).float().mean().item()

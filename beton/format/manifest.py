@@ -1,7 +1,7 @@
-"""The manifest: what we add to a file, as one more region that FFCV has no reason to read.
+"""The manifest: inkrun's additional region of a file, which FFCV ignores.
 
-JSON behind a magic number, its own checksum and its length: the caller's `info`, the settings that
-fields were written with, and a checksum (CRC-32) for everything else in the file.
+It is JSON, after a magic number, a checksum and a length. It holds the caller's `info`, the fields'
+settings, and CRC-32 checksums of everything else in the file.
 """
 
 import json
@@ -21,10 +21,10 @@ HEAD = np.dtype([("magic", "S8"), ("crc", "<u4"), ("length", "<u4")])
 
 @dataclass(frozen=True)
 class Manifest:
-    """`info` is the caller's, `fields` the settings per field; the rest are CRC-32 values.
+    """The caller's `info`, the settings of each field, and CRC-32 checksums.
 
-    `head` is of all bytes before the data, `table` of the allocation table, `pages` (uint32) of
-    each page of data.
+    `head` is the checksum of all bytes before the data, `table` of the allocation table, and
+    `pages` uint32 (pages,) of every page.
     """
 
     info: Mapping[str, Any]
@@ -34,7 +34,10 @@ class Manifest:
     pages: NDArray[np.uint32]
 
     def pack(self) -> bytes:
-        """Return the region's bytes; their number does not depend on the checksums' values."""
+        """Return the region's bytes; their number does not depend on the checksums.
+
+        Raises SampleError if `info` is not JSON.
+        """
         checksums = {
             "head": f"{self.head:08x}",
             "table": f"{self.table:08x}",
@@ -52,13 +55,15 @@ class Manifest:
 
     @classmethod
     def unpack(cls, region: bytes) -> "Manifest":
-        """Read a region's bytes. Raises ChecksumError, FormatError."""
+        """Read a manifest from a region's bytes. Raises ChecksumError and FormatError."""
         if len(region) < HEAD.itemsize or not region.startswith(MAGIC):
             raise FormatError("manifest without its magic number", got=region[:8])
         head = np.frombuffer(region, HEAD, 1)[0]
         text = region[HEAD.itemsize :]
         if head["length"] != len(text):
-            raise FormatError("length of the manifest", got=int(head["length"]), expected=len(text))
+            raise FormatError(
+                "incorrect length of the manifest", got=int(head["length"]), expected=len(text)
+            )
         if head["crc"] != zlib.crc32(text):
             raise ChecksumError("manifest has changed since it was written")
         try:

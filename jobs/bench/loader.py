@@ -1,6 +1,6 @@
 """How fast batches come: inkrun against Pillow in a DataLoader, a tensor in memory, and FFCV.
 
-    python jobs/bench_loader.py --source hand-sample.zip
+    python jobs/bench/loader.py --source hand-sample.zip
 
 Every comparison runs in this one process, its ways in turn, page cache warm; medians and ratios are
 printed. The digits are synthetic noise (raw pixels cost the same whatever they show). FFCV takes

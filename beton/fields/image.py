@@ -1,4 +1,4 @@
-"""Pictures: FFCV's colour pictures, byte for byte, and our own of ink."""
+"""Fields of images: RGB images, byte for byte as FFCV stores them, and ink images."""
 
 import operator
 from dataclasses import dataclass
@@ -6,29 +6,29 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 import simplejpeg
-from numpy.typing import NDArray
 
-from beton import ink, rng
+from beton import rng
+from beton.arrays import Array, Int64Array, Uint8Array
+from beton.codec import ink
 from beton.errors import FormatError, SampleError
-from beton.field import UNKNOWN, Array, Bytes, Field, Payload, first_wrong
+from beton.fields.base import UNKNOWN, Field, Payload, first_true
 
-JPEG_LIMIT = 65500  # pixels a side: libjpeg-turbo's
-MAX_PIXELS = 1 << 28  # per picture: bounds what a damaged or hostile size makes a reader allocate
+JPEG_LIMIT = 65500  # pixels per side, in libjpeg-turbo
+MAX_PIXELS = 1 << 28  # per image: a damaged or hostile size must not exhaust a reader's memory
 
 
 @dataclass(frozen=True)
 class RGBImageField(Field):
-    """A colour picture, uint8 (h, w, 3): raw pixels or JPEG.
+    """A colour image, uint8 (h, w, 3), stored as raw pixels or JPEG.
 
-    `write_mode`: "raw"; "jpg"; "smart": JPEG where the pixels take more than `smart_threshold`
-    bytes (None: never), as FFCV does in fact; "proportion": JPEG for a share
-    `compress_probability` of the samples, chosen by a hash of the sample's index, so that the
-    choice does not depend on who encodes it. `max_resolution` shrinks pictures to that longest
-    side by area averaging in float64; OpenCV's, which FFCV uses, may differ from it by one level.
+    `write_mode` is "raw", "jpg", "smart" or "proportion". "smart" writes a JPEG if the pixels take
+    more than `smart_threshold` bytes (None: never), as FFCV's code does. "proportion" writes a JPEG
+    with probability `compress_probability`, by a hash of the sample's index, so that the choice
+    does not depend on the worker. Images larger than `max_resolution` are area-averaged in float64
+    until their longest side has that many pixels; OpenCV, which FFCV uses, may differ by one level.
 
-    JPEG comes from simplejpeg: libjpeg-turbo, built into its wheels, decoding into a caller's
-    buffer, and with the fast inverse DCT that FFCV uses, which makes decoded pixels equal to
-    FFCV's, bit by bit.
+    The JPEG codec is simplejpeg (libjpeg-turbo) with the fast inverse DCT that FFCV uses, so
+    decoded pixels equal FFCV's bit for bit.
     """
 
     write_mode: str = "raw"
@@ -51,7 +51,7 @@ class RGBImageField(Field):
             )
         if self.max_resolution is not None and not 1 <= self.max_resolution <= 65535:
             raise SampleError("max_resolution", got=self.max_resolution, expected="1 to 65535")
-        if self.max_resolution is not None:  # a plain int: it goes into the manifest
+        if self.max_resolution is not None:  # a plain int, for the JSON of the manifest
             object.__setattr__(self, "max_resolution", operator.index(self.max_resolution))
         if not 1 <= self.jpeg_quality <= 100:
             raise SampleError("jpeg_quality", got=self.jpeg_quality, expected="1 to 100")
@@ -61,11 +61,11 @@ class RGBImageField(Field):
             )
 
     def encode(self, value: Any, record: Array, sample: int) -> Payload:
-        """Store a uint8 (h, w, 3) array, or what `np.asarray` makes one of (a Pillow picture)."""
+        """Store a uint8 (h, w, 3) array, or a value that `np.asarray` turns into one."""
         image = np.asarray(value)
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
             raise SampleError(
-                "not a colour picture",
+                "not a colour image",
                 got=f"{image.dtype} {image.shape}",
                 expected="uint8 (h, w, 3)",
             )
@@ -81,7 +81,7 @@ class RGBImageField(Field):
             return image.tobytes()
         if max(height, width) > JPEG_LIMIT:
             raise SampleError(
-                "too wide or tall for JPEG", got=(height, width), expected=f"{JPEG_LIMIT} at most"
+                "image too large for JPEG", got=(height, width), expected=f"{JPEG_LIMIT} at most"
             )
         data: bytes = simplejpeg.encode_jpeg(
             image, quality=self.jpeg_quality, colorspace="RGB", colorsubsampling="420"
@@ -93,32 +93,32 @@ class RGBImageField(Field):
             case "smart":
                 return self.smart_threshold is not None and size > self.smart_threshold
             case "proportion":
-                drawn = rng.uniform(0, 0, np.array([sample]), rng.ENCODE)
-                return bool(drawn[0, 0] < self.compress_probability)
+                number = rng.uniform(0, 0, np.array([sample]), rng.ENCODE)
+                return bool(number[0, 0] < self.compress_probability)
             case mode:
                 return mode == "jpg"
 
-    def regions(self, column: Array) -> tuple[Array, NDArray[np.int64]]:
-        """Return where the pictures are; the size of a JPEG is for the allocation table to say."""
+    def regions(self, column: Array) -> tuple[Array, Int64Array]:
+        """Return pointers and sizes; only the allocation table gives the size of a JPEG."""
         pixels = column["width"].astype(np.int64) * column["height"]
         return column["data_ptr"], np.where(column["mode"] == self.RAW, 3 * pixels, UNKNOWN)
 
     def validate(self, column: Array) -> None:
-        """Check modes and sides."""
-        if (i := first_wrong(column["mode"] > self.RAW)) is not None:
-            raise FormatError("mode of a picture", sample=i, got=column["mode"][i], expected="0, 1")
+        """Check modes and image sizes."""
+        if (i := first_true(column["mode"] > self.RAW)) is not None:
+            raise FormatError("mode of an image", sample=i, got=column["mode"][i], expected="0, 1")
         _validate_sides(column)
 
-    def decode(self, record: Any, payload: Bytes) -> Bytes:
+    def decode(self, record: Any, payload: Uint8Array) -> Uint8Array:
         """Return uint8 (h, w, 3)."""
         height, width = int(record["height"]), int(record["width"])
         if record["mode"] == self.RAW:
             return payload.reshape(height, width, 3).copy()
         try:
             found = simplejpeg.decode_jpeg_header(payload)[:2]
-            if found != (height, width):  # before any pixel is made room for
-                raise FormatError("height and width of a JPEG", got=found, expected=(height, width))
-            image: Bytes = simplejpeg.decode_jpeg(payload, colorspace="RGB", fastdct=True)
+            if found != (height, width):  # before memory for the pixels is allocated
+                raise FormatError("JPEG of another size", got=found, expected=(height, width))
+            image: Uint8Array = simplejpeg.decode_jpeg(payload, colorspace="RGB", fastdct=True)
         except FormatError:
             raise
         except ValueError as error:
@@ -128,10 +128,10 @@ class RGBImageField(Field):
 
 @dataclass(frozen=True)
 class InkField(Field):
-    """A single-channel 8-bit picture, uint8 (h, w), stored losslessly as runs or as pixels.
+    """A single-channel 8-bit image, uint8 (h, w), stored losslessly as runs or as pixels.
 
-    `mode`: "runs", "raw", or "auto" for whichever takes fewer bytes, per sample. The stream of runs
-    is described in `beton.ink`.
+    `mode` is "runs", "raw" (pixels), or "auto": for each sample, the one that takes fewer bytes.
+    `beton.codec.ink` describes the payload.
     """
 
     mode: str = "auto"
@@ -167,19 +167,20 @@ class InkField(Field):
         """Read the mode. Raises FormatError for another version."""
         version = int.from_bytes(arguments[16:18], "little")
         if version != cls.VERSION:
-            raise FormatError("version of an ink field", got=version, expected=cls.VERSION)
+            raise FormatError(
+                "unsupported version of an ink field", got=version, expected=cls.VERSION
+            )
         mode = arguments[18]
         if mode >= len(ink.MODES) or any(arguments[19:]):
-            raise FormatError("arguments of an ink field", got=arguments[18:26].hex())
+            raise FormatError("invalid arguments of an ink field", got=arguments[18:26].hex())
         return cls(ink.MODES[mode])
 
-    def encode(self, value: Any, record: Array, sample: int) -> Payload:
-        """Store a uint8 (h, w) array, or what `np.asarray` makes one of (a Pillow picture)."""
-        del sample
+    def encode(self, value: Any, record: Array, _sample: int) -> Payload:
+        """Store a uint8 (h, w) array, or a value that `np.asarray` turns into one."""
         image = np.asarray(value)
         if image.dtype != np.uint8 or image.ndim != 2:
             raise SampleError(
-                "not a single-channel picture",
+                "not a single-channel image",
                 got=f"{image.dtype} {image.shape}",
                 expected="uint8 (h, w)",
             )
@@ -190,61 +191,61 @@ class InkField(Field):
             record[name] = getattr(encoded, name)
         return encoded.payload
 
-    def regions(self, column: Array) -> tuple[Array, NDArray[np.int64]]:
-        """Return where the pictures are."""
+    def regions(self, column: Array) -> tuple[Array, Int64Array]:
+        """Return the pointers and sizes."""
         return column["ptr"], column["size"].astype(np.int64)
 
     def validate(self, column: Array) -> None:
-        """Check modes, sides, and numbers of runs against bytes: none takes less than one."""
+        """Check modes, image sizes and numbers of runs; every run takes at least one byte."""
         _validate_sides(column)
         size, runs, mode = (column[name].astype(np.int64) for name in ("size", "runs", "mode"))
         pixels = column["width"].astype(np.int64) * column["height"]
         raw = mode == ink.RAW
         for reason, wrong in (
-            ("mode of a picture", (mode > ink.GREY) | (column["reserved"] != 0)),
-            ("size of a raw picture", raw & (size != pixels)),
-            ("more runs than its bytes can hold", runs > size),
-            ("no runs, yet bytes for them", ~raw & (runs == 0) & (size != 0)),
+            (
+                "unknown mode or nonzero reserved byte",
+                (mode > ink.GREY) | (column["reserved"] != 0),
+            ),
+            ("incorrect size of a raw image", raw & (size != pixels)),
+            ("more runs than bytes", runs > size),
+            ("bytes without runs", ~raw & (runs == 0) & (size != 0)),
         ):
-            if (i := first_wrong(wrong)) is not None:
+            if (i := first_true(wrong)) is not None:
                 raise FormatError(
                     reason, sample=i, got=f"mode {mode[i]}, {size[i]} bytes, {runs[i]} runs"
                 )
 
-    def decode(self, record: Any, payload: Bytes) -> Bytes:
+    def decode(self, record: Any, payload: Uint8Array) -> Uint8Array:
         """Return uint8 (h, w)."""
-        mode, background, value, runs, height, width = (
-            int(record[name]) for name in ("mode", "background", "ink", "runs", "height", "width")
-        )
-        return ink.decode(
-            ink.Encoded(mode, background, value, runs, height, width, payload.tobytes())
-        )
+        names = ("mode", "background", "ink", "runs", "height", "width")
+        numbers = {name: int(record[name]) for name in names}
+        return ink.decode(ink.Encoded(**numbers, payload=payload.tobytes()))
 
 
 def _check_sides(height: int, width: int) -> None:
     if not (1 <= height <= 65535 and 1 <= width <= 65535 and height * width <= MAX_PIXELS):
         raise SampleError(
-            "sides of a picture",
+            "invalid image size",
             got=f"{height} x {width}",
-            expected=f"1 to 65535, at most {MAX_PIXELS} pixels",
+            expected=f"sides of 1 to 65535, at most {MAX_PIXELS} pixels",
         )
 
 
 def _validate_sides(column: Array) -> None:
     pixels = column["width"].astype(np.int64) * column["height"]
-    if (i := first_wrong((pixels < 1) | (pixels > MAX_PIXELS))) is not None:
+    if (i := first_true((pixels < 1) | (pixels > MAX_PIXELS))) is not None:
         raise FormatError(
-            "sides of a picture",
+            "invalid image size",
             sample=i,
             got=f"{column['height'][i]} x {column['width'][i]}",
-            expected=f"at least 1, at most {MAX_PIXELS} pixels",
+            expected=f"1 to {MAX_PIXELS} pixels",
         )
 
 
-def shrink(image: Bytes, longest: int) -> Bytes:
-    """Area-average a uint8 (h, w, c) picture so that its longest side is at most `longest`.
+def shrink(image: Uint8Array, longest: int) -> Uint8Array:
+    """Area-average a uint8 (h, w, c) image until its longest side is at most `longest` pixels.
 
-    The other side is cut to whole pixels, as FFCV does, but never to none.
+    The other side is rounded down, like in FFCV, but is at least 1.
     """
     ratio = longest / max(image.shape[:2])
     if ratio >= 1:
@@ -254,10 +255,10 @@ def shrink(image: Bytes, longest: int) -> Bytes:
         side = image.shape[axis]
         edges = np.linspace(0, side, max(1, int(ratio * side)) + 1)
         whole = np.minimum(edges.astype(np.int64), side - 1)
-        # The integral up to an edge: the pixels before it, and its share of the one it cuts.
+        # The integral up to an edge: all pixels before it, and a fraction of the pixel it cuts.
         sums = np.cumsum(result, axis) - result
         cut = np.expand_dims(edges - whole, tuple({0, 1, 2} - {axis}))
         integral = sums.take(whole, axis) + cut * result.take(whole, axis)
         result = np.diff(integral, axis=axis) * (len(edges) - 1) / side
-    rounded: Bytes = np.rint(result).clip(0, 255).astype(np.uint8)
+    rounded: Uint8Array = np.rint(result).clip(0, 255).astype(np.uint8)
     return rounded

@@ -1,4 +1,4 @@
-"""Ways to learn from wrong labels: which there are, what they learn by, what was shown of them."""
+"""Methods of training on incorrect labels: their choice, their losses, their comparison."""
 
 import numpy as np
 import pytest
@@ -26,24 +26,24 @@ def predictions(logits: list[list[float]], labels: list[int]) -> Predictions:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_every_verdict_has_the_naive_way_and_the_ceiling(kind: str) -> None:
-    ways = methods_for(kind)
-    assert ways[0] == "naive"
-    assert ways[-1] == "ceiling"
-    assert set(ways) <= set(METHODS)
-    assert ("forward" in ways) == (kind not in ("clean", "random"))
-    # To say what a picture is not makes sense only of labels that are never right.
-    assert ("backwards" in ways) == ("complementary" in ways) == (kind == "wrong")
+def test_every_verdict_has_the_naive_method_and_the_ceiling(kind: str) -> None:
+    methods = methods_for(kind)
+    assert methods[0] == "naive"
+    assert methods[-1] == "ceiling"
+    assert set(methods) <= set(METHODS)
+    assert ("forward" in methods) == (kind not in ("clean", "random"))
+    # Argmin suits only labels that are never correct.
+    assert ("backwards" in methods) == ("complementary" in methods) == (kind == "wrong")
 
 
-def test_a_way_has_its_loss() -> None:
+def test_a_method_has_its_loss() -> None:
     assert loss_of("naive", FORWARD) == loss_of("ceiling", FORWARD) == Loss()
-    assert loss_of("backwards", FORWARD) is None  # the naive networks, read otherwise
+    assert loss_of("backwards", FORWARD) is None  # the naive networks, with argmin
     assert loss_of("forward", FORWARD) == Loss("forward", transition=FORWARD)
     assert loss_of("complementary", FORWARD) == Loss("complementary")
 
 
-def test_answers_are_read_forwards_and_backwards() -> None:
+def test_accuracy_of_argmax_and_argmin() -> None:
     three = predictions([[3.0, 2.0, 1.0], [1.0, 3.0, 2.0], [2.0, 1.0, 3.0]], [0, 0, 0])
     assert accuracy_of(three) == pytest.approx(1 / 3)
     assert accuracy_of(three, backwards=True) == pytest.approx(1 / 3)
@@ -51,13 +51,13 @@ def test_answers_are_read_forwards_and_backwards() -> None:
     assert accuracy_of(predictions([[3.0, 2.0, 1.0]], [2])) == 0
 
 
-def test_chances_add_up() -> None:
+def test_probabilities_sum_to_one() -> None:
     found = probabilities_of(predictions([[0.0, 0.0, 0.0], [100.0, 0.0, -100.0]], [0, 1]))
     assert found.dtype == np.float64
     np.testing.assert_allclose(found, np.array([[1 / 3] * 3, [1.0, 0.0, 0.0]]), atol=1e-12)
 
 
-def test_the_corrected_loss_is_compared_with_every_other_way() -> None:
+def test_the_corrected_loss_is_compared_with_every_other_method() -> None:
     outcome = recovery(
         {
             "ceiling": [0.93, 0.92, 0.94],
@@ -88,14 +88,14 @@ def test_without_a_correction_the_ceiling_is_compared() -> None:
 
 
 @given(st.lists(st.tuples(*[st.floats(0, 1)] * 2), min_size=1, max_size=5))
-def test_pairs_are_of_equal_seeds(shares: list[tuple[float, float]]) -> None:
-    naive, forward = map(list, zip(*shares, strict=True))
+def test_pairs_are_of_equal_seeds(accuracies: list[tuple[float, float]]) -> None:
+    naive, forward = map(list, zip(*accuracies, strict=True))
     (pair,) = recovery({"naive": naive, "forward": forward}).pairs
-    assert pair.comparison.pairs == len(shares)
+    assert pair.comparison.pairs == len(accuracies)
     expected = float(np.mean(np.subtract(forward, naive)))
     assert pair.comparison.difference == pytest.approx(expected, abs=1e-12)
 
 
-def test_ways_with_other_seeds_are_refused() -> None:
+def test_methods_with_different_seeds_are_rejected() -> None:
     with pytest.raises(ValueError, match="compare: got 1 and 2 runs"):
         recovery({"forward": [0.5], "naive": [0.5, 0.6]})

@@ -1,6 +1,6 @@
 """How fast preparation is: all of it, against only decoding the same files with Pillow.
 
-    python jobs/bench_prep.py --source hand-sample.zip
+    python jobs/bench/prep.py --source hand-sample.zip
 
 Preparation reads the archive, hashes it, decodes, encodes and writes; starting its processes is
 counted. The baseline is a pool of as many processes that decodes the unpacked files to arrays and

@@ -1,13 +1,13 @@
-"""The fields there are, and the one table that says which a file's descriptor means.
+"""All kinds of fields, and the table that maps a file's descriptors to them.
 
-Seven are FFCV's, with its type ids, records and payloads. `InkField` is ours and takes FFCV's place
-for custom fields: type id 255, told apart by a tag in the arguments.
+Seven are FFCV's, with its type ids, records and payloads. `InkField` is inkrun's own: it has FFCV's
+type id for custom fields, 255, and a tag in its arguments.
 """
 
 from beton.errors import FormatError
-from beton.field import Field
-from beton.image_fields import InkField, RGBImageField
-from beton.plain_fields import (
+from beton.fields.base import Field
+from beton.fields.image import InkField, RGBImageField
+from beton.fields.plain import (
     BytesField,
     FloatField,
     IntField,
@@ -48,6 +48,6 @@ def field_from(type_id: int, arguments: bytes) -> Field:
     """Return the field that a descriptor declares. Raises FormatError."""
     kind = KINDS.get(type_id) or (CUSTOM.get(arguments[:16]) if type_id == 255 else None)
     if kind is None:
-        what = "custom field of a kind unknown here" if type_id == 255 else "type of a field"
+        what = "unknown custom field" if type_id == 255 else "unknown type of a field"
         raise FormatError(what, got=type_id, expected=f"{min(KINDS)} to {max(KINDS)}")
     return kind.from_arguments(arguments)

@@ -1,4 +1,4 @@
-"""Numbers, bytes, JSON and arrays, as FFCV 1.0 stores them, byte for byte."""
+"""Fields of numbers, bytes, JSON values and arrays, byte for byte as FFCV 1.0 stores them."""
 
 import json
 import math
@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
-from numpy.typing import NDArray
 
+from beton.arrays import Array, Int64Array, Uint8Array
 from beton.errors import FormatError, SampleError
-from beton.field import Array, Bytes, Field, Payload
+from beton.fields.base import Field, Payload
 
 
 @dataclass(frozen=True)
@@ -22,9 +22,8 @@ class FloatField(Field):
     type_id = 0
     metadata_dtype = np.dtype("<f8")
 
-    def encode(self, value: Any, record: Array, sample: int) -> None:
-        """Store anything that `float` takes, text aside."""
-        del sample
+    def encode(self, value: Any, record: Array, _sample: int) -> None:
+        """Store any value that `float` accepts, except text."""
         if isinstance(value, str | bytes):
             raise SampleError("not a number", got=type(value).__name__)
         try:
@@ -32,46 +31,42 @@ class FloatField(Field):
         except (TypeError, ValueError, OverflowError) as error:
             raise SampleError(f"not a number: {error}") from error
 
-    def decode(self, record: Any, payload: Bytes) -> float:
+    def decode(self, record: Any, _payload: Uint8Array) -> float:
         """Return a float."""
-        del payload
         return float(record)
 
 
 @dataclass(frozen=True)
 class IntField(Field):
-    """A whole number, stored as int64."""
+    """An integer, stored as int64."""
 
     type_id = 1
     metadata_dtype = np.dtype("<i8")
 
-    def encode(self, value: Any, record: Array, sample: int) -> None:
-        """Store anything that counts as an index; a float is refused even if it is whole."""
-        del sample
+    def encode(self, value: Any, record: Array, _sample: int) -> None:
+        """Store any integer type; a float is rejected, even a whole one."""
         try:
             number = operator.index(value)
         except TypeError as error:
-            raise SampleError("not a whole number", got=type(value).__name__) from error
+            raise SampleError("not an integer", got=type(value).__name__) from error
         if not -(2**63) <= number < 2**63:
-            raise SampleError("number does not fit", got=number, expected="64 bits, signed")
+            raise SampleError("integer out of range", got=number, expected="signed 64 bits")
         record[0] = number
 
-    def decode(self, record: Any, payload: Bytes) -> int:
+    def decode(self, record: Any, _payload: Uint8Array) -> int:
         """Return an int."""
-        del payload
         return int(record)
 
 
 @dataclass(frozen=True)
 class BytesField(Field):
-    """Bytes of any number. Empty values are fine as long as one in the column is not."""
+    """Bytes of any length. Values may be empty, but not all of a column."""
 
     type_id = 3
     metadata_dtype = np.dtype([("ptr", "<u8"), ("size", "<u8")])
 
-    def encode(self, value: Any, record: Array, sample: int) -> Payload:
-        """Store bytes, or a uint8 array of one dimension."""
-        del sample
+    def encode(self, value: Any, record: Array, _sample: int) -> Payload:
+        """Store bytes or a uint8 array (n,)."""
         if isinstance(value, np.ndarray):
             if value.dtype != np.uint8 or value.ndim != 1:
                 raise SampleError(
@@ -85,60 +80,59 @@ class BytesField(Field):
         record["size"] = len(value)
         return value
 
-    def regions(self, column: Array) -> tuple[Array, NDArray[np.int64]]:
-        """Return where the bytes are. A size beyond 63 bits comes out as the largest number."""
+    def regions(self, column: Array) -> tuple[Array, Int64Array]:
+        """Return pointers and sizes; sizes above 2^63 - 1 are clipped."""
         return column["ptr"], np.minimum(column["size"], 2**63 - 1).astype(np.int64)
 
-    def finish(self, column: Array) -> None:
-        """Refuse a column of nothing: FFCV would copy a byte into rows of none."""
+    def check_column(self, column: Array) -> None:
+        """Reject a column of empty values: FFCV would copy a byte into rows of zero bytes."""
         if not column["size"].any():
             raise SampleError("every value is empty, which FFCV cannot read")
 
-    def decode(self, record: Any, payload: Bytes) -> Any:
+    def decode(self, _record: Any, payload: Uint8Array) -> Any:
         """Return bytes."""
-        del record
         return payload.tobytes()
 
 
 @dataclass(frozen=True)
 class JSONField(BytesField):
-    """A JSON value: text in UTF-8 and a NUL, stored as bytes are."""
+    """A JSON value: UTF-8 text and a NUL, stored like bytes."""
 
     type_id = 5
 
     def encode(self, value: Any, record: Array, sample: int) -> Payload:
-        """Store what `json.dumps` takes."""
+        """Store any value that `json.dumps` accepts."""
         try:
             text = json.dumps(value)
         except (TypeError, ValueError, RecursionError) as error:
             raise SampleError(f"not a JSON value: {error}") from error
         return super().encode(text.encode() + b"\0", record, sample)
 
-    def decode(self, record: Any, payload: Bytes) -> Any:
+    def decode(self, record: Any, payload: Uint8Array) -> Any:
         """Return the value."""
         text, end, _ = super().decode(record, payload).partition(b"\0")
         if not end:
-            raise FormatError("JSON text without its closing NUL")
+            raise FormatError("JSON text without a terminating NUL")
         try:
             return json.loads(text)
         except (ValueError, RecursionError) as error:
             raise FormatError(f"JSON cannot be decoded: {error}") from error
 
 
-# What np.dtype is given of a file: a plain dtype by its name, and nothing that it would interpret.
+# A plain dtype's name is the only text of a file that np.dtype gets: it would interpret others.
 _DTYPE = re.compile(rb'\[\["", "([<>|][biufcmMSV][0-9]{1,9}(?:\[[0-9]{0,4}[A-Za-z]{1,2}\])?)"\]\]')
 _NDARRAY = np.dtype([("shape", "<u8", 32), ("type_length", "<u8")])
 
 
 @dataclass(frozen=True)
 class NDArrayField(Field):
-    """An array of one dtype and shape for all samples.
+    """An array with the same dtype and shape in every sample.
 
-    Refused, since FFCV reads none of them back: structured dtypes, objects, text; no dimension,
-    more than 32, sides of zero.
+    FFCV cannot read structured dtypes, objects and text, no dimension or more than 32, and sides of
+    zero, so they are rejected.
     """
 
-    dtype: Any  # what np.dtype takes; an np.dtype from then on
+    dtype: Any  # any argument of np.dtype, converted to an np.dtype
     shape: tuple[int, ...]
 
     type_id = 4
@@ -148,26 +142,26 @@ class NDArrayField(Field):
         try:
             dtype = np.dtype(self.dtype)
         except TypeError as error:
-            raise SampleError("dtype of an array", got=repr(self.dtype)) from error
+            raise SampleError("invalid array dtype", got=repr(self.dtype)) from error
         if dtype.kind not in "biufcmMSV" or dtype.names or dtype.subdtype or not dtype.itemsize:
-            raise SampleError("dtype of an array", got=dtype, expected="numbers, or fixed bytes")
+            raise SampleError("invalid array dtype", got=dtype, expected="numbers or fixed bytes")
         shape = tuple(operator.index(side) for side in self.shape)
         if not 1 <= len(shape) <= 32 or min(shape) < 1:
             raise SampleError(
-                "shape of an array", got=shape, expected="1 to 32 dimensions, each at least 1"
+                "invalid array shape", got=shape, expected="1 to 32 dimensions, each at least 1"
             )
         object.__setattr__(self, "dtype", dtype)
         object.__setattr__(self, "shape", shape)
         if self.size >= 2**32:
-            raise SampleError("size of an array", got=self.size, expected="below 2**32 bytes")
+            raise SampleError("array too large", got=self.size, expected="below 2**32 bytes")
 
     @property
     def size(self) -> int:
-        """Bytes of a sample."""
+        """The bytes of one sample."""
         return math.prod(self.shape) * int(self.dtype.itemsize)
 
     def arguments(self) -> bytes:
-        """Return 32 sides (uint64), the length of a text (uint64), and the dtype as JSON text."""
+        """Return the shape (32 uint64), the text's length (uint64), and the dtype as JSON text."""
         text = json.dumps(self.dtype.descr).encode()
         head = np.zeros(1, _NDARRAY)
         head["shape"][0, : len(self.shape)] = self.shape
@@ -176,51 +170,51 @@ class NDArrayField(Field):
 
     @classmethod
     def from_arguments(cls, arguments: bytes) -> Self:
-        """Read dtype and shape; nothing of the text is interpreted but the name of a dtype."""
+        """Read dtype and shape. Raises FormatError unless the text is a plain dtype's name."""
         head = np.frombuffer(arguments, _NDARRAY, 1)[0]
         rest = arguments[_NDARRAY.itemsize :]
         length = int(head["type_length"])
         text = rest[:length]
         name = _DTYPE.fullmatch(text)
         if length > len(rest) or any(rest[length:]) or name is None:
-            raise FormatError("dtype of an array", got=text[:64], expected='such as [["", "<f4"]]')
+            raise FormatError("invalid array dtype", got=text[:64], expected='e.g. [["", "<f4"]]')
         shape = head["shape"].tolist()
-        while shape and shape[-1] == 0:  # what is left of 32 sides
+        while shape and shape[-1] == 0:  # padding to 32 sides
             shape.pop()
         try:
             return cls(np.dtype(name[1].decode()), tuple(shape))
         except SampleError as error:
             raise FormatError(error.reason, got=error.got, expected=error.expected) from error
         except (TypeError, ValueError, OverflowError) as error:
-            raise FormatError("dtype of an array", got=name[1]) from error
+            raise FormatError("invalid array dtype", got=name[1]) from error
 
-    def encode(self, value: Any, record: Array, sample: int) -> Payload:
+    def encode(self, value: Any, _record: Array, _sample: int) -> Payload:
         """Store an array of exactly this dtype and shape: a cast would hide a mistake."""
-        del record, sample
         array = np.asarray(value)
         if array.dtype != self.dtype or array.shape != self.shape:
             raise SampleError(
-                "array", got=f"{array.dtype} {array.shape}", expected=f"{self.dtype} {self.shape}"
+                "incorrect array",
+                got=f"{array.dtype} {array.shape}",
+                expected=f"{self.dtype} {self.shape}",
             )
         return array.tobytes()
 
-    def regions(self, column: Array) -> tuple[Array, NDArray[np.int64]]:
-        """Return where the arrays are."""
+    def regions(self, column: Array) -> tuple[Array, Int64Array]:
+        """Return the pointers, and the same size for every array."""
         return column, np.full(len(column), self.size, np.int64)
 
-    def decode(self, record: Any, payload: Bytes) -> Array:
+    def decode(self, _record: Any, payload: Uint8Array) -> Array:
         """Return an array of the field's dtype and shape."""
-        del record
         array: Array = payload.view(self.dtype).reshape(self.shape).copy()
         return array
 
 
 @dataclass(frozen=True)
 class TorchTensorField(NDArrayField):
-    """A tensor of one dtype and shape for all samples; read back as an array.
+    """A tensor with the same dtype and shape in every sample; it is read as an array.
 
-    `dtype` is a torch dtype, its name, or NumPy's; torch itself is not imported. bfloat16 and other
-    dtypes that NumPy lacks are refused.
+    `dtype` is a dtype of torch or NumPy, or its name; torch itself is not imported. bfloat16 and
+    other dtypes that NumPy lacks are rejected.
     """
 
     type_id = 6
@@ -232,6 +226,6 @@ class TorchTensorField(NDArrayField):
         super().__post_init__()
 
     def encode(self, value: Any, record: Array, sample: int) -> Payload:
-        """Store a tensor, or an array."""
+        """Store a tensor or an array."""
         to_numpy: Callable[[], Array] | None = getattr(value, "numpy", None)
         return super().encode(to_numpy() if to_numpy else value, record, sample)

@@ -5,12 +5,12 @@ from hypothesis import strategies as st
 from scipy.stats import beta
 
 from pipeline.analysis.noise_models import (
-    FEW,
     KINDS,
+    OUTLIER_PRIOR,
     RATED,
     Floats,
     fit_noise_model,
-    likelihood,
+    log_likelihood,
     transition,
 )
 
@@ -19,7 +19,7 @@ rates = st.floats(0, 1)
 class_counts = st.integers(2, 12)
 
 
-def nothing(classes: int) -> Floats:
+def zeros(classes: int) -> Floats:
     return np.zeros((classes, classes))
 
 
@@ -27,8 +27,8 @@ def even(classes: int) -> Floats:
     return np.full(classes, 1 / classes)
 
 
-def drawn(rows: Floats, each: int, seed: int) -> Floats:
-    """Counts of `each` labels per row, drawn from rows of shares, the rows in any order."""
+def sample_counts(rows: Floats, each: int, seed: int) -> Floats:
+    """Counts of `each` labels per row, sampled from rows of probabilities in random order."""
     generator = np.random.default_rng(seed)
     return np.asarray(generator.multinomial(each, generator.permutation(rows)), np.float64)
 
@@ -85,7 +85,7 @@ def test_kinds_meet_where_their_rates_end(classes: int) -> None:
         ("permutation", 0, 3, [0, 1, 1], "permutation: got "),
     ],
 )
-def test_what_is_no_transition_is_refused(
+def test_invalid_transitions_are_rejected(
     kind: str, rate: float, classes: int, names: list[int] | None, message: str
 ) -> None:
     with pytest.raises(ValueError, match=message):
@@ -94,36 +94,36 @@ def test_what_is_no_transition_is_refused(
 
 @settings(max_examples=20)
 @given(seeds, st.integers(0, 60), st.sampled_from(["clean", "symmetric", "wrong"]))
-def test_likelihoods_are_the_integral_over_the_strays(seed: int, labels: int, kind: str) -> None:
+def test_likelihoods_are_the_integral_over_the_outliers(seed: int, labels: int, kind: str) -> None:
     rows = transition(kind, 0.3, 3)
     counts = np.random.default_rng(seed).multinomial(labels, [0.6, 0.3, 0.1], 3).astype(float)
     base = np.array([0.5, 0.3, 0.2])
 
-    # Over the shares' roots, as their density has a pole at 0.
+    # Integrates over the square roots of the fractions, whose density has a pole at 0.
     roots = (np.arange(4000) + 0.5) / 4000
     density = beta.pdf(roots**2, 0.5, 20) * 2 * roots / 4000
-    shares = (roots**2)[:, None, None]
+    fractions = (roots**2)[:, None, None]
     exact = np.einsum(
-        "s,srg->gr", density, np.exp(np.log((1 - shares) * rows + shares * base) @ counts.T)
+        "s,srg->gr", density, np.exp(np.log((1 - fractions) * rows + fractions * base) @ counts.T)
     )
-    got = likelihood(counts, rows, base, FEW)
+    got = log_likelihood(counts, rows, base, OUTLIER_PRIOR)
     np.testing.assert_allclose(got, np.log(exact), rtol=0.01, atol=0.05)
 
 
 @settings(max_examples=20)
 @given(seeds, st.sampled_from(["clean", "symmetric", "pairs", "wrong", "random"]))
-def test_the_kind_that_counts_were_drawn_from_fits_them_best(seed: int, kind: str) -> None:
+def test_the_kind_that_counts_were_sample_counts_from_fits_them_best(seed: int, kind: str) -> None:
     rate = 0.1 + 0.5 * (seed % 97) / 97
-    counts = drawn(transition(kind, rate, 10), 200, seed)
-    fits = {other: fit_noise_model(other, counts, even(10), nothing(10)) for other in KINDS}
+    counts = sample_counts(transition(kind, rate, 10), 200, seed)
+    fits = {other: fit_noise_model(other, counts, even(10), zeros(10)) for other in KINDS}
     best = max(KINDS, key=lambda other: fits[other].evidence)
     assert best == kind
     if kind in RATED:
-        low, high = fits[kind].between
+        low, high = fits[kind].rate_interval
         assert low <= fits[kind].rate <= high
         assert abs(fits[kind].rate - rate) < 0.04
     if kind != "random":
-        order = fits[kind].truths.argsort()
+        order = fits[kind].group_classes.argsort()
         np.testing.assert_allclose((counts / 200)[order], transition(kind, rate, 10), atol=0.16)
 
 
@@ -132,44 +132,44 @@ def test_the_kind_that_counts_were_drawn_from_fits_them_best(seed: int, kind: st
 def test_a_permutation_fits_exactly_as_clean_labels_until_names_are_known(
     seed: int, classes: int
 ) -> None:
-    counts = drawn(transition("symmetric", 0.02, classes), 100, seed)
+    counts = sample_counts(transition("symmetric", 0.02, classes), 100, seed)
     clean, renamed = (
-        fit_noise_model(kind, counts, even(classes), nothing(classes))
+        fit_noise_model(kind, counts, even(classes), zeros(classes))
         for kind in ("clean", "permutation")
     )
     assert clean.evidence == renamed.evidence
     named = np.random.default_rng(seed).permutation(classes)  # each group's class
-    naming = np.where(np.eye(classes)[named], 0, -200.0)
+    reference = np.where(np.eye(classes)[named], 0, -200.0)
     clean, renamed = (
-        fit_noise_model(kind, counts, even(classes), naming) for kind in ("clean", "permutation")
+        fit_noise_model(kind, counts, even(classes), reference) for kind in ("clean", "permutation")
     )
     if (named == counts.argmax(1)).all():
         assert clean.evidence > renamed.evidence
     else:
         assert renamed.evidence > clean.evidence
-        bears = counts.argmax(1)[named.argsort()].tolist()
+        labels = counts.argmax(1)[named.argsort()].tolist()
         np.testing.assert_array_equal(
-            renamed.transition(even(classes)), transition("permutation", 0, classes, bears)
+            renamed.transition(even(classes)), transition("permutation", 0, classes, labels)
         )
 
 
 @settings(max_examples=10)
 @given(seeds)
-def test_strays_are_told_from_noise_that_spares_no_class(seed: int) -> None:
+def test_outliers_are_distinguished_from_noise_in_every_class(seed: int) -> None:
     generator = np.random.default_rng(seed)
-    strays = np.where(np.arange(10) < 3, 0.3, 0.01)[:, None]
-    counts = generator.multinomial(300, (1 - strays) * np.eye(10) + strays / 10).astype(float)
-    alike = generator.multinomial(300, transition("symmetric", strays.mean(), 10)).astype(float)
+    outliers = np.where(np.arange(10) < 3, 0.3, 0.01)[:, None]
+    counts = generator.multinomial(300, (1 - outliers) * np.eye(10) + outliers / 10).astype(float)
+    alike = generator.multinomial(300, transition("symmetric", outliers.mean(), 10)).astype(float)
     for table, expected in ((counts, "clean"), (alike, "symmetric")):
         fits = [
-            fit_noise_model(kind, table, even(10), nothing(10)) for kind in ("clean", "symmetric")
+            fit_noise_model(kind, table, even(10), zeros(10)) for kind in ("clean", "symmetric")
         ]
         assert max(fits, key=lambda one: one.evidence).kind == expected
     assert (
-        abs(fit_noise_model("clean", counts, even(10), nothing(10)).strays[:3].mean() - 0.3) < 0.06
+        abs(fit_noise_model("clean", counts, even(10), zeros(10)).outliers[:3].mean() - 0.3) < 0.06
     )
 
 
 def test_groups_without_labels_are_explained_by_any_kind() -> None:
     for kind in KINDS:
-        assert np.isfinite(fit_noise_model(kind, nothing(4), even(4), nothing(4)).evidence)
+        assert np.isfinite(fit_noise_model(kind, zeros(4), even(4), zeros(4)).evidence)

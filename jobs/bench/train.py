@@ -70,14 +70,12 @@ def bare_loop(
     for step in range(steps):
         if step % batches == 0:
             order = torch.randperm(len(labels))
-        share = optim.factor(stage.schedule, step, steps, stage.warm_up)
-        for group in optimizer.param_groups:
-            group["lr"] = group["top"] * share
+        optim.set_lr(optimizer, optim.lr_factor(stage.schedule, step, steps, stage.warm_up))
         first = step % batches * recipe.batch_size
         rows = order[first : first + recipe.batch_size]
         images = canvases[rows]
         if stage.augmentation != Augmentation():
-            changes = stage.augmentation.draw(recipe.seed, 0, rows.numpy())
+            changes = stage.augmentation.sample(recipe.seed, 0, rows.numpy())
             images = transform_images(images, changes, stage.size)
         with torch.autocast("cpu", torch.bfloat16, mixed):
             logits = network(images)
@@ -108,7 +106,7 @@ def main(config: Config) -> None:
         def engine() -> int:
             training = Trainer(processes, network(), recipe, file, validate_on="test")
             training.run()
-            shares.append(training.figures()["loader_share"])
+            shares.append(training.performance()["loader_share"])
             return training.images
 
         def bare(plan: Recipe, images: Tensor) -> Callable[[], int]:

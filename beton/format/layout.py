@@ -1,8 +1,8 @@
-"""The layout of a file: its dtypes and constants, and the one place where its numbers are checked.
+"""The parts of a file: their dtypes and constants, and the checks of every number in them.
 
-FORMAT.md has the tables. `parse` finds the parts of a file in its bytes, `validate` checks every
-pointer, size and count in them, all samples at once. What has passed is trusted from then on, by
-compiled kernels too. Nothing is decoded here, and no checksum is computed.
+FORMAT.md has the tables. `parse` finds the parts in a file's bytes. `validate` checks every
+pointer, size and count, for all samples at once; compiled kernels rely on these checks. This module
+decodes no payload and computes no checksum. (`paging` decides where a writer puts the payloads.)
 """
 
 from collections.abc import Iterable
@@ -10,15 +10,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from beton.errors import BetonError, FormatError
-from beton.field import ARGUMENTS_SIZE, UNKNOWN, Field
+from beton.arrays import Array, BoolArray, Int64Array, Uint8Array
+from beton.errors import FormatError, located
 from beton.fields import field_from
-
-Array = NDArray[Any]
-Bytes = NDArray[np.uint8]
-Ints = NDArray[np.int64]
+from beton.fields.base import ARGUMENTS_SIZE, UNKNOWN, Field
 
 VERSION = 2
 NAME_SIZE = 16
@@ -42,20 +38,20 @@ ALLOCATION = np.dtype([("sample_id", "<u8"), ("ptr", "<u8"), ("size", "<u8")])
 
 
 def align(offset: int, to: int) -> int:
-    """Round up to a multiple."""
+    """Round `offset` up to a multiple of `to`."""
     return -(-offset // to) * to
 
 
 def metadata_dtype(fields: Iterable[Field]) -> np.dtype[Any]:
-    """Return the dtype of a sample's record, its members named f0, f1, ... in field order."""
+    """Return the dtype of a sample's record, with members f0, f1, ... in field order."""
     return np.dtype([("", field.metadata_dtype) for field in fields], align=True)
 
 
 def check_name(name: str) -> None:
-    """Refuse a field name that FFCV would cut, fail on, or that could not be printed."""
+    """Raise FormatError for a field name that FFCV cannot read or that cannot be printed."""
     if not (1 <= len(name) <= NAME_SIZE and name.isascii() and name.isprintable()):
         raise FormatError(
-            "name of a field",
+            "invalid name of a field",
             got=repr(name),
             expected=f"1 to {NAME_SIZE} printable ASCII characters",
         )
@@ -63,15 +59,15 @@ def check_name(name: str) -> None:
 
 @dataclass(frozen=True)
 class Layout:
-    """The parts of a file. `metadata` and the tables are copies: the file may change, they not."""
+    """The parts of a file. `metadata` and `regions` are copies, so the file cannot change them."""
 
     page_size: int
     fields: dict[str, Field]
     metadata: Array  # (samples,) records, read-only
-    regions: Array  # ALLOCATION rows of the samples, those of no bytes left out
-    manifest: tuple[int, int] | None  # where it lies: start, end
+    regions: Array  # ALLOCATION rows of all regions that have bytes
+    manifest: tuple[int, int] | None  # start and end
     data_start: int
-    data_end: int  # of the last region
+    data_end: int  # the end of the last region
     table_start: int
 
     def column(self, name: str) -> Array:
@@ -80,10 +76,10 @@ class Layout:
         return column
 
 
-def parse(data: Bytes) -> Layout:
-    """Find the parts of a file in its bytes (n,), check that they are inside. Raises FormatError.
+def parse(data: Uint8Array) -> Layout:
+    """Find the parts of a file in its bytes (n,). Raises FormatError if they do not fit in it.
 
-    No number of the file decides an allocation before it was compared with the file's size.
+    Every number is compared with the file's size before it determines an allocation.
     """
     total = len(data)
     if total < HEADER.itemsize:
@@ -91,7 +87,7 @@ def parse(data: Bytes) -> Layout:
     header = data[: HEADER.itemsize].view(HEADER)[0]
     version, count, page_size, samples, table_start = (int(number) for number in header.item())
     if version != VERSION:
-        raise FormatError("version of the format", got=version, expected=VERSION)
+        raise FormatError("unsupported version of the format", got=version, expected=VERSION)
     if page_size & (page_size - 1) or not MIN_PAGE_SIZE <= page_size <= MAX_PAGE_SIZE:
         raise FormatError(
             "page size", got=page_size, expected=f"a power of 2, {MIN_PAGE_SIZE} to {MAX_PAGE_SIZE}"
@@ -107,7 +103,7 @@ def parse(data: Bytes) -> Layout:
         raise FormatError("number of samples", got=samples, expected=f"1 to {most}")
     if not metadata_end <= table_start <= total or (total - table_start) % ALLOCATION.itemsize:
         raise FormatError(
-            "place of the allocation table",
+            "position of the allocation table",
             got=table_start,
             expected=f"{metadata_end} to {total}, whole rows of {ALLOCATION.itemsize} bytes",
         )
@@ -116,25 +112,29 @@ def parse(data: Bytes) -> Layout:
     data_start = align(metadata_end, page_size)
     table = data[table_start:].view(ALLOCATION).copy()
     if len(table) == 0 and table_start > data_start:
-        raise FormatError("no allocation table, yet data", got=table_start, expected=metadata_end)
+        raise FormatError(
+            "data without an allocation table", got=table_start, expected=metadata_end
+        )
     manifest = None
     if len(table) and table[-1]["sample_id"] == MANIFEST_ID:
         start, size = int(table[-1]["ptr"]), int(table[-1]["size"])
         if start < data_start or start + size != table_start:
-            raise FormatError("place of the manifest", got=start, expected=table_start - size)
+            raise FormatError("position of the manifest", got=start, expected=table_start - size)
         manifest = start, start + size
         table = table[:-1]
     elif table_start > data_start and (table_start - data_start) % page_size:
-        # FFCV writes whole pages: here a manifest was, and its row is lost.
+        # FFCV writes whole pages, so there was a manifest, and its row is lost.
         expected = f"{data_start} and whole pages of {page_size}, or a manifest"
-        raise FormatError("place of the allocation table", got=table_start, expected=expected)
-    regions = table[table["size"] > 0]  # FFCV gives a region of no bytes a pointer that means none
+        raise FormatError("position of the allocation table", got=table_start, expected=expected)
+    regions = table[table["size"] > 0]  # FFCV's pointer to an empty region means nothing
     limit = manifest[0] if manifest else table_start
     data_end = _validate_table(regions, samples, page_size, data_start, limit)
     if manifest and manifest[0] != align(data_end, MANIFEST_ALIGNMENT):
-        raise FormatError("place of the manifest", got=manifest[0], expected=f"next to {data_end}")
+        raise FormatError(
+            "position of the manifest", got=manifest[0], expected=f"next to {data_end}"
+        )
     if manifest and data[data_end : manifest[0]].any():
-        raise FormatError("bytes other than 0 before the manifest", got=data_end)
+        raise FormatError("nonzero bytes before the manifest", got=data_end)
     return Layout(page_size, fields, metadata, regions, manifest, data_start, data_end, table_start)
 
 
@@ -145,20 +145,16 @@ def _parse_fields(descriptors: Array) -> dict[str, Field]:
         name = raw.rstrip(b"\0").decode("latin-1")
         check_name(name)
         if name in fields:
-            raise FormatError("two fields of one name", got=repr(name))
-        try:
-            field = field_from(int(descriptor["type_id"]), descriptor["arguments"].tobytes())
-        except BetonError as error:
-            error.at(field=name)
-            raise
-        fields[name] = field
+            raise FormatError("duplicate name of a field", got=repr(name))
+        with located(field=name):
+            fields[name] = field_from(int(descriptor["type_id"]), descriptor["arguments"].tobytes())
     return fields
 
 
 def _validate_table(table: Array, samples: int, page_size: int, start: int, limit: int) -> int:
-    """Check the regions of the samples among themselves; returns where the last one ends."""
+    """Check that regions are inside the data and do not overlap; return the end of the last one."""
 
-    def refuse(reason: str, wrong: NDArray[np.bool_], expected: str | None = None) -> None:
+    def reject(reason: str, wrong: BoolArray, expected: str | None = None) -> None:
         if wrong.any():
             row = table[wrong.argmax()]
             got = f"{row['size']} bytes at {row['ptr']}"
@@ -166,21 +162,23 @@ def _validate_table(table: Array, samples: int, page_size: int, start: int, limi
 
     table = table[np.argsort(table["ptr"], kind="stable")]
     pointers, sizes = table["ptr"], table["size"]
-    refuse("region of a sample beyond the last", table["sample_id"] >= samples, f"below {samples}")
-    # Unsigned numbers wrap around, but only in rows that the comparison before has caught.
+    reject(
+        "region of a sample that does not exist", table["sample_id"] >= samples, f"below {samples}"
+    )
+    # The subtraction wraps around only in rows that the comparison before it rejects.
     outside = (pointers < start) | (pointers > limit) | (sizes > limit - pointers)
-    refuse("region outside the data", outside, f"{start} to {limit}")
+    reject("region outside the data", outside, f"{start} to {limit}")
     crosses = (pointers - start) // page_size != (pointers + sizes - 1 - start) // page_size
-    refuse("region across pages", crosses, f"pages of {page_size} bytes")
-    refuse("regions overlap", pointers[1:] < pointers[:-1] + sizes[:-1])
+    reject("region crosses a page boundary", crosses, f"pages of {page_size} bytes")
+    reject("regions overlap", pointers[1:] < pointers[:-1] + sizes[:-1])
     return int(pointers[-1] + sizes[-1]) if len(table) else start
 
 
-def validate(layout: Layout) -> dict[str, tuple[Ints, Ints]]:
-    """Check every record of every field; returns per field pointers and sizes, int64 (samples,).
+def validate(layout: Layout) -> dict[str, tuple[Int64Array, Int64Array]]:
+    """Check all records; return pointers and sizes, int64 (samples,), of every field's payloads.
 
-    A payload must be a region of its own sample, of the size that its record says. A value of no
-    bytes has pointer 0 in the result. The arrays of a field without payloads are empty.
+    A payload must be a region of the same sample and of the size in its record. An empty payload
+    has pointer 0 in the result. A field without payloads has empty arrays. Raises FormatError.
     """
     order = np.argsort(layout.regions["ptr"])
     regions = layout.regions[order]
@@ -190,19 +188,18 @@ def validate(layout: Layout) -> dict[str, tuple[Ints, Ints]]:
     }
 
 
-def _validate_column(name: str, field: Field, column: Array, regions: Array) -> tuple[Ints, Ints]:
-    try:
+def _validate_column(
+    name: str, field: Field, column: Array, regions: Array
+) -> tuple[Int64Array, Int64Array]:
+    with located(field=name):
         field.validate(column)
-    except BetonError as error:
-        error.at(field=name)
-        raise
     found = field.regions(column)
     if found is None:
         return np.empty(0, np.int64), np.empty(0, np.int64)
     pointers, sizes = found
     present = sizes != 0
 
-    def refuse(reason: str, wrong: NDArray[np.bool_], got: Array, expected: Array | None) -> None:
+    def reject(reason: str, wrong: BoolArray, got: Array, expected: Array | None) -> None:
         wrong = wrong & present
         if wrong.any():
             i = int(wrong.argmax())
@@ -215,12 +212,17 @@ def _validate_column(name: str, field: Field, column: Array, regions: Array) -> 
             )
 
     if len(regions) == 0:
-        refuse("pointer to no region", present, pointers, None)
+        reject("pointer to no region", present, pointers, None)
         return np.zeros(len(column), np.int64), np.zeros(len(column), np.int64)
     at = np.minimum(np.searchsorted(regions["ptr"], pointers), len(regions) - 1)
-    refuse("pointer to no region", regions["ptr"][at] != pointers, pointers, None)
+    reject("pointer to no region", regions["ptr"][at] != pointers, pointers, None)
     owner = regions["sample_id"][at]
-    refuse("region of another sample", owner != np.arange(len(column)), owner, None)
+    reject("region belongs to another sample", owner != np.arange(len(column)), owner, None)
     real = regions["size"][at].astype(np.int64)
-    refuse("size of a region", (sizes != UNKNOWN) & (sizes != real), real, sizes)
+    reject(
+        "size of a region differs from its record",
+        (sizes != UNKNOWN) & (sizes != real),
+        real,
+        sizes,
+    )
     return np.where(present, pointers, 0).astype(np.int64), np.where(present, real, 0)

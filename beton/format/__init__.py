@@ -1,0 +1,1 @@
+"""Bytes of a .beton file: its layout, its manifest, its pages, and samples encoded for them."""

@@ -1,0 +1,243 @@
+"""Accuracy of the label noise diagnosis, on datasets whose labels are corrupted on purpose.
+
+    ./launch.sh bench noise                              synthetic digits
+    ./launch.sh bench noise --source fashion-mnist       real images
+    ./launch.sh bench noise --rates 0.3                  fewer rates, less time
+
+For each kind of label noise, a small CNN is trained on some of the labels and its predictions for
+held-out images are diagnosed, as in part 3: without and with a reference model. The reference model
+is the same network, trained on correct labels of other images. The split is random.
+"""
+
+import hashlib
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import tyro
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from pipeline.analysis.diagnosis import Diagnosis
+from pipeline.analysis.label_noise import diagnose
+from pipeline.analysis.noise_robust import probabilities_of
+from pipeline.data.prepare import prepare
+from pipeline.data.sources import Source, SourceError, open_source
+from pipeline.data.sources.base import TEST, TRAIN, VALIDATION, Ints, Pixels
+from pipeline.data.synth.mislabel import PLAIN, RATED, Mislabelled, Mislabelling
+from pipeline.data.synth.source import TASK3, Digits, DigitSet
+from pipeline.evaluation.run_config import TrainingConfig
+from pipeline.evaluation.run_dir import FinishedRun, RunDir
+from pipeline.loading.dataset import open_dataset, source_line
+from pipeline.recipes.arms import PART3_ARMS
+from pipeline.recipes.presets import override
+from pipeline.runtime.hardware import machine
+from pipeline.training.distributed import Processes, join_processes
+from pipeline.training.runner import run_training, write_config
+
+EXPECTED = {"none": "clean", "shuffled": "random"}  # where a diagnosis has another name
+
+
+@dataclass(frozen=True)
+class Config:
+    """Measure how often the diagnosis is correct."""
+
+    source: Path | None = None
+    """Images with correct labels, at least 3 classes. Default: synthetic digits."""
+    kinds: tuple[str, ...] = (*PLAIN, *RATED)
+    """Kinds of label noise."""
+    rates: tuple[float, ...] = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6)
+    """Fractions of labels to corrupt, for the kinds that have a rate."""
+    learned: int = 12_000
+    """Training images; the reference model gets as many others."""
+    held_out: int = 6_000
+    """Held-out images for the diagnosis."""
+    epochs: int = 2
+    """Epochs of each training."""
+    seed: int = 0
+    """Of the split, the label noise, the weights and the order."""
+
+    @property
+    def mislabellings(self) -> list[Mislabelling]:
+        """All kinds of label noise, each at all its rates."""
+        return [
+            Mislabelling(kind, rate)
+            for kind in self.kinds
+            for rate in (self.rates if kind in RATED else (1.0,))
+        ]
+
+
+class Subset(Source):
+    """Images of another source, decoded once, for training and validation."""
+
+    looks_for = "some images of another source"
+
+    def __init__(self, source: Source, train: Ints, held_out: Ints) -> None:
+        rows, entries = np.concatenate([train, held_out]), source.entries
+        self._source, self._rows = source, rows
+        self._images = [source.image(int(row)) for row in rows]
+        self.entries = replace(
+            entries,
+            labels=entries.labels[rows],
+            writers=entries.writers[rows],
+            given=np.repeat([TRAIN, VALIDATION], [len(train), len(held_out)]),
+        )
+        self.kind, self.origin, self.path = source.kind, source.origin, source.path
+
+    def name(self, index: int) -> str:
+        """Return the image's name in the other source."""
+        return self._source.name(int(self._rows[index]))
+
+    def image(self, index: int) -> Pixels:
+        """Return an image."""
+        return self._images[index]
+
+    def size(self, rows: Ints) -> int:
+        """Return the bytes of the files of the images `rows` (n,)."""
+        return self._source.size(self._rows[rows])
+
+    def digest(self) -> str:
+        """Return a digest of the other source's digest and the chosen rows."""
+        made_from = self._source.digest().encode() + self._rows.tobytes()
+        return f"sha256:{hashlib.sha256(made_from).hexdigest()}"
+
+
+def sample_subsets(config: Config) -> tuple[Subset, Subset]:
+    """Return the images to mislabel and those of the reference model, with equal held-out images.
+
+    Raises SourceError for a source with too few images.
+    """
+    count = 2 * config.learned + config.held_out
+    if config.source is None:
+        source: Source = Digits(DigitSet(count, 0, TASK3.writers), config.seed)
+    else:
+        source = open_source(config.source)
+    available = np.flatnonzero(source.entries.given != TEST)
+    if len(available) < count:
+        raise SourceError(
+            f"{source.path}: got {len(available):,} images outside the test set, expected "
+            f"{count:,}: twice {config.learned:,} for training, {config.held_out:,} held out"
+        )
+    order = np.random.default_rng(config.seed).permutation(available)[:count]
+    held_out, own, others = np.split(order, [config.held_out, config.held_out + config.learned])
+    return Subset(source, own, held_out), Subset(source, others, held_out)
+
+
+def train(
+    processes: Processes, config: Config, name: str, source: Source, folder: Path
+) -> tuple[FinishedRun, str]:
+    """Train on a source by part 3's recipe `simple`; return the run and its dataset's source."""
+    path = folder / f"{name}.beton"
+    prepare(source, path)
+    preset = PART3_ARMS["simple"].preset
+    recipe = override(preset.recipe, epochs=config.epochs, seed=config.seed)
+    with open_dataset(path) as file:
+        run_dir = RunDir(folder / name)
+        training = TrainingConfig(preset.network, recipe)
+        write_config(run_dir, "bench", training, file, asdict(config))
+        run = run_training(processes, run_dir, training, file, Console(quiet=True))
+        return run, source_line(file.info["provenance"])
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A kind of label noise, the fraction of incorrect held-out labels, and two diagnoses.
+
+    `alone` is the diagnosis without a reference model, `referenced` the one with it.
+    """
+
+    mislabelling: Mislabelling
+    incorrect: float
+    alone: Diagnosis
+    referenced: Diagnosis
+
+    def is_correct(self, diagnosis: Diagnosis) -> bool:
+        """Return whether a diagnosis names the kind of label noise."""
+        return diagnosis.kind == EXPECTED.get(self.mislabelling.kind, self.mislabelling.kind)
+
+
+def percent(fraction: float) -> str:
+    """Format a fraction as a percentage."""
+    return f"{100 * fraction:.1f} %"
+
+
+def estimated(diagnosis: Diagnosis) -> str:
+    """Format the estimated noise rate; for clean labels, the detection limit."""
+    if diagnosis.detectable is None:
+        return percent(diagnosis.rate)
+    return f"below {percent(diagnosis.detectable)}"
+
+
+def closing_table(outcomes: Sequence[Outcome]) -> Table:
+    """Return a row per outcome, in Markdown: the diagnosis without, then with reference model."""
+    table = Table(box=box.MARKDOWN)
+    table.add_column("label noise", no_wrap=True)
+    table.add_column("incorrect labels", justify="right", no_wrap=True)
+    for heading in ("diagnosis", "with reference model"):
+        table.add_column(heading, no_wrap=True)
+        table.add_column("estimated", justify="right", no_wrap=True)
+        table.add_column("correct", no_wrap=True)
+    for outcome in outcomes:
+        cells = [str(outcome.mislabelling), percent(outcome.incorrect)]
+        for diagnosis in (outcome.alone, outcome.referenced):
+            correct = "yes" if outcome.is_correct(diagnosis) else "no"
+            cells += [diagnosis.kind, estimated(diagnosis), correct]
+        table.add_row(*cells)
+    return table
+
+
+def conclusion(outcomes: Sequence[Outcome]) -> str:
+    """Return a sentence with the numbers of correct diagnoses."""
+    alone = sum(outcome.is_correct(outcome.alone) for outcome in outcomes)
+    referenced = sum(outcome.is_correct(outcome.referenced) for outcome in outcomes)
+    return (
+        f"The diagnosed kind is correct in {alone} of {len(outcomes)} cases without a reference "
+        f"model, in {referenced} of {len(outcomes)} with one."
+    )
+
+
+def main(config: Config) -> None:
+    """Run the benchmark and print its table."""
+    console = Console(width=110, highlight=False, soft_wrap=True)
+    start = time.perf_counter()
+    own, others = sample_subsets(config)
+    outcomes: list[Outcome] = []
+    with tempfile.TemporaryDirectory() as name, join_processes() as processes:
+        folder = Path(name)
+        reference, origin = train(processes, config, "reference", others, folder)
+        assert reference.predictions is not None
+        truth, classes = reference.predictions.labels.numpy(), own.entries.classes
+        title = (
+            f"{machine()}, precision {processes.precision}; {origin}; {config.learned:,} training "
+            f"images, {config.epochs} epochs, {config.held_out:,} held-out images; accuracy of the "
+            f"reference model: {percent(reference.result.accuracy or 0.0)}"
+        )
+        console.print(title)
+        for mislabelling in config.mislabellings:
+            source = Mislabelled(own, mislabelling, config.seed)
+            run, _ = train(processes, config, str(mislabelling), source, folder)
+            assert run.predictions is not None
+            labels, predictions = run.predictions.labels.numpy(), probabilities_of(run.predictions)
+            outcome = Outcome(
+                mislabelling,
+                float((labels != truth).mean()),
+                diagnose(predictions, labels, classes),
+                diagnose(predictions, labels, classes, probabilities_of(reference.predictions)),
+            )
+            outcomes.append(outcome)
+            console.print(
+                f"{mislabelling}: {outcome.alone.kind}, {outcome.alone.rate:.1%}; with reference "
+                f"model: {outcome.referenced.kind}, {outcome.referenced.rate:.1%}; incorrect "
+                f"labels: {outcome.incorrect:.1%} ({time.perf_counter() - start:.0f} s)"
+            )
+    console.print(f"\n{title}")
+    console.print(closing_table(outcomes))
+    console.print(conclusion(outcomes))
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Config))

@@ -1,0 +1,132 @@
+"""What the commands share: parsing options, opening data, resuming, exit statuses.
+
+The only module of `pipeline` that reads the command line.
+"""
+
+import sys
+from collections.abc import Callable
+from concurrent.futures import BrokenExecutor
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+import tyro
+from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
+
+from beton.reader import Reader
+from pipeline.data.prepare import BadImagesError
+from pipeline.data.sources import SourceError
+from pipeline.errors import UserError
+from pipeline.evaluation.run_config import ExperimentConfig, RunConfig
+from pipeline.loading.dataset import open_dataset, split_indices
+from pipeline.runtime import launch
+from pipeline.runtime.files import convert, read, read_as, read_json
+
+C = TypeVar("C")
+PATHS = ConstructorRegistry()
+BESIDE_RESUME = ("runs", "resume", "decode", "precision", "track")
+
+
+def main(name: str, options: type[C], run: Callable[[C], None], *flags: Any) -> int:
+    """Run a command with its parsed options, as `runtime.launch.run_job` does.
+
+    Returns the exit status. `flags` are those of `parse`.
+    """
+
+    def job() -> None:
+        try:
+            run(parse(options, *flags))
+        except BadImagesError as error:
+            for image, reason in error.bad:
+                print(f"{image}: {reason}", file=sys.stderr)
+            raise UserError(f"{error}; --skip-bad leaves them out") from error
+        except (SourceError, BrokenExecutor) as error:
+            raise UserError(str(error)) from error
+
+    return launch.run_job(name, job)
+
+
+def parse(options: type[C], *flags: Any) -> C:
+    """Return the options of the command line as a dataclass; `flags` are tyro's (`tyro.conf`).
+
+    A relative path is one in the folder from which the user called `launch.sh`. A path without an
+    option's name may also be one in the checkout, such as runs/part1/latest. Default values stay
+    as they are. Only the main process prints help and mistakes.
+    """
+    return tyro.cli(options, config=flags, registry=PATHS, console_outputs=launch.is_main())
+
+
+@PATHS.primitive_rule
+def _path(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Path] | None:
+    if info.type is not Path:
+        return None
+    positional = tyro.conf.Positional in info.markers
+
+    def resolve(words: list[str]) -> Path:
+        path = launch.caller_folder() / words[0]
+        return Path(words[0]) if positional and not path.exists() else path
+
+    return PrimitiveConstructorSpec(
+        nargs=1,
+        metavar="PATH",
+        instance_from_str=resolve,
+        is_instance=lambda value: isinstance(value, Path),
+        str_from_instance=lambda path: [str(path)],
+    )
+
+
+def options_of(config: object) -> dict[str, Any]:
+    """Return a command's options as JSON values."""
+    values: dict[str, Any] = msgspec.to_builtins(config, enc_hook=str)
+    return values
+
+
+def resumed(config: C, run: Path, job: str, kind: type[RunConfig | ExperimentConfig]) -> C:
+    """Return the options saved in a run directory, but those that may be given beside --resume.
+
+    These are `BESIDE_RESUME`; --decode counts as given unless it is "auto". `kind` says whether
+    the directory holds one training or several. Raises UserError if other options are given, and
+    for a run directory of another job or kind.
+    """
+    given, defaults = options_of(config), options_of(type(config)())
+    for name, value in given.items():
+        if name not in BESIDE_RESUME and value != defaults[name]:
+            raise UserError(f"{name}: a resumed run has its own options; leave it out")
+    path, written = run / "config.json", read_json(run, "config.json")
+    if written.get("job") != job:
+        raise UserError(f"{run}: got a run directory of {written.get('job')}, expected {job}")
+    if kind is ExperimentConfig and "recipe" in written:
+        raise UserError(f"{run}: got one training of {job}, expected the whole run directory")
+    saved = read_as(path, kind).options
+    own = {name: given[name] for name in BESIDE_RESUME if name in given}
+    if own["decode"] == "auto":
+        del own["decode"]
+    return read(path, lambda _: convert({**saved, **own}, type(config)))
+
+
+def open_data(path: Path, prep: str) -> Reader:
+    """Open a dataset; if it is missing, raise UserError that names the prep command to make it."""
+    if not path.exists():
+        raise UserError(f"{path} is not there; make it: ./launch.sh prep {prep}")
+    return open_dataset(path)
+
+
+def check_classes(name: str, file: Reader, expected: Reader) -> None:
+    """Raise UserError, which names the option `name`, if two datasets have different classes."""
+    got, wanted = file.info["classes"], expected.info["classes"]
+    if got != wanted:
+        raise UserError(
+            f"{name}: {file.path} has the classes {', '.join(got)}; expected those of "
+            f"{expected.path}: {', '.join(wanted)}"
+        )
+
+
+def evaluation_split(name: str, file: Reader) -> str:
+    """Return the split of a dataset to test on: "test", or "validation" if it has no test split.
+
+    Raises UserError, which names the option `name`, for a dataset that has neither.
+    """
+    for split in ("test", "validation"):
+        if len(split_indices(file, split)):
+            return split
+    raise UserError(f"{name}: {file.path} has neither a test nor a validation split")

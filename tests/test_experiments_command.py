@@ -1,0 +1,237 @@
+"""What the commands share, and run directories that cannot be resumed."""
+
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tyro
+from tiny import CLASSES, write_set
+
+from jobs import part1, part2, part3
+from pipeline.data.prepare import BadImagesError
+from pipeline.data.sources import SourceError
+from pipeline.errors import UserError
+from pipeline.evaluation.run_config import ExperimentConfig, RunConfig
+from pipeline.experiments import command
+from pipeline.recipes.presets import PART1
+
+JOBS = {"part1": part1, "part2": part2, "part3": part3}
+
+
+@dataclass(frozen=True)
+class Options:
+    """Options of every kind."""
+
+    runs: tyro.conf.Positional[tuple[Path, ...]] = ()
+    """Run directories."""
+    data: Path = Path("data/part1.beton")
+    """A file with a default."""
+    clean: Path | None = None
+    """A file without one."""
+    force: bool = False
+    """A flag."""
+    names: tuple[str, ...] = ("a", "b")
+    """Some names."""
+
+
+@pytest.fixture
+def parse(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Options]:
+    def parse(*words: str, flags: tuple[Any, ...] = ()) -> Options:
+        monkeypatch.setattr(sys, "argv", ["job", *words])
+        return command.parse(Options, *flags)
+
+    return parse
+
+
+def test_relative_paths_are_the_callers_and_defaults_the_checkouts(
+    parse: Callable[..., Options], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    caller, checkout = tmp_path / "caller", tmp_path / "checkout"
+    (caller / "mine").mkdir(parents=True)
+    (checkout / "runs").mkdir(parents=True)
+    monkeypatch.chdir(checkout)
+    monkeypatch.setenv("INKRUN_CALLER", str(caller))
+    assert parse() == Options()
+    assert parse("--clean", "None", "--data", "new/SET") == Options(data=caller / "new/SET")
+    assert parse("--data=/a.zip", "--clean=b.zip") == Options((), Path("/a.zip"), caller / "b.zip")
+    # Of paths without an option's name, those in the caller's folder come first.
+    assert parse("mine", "runs", "none").runs == (caller / "mine", Path("runs"), Path("none"))
+
+
+def test_paths_stay_as_given_when_a_job_is_started_directly(
+    parse: Callable[..., Options], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("INKRUN_CALLER", raising=False)
+    given = ("runs/part1/latest", "--data", "a.beton", "--clean", "../b.beton")
+    assert parse(*given) == Options((Path(given[0]),), Path("a.beton"), Path("../b.beton"))
+
+
+def test_flags_of_tyro_are_passed_on(
+    parse: Callable[..., Options], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert not parse("--no-force").force
+    with pytest.raises(SystemExit):
+        parse("--no-force", flags=(tyro.conf.FlagCreatePairsOff,))
+    assert "--no-force" in capsys.readouterr().err
+
+
+def test_only_the_main_process_prints_mistakes(
+    parse: Callable[..., Options],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for rank, prints in (("0", True), ("1", False)):
+        monkeypatch.setenv("RANK", rank)
+        with pytest.raises(SystemExit) as done:
+            parse("--unknown")
+        assert done.value.code == 2
+        assert bool("".join(capsys.readouterr())) == prints
+
+
+def test_options_are_json_values() -> None:
+    options = command.options_of(Options(data=Path("a"), names=("c",)))
+    expected = {"runs": [], "data": "a", "clean": None, "force": False, "names": ["c"]}
+    assert json.loads(json.dumps(options)) == expected
+
+
+@pytest.mark.parametrize(
+    ("error", "lines"),
+    [
+        (SourceError("x.zip: not a zip"), ["job: x.zip: not a zip"]),
+        (UserError("seeds: got 0"), ["job: seeds: got 0"]),
+        (
+            BadImagesError("2 bad images", [("1.png", "empty"), ("2.png", "cut")]),
+            ["1.png: empty", "2.png: cut", "job: 2 bad images; --skip-bad leaves them out"],
+        ),
+    ],
+)
+def test_mistakes_are_one_line_and_exit_status_2(
+    error: Exception,
+    lines: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def run(options: Options) -> None:
+        assert options.force
+        raise error
+
+    monkeypatch.setattr(sys, "argv", ["job", "--force"])
+    assert command.main("job", Options, run) == 2
+    assert capsys.readouterr().err.splitlines() == lines
+
+
+def test_data_that_is_missing_or_does_not_fit_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"no.beton is not there; make it: ./launch.sh prep mnist"):
+        command.open_data(tmp_path / "no.beton", "mnist")
+    for name, classes, validation in (("a", CLASSES, 3), ("b", CLASSES[:2], 0)):
+        write_set(tmp_path / f"{name}.beton", classes=classes, validation=validation)
+    with (
+        command.open_data(tmp_path / "a.beton", "a") as first,
+        command.open_data(tmp_path / "b.beton", "b") as second,
+    ):
+        assert command.evaluation_split("data", first) == "validation"
+        with pytest.raises(UserError, match=r"data: .*b\.beton has neither a test nor a val"):
+            command.evaluation_split("data", second)
+        command.check_classes("data", first, first)
+        with pytest.raises(UserError, match=r"data: .*b\.beton has the classes 1, A; expected"):
+            command.check_classes("data", second, first)
+
+
+def of_one_training(job: str) -> dict[str, Any]:
+    """The config.json of one training of a job."""
+    options = command.options_of(JOBS[job].Config())
+    made = RunConfig(
+        job, options, "small", PART1["fast"].recipe, None, "train", "validation", "auto", {},
+        "data.beton", "sha256:0", CLASSES, {},
+    )  # fmt: skip
+    value: dict[str, Any] = json.loads(json.dumps(made.as_json()))
+    return value
+
+
+def of_several(job: str) -> dict[str, Any]:
+    """The config.json of a run directory of several trainings."""
+    options = command.options_of(JOBS[job].Config())
+    return {"job": job, "options": options, "classes": CLASSES, "provenance": {}}
+
+
+ALIEN: dict[str, Any] = {"model": "of another program"}
+DAMAGED = "config.json: damaged: Object missing required field `"
+ONE = "got one training of part3, expected the whole run directory"
+
+
+@pytest.mark.parametrize(
+    ("part", "written", "reason"),
+    [
+        ("part1", ALIEN, "got a run directory of None, expected part1"),
+        ("part2", ALIEN, "got a run directory of None, expected part2"),
+        ("part3", ALIEN, "got a run directory of None, expected part3"),
+        ("part1", {"job": "part1"}, DAMAGED),
+        ("part2", {"job": "part2"}, DAMAGED),
+        ("part3", {"job": "part3"}, DAMAGED),
+        ("part1", of_one_training("part2"), "got a run directory of part2, expected part1"),
+        ("part2", of_one_training("part1"), "got a run directory of part1, expected part2"),
+        ("part3", of_several("part2"), "got a run directory of part2, expected part3"),
+        ("part1", of_several("part1"), DAMAGED),
+        ("part2", of_one_training("part2"), ONE.replace("part3", "part2")),
+        ("part3", of_one_training("part3"), ONE),
+        ("part2", of_several("part2") | {"options": {"seeds": "x"}}, "damaged: Expected `int`"),
+        ("part3", of_several("part3") | {"options": {"arms": 1}}, "damaged: Expected `array`"),
+        ("part3", [], "got a list, expected an object"),
+    ],
+)
+def test_a_foreign_run_directory_is_refused_in_one_line(
+    part: str,
+    written: object,
+    reason: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "config.json").write_text(json.dumps(written))
+    monkeypatch.setattr(sys, "argv", [part, "--resume", str(run)])
+    assert JOBS[part].main() == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    (line,) = err.splitlines()
+    assert line.startswith(f"{part}: {run}")
+    assert reason in line
+    assert [path.name for path in run.iterdir()] == ["config.json"]
+
+
+@pytest.mark.parametrize("part", JOBS)
+def test_every_part_resumes_with_the_same_options(
+    part: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The run is resumed as far as its data, which are missing."""
+    single = part == "part1"
+    config = of_one_training(part) if single else of_several(part)
+    name = "data" if single or part == "part3" else "digits"
+    config["options"] |= {name: "gone.beton", "seed": 7}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    monkeypatch.chdir(tmp_path)
+    accepted = ["--runs", "elsewhere", "--decode", "loader", "--precision", "no"]
+    accepted += ["--track", "tensorboard"] if single else []
+    monkeypatch.setattr(sys, "argv", [part, "--resume", ".", *accepted])
+    assert JOBS[part].main() == 2
+    assert "gone.beton is not there" in capsys.readouterr().err
+    monkeypatch.setattr(sys, "argv", [part, "--resume", ".", "--seed", "7"])
+    assert JOBS[part].main() == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line == f"{part}: seed: a resumed run has its own options; leave it out"
+
+
+def test_options_given_beside_resume_replace_the_saved_ones(tmp_path: Path) -> None:
+    saved = of_several("part3")
+    saved["options"] |= {"seed": 7, "decode": "loader", "clean": "c.beton", "arms": ["simple"]}
+    (tmp_path / "config.json").write_text(json.dumps(saved))
+    for given, decode in (("auto", "loader"), ("device", "device")):
+        config = part3.Config(resume=tmp_path, decode=given, runs=Path("elsewhere"))  # type: ignore[arg-type]
+        resumed = command.resumed(config, tmp_path, "part3", ExperimentConfig)
+        assert (resumed.seed, resumed.arms, resumed.clean) == (7, ("simple",), Path("c.beton"))
+        assert (resumed.decode, resumed.runs) == (decode, Path("elsewhere"))
