@@ -210,7 +210,7 @@ def test_the_job_prints_tables_and_errors(
     assert status == 0
     assert "100.0%" in out
     assert "synthetic data: tiny" in out
-    assert "beware" in out
+    assert "warning" in out
     assert score_here("nowhere") == (2, "", "evaluate: nowhere: no such file or folder\n")
 
 

@@ -154,7 +154,7 @@ def test_the_page_is_whole(tmp_path: Path) -> None:
 
 def test_every_run_is_named_with_its_command(tmp_path: Path) -> None:
     (sources,) = kinds(page_of([run(tmp_path / "a"), run(tmp_path / "b", seed=3)]), Sources)
-    assert [source.gave for source in sources.runs] == ["fast, seed 0", "fast, seed 3"]
+    assert [source.used_for for source in sources.runs] == ["fast, seed 0", "fast, seed 3"]
     one: SourceRun = sources.runs[1]
     assert one.folder == str(tmp_path / "b")
     assert one.command == ("./launch.sh train part1 --recipe fast --seed 3 --data 'my set.beton'")
@@ -294,7 +294,7 @@ def test_folders_that_are_not_of_a_validated_run(tmp_path: Path) -> None:
 def test_other_classes_are_another_question(tmp_path: Path) -> None:
     others: dict[str, Any] = {"classes": ["0", "1", "2", "3"], "fingerprint": "bad"}
     paths = [run(tmp_path / "a"), run(tmp_path / "b", **others)]
-    with pytest.raises(UserError, match="got other classes than those of"):
+    with pytest.raises(UserError, match="got other classes than"):
         page_of(paths)
 
 

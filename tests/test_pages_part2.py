@@ -142,14 +142,14 @@ def test_the_latest_of_several_is_shown(run: Path, tmp_path: Path) -> None:
 
 
 def test_what_is_no_finished_run(run: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="got no runs"):
+    with pytest.raises(UserError, match="got no run directories"):
         page_of([])
     (run / "result.json").unlink()
     with pytest.raises(UserError, match=r"it has no result\.json"):
         page_of([run])
     with pytest.raises(UserError, match="not a run directory"):
         page_of([tmp_path / "nowhere"])
-    with pytest.raises(UserError, match="got one training of a run of part2, expected the run's"):
+    with pytest.raises(UserError, match="got one training of part2, expected the run"):
         page_of([run / "digits"])
 
 

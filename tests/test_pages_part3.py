@@ -16,6 +16,7 @@ from test_page import Parsed
 from pipeline.analysis.label_noise import diagnose, rank_labels
 from pipeline.analysis.noise_models import KINDS, transition
 from pipeline.analysis.noise_robust import (
+    METHODS,
     ArmScore,
     LabelledDataset,
     LabelledSplit,
@@ -107,44 +108,47 @@ def test_it_says_what_the_result_says(tmp_path: Path, kind: str, witness: bool) 
         assert pair["words"] in words
     for accuracy in (0.0018, 0.0321, 0.0031, 0.0099, 0.1234):  # own, published, as given
         assert f"{100 * accuracy:.2f} %" in words
-    assert ("pretrained-0, learned the classes elsewhere" in words) == witness
-    assert ("No witness was heard" in words) != witness
+    assert ("pretrained-0, was trained on other labels" in words) == witness
+    assert ("There was no reference model" in words) != witness
 
 
 def test_the_answer_comes_first_with_the_provenance(tmp_path: Path) -> None:
-    write_run(tmp_path / "run", "wrong")
+    result = write_run(tmp_path / "run", "wrong")
     page = part3.page_of([tmp_path / "run"])
-    assert page.answer.startswith("Every label is incorrect")
-    assert "to be right on 86.80 % (86.55 to 87.05) of 10,000 pictures" in page.answer
+    assert page.answer.startswith(result["diagnosis"]["verdict"])
+    assert (
+        "Accuracy on 10,000 images with correct labels: 86.80 % (86.55 to 87.05) when"
+        in page.answer
+    )
     assert page.answer.endswith(
-        "as if all were well, it is right on 0.28 %; on right labels, 92.70 %."
+        "corrected loss, 0.28 % with the ordinary loss, 92.70 % when trained on correct labels."
     )
     badges = [(one["kind"], one["source"]) for one in page.provenance]
     assert badges == [("real", "fashion-mnist"), ("synthetic", "inkrun's generator")]
 
 
 def test_without_a_correction_the_answer_speaks_of_the_others(tmp_path: Path) -> None:
-    write_run(tmp_path / "run", "random")
+    result = write_run(tmp_path / "run", "random")
     answer = part3.page_of([tmp_path / "run"]).answer
-    assert "The labels are independent of the images." in answer
+    assert answer.startswith(result["diagnosis"]["verdict"])
     assert "corrected" not in answer
-    assert "Of 10,000 pictures with right labels, a network that is trained as if" in answer
+    assert "Accuracy on 10,000 images with correct labels: 0.28 % with the ordinary loss" in answer
 
 
 def test_one_seed_has_no_interval(tmp_path: Path) -> None:
-    write_run(tmp_path / "run", "wrong", seeds=1)
+    result = write_run(tmp_path / "run", "wrong", seeds=1)
     words = words_of(tmp_path / "run")
-    assert "to be right on 86.70 % of 10,000" in words
-    assert "one pair shows nothing" in words
+    assert "correct labels: 86.70 % when trained" in words
+    assert all(pair["words"] in words for pair in result["recovery"]["pairs"])
 
 
 def test_accuracy_far_below_chance_is_called_information(tmp_path: Path) -> None:
     result = write_run(tmp_path / "run", "wrong")
-    assert "Accuracy far below that is information" in words_of(tmp_path / "run")
+    assert "An accuracy far below chance is information" in words_of(tmp_path / "run")
     for arm in result["arms"].values():
         arm["accuracy"] = 0.95
     (tmp_path / "run" / "result.json").write_text(json.dumps(result))
-    assert "Accuracy far below" not in words_of(tmp_path / "run")
+    assert "An accuracy far below" not in words_of(tmp_path / "run")
 
 
 def test_the_command_can_be_pasted(tmp_path: Path) -> None:
@@ -156,23 +160,23 @@ def test_the_command_can_be_pasted(tmp_path: Path) -> None:
 
 
 def test_of_several_runs_the_latest_is_shown(tmp_path: Path) -> None:
-    for name, kind in (("2026-01-02", "wrong"), ("2026-01-01", "random")):
-        write_run(tmp_path / name, kind)
+    write_run(tmp_path / "2026-01-01", "random")
+    result = write_run(tmp_path / "2026-01-02", "wrong")
     (tmp_path / "latest").symlink_to("2026-01-02")
     paths = [tmp_path / name for name in ("2026-01-02", "2026-01-01", "latest")]
     text = part3.page_of(paths).html()
-    assert "Every label is incorrect" in text
+    assert result["diagnosis"]["verdict"] in text
     assert f"Not shown: {tmp_path}/2026-01-01, an earlier run." in text
     assert text.count("Not shown") == 1
 
 
 def test_what_is_no_run_of_part_3_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="part3: got no runs"):
+    with pytest.raises(UserError, match="part3: got no run directories"):
         part3.page_of([])
     with pytest.raises(UserError, match=r"it has no config\.json"):
         part3.page_of([tmp_path])
     write_run(tmp_path / "run", "wrong")
-    with pytest.raises(UserError, match="got one training of a run of part3"):
+    with pytest.raises(UserError, match="got one training of part3"):
         part3.page_of([tmp_path / "run" / "naive-0"])
     (tmp_path / "run" / "result.json").unlink()
     with pytest.raises(UserError, match=r"it has no result\.json"):
@@ -186,7 +190,7 @@ def test_a_terminal_gets_the_tables(tmp_path: Path) -> None:
         for table in part3.closing_tables(tmp_path / "run"):
             console.print(table)
     text = capture.get()
-    for words in ("simple CNN, one-cycle", "0.31 %", "complementary surrogate", "wrong"):
+    for words in ("simple CNN, one-cycle", "0.31 %", METHODS["complementary"], "wrong"):
         assert words in text
     assert "86.80 % (86.55 to 87.05)" in text
     assert "…" not in text

@@ -149,7 +149,7 @@ def test_a_confusion_matrix_keeps_right_and_wrong_apart(
     right, wrong = (np.ma.asarray(image.get_array()).tolist(0) for image in axes.images)
     assert right == [[5, 0], [0, 3]]
     assert wrong == [[0, 0], [2, 0]]
-    assert [bar.get_ylabel() for bar in bars] == ["pictures, right", "pictures, wrong"]
+    assert [bar.get_ylabel() for bar in bars] == ["correct images", "incorrect images"]
 
 
 def test_all_right_and_all_wrong_can_be_drawn(tmp_path: Path) -> None:
@@ -212,16 +212,16 @@ def test_an_evaluation_says_if_its_pictures_were_learned_from(
     learned_from = {**ORIGIN, "digest": digest}
     rows = dict(said(console.evaluation_table(Evaluation(run.scores, None, ORIGIN, learned_from))))
     assert rows["confusions"] == "m→1 ×1"
-    assert rows["learned from"] == "synthetic data: tiny"
-    assert ("beware" in rows) == (digest == ORIGIN["digest"])
-    assert "without adapting to writers" not in rows
+    assert rows["trained on"] == "synthetic data: tiny"
+    assert ("warning" in rows) == (digest == ORIGIN["digest"])
+    assert "accuracy without adapting to writers" not in rows
 
 
 def test_an_evaluation_that_goes_by_writers_says_what_that_was_worth(run: FinishedRun) -> None:
     assert run.scores is not None
     alone = replace(run.scores, accuracy=0.5)
     rows = dict(said(console.evaluation_table(Evaluation(run.scores, alone, ORIGIN, ORIGIN))))
-    assert (rows["accuracy"], rows["without adapting to writers"]) == ("87.50%", "50.00%")
+    assert (rows["accuracy"], rows["accuracy without adapting to writers"]) == ("87.50%", "50.00%")
 
 
 def test_scores_of_every_class_that_has_samples(run: FinishedRun) -> None:

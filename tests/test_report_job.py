@@ -132,8 +132,8 @@ def test_what_cannot_be_gathered_is_said_in_a_line(
         ([other], f"report: {other}: got a run of part9, expected one of part1, part2, part3"),
         ([runs / "part1" / "latest", tmp_path], f"report: {tmp_path}: not a run directory"),
         ([strange], f"report: {strange}: got a run of None, expected one of part1, part2, part3"),
-        ([one], f"report: {one}: got one training of a run of part2, expected the run's folder"),
-        ([two], f"report: {two}: got one training of a run of part3, expected the run's folder"),
+        ([one], f"report: {one}: got one training of part2, expected the run directory"),
+        ([two], f"report: {two}: got one training of part3, expected the run directory"),
     ):
         status, said, error = say(capsys, monkeypatch, *arguments, "--out", out)
         assert (status, said) == (2, "")

@@ -1,4 +1,4 @@
-"""What pages of all experiments share: number formats, the run to show, sources of figures."""
+"""Number formats, selection of runs and descriptions of runs, for the reports of all parts."""
 
 import shlex
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -13,7 +13,7 @@ from pipeline.evaluation.run_dir import RunDir
 from pipeline.reporting.html import Block, SourceRun
 from pipeline.runtime.files import read_as, read_json
 
-ABSENT = "–"  # where there is no figure
+ABSENT = "–"  # in place of a missing number
 
 
 def percent(fraction: float, decimals: int = 2) -> str:
@@ -47,8 +47,8 @@ def with_interval(
     return minus(text)
 
 
-def computer(environment: Mapping[str, Any]) -> str:
-    """Describe the computer of a run, from its environment.json."""
+def hardware(environment: Mapping[str, Any]) -> str:
+    """Describe the hardware of a run, given its environment.json."""
     precision = "float32" if environment["precision"] == "no" else environment["precision"]
     return (
         f"{environment['processor']}, {environment['device']}, cores: {environment['cores']}, "
@@ -58,10 +58,13 @@ def computer(environment: Mapping[str, Any]) -> str:
 
 
 def command(job: str, options: Mapping[str, Any]) -> str:
-    """Return the command line that repeats a training command with its stored options."""
+    """Return the command line of a run, given its job and stored options."""
     words = ["./launch.sh", "train", job]
     for name, value in options.items():
-        if name != "resume" and value not in (None, "None"):  # old runs stored options as text
+        if name != "resume" and value not in (
+            None,
+            "None",
+        ):  # "None" in runs whose options are strings
             values = value if isinstance(value, list) else [value]
             words += [f"--{name.replace('_', '-')}", *map(str, values)]
     return shlex.join(words)
@@ -74,40 +77,42 @@ def arm_and_seed(training: str) -> tuple[str, int | None]:
 
 
 def distinct(paths: Iterable[Path]) -> list[Path]:
-    """Return paths to different folders, from the oldest run to the latest; links count once."""
+    """Return the paths without duplicates, links included, from the oldest run to the latest."""
     folders = {path.resolve(): path for path in paths}
     return [path for _, path in sorted(folders.items(), key=lambda item: item[0].name)]
 
 
 def latest_run(job: str, paths: Iterable[Path]) -> tuple[Path, list[Block]]:
-    """Return the latest run directory of an experiment, and a sentence about each other one.
+    """Return the latest of several run directories, and a sentence about each other one.
 
-    Raises UserError for no path, and for the run directory of one of its trainings.
+    Raises UserError for no path, and for the run directory of a single training.
     """
     runs = distinct(paths)
     if not runs:
-        raise UserError(f"{job}: got no runs, expected at least one")
+        raise UserError(f"{job}: got no run directories, expected at least one")
     run = runs[-1]
     if "recipe" in read_json(run, "config.json"):
-        raise UserError(f"{run}: got one training of a run of {job}, expected the run's folder")
+        raise UserError(
+            f"{run}: got one training of {job}, expected the run directory that holds it"
+        )
     return run, [f"Not shown: {path}, an earlier run." for path in runs[:-1]]
 
 
 def origins(provenances: Iterable[Mapping[str, Any]]) -> Sequence[Mapping[str, Any]]:
-    """Return the provenances of different datasets, in the order of their first occurrence."""
+    """Return the provenances without duplicates of kind and source, in the given order."""
     return [*{(one["kind"], one["source"]): one for one in provenances}.values()]
 
 
-def training_source(path: Path, gave: str, repeat: str = "") -> SourceRun:
-    """Describe the training in a run directory; by default, its own command repeats it."""
+def training_source(path: Path, used_for: str, repeat: str = "") -> SourceRun:
+    """Describe a training; `repeat` is the command that repeats it, by default its own."""
     config = RunDir(path).config()
     shown = {**asdict(config), "environment": read_json(path, "environment.json")}
     del shown["options"], shown["classes"]
-    return SourceRun(str(path), repeat or command(config.job, config.options), shown, gave)
+    return SourceRun(str(path), repeat or command(config.job, config.options), shown, used_for)
 
 
 def experiment_source(path: Path) -> SourceRun:
-    """Describe the run directory of an experiment that holds several trainings."""
+    """Describe the run directory of an experiment with several trainings."""
     config = read_as(path / "config.json", ExperimentConfig)
-    gave = "everything; in its folders, every training"
-    return SourceRun(str(path), command(config.job, config.options), config.options, gave)
+    used_for = "all results; its folders hold the trainings"
+    return SourceRun(str(path), command(config.job, config.options), config.options, used_for)

@@ -1,7 +1,4 @@
-"""Numbers → pages: tables for a terminal, figures as PNG. Computes nothing.
-
-Every figure and table says what its data were, real or synthetic.
-"""
+"""Tables for the terminal. Tables of results say whether their data are real or synthetic."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -13,57 +10,61 @@ from pipeline.evaluation.metrics import Scores
 from pipeline.loading.dataset import source_line
 from pipeline.reporting import html
 
-MOST = 12  # confusions in a headline
+MAX_NAMES = 12  # confusions or skipped images in a row
 
 
 def result_table(result: Mapping[str, Any], title: str) -> Table:
-    """Return a run's closing table, from what its result.json holds."""
+    """Return a table of the values in a result.json."""
     table = Table("", "", title=title, title_justify="left", show_header=False)
     for name, value in result.items():
         if not isinstance(value, dict | list) and value is not None:
-            table.add_row(name.replace("_", " "), _shown(name, value))
+            table.add_row(name.replace("_", " "), _format(name, value))
     table.add_row("data", source_line(result["provenance"]))
     if result.get("auxiliary"):
-        table.add_row("learned from besides", source_line(result["auxiliary"]))
+        table.add_row("auxiliary data", source_line(result["auxiliary"]))
     return table
 
 
 def evaluation_table(evaluation: Evaluation) -> Table:
-    """Return the headline of an evaluation."""
+    """Return a table of the main results of an evaluation."""
     table = result_table(
         {**evaluation.scores.headline(), "provenance": evaluation.provenance}, "evaluation"
     )
     if evaluation.unadapted is not None:
-        table.add_row("without adapting to writers", f"{evaluation.unadapted.accuracy:.2%}")
-    learned = [source_line(one) for one in (evaluation.learned_from, evaluation.auxiliary) if one]
-    table.add_row("learned from", " and ".join(learned))
-    confusions = evaluation.scores.confusions[:MOST]
+        table.add_row(
+            "accuracy without adapting to writers", f"{evaluation.unadapted.accuracy:.2%}"
+        )
+    sources = [source_line(one) for one in (evaluation.learned_from, evaluation.auxiliary) if one]
+    table.add_row("trained on", " and ".join(sources))
+    confusions = evaluation.scores.confusions[:MAX_NAMES]
     table.add_row("confusions", ", ".join(f"{c.true}→{c.predicted} ×{c.count}" for c in confusions))
     if evaluation.skipped:
-        names = ", ".join(name for name, _ in evaluation.skipped[:MOST])
-        table.add_row("left out", f"{len(evaluation.skipped)} that cannot be decoded: {names}")
+        names = ", ".join(name for name, _ in evaluation.skipped[:MAX_NAMES])
+        table.add_row(
+            "skipped", f"{len(evaluation.skipped)} images that cannot be decoded: {names}"
+        )
     if evaluation.seen:
-        table.add_row("beware", "the network was trained on this source, perhaps on these pictures")
+        table.add_row("warning", "the network was trained on this source, perhaps on these images")
     return table
 
 
 def scores_table(scores: Scores) -> Table:
-    """Return the figures for every class and what it was taken for."""
-    table = Table("class", "samples", "precision", "recall", "F1", "taken for")
+    """Return a table of the results of each class and its confusions."""
+    table = Table("class", "samples", "precision", "recall", "F1", "predicted instead")
     for column in table.columns[1:5]:
         column.justify = "right"
     for one in scores.per_class:
         if not one.samples:
             continue
-        taken = (c for c in scores.confusions if c.true == one.name)
-        others = ", ".join(f"{c.predicted} ×{c.count}" for c in taken)
-        shares = (f"{share:.1%}" for share in (one.precision, one.recall, one.f1))
-        table.add_row(one.name, str(one.samples), *shares, others)
+        confused = (c for c in scores.confusions if c.true == one.name)
+        others = ", ".join(f"{c.predicted} ×{c.count}" for c in confused)
+        fractions = (f"{value:.1%}" for value in (one.precision, one.recall, one.f1))
+        table.add_row(one.name, str(one.samples), *fractions, others)
     return table
 
 
 def terminal_table(table: html.Table, title: str, columns: Sequence[str]) -> Table:
-    """Return some columns of a page's table, by their headers, for a terminal."""
+    """Return the columns with these headers of a report's table."""
     shown = Table(title=title, title_justify="left", box=None)
     places = [table.headers.index(name) for name in columns]
     for place in places:
@@ -75,7 +76,7 @@ def terminal_table(table: html.Table, title: str, columns: Sequence[str]) -> Tab
     return shown
 
 
-def _shown(name: str, value: object) -> str:
+def _format(name: str, value: object) -> str:
     if not isinstance(value, float):
         return str(value)
     if "accuracy" in name or "share" in name:

@@ -1,9 +1,9 @@
-"""Numbers → one HTML page, complete in its file: no network, no script. Computes nothing.
+"""Reports as single HTML files, without scripts or network access.
 
-A page says its question, its answer and whether its data were real or synthetic before anything
-else. Drawings are inline SVG whose words stay text, so they can be searched, read aloud and printed
-sharply; they lie on a white card, since a drawing made for paper is unreadable on a dark page. Its
-content policy forbids to load anything, so what is not in the file cannot be missed unnoticed.
+A page starts with its question, its answer, and whether its data are real or synthetic. Plots are
+inline SVG whose text stays text, for search, screen readers and print. They have a white
+background, because they are unreadable on a dark one. The content security policy forbids loading
+anything.
 """
 
 import base64
@@ -22,17 +22,17 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 
 PIXELS = 96  # of CSS in an inch
-SMALLEST = 0.55  # share of its size to which a drawing shrinks on a phone before it scrolls
+SMALLEST = 0.55  # fraction of its width to which a plot shrinks on a phone before it scrolls
 ALIGNMENTS = {"l": "left", "c": "centre", "r": "right"}
 
 
 @dataclass(frozen=True)
 class Table:
-    """A table of words: `align` has l, c or r for each column, by default "lrr…".
+    """A table of text cells; the first cell of a row is its header.
 
-    The first cell of a row is its header. `highlight` lists rows to stress, from 0. `wide` tables,
-    drawings and pictures may be wider than the text. Raises ValueError for rows or an alignment
-    that do not fit the headers.
+    `align` has l, c or r for each column, by default "lrr…". `highlight` holds the indices of
+    emphasised rows. A `wide` block may be wider than the text. Raises ValueError for rows or an
+    alignment that do not fit the headers.
     """
 
     caption: str
@@ -57,7 +57,7 @@ class Table:
             )
 
     def html(self, name: str) -> str:
-        """Return the table in a container that scrolls by itself."""
+        """Return the table as HTML, in a scrollable container."""
         align = [ALIGNMENTS[a] for a in self.align or "l" + "r" * (len(self.headers) - 1)]
         head = "".join(
             f'<th scope="col" class="{a}">{escape(cell)}</th>'
@@ -80,10 +80,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Plot:
-    """A matplotlib figure, as inline SVG; `alt` says in words what is to be seen in it.
-
-    Raises ValueError for an empty `alt`.
-    """
+    """A matplotlib figure as inline SVG. Raises ValueError for an empty `alt` text."""
 
     figure: Figure
     alt: str
@@ -94,15 +91,15 @@ class Plot:
         _need_alt(self.caption, self.alt)
 
     def html(self, name: str) -> str:
-        """Return the drawing; `name` makes its ids unique in the page."""
+        """Return the plot as HTML; the ids in it start with `name`."""
         return _figure(_svg(self.figure, self.alt, name), self.caption, self.wide)
 
 
 @dataclass(frozen=True)
 class PngImage:
-    """A PNG, its bytes or its file; `alt` says in words what is to be seen in it.
+    """A PNG, given as bytes or a file.
 
-    Raises ValueError for an empty `alt`, and when rendered for what is no PNG.
+    Raises ValueError for an empty `alt` text, and in `html` for data that is not a PNG.
     """
 
     png: bytes | Path
@@ -114,10 +111,10 @@ class PngImage:
         _need_alt(self.caption, self.alt)
 
     def html(self, name: str) -> str:
-        """Return the picture with its bytes in it."""
+        """Return the image as HTML that contains its bytes."""
         data = self.png.read_bytes() if isinstance(self.png, Path) else self.png
         if not data.startswith(b"\x89PNG\r\n\x1a\n"):
-            raise ValueError(f"picture {self.caption!r}: got {data[:8]!r}…, expected a PNG")
+            raise ValueError(f"image {self.caption!r}: got {data[:8]!r}…, expected a PNG")
         source = f"data:image/png;base64,{base64.b64encode(data).decode()}"
         image = f'<img id="{name}" src="{source}" alt="{escape(self.alt)}">'
         return _figure(image, self.caption, self.wide)
@@ -125,27 +122,27 @@ class PngImage:
 
 @dataclass(frozen=True)
 class SourceRun:
-    """A run's folder, the command that repeats it, its configuration and what it gave the page."""
+    """A run directory: its path, a command that repeats it, its config, and its use in the page."""
 
     folder: str
     command: str
     config: Mapping[str, Any]
-    gave: str
+    used_for: str
 
 
 @dataclass(frozen=True)
 class Sources:
-    """Where each figure came from."""
+    """The runs that the results of a page come from."""
 
     runs: Sequence[SourceRun]
 
     def html(self, name: str) -> str:
-        """Return the runs as a list of definitions."""
+        """Return the runs as an HTML definition list."""
         items = ""
         for run in self.runs:
             config = json.dumps(run.config, indent=2, ensure_ascii=False, default=str)
             items += (
-                f"<dt>{escape(run.gave)}</dt>\n<dd><code>{escape(run.folder)}</code></dd>\n"
+                f"<dt>{escape(run.used_for)}</dt>\n<dd><code>{escape(run.folder)}</code></dd>\n"
                 f"<dd><code>{escape(run.command)}</code></dd>\n<dd><details><summary>configuration"
                 f"</summary><pre>{escape(config)}</pre></details></dd>\n"
             )
@@ -157,7 +154,7 @@ Block = str | Table | Plot | PngImage | Sources  # a str is a paragraph
 
 @dataclass(frozen=True)
 class Section:
-    """A heading and what stands under it."""
+    """A heading and its blocks."""
 
     title: str
     blocks: Sequence[Block]
@@ -165,9 +162,9 @@ class Section:
 
 @dataclass(frozen=True)
 class Page:
-    """A report: `provenance` has, for every data set, its "kind" (real or synthetic) and "source".
+    """An HTML page. `provenance` has the "kind" (real or synthetic) and "source" of each dataset.
 
-    Raises ValueError for a provenance that does not say so.
+    Raises ValueError for a provenance without them.
     """
 
     title: str
@@ -186,7 +183,7 @@ class Page:
                 )
 
     def html(self) -> str:
-        """Return the whole page; equal pages give equal text."""
+        """Return the HTML document; equal pages give equal text."""
         badges = "".join(
             f'<li class="{origin["kind"]}">{origin["kind"]} data: {escape(origin["source"])}</li>'
             for origin in self.provenance
@@ -227,7 +224,7 @@ class Page:
 """
 
     def write(self, path: Path) -> None:
-        """Write the page; it has its name only when it is whole."""
+        """Write the page; the file appears whole or not at all."""
         text = self.html()
         temporary = path.with_name(f".{path.name}")
         temporary.write_text(text, encoding="utf-8")
@@ -236,7 +233,7 @@ class Page:
 
 def _need_alt(caption: str, alt: str) -> None:
     if not alt.strip():
-        raise ValueError(f"{caption!r}: got no words for who cannot see it, expected `alt`")
+        raise ValueError(f"{caption!r}: got an empty text alternative, expected `alt`")
 
 
 def _classes(base: str, wide: bool) -> str:
@@ -251,12 +248,12 @@ def _figure(content: str, caption: str, wide: bool) -> str:
 
 
 def _svg(figure: Figure, alt: str, name: str) -> str:
-    """Return a figure as an element of HTML: no namespaces, ids that begin with `name`."""
+    """Return a figure as an HTML element, without namespaces, with ids that start with `name`."""
     file = io.StringIO()
-    # Neither date nor names by chance, so that equal figures give equal text.
-    nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+    # No date and no random ids, so that equal figures give equal text.
+    no_metadata = dict.fromkeys(("Creator", "Date", "Format", "Type"))
     with rc_context({"svg.fonttype": "none", "svg.hashsalt": "page", "text.parse_math": False}):
-        figure.savefig(file, format="svg", metadata=nothing)
+        figure.savefig(file, format="svg", metadata=no_metadata)
     root = ElementTree.fromstring(file.getvalue())
     for element in root.iter():
         element.tag = element.tag.rpartition("}")[2]
@@ -270,7 +267,7 @@ def _svg(figure: Figure, alt: str, name: str) -> str:
             element.set(plain, re.sub(r"url\(#", f"url(#{name}-", value))
     for defs in root.findall("defs"):
         for style in defs.findall("style"):
-            defs.remove(style)  # it would hold for the whole page, whose own style says the same
+            defs.remove(style)  # it would apply to the whole page, which has the same style
     width = PIXELS * figure.get_size_inches()[0]
     for key in ("width", "height", "version"):
         del root.attrib[key]

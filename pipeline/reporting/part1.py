@@ -19,7 +19,7 @@ from pipeline.evaluation.metrics import EpochMetrics, accuracy_interval, reliabi
 from pipeline.evaluation.run_dir import FinishedRun
 from pipeline.reporting.common import (
     ABSENT,
-    computer,
+    hardware,
     number,
     origins,
     percent,
@@ -253,7 +253,7 @@ def _figures(groups: Sequence[RunGroup]) -> Table:
         [name, *(_mean(group.values(of), form) for group in groups)] for name, of, form in rows
     ]
     table = [row for row in table if set(row[1:]) != {ABSENT}]
-    table.append(["hardware", *(computer(group.environment) for group in groups)])
+    table.append(["hardware", *(hardware(group.environment) for group in groups)])
     samples = groups[0].samples
     seeds = " and ".join(f"{len(group.runs)}" for group in groups)
     return Table(
@@ -332,7 +332,7 @@ def _classes(groups: Sequence[RunGroup]) -> Table:
             [
                 one.name,
                 str(one.samples),
-                *(percent(share, 1) for share in (one.precision, one.recall, one.f1)),
+                *(percent(fraction, 1) for fraction in (one.precision, one.recall, one.f1)),
                 ", ".join(
                     f"{c.predicted} ×{c.count}" for c in scores.confusions if c.true == one.name
                 ),

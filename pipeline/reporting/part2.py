@@ -13,9 +13,9 @@ from pipeline.analysis.stats import ACCURACY, LOSS, Estimate, Interval, Metric
 from pipeline.recipes.presets import PART2_PUBLISHED
 from pipeline.reporting.common import (
     ABSENT,
-    computer,
     counted,
     experiment_source,
+    hardware,
     latest_run,
     minus,
     origins,
@@ -51,7 +51,7 @@ def page_of(paths: Sequence[Path]) -> Page:
     result = read_as(run / "result.json", PretrainingResult)
     trainings = [training_source(run / name, name) for name in result.trainings]
     return Page(
-        "Part 2: does pretraining on our digits help on MNIST?",
+        "Part 2: does pretraining on the digits of part 1 help on MNIST?",
         QUESTION,
         result.analysis.answer,
         origins([result.digits.provenance, result.mnist.provenance]),
@@ -159,7 +159,7 @@ def _experiment(run: Path, result: PretrainingResult) -> list[Block]:
         f"{analysis.epochs} epochs and validated after each epoch on {mnist.validated:,} "
         f"({mnist.validate_on}). The two trainings of a seed used the same images, augmentations "
         f"and order; seeds: {', '.join(map(str, analysis.seeds))}.",
-        f"Hardware: {computer(read_json(run / 'digits', 'environment.json'))}; "
+        f"Hardware: {hardware(read_json(run / 'digits', 'environment.json'))}; "
         f"{trained.images_per_second:,.0f} training images per second. Times are training time "
         "only; they exclude start-up, validation, saving and pretraining.",
         "Intervals are over seeds: over order and augmentations, and over the random weights of "
@@ -248,8 +248,8 @@ def _stability(result: PretrainingResult) -> list[Block]:
         [
             str(one.epoch),
             *(
-                ABSENT if share is None else f"{100 * share:.3f}"
-                for share in (one.pretrained, one.scratch)
+                ABSENT if deviation is None else f"{100 * deviation:.3f}"
+                for deviation in (one.pretrained, one.scratch)
             ),
             ABSENT if one.ratio is None else f"{one.ratio:.2f}",
             *(

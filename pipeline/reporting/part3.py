@@ -1,6 +1,6 @@
-"""Part 3's page: what is wrong with a set's labels, and what can be learned from it all the same.
+"""The report of part 3: which label noise a dataset has, and the accuracy that it still allows.
 
-Every figure is one of a run's result.json.
+All numbers come from the result.json of a run.
 """
 
 import math
@@ -30,87 +30,87 @@ from pipeline.reporting.plots import plot_bars, plot_heat_map
 from pipeline.runtime.files import read_as
 
 QUESTION = (
-    "Networks that learn from this set fail on pictures with right labels. What is wrong with it, "
-    "and can it be learned from all the same?"
+    "Networks trained on this dataset fail on images with correct labels. What is wrong with its "
+    "labels, and can a network be trained on it nevertheless?"
 )
 LOSSES = {
     "naive": "cross-entropy",
-    "backwards": "the same networks; the answer is the least likely class",
-    "forward": "cross-entropy through the verdict's transition matrix",
-    "complementary": "probability of the given label, which the picture is not (SCL-EXP)",
-    "ceiling": "cross-entropy, on right labels",
+    "backwards": "the same networks; the prediction is the least likely class",
+    "forward": "cross-entropy through the diagnosed transition matrix",
+    "complementary": "exp of the given label's probability (SCL-EXP)",
+    "ceiling": "cross-entropy, on correct labels",
 }
 METHOD = (
-    "No right label was used: a network learned from the set, answered pictures of the set that it "
-    "had not seen, and these were grouped by its answers. The given labels of the most informative "
-    "answers of each group were counted, as in confident learning (Northcutt et al. 2021) with "
-    "anchor points (Patrini et al. 2017), and kinds of mislabelling compete to explain the counts; "
-    "each pays for its free parameters. Complementary labels, which say what a picture is not, are "
-    "those of Ishida et al. (2017, 2019) and Yu et al. (2018)."
+    "The diagnosis uses no correct label. A network trained on the dataset predicts held-out "
+    "images of it, which are grouped by predicted label. The given labels of the most confident "
+    "part of each group are counted, as in confident learning (Northcutt et al. 2021) with anchor "
+    "points (Patrini et al. 2017). Models of label noise are compared by how well they explain the "
+    "counts, with a penalty for free parameters. Complementary labels, which name a class that the "
+    "image does not show, are those of Ishida et al. (2017, 2019) and Yu et al. (2018)."
 )
-UNKNOWABLE = (
-    "What such labels cannot tell: a set whose names are exchanged throughout, by a fixed "
-    "permutation, looks the same as a clean one, because nothing in pictures says what they are "
-    "called. A witness that learned the names elsewhere can tell them apart, or a few right labels."
+LIMITS = (
+    "Labels that are a fixed permutation of the class names look like clean labels, because images "
+    "do not contain names. Only a reference model trained elsewhere, or a few correct labels, can "
+    "tell the two apart."
 )
 
 
 def page_of(paths: Sequence[Path]) -> Page:
-    """Return the page of a run of part 3; of several, the latest is shown and the others named.
+    """Return the HTML page of the latest of several runs of part 3; it names the others.
 
-    Raises UserError for no folder, and for one that holds no finished run.
+    Raises UserError for no path, and for a folder that is not the run directory of a finished run.
     """
     run, earlier = latest_run("part3", paths)
     result = read_as(run / "result.json", LabelNoiseResult)
     return Page(
-        "Part 3: what is wrong with this set?",
+        "Part 3: what is wrong with this dataset?",
         QUESTION,
         _answer(result),
         origins([result.provenance, result.test.provenance, result.clean.provenance]),
         [
-            Section("As published", _published(result)),
-            Section("See", _seen(run, result)),
-            Section("Diagnose", _diagnosed(result)),
-            Section("Recover", _recovered(result)),
-            Section("Where each figure came from", [*earlier, Sources(_sources(run, result))]),
+            Section("Published trainings", _published(result)),
+            Section("Inspection", _inspection(run, result)),
+            Section("Diagnosis", _diagnosis(result)),
+            Section("Training despite the noise", _recovery(result)),
+            Section("Sources", [*earlier, Sources(_sources(run, result))]),
         ],
     )
 
 
 def closing_tables(run: Path) -> list[TerminalTable]:
-    """Return the page's tables for a terminal, without what is too wide for one."""
+    """Return the page's tables for a terminal, without the columns that do not fit."""
     result = read_as(run / "result.json", LabelNoiseResult)
-    images = f"{result.test.pictures:,} pictures with right labels"
+    images = f"{result.test.pictures:,} images with correct labels"
     held_out = f"{result.diagnosis.labels:,} held-out labels"
     return [
         terminal_table(
             _arms_table(result),
-            f"As published: {images}",
-            ("training", "epochs", "right", "published"),
+            f"Published trainings: {images}",
+            ("training", "epochs", "accuracy", "published"),
         ),
         terminal_table(
             _evidence_table(result),
-            f"Evidence of {held_out}, nats each",
-            ("kind", "rate", "log-likelihood", "behind"),
+            f"Log-likelihood of {held_out}, nats per label",
+            ("kind", "rate", "log-likelihood", "below best"),
         ),
-        terminal_table(_ways_table(result), f"Recovered: {images}", ("way", "accuracy", "by seed")),
+        terminal_table(
+            _methods_table(result), f"Methods: {images}", ("method", "accuracy", "by seed")
+        ),
     ]
 
 
 def _answer(result: LabelNoiseResult) -> str:
     estimates = result.recovery.estimates
-    images = f"{result.test.pictures:,} pictures with right labels"
-    naive, ceiling = (percent(estimates[way].mean) for way in ("naive", "ceiling"))
-    others = f"Trained as if all were well, it is right on {naive}; on right labels, {ceiling}."
-    verdict = result.diagnosis.verdict
-    if "forward" not in estimates:
-        return (
-            f"{verdict} Of {images}, a network that is trained as if all were well is right on "
-            f"{naive}, one that is trained on right labels on {ceiling}."
-        )
+    images = f"{result.test.pictures:,} images with correct labels"
+    naive, ceiling = (percent(estimates[method].mean) for method in ("naive", "ceiling"))
+    corrected = (
+        f"{with_interval(estimates['forward'])} when trained on its labels with a corrected loss, "
+        if "forward" in estimates
+        else ""
+    )
     return (
-        f"{verdict} From these labels alone, with the loss corrected for that, a network comes to "
-        f"be right on {with_interval(estimates['forward'])} of {images}. {others}"
+        f"{result.diagnosis.verdict} Accuracy on {images}: {corrected}{naive} with the ordinary "
+        f"loss, {ceiling} when trained on correct labels."
     )
 
 
@@ -119,19 +119,19 @@ def _published(result: LabelNoiseResult) -> list[Block]:
     low = any(arm.accuracy < chance / 2 for arm in result.arms.values())
     below = (
         [
-            f"Who guesses is right in {percent(chance)} of the cases. Accuracy far below that is "
-            "information, not noise: to be wrong so reliably, a network must know what it sees."
+            f"Chance level is {percent(chance)}. An accuracy far below chance is information: a "
+            "network must recognise the classes to avoid them so reliably."
         ]
         if low
         else []
     )
     return [
-        "The trainings that were published for this question, on the set's training pictures, "
-        f"tested on {result.test.pictures:,} pictures with right labels. The published "
-        "conclusion was that “labels seem noisy”.",
+        "These trainings repeat published ones on the dataset's training images. They are tested "
+        f"on {result.test.pictures:,} images with correct labels. The published conclusion was "
+        "that “labels seem noisy”.",
         _arms_table(result),
         *below,
-        *(f"Left out: {line}." for line in result.left_out),
+        *(f"Skipped: {line}." for line in result.left_out),
     ]
 
 
@@ -154,12 +154,12 @@ def _arms_table(result: LabelNoiseResult) -> Table:
             ]
         )
     return Table(
-        f"Accuracy on {result.test.pictures:,} pictures with right labels, beside the "
-        "published one (by others, on the original data); accuracy and loss (nats) on "
-        f"{result.held_out:,} held-out pictures by their given labels; seconds of training.",
+        f"Accuracy on {result.test.pictures:,} images with correct labels, and the published "
+        "accuracy (by others, on the original data); accuracy and loss (nats) on "
+        f"{result.held_out:,} held-out images with their given labels; training time (s).",
         [
-            *("training", "right", "published", "as given", "loss"),
-            *("network", "epochs", "seconds", "pictures/s"),
+            *("training", "accuracy", "published", "on given labels", "loss"),
+            *("network", "epochs", "time (s)", "images/s"),
         ],
         rows,
         "lrrrrlrrr",
@@ -167,7 +167,7 @@ def _arms_table(result: LabelNoiseResult) -> Table:
     )
 
 
-def _seen(run: Path, result: LabelNoiseResult) -> list[Block]:
+def _inspection(run: Path, result: LabelNoiseResult) -> list[Block]:
     look, classes = result.look, result.classes
     ranks = look.ranks
     first, last = percent(ranks[0]), percent(ranks[-1])
@@ -175,42 +175,43 @@ def _seen(run: Path, result: LabelNoiseResult) -> list[Block]:
     return [
         PngImage(
             run / "folders.png",
-            "A row of pictures for each label that they were given.",
-            "The set's own training pictures, by the label that they were given.",
+            "A grid of images, a row for each given label.",
+            "Training images of the dataset, by given label.",
             wide=True,
         ),
-        f"What {first_arm} answers to {result.held_out:,} held-out pictures of the set. The "
-        f"given label is its first choice in {first} of the cases, its last in {last}; by chance "
-        f"either would be {percent(1 / len(classes))}.",
+        f"Predictions of the first training ({first_arm}) for {result.held_out:,} held-out images. "
+        f"The given label is the most likely class for {first} of the images and the least likely "
+        f"for {last}; chance level is {percent(1 / len(classes))} for both.",
         Plot(
             plot_bars(
-                {"": [100 * share for share in ranks]},
+                {"": [100 * fraction for fraction in ranks]},
                 [f"{place + 1}" for place in range(len(ranks))],
-                "the given label is which choice",
-                "pictures (%)",
+                "rank of the given label",
+                "images (%)",
             ),
-            f"Bars: the label is the first choice in {first} and the last in {last}.",
-            "Where the given label stands among the network's choices: 1 is accuracy by the given "
-            f"labels, {len(ranks)} is that of reading the answers backwards.",
+            f"Bar chart: the label has the first rank for {first} and the last rank for {last}.",
+            "Rank of the given label among the classes by predicted probability. Rank 1 is the "
+            f"accuracy on given labels, rank {len(ranks)} the fraction whose label is the least "
+            "likely class.",
         ),
         Plot(
             plot_bars(
                 {
-                    name: [100 * share for share in row]
+                    name: [100 * fraction for fraction in row]
                     for name, row in zip(classes, look.histogram, strict=True)
                 },
                 _short(classes),
                 "predicted class",
-                "pictures (%)",
+                "images (%)",
             ),
-            "Bars for each folder: how often each class is predicted in it.",
-            f"What is predicted in each folder: a panel for each given label.{numbers}",
+            "Bar charts: how often each class is predicted, for each given label.",
+            f"Predicted classes of the images with each given label.{numbers}",
             wide=True,
         ),
     ]
 
 
-def _diagnosed(result: LabelNoiseResult) -> list[Block]:
+def _diagnosis(result: LabelNoiseResult) -> list[Block]:
     found = result.diagnosis
     most = math.log2(len(result.classes))
     strays, misfit = percent(found.strays), percent(found.misfit)
@@ -220,39 +221,40 @@ def _diagnosed(result: LabelNoiseResult) -> list[Block]:
         _evidence_table(result),
         Plot(
             _matrix(found.matrix, result.classes),
-            "A heat map of the estimated chances of each given label for each class.",
-            "The estimated transition matrix: how likely each given label is (columns), by what "
-            f"the picture is (rows, named by the assumption above).{_numbers(result)}",
+            "Heat map: estimated probability of each given label for each true class.",
+            "The estimated transition matrix: probability of each given label (columns) for each "
+            f"true class (rows, named by the assumption above).{_numbers(result)}",
         ),
-        f"A row of it has an entropy of {found.entropy:.2f} bits on average, of {most:.2f} at "
-        f"most; a label tells {found.information:.2f} bits about the class. Of the counted "
-        f"pictures {strays} are reckoned hard or in the wrong group, and {misfit} of the labels "
-        "are where the verdict does not expect them, beyond chance.",
-        *_testimony(result),
-        UNKNOWABLE,
+        f"The mean entropy of its rows is {found.entropy:.2f} bits (maximum {most:.2f}). The "
+        f"mutual information of given label and true class is {found.information:.2f} bits. Of the "
+        f"counted images, {strays} are estimated to be outliers (hard, or in another class's "
+        f"group). The diagnosis does not explain {misfit} of the labels (total variation beyond "
+        "chance).",
+        *_reference_model(result),
+        LIMITS,
     ]
 
 
-def _testimony(result: LabelNoiseResult) -> list[Block]:
-    witness = result.diagnosis.witness
-    if witness is None:
-        return ["No witness was heard: there was none. The names are the assumption's."]
-    heard = (
-        "has a part in the verdict"
-        if witness.heard
-        else "cannot name half of each group, so that it has no part in the verdict"
+def _reference_model(result: LabelNoiseResult) -> list[Block]:
+    reference = result.diagnosis.witness
+    if reference is None:
+        return ["There was no reference model. Class names follow from the assumption."]
+    use = (
+        "The diagnosis uses its predictions."
+        if reference.heard
+        else "It cannot name half of each group, so the diagnosis does not use its predictions."
     )
     return [
-        f"The witness, {result.witness}, learned the classes elsewhere and was asked about the "
-        f"same pictures; it {heard}. It gives {percent(witness.agreement)} of the counted "
-        "pictures the name that the diagnosis gives them. By its names alone the labels are "
-        f"{witness.kind}, {percent(witness.rate)} of them wrong; the two matrices are "
-        f"{witness.distance:.3f} apart (mean total variation of the rows, from 0 to 1).",
+        f"The reference model, {result.witness}, was trained on other labels and predicts the same "
+        f"images. {use} It agrees with the diagnosis on {percent(reference.agreement)} of the "
+        f"counted images. By its predictions alone, the labels are of the kind “{reference.kind}”, "
+        f"{percent(reference.rate)} of them incorrect. The two matrices differ by "
+        f"{reference.distance:.3f} (mean total variation of the rows, from 0 to 1).",
         Plot(
-            _matrix(witness.matrix, result.classes),
-            "A heat map of the chances of each given label for each class that the witness names.",
-            "The second estimate: how likely each given label is (columns), by what the witness "
-            "calls the picture (rows).",
+            _matrix(reference.matrix, result.classes),
+            "Heat map: probability of each given label for each predicted class.",
+            "The transition matrix by the reference model: probability of each given label "
+            "(columns) for each class that it predicts (rows).",
         ),
     ]
 
@@ -260,10 +262,10 @@ def _testimony(result: LabelNoiseResult) -> list[Block]:
 def _evidence_table(result: LabelNoiseResult) -> Table:
     found = result.diagnosis
     return Table(
-        f"The evidence of {found.labels:,} labels for each kind, the best first: the marginal "
-        "log-likelihood and how far it is behind the best, ± the difference's standard error, in "
-        "nats per label; the rate is the likeliest share of wrong labels.",
-        ["kind", "rate", "log-likelihood", "behind"],
+        f"Kinds of label noise as explanations of {found.labels:,} labels, the best first: "
+        "marginal log-likelihood, and its distance to the best ± standard error, in nats per "
+        "label. The rate is the most likely fraction of incorrect labels.",
+        ["kind", "rate", "log-likelihood", "below best"],
         [
             [
                 one.kind,
@@ -278,54 +280,53 @@ def _evidence_table(result: LabelNoiseResult) -> Table:
     )
 
 
-def _recovered(result: LabelNoiseResult) -> list[Block]:
+def _recovery(result: LabelNoiseResult) -> list[Block]:
     outcome = result.recovery
     seeds = len(outcome.accuracies["naive"])
     introduction = (
-        f"Each way trained anew, {counted(seeds, 'time')}: equal seeds have equal first weights "
-        f"and order. Right labels are those of {result.clean.file}, "
-        f"{result.clean.pictures:,} pictures, to show how much is lost."
+        f"Each method is trained with {counted(seeds, 'seed')}. Equal seeds have equal initial "
+        f"weights and order. The ceiling is trained on correct labels, "
+        f"{result.clean.pictures:,} images of {result.clean.file}."
     )
     if "forward" not in outcome.estimates:
         introduction += (
-            " There is nothing to correct for: labels that are clean, or say nothing, leave only "
-            "these two."
+            " Clean or random labels leave nothing to correct, so only two methods are compared."
         )
     return [
         introduction,
-        _ways_table(result),
-        *(f"Against {METHODS[pair.second]}: {pair.words}." for pair in outcome.pairs),
-        "Intervals are over seeds, on one test set: another one would differ a little for all.",
+        _methods_table(result),
+        *(f"Compared with {METHODS[pair.second]}: {pair.words}." for pair in outcome.pairs),
+        "Intervals are over seeds, on one test set.",
     ]
 
 
-def _ways_table(result: LabelNoiseResult) -> Table:
+def _methods_table(result: LabelNoiseResult) -> Table:
     outcome = result.recovery
     seeds = len(outcome.accuracies["naive"])
     rows = []
-    for way, accuracies in outcome.accuracies.items():
+    for method, accuracies in outcome.accuracies.items():
         seconds = [
             training.seconds_training
             for name, training in result.trainings.items()
-            if arm_and_seed(name)[0] == way
+            if arm_and_seed(name)[0] == method
         ]
         rows.append(
             [
-                METHODS[way],
-                with_interval(outcome.estimates[way]),
-                ", ".join(f"{100 * share:.2f}" for share in accuracies),
+                METHODS[method],
+                with_interval(outcome.estimates[method]),
+                ", ".join(f"{100 * accuracy:.2f}" for accuracy in accuracies),
                 f"{sum(seconds) / len(seconds):,.0f}" if seconds else ABSENT,
-                LOSSES[way],
+                LOSSES[method],
             ]
         )
     return Table(
-        f"Accuracy on {result.test.pictures:,} pictures with right labels: the mean over "
-        f"{counted(seeds, 'seed')}, with its 95 % interval where there are several; every seed's "
-        "(%); and seconds of a training.",
-        ["way", "accuracy", "by seed", "seconds", "learned by"],
+        f"Accuracy on {result.test.pictures:,} images with correct labels: the mean over "
+        f"{counted(seeds, 'seed')}, with its 95 % interval if there are several; accuracy (%) by "
+        "seed; and mean training time (s).",
+        ["method", "accuracy", "by seed", "time (s)", "loss"],
         rows,
         "lrrrl",
-        frozenset(place for place, way in enumerate(outcome.accuracies) if way == "forward"),
+        frozenset(place for place, method in enumerate(outcome.accuracies) if method == "forward"),
         wide=True,
     )
 
@@ -342,7 +343,7 @@ def _sources(run: Path, result: LabelNoiseResult) -> list[SourceRun]:
 
 
 def _label(training: str) -> str:
-    """Return the words for a training, given the name of its folder."""
+    """Return the label of a training, given the name of its folder."""
     arm, seed = arm_and_seed(training)
     return PART3_ARMS[arm].label if seed is None else f"{METHODS[arm]}, seed {seed}"
 
@@ -352,15 +353,15 @@ def _matrix(matrix: Sequence[Sequence[float]], classes: Sequence[str]) -> Figure
 
 
 def _numbers(result: LabelNoiseResult) -> str:
-    """Say what numbers in a figure are, where they stand for names."""
+    """Return a sentence that explains the numbers in a figure, if they replace class names."""
     classes = result.classes
     if _short(classes) is classes:
         return ""
-    return f" The numbers are those of the classes in this order, {classes[0]} being 0."
+    return f" Numbers stand for the classes in this order; {classes[0]} is 0."
 
 
 def _short(classes: Sequence[str]) -> Sequence[str]:
-    """Return names that fit under narrow columns: numbers for words."""
+    """Return names that fit under narrow columns: numbers instead of long class names."""
     if max(map(len, classes)) <= 2:
         return classes
     return [f"{number}" for number in range(len(classes))]

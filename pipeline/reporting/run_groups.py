@@ -1,4 +1,4 @@
-"""Runs that differ in their seed alone, as one arm of a comparison: folders → arms with names."""
+"""Groups of part 1's runs that differ only in their seed, for comparison."""
 
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -20,9 +20,9 @@ from pipeline.runtime.files import read_json
 
 @dataclass(frozen=True)
 class RunGroup:
-    """Runs by their seeds, from the lowest.
+    """Runs by seed, in ascending order.
 
-    `scores` are of the answers of all runs together: `logits` (N, C) and `labels` (N,).
+    `scores` are of the predictions of all runs together: `logits` (N, C) and `labels` (N,).
     """
 
     name: str
@@ -33,11 +33,13 @@ class RunGroup:
 
     @classmethod
     def of(cls, name: str, runs: Mapping[int, FinishedRun]) -> "RunGroup":
-        """Gather runs. Raises UserError for a run without validation."""
+        """Score all runs together. Raises UserError for a run without validation."""
         predictions = []
         for run in runs.values():
             if run.predictions is None:
-                raise UserError(f"{run.path}: got a run without validation, expected one with")
+                raise UserError(
+                    f"{run.path}: got a run without validation, expected a validated run"
+                )
             predictions.append(run.predictions)
         logits = torch.cat([one.logits for one in predictions])
         labels = torch.cat([one.labels for one in predictions])
@@ -45,7 +47,7 @@ class RunGroup:
 
     @property
     def first(self) -> FinishedRun:
-        """The run with the lowest seed, which stands for the others in pictures."""
+        """The run with the lowest seed, whose images represent the group."""
         return self.runs[min(self.runs)]
 
     @property
@@ -60,15 +62,15 @@ class RunGroup:
 
     @property
     def samples(self) -> int:
-        """The number of pictures that each run was validated on."""
+        """The number of validation images of each run."""
         return self.scores.samples // len(self.runs)
 
-    def values(self, figure: Callable[[FinishedRun], float | None]) -> list[float | None]:
-        """Return a figure of every run, None where there is none."""
-        return [figure(run) for run in self.runs.values()]
+    def values(self, value: Callable[[FinishedRun], float | None]) -> list[float | None]:
+        """Return a value of each run, None where it is undefined."""
+        return [value(run) for run in self.runs.values()]
 
     def bands(self, x: Callable[[EpochMetrics], float], y: str) -> Bands:
-        """Return the mean curve of the figure `y` of epochs."""
+        """Return the mean curve of the field `y` of epochs over `x`."""
         histories = [run.history for run in self.runs.values()]
         return bands(
             [[x(epoch) for epoch in history] for history in histories],
@@ -77,41 +79,40 @@ class RunGroup:
 
 
 def group_runs(paths: Sequence[Path]) -> tuple[list[RunGroup], list[Path]]:
-    """Return the arms of finished runs, the most accurate first, and the runs not counted.
+    """Return groups of finished runs, the most accurate first, and the runs in no group.
 
-    These repeat the recipe and seed of a later run, so they are no evidence of their own. Raises
-    UserError for a folder of another kind, a run without validation, and for runs whose classes
-    are not the same.
+    A run with the recipe and seed of a later run is in no group. Raises UserError for a folder that
+    is not a run directory, a run without validation, and runs with different classes.
     """
-    groups: dict[str, dict[int, FinishedRun]] = {}
+    runs_of: dict[str, dict[int, FinishedRun]] = {}  # by shared settings, then by seed
     repeated = []
     for path in distinct(paths):
         run = read_run(path)
-        group = groups.setdefault(json.dumps(_identity(run.config), sort_keys=True), {})
+        runs = runs_of.setdefault(json.dumps(_shared_settings(run.config)), {})
         seed = run.config.recipe.seed
-        if seed in group:
-            repeated.append(group[seed].path)
-        group[seed] = run
-    members = [dict(sorted(group.items())) for group in groups.values()]
+        if seed in runs:
+            repeated.append(runs[seed].path)
+        runs[seed] = run
+    members = [dict(sorted(runs.items())) for runs in runs_of.values()]
     names = _names([runs[min(runs)].config for runs in members])
-    arms = [RunGroup.of(name, runs) for name, runs in zip(names, members, strict=True)]
-    for arm in arms:
-        if arm.config.classes != arms[0].config.classes:
+    groups = [RunGroup.of(name, runs) for name, runs in zip(names, members, strict=True)]
+    first, *others = groups
+    for group in others:
+        if group.config.classes != first.config.classes:
             raise UserError(
-                f"{arm.first.path}: got other classes than those of {arms[0].first.path}, "
-                "expected runs on the same"
+                f"{group.first.path}: got other classes than {first.first.path}, expected the same"
             )
-    return sorted(arms, key=lambda arm: -arm.scores.accuracy), repeated
+    return sorted(groups, key=lambda group: -group.scores.accuracy), repeated
 
 
-def _identity(config: RunConfig) -> dict[str, Any]:
-    """Return what runs of one arm have in common, by dotted names."""
-    identity = {"network": config.network, **_flat(asdict(config.recipe), "recipe")}
+def _shared_settings(config: RunConfig) -> dict[str, Any]:
+    """Return the settings that all runs of a group share, by dotted names."""
+    settings = {"network": config.network, **_flat(asdict(config.recipe), "recipe")}
     for name in ("start", "learn_from", "validate_on", "fingerprint"):
-        identity[name] = getattr(config, name)
-    identity["auxiliary"] = config.auxiliary and config.auxiliary.fingerprint
-    del identity["recipe.seed"]
-    return identity
+        settings[name] = getattr(config, name)
+    settings["auxiliary"] = config.auxiliary and config.auxiliary.fingerprint
+    del settings["recipe.seed"]
+    return settings
 
 
 def _flat(value: object, name: str) -> dict[str, Any]:
@@ -126,12 +127,12 @@ def _flat(value: object, name: str) -> dict[str, Any]:
 
 
 def _names(configs: Sequence[RunConfig]) -> list[str]:
-    """Name arms by their recipes, those of one recipe by what else differs too."""
+    """Return names: the recipe, and for groups of one recipe the settings that differ."""
     names = []
     for config in configs:
         name = str(config.options["recipe"])
-        rivals = [_identity(c) for c in configs if c.options["recipe"] == name]
-        own = _identity(config)
+        rivals = [_shared_settings(c) for c in configs if c.options["recipe"] == name]
+        own = _shared_settings(config)
         differing = [key for key in own if any(rival.get(key) != own[key] for rival in rivals)]
         if differing:
             shown = ", ".join(f"{key.rpartition('.')[2]} {own[key]}" for key in differing[:3])

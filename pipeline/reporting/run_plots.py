@@ -1,7 +1,4 @@
-"""The PNG files of a run: its curves, confusions and worst answers, and samples of a dataset.
-
-Every figure says what its data were, real or synthetic.
-"""
+"""Plots in run directories, as PNG files; titles say whether the data are real or synthetic."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,16 +17,16 @@ from pipeline.loading.batches import DeviceLoader
 from pipeline.loading.dataset import View, source_line, split_indices
 from pipeline.reporting.plots import draw_curves, line, new_figure, styled
 
-WORST = (4, 6)  # rows and columns of pictures
-WORST_SIDE = 128  # of each, in pixels
-ACROSS = 12  # pictures of each label
-CELL = 32  # pixels: their side
+WORST = (4, 6)  # rows and columns of the images with the largest losses
+WORST_SIDE = 128  # pixels
+ACROSS = 12  # samples of each label
+CELL = 32  # side of a sample in pixels
 
 
 def plot_run(run: FinishedRun, what: str, file: Reader) -> None:
-    """Draw a run's curves, and its confusions and worst answers if it was validated.
+    """Write curves.png and, for a validated run, confusion.png and worst.png.
 
-    `file` is the data that it was validated on.
+    `file` has the validation samples.
     """
     title = _title(what, run.result)
     plot_history(run.history, title, run.path / "curves.png")
@@ -42,7 +39,7 @@ def plot_run(run: FinishedRun, what: str, file: Reader) -> None:
     ids = run.predictions.ids[[one.row for one in worst]].numpy()
     images = _images(file, ids, View.of(file, WORST_SIDE, run.config.recipe.window))
     captions = [f"{one.true}→{one.predicted}, {one.probability:.2f}" for one in worst]
-    title += "\nthe largest losses: true→predicted, probability of the latter"
+    title += "\nlargest losses: true→predicted, probability of the predicted class"
     plot_images(images, captions, columns, title, run.path / "worst.png")
 
 
@@ -50,7 +47,7 @@ def plot_run(run: FinishedRun, what: str, file: Reader) -> None:
 def plot_images(
     images: NDArray[np.float32], captions: Sequence[str], columns: int, title: str, path: Path
 ) -> None:
-    """Draw a grid of pictures of ink, (N, height, width) from 0 to 1, row by row."""
+    """Plot a grid of images (N, height, width), 0 for paper and 1 for ink, row by row."""
     count, height, width = images.shape
     rows = -(-count // columns)
     figure = new_figure(1.3 * columns, rows * (1.3 * height / width + 0.25) + 0.6)
@@ -71,19 +68,19 @@ def plot_images(
 def plot_confusion_matrix(
     matrix: Sequence[Sequence[int]], classes: Sequence[str], title: str, path: Path
 ) -> None:
-    """Draw counts, a row for each true class and a column for each predicted one."""
+    """Plot counts, true classes as rows and predicted classes as columns."""
     side = max(5.0, 0.18 * len(classes) + 1.5)
     figure = new_figure(1.2 * side, side)
     axes = figure.subplots()
     counts = np.ma.masked_equal(np.array(matrix), 0)
-    hits = np.eye(len(classes), dtype=np.bool_)
-    for name, colours, hidden in (("right", "Blues", ~hits), ("wrong", "Reds", hits)):
+    diagonal = np.eye(len(classes), dtype=np.bool_)
+    for name, colours, hidden in (("correct", "Blues", ~diagonal), ("incorrect", "Reds", diagonal)):
         shown = np.ma.masked_where(hidden, counts)
-        most = int(shown.max()) if shown.count() else 1
-        # The palest colours go unused, so that a single picture is seen.
-        image = axes.imshow(shown, cmap=colours, vmin=-0.4 * most, vmax=most)
-        bar = figure.colorbar(image, ax=axes, shrink=0.5, pad=0.01, label=f"pictures, {name}")
-        bar.ax.set_ylim(0, most)
+        top = int(shown.max()) if shown.count() else 1
+        # Without the palest colours, a single image is visible.
+        image = axes.imshow(shown, cmap=colours, vmin=-0.4 * top, vmax=top)
+        bar = figure.colorbar(image, ax=axes, shrink=0.5, pad=0.01, label=f"{name} images")
+        bar.ax.set_ylim(0, top)
         bar.ax.yaxis.set_major_locator(MaxNLocator(integer=True))
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_ticks(range(len(classes)), classes, fontsize=7)
@@ -94,14 +91,14 @@ def plot_confusion_matrix(
 
 @styled
 def plot_history(history: Sequence[EpochMetrics], title: str, path: Path) -> None:
-    """Draw loss and accuracy of training and validation over the epochs."""
+    """Plot loss and accuracy of training and validation over epochs."""
     figure = new_figure(10, 4)
     left, right = figure.subplots(1, 2)
     epochs = [epoch.epoch + 1 for epoch in history]
     for axes, name, scale in ((left, "loss", 1), (right, "accuracy", 100)):
         lines = {}
         for label, key in (
-            ("training, on changed pictures", f"train_{name}"),
+            ("training, augmented images", f"train_{name}"),
             ("validation", name),
         ):
             values = [getattr(epoch, key) for epoch in history]
@@ -110,7 +107,7 @@ def plot_history(history: Sequence[EpochMetrics], title: str, path: Path) -> Non
         draw_curves(axes, lines, scale)
         axes.set_xlabel("epoch")
         axes.legend(fontsize=8)
-    left.set(ylabel="loss in nats (training: of smoothed labels)", ylim=(0, None))
+    left.set(ylabel="loss (nats), smoothed labels in training", ylim=(0, None))
     right.set(ylabel="accuracy (%)", ylim=(0, 100))
     figure.suptitle(title, fontsize=10)
     _save(figure, path)
@@ -118,7 +115,7 @@ def plot_history(history: Sequence[EpochMetrics], title: str, path: Path) -> Non
 
 @styled
 def plot_label_samples(file: Reader, path: Path, split: str = "train") -> None:
-    """Draw some pictures of every label, evenly spread over the split, as a PNG."""
+    """Plot samples of each label, a row per label, spread evenly over the split."""
     labels, indices = file.column("label").metadata, split_indices(file, split)
     classes = file.info["classes"]
     rows = [indices[labels[indices] == label] for label in range(len(classes))]
@@ -143,17 +140,17 @@ def plot_label_samples(file: Reader, path: Path, split: str = "train") -> None:
 
 
 def _title(what: str, result: TrainingResult) -> str:
-    """Return the title of a run's figures."""
+    """Return the title of the plots of a run."""
     parts = [what, result.network, source_line(result.provenance)]
     if result.auxiliary:
-        parts.append(f"learned with {result.auxiliary['kind']} data besides")
+        parts.append(f"{result.auxiliary['kind']} auxiliary data")
     if result.accuracy is not None:
         parts.append(f"accuracy {result.accuracy:.2%} of {result.samples}")
     return ", ".join(parts)
 
 
 def _images(file: Reader, ids: NDArray[np.int64], view: View) -> NDArray[np.float32]:
-    """Return samples as a network sees them: (N, height, width), 0 for paper and 1 for ink."""
+    """Return the network's input, (N, height, width): 0 for paper and 1 for ink."""
     with DeviceLoader(file, ids, view, len(ids), device=torch.device("cpu")) as loader:
         (inputs,) = loader.micro_batches()
     images: NDArray[np.float32] = inputs.images[:, 0].numpy()
