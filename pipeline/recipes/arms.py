@@ -1,4 +1,4 @@
-"""The published trainings of part 3. A new entry of the table is all that a new arm takes."""
+"""The published trainings of part 3, as a table: one entry per training."""
 
 from dataclasses import dataclass
 
