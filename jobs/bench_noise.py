@@ -28,8 +28,8 @@ from pipeline.analysis.noise_robust import probabilities_of
 from pipeline.data.prepare import prepare
 from pipeline.data.sources import Source, SourceError, open_source
 from pipeline.data.sources.base import TEST, TRAIN, VALIDATION, Ints, Pixels
-from pipeline.data.synth.mislabel import PLAIN, RATED, Mislabelled, Mislabelling
-from pipeline.data.synth.source import TASK3, Digits, DigitSet
+from pipeline.data.synth.handwriting import PART3_COUNTS, DigitCounts, SyntheticDigits
+from pipeline.data.synth.mislabel import KINDS, KINDS_WITH_RATE, LabelNoise, MislabelledSource
 from pipeline.evaluation.run_config import TrainingConfig
 from pipeline.evaluation.run_dir import FinishedRun, RunDir
 from pipeline.loading.dataset import open_dataset, source_line
@@ -47,7 +47,7 @@ class Config:
 
     source: Path | None = None
     """Pictures with right labels, at least 3 classes. By default, the generator's digits."""
-    kinds: tuple[str, ...] = (*PLAIN, *RATED)
+    kinds: tuple[str, ...] = (*KINDS, *KINDS_WITH_RATE)
     """What to do to the labels."""
     rates: tuple[float, ...] = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6)
     """Shares of the labels, for the kinds that have a rate."""
@@ -61,29 +61,29 @@ class Config:
     """Of the draws, the mislabelling, weights and order."""
 
     @property
-    def deeds(self) -> list[Mislabelling]:
+    def deeds(self) -> list[LabelNoise]:
         """All that is to be done, in turn."""
         return [
-            Mislabelling(kind, rate)
+            LabelNoise(kind, rate)
             for kind in self.kinds
-            for rate in (self.rates if kind in RATED else (1.0,))
+            for rate in (self.rates if kind in KINDS_WITH_RATE else (1.0,))
         ]
 
 
 class Drawn(Source):
     """Pictures of another source, decoded once: some to learn from, some held out."""
 
-    looks_for = "some pictures of another source"
+    expected_layout = "some pictures of another source"
 
     def __init__(self, source: Source, learned: Ints, held_out: Ints) -> None:
-        rows, entries = np.concatenate([learned, held_out]), source.entries
+        rows, entries = np.concatenate([learned, held_out]), source.annotations
         self._source, self._rows = source, rows
         self._pictures = [source.image(int(row)) for row in rows]
-        self.entries = replace(
+        self.annotations = replace(
             entries,
             labels=entries.labels[rows],
             writers=entries.writers[rows],
-            given=np.repeat([TRAIN, VALIDATION], [len(learned), len(held_out)]),
+            splits=np.repeat([TRAIN, VALIDATION], [len(learned), len(held_out)]),
         )
         self.kind, self.origin, self.path = source.kind, source.origin, source.path
 
@@ -112,10 +112,10 @@ def draw(config: Config) -> tuple[Drawn, Drawn]:
     """
     count = 2 * config.learned + config.held_out
     if config.source is None:
-        source: Source = Digits(DigitSet(count, 0, TASK3.writers), config.seed)
+        source: Source = SyntheticDigits(DigitCounts(count, 0, PART3_COUNTS.writers), config.seed)
     else:
         source = open_source(config.source)
-    free = np.flatnonzero(source.entries.given != TEST)
+    free = np.flatnonzero(source.annotations.splits != TEST)
     if len(free) < count:
         raise SourceError(
             f"{source.path}: {len(free):,} pictures beside the test set, expected {count:,}: "
@@ -149,7 +149,7 @@ class Outcome:
     The diagnoses are without a witness and with one.
     """
 
-    done: Mislabelling
+    done: LabelNoise
     wrong: float
     alone: Diagnosis
     told: Diagnosis
@@ -209,7 +209,7 @@ def main(config: Config) -> None:
         folder = Path(name)
         witness, origin = train(processes, config, "witness", others, folder)
         assert witness.predictions is not None
-        truth, classes = witness.predictions.labels.numpy(), own.entries.classes
+        truth, classes = witness.predictions.labels.numpy(), own.annotations.classes
         title = (
             f"{machine()}, precision {processes.precision}; {origin}; {config.learned:,} "
             f"labels to learn from, {config.epochs} times, {config.held_out:,} to diagnose by; "
@@ -217,7 +217,7 @@ def main(config: Config) -> None:
         )
         console.print(title)
         for done in config.deeds:
-            mislabelled = Mislabelled(own, done, config.seed)
+            mislabelled = MislabelledSource(own, done, config.seed)
             run, _ = train(processes, config, str(done), mislabelled, folder)
             assert run.predictions is not None
             labels, predictions = run.predictions.labels.numpy(), probabilities_of(run.predictions)

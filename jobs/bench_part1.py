@@ -23,7 +23,7 @@ from pipeline.data.catalog import AUXILIARY, Synthetic
 from pipeline.data.prepare import prepare
 from pipeline.data.sources import Source, SourceError, open_source
 from pipeline.data.sources.base import TEST, TRAIN
-from pipeline.data.splits import Split, assign
+from pipeline.data.splits import Split, assign_splits
 from pipeline.evaluation.evaluate import evaluate, load_model
 from pipeline.evaluation.run_config import TrainingConfig
 from pipeline.evaluation.run_dir import RunDir
@@ -58,14 +58,14 @@ def divided(config: Config, seed: int) -> Source:
     Raises SourceError for more writers than there are.
     """
     source = open_source(config.source)
-    splits = assign(source.entries, Split(writers=config.writers), seed)
-    learned = np.unique(source.entries.writers[splits == TRAIN])
+    splits = assign_splits(source.annotations, Split(writers=config.writers), seed)
+    learned = np.unique(source.annotations.writers[splits == TRAIN])
     count = len(learned) if config.learned is None else config.learned
     if not 1 <= count <= len(learned):
         raise SourceError(f"learned: got {count} writers, expected 1 to {len(learned)}")
     left = np.random.Generator(np.random.Philox(seed)).permutation(learned)[count:]
-    splits[np.isin(source.entries.writers, left)] = TEST
-    source.entries = replace(source.entries, given=splits)
+    splits[np.isin(source.annotations.writers, left)] = TEST
+    source.annotations = replace(source.annotations, splits=splits)
     return source
 
 

@@ -22,10 +22,10 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 
-from pipeline.data.prepare import Prepared, prepare
+from pipeline.data.prepare import PrepareResult, prepare
 from pipeline.data.sources import Source, open_source
 from pipeline.data.splits import Split
-from pipeline.data.synth.source import Digits, DigitSet, Pages
+from pipeline.data.synth.handwriting import DigitCounts, SyntheticDigits, SyntheticPages
 from pipeline.evaluation.metrics import Scores, score
 from pipeline.evaluation.predict import predict
 from pipeline.loading.batches import DeviceLoader
@@ -72,7 +72,7 @@ def real_digits(folder: Path) -> Source:
     return open_source(folder)
 
 
-def draw(source: Source, out: Path, config: Config) -> tuple[Prepared, float]:
+def draw(source: Source, out: Path, config: Config) -> tuple[PrepareResult, float]:
     """Draw a source into a file; return what came of it and the seconds, without compilation."""
     source.image(0)
     rounds = [
@@ -122,8 +122,8 @@ def main(config: Config) -> None:
         for heading in ("", "pictures", "seconds", "pictures/s"):
             table.add_column(heading, justify="right" if heading else "left")
         for what, source, out in (
-            ("pages, 1200×900", Pages(config.writers), pages),
-            ("digits, 28×28", Digits(DigitSet(60_000, 10_000, 1_000)), digits),
+            ("pages, 1200×900", SyntheticPages(config.writers), pages),
+            ("digits, 28×28", SyntheticDigits(DigitCounts(60_000, 10_000, 1_000)), digits),
         ):
             prepared, seconds = draw(source, out, config)
             count = sum(prepared.images.values())

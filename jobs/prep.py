@@ -23,10 +23,10 @@ from tyro import conf
 
 from beton.errors import BetonError
 from pipeline.data import catalog
-from pipeline.data.prepare import BadImagesError, Prepared, prepare
+from pipeline.data.prepare import BadImagesError, PrepareResult, prepare
 from pipeline.data.sources import SPLITS, SourceError
 from pipeline.data.splits import Split
-from pipeline.data.synth.mislabel import Mislabelled, Mislabelling
+from pipeline.data.synth.mislabel import LabelNoise, MislabelledSource
 from pipeline.loading.dataset import open_dataset
 from pipeline.runtime.progress import progress, terminal
 
@@ -80,33 +80,38 @@ def prepare_all(config: Config) -> None:
     split = Split.parse(config.split)
     if config.synthetic and (config.source or config.download):
         raise SourceError("--synthetic goes without --source and --download")
-    mislabelling = Mislabelling.parse(config.mislabel or "wrong")
+    mislabelling = LabelNoise.parse(config.mislabel or "wrong")
     synthetic = catalog.Synthetic(
         config.writers, config.auxiliary_writers, config.grey, mislabelling, config.seed
     )
     if config.source and (config.grey or config.writers != Config.writers):
         raise SourceError("--writers and --grey are of the synthetic part1; leave out --source")
-    names = catalog.wanted(config.names, config.source, RAW, config.download)
+    names = catalog.datasets_to_prepare(config.names, config.source, RAW, config.download)
     if config.mislabel and not config.source and "part3" not in names:
         raise SourceError("--mislabel goes with --source, or with the synthetic part3")
     if catalog.AUXILIARY in names:
         synthetic.source(catalog.AUXILIARY)  # says now what is wrong with its settings
-    done: dict[str, Prepared] = {}
+    done: dict[str, PrepareResult] = {}
     for name in names:
         out = config.out / f"{name}.beton"
         if config.synthetic:
             source, via = synthetic.source(name), "--synthetic"
         else:
-            source, via = catalog.find(name, config.source, RAW, config.download, synthetic)
+            source, via = catalog.find_source(name, config.source, RAW, config.download, synthetic)
             wrong = config.source and config.mislabel and mislabelling.kind != "none"
             if wrong and name != catalog.AUXILIARY:
-                source = Mislabelled(source, mislabelling, config.seed)
-            if config.mislabel and not config.source and name == "part3" and via != catalog.DEFAULT:
+                source = MislabelledSource(source, mislabelling, config.seed)
+            if (
+                config.mislabel
+                and not config.source
+                and name == "part3"
+                and via != catalog.GENERATED_BY_DEFAULT
+            ):
                 raise SourceError(
                     f"--mislabel: part3 is there, {source.path}; to mislabel it on purpose, say "
                     "--source, or draw one by --synthetic"
                 )
-            if via == catalog.DEFAULT and is_of_real_data(out):
+            if via == catalog.GENERATED_BY_DEFAULT and is_of_real_data(out):
                 if config.force:
                     raise SourceError(
                         f"{name}: {out} is of real data that are not here; --synthetic replaces it"
@@ -150,7 +155,7 @@ def is_of_real_data(out: Path) -> bool:
         return bool(file.info["provenance"]["kind"] == "real")
 
 
-def closing_table(done: dict[str, Prepared]) -> Table:
+def closing_table(done: dict[str, PrepareResult]) -> Table:
     """Return what was prepared, a row per set."""
     table = Table("set", "files", "classes", *SPLITS, "MB in", "MB out", "s", box=None)
     for column in table.columns[1:]:
@@ -161,8 +166,8 @@ def closing_table(done: dict[str, Prepared]) -> Table:
             f"{sum(result.images.values()) + len(result.skipped):,}",
             f"{result.classes}",
             *(f"{result.images[split]:,}" for split in SPLITS),
-            f"{result.bytes_before / 1e6:,.1f}" if result.bytes_before else "–",
-            f"{result.bytes_after / 1e6:,.1f}",
+            f"{result.source_bytes / 1e6:,.1f}" if result.source_bytes else "–",
+            f"{result.file_bytes / 1e6:,.1f}",
             f"{result.seconds:.1f}" if result.built else "–",
         )
     return table

@@ -26,9 +26,9 @@ from rich.table import Table
 from tyro import conf
 
 from pipeline.data.sources import Source, SourceError, open_source
-from pipeline.data.sources.image import MARK
-from pipeline.data.synth import compare, show
-from pipeline.data.synth.source import Pages
+from pipeline.data.sources.image_decoder import SYNTHETIC_MARK
+from pipeline.data.synth import preview, shape_stats
+from pipeline.data.synth.handwriting import SyntheticPages
 from pipeline.runtime.progress import progress, terminal
 
 
@@ -57,7 +57,7 @@ def save_page(source: Source, folder: Path, index: int) -> None:
     path = folder / source.name(index)
     path.parent.mkdir(parents=True, exist_ok=True)
     marks = PngInfo()
-    marks.add_text("Source", MARK)
+    marks.add_text("Source", SYNTHETIC_MARK)
     Image.fromarray(source.image(index)).save(path, pnginfo=marks)
 
 
@@ -89,17 +89,17 @@ def save_picture(image: Image.Image, path: Path) -> None:
     temporary.replace(path)
 
 
-def measures(source: Source, console: Console, name: str) -> compare.Floats:
+def measures(source: Source, console: Console, name: str) -> shape_stats.Floats:
     """Measure all pages of a source."""
     with progress(console, name, len(source)) as advance:
         rows = []
         for index in range(len(source)):
-            rows.append(compare.measure(source.image(index)))
+            rows.append(shape_stats.measure(source.image(index)))
             advance(1)
     return np.array(rows)
 
 
-def comparison_table(rows: list[compare.Comparison], title: str) -> Table:
+def comparison_table(rows: list[shape_stats.Comparison], title: str) -> Table:
     """Return a measure per row: means, standard deviations, 95 % intervals of the real ones."""
     table = Table(title=title, title_justify="left", box=None)
     for heading in ("", "real mean", "synthetic", "real spread", "synthetic", ""):
@@ -117,7 +117,7 @@ def comparison_table(rows: list[compare.Comparison], title: str) -> Table:
 def synthesize(config: Config) -> None:
     """Do what the options say. Raises SourceError or OSError."""
     console = terminal()
-    pages = Pages(config.writers, config.seed, config.grey)
+    pages = SyntheticPages(config.writers, config.seed, config.grey)
     if not (config.out or config.table or config.compare):
         raise SourceError("nothing to do: give --out DIR, --table FILE or --compare SOURCE")
     if config.grid and not config.compare:
@@ -125,16 +125,16 @@ def synthesize(config: Config) -> None:
     if config.out:
         save_tree(pages, config.out, console)
     if config.table:
-        save_picture(show.forms(), config.table)
+        save_picture(preview.glyph_table(), config.table)
     if config.compare:
         real = open_source(config.compare)
         if config.grid:
-            grid, key = show.mixed(real, pages, config.seed)
+            grid, key = preview.mixed_grid(real, pages, config.seed)
             save_picture(grid, config.grid)
             console.print("\n".join([f"{config.grid}: R is real, S synthetic", *key]))
-        rows = compare.compare(
+        rows = shape_stats.compare(
             measures(real, console, "real"),
-            real.entries.writers,
+            real.annotations.writers,
             measures(pages, console, "synthetic"),
         )
         title = f"{len(real):,} real pages ({real.path.name}), {len(pages):,} synthetic ones"

@@ -12,7 +12,7 @@ from jobs.bench_noise import Config, Drawn, Outcome, closing_table, conclusion
 from pipeline.analysis.label_noise import diagnose
 from pipeline.data.sources import SourceError
 from pipeline.data.sources.base import TRAIN
-from pipeline.data.synth.mislabel import Mislabelling
+from pipeline.data.synth.mislabel import LabelNoise
 
 
 def write_digits(folder: Path, count: int) -> Path:
@@ -24,7 +24,7 @@ def write_digits(folder: Path, count: int) -> Path:
 
 
 def names(source: Drawn, learned: bool) -> set[str]:
-    rows = np.flatnonzero((source.entries.given == TRAIN) == learned)
+    rows = np.flatnonzero((source.annotations.splits == TRAIN) == learned)
     return {source.name(row) for row in rows.tolist()}
 
 
@@ -43,7 +43,7 @@ def test_nobody_learns_the_same_pictures_and_all_are_asked_about_others(
     for row in range(35):
         number = int(own.name(row).removeprefix("train/"))
         np.testing.assert_array_equal(own.image(row), images[number])
-        assert own.entries.labels[row] == labels[number]
+        assert own.annotations.labels[row] == labels[number]
 
 
 def test_too_few_pictures_are_refused(tmp_path: Path) -> None:
@@ -58,10 +58,10 @@ def test_the_count_is_of_the_verdicts() -> None:
     assert clean.kind == "clean"
     random = replace(clean, kind="random", rate=0.9, detectable=None)
     outcomes = [
-        Outcome(Mislabelling(), 0.0, clean, clean),
-        Outcome(Mislabelling("shuffled"), 0.9, random, random),
-        Outcome(Mislabelling("permutation"), 1.0, clean, replace(random, kind="permutation")),
-        Outcome(Mislabelling("pairs", 0.3), 0.3, random, replace(random, kind="symmetric")),
+        Outcome(LabelNoise(), 0.0, clean, clean),
+        Outcome(LabelNoise("shuffled"), 0.9, random, random),
+        Outcome(LabelNoise("permutation"), 1.0, clean, replace(random, kind="permutation")),
+        Outcome(LabelNoise("pairs", 0.3), 0.3, random, replace(random, kind="symmetric")),
     ]
     words = conclusion(outcomes)
     assert words == "The kind was right in 2 of 4 without a witness, in 3 of 4 with one."

@@ -9,14 +9,14 @@ from hypothesis import strategies as st
 from pipeline.analysis.diagnosis import Diagnosis
 from pipeline.analysis.label_noise import diagnose, rank_labels
 from pipeline.analysis.noise_models import Floats, Ints, transition
-from pipeline.data.synth.mislabel import Mislabelling
+from pipeline.data.synth.mislabel import LabelNoise
 
 DIGITS = tuple("0123456789")
 KIND = {"none": "clean", "shuffled": "random"}  # what the diagnosis calls the generator's
-PLAIN = ("none", "wrong", "permutation", "shuffled")
+KINDS = ("none", "wrong", "permutation", "shuffled")
 CASES = [
-    *(Mislabelling(kind) for kind in PLAIN),
-    *(Mislabelling(kind, n / 10) for kind in ("symmetric", "pairs") for n in range(1, 7)),
+    *(LabelNoise(kind) for kind in KINDS),
+    *(LabelNoise(kind, n / 10) for kind in ("symmetric", "pairs") for n in range(1, 7)),
 ]
 seeds = st.integers(0, 2**32 - 1)
 
@@ -33,7 +33,7 @@ class Asked:
 
 
 def ask(
-    mislabelling: Mislabelling,
+    mislabelling: LabelNoise,
     seed: int = 0,
     images: int = 6000,
     hard: float | Floats = 0.25,
@@ -86,7 +86,7 @@ def numbers(found: Diagnosis) -> dict[str, object]:
 
 
 @pytest.mark.parametrize("made", CASES, ids=str)
-def test_every_kind_that_the_generator_makes_is_named_and_measured(made: Mislabelling) -> None:
+def test_every_kind_that_the_generator_makes_is_named_and_measured(made: LabelNoise) -> None:
     asked = ask(made)
     found = diagnose(asked.predictions, asked.labels, DIGITS, asked.witness)
     assert found.kind == KIND.get(made.kind, made.kind)
@@ -114,7 +114,7 @@ def test_every_kind_that_the_generator_makes_is_named_and_measured(made: Mislabe
     st.floats(0, 0.4),
 )
 def test_the_diagnosis_survives_hard_pictures_and_poor_networks(
-    made: Mislabelling, seed: int, hard: float, temperature: float, error: float
+    made: LabelNoise, seed: int, hard: float, temperature: float, error: float
 ) -> None:
     asked = ask(made, seed, hard=hard, temperature=temperature, error=error)
     found = diagnose(asked.predictions, asked.labels, DIGITS)
@@ -125,7 +125,7 @@ def test_the_diagnosis_survives_hard_pictures_and_poor_networks(
 @settings(max_examples=3)
 @given(seeds)
 def test_a_permutation_is_clean_labels_to_all_but_a_witness(seed: int) -> None:
-    asked = ask(Mislabelling("permutation"), seed)
+    asked = ask(LabelNoise("permutation"), seed)
     alone = diagnose(asked.predictions, asked.labels, DIGITS)
     told = {one.kind: one.log_likelihood for one in alone.evidence}
     assert alone.kind == "clean"
@@ -141,7 +141,7 @@ def test_a_permutation_is_clean_labels_to_all_but_a_witness(seed: int) -> None:
 
 
 def test_a_witness_confirms_clean_labels() -> None:
-    asked = ask(Mislabelling())
+    asked = ask(LabelNoise())
     found = diagnose(asked.predictions, asked.labels, DIGITS, asked.witness)
     assert found.verdict.startswith("The labels are clean; ")
     assert "permutation" not in found.verdict
@@ -150,7 +150,7 @@ def test_a_witness_confirms_clean_labels() -> None:
 @pytest.mark.parametrize("made", ["none", "permutation", "shuffled"])
 @pytest.mark.parametrize("witness", ["guesses", "one class", "untrained"])
 def test_a_witness_that_knows_nothing_renames_nothing(made: str, witness: str) -> None:
-    asked = ask(Mislabelling.parse(made))
+    asked = ask(LabelNoise.parse(made))
     generator = np.random.default_rng(1)
     if witness == "guesses":
         said = generator.dirichlet(np.full(10, 0.3), len(asked.labels))
@@ -168,7 +168,7 @@ def test_a_witness_that_knows_nothing_renames_nothing(made: str, witness: str) -
 
 
 def test_a_poor_witness_is_enough_to_tell_names() -> None:
-    asked = ask(Mislabelling("permutation"))
+    asked = ask(LabelNoise("permutation"))
     generator = np.random.default_rng(1)
     lost = generator.random(len(asked.labels)) < 0.4
     said = np.where(lost[:, None], np.eye(10)[generator.integers(0, 3, len(lost))], asked.witness)
@@ -180,7 +180,7 @@ def test_a_poor_witness_is_enough_to_tell_names() -> None:
 
 
 def test_a_witness_sees_what_a_network_did_not_learn() -> None:
-    asked = ask(Mislabelling("symmetric", 0.4))
+    asked = ask(LabelNoise("symmetric", 0.4))
     idle = np.random.default_rng(1).dirichlet(np.full(10, 50), len(asked.labels))
     found = diagnose(idle, asked.labels, DIGITS, asked.witness)
     assert found.kind == "random"
@@ -192,7 +192,7 @@ def test_a_witness_sees_what_a_network_did_not_learn() -> None:
 
 @pytest.mark.parametrize("rate", [0.3, 0.5, 0.6])
 def test_pair_flips_name_the_direction_that_they_assume(rate: float) -> None:
-    asked = ask(Mislabelling("pairs", rate))
+    asked = ask(LabelNoise("pairs", rate))
     alone = diagnose(asked.predictions, asked.labels, DIGITS)
     assert alone.kind == "pairs"
     assert f"({1 - alone.rate:.0%} going to the one before" in alone.assumption
@@ -203,7 +203,7 @@ def test_pair_flips_name_the_direction_that_they_assume(rate: float) -> None:
 
 @pytest.mark.parametrize(("made", "bits"), [("none", 0), ("wrong", np.log2(9))])
 def test_entropy_and_information_are_those_of_the_labels(made: str, bits: float) -> None:
-    asked = ask(Mislabelling.parse(made), images=30_000, hard=0.1)
+    asked = ask(LabelNoise.parse(made), images=30_000, hard=0.1)
     found = diagnose(asked.predictions, asked.labels, DIGITS)
     assert found.entropy == pytest.approx(bits, abs=0.1)
     assert found.information == pytest.approx(np.log2(10) - bits, abs=0.1)
@@ -212,13 +212,13 @@ def test_entropy_and_information_are_those_of_the_labels(made: str, bits: float)
 def test_the_least_rate_that_would_show_does_show_and_falls_with_more_labels() -> None:
     least = []
     for images in (1000, 3000, 9000):
-        asked = ask(Mislabelling(), images=images)
+        asked = ask(LabelNoise(), images=images)
         found = diagnose(asked.predictions, asked.labels, DIGITS)
         assert found.kind == "clean"
         assert found.detectable is not None
         assert f"noise below {found.detectable:.1%} might not have shown" in found.verdict
         least.append(found.detectable)
-        noisy = ask(Mislabelling("symmetric", found.detectable), images=images)
+        noisy = ask(LabelNoise("symmetric", found.detectable), images=images)
         assert diagnose(noisy.predictions, noisy.labels, DIGITS).kind == "symmetric"
     assert least[0] > least[1] > least[2]
     assert diagnose(noisy.predictions, noisy.labels, DIGITS).detectable is None
@@ -229,13 +229,13 @@ def test_the_least_rate_that_would_show_does_show_and_falls_with_more_labels() -
 def test_hard_classes_are_not_noise(seed: int) -> None:
     hard = np.full(10, 0.1)
     hard[[2, 4, 6]] = 1  # no pullover, coat or shirt is beyond doubt, say
-    asked = ask(Mislabelling(), seed, hard=hard)
+    asked = ask(LabelNoise(), seed, hard=hard)
     found = diagnose(asked.predictions, asked.labels, DIGITS, asked.witness)
     assert found.kind == "clean"
 
 
 def test_what_no_kind_fits_is_said_to_be_so() -> None:
-    asked = ask(Mislabelling())
+    asked = ask(LabelNoise())
     generator = np.random.default_rng(1)
     lumped = (asked.true % 2 == 0) & (generator.random(len(asked.true)) < 0.4)  # even ones to 9
     labels = np.where(lumped, 9, asked.true)
@@ -250,7 +250,7 @@ def test_what_no_kind_fits_is_said_to_be_so() -> None:
 
 @settings(max_examples=4)
 @given(st.sampled_from(CASES), seeds)
-def test_the_order_of_the_pictures_is_no_matter(made: Mislabelling, seed: int) -> None:
+def test_the_order_of_the_pictures_is_no_matter(made: LabelNoise, seed: int) -> None:
     asked = ask(made, images=1500)
     order = np.random.default_rng(seed).permutation(1500)
     found = diagnose(asked.predictions, asked.labels, DIGITS, asked.witness)
@@ -261,14 +261,14 @@ def test_the_order_of_the_pictures_is_no_matter(made: Mislabelling, seed: int) -
 
 @pytest.mark.parametrize("classes", [3, 5, 20])
 def test_any_number_of_classes_will_do(classes: int) -> None:
-    for made in (Mislabelling(), Mislabelling("symmetric", 0.3), Mislabelling("wrong")):
+    for made in (LabelNoise(), LabelNoise("symmetric", 0.3), LabelNoise("wrong")):
         asked = ask(made, images=200 * classes, classes=classes, error=0.1)
         found = diagnose(asked.predictions, asked.labels, [f"class {k}" for k in range(classes)])
         assert found.kind == KIND.get(made.kind, made.kind)
 
 
 def test_a_diagnosis_is_plain_data() -> None:
-    asked = ask(Mislabelling("pairs", 0.3), images=1000)
+    asked = ask(LabelNoise("pairs", 0.3), images=1000)
     found = diagnose(asked.predictions, asked.labels, DIGITS, asked.witness)
     read = json.loads(json.dumps(asdict(found)))
     assert read["matrix"] == [list(row) for row in found.matrix]
@@ -293,7 +293,7 @@ def test_a_look_counts_what_it_says(images: int, classes: int, seed: int) -> Non
 
 
 def test_a_network_of_complementary_labels_is_right_when_read_backwards() -> None:
-    asked = ask(Mislabelling("wrong"), hard=0.1)
+    asked = ask(LabelNoise("wrong"), hard=0.1)
     seen = rank_labels(asked.predictions, asked.true)
     assert seen.accuracy < 0.05
     assert seen.backwards > 0.9

@@ -12,7 +12,7 @@ from raw_data import digits, folders, idx_pair, make_tree, make_zip, midas, save
 from beton.reader import Reader
 from jobs import prep as job
 from pipeline.data import catalog
-from pipeline.data.synth.source import DigitSet, Pages
+from pipeline.data.synth.handwriting import DigitCounts, SyntheticPages
 
 JOB = Path(__file__).resolve().parents[1] / "jobs" / "prep.py"
 Run = subprocess.CompletedProcess[str]
@@ -63,7 +63,7 @@ def test_a_set_is_prepared_once(tmp_path: Path) -> None:
     assert (run.returncode, run.stderr) == (0, "")
     first, other, *table = [line.strip() for line in run.stdout.splitlines() if line.strip()]
     assert other == (
-        f"auxiliary: embedded default {Pages.path}, synthetic: 62 pictures, 62 classes, 1 writers"
+        f"auxiliary: embedded default {SyntheticPages.path}, synthetic: 62 pictures, 62 classes, 1 writers"
     )
     assert first == (
         "part1: --source some pages.zip, midas: 12 pictures, 3 classes, 4 writers; "
@@ -163,7 +163,7 @@ def test_without_data_the_main_sets_are_drawn(tmp_path: Path, prep_here: Prep) -
     assert (run.returncode, run.stderr) == (0, "")
     lines = [line.strip() for line in run.stdout.splitlines() if line.strip()]
     assert lines[0] == (
-        f"part1: embedded default {Pages.path}, synthetic: 124 pictures, 62 classes, 2 writers"
+        f"part1: embedded default {SyntheticPages.path}, synthetic: 124 pictures, 62 classes, 2 writers"
     )
     assert lines[-3].split()[:7] == ["part1", "124", "62", "62", "62", "0", "–"]
     assert lines[-2].split()[:3] == ["part2", "20", "10"]
@@ -189,8 +189,8 @@ def test_without_data_the_main_sets_are_drawn(tmp_path: Path, prep_here: Prep) -
 def test_without_data_or_names_all_main_sets_are_drawn(
     tmp_path: Path, prep_here: Prep, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(catalog, "MNIST", DigitSet(300, 60, 1000))
-    monkeypatch.setattr(catalog, "TASK3", DigitSet(300, 0, 2000))
+    monkeypatch.setattr(catalog, "MNIST_COUNTS", DigitCounts(300, 60, 1000))
+    monkeypatch.setattr(catalog, "PART3_COUNTS", DigitCounts(300, 0, 2000))
     assert prep_here("--writers", "1", "--mislabel", "pairs=0.5").returncode == 0
     generators = {}
     for path in (tmp_path / "data").iterdir():

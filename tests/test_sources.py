@@ -30,11 +30,17 @@ from raw_data import (
     saved,
 )
 
-from pipeline.data.sources import ImageError, Source, SourceError, Subset, open_source
-from pipeline.data.sources import image as picture_module
-from pipeline.data.sources.base import FREE, TEST, TRAIN, VALIDATION
-from pipeline.data.sources.files import Zip
-from pipeline.data.sources.image import decode
+from pipeline.data.sources import (
+    ClassSubset,
+    ImageError,
+    Source,
+    SourceError,
+    image_decoder,
+    open_source,
+)
+from pipeline.data.sources.archives import ZipArchive
+from pipeline.data.sources.base import TEST, TRAIN, UNASSIGNED, VALIDATION
+from pipeline.data.sources.image_decoder import decode
 
 # Pictures
 
@@ -47,7 +53,7 @@ def short_cuts() -> list[bool]:
 
 @pytest.fixture(scope="module", autouse=True)
 def _spy(short_cuts: list[bool]) -> Any:
-    decode_with_pillow, parse = picture_module._decode_with_pillow, picture_module._parse_plain_png
+    decode_with_pillow, parse = image_decoder._decode_with_pillow, image_decoder._parse_plain_png
 
     def spied_parse(data: bytes) -> Any:
         short_cuts.append(True)
@@ -58,8 +64,8 @@ def _spy(short_cuts: list[bool]) -> Any:
         return decode_with_pillow(data)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(picture_module, "_parse_plain_png", spied_parse)
-        patch.setattr(picture_module, "_decode_with_pillow", spied_decode)
+        patch.setattr(image_decoder, "_parse_plain_png", spied_parse)
+        patch.setattr(image_decoder, "_decode_with_pillow", spied_decode)
         yield
 
 
@@ -254,12 +260,12 @@ def test_the_widest_picture_is_decoded() -> None:
     np.testing.assert_array_equal(decode(data), pillow(data))
 
 
-# Folders and archives
+# ImageFolder and archives
 
 
 def contents(source: Source) -> list[tuple[str, str, str | None, bytes]]:
     """All that a source says of its pictures."""
-    entries = source.entries
+    entries = source.annotations
     writers = [entries.writer_names[w] if w >= 0 else None for w in entries.writers]
     return [
         (
@@ -295,10 +301,10 @@ def test_a_zip_and_its_tree_are_the_same_set(tmp_path: Path, top: str, method: i
     assert [name for name, *_ in contents(zipped)] == sorted(files)
     for source in (zipped, tree):
         assert source.kind == "folders"
-        assert source.entries.classes == ("0", "1", "10")
-        assert source.entries.writer_names == ()
-        assert (source.entries.given == FREE).all()
-        assert source.passed_over == 2  # the texts; what systems leave behind is not counted
+        assert source.annotations.classes == ("0", "1", "10")
+        assert source.annotations.writer_names == ()
+        assert (source.annotations.splits == UNASSIGNED).all()
+        assert source.ignored_files == 2  # the texts; what systems leave behind is not counted
         assert source.size(np.arange(len(source))) == sum(map(len, files.values()))
         for i in (0, 5, 11):
             np.testing.assert_array_equal(source.image(i), pillow(files[source.name(i)]))
@@ -308,7 +314,7 @@ def test_a_zip_and_its_tree_are_the_same_set(tmp_path: Path, top: str, method: i
 def test_names_of_windows_archives_are_understood(tmp_path: Path) -> None:
     files = {name.replace("/", "\\"): data for name, data in folders().items()}
     source = open_source(make_zip(tmp_path / "set.zip", files))
-    assert source.entries.classes == ("0", "1", "10")
+    assert source.annotations.classes == ("0", "1", "10")
 
 
 @pytest.mark.parametrize("make", [make_tree, make_zip])
@@ -340,13 +346,13 @@ def test_split_folders_are_kept(tmp_path: Path) -> None:
         for name, data in folders(("a", "b"), 2).items()
     }
     source = open_source(make_tree(tmp_path / "two", named))
-    assert source.entries.classes == ("a", "b")
-    assert source.entries.given.tolist() == [FREE] * 4 + [TEST] * 4
+    assert source.annotations.classes == ("a", "b")
+    assert source.annotations.splits.tolist() == [UNASSIGNED] * 4 + [TEST] * 4
     named |= {f"val/{name}": data for name, data in folders(("a", "b"), 1).items()}
     source = open_source(make_tree(tmp_path / "three", named))
-    assert source.entries.given.tolist() == [TRAIN] * 4 + [TEST] * 4 + [VALIDATION] * 2
+    assert source.annotations.splits.tolist() == [TRAIN] * 4 + [TEST] * 4 + [VALIDATION] * 2
     alone = {f"train/{name}": data for name, data in folders(("a", "b"), 1).items()}
-    assert (open_source(make_tree(tmp_path / "one", alone)).entries.given == FREE).all()
+    assert (open_source(make_tree(tmp_path / "one", alone)).annotations.splits == UNASSIGNED).all()
 
 
 @pytest.mark.parametrize(
@@ -468,7 +474,7 @@ def test_a_member_that_is_not_what_is_declared_is_a_bad_picture(
 
 def test_a_member_never_inflates_beyond_what_it_declares(tmp_path: Path) -> None:
     path = make_zip(tmp_path / "bomb.zip", {"0/a.png": bytes(50 << 20), "1/b.png": b"x"})
-    files = Zip(patched(path, 0, SIZE, 1000))
+    files = ZipArchive(patched(path, 0, SIZE, 1000))
     tracemalloc.start()
     with pytest.raises(ImageError, match="declared size"):
         files.read(0)
@@ -501,8 +507,8 @@ def test_midas_labels_and_writers(tmp_path: Path) -> None:
     files["hand writing/Sample062/extra.png"] = files["hand writing/Sample001/img001-001.png"]
     source = open_source(make_zip(tmp_path / "trainPart1.zip", files | JUNK))
     assert source.kind == "midas"
-    assert "".join(source.entries.classes) == "09AZaz"
-    assert source.entries.writer_names == ("001", "002")
+    assert "".join(source.annotations.classes) == "09AZaz"
+    assert source.annotations.writer_names == ("001", "002")
     for name, label, writer, _ in contents(source):
         folder = name.split("/")[1]
         expected = {"001": "0", "010": "9", "011": "A", "036": "Z", "037": "a", "062": "z"}
@@ -514,17 +520,17 @@ def test_other_folders_among_samples_are_not_midas(tmp_path: Path) -> None:
     files = {name.removeprefix("hand writing/"): data for name, data in midas().items()}
     source = open_source(make_tree(tmp_path / "set", files | folders(("x",))))
     assert source.kind == "folders"
-    assert source.entries.classes[-1] == "x"
+    assert source.annotations.classes[-1] == "x"
 
 
 def test_a_subset_keeps_pictures_and_writers(tmp_path: Path) -> None:
     whole = open_source(make_zip(tmp_path / "set.zip", midas((1, 2, 11))))
-    subset = Subset(whole, ("1", "0"))
-    assert subset.entries.classes == ("1", "0")
+    subset = ClassSubset(whole, ("1", "0"))
+    assert subset.annotations.classes == ("1", "0")
     assert contents(subset) == [row for row in contents(whole) if row[1] in "01"]
     assert subset.size(np.arange(8)) < whole.size(np.arange(12))
     with pytest.raises(SourceError, match="no classes 7"):
-        Subset(whole, ("0", "7"))
+        ClassSubset(whole, ("0", "7"))
 
 
 # IDX
@@ -551,8 +557,8 @@ def test_idx_gives_what_it_holds(
     path = make(tmp_path_factory.mktemp("idx") / "set", files)
     source = pickle.loads(pickle.dumps(open_source(path)))
     assert source.kind == "idx"
-    assert source.entries.labels.tolist() == train[1] + test[1]
-    assert source.entries.given.tolist() == [FREE] * counts[0] + [TEST] * counts[1]
+    assert source.annotations.labels.tolist() == train[1] + test[1]
+    assert source.annotations.splits.tolist() == [UNASSIGNED] * counts[0] + [TEST] * counts[1]
     for i, image in enumerate([*train[0], *test[0]]):
         np.testing.assert_array_equal(source.image(i), image)
     assert source.name(0) == "train/0"
@@ -577,15 +583,15 @@ def test_emnist_is_turned_upright_and_named(
     images, _ = digits(2)
     files = idx_pair(f"emnist-{part}-train", images, labels, packed=True)
     source = open_source(make_tree(tmp_path / "set", files))
-    assert "".join(source.entries.classes) == classes
-    assert source.entries.labels.tolist() == [0, len(classes) - 1]
+    assert "".join(source.annotations.classes) == classes
+    assert source.annotations.labels.tolist() == [0, len(classes) - 1]
     np.testing.assert_array_equal(source.image(1), images[1].T)
 
 
 def test_fashion_mnist_has_its_classes(tmp_path: Path) -> None:
     files = idx_pair("train", *digits(10), packed=False)
     source = open_source(make_tree(tmp_path / "FashionMNIST" / "raw", files))
-    assert source.entries.classes[9] == "Ankle boot"
+    assert source.annotations.classes[9] == "Ankle boot"
 
 
 @pytest.mark.parametrize("make", [make_tree, make_zip])
@@ -610,7 +616,7 @@ def test_a_training_file_brings_its_test_pair_a_test_file_comes_alone(tmp_path: 
     assert len(open_source(tmp_path / "train-images-idx3-ubyte.gz")) == 23
     alone = open_source(tmp_path / "t10k-images-idx3-ubyte")
     assert len(alone) == 11
-    assert (alone.entries.given == TEST).all()
+    assert (alone.annotations.splits == TEST).all()
 
 
 def test_a_plain_idx_file_goes_before_its_gz(tmp_path: Path) -> None:

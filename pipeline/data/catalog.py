@@ -11,17 +11,22 @@ from pathlib import Path
 
 from pipeline.data.charset import CHARACTERS
 from pipeline.data.download import download
-from pipeline.data.sources import Source, SourceError, Subset, open_source
+from pipeline.data.sources import ClassSubset, Source, SourceError, open_source
 from pipeline.data.sources.idx import EMNIST
-from pipeline.data.synth.mislabel import Mislabelling
-from pipeline.data.synth.source import MNIST, TASK3, Digits, Pages
+from pipeline.data.synth.handwriting import (
+    MNIST_COUNTS,
+    PART3_COUNTS,
+    SyntheticDigits,
+    SyntheticPages,
+)
+from pipeline.data.synth.mislabel import LabelNoise
 
 
 @dataclass(frozen=True)
 class CatalogEntry:
-    """`places` are looked for in this order; `classes`, if any, are those taken from the source."""
+    """`paths` are looked for in this order; `classes`, if any, are those taken from the source."""
 
-    places: tuple[str, ...]
+    paths: tuple[str, ...]
     classes: tuple[str, ...] = ()
 
 
@@ -47,10 +52,10 @@ CATALOG = {
 }
 
 
-DEFAULT = "embedded default"
+GENERATED_BY_DEFAULT = "embedded default"
 
 # What part 1 learns from besides: hands that nobody has, and other ones than the drawn part 1's.
-AUXILIARY, OTHER_HANDS = "auxiliary", 7
+AUXILIARY, AUXILIARY_SEED_OFFSET = "auxiliary", 7
 
 
 class NoDataError(SourceError):
@@ -59,7 +64,7 @@ class NoDataError(SourceError):
     def __init__(self, name: str, raw: Path) -> None:
         lines = (
             f"no data for {name}: no --source, and nothing that fits in {raw}",
-            f"put {' or '.join(_known(name).places)} there, in {raw},",
+            f"put {' or '.join(_entry(name).paths)} there, in {raw},",
             f"or say where it is: ./launch.sh prep {name} --source PATH, or fetch it: --download",
         )
         super().__init__("\n".join(lines))
@@ -72,26 +77,28 @@ class Synthetic:
     writers: int = 40
     auxiliary_writers: int = 200
     grey: bool = False
-    mislabelling: Mislabelling = field(default_factory=lambda: Mislabelling("wrong"))
+    mislabelling: LabelNoise = field(default_factory=lambda: LabelNoise("wrong"))
     seed: int = 0
 
     def source(self, name: str) -> Source:
         """Return one of MAIN_SETS or AUXILIARY, drawn. Raises SourceError for another."""
         match name:
             case "auxiliary":
-                return Pages(self.auxiliary_writers, self.seed + OTHER_HANDS)
+                return SyntheticPages(self.auxiliary_writers, self.seed + AUXILIARY_SEED_OFFSET)
             case "part1":
-                return Pages(self.writers, self.seed, self.grey)
+                return SyntheticPages(self.writers, self.seed, self.grey)
             case "part2":
-                return Subset(Pages(self.writers, self.seed, self.grey), tuple(CHARACTERS[:10]))
+                return ClassSubset(
+                    SyntheticPages(self.writers, self.seed, self.grey), tuple(CHARACTERS[:10])
+                )
             case "part3":
-                return Digits(TASK3, self.seed, self.mislabelling)
+                return SyntheticDigits(PART3_COUNTS, self.seed, self.mislabelling)
             case "mnist":
-                return Digits(MNIST, self.seed)
+                return SyntheticDigits(MNIST_COUNTS, self.seed)
         raise SourceError(f"{name} cannot be drawn; {', '.join((*MAIN_DATASETS, AUXILIARY))} can")
 
 
-def wanted(
+def datasets_to_prepare(
     names: Sequence[str], given: Path | None, raw: Path, may_download: bool
 ) -> tuple[str, ...]:
     """Return the sets to prepare: those named, else the one that `given` is for, else all found.
@@ -107,29 +114,29 @@ def wanted(
     if names:
         chosen = tuple(names)
     elif given is not None:
-        chosen = (_set_of(given),)
+        chosen = (_dataset_for(given),)
     else:
-        found = () if may_download else tuple(name for name in CATALOG if locate(name, raw))
+        found = () if may_download else tuple(name for name in CATALOG if find_raw(name, raw))
         chosen = found or tuple(MAIN_DATASETS)
     return (*chosen, AUXILIARY) if "part1" in chosen and AUXILIARY not in chosen else chosen
 
 
-def _known(name: str) -> CatalogEntry:
+def _entry(name: str) -> CatalogEntry:
     return CATALOG.get(name, CatalogEntry((f"{name}.zip", name)))
 
 
-def _set_of(path: Path) -> str:
+def _dataset_for(path: Path) -> str:
     """Return the set that an archive is for: one of SETS by its name, or one of its own name."""
     for name, known in CATALOG.items():
-        if path.name in known.places:
+        if path.name in known.paths:
             return name
     stem = re.sub(r"\.(zip|gz)$", "", path.resolve().name, flags=re.IGNORECASE)
     return re.sub(r"[^\w.-]+", "-", stem).lstrip("-.") or "data"
 
 
-def locate(name: str, raw: Path) -> Path | None:
+def find_raw(name: str, raw: Path) -> Path | None:
     """Return where the raw data of a set lie below `raw`, None if they are not there."""
-    for place in _known(name).places:
+    for place in _entry(name).paths:
         path = raw / place
         if path.exists():
             return path
@@ -139,7 +146,7 @@ def locate(name: str, raw: Path) -> Path | None:
     return None
 
 
-def find(
+def find_source(
     name: str, given: Path | None, raw: Path, may_download: bool, synthetic: Synthetic
 ) -> tuple[Source, str]:
     """Return a set's source and how it was found: given, below `raw`, downloaded, or drawn.
@@ -147,17 +154,17 @@ def find(
     Raises NoDataError if there are no data, SourceError if there are and they cannot be used.
     """
     if name == AUXILIARY:
-        return synthetic.source(name), DEFAULT
+        return synthetic.source(name), GENERATED_BY_DEFAULT
     if given is not None:
         path, via = given, "--source"
-    elif located := locate(name, raw):
+    elif located := find_raw(name, raw):
         path, via = located, "data/raw"
     elif may_download:
         path, via = download(name, raw), "--download"
     elif name in MAIN_DATASETS:
-        return synthetic.source(name), DEFAULT
+        return synthetic.source(name), GENERATED_BY_DEFAULT
     else:
         raise NoDataError(name, raw)
     source = open_source(path)
     classes = CATALOG[name].classes if name in CATALOG else ()
-    return (Subset(source, classes).check() if classes else source), via
+    return (ClassSubset(source, classes).check() if classes else source), via

@@ -18,12 +18,12 @@ from beton.errors import BetonError
 from beton.fields import BytesField, Field, InkField, IntField
 from beton.reader import Reader
 from pipeline.data.sources.base import SPLITS, ImageError, Ints, Source, SourceError
-from pipeline.data.splits import Split, assign
+from pipeline.data.splits import Split, assign_splits
 
 VERSION = 1  # of what is stored: raised when the same source must be prepared again
-SMALL = 64 * 64  # pixels up to which a picture is stored raw, where gathering is fastest
+RAW_MAX_PIXELS = 64 * 64  # pixels up to which a picture is stored raw, where gathering is fastest
 # Starting a process takes a core for a second, so it should have some seconds' work.
-SECONDS_PER_WORKER, SECONDS_PER_PICTURE, SECONDS_PER_PIXEL = 2.0, 40e-6, 2e-9
+SECONDS_PER_WORKER, SECONDS_PER_IMAGE, SECONDS_PER_PIXEL = 2.0, 40e-6, 2e-9
 
 
 class BadImagesError(SourceError):
@@ -38,11 +38,11 @@ class BadImagesError(SourceError):
 
 
 @dataclass(frozen=True)
-class Prepared:
+class PrepareResult:
     """What is at `path` now; `built` is False if it was there already.
 
     `replaced` is whether another file was. `pictures` are counted by split, `skipped` are the names
-    of those left out, with reasons; `bytes_before` is the size of the source's files.
+    of those left out, with reasons; `source_bytes` is the size of the source's files.
     """
 
     path: Path
@@ -51,8 +51,8 @@ class Prepared:
     classes: int
     images: dict[str, int]
     skipped: list[tuple[str, str]]
-    bytes_before: int
-    bytes_after: int
+    source_bytes: int
+    file_bytes: int
     seconds: float
 
 
@@ -71,7 +71,7 @@ class _Samples:
             image = self.source.image(index)
         except ImageError as error:
             return writer.Skip(str(error))
-        entries = self.source.entries
+        entries = self.source.annotations
         return {
             "image": image,
             "label": int(entries.labels[index]),
@@ -92,7 +92,7 @@ def prepare(
     skip_bad: bool = False,
     force: bool = False,
     progress: Callable[[int], None] | None = None,
-) -> Prepared:
+) -> PrepareResult:
     """Write the pictures of `source` to `out`, unless the same is there already.
 
     `via` says how the source was found, `workers` is the greatest number of processes, `progress`
@@ -101,11 +101,11 @@ def prepare(
     raises, `out` stays as it was. With `force`, it is written again, whatever it is.
     """
     start = time.perf_counter()
-    splits = assign(source.entries, split or Split(), seed)
+    splits = assign_splits(source.annotations, split or Split(), seed)
     info: dict[str, Any] = {
-        "classes": list(source.entries.classes),
+        "classes": list(source.annotations.classes),
         "splits": list(SPLITS),
-        "writers": list(source.entries.writer_names),
+        "writers": list(source.annotations.writer_names),
         "provenance": {
             "kind": source.origin,
             "source": source.path.resolve().name,
@@ -119,20 +119,20 @@ def prepare(
     if source.generator is not None:
         info["generator"] = dict(source.generator)  # for people: no conclusion may rest on it
     before = out.exists()
-    built = force or not _is_there(out, info, skip_bad)
+    built = force or not _is_up_to_date(out, info, skip_bad)
     if built:
         _write(source, splits, out, info, workers, skip_bad, progress)
     with Reader(out) as reader:
         counts = np.bincount(reader.column("split").metadata, minlength=len(SPLITS)).tolist()
-        return Prepared(
+        return PrepareResult(
             path=out,
             built=built,
             replaced=before and built,
-            classes=len(source.entries.classes),
+            classes=len(source.annotations.classes),
             images=dict(zip(SPLITS, counts, strict=True)),
             skipped=[(name, reason) for name, reason in reader.info["prepare"]["skipped"]],
-            bytes_before=info["provenance"]["bytes"],
-            bytes_after=out.stat().st_size,
+            source_bytes=info["provenance"]["bytes"],
+            file_bytes=out.stat().st_size,
             seconds=time.perf_counter() - start,
         )
 
@@ -156,9 +156,9 @@ def _write(
         return {**info, "prepare": {**info["prepare"], "skipped": bad}}
 
     out.parent.mkdir(parents=True, exist_ok=True)
-    pixels = _pixels_of_some(source)
+    pixels = _some_pixel_counts(source)
     fields: dict[str, Field] = {
-        "image": InkField("raw" if max(pixels) <= SMALL else "auto"),
+        "image": InkField("raw" if max(pixels) <= RAW_MAX_PIXELS else "auto"),
         "label": IntField(),
         "split": IntField(),
         "writer": IntField(),
@@ -174,23 +174,23 @@ def _write(
     )
 
 
-def _pixels_of_some(source: Source) -> list[int]:
+def _some_pixel_counts(source: Source) -> list[int]:
     """Return the numbers of pixels of the first, the middle and the last picture."""
     pixels = []
     for index in (0, len(source) // 2, len(source) - 1):
         try:
             pixels.append(source.image(index).size)
         except ImageError:  # it is reported when it is its turn
-            pixels.append(SMALL + 1)
+            pixels.append(RAW_MAX_PIXELS + 1)
     return pixels
 
 
 def _useful_workers(images: int, pixels: int) -> int:
-    seconds = images * (SECONDS_PER_PICTURE + SECONDS_PER_PIXEL * pixels)
+    seconds = images * (SECONDS_PER_IMAGE + SECONDS_PER_PIXEL * pixels)
     return 1 + int(seconds / SECONDS_PER_WORKER)
 
 
-def _is_there(out: Path, info: dict[str, Any], skip_bad: bool) -> bool:
+def _is_up_to_date(out: Path, info: dict[str, Any], skip_bad: bool) -> bool:
     """Say whether `out` is a sound file, made from the same data in the same way."""
     if not out.exists():
         return False

@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 
 from beton import rng
 from pipeline.data.sources.base import (
-    FREE,
     SPLITS,
     TRAIN,
-    UNKNOWN,
+    UNASSIGNED,
+    UNKNOWN_WRITER,
     VALIDATION,
-    Entries,
+    Annotations,
     Ints,
     SourceError,
 )
@@ -59,7 +59,7 @@ class Split:
         return "-".join(map(str, shown))
 
 
-def assign(entries: Entries, split: Split, seed: int) -> Ints:
+def assign_splits(entries: Annotations, split: Split, seed: int) -> Ints:
     """Return the split of every entry, (n,) indices into SPLITS; what is given stays as given.
 
     Raises SourceError if writers are to be held out and the source does not know them, and for a
@@ -67,16 +67,18 @@ def assign(entries: Entries, split: Split, seed: int) -> Ints:
     """
     if not 0 <= seed < 1 << 63:
         raise SourceError(f"seed {seed}: expected 0 to 2^63 - 1")
-    splits = entries.given.copy()
-    free = np.flatnonzero(splits == FREE)
+    splits = entries.splits.copy()
+    free = np.flatnonzero(splits == UNASSIGNED)
     if split.writers:
         splits[free] = _by_writer(entries, free, split.writers, seed)
     else:
-        splits[free] = _stratified(entries.labels[free], split.percentages, _draw(seed, free))
+        splits[free] = _stratified(
+            entries.labels[free], split.percentages, _random_keys(seed, free)
+        )
     return splits
 
 
-def _draw(seed: int, ids: Ints) -> NDArray[np.uint64]:
+def _random_keys(seed: int, ids: Ints) -> NDArray[np.uint64]:
     """Return a random number for each id, by which to sort."""
     return rng.bits(seed, 0, ids, rng.SPLIT)[:, 0]
 
@@ -85,11 +87,11 @@ def _stratified(labels: Ints, percentages: tuple[int, int, int], draw: NDArray[n
     splits = np.empty(len(labels), np.int64)
     order = np.lexsort((draw, labels))
     for rows in np.split(order, np.flatnonzero(np.diff(labels[order])) + 1):
-        splits[rows] = np.repeat(np.arange(len(SPLITS)), _shares(len(rows), percentages))
+        splits[rows] = np.repeat(np.arange(len(SPLITS)), _split_counts(len(rows), percentages))
     return splits
 
 
-def _shares(n: int, percentages: tuple[int, int, int]) -> tuple[int, int, int]:
+def _split_counts(n: int, percentages: tuple[int, int, int]) -> tuple[int, int, int]:
     """Divide the n pictures of a class: rounded, but none of the splits wanted is left empty.
 
     Where n is too small for that, training comes before validation, validation before test.
@@ -102,16 +104,16 @@ def _shares(n: int, percentages: tuple[int, int, int]) -> tuple[int, int, int]:
     return n - validation - test, validation, test
 
 
-def _by_writer(entries: Entries, free: Ints, writers: float, seed: int) -> Ints:
+def _by_writer(entries: Annotations, free: Ints, writers: float, seed: int) -> Ints:
     of_picture = entries.writers[free]
     known = np.unique(of_picture)
-    if UNKNOWN in known:
+    if UNKNOWN_WRITER in known:
         raise SourceError(
-            f"writers can only be held out where they are known: {(of_picture == UNKNOWN).sum()} "
+            f"writers can only be held out where they are known: {(of_picture == UNKNOWN_WRITER).sum()} "
             f"of {len(free)} pictures have none; use --split 90-10"
         )
     count = int(writers) if writers >= 1 else max(1, round(writers * len(known)))
     if count >= len(known):
         raise SourceError(f"{count} writers to hold out: the source has {len(known)}")
-    held_out = known[np.argsort(_draw(seed, known), kind="stable")[:count]]
+    held_out = known[np.argsort(_random_keys(seed, known), kind="stable")[:count]]
     return np.where(np.isin(of_picture, held_out), VALIDATION, TRAIN)

@@ -1,18 +1,18 @@
 """Readers of raw archives, one file per kind, and the one table of them.
 
-A new kind is one file with a `Source` that has `find(files)`, and one entry in `KINDS`.
+A new kind is one file with a `Source` that has `find(files)`, and one entry in `SOURCES`.
 """
 
 import zipfile
 from pathlib import Path
 
-from pipeline.data.sources.base import SPLITS, ImageError, Source, SourceError, Subset
-from pipeline.data.sources.files import Tree, Zip
-from pipeline.data.sources.folders import Folders
-from pipeline.data.sources.idx import Idx, open_one_set
+from pipeline.data.sources.archives import Folder, ZipArchive
+from pipeline.data.sources.base import SPLITS, ClassSubset, ImageError, Source, SourceError
+from pipeline.data.sources.idx import Idx, open_idx
+from pipeline.data.sources.image_folder import ImageFolder
 from pipeline.data.sources.midas import Midas
 
-KINDS: tuple[type[Folders] | type[Midas] | type[Idx], ...] = (Idx, Midas, Folders)
+SOURCES: tuple[type[ImageFolder] | type[Midas] | type[Idx], ...] = (Idx, Midas, ImageFolder)
 
 
 def open_source(path: str | Path, classes: int = 2) -> Source:
@@ -26,7 +26,7 @@ def open_source(path: str | Path, classes: int = 2) -> Source:
     path = Path(path)
     if path.is_dir() or (path.is_file() and zipfile.is_zipfile(path)):
         return _detect(path).check(classes)
-    if source := open_one_set(path):
+    if source := open_idx(path):
         return source.check(classes)
     if path.exists():
         raise SourceError(
@@ -37,13 +37,13 @@ def open_source(path: str | Path, classes: int = 2) -> Source:
 
 
 def _detect(path: Path) -> Source:
-    files = Tree(path) if path.is_dir() else Zip(path)
+    files = Folder(path) if path.is_dir() else ZipArchive(path)
     if not files.names:
         raise SourceError(f"{path}: is empty")
-    for kind in KINDS:
-        if source := kind.find(files):
+    for kind in SOURCES:
+        if source := kind.detect(files):
             return source
-    looked_for = "; ".join(kind.looks_for for kind in KINDS)
+    looked_for = "; ".join(kind.expected_layout for kind in SOURCES)
     found = ", ".join(files.names[:3]) + (", …" if len(files.names) > 3 else "")
     raise SourceError(
         f"{path}: nothing in it can be learned from; looked for {looked_for}; "
@@ -51,4 +51,4 @@ def _detect(path: Path) -> Source:
     )
 
 
-__all__ = ["KINDS", "SPLITS", "ImageError", "Source", "SourceError", "Subset", "open_source"]
+__all__ = ["SOURCES", "SPLITS", "ClassSubset", "ImageError", "Source", "SourceError", "open_source"]

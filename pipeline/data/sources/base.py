@@ -18,8 +18,8 @@ Pixels = NDArray[np.uint8]
 
 SPLITS = ("train", "validation", "test")
 TRAIN, VALIDATION, TEST = range(3)
-FREE = -1  # the source does not say which split
-UNKNOWN = -1  # the source does not say which writer
+UNASSIGNED = -1  # the source does not say which split
+UNKNOWN_WRITER = -1  # the source does not say which writer
 
 
 class SourceError(ValueError):
@@ -31,18 +31,18 @@ class ImageError(ValueError):
 
 
 @dataclass(frozen=True)
-class Entries:
+class Annotations:
     """What is known of n pictures without decoding them.
 
-    `labels` (n,) index `classes`, `writers` (n,) index `writer_names` or are UNKNOWN, `given` (n,)
-    are the splits that the source comes with: indices into SPLITS, or FREE.
+    `labels` (n,) index `classes`, `writers` (n,) index `writer_names` or are UNKNOWN_WRITER, `splits` (n,)
+    are the splits that the source comes with: indices into SPLITS, or UNASSIGNED.
     """
 
     classes: tuple[str, ...]
     labels: Ints
     writers: Ints
     writer_names: tuple[str, ...]
-    given: Ints
+    splits: Ints
 
     @classmethod
     def of(
@@ -51,7 +51,7 @@ class Entries:
         labels: Sequence[int] | Ints,
         *,
         writers: Sequence[str | None] | None = None,
-        given: Sequence[int] | Ints | None = None,
+        splits: Sequence[int] | Ints | None = None,
     ) -> Self:
         """Build entries from labels, names of writers (None: unknown) and given splits."""
         n = len(labels)
@@ -60,37 +60,37 @@ class Entries:
         return cls(
             tuple(classes),
             np.asarray(labels, np.int64),
-            np.array([index.get(name, UNKNOWN) for name in writers or [None] * n], np.int64),
+            np.array([index.get(name, UNKNOWN_WRITER) for name in writers or [None] * n], np.int64),
             tuple(writer_names),
-            np.full(n, FREE) if given is None else np.asarray(given, np.int64),
+            np.full(n, UNASSIGNED) if splits is None else np.asarray(splits, np.int64),
         )
 
 
 class Source(ABC):
     """A labelled set of pictures.
 
-    `origin` is "real" or "synthetic", `passed_over` the number of files that were there and are
+    `origin` is "real" or "synthetic", `ignored_files` the number of files that were there and are
     not part of it, `generator` the settings of what is synthetic.
     """
 
     kind: str
-    looks_for: str  # what a path must hold to be of this kind, for a message
+    expected_layout: str  # what a path must hold to be of this kind, for a message
     origin: str = "real"
 
     path: Path
-    entries: Entries
-    passed_over: int = 0
+    annotations: Annotations
+    ignored_files: int = 0
     generator: Mapping[str, Any] | None = None
 
     def __len__(self) -> int:
-        return len(self.entries.labels)
+        return len(self.annotations.labels)
 
     def __str__(self) -> str:
-        line = f"{self.kind}: {len(self):,} pictures, {len(self.entries.classes)} classes"
-        if writers := len(self.entries.writer_names):
+        line = f"{self.kind}: {len(self):,} pictures, {len(self.annotations.classes)} classes"
+        if writers := len(self.annotations.writer_names):
             line += f", {writers} writers"
-        if self.passed_over:
-            line += f"; {self.passed_over:,} other files passed over"
+        if self.ignored_files:
+            line += f"; {self.ignored_files:,} other files passed over"
         return line
 
     @abstractmethod
@@ -113,9 +113,9 @@ class Source(ABC):
         """Return the source itself. Raises SourceError if it has fewer classes, or no pictures."""
         if not len(self):
             raise SourceError(f"{self.path}: holds no pictures")
-        present = np.unique(self.entries.labels)
+        present = np.unique(self.annotations.labels)
         if len(present) < classes:
-            name = self.entries.classes[present[0]]
+            name = self.annotations.classes[present[0]]
             raise SourceError(
                 f"{self.path}: all {len(self)} pictures are of one class, {name!r}; "
                 "a set with one class cannot be learned"
@@ -123,13 +123,13 @@ class Source(ABC):
         return self
 
 
-class Subset(Source):
+class ClassSubset(Source):
     """Some classes of another source, numbered in the order given."""
 
-    looks_for = "some classes of another source"
+    expected_layout = "some classes of another source"
 
     def __init__(self, source: Source, classes: Sequence[str]) -> None:
-        entries = source.entries
+        entries = source.annotations
         if missing := [name for name in classes if name not in entries.classes]:
             raise SourceError(
                 f"{source.path}: has no classes {', '.join(missing)}; "
@@ -140,15 +140,15 @@ class Subset(Source):
         labels = number[entries.labels]
         rows = np.flatnonzero(labels >= 0)
         self._source, self._rows = source, rows
-        self.entries = replace(
+        self.annotations = replace(
             entries,
             classes=tuple(classes),
             labels=labels[rows],
             writers=entries.writers[rows],
-            given=entries.given[rows],
+            splits=entries.splits[rows],
         )
         self.kind, self.origin, self.path = source.kind, source.origin, source.path
-        self.passed_over, self.generator = source.passed_over, source.generator
+        self.ignored_files, self.generator = source.ignored_files, source.generator
 
     def name(self, index: int) -> str:
         """Return what the other source calls the picture."""

@@ -1,4 +1,4 @@
-"""IDX files, gzipped or not, in a folder or a zip archive: MNIST, EMNIST, Fashion-MNIST.
+"""IDX archive, gzipped or not, in a folder or a zip archive: MNIST, EMNIST, Fashion-MNIST.
 
 A set is a training pair and a test pair, or one of them: `[SET-]train-images-idx3-ubyte[.gz]` with
 `…-labels-idx1-ubyte[.gz]`, and the same with t10k or test. What is gzipped or in an archive is
@@ -23,9 +23,17 @@ from typing import IO, Any, NamedTuple, Self, cast
 
 import numpy as np
 
-from pipeline.data.sources.base import FREE, TEST, Entries, Ints, Pixels, Source, SourceError
-from pipeline.data.sources.files import Files, Tree, Zip
-from pipeline.data.sources.image import LONGEST_SIDE
+from pipeline.data.sources.archives import Archive, Folder, ZipArchive
+from pipeline.data.sources.base import (
+    TEST,
+    UNASSIGNED,
+    Annotations,
+    Ints,
+    Pixels,
+    Source,
+    SourceError,
+)
+from pipeline.data.sources.image_decoder import LONGEST_SIDE
 
 IMAGES = re.compile(
     r"(?P<set>.*?)(?P<part>train|t10k|test)[-_.]images([-.]idx3)?([-.]ubyte)?(\.gz)?", re.IGNORECASE
@@ -57,11 +65,11 @@ class IdxFile:
     for a file that is not of that type and number of dimensions, or is damaged.
     """
 
-    def __init__(self, files: Files, index: int, dimensions: int) -> None:
-        self._files, self._index = files, index
+    def __init__(self, archive: Archive, index: int, dimensions: int) -> None:
+        self._archive, self._index = archive, index
         self._data_start = 4 + 4 * dimensions
         self._data: IO[bytes] | None = None
-        with files.open(index) as file:
+        with archive.open(index) as file:
             self._gzipped = file.read(2) == b"\x1f\x8b"  # whatever its name says
         with self._stream() as stream:
             header = self._read(stream, self._data_start)
@@ -73,7 +81,7 @@ class IdxFile:
                 f"{header[:4].hex(' ') or 'nothing'})"
             )
         self.shape: tuple[int, ...] = struct.unpack(f">{dimensions}I", header[4:])
-        if math.prod(self.shape) > _DEFLATE_LIMIT * files.sizes[index]:
+        if math.prod(self.shape) > _DEFLATE_LIMIT * archive.sizes[index]:
             raise self._wrong(f"its header declares {self.shape}, more than it can hold")
 
     def __getstate__(self) -> dict[str, Any]:
@@ -91,8 +99,8 @@ class IdxFile:
     def _open(self) -> IO[bytes]:
         """Return a file whose every byte can be reached: this one, or a temporary one."""
         total = self._data_start + math.prod(self.shape)
-        if isinstance(self._files, Tree) and not self._gzipped:
-            file, held = self._files.open(self._index), self._files.sizes[self._index]
+        if isinstance(self._archive, Folder) and not self._gzipped:
+            file, held = self._archive.open(self._index), self._archive.sizes[self._index]
         else:
             file, held = cast(IO[bytes], tempfile.TemporaryFile()), 0  # noqa: SIM115, it stays open
             with self._stream() as stream:
@@ -109,7 +117,7 @@ class IdxFile:
     @contextmanager
     def _stream(self) -> Iterator[IO[bytes]]:
         """Open what the file holds, inflated."""
-        with self._files.open(self._index) as file:
+        with self._archive.open(self._index) as file:
             if self._gzipped:
                 with gzip.open(file) as inflated:
                     yield cast(IO[bytes], inflated)
@@ -123,10 +131,10 @@ class IdxFile:
             raise self._wrong(f"damaged: {error}") from error
 
     def _wrong(self, reason: str) -> SourceError:
-        return SourceError(f"{self._files.path / self._files.names[self._index]}: {reason}")
+        return SourceError(f"{self._archive.path / self._archive.names[self._index]}: {reason}")
 
 
-class Part(NamedTuple):
+class IdxPair(NamedTuple):
     """The training pair or the test pair of a set."""
 
     name: str
@@ -139,20 +147,20 @@ class Idx(Source):
     """Pictures of one size and labels in IDX files; a t10k or test pair is the given test set."""
 
     kind = "idx"
-    looks_for = "IDX files (train-images-idx3-ubyte[.gz] with train-labels-idx1-ubyte[.gz])"
+    expected_layout = "IDX files (train-images-idx3-ubyte[.gz] with train-labels-idx1-ubyte[.gz])"
 
-    def __init__(self, files: Files, set_name: str, parts: list[Part]) -> None:
-        self.path = files.path
-        self._files, self._parts = files, parts
+    def __init__(self, archive: Archive, set_name: str, parts: list[IdxPair]) -> None:
+        self.path = archive.path
+        self._archive, self._parts = archive, parts
         self._used = sorted(index for part in parts for index in part.indices)
-        self.passed_over = len(files.names) - len(self._used)
+        self.ignored_files = len(archive.names) - len(self._used)
         counts = [part.labels.shape[0] for part in parts]
         self._starts = np.cumsum([0, *counts])
         data = b"".join(
             part.labels.read(0, count) for part, count in zip(parts, counts, strict=True)
         )
         labels = np.frombuffer(data, np.uint8).astype(np.int64)
-        place = f"{files.path.absolute()}/{set_name}"
+        place = f"{archive.path.absolute()}/{set_name}"
         emnist = re.search(r"emnist-(\w+)", set_name, re.IGNORECASE)
         self._transposed = emnist is not None  # EMNIST stores columns where MNIST stores rows
         classes = tuple(map(str, range(int(labels.max(initial=0)) + 1)))
@@ -166,17 +174,19 @@ class Idx(Source):
             raise SourceError(
                 f"{place}: labels from {labels.min()} to {labels.max()} for {len(classes)} classes"
             )
-        given = np.repeat([TEST if part.name == "test" else FREE for part in parts], counts)
-        self.entries = Entries.of(classes, labels, given=given)
+        splits = np.repeat([TEST if part.name == "test" else UNASSIGNED for part in parts], counts)
+        self.annotations = Annotations.of(classes, labels, splits=splits)
 
     @classmethod
-    def find(cls, files: Files, chosen: str | None = None, only: str | None = None) -> Self | None:
-        """Return the set that `files` hold, None if no file is called as images in IDX are.
+    def detect(
+        cls, archive: Archive, chosen: str | None = None, only: str | None = None
+    ) -> Self | None:
+        """Return the set that `archive` hold, None if no file is called as images in IDX are.
 
         `chosen` is the name of a set among several, `only` "train" or "test" for one part.
         """
         sets: dict[str, dict[str, int]] = {}
-        for index, name in enumerate(files.names):  # sorted: a plain file comes before its .gz
+        for index, name in enumerate(archive.names):  # sorted: a plain file comes before its .gz
             if match := IMAGES.fullmatch(basename(name)):
                 part = "train" if match["part"].lower() == "train" else "test"
                 set_name = _set_name(match)
@@ -186,13 +196,13 @@ class Idx(Source):
         if not sets:
             return None
         if len(sets) > 1:
-            paths = [str(files.path / name) for name in sets]
+            paths = [str(archive.path / name) for name in sets]
             raise SourceError(
-                f"{files.path}: holds several IDX sets; give one of them: {', '.join(paths)}"
+                f"{archive.path}: holds several IDX sets; give one of them: {', '.join(paths)}"
             )
         [(set_name, images)] = sets.items()
         order = sorted(images, reverse=True)  # training before test
-        return cls(files, set_name, [read_part(files, part, images[part]) for part in order])
+        return cls(archive, set_name, [read_pair(archive, part, images[part]) for part in order])
 
     def name(self, index: int) -> str:
         """Return "train/N" or "test/N", N counted from 0."""
@@ -208,15 +218,15 @@ class Idx(Source):
         return np.ascontiguousarray(pixels.T) if self._transposed else pixels
 
     def size(self, rows: Ints) -> int:
-        """Return the bytes of the set's files, whichever pictures are meant."""
+        """Return the bytes of the set's archive, whichever pictures are meant."""
         del rows
-        return sum(self._files.sizes[index] for index in self._used)
+        return sum(self._archive.sizes[index] for index in self._used)
 
     def digest(self) -> str:
-        """Return the digest of the set's files, or of the archive."""
-        return self._files.digest(self._used)
+        """Return the digest of the set's archive, or of the archive."""
+        return self._archive.digest(self._used)
 
-    def _place(self, index: int) -> tuple[Part, int]:
+    def _place(self, index: int) -> tuple[IdxPair, int]:
         number = int(np.searchsorted(self._starts, index, "right")) - 1
         return self._parts[number], index - int(self._starts[number])
 
@@ -225,7 +235,7 @@ def _set_name(match: re.Match[str]) -> str:
     return match["set"].rstrip("-_.")
 
 
-def open_one_set(path: Path) -> Idx | None:
+def open_idx(path: Path) -> Idx | None:
     """Return the set that a file of images, or FOLDER/SET, stands for; None if it is neither.
 
     A training file brings its test pair along, a test file comes alone.
@@ -234,24 +244,24 @@ def open_one_set(path: Path) -> Idx | None:
     chosen = _set_name(match) if match else path.name
     only = "test" if match and match["part"].lower() != "train" else None
     if path.parent.is_dir():
-        return Idx.find(Tree(path.parent, nested=False), chosen, only)
+        return Idx.detect(Folder(path.parent, nested=False), chosen, only)
     if zipfile.is_zipfile(path.parent):
-        return Idx.find(Zip(path.parent), chosen, only)
+        return Idx.detect(ZipArchive(path.parent), chosen, only)
     return None
 
 
-def read_part(files: Files, name: str, index: int) -> Part:
+def read_pair(archive: Archive, name: str, index: int) -> IdxPair:
     """Find the labels of the images at `index`. Raises SourceError if there are none that fit."""
-    path = files.names[index]
+    path = archive.names[index]
     plain = re.sub(r"\.gz$", "", basename(path)).replace("images", "labels").replace("idx3", "idx1")
     wanted = {join(dirname(path), name) for name in (plain, f"{plain}.gz")}
-    labels = next((i for i, other in enumerate(files.names) if other in wanted), None)
+    labels = next((i for i, other in enumerate(archive.names) if other in wanted), None)
     if labels is None:
-        raise SourceError(f"{files.path / path}: its labels, {plain}[.gz], are not beside it")
-    part = Part(name, IdxFile(files, index, 3), IdxFile(files, labels, 1), (index, labels))
+        raise SourceError(f"{archive.path / path}: its labels, {plain}[.gz], are not beside it")
+    part = IdxPair(name, IdxFile(archive, index, 3), IdxFile(archive, labels, 1), (index, labels))
     count, height, width = part.images.shape
     if part.labels.shape != (count,):
-        raise SourceError(f"{files.path / path}: {count} pictures, {part.labels.shape[0]} labels")
+        raise SourceError(f"{archive.path / path}: {count} pictures, {part.labels.shape[0]} labels")
     if not (1 <= height <= LONGEST_SIDE and 1 <= width <= LONGEST_SIDE):
-        raise SourceError(f"{files.path / path}: pictures of {width}×{height} pixels")
+        raise SourceError(f"{archive.path / path}: pictures of {width}×{height} pixels")
     return part

@@ -19,11 +19,14 @@ from pipeline.data.charset import CHARACTERS
 Floats = NDArray[np.float64]
 Complex = NDArray[np.complex128]
 
-CAPITAL, SMALL = 16.0, 10.0  # heights of capitals and of small letters, in units of glyphs.txt
+CAPITAL_HEIGHT, X_HEIGHT = (
+    16.0,
+    10.0,
+)  # heights of capitals and of small letters, in units of glyphs.txt
 SPACING = 0.4  # units between the points of a stroke, about
 SOFTNESS = 1.0  # units: how far the softest pen cuts a corner
-WAVES = 3  # half waves along a stroke by which it can bend
-TURNS = 6  # points that a curve has between two given ones, before they are spaced out
+HALF_WAVES = 3  # half waves along a stroke by which it can bend
+POINTS_PER_PIECE = 6  # points that a curve has between two given ones, before they are spaced out
 
 
 @dataclass(frozen=True)
@@ -33,7 +36,7 @@ class Glyph:
     `sharp` (n, 2) is the skeleton as written down and `soft` (n, 2) the same with its corners cut;
     `stroke` (n,) is the stroke of each point, `starts` (s + 1,) are the strokes' first points;
     `before` and `after` (n,) are the lengths of stroke before and after each point, `waves` (n,
-    WAVES) half waves that fit into the stroke; `centres` (s, 2) are the strokes' middles, `leaving`
+    HALF_WAVES) half waves that fit into the stroke; `centres` (s, 2) are the strokes' middles, `leaving`
     and `arriving` (s, 2) their directions at the ends.
     """
 
@@ -52,7 +55,7 @@ class Glyph:
 
 
 @cache
-def table() -> dict[str, tuple[Glyph, ...]]:
+def load_glyphs() -> dict[str, tuple[Glyph, ...]]:
     """Return the forms of each character. Raises ValueError for a line that makes no sense."""
     found: dict[str, list[Glyph]] = {character: [] for character in CHARACTERS}
     for number, line in enumerate(_text().splitlines(), 1):
@@ -137,12 +140,12 @@ def _join(sections: list[_Section]) -> Complex:
 def _close(points: Complex) -> Complex:
     """Return a smooth closed curve: the middle of one that goes round three times."""
     around = np.concatenate([points[:-1]] * 3 + [points[:1]])
-    once = TURNS * (len(points) - 1)
+    once = POINTS_PER_PIECE * (len(points) - 1)
     return _hobby(around, None, None)[once : 2 * once + 1]
 
 
 def _hobby(points: Complex, leaving: complex | None, arriving: complex | None) -> Complex:
-    """Return points on the smooth curve through `points`, TURNS for each of its pieces.
+    """Return points on the smooth curve through `points`, POINTS_PER_PIECE for each of its pieces.
 
     `leaving` and `arriving` are the directions at its ends; None leaves them free. The unknowns are
     the angles between the curve and the chord that leaves each point.
@@ -170,7 +173,7 @@ def _hobby(points: Complex, leaving: complex | None, arriving: complex | None) -
     out, into = angles[:-1], -turn[1:] - angles[1:]
     control_1 = points[:-1] + chords * np.exp(1j * out) * _speed(out, into)
     control_2 = points[1:] - chords * np.exp(-1j * into) * _speed(into, out)
-    t = np.arange(TURNS)[None] / TURNS
+    t = np.arange(POINTS_PER_PIECE)[None] / POINTS_PER_PIECE
     pieces = (
         points[:-1, None] * (1 - t) ** 3
         + control_1[:, None] * (3 * t * (1 - t) ** 2)
@@ -207,7 +210,7 @@ def _measure(weight: float, script: bool, strokes: list[Complex]) -> Glyph:
         round_ += (1 - share) * (hard[0] - round_[0]) + share * (hard[-1] - round_[-1])
     lengths = [np.append(0, np.cumsum(np.abs(np.diff(stroke)))) for stroke in strokes]
     share = np.concatenate([length / length[-1] for length in lengths])
-    orders = np.arange(1, WAVES + 1)
+    orders = np.arange(1, HALF_WAVES + 1)
     counts = [len(stroke) for stroke in strokes]
     return Glyph(
         weight=weight,

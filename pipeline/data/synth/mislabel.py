@@ -12,12 +12,12 @@ import numpy as np
 from beton import rng
 from pipeline.data.sources.base import TEST, Ints, Pixels, Source, SourceError
 
-PLAIN = ("none", "wrong", "permutation", "shuffled")
-RATED = ("symmetric", "pairs")
+KINDS = ("none", "wrong", "permutation", "shuffled")
+KINDS_WITH_RATE = ("symmetric", "pairs")
 
 
 @dataclass(frozen=True)
-class Mislabelling:
+class LabelNoise:
     """What becomes of true labels.
 
     - none: nothing.
@@ -34,17 +34,17 @@ class Mislabelling:
     @classmethod
     def parse(cls, text: str) -> Self:
         """Read "wrong", "symmetric=0.4" and so on. Raises SourceError for other texts."""
-        if text in PLAIN:
+        if text in KINDS:
             return cls(text)
-        if match := re.fullmatch(rf"({'|'.join(RATED)})=(0?\.[0-9]+|1)", text):
+        if match := re.fullmatch(rf"({'|'.join(KINDS_WITH_RATE)})=(0?\.[0-9]+|1)", text):
             return cls(match[1], float(match[2]))
         raise SourceError(
-            f"mislabelling {text!r}: expected {', '.join(PLAIN)}, "
-            f"or {' or '.join(f'{kind}=RATE' for kind in RATED)} with a rate from 0 to 1"
+            f"mislabelling {text!r}: expected {', '.join(KINDS)}, "
+            f"or {' or '.join(f'{kind}=RATE' for kind in KINDS_WITH_RATE)} with a rate from 0 to 1"
         )
 
     def __str__(self) -> str:
-        return f"{self.kind}={self.rate:g}" if self.kind in RATED else self.kind
+        return f"{self.kind}={self.rate:g}" if self.kind in KINDS_WITH_RATE else self.kind
 
     def apply(self, labels: Ints, classes: int, seed: int) -> Ints:
         """Return what the labels (n,), from 0 to `classes` - 1, become."""
@@ -68,7 +68,7 @@ class Mislabelling:
                 return labels
 
 
-class Mislabelled(Source):
+class MislabelledSource(Source):
     """A source that is mislabelled but for the test set that it comes with, if any.
 
     The pictures, their names and whether they are real stay the source's own; what it is called
@@ -76,21 +76,21 @@ class Mislabelled(Source):
     sense.
     """
 
-    looks_for = "another source"
+    expected_layout = "another source"
 
-    def __init__(self, source: Source, mislabelling: Mislabelling, seed: int = 0) -> None:
+    def __init__(self, source: Source, mislabelling: LabelNoise, seed: int = 0) -> None:
         if not 0 <= seed < 1 << 63:
             raise SourceError(f"seed {seed}: expected 0 to 2^63 - 1")
-        entries = source.entries
-        rows = np.flatnonzero(entries.given != TEST)
+        entries = source.annotations
+        rows = np.flatnonzero(entries.splits != TEST)
         labels = entries.labels.copy()
         labels[rows] = mislabelling.apply(labels[rows], len(entries.classes), seed)
         self._source = source
-        self.entries = replace(entries, labels=labels)
+        self.annotations = replace(entries, labels=labels)
         self.kind, self.origin = source.kind, source.origin
         # How it was done is not said: no conclusion may rest on it.
         self.path = Path(f"{source.path.resolve()}, mislabelled on purpose")
-        self.passed_over = source.passed_over
+        self.ignored_files = source.ignored_files
         self.generator = {
             **(source.generator or {}),
             "mislabelling": str(mislabelling),

@@ -16,7 +16,7 @@ Pixels = NDArray[np.uint8]
 
 
 @kernel
-def draw(line: Floats, starts: NDArray[np.int64], soft: bool, cover: Pixels) -> None:
+def draw_strokes(line: Floats, starts: NDArray[np.int64], soft: bool, cover: Pixels) -> None:
     """Draw strokes into `cover` (h, w), whose values grow up to 255, full ink.
 
     `line` (n, 3) are x, y and the pen's radius, in pixels from the top left corner; the strokes
@@ -51,49 +51,62 @@ def draw(line: Floats, starts: NDArray[np.int64], soft: bool, cover: Pixels) -> 
                         cover[y, x] = 255
 
 
-PAGE = (900, 1200)  # pixels: a page's height and width
-UNIT = 23.4  # pixels of a page to a unit of glyphs.txt
-ROOM = (62, 110)  # pixels, down and across: how far from the page's middle a character may be
-DIGIT, BOX = 28, 20  # pixels: a digit's picture, and the square in it that the digit fits into
-_GRID = 64  # parts of a pixel that places are rounded to, so that every machine draws the same
+PAGE_SHAPE = (900, 1200)  # pixels: a page's height and width
+PIXELS_PER_UNIT = 23.4  # pixels of a page to a unit of glyphs.txt
+MAX_OFFSET = (62, 110)  # pixels, down and across: how far from the page's middle a character may be
+DIGIT_SIZE, DIGIT_BOX = (
+    28,
+    20,
+)  # pixels: a digit's picture, and the square in it that the digit fits into
+_SUBPIXELS = 64  # parts of a pixel that places are rounded to, so that every machine draws the same
 
 
-def page(line: Floats, starts: NDArray[np.int64], place: Floats, grey: bool) -> Pixels:
-    """Draw a character on a page, black on white: uint8 PAGE.
+def draw_page(line: Floats, starts: NDArray[np.int64], place: Floats, grey: bool) -> Pixels:
+    """Draw a character on a page, black on white: uint8 PAGE_SHAPE.
 
     `line` (n, 3) is in units of glyphs.txt, `place` (2,) in [0, 1) says where it is set down. Two
     values unless `grey`.
     """
     low, high = _box(line)
-    middle = np.array(PAGE[::-1]) / 2 + (2 * place - 1) * ROOM[::-1]
+    middle = np.array(PAGE_SHAPE[::-1]) / 2 + (2 * place - 1) * MAX_OFFSET[::-1]
     # Only the part of the page around the character is drawn on.
-    half = np.minimum(np.ceil((high - low) * UNIT / 2).astype(int) + 2, np.array(PAGE[::-1]) // 2)
-    corner = np.clip(middle.astype(int) - half, 0, np.array(PAGE[::-1]) - 2 * half)
+    half = np.minimum(
+        np.ceil((high - low) * PIXELS_PER_UNIT / 2).astype(int) + 2, np.array(PAGE_SHAPE[::-1]) // 2
+    )
+    corner = np.clip(middle.astype(int) - half, 0, np.array(PAGE_SHAPE[::-1]) - 2 * half)
     cover = np.zeros(2 * half[::-1], np.uint8)
-    draw(_placed(line, UNIT, middle - corner - (low + high) / 2 * UNIT), starts, grey, cover)
-    image = np.full(PAGE, 255, np.uint8)
+    draw_strokes(
+        _to_pixels(line, PIXELS_PER_UNIT, middle - corner - (low + high) / 2 * PIXELS_PER_UNIT),
+        starts,
+        grey,
+        cover,
+    )
+    image = np.full(PAGE_SHAPE, 255, np.uint8)
     x, y = corner
     image[y : y + cover.shape[0], x : x + cover.shape[1]] -= cover
     return image
 
 
-def digit(line: Floats, starts: NDArray[np.int64]) -> Pixels:
-    """Draw a digit as MNIST has them, white on black: uint8 (DIGIT, DIGIT).
+def draw_digit(line: Floats, starts: NDArray[np.int64]) -> Pixels:
+    """Draw a digit as MNIST has them, white on black: uint8 (DIGIT_SIZE, DIGIT_SIZE).
 
-    It fits into BOX pixels, keeps its proportions, and has its centre of mass in the middle (LeCun,
+    It fits into DIGIT_BOX pixels, keeps its proportions, and has its centre of mass in the middle (LeCun,
     Cortes and Burges, http://yann.lecun.com/exdb/mnist).
     """
     low, high = _box(line)
-    scale = BOX / (high - low).max()
-    cover = np.zeros((2 * DIGIT, 2 * DIGIT), np.uint8)
-    draw(_placed(line, scale, DIGIT - (low + high) / 2 * scale), starts, True, cover)
+    scale = DIGIT_BOX / (high - low).max()
+    cover = np.zeros((2 * DIGIT_SIZE, 2 * DIGIT_SIZE), np.uint8)
+    draw_strokes(
+        _to_pixels(line, scale, DIGIT_SIZE - (low + high) / 2 * scale), starts, True, cover
+    )
     ink = cover.sum(dtype=np.int64)
-    places = np.arange(2 * DIGIT)
+    places = np.arange(2 * DIGIT_SIZE)
     top, left = (
-        (2 * int(cover.sum(axis=axis, dtype=np.int64) @ places) + ink) // (2 * ink) - DIGIT // 2
+        (2 * int(cover.sum(axis=axis, dtype=np.int64) @ places) + ink) // (2 * ink)
+        - DIGIT_SIZE // 2
         for axis in (1, 0)
     )
-    return cover[top : top + DIGIT, left : left + DIGIT]
+    return cover[top : top + DIGIT_SIZE, left : left + DIGIT_SIZE]
 
 
 def _box(line: Floats) -> tuple[Floats, Floats]:
@@ -102,8 +115,8 @@ def _box(line: Floats) -> tuple[Floats, Floats]:
     return (line[:, :2] - radii).min(axis=0), (line[:, :2] + radii).max(axis=0)
 
 
-def _placed(line: Floats, scale: float, shift: Floats) -> Floats:
+def _to_pixels(line: Floats, scale: float, shift: Floats) -> Floats:
     """Return the line in pixels."""
     placed = line * scale
     placed[:, :2] += shift
-    return np.round(placed * _GRID) / _GRID
+    return np.round(placed * _SUBPIXELS) / _SUBPIXELS

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from pipeline.data.sources.base import Ints, Pixels
 from pipeline.data.synth import pen
-from pipeline.data.synth.compare import MEASURES, Floats, compare, measure
+from pipeline.data.synth.shape_stats import MEASURES, Floats, compare, measure
 
 
 def blank(shape: tuple[int, int] = (300, 400)) -> Pixels:
@@ -34,7 +34,7 @@ def test_a_drawn_stroke_is_as_wide_as_the_pen(radius: float, angle: float, soft:
     arm = 120 * np.array([np.cos(angle), np.sin(angle)])
     line = np.array([[*(200 - arm), radius], [*(200 + arm), radius]])
     cover = np.zeros((400, 400), np.uint8)
-    pen.draw(line, np.array([0, 2]), soft, cover)
+    pen.draw_strokes(line, np.array([0, 2]), soft, cover)
     stroke, ink, width, height, x, y, _ = measure(255 - cover)
     assert stroke == pytest.approx(2 * radius, rel=0.1, abs=2)
     assert ink == pytest.approx((480 * radius + np.pi * radius**2) / 1600, rel=0.02, abs=0.16)

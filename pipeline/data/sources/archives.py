@@ -32,7 +32,7 @@ _OUTSIDE = re.compile(r"^/|^[A-Za-z]:/|(^|/)\.\.(/|$)")
 _LOCAL_HEADER = struct.Struct("<4s22xHH")
 
 
-class Files(ABC):
+class Archive(ABC):
     """The files of a tree or an archive, sorted by name, without what systems leave behind.
 
     `names` are relative, with slashes; `sizes` are in bytes. Can be pickled; whatever is open stays
@@ -62,7 +62,7 @@ class Files(ABC):
         """Return "sha256:…" of what the files at `indices`, sorted, hold."""
 
 
-class Tree(Files):
+class Folder(Archive):
     """A folder. Links are followed. Raises OSError for what cannot be read or leads nowhere."""
 
     def __init__(self, path: Path, *, nested: bool = True) -> None:
@@ -88,7 +88,7 @@ class Tree(Files):
         return f"sha256:{digest.hexdigest()}"
 
 
-class Zip(Files):
+class ZipArchive(Archive):
     """A zip archive. Raises SourceError for one that is damaged or unsafe."""
 
     def __init__(self, path: Path) -> None:

@@ -26,7 +26,7 @@ SUFFIXES = (
     *(".ppm", ".pgm", ".pbm", ".pnm"),
 )
 LONGEST_SIDE = 65535
-MARK = "inkrun's generator, synthetic"  # a PNG file's "Source", a text of the standard's
+SYNTHETIC_MARK = "inkrun's generator, synthetic"  # a PNG file's "Source", a text of the standard's
 
 _PNG_START = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"
 _CHANNELS = {0: 1, 4: 2, 2: 3, 6: 4}  # of PNG's colour types: grey, grey + alpha, RGB, RGBA
@@ -38,9 +38,9 @@ _HARMLESS = {
 _LONGEST_TEXT = 1 << 16
 
 
-def is_marked(data: bytes | bytearray) -> bool:
+def is_marked_synthetic(data: bytes | bytearray) -> bool:
     """Return whether a file says that its picture is synthetic; one of another kind never does."""
-    return data.startswith(_PNG_START) and b"tEXtSource\0" + MARK.encode() in data[:256]
+    return data.startswith(_PNG_START) and b"tEXtSource\0" + SYNTHETIC_MARK.encode() in data[:256]
 
 
 def decode(data: bytes | bytearray) -> Pixels:
@@ -134,7 +134,7 @@ def _decode_plain_png(png: _PlainPng) -> Pixels | None:
     if png.channels < 3:
         return np.ascontiguousarray(rows[:, 1 :: png.channels])
     pixels = np.empty((png.height, png.width), np.uint8)
-    _weigh(rows, png.channels, pixels)
+    _convert_to_grey(rows, png.channels, pixels)
     return pixels
 
 
@@ -182,7 +182,7 @@ def _unfilter(rows: Pixels, step: int) -> bool:
 
 
 @kernel
-def _grey(row: Pixels, i: int) -> np.uint8:
+def _luma(row: Pixels, i: int) -> np.uint8:
     """Return the luma of the red, green and blue at row[i]: ITU-R 601-2 in units of 2^-16."""
     red, green, blue = np.uint32(row[i]), np.uint32(row[i + 1]), np.uint32(row[i + 2])
     weighed = red * np.uint32(19595) + green * np.uint32(38470) + blue * np.uint32(7471)
@@ -190,14 +190,14 @@ def _grey(row: Pixels, i: int) -> np.uint8:
 
 
 @kernel
-def _weigh(rows: Pixels, step: int, out: Pixels) -> None:
+def _convert_to_grey(rows: Pixels, step: int, out: Pixels) -> None:
     """Write the grey values of unfiltered rows (h, 1 + w * step), step 3 or 4, into out (h, w)."""
     height, width = out.shape
     for y in range(height):
         row = rows[y, 1:]
         if step == 3:  # a step that is known when compiling lets this run on vectors
             for x in range(width):
-                out[y, x] = _grey(row, 3 * x)
+                out[y, x] = _luma(row, 3 * x)
         else:
             for x in range(width):
-                out[y, x] = _grey(row, 4 * x)
+                out[y, x] = _luma(row, 4 * x)

@@ -13,10 +13,18 @@ import numpy as np
 
 from beton import rng
 from pipeline.data.charset import CHARACTERS
-from pipeline.data.sources.base import FREE, TEST, Entries, Ints, Pixels, Source, SourceError
+from pipeline.data.sources.base import (
+    TEST,
+    UNASSIGNED,
+    Annotations,
+    Ints,
+    Pixels,
+    Source,
+    SourceError,
+)
 from pipeline.data.synth import glyphs, pen
-from pipeline.data.synth.mislabel import Mislabelling
-from pipeline.data.synth.writers import write
+from pipeline.data.synth.mislabel import LabelNoise
+from pipeline.data.synth.writers import write_character
 
 VERSION = 2  # of the writers and the pen: raised when the same seed draws something else
 DIGITS = CHARACTERS[:10]
@@ -26,7 +34,7 @@ class _Synthetic(Source):
     """What the sources here have in common: no files."""
 
     kind = "synthetic"
-    looks_for = "nothing: it draws"
+    expected_layout = "nothing: it draws"
     origin = "synthetic"
     path = Path("inkrun's generator")
 
@@ -41,7 +49,7 @@ class _Synthetic(Source):
         return f"sha256:{hashlib.sha256(settings.encode()).hexdigest()}"
 
 
-class Pages(_Synthetic):
+class SyntheticPages(_Synthetic):
     """Each of the 62 characters by each writer, on a page of its own, as in MIDAS part 1.
 
     `grey` draws soft edges instead of two values. Raises SourceError for a number of writers or a
@@ -55,7 +63,7 @@ class Pages(_Synthetic):
         self._writers, self._seed, self._grey = writers, seed, grey
         self.generator = {"set": "pages", "writers": writers, "seed": seed, "grey": grey}
         names = [f"{writer + 1:03d}" for writer in range(writers)]
-        self.entries = Entries.of(
+        self.annotations = Annotations.of(
             tuple(CHARACTERS),
             np.repeat(np.arange(len(CHARACTERS)), writers),
             writers=names * len(CHARACTERS),
@@ -69,13 +77,13 @@ class Pages(_Synthetic):
     def image(self, index: int) -> Pixels:
         """Draw a page: uint8, black on white."""
         label, writer = divmod(index, self._writers)
-        line = write(self._seed, writer, CHARACTERS[label])
+        line = write_character(self._seed, writer, CHARACTERS[label])
         place = rng.uniform(self._seed, 0, np.array([index]), rng.PLACE, 2)[0]
-        return pen.page(line.points, line.starts, place, self._grey)
+        return pen.draw_page(line.points, line.starts, place, self._grey)
 
 
 @dataclass(frozen=True)
-class DigitSet:
+class DigitCounts:
     """So many digits to learn from and to test on; `writers` is the first of their writers.
 
     Each writer writes 240 of one and 40 of the other, and nobody both.
@@ -86,23 +94,26 @@ class DigitSet:
     writers: int
 
 
-MNIST = DigitSet(60_000, 10_000, 1_000)
-TASK3 = DigitSet(60_000, 0, 2_000)
-EACH = (240, 40)  # digits per writer to learn from, to test on
+MNIST_COUNTS = DigitCounts(60_000, 10_000, 1_000)
+PART3_COUNTS = DigitCounts(60_000, 0, 2_000)
+DIGITS_PER_WRITER = (240, 40)  # digits per writer to learn from, to test on
 
 
-class Digits(_Synthetic):
+class SyntheticDigits(_Synthetic):
     """Digits in MNIST's shape, white on black; some mislabelled, if so wanted.
 
     Raises SourceError for a seed that makes no sense.
     """
 
     def __init__(
-        self, size: DigitSet = MNIST, seed: int = 0, mislabelling: Mislabelling | None = None
+        self,
+        size: DigitCounts = MNIST_COUNTS,
+        seed: int = 0,
+        mislabelling: LabelNoise | None = None,
     ) -> None:
         _check_seed(seed)
         self._size, self._seed = size, seed
-        mislabelling = mislabelling or Mislabelling()
+        mislabelling = mislabelling or LabelNoise()
         self.generator = {
             "set": "digits",
             **asdict(size),
@@ -110,16 +121,16 @@ class Digits(_Synthetic):
             "mislabelling": str(mislabelling),
         }
         count = size.train + size.test
-        ids = size.writers * EACH[0] + np.arange(count)
+        ids = size.writers * DIGITS_PER_WRITER[0] + np.arange(count)
         self._digits = (rng.bits(seed, 0, ids, rng.LABEL)[:, 0] % len(DIGITS)).astype(np.int64)
         labels = mislabelling.apply(self._digits, len(DIGITS), seed)
         # Only what is learned from is mislabelled.
         self._labels = np.where(np.arange(count) < size.train, labels, self._digits)
-        self.entries = Entries.of(
+        self.annotations = Annotations.of(
             tuple(DIGITS),
             self._labels,
             writers=[f"{self._place(index)[0]:04d}" for index in range(count)],
-            given=np.repeat([FREE, TEST], [size.train, size.test]),
+            splits=np.repeat([UNASSIGNED, TEST], [size.train, size.test]),
         )
 
     def name(self, index: int) -> str:
@@ -130,16 +141,16 @@ class Digits(_Synthetic):
     def image(self, index: int) -> Pixels:
         """Draw a digit: uint8 (28, 28), white on black."""
         writer, copy = self._place(index)
-        line = write(self._seed, writer, DIGITS[self._digits[index]], copy)
-        return pen.digit(line.points, line.starts)
+        line = write_character(self._seed, writer, DIGITS[self._digits[index]], copy)
+        return pen.draw_digit(line.points, line.starts)
 
     def _place(self, index: int) -> tuple[int, int]:
         """Return the writer of a digit, and how many that has written before."""
         if index < self._size.train:
-            writer, copy = divmod(index, EACH[0])
+            writer, copy = divmod(index, DIGITS_PER_WRITER[0])
             return self._size.writers + writer, copy
-        writer, copy = divmod(index - self._size.train, EACH[1])
-        return self._size.writers + -(-self._size.train // EACH[0]) + writer, copy
+        writer, copy = divmod(index - self._size.train, DIGITS_PER_WRITER[1])
+        return self._size.writers + -(-self._size.train // DIGITS_PER_WRITER[0]) + writer, copy
 
 
 def _check_seed(seed: int) -> None:

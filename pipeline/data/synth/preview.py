@@ -8,7 +8,7 @@ from PIL import Image
 from beton import rng
 from pipeline.data.sources.base import Pixels, Source
 from pipeline.data.synth import pen
-from pipeline.data.synth.glyphs import CAPITAL, table
+from pipeline.data.synth.glyphs import CAPITAL_HEIGHT, load_glyphs
 
 CELL = 64  # pixels: a character's square in a picture
 ACROSS = 26  # forms in a row of the table
@@ -16,23 +16,23 @@ ROWS, COLUMNS = 8, 16  # characters in a mixed grid
 WINDOW = 680  # pixels of a page in a cell of a mixed grid
 
 
-def forms() -> Image.Image:
+def glyph_table() -> Image.Image:
     """Draw all forms of the 62 characters: plain ones black, those of joined-up hands grey."""
     cells = []
-    unit = 0.55 * CELL / CAPITAL
-    for glyphs in table().values():
+    unit = 0.55 * CELL / CAPITAL_HEIGHT
+    for glyphs in load_glyphs().values():
         for glyph in glyphs:
             points = glyph.sharp * (unit, -unit)
             low, high = points.min(axis=0)[0], points.max(axis=0)[0]
             points += (CELL / 2 - (low + high) / 2, 0.72 * CELL)
             cover = np.zeros((CELL, CELL), np.uint8)
             line = np.column_stack([points, np.full(len(points), 1.5)])
-            pen.draw(line, glyph.starts, True, cover)
+            pen.draw_strokes(line, glyph.starts, True, cover)
             cells.append(255 - (cover // 2 if glyph.script else cover))
     return _grid(cells, ACROSS)
 
 
-def mixed(real: Source, synthetic: Source, seed: int = 0) -> tuple[Image.Image, list[str]]:
+def mixed_grid(real: Source, synthetic: Source, seed: int = 0) -> tuple[Image.Image, list[str]]:
     """Draw real and synthetic characters side by side, and return the key to which is which.
 
     Every cell takes a picture at random from either source; the key has a line per row, R or S for
