@@ -19,7 +19,7 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from pipeline.data.catalog import AUXILIARY, Synthetic
+from pipeline.data.catalog import AUXILIARY, SyntheticData
 from pipeline.data.prepare import prepare
 from pipeline.data.sources import Source, SourceError, open_source
 from pipeline.data.sources.base import TEST, TRAIN
@@ -77,7 +77,7 @@ def main(config: Config) -> None:
     with tempfile.TemporaryDirectory() as name, join_processes() as launch:
         auxiliary = Path(name) / "auxiliary.beton"
         workers = len(os.sched_getaffinity(0))
-        prepare(Synthetic().source(AUXILIARY), auxiliary, workers=workers)
+        prepare(SyntheticData().source(AUXILIARY), auxiliary, workers=workers)
         for seed in range(config.draws):
             path = Path(name) / f"{seed}.beton"
             prepare(divided(config, seed), path)

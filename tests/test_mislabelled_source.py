@@ -128,7 +128,7 @@ def test_a_set_is_prepared_anew_when_it_is_mislabelled_otherwise(
         ("pairs=0.5", True),
     ):
         assert run_prep(monkeypatch, tmp_path, "--source", "set", "--mislabel", how) == 0
-        assert ("is there already" not in capsys.readouterr().out) == built, how
+        assert ("is up to date" not in capsys.readouterr().out) == built, how
 
 
 def test_prep_says_what_is_no_way_to_mislabel(
@@ -140,5 +140,5 @@ def test_prep_says_what_is_no_way_to_mislabel(
     given = ("--source", str(source.path), "--mislabel", "some")
     assert run_prep(monkeypatch, tmp_path, "set", *given) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("prep: mislabelling 'some': expected none, wrong,")
+    assert line.startswith("prep: mislabel 'some': expected none, wrong,")
     assert not list(tmp_path.rglob("*.beton"))

@@ -11,7 +11,7 @@ from pipeline.data.synth.pen import (
     DIGIT_SIZE,
     MAX_OFFSET,
     PAGE_SHAPE,
-    PIXELS_PER_UNIT,
+    SCALE,
     draw_strokes,
 )
 from pipeline.data.synth.writers import Floats, PenPath, write_character
@@ -117,7 +117,7 @@ def test_a_page_shows_the_whole_character_near_its_middle(
     assert page.shape == PAGE_SHAPE
     assert set(np.unique(page)) == {0, 255}
     middle, size = box(page == 0)
-    np.testing.assert_allclose(size, size_of(line) * PIXELS_PER_UNIT, atol=2)
+    np.testing.assert_allclose(size, size_of(line) * SCALE, atol=2)
     wanted = np.array(PAGE_SHAPE[::-1]) / 2 + (2 * np.array(place) - 1) * MAX_OFFSET[::-1]
     np.testing.assert_allclose(middle, wanted, atol=1.5)
     assert (np.abs(middle - (600, 450)) <= np.array(MAX_OFFSET[::-1]) + 1.5).all()

@@ -112,10 +112,10 @@ def test_a_split_is_written_as_it_is_read(text: str) -> None:
 
 def test_writers_that_cannot_be_held_out_are_refused() -> None:
     some = Annotations.of("ab", [0, 1, 0], writers=["x", "y", None])
-    with pytest.raises(SourceError, match="1 of 3 pictures have none"):
+    with pytest.raises(SourceError, match="1 of 3 images have no known writer"):
         assign_splits(some, Split.parse("writers=1"), 0)
     some = Annotations.of("ab", [0, 1], writers=["x", "y"])
-    with pytest.raises(SourceError, match="2 writers to hold out: the source has 2"):
+    with pytest.raises(SourceError, match="got 2 writers to hold out, expected fewer than 2"):
         assign_splits(some, Split.parse("writers=2"), 0)
     for seed in (-1, 1 << 63):
         with pytest.raises(SourceError, match="seed"):
@@ -144,7 +144,7 @@ def prepared(tmp_path: Path, files: dict[str, bytes], **options: Any) -> prepare
 
 def test_a_file_holds_what_the_source_does(tmp_path: Path) -> None:
     files = midas((1, 11, 37), writers=5)
-    result = prepared(tmp_path, files, split=Split.parse("writers=2"), seed=3, via="data/raw")
+    result = prepared(tmp_path, files, split=Split.parse("writers=2"), seed=3, found_by="data/raw")
     assert result.built
     assert result.images == {"train": 9, "validation": 6, "test": 0}
     assert result.source_bytes == sum(map(len, files.values()))
@@ -214,7 +214,7 @@ def test_an_idx_set_keeps_its_test_set(tmp_path: Path) -> None:
 def test_the_same_again_does_nothing(tmp_path: Path) -> None:
     first = prepared(tmp_path, folders())
     before = first.path.stat()
-    again = prepared(tmp_path, folders(), via="data/raw")
+    again = prepared(tmp_path, folders(), found_by="data/raw")
     assert (first.built, again.built) == (True, False)
     assert again.images == first.images
     assert first.path.stat() == before
@@ -254,7 +254,7 @@ def test_a_damaged_file_is_written_again(tmp_path: Path, damage: bytes) -> None:
 def test_what_is_no_beton_file_is_not_written_over(tmp_path: Path) -> None:
     out = prepared(tmp_path, folders()).path
     out.write_bytes(b"somebody's words")
-    with pytest.raises(SourceError, match=r"is there, and no \.beton file; --force"):
+    with pytest.raises(SourceError, match=r"exists and is no \.beton file; --force"):
         prepared(tmp_path, folders())
     assert out.read_bytes() == b"somebody's words"
     assert prepared(tmp_path, folders(), force=True).replaced
@@ -268,7 +268,7 @@ BAD = {"0/bad.png": b"words", "1/0.png": b"", "10/cut.png": folders()["0/0.png"]
 def test_all_bad_pictures_are_listed_and_nothing_is_written(tmp_path: Path, workers: int) -> None:
     prepared(tmp_path, folders())
     before = (tmp_path / "out" / "set.beton").read_bytes()
-    with pytest.raises(BadImagesError, match="3 of 14 pictures cannot be decoded") as caught:
+    with pytest.raises(BadImagesError, match="3 of 14 images cannot be decoded") as caught:
         prepared(tmp_path, folders() | BAD, workers=workers)
     names, reasons = zip(*caught.value.bad, strict=True)
     assert list(names) == sorted(BAD)
@@ -332,21 +332,21 @@ def test_a_set_is_found_by_its_name(
     path = tmp_path / place
     path.parent.mkdir(parents=True, exist_ok=True)
     (make_zip if place.endswith(".zip") else make_tree)(path, files)
-    source, via = catalog.find_source(name, None, tmp_path, False, catalog.Synthetic())
+    source, via = catalog.SourceFinder(tmp_path).find(name)
     assert via == "data/raw"
     assert source.origin == "real"
     assert len(source) == (10 if "digits" in name or name in ("part2", "mnist") else 12)
     if name in catalog.CATALOG:
-        assert name in catalog.datasets_to_prepare((), None, tmp_path, False)
+        assert name in catalog.SourceFinder(tmp_path).datasets(())
 
 
 def test_what_is_given_goes_before_what_lies_there(tmp_path: Path) -> None:
     make_zip(tmp_path / "trainPart1.zip", midas((1, 2)))
     other = make_tree(tmp_path / "other", folders())
-    source, via = catalog.find_source("part1", other, tmp_path, True, catalog.Synthetic())
+    source, via = catalog.SourceFinder(tmp_path, other, download=True).find("part1")
     assert (source.path, via) == (other, "--source")
     with pytest.raises(SourceError, match="has no classes 2"):
-        catalog.find_source("part2", other, tmp_path, False, catalog.Synthetic())
+        catalog.SourceFinder(tmp_path, other).find("part2")
 
 
 @pytest.mark.parametrize(
@@ -359,7 +359,7 @@ def test_what_is_given_goes_before_what_lies_there(tmp_path: Path) -> None:
     ],
 )
 def test_a_source_without_a_name_gets_one(tmp_path: Path, given: str, name: str | None) -> None:
-    found, *others = catalog.datasets_to_prepare((), Path(given), tmp_path, False)
+    found, *others = catalog.SourceFinder(tmp_path, Path(given)).datasets(())
     assert others == ([catalog.AUXILIARY] if found == "part1" else [])
     assert found == name if name else found
 
@@ -369,7 +369,7 @@ def test_a_source_without_a_name_gets_one(tmp_path: Path, given: str, name: str 
 )
 def test_without_data_three_lines_say_how_to_get_some(tmp_path: Path, name: str) -> None:
     with pytest.raises(catalog.NoDataError) as caught:
-        catalog.find_source(name, None, tmp_path, False, catalog.Synthetic())
+        catalog.SourceFinder(tmp_path).find(name)
     lines = str(caught.value).splitlines()
     assert len(lines) == 3
     for line in lines:
@@ -378,32 +378,32 @@ def test_without_data_three_lines_say_how_to_get_some(tmp_path: Path, name: str)
 
 
 @pytest.mark.parametrize(
-    ("name", "pictures", "classes"),
+    ("name", "images", "classes"),
     [("part1", 124, 62), ("part2", 20, 10), ("part3", 60_000, 10), ("mnist", 70_000, 10)],
 )
 def test_without_data_the_main_sets_are_drawn(
     tmp_path: Path, name: str, images: int, classes: int
 ) -> None:
-    source, via = catalog.find_source(name, None, tmp_path, False, catalog.Synthetic(writers=2))
-    assert (source.origin, via) == ("synthetic", catalog.GENERATED_BY_DEFAULT)
+    source, via = catalog.SourceFinder(tmp_path, synthetic=catalog.SyntheticData(2)).find(name)
+    assert (source.origin, via) == ("synthetic", catalog.SYNTHETIC_BY_DEFAULT)
     assert (len(source), len(source.annotations.classes)) == (images, classes)
-    assert catalog.datasets_to_prepare((), None, tmp_path, False) == (
+    assert catalog.SourceFinder(tmp_path).datasets(()) == (
         *catalog.MAIN_DATASETS,
         catalog.AUXILIARY,
     )
     make_tree(tmp_path / "my-letters", folders())  # a name of their own must be asked for
-    assert name in catalog.datasets_to_prepare((), None, tmp_path, False)
+    assert name in catalog.SourceFinder(tmp_path).datasets(())
 
 
 def test_what_is_there_is_all_that_is_wanted(tmp_path: Path) -> None:
     make_tree(tmp_path / "mnistTask3", folders())
-    assert catalog.datasets_to_prepare((), None, tmp_path, False) == ("part3",)
+    assert catalog.SourceFinder(tmp_path).datasets(()) == ("part3",)
 
 
 def test_a_name_that_cannot_be_a_file_s_is_refused(tmp_path: Path) -> None:
     for name in ("a/b", "", "../x", "-x"):
-        with pytest.raises(SourceError, match="cannot be a set's name"):
-            catalog.datasets_to_prepare((name,), None, tmp_path, False)
+        with pytest.raises(SourceError, match="expected letters, digits"):
+            catalog.SourceFinder(tmp_path).datasets((name,))
 
 
 # Downloads
@@ -436,13 +436,10 @@ def test_torchvision_fetches_what_it_knows(
     setattr(fake, dataset, fetch)
     monkeypatch.setitem(sys.modules, "torchvision", types.ModuleType("torchvision"))
     monkeypatch.setattr(sys.modules["torchvision"], "datasets", fake, raising=False)
-    source, via = catalog.find_source(name, None, tmp_path / "raw", True, catalog.Synthetic())
+    source, via = catalog.SourceFinder(tmp_path / "raw", download=True).find(name)
     assert via == "--download"
     assert len(source) == (10 if dataset == "EMNIST" else 20)
-    assert (
-        catalog.find_source(name, None, tmp_path / "raw", False, catalog.Synthetic())[1]
-        == "data/raw"
-    )
+    assert catalog.SourceFinder(tmp_path / "raw").find(name)[1] == "data/raw"
 
 
 @pytest.fixture
@@ -450,7 +447,7 @@ def remote(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[bytes],
     def serve(content: bytes) -> Path:
         served = tmp_path / "remote.zip"
         served.write_bytes(content)
-        monkeypatch.setitem(download.LINKS, "trainPart1.zip", served.as_uri())
+        monkeypatch.setitem(download.URLS, "trainPart1.zip", served.as_uri())
         return tmp_path / "raw"
 
     return serve
@@ -460,17 +457,17 @@ def test_an_archive_is_fetched_when_told_to(
     tmp_path: Path, remote: Callable[[bytes], Path]
 ) -> None:
     raw = remote(make_zip(tmp_path / "set.zip", midas()).read_bytes())
-    source, via = catalog.find_source("part1", None, raw, True, catalog.Synthetic())
+    source, via = catalog.SourceFinder(raw, download=True).find("part1")
     assert (source.path, via, len(source)) == (raw / "trainPart1.zip", "--download", 12)
-    assert catalog.find_source("part1", None, raw, True, catalog.Synthetic())[1] == "data/raw"
+    assert catalog.SourceFinder(raw, download=True).find("part1")[1] == "data/raw"
 
 
 def test_a_failed_download_leaves_nothing(
     tmp_path: Path, remote: Callable[[bytes], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     raw = remote(b"<html>gone</html>")
-    with pytest.raises(SourceError, match="not a zip archive"):
-        catalog.find_source("part1", None, raw, True, catalog.Synthetic())
+    with pytest.raises(SourceError, match="expected a zip archive"):
+        catalog.SourceFinder(raw, download=True).find("part1")
 
     def fail(source: Any, target: Any, size: int) -> None:
         target.write(source.read(size))
@@ -478,10 +475,10 @@ def test_a_failed_download_leaves_nothing(
 
     monkeypatch.setattr(shutil, "copyfileobj", fail)
     with pytest.raises(SourceError, match="connection lost"):
-        catalog.find_source("part1", None, raw, True, catalog.Synthetic())
+        catalog.SourceFinder(raw, download=True).find("part1")
     (tmp_path / "remote.zip").unlink()
-    with pytest.raises(SourceError, match="cannot be downloaded"):
-        catalog.find_source("part1", None, raw, True, catalog.Synthetic())
+    with pytest.raises(SourceError, match="download failed"):
+        catalog.SourceFinder(raw, download=True).find("part1")
     assert list(raw.iterdir()) == []
-    with pytest.raises(SourceError, match="no known place"):
-        catalog.find_source("my-letters", None, raw, True, catalog.Synthetic())
+    with pytest.raises(SourceError, match="no known URL"):
+        catalog.SourceFinder(raw, download=True).find("my-letters")

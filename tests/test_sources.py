@@ -360,13 +360,13 @@ def test_split_folders_are_kept(tmp_path: Path) -> None:
     [
         ({}, "is empty"),
         ({".DS_Store": b"x"}, "is empty"),
-        ({"a/readme.txt": b"x"}, "looked for .*; found 1 files: a/readme.txt"),
-        ({"0.png": b"x", "1.png": b"x"}, "looked for"),
-        ({"a/0.png": b"x", "a/1.png": b"x"}, "all 2 pictures are of one class, 'a'"),
-        ({"a/0.png": b"x", "a/b/1.png": b"x"}, "both in 'a' and below it, in 'a/b'"),
+        ({"a/readme.txt": b"x"}, "expected .*; got 1 files: a/readme.txt"),
+        ({"0.png": b"x", "1.png": b"x"}, "expected IDX files"),
+        ({"a/0.png": b"x", "a/1.png": b"x"}, "got one class, 'a', for all 2 images"),
+        ({"a/0.png": b"x", "a/b/1.png": b"x"}, "both in 'a' and in 'a/b' below it"),
         ({"Sample000/img000-001.png": b"x", "Sample001/a.png": b"x"}, "Sample000"),
         ({"Sample063/img063-001.png": b"x", "Sample001/a.png": b"x"}, "Sample063"),
-        ({"Sample001/img001-001.png": b"x"}, "one class, '0'"),
+        ({"Sample001/img001-001.png": b"x"}, "got one class, '0', for"),
     ],
 )
 @pytest.mark.parametrize("make", [make_tree, make_zip])
@@ -387,7 +387,7 @@ def test_paths_that_are_no_source_are_refused(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match="no such file or folder"):
         open_source(tmp_path / "missing" / "deeper")
     (tmp_path / "words.zip").write_bytes(b"words")
-    with pytest.raises(SourceError, match="not a folder, a zip archive"):
+    with pytest.raises(SourceError, match="expected a folder, a complete zip archive"):
         open_source(tmp_path / "words.zip")
     (tmp_path / "latin").mkdir()
     Path(os.fsdecode(os.fsencode(tmp_path / "latin") + b"/\xe9.png")).write_bytes(b"x")
@@ -395,7 +395,7 @@ def test_paths_that_are_no_source_are_refused(tmp_path: Path) -> None:
         open_source(tmp_path / "latin")
     whole = make_zip(tmp_path / "whole.zip", folders()).read_bytes()
     (tmp_path / "cut.zip").write_bytes(whole[:-100])
-    with pytest.raises(SourceError, match="the end of one is missing"):
+    with pytest.raises(SourceError, match="expected a folder, a complete zip archive"):
         open_source(tmp_path / "cut.zip")
 
 
@@ -416,7 +416,7 @@ def test_duplicate_names_are_refused(tmp_path: Path, name: str) -> None:
     path = make_zip(tmp_path / "set.zip", folders())
     with zipfile.ZipFile(path, "a") as archive:
         archive.writestr(name, b"other")
-    with pytest.raises(SourceError, match="is there twice"):
+    with pytest.raises(SourceError, match="has the same name as another member"):
         open_source(path)
 
 
@@ -595,13 +595,15 @@ def test_fashion_mnist_has_its_classes(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("make", [make_tree, make_zip])
-def test_one_idx_set_of_several_is_chosen(tmp_path: Path, make: Callable[..., Path]) -> None:
+def test_one_idx_dataset_of_several_is_selected(tmp_path: Path, make: Callable[..., Path]) -> None:
     files: dict[str, bytes] = {}
     for number, part in enumerate(("digits", "mnist")):
         for pair in ("train", "test"):
             files |= idx_pair(f"emnist-{part}-{pair}", *digits(10 + number), packed=True)
     path = make(tmp_path / "gzip", files)
-    with pytest.raises(SourceError, match=r"several IDX sets.*gzip/emnist-digits, .*emnist-mnist"):
+    with pytest.raises(
+        SourceError, match=r"several IDX datasets.*gzip/emnist-digits, .*emnist-mnist"
+    ):
         open_source(path)
     chosen = [open_source(path / f"emnist-{part}") for part in ("digits", "mnist")]
     assert [len(source) for source in chosen] == [20, 22]
@@ -633,20 +635,20 @@ HUGE = bytes((0, 0, 8, 3)) + struct.pack(">III", 1 << 31, 28, 28)
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({LABELS: None}, "its labels, train-labels-idx1-ubyte.* are not beside it"),
-        ({LABELS: idx(np.zeros(19, np.uint8))}, "20 pictures, 19 labels"),
-        ({LABELS: PLAIN[LABELS][:-1]}, "damaged: 27 bytes instead of 28"),
-        ({IMAGES: PLAIN[IMAGES][:-1]}, "damaged: 495 bytes instead of 496"),
-        ({IMAGES: PLAIN[IMAGES] + b"x"}, "damaged: more bytes instead of 496"),
+        ({LABELS: None}, "no labels, expected train-labels-idx1-ubyte"),
+        ({LABELS: idx(np.zeros(19, np.uint8))}, "20 images and 19 labels"),
+        ({LABELS: PLAIN[LABELS][:-1]}, "damaged: got 27 bytes, expected 28"),
+        ({IMAGES: PLAIN[IMAGES][:-1]}, "damaged: got 495 bytes, expected 496"),
+        ({IMAGES: PLAIN[IMAGES] + b"x"}, "damaged: got more bytes, expected 496"),
         ({IMAGES: b"\0\0\x0d\3" + PLAIN[IMAGES][4:]}, "begins with 00 00 0d 03"),
-        ({IMAGES: PLAIN[IMAGES][:9]}, "not an IDX file"),
+        ({IMAGES: PLAIN[IMAGES][:9]}, "expected an IDX file"),
         ({IMAGES: b""}, "begins with nothing"),
-        ({IMAGES: idx(np.zeros((20, 0, 3), np.uint8))}, "pictures of 3×0 pixels"),
-        ({IMAGES: HUGE}, "more than it can hold"),
-        ({IMAGES: gzip.compress(HUGE)}, "more than it can hold"),
+        ({IMAGES: idx(np.zeros((20, 0, 3), np.uint8))}, "images of 3×0 pixels"),
+        ({IMAGES: HUGE}, "more than its size can hold"),
+        ({IMAGES: gzip.compress(HUGE)}, "more than its size can hold"),
         ({IMAGES: gzip.compress(PLAIN[IMAGES])[:-12]}, "damaged"),
-        ({IMAGES: gzip.compress(PLAIN[IMAGES][:-9])}, "damaged: 487 bytes instead of 496"),
-        ({IMAGES: gzip.compress(PLAIN[IMAGES] + bytes(1 << 24))}, "damaged: more bytes"),
+        ({IMAGES: gzip.compress(PLAIN[IMAGES][:-9])}, "damaged: got 487 bytes, expected 496"),
+        ({IMAGES: gzip.compress(PLAIN[IMAGES] + bytes(1 << 24))}, "damaged: got more bytes"),
     ],
 )
 def test_damaged_idx_is_refused(
@@ -666,13 +668,13 @@ def test_a_byte_too_many_is_noticed_wherever_blocks_end(tmp_path: Path, packed: 
     files = idx_pair("train", images, [i % 10 for i in range(65535)], packed=False)
     longer = files[IMAGES] + b"x"
     make_tree(tmp_path, files | {IMAGES: gzip.compress(longer) if packed else longer})
-    with pytest.raises(SourceError, match="damaged: more bytes instead of 1048576"):
+    with pytest.raises(SourceError, match="damaged: got more bytes, expected 1048576"):
         open_source(tmp_path).image(0)
 
 
 def test_labels_that_a_set_does_not_have_are_refused(tmp_path: Path) -> None:
     make_tree(tmp_path, idx_pair("emnist-letters-train", digits(2)[0], [0, 3], packed=True))
-    with pytest.raises(SourceError, match="labels from -1 to 2 for 26 classes"):
+    with pytest.raises(SourceError, match="labels from -1 to 2, expected 26 classes"):
         open_source(tmp_path)
 
 

@@ -9,10 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
-from rich.console import Console
 
 from beton.reader import Reader
-from jobs.synth import save_tree
 from pipeline.data import catalog, prepare
 from pipeline.data.charset import CHARACTERS
 from pipeline.data.prepare import PrepareResult
@@ -21,6 +19,7 @@ from pipeline.data.sources.base import TEST, UNASSIGNED
 from pipeline.data.splits import Split
 from pipeline.data.synth import glyphs
 from pipeline.data.synth import handwriting as synthetic
+from pipeline.data.synth.export import save_pages
 from pipeline.data.synth.handwriting import (
     DIGITS_PER_WRITER,
     MNIST_COUNTS,
@@ -54,9 +53,9 @@ def test_what_a_seed_draws_is_held_for_good() -> None:
     ):
         drawn.update(digest_of_pictures(source, rows).encode())
     assert {key: drawn.hexdigest()} == GOLDEN, (
-        "seed 0 draws something else: if that is wanted, raise VERSION in "
-        "pipeline/data/synth/handwriting.py (unless only glyphs.txt has changed) and put what is on the "
-        "left here as GOLDEN"
+        "seed 0 gives other images: if that is intended, raise VERSION in "
+        "pipeline/data/synth/handwriting.py (unless only glyphs.txt has changed) and put the left "
+        "side here as GOLDEN"
     )
 
 
@@ -139,7 +138,7 @@ def test_no_digit_is_drawn_twice() -> None:
 
 
 def test_no_label_of_the_default_third_part_is_right() -> None:
-    source = catalog.Synthetic().source("part3")
+    source = catalog.SyntheticData().source("part3")
     right = SyntheticDigits(PART3_COUNTS)
     assert len(source) == 60_000
     assert (source.annotations.labels != right.annotations.labels).all()
@@ -152,7 +151,7 @@ def test_no_label_of_the_default_third_part_is_right() -> None:
 @given(st.sampled_from(["wrong", "permutation", "symmetric=0.5", "pairs=0.5", "shuffled"]))
 def test_a_test_set_is_never_mislabelled(kind: str) -> None:
     right = SyntheticDigits(FEW).annotations
-    entries = SyntheticDigits(FEW, mislabelling=LabelNoise.parse(kind)).annotations
+    entries = SyntheticDigits(FEW, label_noise=LabelNoise.parse(kind)).annotations
     np.testing.assert_array_equal(entries.labels[300:], right.labels[300:])
     assert (entries.labels[:300] != right.labels[:300]).any()
     np.testing.assert_array_equal(entries.writers, right.writers)
@@ -173,7 +172,7 @@ def test_a_digest_changes_with_all_that_is_drawn_and_nothing_else() -> None:
             SyntheticDigits(DigitCounts(300, 61, 0)),
             SyntheticDigits(DigitCounts(300, 60, 1)),
             *(
-                SyntheticDigits(FEW, mislabelling=LabelNoise.parse(text))
+                SyntheticDigits(FEW, label_noise=LabelNoise.parse(text))
                 for text in ("wrong", "symmetric=0.4", "symmetric=0.5", "pairs=0.4", "shuffled")
             ),
         ]
@@ -182,7 +181,7 @@ def test_a_digest_changes_with_all_that_is_drawn_and_nothing_else() -> None:
     assert len(set(digests)) == len(digests)
     assert all(digest.startswith("sha256:") for digest in digests)
     assert [source.digest() for source in sources()] == digests
-    assert SyntheticDigits(FEW, mislabelling=LabelNoise()).digest() == SyntheticDigits(FEW).digest()
+    assert SyntheticDigits(FEW, label_noise=LabelNoise()).digest() == SyntheticDigits(FEW).digest()
 
 
 def test_a_digest_changes_with_the_version_and_the_forms(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -201,12 +200,12 @@ def test_a_digest_changes_with_the_version_and_the_forms(monkeypatch: pytest.Mon
 SOURCES: dict[str, Callable[[], Source]] = {
     "pages": lambda: SyntheticPages(2, seed=5),
     "part2": lambda: ClassSubset(SyntheticPages(3), CHARACTERS[:10]),
-    "digits": lambda: SyntheticDigits(FEW, mislabelling=LabelNoise("wrong")),
+    "digits": lambda: SyntheticDigits(FEW, label_noise=LabelNoise("wrong")),
 }
 
 
 def prepared(source: Source, out: Path, workers: int = 1) -> PrepareResult:
-    return prepare.prepare(source, out, split=Split(), via="--synthetic", workers=workers)
+    return prepare.prepare(source, out, split=Split(), found_by="--synthetic", workers=workers)
 
 
 @pytest.mark.parametrize("name", ["pages", "digits"])
@@ -259,20 +258,22 @@ def test_a_source_can_be_pickled(name: str) -> None:
 
 def test_every_main_set_can_be_drawn_and_no_other() -> None:
     for name in catalog.MAIN_DATASETS:
-        source = catalog.Synthetic(writers=3, seed=4).source(name)
+        source = catalog.SyntheticData(writers=3, seed=4).source(name)
         assert source.origin == "synthetic"
         assert source.generator is not None
         assert source.generator["seed"] == 4
-    assert len(catalog.Synthetic(writers=3).source("part1")) == 186
-    part2 = catalog.Synthetic(writers=3).source("part2")
+    assert len(catalog.SyntheticData(writers=3).source("part1")) == 186
+    part2 = catalog.SyntheticData(writers=3).source("part2")
     assert (len(part2), part2.annotations.classes) == (30, tuple("0123456789"))
     for name in ("fashion-mnist", "my-letters"):
-        with pytest.raises(SourceError, match="part1, part2, part3, mnist, auxiliary can"):
-            catalog.Synthetic().source(name)
+        with pytest.raises(
+            SourceError, match="expected one of part1, part2, part3, mnist, auxiliary"
+        ):
+            catalog.SyntheticData().source(name)
 
 
 def test_a_tree_of_drawn_pages_says_so(tmp_path: Path) -> None:
-    save_tree(SyntheticPages(1, seed=3), tmp_path / "tree", Console(quiet=True))
+    save_pages(SyntheticPages(1, seed=3), tmp_path / "tree", lambda _: None)
     tree = open_source(tmp_path / "tree")
     assert (tree.origin, len(tree)) == ("synthetic", 62)
     assert (tree.image(5) == SyntheticPages(1, seed=3).image(5)).all()

@@ -42,7 +42,16 @@ def test_habits_are_sane(seed: int, writer: int) -> None:
     assert all(np.isfinite(value) for value in dataclasses.astuple(style))
     for name in ("script", "taper", "softness", "nib", "pressure"):
         assert 0 <= getattr(style, name) <= 1, name
-    for name in ("aspect", "capital", "size", "small", "ascender", "descender", "digit", "pen"):
+    for name in (
+        "width",
+        "capital_width",
+        "size",
+        "x_height",
+        "ascender",
+        "descender",
+        "digit_size",
+        "pen_radius",
+    ):
         assert 1 / 3 < getattr(style, name) < 3, name
 
 

@@ -1,8 +1,8 @@
-"""A source → one .beton file, once.
+"""Writes a source's images, labels and splits to one .beton file.
 
-Every picture is decoded, in several processes; if any cannot be, all such are reported together and
-nothing is written, unless they are to be left out. The file keeps where it comes from and how it
-was made, so that preparing it again can be seen to be unnecessary.
+All images are decoded, in several processes. If some cannot be decoded, all of them are reported
+together and no file is written, unless they are skipped on request. The file stores its source and
+settings, so that an up-to-date file is not written again.
 """
 
 import time
@@ -20,14 +20,14 @@ from beton.reader import Reader
 from pipeline.data.sources.base import SPLITS, ImageError, Ints, Source, SourceError
 from pipeline.data.splits import Split, assign_splits
 
-VERSION = 1  # of what is stored: raised when the same source must be prepared again
-RAW_MAX_PIXELS = 64 * 64  # pixels up to which a picture is stored raw, where gathering is fastest
-# Starting a process takes a core for a second, so it should have some seconds' work.
+VERSION = 1  # of the file's content: raise it when files of the same source must be written again
+RAW_MAX_PIXELS = 64 * 64  # images up to this size are stored raw, which makes batches fastest
+# Starting a process takes a core for a second, so each one should get seconds of work.
 SECONDS_PER_WORKER, SECONDS_PER_IMAGE, SECONDS_PER_PIXEL = 2.0, 40e-6, 2e-9
 
 
 class BadImagesError(SourceError):
-    """Some pictures cannot be decoded: `bad` are their names and the reasons."""
+    """Some images cannot be decoded: `bad` are their names and the reasons."""
 
     def __init__(self, message: str, bad: list[tuple[str, str]]) -> None:
         super().__init__(message, bad)
@@ -39,10 +39,10 @@ class BadImagesError(SourceError):
 
 @dataclass(frozen=True)
 class PrepareResult:
-    """What is at `path` now; `built` is False if it was there already.
+    """The file at `path`, and whether it was written (`built`) or up to date.
 
-    `replaced` is whether another file was. `pictures` are counted by split, `skipped` are the names
-    of those left out, with reasons; `source_bytes` is the size of the source's files.
+    `replaced` is whether it replaced another file. `images` are counts by split, `skipped` the
+    names of images left out, with reasons; `source_bytes` is the size of the source's files.
     """
 
     path: Path
@@ -58,7 +58,7 @@ class PrepareResult:
 
 @dataclass(frozen=True)
 class _Samples:
-    """The source as the writer's data set; workers get a copy each."""
+    """The source as samples for the writer; each worker gets a copy."""
 
     source: Source
     splits: Ints
@@ -71,12 +71,12 @@ class _Samples:
             image = self.source.image(index)
         except ImageError as error:
             return writer.Skip(str(error))
-        entries = self.source.annotations
+        annotations = self.source.annotations
         return {
             "image": image,
-            "label": int(entries.labels[index]),
+            "label": int(annotations.labels[index]),
             "split": int(self.splits[index]),
-            "writer": int(entries.writers[index]),
+            "writer": int(annotations.writers[index]),
             "name": self.source.name(index).encode(),
         }
 
@@ -87,38 +87,39 @@ def prepare(
     *,
     split: Split | None = None,
     seed: int = 0,
-    via: str = "--source",
+    found_by: str = "--source",
     workers: int = 1,
     skip_bad: bool = False,
     force: bool = False,
     progress: Callable[[int], None] | None = None,
 ) -> PrepareResult:
-    """Write the pictures of `source` to `out`, unless the same is there already.
+    """Write a source to the file `out`, unless `out` is up to date.
 
-    `via` says how the source was found, `workers` is the greatest number of processes, `progress`
-    is called with numbers of pictures done. Raises BadPicturesError if some cannot be decoded and
-    `skip_bad` is not set; SourceError, BetonError or OSError for what stops it all. Whatever it
-    raises, `out` stays as it was. With `force`, it is written again, whatever it is.
+    `found_by` says how the source was found, `workers` is the maximum number of processes, `force`
+    writes the file in any case; `progress` is called with the number of images done since the last
+    call. If an error is raised, `out` stays as it was. Raises BadImagesError if images cannot be
+    decoded and `skip_bad` is not set; SourceError, BetonError or OSError for other failures.
     """
     start = time.perf_counter()
-    splits = assign_splits(source.annotations, split or Split(), seed)
+    annotations = source.annotations
+    splits = assign_splits(annotations, split or Split(), seed)
     info: dict[str, Any] = {
-        "classes": list(source.annotations.classes),
+        "classes": list(annotations.classes),
         "splits": list(SPLITS),
-        "writers": list(source.annotations.writer_names),
+        "writers": list(annotations.writer_names),
         "provenance": {
             "kind": source.origin,
             "source": source.path.resolve().name,
             "reader": source.kind,
             "digest": source.digest(),
             "bytes": source.size(np.arange(len(source))),
-            "via": via,
+            "via": found_by,
         },
         "prepare": {"version": VERSION, "split": str(split or Split()), "seed": seed},
     }
     if source.generator is not None:
-        info["generator"] = dict(source.generator)  # for people: no conclusion may rest on it
-    before = out.exists()
+        info["generator"] = dict(source.generator)  # for people: no analysis may use it
+    existed = out.exists()
     built = force or not _is_up_to_date(out, info, skip_bad)
     if built:
         _write(source, splits, out, info, workers, skip_bad, progress)
@@ -127,8 +128,8 @@ def prepare(
         return PrepareResult(
             path=out,
             built=built,
-            replaced=before and built,
-            classes=len(source.annotations.classes),
+            replaced=existed and built,
+            classes=len(annotations.classes),
             images=dict(zip(SPLITS, counts, strict=True)),
             skipped=[(name, reason) for name, reason in reader.info["prepare"]["skipped"]],
             source_bytes=info["provenance"]["bytes"],
@@ -146,12 +147,11 @@ def _write(
     skip_bad: bool,
     progress: Callable[[int], None] | None,
 ) -> None:
-    def finish(summary: writer.Summary) -> dict[str, Any]:
+    def info_with_skipped(summary: writer.Summary) -> dict[str, Any]:
         bad = [(source.name(index), reason) for index, reason in summary.skipped]
         if bad and not (skip_bad and summary.samples):
             raise BadImagesError(
-                f"{source.path}: {len(bad)} of {len(source)} pictures cannot be decoded",
-                bad,
+                f"{source.path}: {len(bad)} of {len(source)} images cannot be decoded", bad
             )
         return {**info, "prepare": {**info["prepare"], "skipped": bad}}
 
@@ -168,19 +168,19 @@ def _write(
         out,
         fields,
         _Samples(source, splits),
-        info=finish,
+        info=info_with_skipped,
         workers=min(workers, _useful_workers(len(source), max(pixels))),
         progress=progress,
     )
 
 
 def _some_pixel_counts(source: Source) -> list[int]:
-    """Return the numbers of pixels of the first, the middle and the last picture."""
+    """Return the numbers of pixels of the first, middle and last image."""
     pixels = []
     for index in (0, len(source) // 2, len(source) - 1):
         try:
             pixels.append(source.image(index).size)
-        except ImageError:  # it is reported when it is its turn
+        except ImageError:  # reported later, with all others
             pixels.append(RAW_MAX_PIXELS + 1)
     return pixels
 
@@ -191,7 +191,7 @@ def _useful_workers(images: int, pixels: int) -> int:
 
 
 def _is_up_to_date(out: Path, info: dict[str, Any], skip_bad: bool) -> bool:
-    """Say whether `out` is a sound file, made from the same data in the same way."""
+    """Return whether `out` is an undamaged file of the same data and settings."""
     if not out.exists():
         return False
     try:
@@ -202,8 +202,8 @@ def _is_up_to_date(out: Path, info: dict[str, Any], skip_bad: bool) -> bool:
         beginning = layout.VERSION.to_bytes(2, "little")
         with out.open("rb") as file:
             if file.read(2) in (beginning, b""):
-                return False  # damaged: it is written again
-        raise SourceError(f"{out}: is there, and no .beton file; --force writes over it") from error
+                return False  # damaged: write it again
+        raise SourceError(f"{out}: exists and is no .beton file; --force overwrites it") from error
     settings = dict(found.get("prepare", {}))
     skipped = settings.pop("skipped", None)
     return (

@@ -1,9 +1,9 @@
-"""A folder or zip archive with one folder of pictures per class, at any depth."""
+"""A folder or zip archive with one folder of images per class, at any depth."""
 
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from posixpath import basename, dirname  # names are texts here: paths would be slow
+from posixpath import basename, dirname  # names are strings here: paths would be slow
 
 from pipeline.data.sources.archives import Archive
 from pipeline.data.sources.base import (
@@ -28,89 +28,95 @@ SPLIT_FOLDERS = {
 
 
 class ImageFilesSource(Source):
-    """Pictures that are files of their own: `rows` says which of `archive`, one per entry.
+    """Images in one file each: image i is file `rows[i]` of `archive`.
 
-    They are synthetic if the first of them says so.
+    The source is synthetic if its first file is marked as synthetic.
     """
 
-    def __init__(self, archive: Archive, rows: Sequence[int], entries: Annotations) -> None:
-        self.path, self.annotations = archive.path, entries
+    def __init__(self, archive: Archive, rows: Sequence[int], annotations: Annotations) -> None:
+        self.path, self.annotations = archive.path, annotations
         self.ignored_files = len(archive.names) - len(rows)
         self._archive, self._rows = archive, list(rows)
-        with suppress(ImageError):  # a damaged file is told of when it is decoded
-            self.origin = (
-                "synthetic" if is_marked_synthetic(archive.read(self._rows[0])) else "real"
-            )
+        with suppress(ImageError):  # a damaged file is reported when it is decoded
+            if is_marked_synthetic(archive.read(self._rows[0])):
+                self.origin = "synthetic"
 
     def name(self, index: int) -> str:
-        """Return the picture's path in the folder or archive."""
+        """Return an image's path in the folder or archive."""
         return self._archive.names[self._rows[index]]
 
     def image(self, index: int) -> Pixels:
-        """Read and decode one file: uint8 (h, w). Raises PictureError, or OSError."""
+        """Read and decode one file: uint8 (h, w). Raises ImageError or OSError."""
         return decode(self._archive.read(self._rows[index]))
 
     def size(self, rows: Ints) -> int:
-        """Return the bytes of the pictures' archive."""
+        """Return the bytes of the files that hold the images `rows` (n,)."""
         return sum(self._archive.sizes[self._rows[row]] for row in rows)
 
     def digest(self) -> str:
-        """Return the digest of the pictures' archive, or of the archive."""
+        """Return the digest of the image files, or of the zip archive."""
         return self._archive.digest(self._rows)
 
 
 class ImageFolder(ImageFilesSource):
-    """The class is the name of the folder that a picture lies in."""
+    """Images whose class is the name of their folder, as in torchvision's ImageFolder."""
 
     kind = "folders"
-    expected_layout = "one folder of pictures per class (0/a.png, 1/b.png, …)"
+    expected_layout = "one folder of images per class (0/a.png, 1/b.png, …)"
 
     @classmethod
     def detect(cls, archive: Archive) -> Source | None:
-        """Return the source that `archive` hold, None if there is no picture in a folder."""
+        """Return the archive's source, None if no image is in a folder.
+
+        Raises SourceError if one folder of images contains another.
+        """
         rows = image_rows(archive)
         folders = [dirname(archive.names[row]) for row in rows]
         distinct = set(folders)
         if not distinct - {""}:
             return None
         for folder in sorted(distinct):
-            for above in distinct.intersection(_above(folder)):
+            for parent in distinct.intersection(_parents(folder)):
                 raise SourceError(
-                    f"{archive.path}: pictures lie both in {above or '.'!r} and below it, in "
-                    f"{folder!r}; expected {cls.expected_layout}"
+                    f"{archive.path}: got images both in {parent or '.'!r} and in {folder!r} "
+                    f"below it, expected {cls.expected_layout}"
                 )
         names = [basename(folder) for folder in folders]
-        classes = sorted(set(names), key=natural)
+        classes = sorted(set(names), key=natural_sort_key)
         number = {name: i for i, name in enumerate(classes)}
-        entries = Annotations.of(
-            classes, [number[name] for name in names], splits=split_of_folders(folders)
+        labels = [number[name] for name in names]
+        return cls(
+            archive, rows, Annotations.of(classes, labels, splits=predefined_splits(folders))
         )
-        return cls(archive, rows, entries)
 
 
 def image_rows(archive: Archive) -> list[int]:
-    """Return the indices of the files that are pictures by their names."""
+    """Return the indices of the files that have an image format's suffix."""
     return [i for i, name in enumerate(archive.names) if name.lower().endswith(SUFFIXES)]
 
 
-def split_of_folders(folders: Sequence[str]) -> list[int] | None:
-    """Return the splits that the folders around the class folders say, None if they say none."""
-    words = [basename(dirname(folder)).lower() for folder in folders]
-    if len(set(words)) < 2 or not set(words) <= SPLIT_FOLDERS.keys():
+def predefined_splits(folders: Sequence[str]) -> list[int] | None:
+    """Return each image's split by the folder above its class folder, None if there are no splits.
+
+    `folders` are the images' class folders. Without a validation folder, training images become
+    UNASSIGNED, so that some of them can be used for validation.
+    """
+    parents = [basename(dirname(folder)).lower() for folder in folders]
+    if len(set(parents)) < 2 or not set(parents) <= SPLIT_FOLDERS.keys():
         return None
-    splits = [SPLIT_FOLDERS[word] for word in words]
+    splits = [SPLIT_FOLDERS[parent] for parent in parents]
     if VALIDATION in splits:
         return splits
     return [UNASSIGNED if split == TRAIN else split for split in splits]
 
 
-def _above(folder: str) -> Iterator[str]:
+def _parents(folder: str) -> Iterator[str]:
     while folder:
         folder = dirname(folder)
         yield folder
 
 
-def natural(name: str) -> tuple[list[str | int], str]:
+def natural_sort_key(name: str) -> tuple[list[str | int], str]:
     """Return a sort key that puts "2" before "10"."""
     parts = re.split(r"([0-9]+)", name)
     return [int(part) if i % 2 else part for i, part in enumerate(parts)], name

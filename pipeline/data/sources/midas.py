@@ -1,8 +1,8 @@
-"""The MIDAS part 1 archive: 62 characters in folders of a number each, many writers.
+"""The MIDAS part 1 dataset: 62 characters by many writers, in one numbered folder per class.
 
-`…/Sample001/img001-007.png` is the class of folder 1 drawn by writer 007. ImageFolder 1–10 are 0–9,
-11–36 are A–Z, 37–62 are a–z. The set is the hand-drawn half of Chars74K (de Campos, Babu and Varma
-2009), renamed.
+`…/Sample001/img001-007.png` is the class of folder 1, written by writer 007. Folders 1–10 are 0–9,
+11–36 are A–Z, 37–62 are a–z. The dataset is the hand-drawn half of Chars74K (de Campos, Babu and
+Varma 2009), renamed.
 """
 
 import re
@@ -11,21 +11,24 @@ from posixpath import basename, dirname
 from pipeline.data.charset import CHARACTERS
 from pipeline.data.sources.archives import Archive
 from pipeline.data.sources.base import Annotations, Source, SourceError
-from pipeline.data.sources.image_folder import ImageFilesSource, image_rows, split_of_folders
+from pipeline.data.sources.image_folder import ImageFilesSource, image_rows, predefined_splits
 
 _FOLDER = re.compile(r"Sample([0-9]{3})", re.IGNORECASE)
 _FILE = re.compile(r"img[0-9]+-([0-9]+)\.", re.IGNORECASE)
 
 
 class Midas(ImageFilesSource):
-    """The class comes from the folder's number, the writer from the file's name."""
+    """Images whose folder's number is the class and whose file name contains the writer."""
 
     kind = "midas"
     expected_layout = "the folders Sample001…Sample062 of MIDAS part 1"
 
     @classmethod
     def detect(cls, archive: Archive) -> Source | None:
-        """Return the source that `archive` hold, None if any picture lies in another folder."""
+        """Return the archive's source, None if any image is in another folder.
+
+        Raises SourceError for a folder number outside 1–62.
+        """
         rows = image_rows(archive)
         names = [archive.names[row] for row in rows]
         folders = [dirname(name) for name in names]
@@ -33,17 +36,18 @@ class Midas(ImageFilesSource):
         numbers = [int(match[1]) for match in matches if match]
         if not rows or len(numbers) < len(rows):
             return None
-        if wrong := set(numbers) - set(range(1, len(CHARACTERS) + 1)):
+        if invalid := set(numbers) - set(range(1, len(CHARACTERS) + 1)):
             raise SourceError(
-                f"{archive.path}: folder Sample{min(wrong):03}; expected {cls.expected_layout}"
+                f"{archive.path}: got folder Sample{min(invalid):03}, "
+                f"expected {cls.expected_layout}"
             )
         present = sorted(set(numbers))
         label = {number: i for i, number in enumerate(present)}
         writers = [match[1] if (match := _FILE.match(basename(name))) else None for name in names]
-        entries = Annotations.of(
+        annotations = Annotations.of(
             [CHARACTERS[number - 1] for number in present],
             [label[number] for number in numbers],
             writers=writers,
-            splits=split_of_folders(folders),
+            splits=predefined_splits(folders),
         )
-        return cls(archive, rows, entries)
+        return cls(archive, rows, annotations)

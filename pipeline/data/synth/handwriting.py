@@ -1,7 +1,7 @@
-"""Synthetic handwriting: pages and digits that nobody wrote, drawn when they are asked for.
+"""Sources of synthetic handwriting: pages and digits, generated one image at a time.
 
-Nothing is stored and nothing is read: a picture is a function of the seed, the writer and the
-character. What comes of it is marked as synthetic wherever it goes.
+Nothing is read or stored: an image is a function of the seed, the writer and the character. All
+files made from these sources are marked as synthetic.
 """
 
 import hashlib
@@ -26,15 +26,15 @@ from pipeline.data.synth import glyphs, pen
 from pipeline.data.synth.mislabel import LabelNoise
 from pipeline.data.synth.writers import write_character
 
-VERSION = 2  # of the writers and the pen: raised when the same seed draws something else
+VERSION = 2  # of the generator: raise it when a seed gives other images
 DIGITS = CHARACTERS[:10]
 
 
-class _Synthetic(Source):
-    """What the sources here have in common: no files."""
+class _SyntheticSource(Source):
+    """The common part of all synthetic sources."""
 
     kind = "synthetic"
-    expected_layout = "nothing: it draws"
+    expected_layout = "no files: images are generated"
     origin = "synthetic"
     path = Path("inkrun's generator")
 
@@ -44,16 +44,16 @@ class _Synthetic(Source):
         return 0
 
     def digest(self) -> str:
-        """Return the digest of all that decides what is drawn."""
+        """Return the digest of everything that determines the images and labels."""
         settings = json.dumps([VERSION, glyphs.digest(), self.generator], sort_keys=True)
         return f"sha256:{hashlib.sha256(settings.encode()).hexdigest()}"
 
 
-class SyntheticPages(_Synthetic):
-    """Each of the 62 characters by each writer, on a page of its own, as in MIDAS part 1.
+class SyntheticPages(_SyntheticSource):
+    """Each of the 62 characters by each writer, one character a page, as in MIDAS part 1.
 
-    `grey` draws soft edges instead of two values. Raises SourceError for a number of writers or a
-    seed that makes no sense.
+    `grey` renders soft edges instead of black and white. Raises SourceError for a number of writers
+    outside 1 to 999 and a seed outside 0 to 2^63 - 1.
     """
 
     def __init__(self, writers: int = 40, seed: int = 0, grey: bool = False) -> None:
@@ -70,23 +70,23 @@ class SyntheticPages(_Synthetic):
         )
 
     def name(self, index: int) -> str:
-        """Return the file's name in a tree of the MIDAS shape."""
+        """Return the page's file name in the layout of MIDAS part 1."""
         folder, writer = (1 + number for number in divmod(index, self._writers))
         return f"handwriting/Sample{folder:03d}/img{folder:03d}-{writer:03d}.png"
 
     def image(self, index: int) -> Pixels:
-        """Draw a page: uint8, black on white."""
+        """Generate a page: uint8 (900, 1200), black on white."""
         label, writer = divmod(index, self._writers)
-        line = write_character(self._seed, writer, CHARACTERS[label])
+        path = write_character(self._seed, writer, CHARACTERS[label])
         place = rng.uniform(self._seed, 0, np.array([index]), rng.PLACE, 2)[0]
-        return pen.draw_page(line.points, line.starts, place, self._grey)
+        return pen.draw_page(path.points, path.starts, place, self._grey)
 
 
 @dataclass(frozen=True)
 class DigitCounts:
-    """So many digits to learn from and to test on; `writers` is the first of their writers.
+    """Numbers of training and test digits; `writers` is the first writer's number.
 
-    Each writer writes 240 of one and 40 of the other, and nobody both.
+    Each writer writes either 240 training digits or 40 test digits.
     """
 
     train: int
@@ -96,61 +96,62 @@ class DigitCounts:
 
 MNIST_COUNTS = DigitCounts(60_000, 10_000, 1_000)
 PART3_COUNTS = DigitCounts(60_000, 0, 2_000)
-DIGITS_PER_WRITER = (240, 40)  # digits per writer to learn from, to test on
+DIGITS_PER_WRITER = (240, 40)  # of a training writer, of a test writer
 
 
-class SyntheticDigits(_Synthetic):
-    """Digits in MNIST's shape, white on black; some mislabelled, if so wanted.
+class SyntheticDigits(_SyntheticSource):
+    """Digits in MNIST's format, white on black; training labels can be noisy.
 
-    Raises SourceError for a seed that makes no sense.
+    Raises SourceError for a seed outside 0 to 2^63 - 1.
     """
 
     def __init__(
         self,
-        size: DigitCounts = MNIST_COUNTS,
+        counts: DigitCounts = MNIST_COUNTS,
         seed: int = 0,
-        mislabelling: LabelNoise | None = None,
+        label_noise: LabelNoise | None = None,
     ) -> None:
         _check_seed(seed)
-        self._size, self._seed = size, seed
-        mislabelling = mislabelling or LabelNoise()
+        self._counts, self._seed = counts, seed
+        label_noise = label_noise or LabelNoise()
         self.generator = {
             "set": "digits",
-            **asdict(size),
+            **asdict(counts),
             "seed": seed,
-            "mislabelling": str(mislabelling),
+            "mislabelling": str(label_noise),
         }
-        count = size.train + size.test
-        ids = size.writers * DIGITS_PER_WRITER[0] + np.arange(count)
+        n = counts.train + counts.test
+        ids = counts.writers * DIGITS_PER_WRITER[0] + np.arange(n)
         self._digits = (rng.bits(seed, 0, ids, rng.LABEL)[:, 0] % len(DIGITS)).astype(np.int64)
-        labels = mislabelling.apply(self._digits, len(DIGITS), seed)
-        # Only what is learned from is mislabelled.
-        self._labels = np.where(np.arange(count) < size.train, labels, self._digits)
+        noisy = label_noise.apply(self._digits, len(DIGITS), seed)
+        # Test labels stay correct.
+        self._labels = np.where(np.arange(n) < counts.train, noisy, self._digits)
         self.annotations = Annotations.of(
             tuple(DIGITS),
             self._labels,
-            writers=[f"{self._place(index)[0]:04d}" for index in range(count)],
-            splits=np.repeat([UNASSIGNED, TEST], [size.train, size.test]),
+            writers=[f"{self._writer_and_copy(index)[0]:04d}" for index in range(n)],
+            splits=np.repeat([UNASSIGNED, TEST], [counts.train, counts.test]),
         )
 
     def name(self, index: int) -> str:
-        """Return the label as a folder, and the number."""
-        part = "train" if index < self._size.train else "test"
+        """Return the split, the label as a folder, and the index as a file name."""
+        part = "train" if index < self._counts.train else "test"
         return f"{part}/{self._labels[index]}/{index:05d}.png"
 
     def image(self, index: int) -> Pixels:
-        """Draw a digit: uint8 (28, 28), white on black."""
-        writer, copy = self._place(index)
-        line = write_character(self._seed, writer, DIGITS[self._digits[index]], copy)
-        return pen.draw_digit(line.points, line.starts)
+        """Generate a digit: uint8 (28, 28), white on black."""
+        writer, copy = self._writer_and_copy(index)
+        path = write_character(self._seed, writer, DIGITS[self._digits[index]], copy)
+        return pen.draw_digit(path.points, path.starts)
 
-    def _place(self, index: int) -> tuple[int, int]:
-        """Return the writer of a digit, and how many that has written before."""
-        if index < self._size.train:
-            writer, copy = divmod(index, DIGITS_PER_WRITER[0])
-            return self._size.writers + writer, copy
-        writer, copy = divmod(index - self._size.train, DIGITS_PER_WRITER[1])
-        return self._size.writers + -(-self._size.train // DIGITS_PER_WRITER[0]) + writer, copy
+    def _writer_and_copy(self, index: int) -> tuple[int, int]:
+        """Return a digit's writer and how many digits this writer wrote before."""
+        train_each, test_each = DIGITS_PER_WRITER
+        if index < self._counts.train:
+            writer, copy = divmod(index, train_each)
+            return self._counts.writers + writer, copy
+        writer, copy = divmod(index - self._counts.train, test_each)
+        return self._counts.writers + -(-self._counts.train // train_each) + writer, copy
 
 
 def _check_seed(seed: int) -> None:

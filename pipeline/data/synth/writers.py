@@ -1,14 +1,14 @@
-"""Writers: habits drawn once, and characters that deviate from them a little each time.
+"""Synthetic writers: a style per writer, and characters that deviate a little from the style.
 
-A writer is a draw of habits (how the hand slants, how large and wide it writes, which form of each
-character it knows); a letter of a writer is a habit too (its own bend and proportions); a sample is
-a small deviation around both. So two samples of one writer look alike and two writers differ.
+A writer has a random style (slant, size, width and so on), and for each character one usual form
+and one usual deviation from the style. Each sample adds a smaller deviation. So samples of one
+writer are similar, and writers differ.
 
-What lies behind each: handwriting as the sum of overlapping strokes, whose corners round with speed
-(the sigma-lognormal model, Plamondon 1995, and its use to make variants of a style, Galbally et al.
-2012); affine maps and smooth elastic displacements as the difference between two hands (Simard,
-Steinkraus and Platt 2003); allographs, the few forms that people choose from. All numbers are
-functions of (seed, writer, character, copy), so any sample can be drawn alone.
+The model combines three ideas. Handwriting is a sum of overlapping strokes whose corners round with
+speed (the sigma-lognormal model, Plamondon 1995; Galbally et al. 2012 generate variants with it).
+Writers differ by affine maps and smooth elastic displacements (Simard, Steinkraus and Platt 2003).
+People choose from a few forms of each character (allographs). All numbers are functions of (seed,
+writer, character, copy), so any sample can be generated alone.
 """
 
 import math
@@ -25,39 +25,42 @@ from pipeline.data.synth.glyphs import CAPITAL_HEIGHT, HALF_WAVES, X_HEIGHT, Gly
 
 Floats = NDArray[np.float64]
 
-MAX_STROKES = 4  # the most a character has
-TREMOR = (2.0, 3.1, 4.7)  # wave lengths of an unsteady style, in units of glyphs.txt
+MAX_STROKES = 4  # of a character
+TREMOR = (2.0, 3.1, 4.7)  # wavelengths in units of glyphs.txt
 _SMALL_LETTERS = frozenset("abcdefghijklmnopqrstuvwxyz")
 
 
 @dataclass(frozen=True)
 class WriterStyle:
-    """One writer's ways. Lengths are in units of glyphs.txt, in which a capital is 16 high."""
+    """One writer's style. Lengths are in units of glyphs.txt, in which a capital is 16 high."""
 
-    script: float  # how joined-up, 0 to 1
+    script: float  # preference for joined-up forms, 0 to 1
     slant: float  # units to the right per unit upwards
-    aspect: float  # width, as a factor
-    capital: float  # the same for capitals and digits, besides
-    size: float  # of everything, as a factor
-    small: float  # heights of small letters, ascenders, descenders and digits, as factors
+    width: float  # factor
+    capital_width: float  # additional factor for capitals and digits
+    size: float  # factor
+    x_height: float  # factors of heights
     ascender: float
     descender: float
-    digit: float
-    pen: float  # the pen's radius
-    taper: float  # how much thinner strokes end, 0 to 1
-    pressure: float  # how much the pen's width varies along a stroke, as a share
-    nib: float  # how much thinner strokes along the nib's edge are, 0 for a round one
-    softness: float  # how far corners are cut, 0 to 1
-    bend: float  # how crooked strokes are
-    warp: float  # how far forms are from the usual
-    looseness: float  # how badly strokes meet
-    overshoot: float  # how far strokes go beyond their ends; below 0 they stop short
+    digit_size: float
+    pen_radius: float
+    taper: float  # how much thinner strokes are at their ends, 0 to 1
+    pressure: float  # relative variation of the pen's width along a stroke
+    nib: float  # how much thinner strokes are along the nib's edge, 0 for a round pen
+    softness: float  # how much corners are rounded, 0 to 1
+    bend: float  # bending of strokes
+    warp: float  # elastic displacement of whole characters
+    looseness: float  # displacement of strokes against each other
+    overshoot: float  # length of strokes beyond their ends, negative if they stop short
     tremor: float
-    care: float  # how much samples differ, as a factor
+    variability: float  # factor of the deviation of samples
 
 
 class PenPath(NamedTuple):
-    """What the pen does: `points` (n, 3), x and y (downwards) and radius; `starts` (s + 1,)."""
+    """A pen's path in s strokes: `points` (n, 3) are x, y (downwards) and the pen's radius.
+
+    `starts` (s + 1,) are the strokes' first points.
+    """
 
     points: Floats
     starts: NDArray[np.int64]
@@ -65,20 +68,20 @@ class PenPath(NamedTuple):
 
 @lru_cache(1024)
 def writer_style(seed: int, writer: int) -> WriterStyle:
-    """Return the habits of a writer."""
+    """Generate a writer's style."""
     n = _normal(seed, 0, writer, rng.HAND, 20)
     u = rng.uniform(seed, 1, np.array([writer]), rng.HAND, 6)[0]
     return WriterStyle(
         script=0.04 if u[0] < 0.6 else 0.1 + 0.7 * u[1],
         slant=0.08 + 0.13 * n[0],
-        aspect=math.exp(0.02 + 0.17 * n[1]),
-        capital=math.exp(0.2 + 0.13 * n[14]),
+        width=math.exp(0.02 + 0.17 * n[1]),
+        capital_width=math.exp(0.2 + 0.13 * n[14]),
         size=math.exp(0.04 * n[2]),
-        small=math.exp(-0.03 + 0.14 * n[3]),
+        x_height=math.exp(-0.03 + 0.14 * n[3]),
         ascender=math.exp(0.06 * n[4]),
         descender=math.exp(0.08 + 0.2 * n[5]),
-        digit=math.exp(-0.05 + 0.09 * n[6]),
-        pen=0.96 * math.exp(0.28 * n[7]),
+        digit_size=math.exp(-0.05 + 0.09 * n[6]),
+        pen_radius=0.96 * math.exp(0.28 * n[7]),
         taper=0.5 * max(0.0, 0.6 * n[8] - 0.2),
         pressure=0.06 + 0.05 * abs(n[9]),
         nib=max(0.0, 0.35 * n[10] - 0.25),
@@ -88,22 +91,22 @@ def writer_style(seed: int, writer: int) -> WriterStyle:
         looseness=0.5 + u[4],
         overshoot=0.1 + 0.35 * n[12],
         tremor=0.025 * abs(n[13]),
-        care=0.6 + 0.8 * u[5],
+        variability=0.6 + 0.8 * u[5],
     )
 
 
 def write_character(seed: int, writer: int, character: str, copy: int = 0) -> PenPath:
-    """Return how a writer writes a character, the `copy`-th time, in units of glyphs.txt."""
+    """Generate a writer's `copy`-th sample of a character, in units of glyphs.txt."""
     style = writer_style(seed, writer)
     letter = writer * len(CHARACTERS) + CHARACTERS.index(character)
-    usual = _normal(seed, 0, letter, rng.LETTER, _Deviation.NUMBERS)
-    sample = _normal(seed, copy, letter, rng.WRITING, _Deviation.NUMBERS)
+    usual = _normal(seed, 0, letter, rng.LETTER, _Deviation.COUNT)
+    sample = _normal(seed, copy, letter, rng.WRITING, _Deviation.COUNT)
     choice = rng.uniform(seed, copy, np.array([letter]), rng.WRITING, 2)[0]
-    if choice[1] > 0.06:  # else another form than usual, for once
+    if choice[1] > 0.06:  # else a random form instead of the usual one
         choice = rng.uniform(seed, 0, np.array([letter]), rng.LETTER, 1)[0]
     glyph = _choose(load_glyphs()[character], style.script, choice[0])
-    # Letters have their own habits, about twice as far from the table as samples are from habits.
-    deviation = _Deviation(usual + 0.5 * style.care * sample)
+    # A writer's usual characters deviate about twice as much as samples do from the usual.
+    deviation = _Deviation(usual + 0.5 * style.variability * sample)
     points = _shape(glyph, style, deviation)
     _transform(points, style, deviation, character)
     radii = _pen_radii(glyph, points, style, deviation)
@@ -112,9 +115,9 @@ def write_character(seed: int, writer: int, character: str, copy: int = 0) -> Pe
 
 
 class _Deviation:
-    """Normal numbers, by what they are for."""
+    """Normal numbers, named by their use."""
 
-    NUMBERS = 11 + 10 + MAX_STROKES * (6 + 2 * HALF_WAVES + 4 * len(TREMOR) + 3)
+    COUNT = 11 + 10 + MAX_STROKES * (6 + 2 * HALF_WAVES + 4 * len(TREMOR) + 3)
 
     def __init__(self, numbers: Floats) -> None:
         self.whole, self.warp = numbers[:11], numbers[11:21].reshape(5, 2)
@@ -123,13 +126,13 @@ class _Deviation:
         self.stroke = rest[:, :6]
         self.bend = rest[:, 6:n].reshape(MAX_STROKES, HALF_WAVES, 2)
         self.tremor = rest[:, n : n + 4 * len(TREMOR)].reshape(MAX_STROKES, -1, 2)
-        self.press = rest[:, n + 4 * len(TREMOR) :]
+        self.pressure = rest[:, n + 4 * len(TREMOR) :]
 
 
 def _normal(seed: int, copy: int, sample: int, purpose: int, count: int) -> Floats:
-    """Return numbers of mean 0 and deviation 1, never beyond 3.5: sums of four uniform ones.
+    """Return `count` numbers of mean 0 and deviation 1, within ±3.5: sums of four uniform numbers.
 
-    Exact on any machine, as no function of the C library is.
+    Unlike functions of the C library, these sums are exact on any machine.
     """
     uniform = rng.uniform(seed, copy, np.array([sample]), purpose, 2 + 4 * count)[0, 2:]
     normal: Floats = (uniform.reshape(4, count).sum(axis=0) - 2) * 3**0.5
@@ -142,7 +145,7 @@ def _choose(glyphs: tuple[Glyph, ...], script: float, choice: float) -> Glyph:
 
 
 def _shape(glyph: Glyph, style: WriterStyle, deviation: _Deviation) -> Floats:
-    """Return the points of the strokes as this hand bends, places and ends them."""
+    """Return points (n, 2): the glyph's strokes, bent, displaced and extended by the style."""
     whole, own = deviation.whole, deviation.stroke[glyph.stroke]
     softness = min(1.0, max(0.0, style.softness + 0.12 * whole[0]))
     points = glyph.sharp + softness * (glyph.soft - glyph.sharp)
@@ -153,7 +156,7 @@ def _shape(glyph: Glyph, style: WriterStyle, deviation: _Deviation) -> Floats:
     basis = np.stack([np.sin(x), np.sin(y), np.cos(2 * y), np.sin(x + y), np.cos(x - 2 * y)], 1)
     shift = basis @ (deviation.warp * (0.42 * style.warp))
 
-    # Each stroke bends, trembles, turns, grows and is set down somewhere else.
+    # Bend, tremor, rotation, growth and displacement of each stroke.
     bends = glyph.waves[:, :, None] * deviation.bend[glyph.stroke]
     shift += 0.42 * style.bend * bends.sum(axis=1)
     if style.tremor:
@@ -166,7 +169,7 @@ def _shape(glyph: Glyph, style: WriterStyle, deviation: _Deviation) -> Floats:
     shift[:, 1] += growth * arm[:, 1] + angle * arm[:, 0]
     shift += 0.3 * style.looseness * own[:, 2:4]
 
-    # Ends are drawn out, or fall short.
+    # Strokes extend beyond their ends or stop short.
     for beyond, length, direction in (
         (own[:, 4], glyph.before, -glyph.leaving),
         (own[:, 5], glyph.after, glyph.arriving),
@@ -178,12 +181,12 @@ def _shape(glyph: Glyph, style: WriterStyle, deviation: _Deviation) -> Floats:
 
 
 def _transform(points: Floats, style: WriterStyle, deviation: _Deviation, character: str) -> None:
-    """Give the points of a character this hand's proportions, slant and size, in place."""
+    """Apply the style's proportions, slant and size to a character's points, in place."""
     whole = deviation.whole
     x, y = points[:, 0], points[:, 1]
     if character in _SMALL_LETTERS:
-        # Three zones, each with a height of its own.
-        middle = style.small * math.exp(0.03 * whole[1])
+        # Descender, x-height and ascender zones have separate heights.
+        middle = style.x_height * math.exp(0.03 * whole[1])
         above = CAPITAL_HEIGHT * style.ascender - X_HEIGHT * middle
         y[:] = (
             np.minimum(y, 0) * style.descender * math.exp(0.06 * whole[2])
@@ -192,11 +195,11 @@ def _transform(points: Floats, style: WriterStyle, deviation: _Deviation, charac
         )
         x *= (1 + middle) / 2
     else:
-        x *= style.capital
+        x *= style.capital_width
         if character.isdigit():
-            points *= style.digit
+            points *= style.digit_size
     angle = 0.035 * whole[3]
-    x *= style.aspect * math.exp(0.1 * whole[4])
+    x *= style.width * math.exp(0.1 * whole[4])
     x += y * (style.slant + 0.03 * whole[5])
     turned = x * math.cos(angle) - y * math.sin(angle)
     y[:] = x * math.sin(angle) + y * math.cos(angle)
@@ -206,7 +209,7 @@ def _transform(points: Floats, style: WriterStyle, deviation: _Deviation, charac
 
 def _pen_radii(glyph: Glyph, points: Floats, style: WriterStyle, deviation: _Deviation) -> Floats:
     """Return the pen's radius at each point."""
-    presses = glyph.waves * deviation.press[glyph.stroke]
+    presses = glyph.waves * deviation.pressure[glyph.stroke]
     radii: Floats = 1 + style.pressure * presses.sum(axis=1)
     if style.taper:
         ends = np.exp(-np.minimum(glyph.before, glyph.after) / 1.5)
@@ -215,5 +218,5 @@ def _pen_radii(glyph: Glyph, points: Floats, style: WriterStyle, deviation: _Dev
         ahead = np.gradient(points, axis=0)
         across = (ahead[:, 0] - ahead[:, 1]) ** 2 / (2 * (ahead**2).sum(axis=1) + 1e-9)
         radii *= 1 - style.nib * across
-    radii *= style.pen * math.exp(0.03 * deviation.whole[7])
-    return np.maximum(radii, 0.3 * style.pen)
+    radii *= style.pen_radius * math.exp(0.03 * deviation.whole[7])
+    return np.maximum(radii, 0.3 * style.pen_radius)
