@@ -18,10 +18,10 @@ from pipeline.data import catalog, download, prepare
 from pipeline.data.prepare import BadImagesError
 from pipeline.data.sources import SourceError, open_source
 from pipeline.data.sources.base import (
+    NO_SPLIT,
     SPLITS,
     TEST,
     TRAIN,
-    UNASSIGNED,
     UNKNOWN_WRITER,
     VALIDATION,
     Annotations,
@@ -41,7 +41,7 @@ def entries(draw: st.DrawFn, given: bool = False) -> Annotations:
         [str(c) for c in range(classes)],
         generator.integers(0, classes, n),
         writers=[f"{w:03}" for w in (*range(writers), *generator.integers(0, writers, n))][:n],
-        splits=generator.choice([UNASSIGNED, UNASSIGNED, TEST], n) if given else None,
+        splits=generator.choice([NO_SPLIT, NO_SPLIT, TEST], n) if given else None,
     )
 
 
@@ -82,7 +82,7 @@ def test_a_validation_writer_is_never_seen_in_training(
 def test_a_given_test_set_stays_one(entries: Annotations, text: str, seed: int) -> None:
     splits = assign_splits(entries, Split.parse(text), seed)
     assert (splits[entries.splits == TEST] == TEST).all()
-    free = entries.splits == UNASSIGNED
+    free = entries.splits == NO_SPLIT
     alone = Annotations.of(entries.classes, entries.labels[free])
     expected = np.bincount(assign_splits(alone, Split.parse(text), seed), minlength=3)
     assert np.bincount(splits[free], minlength=3).tolist() == expected.tolist()

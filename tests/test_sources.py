@@ -39,7 +39,7 @@ from pipeline.data.sources import (
     open_source,
 )
 from pipeline.data.sources.archives import ZipArchive
-from pipeline.data.sources.base import TEST, TRAIN, UNASSIGNED, VALIDATION
+from pipeline.data.sources.base import NO_SPLIT, TEST, TRAIN, VALIDATION
 from pipeline.data.sources.image_decoder import decode
 
 # Pictures
@@ -303,7 +303,7 @@ def test_a_zip_and_its_tree_are_the_same_set(tmp_path: Path, top: str, method: i
         assert source.kind == "folders"
         assert source.annotations.classes == ("0", "1", "10")
         assert source.annotations.writer_names == ()
-        assert (source.annotations.splits == UNASSIGNED).all()
+        assert (source.annotations.splits == NO_SPLIT).all()
         assert source.ignored_files == 2  # the texts; what systems leave behind is not counted
         assert source.size(np.arange(len(source))) == sum(map(len, files.values()))
         for i in (0, 5, 11):
@@ -347,12 +347,12 @@ def test_split_folders_are_kept(tmp_path: Path) -> None:
     }
     source = open_source(make_tree(tmp_path / "two", named))
     assert source.annotations.classes == ("a", "b")
-    assert source.annotations.splits.tolist() == [UNASSIGNED] * 4 + [TEST] * 4
+    assert source.annotations.splits.tolist() == [NO_SPLIT] * 4 + [TEST] * 4
     named |= {f"val/{name}": data for name, data in folders(("a", "b"), 1).items()}
     source = open_source(make_tree(tmp_path / "three", named))
     assert source.annotations.splits.tolist() == [TRAIN] * 4 + [TEST] * 4 + [VALIDATION] * 2
     alone = {f"train/{name}": data for name, data in folders(("a", "b"), 1).items()}
-    assert (open_source(make_tree(tmp_path / "one", alone)).annotations.splits == UNASSIGNED).all()
+    assert (open_source(make_tree(tmp_path / "one", alone)).annotations.splits == NO_SPLIT).all()
 
 
 @pytest.mark.parametrize(
@@ -558,7 +558,7 @@ def test_idx_gives_what_it_holds(
     source = pickle.loads(pickle.dumps(open_source(path)))
     assert source.kind == "idx"
     assert source.annotations.labels.tolist() == train[1] + test[1]
-    assert source.annotations.splits.tolist() == [UNASSIGNED] * counts[0] + [TEST] * counts[1]
+    assert source.annotations.splits.tolist() == [NO_SPLIT] * counts[0] + [TEST] * counts[1]
     for i, image in enumerate([*train[0], *test[0]]):
         np.testing.assert_array_equal(source.image(i), image)
     assert source.name(0) == "train/0"

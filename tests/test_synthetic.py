@@ -15,7 +15,7 @@ from pipeline.data import catalog, prepare
 from pipeline.data.charset import CHARACTERS
 from pipeline.data.prepare import PrepareResult
 from pipeline.data.sources import ClassSubset, Source, SourceError, open_source
-from pipeline.data.sources.base import TEST, UNASSIGNED
+from pipeline.data.sources.base import NO_SPLIT, TEST
 from pipeline.data.splits import Split
 from pipeline.data.synth import glyphs
 from pipeline.data.synth import handwriting as synthetic
@@ -70,7 +70,7 @@ def test_pages_are_labelled_as_midas_has_them(writers: int) -> None:
     assert entries.classes == tuple(CHARACTERS)
     assert (np.bincount(entries.labels) == writers).all()
     assert (np.bincount(entries.writers) == 62).all()
-    assert (entries.splits == UNASSIGNED).all()
+    assert (entries.splits == NO_SPLIT).all()
     names = [pages.name(index) for index in range(len(pages))]
     assert len(set(names)) == len(names)
     for index, name in enumerate(names):
@@ -110,7 +110,7 @@ def test_seeds_out_of_range_are_refused(seed: int) -> None:
 def test_digits_have_mnist_s_shape() -> None:
     entries = SyntheticDigits().annotations
     assert len(entries.labels) == 70_000
-    learned, tested = entries.splits == UNASSIGNED, entries.splits == TEST
+    learned, tested = entries.splits == NO_SPLIT, entries.splits == TEST
     assert learned[:60_000].all()
     assert tested[60_000:].all()
     assert not set(entries.writers[learned]) & set(entries.writers[tested])

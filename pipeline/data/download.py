@@ -42,11 +42,8 @@ def download(name: str, raw: Path) -> Path:
 
 def _fetch_archive(archive: str, folder: Path) -> Path:
     path = folder / archive
-    with (
-        urllib.request.urlopen(URLS[archive], timeout=TIMEOUT) as response,
-        path.open("wb") as file,
-    ):
-        shutil.copyfileobj(response, file, 1 << 20)
+    with urllib.request.urlopen(URLS[archive], timeout=TIMEOUT) as response, path.open("wb") as out:
+        shutil.copyfileobj(response, out, 1 << 20)
     if not zipfile.is_zipfile(path):
         raise SourceError(f"{URLS[archive]}: got another file, expected a zip archive")
     return path

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 
 from beton import rng
 from pipeline.data.sources.base import (
+    NO_SPLIT,
     SPLITS,
     TRAIN,
-    UNASSIGNED,
     UNKNOWN_WRITER,
     VALIDATION,
     Annotations,
@@ -67,7 +67,7 @@ def assign_splits(annotations: Annotations, split: Split, seed: int) -> Ints:
     if not 0 <= seed < 1 << 63:
         raise SourceError(f"seed {seed}: expected 0 to 2^63 - 1")
     splits = annotations.splits.copy()
-    free = np.flatnonzero(splits == UNASSIGNED)
+    free = np.flatnonzero(splits == NO_SPLIT)
     if split.writers:
         splits[free] = _by_writer(annotations, free, split.writers, seed)
     else:

@@ -18,7 +18,7 @@ Pixels = NDArray[np.uint8]
 
 SPLITS = ("train", "validation", "test")
 TRAIN, VALIDATION, TEST = range(3)
-UNASSIGNED = -1  # the source does not name the image's split
+NO_SPLIT = -1  # the source does not name the image's split
 UNKNOWN_WRITER = -1  # the source does not name the image's writer
 
 
@@ -35,7 +35,7 @@ class Annotations:
     """Labels, writers and splits of n images.
 
     `labels` (n,) index `classes`; `writers` (n,) index `writer_names` or are UNKNOWN_WRITER;
-    `splits` (n,) are the splits that the source defines: indices into SPLITS, or UNASSIGNED.
+    `splits` (n,) are the splits that the source defines: indices into SPLITS, or NO_SPLIT.
     """
 
     classes: tuple[str, ...]
@@ -62,7 +62,7 @@ class Annotations:
             np.asarray(labels, np.int64),
             np.array([index.get(name, UNKNOWN_WRITER) for name in writers or [None] * n], np.int64),
             tuple(writer_names),
-            np.full(n, UNASSIGNED) if splits is None else np.asarray(splits, np.int64),
+            np.full(n, NO_SPLIT) if splits is None else np.asarray(splits, np.int64),
         )
 
 
@@ -126,10 +126,35 @@ class Source(ABC):
         return self
 
 
-class ClassSubset(Source):
-    """Some classes of another source, numbered in the order of `classes`."""
+class DerivedSource(Source):
+    """The images `rows` (n,) of another source, with annotations of their own."""
 
-    expected_layout = "some classes of another source"
+    expected_layout = "another source"
+
+    def __init__(self, source: Source, rows: Ints, annotations: Annotations) -> None:
+        self._source, self._rows, self.annotations = source, rows, annotations
+        self.kind, self.origin, self.path = source.kind, source.origin, source.path
+        self.ignored_files, self.generator = source.ignored_files, source.generator
+
+    def name(self, index: int) -> str:
+        """Return an image's name in the other source."""
+        return self._source.name(int(self._rows[index]))
+
+    def image(self, index: int) -> Pixels:
+        """Decode an image: uint8 (h, w)."""
+        return self._source.image(int(self._rows[index]))
+
+    def size(self, rows: Ints) -> int:
+        """Return the bytes of the files that hold the images `rows` (n,)."""
+        return self._source.size(self._rows[rows])
+
+    def digest(self) -> str:
+        """Return the other source's digest."""
+        return self._source.digest()
+
+
+class ClassSubset(DerivedSource):
+    """Some classes of another source, numbered in the order of `classes`."""
 
     def __init__(self, source: Source, classes: Sequence[str]) -> None:
         annotations = source.annotations
@@ -142,29 +167,11 @@ class ClassSubset(Source):
         number[[annotations.classes.index(name) for name in classes]] = np.arange(len(classes))
         labels = number[annotations.labels]
         rows = np.flatnonzero(labels >= 0)
-        self._source, self._rows = source, rows
-        self.annotations = replace(
+        selected = replace(
             annotations,
             classes=tuple(classes),
             labels=labels[rows],
             writers=annotations.writers[rows],
             splits=annotations.splits[rows],
         )
-        self.kind, self.origin, self.path = source.kind, source.origin, source.path
-        self.ignored_files, self.generator = source.ignored_files, source.generator
-
-    def name(self, index: int) -> str:
-        """Return an image's name in the whole source."""
-        return self._source.name(int(self._rows[index]))
-
-    def image(self, index: int) -> Pixels:
-        """Decode an image: uint8 (h, w)."""
-        return self._source.image(int(self._rows[index]))
-
-    def size(self, rows: Ints) -> int:
-        """Return the bytes of the files that hold the images `rows` (n,)."""
-        return self._source.size(self._rows[rows])
-
-    def digest(self) -> str:
-        """Return the whole source's digest."""
-        return self._source.digest()
+        super().__init__(source, rows, selected)

@@ -1,4 +1,4 @@
-"""IDX archive, gzipped or not, in a folder or a zip archive: MNIST, EMNIST, Fashion-MNIST.
+"""IDX files, gzipped or not, in a folder or a zip archive: MNIST, EMNIST, Fashion-MNIST.
 
 A dataset is a training pair, a test pair or both: `[DATASET-]train-images-idx3-ubyte[.gz]` with
 `…-labels-idx1-ubyte[.gz]`, and the same with t10k or test. Each process inflates gzipped files and
@@ -25,8 +25,8 @@ import numpy as np
 
 from pipeline.data.sources.archives import Archive, Folder, ZipArchive
 from pipeline.data.sources.base import (
+    NO_SPLIT,
     TEST,
-    UNASSIGNED,
     Annotations,
     Ints,
     Pixels,
@@ -36,19 +36,14 @@ from pipeline.data.sources.base import (
 from pipeline.data.sources.image_decoder import LONGEST_SIDE
 
 IMAGES = re.compile(
-    r"(?P<dataset>.*?)(?P<part>train|t10k|test)[-_.]images([-.]idx3)?([-.]ubyte)?(\.gz)?",
-    re.IGNORECASE,
+    r"(?P<set>.*?)(?P<part>train|t10k|test)[-_.]images([-.]idx3)?([-.]ubyte)?(\.gz)?", re.IGNORECASE
 )
 _UNSIGNED_BYTE = 8
 _DEFLATE_LIMIT = 1032  # the largest compression ratio
 
 _DIGITS = tuple(string.digits)
 _LETTERS = tuple(string.ascii_uppercase)
-_MERGED = (
-    *_DIGITS,
-    *_LETTERS,
-    *"abdefghnqrt",
-)  # letters with similar upper and lower case are merged
+_MERGED = (*_DIGITS, *_LETTERS, *"abdefghnqrt")  # similar upper and lower case letters are one
 EMNIST = {
     "byclass": (*_DIGITS, *_LETTERS, *string.ascii_lowercase),
     "bymerge": _MERGED,
@@ -180,7 +175,7 @@ class Idx(Source):
                 f"{place}: got labels from {labels.min()} to {labels.max()}, "
                 f"expected {len(classes)} classes"
             )
-        splits = np.repeat([TEST if pair.name == "test" else UNASSIGNED for pair in pairs], counts)
+        splits = np.repeat([TEST if pair.name == "test" else NO_SPLIT for pair in pairs], counts)
         self.annotations = Annotations.of(classes, labels, splits=splits)
 
     @classmethod
@@ -239,7 +234,7 @@ class Idx(Source):
 
 
 def _dataset_name(match: re.Match[str]) -> str:
-    return match["dataset"].rstrip("-_.")
+    return match["set"].rstrip("-_.")
 
 
 def open_idx(path: Path) -> Idx | None:

@@ -7,9 +7,9 @@ from posixpath import basename, dirname  # names are strings here: paths would b
 
 from pipeline.data.sources.archives import Archive
 from pipeline.data.sources.base import (
+    NO_SPLIT,
     TEST,
     TRAIN,
-    UNASSIGNED,
     VALIDATION,
     Annotations,
     ImageError,
@@ -99,7 +99,7 @@ def predefined_splits(folders: Sequence[str]) -> list[int] | None:
     """Return each image's split by the folder above its class folder, None if there are no splits.
 
     `folders` are the images' class folders. Without a validation folder, training images become
-    UNASSIGNED, so that some of them can be used for validation.
+    NO_SPLIT, so that some of them can be used for validation.
     """
     parents = [basename(dirname(folder)).lower() for folder in folders]
     if len(set(parents)) < 2 or not set(parents) <= SPLIT_FOLDERS.keys():
@@ -107,7 +107,7 @@ def predefined_splits(folders: Sequence[str]) -> list[int] | None:
     splits = [SPLIT_FOLDERS[parent] for parent in parents]
     if VALIDATION in splits:
         return splits
-    return [UNASSIGNED if split == TRAIN else split for split in splits]
+    return [NO_SPLIT if split == TRAIN else split for split in splits]
 
 
 def _parents(folder: str) -> Iterator[str]:

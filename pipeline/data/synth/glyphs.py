@@ -153,21 +153,21 @@ def _hobby(points: Complex, leaving: complex | None, arriving: complex | None) -
     near = 1 / np.abs(chords)
     turn = np.zeros(n + 1)
     turn[1:n] = np.angle(chords[1:] / chords[:-1])
-    matrix, right = np.zeros((n + 1, n + 1)), np.zeros(n + 1)
+    matrix, rhs = np.zeros((n + 1, n + 1)), np.zeros(n + 1)
     for k in range(1, n):
         matrix[k, k - 1 : k + 2] = near[k - 1], 2 * (near[k - 1] + near[k]), near[k]
-        right[k] = -2 * near[k - 1] * turn[k] - near[k] * turn[k + 1]
+        rhs[k] = -2 * near[k - 1] * turn[k] - near[k] * turn[k + 1]
     matrix[0, 0] = matrix[n, n] = 1
     if leaving is None:
-        matrix[0, 1], right[0] = 1, -turn[1]
+        matrix[0, 1], rhs[0] = 1, -turn[1]
     else:
-        right[0] = np.angle(leaving / chords[0])
+        rhs[0] = np.angle(leaving / chords[0])
     if arriving is None:
         matrix[n, n - 1] = 1
     else:
-        right[n] = np.angle(arriving / chords[-1])
+        rhs[n] = np.angle(arriving / chords[-1])
     straight = n == 1 and leaving is None and arriving is None
-    angles: Floats = right if straight else np.linalg.solve(matrix, right).astype(np.float64)
+    angles: Floats = rhs if straight else np.linalg.solve(matrix, rhs).astype(np.float64)
     out, into = angles[:-1], -turn[1:] - angles[1:]
     control_1 = points[:-1] + chords * np.exp(1j * out) * _velocity(out, into)
     control_2 = points[1:] - chords * np.exp(-1j * into) * _velocity(into, out)

@@ -14,8 +14,8 @@ import numpy as np
 from beton import rng
 from pipeline.data.charset import CHARACTERS
 from pipeline.data.sources.base import (
+    NO_SPLIT,
     TEST,
-    UNASSIGNED,
     Annotations,
     Ints,
     Pixels,
@@ -130,7 +130,7 @@ class SyntheticDigits(_SyntheticSource):
             tuple(DIGITS),
             self._labels,
             writers=[f"{self._writer_and_copy(index)[0]:04d}" for index in range(n)],
-            splits=np.repeat([UNASSIGNED, TEST], [counts.train, counts.test]),
+            splits=np.repeat([NO_SPLIT, TEST], [counts.train, counts.test]),
         )
 
     def name(self, index: int) -> str:

@@ -10,7 +10,7 @@ from typing import Self
 import numpy as np
 
 from beton import rng
-from pipeline.data.sources.base import TEST, Ints, Pixels, Source, SourceError
+from pipeline.data.sources.base import TEST, DerivedSource, Ints, Source, SourceError
 
 KINDS = ("none", "wrong", "permutation", "shuffled")
 KINDS_WITH_RATE = ("symmetric", "pairs")
@@ -68,14 +68,12 @@ class LabelNoise:
                 return labels
 
 
-class MislabelledSource(Source):
+class MislabelledSource(DerivedSource):
     """A source with label noise in all images but its predefined test split.
 
     Images, names and `origin` are those of the source; `path` says that the source is mislabelled.
     Raises SourceError for a seed outside 0 to 2^63 - 1.
     """
-
-    expected_layout = "another source"
 
     def __init__(self, source: Source, label_noise: LabelNoise, seed: int = 0) -> None:
         if not 0 <= seed < 1 << 63:
@@ -84,29 +82,14 @@ class MislabelledSource(Source):
         rows = np.flatnonzero(annotations.splits != TEST)
         labels = annotations.labels.copy()
         labels[rows] = label_noise.apply(labels[rows], len(annotations.classes), seed)
-        self._source = source
-        self.annotations = replace(annotations, labels=labels)
-        self.kind, self.origin = source.kind, source.origin
+        super().__init__(source, np.arange(len(source)), replace(annotations, labels=labels))
         # The path does not name the kind of noise: no analysis may depend on it.
         self.path = Path(f"{source.path.resolve()}, mislabelled on purpose")
-        self.ignored_files = source.ignored_files
         self.generator = {
             **(source.generator or {}),
             "mislabelling": str(label_noise),
             "mislabelling_seed": seed,
         }
-
-    def name(self, index: int) -> str:
-        """Return an image's name in the source."""
-        return self._source.name(index)
-
-    def image(self, index: int) -> Pixels:
-        """Decode an image: uint8 (h, w)."""
-        return self._source.image(index)
-
-    def size(self, rows: Ints) -> int:
-        """Return the bytes of the files that hold the images `rows` (n,)."""
-        return self._source.size(rows)
 
     def digest(self) -> str:
         """Return the digest of the source's digest and the noise's settings."""
