@@ -1,4 +1,4 @@
-"""Real pictures under labels that are wrong on purpose."""
+"""Real images with label noise."""
 
 import json
 import pickle
@@ -22,7 +22,7 @@ WRONG = LabelNoise("wrong")
 
 @pytest.fixture
 def source(tmp_path: Path) -> Source:
-    """60 pictures to learn from and 40 to test on, of ten classes."""
+    """60 training and 40 test images of ten classes."""
     pairs = idx_pair("train", *digits(60), True) | idx_pair("t10k", *digits(40), False)
     make_tree(tmp_path / "raw", pairs)
     return open_source(tmp_path / "raw")
@@ -40,17 +40,15 @@ def test_all_but_the_test_set_is_mislabelled(source: Source) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_what_is_learned_from_is_mislabelled_as_it_would_be_alone(
-    source: Source, kind: str
-) -> None:
-    # Whatever the test set holds: labels that are dealt out anew come from the others.
+def test_training_labels_do_not_depend_on_the_test_set(source: Source, kind: str) -> None:
+    # Shuffled labels come from training images alone.
     free = source.annotations.splits != TEST
     labels = LabelNoise(kind).apply(source.annotations.labels[free], 10, 7)
     mislabelled = MislabelledSource(source, LabelNoise(kind), 7).annotations.labels[free]
     np.testing.assert_array_equal(mislabelled, labels)
 
 
-def test_pictures_and_their_origin_are_the_source_s_own(source: Source) -> None:
+def test_images_and_their_origin_are_the_source_s_own(source: Source) -> None:
     wrong = pickle.loads(pickle.dumps(MislabelledSource(source, WRONG)))
     for index in (0, 59, 60, 99):
         np.testing.assert_array_equal(wrong.image(index), source.image(index))
@@ -117,7 +115,7 @@ def test_what_is_shown_of_it_says_so_but_not_how(
     assert len(said) == 1
 
 
-def test_a_set_is_prepared_anew_when_it_is_mislabelled_otherwise(
+def test_a_dataset_is_prepared_anew_when_it_is_mislabelled_otherwise(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     make_tree(tmp_path / "set", folders())

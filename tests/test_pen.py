@@ -39,7 +39,7 @@ def depths(line: PenPath, shape: tuple[int, int]) -> Floats:
 
 @st.composite
 def lines(draw: st.DrawFn) -> PenPath:
-    """A few strokes, in and around a small picture; some segments have no length."""
+    """A few strokes, in and around a small image; some segments have no length."""
     lengths = draw(st.lists(st.integers(1, 5), max_size=3))
     generator = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     points = generator.uniform((-12, -12, 0), (WIDTH + 12, HEIGHT + 12, 6), (sum(lengths), 3))

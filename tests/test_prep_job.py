@@ -57,7 +57,7 @@ def failure(run: Run) -> list[str]:
     return run.stderr.splitlines()
 
 
-def test_a_set_is_prepared_once(tmp_path: Path) -> None:
+def test_a_dataset_is_prepared_once(tmp_path: Path) -> None:
     make_zip(tmp_path / "some pages.zip", midas() | {"hand writing/notes.txt": b"x"})
     run = prep(tmp_path, "part1", "--source", "some pages.zip", "--split", "writers=1")
     assert (run.returncode, run.stderr) == (0, "")
@@ -89,7 +89,7 @@ def test_a_set_is_prepared_once(tmp_path: Path) -> None:
     )
 
 
-def test_real_data_are_never_replaced_by_drawn_ones_unasked(
+def test_real_data_are_never_replaced_by_generated_ones_unasked(
     tmp_path: Path, prep_here: Prep
 ) -> None:
     out = tmp_path / "data" / "part1.beton"
@@ -118,7 +118,7 @@ def test_real_data_are_never_replaced_by_drawn_ones_unasked(
     assert kind() == "real"
 
 
-def test_what_goes_with_part_1_is_drawn_right_whatever_part_1_is(
+def test_what_goes_with_part_1_is_generated_correctly_whatever_part_1_is(
     tmp_path: Path, prep_here: Prep
 ) -> None:
     make_zip(tmp_path / "pages.zip", midas())
@@ -133,7 +133,7 @@ def test_what_goes_with_part_1_is_drawn_right_whatever_part_1_is(
     assert line == "prep: auxiliary: always synthetic; remove --source and --download"
 
 
-def test_what_cannot_be_read_is_not_replaced_by_drawn_pages(
+def test_what_cannot_be_read_is_not_replaced_by_generated_pages(
     tmp_path: Path, prep_here: Prep
 ) -> None:
     out = tmp_path / "data" / "part1.beton"
@@ -162,7 +162,7 @@ def test_all_that_lies_in_the_folder_of_raw_data_is_prepared(tmp_path: Path) -> 
         assert len(reader) == 20
 
 
-def test_without_data_the_main_sets_are_drawn(tmp_path: Path, prep_here: Prep) -> None:
+def test_without_data_the_main_datasets_are_generated(tmp_path: Path, prep_here: Prep) -> None:
     run = prep(tmp_path, "part1", "part2", "--writers", "2", "--seed", "7")
     assert (run.returncode, run.stderr) == (0, "")
     lines = [line.strip() for line in run.stdout.splitlines() if line.strip()]
@@ -191,7 +191,7 @@ def test_without_data_the_main_sets_are_drawn(tmp_path: Path, prep_here: Prep) -
         assert reader.info["generator"]["grey"] is True
 
 
-def test_without_data_or_names_all_main_sets_are_drawn(
+def test_without_data_or_names_all_main_datasets_are_generated(
     tmp_path: Path, prep_here: Prep, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(catalog, "MNIST_COUNTS", DigitCounts(300, 60, 1000))
@@ -225,7 +225,7 @@ def test_without_data_three_lines_say_how_to_get_some(
 BROKEN = {"1/broken.png": b"words", "10/3.png": b""}
 
 
-def test_bad_pictures_are_listed_and_nothing_is_written(tmp_path: Path) -> None:
+def test_bad_images_are_listed_and_nothing_is_written(tmp_path: Path) -> None:
     make_zip(tmp_path / "set.zip", folders() | BROKEN)
     lines = failure(prep(tmp_path, "--source", "set.zip"))
     assert lines == [

@@ -133,7 +133,7 @@ def test_processes_are_started_for_enough_work_only() -> None:
 
 
 @pytest.fixture
-def _even_for_few_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+def _even_for_few_images(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(prepare, "SECONDS_PER_WORKER", 1e-9)
 
 
@@ -180,7 +180,7 @@ def test_a_file_holds_what_the_source_does(tmp_path: Path) -> None:
         assert len(held_out) == 2
 
 
-@pytest.mark.usefixtures("_even_for_few_pictures")
+@pytest.mark.usefixtures("_even_for_few_images")
 def test_the_bytes_do_not_depend_on_processes_or_packing(tmp_path: Path) -> None:
     files = folders(count=40)
     source = open_source(make_zip(tmp_path / "set.zip", files))
@@ -195,13 +195,13 @@ def test_the_bytes_do_not_depend_on_processes_or_packing(tmp_path: Path) -> None
         assert splits[0] == splits[1]
 
 
-def test_small_pictures_are_stored_raw_and_pages_as_runs(tmp_path: Path) -> None:
+def test_small_images_are_stored_raw_and_pages_as_runs(tmp_path: Path) -> None:
     for files, mode in ((folders(), "raw"), (midas(), "auto"), (midas() | BAD, "auto")):
         with Reader(prepared(tmp_path, files, skip_bad=True).path) as reader:
             assert reader.fields["image"] == InkField(mode)
 
 
-@pytest.mark.usefixtures("_even_for_few_pictures")
+@pytest.mark.usefixtures("_even_for_few_images")
 def test_an_idx_set_keeps_its_test_set(tmp_path: Path) -> None:
     files = idx_pair("train", *digits(100), True) | idx_pair("t10k", *digits(30), True)
     result = prepared(tmp_path, files, workers=2)
@@ -263,9 +263,9 @@ def test_what_is_no_beton_file_is_not_written_over(tmp_path: Path) -> None:
 BAD = {"0/bad.png": b"words", "1/0.png": b"", "10/cut.png": folders()["0/0.png"][:60]}
 
 
-@pytest.mark.usefixtures("_even_for_few_pictures")
+@pytest.mark.usefixtures("_even_for_few_images")
 @pytest.mark.parametrize("workers", [1, 2])
-def test_all_bad_pictures_are_listed_and_nothing_is_written(tmp_path: Path, workers: int) -> None:
+def test_all_bad_images_are_listed_and_nothing_is_written(tmp_path: Path, workers: int) -> None:
     prepared(tmp_path, folders())
     before = (tmp_path / "out" / "set.beton").read_bytes()
     with pytest.raises(BadImagesError, match="3 of 14 images cannot be decoded") as caught:
@@ -277,7 +277,7 @@ def test_all_bad_pictures_are_listed_and_nothing_is_written(tmp_path: Path, work
     assert (tmp_path / "out" / "set.beton").read_bytes() == before
 
 
-def test_bad_pictures_can_be_left_out(tmp_path: Path) -> None:
+def test_bad_images_can_be_left_out(tmp_path: Path) -> None:
     result = prepared(tmp_path, folders() | BAD, skip_bad=True)
     assert [name for name, _ in result.skipped] == sorted(BAD)
     assert sum(result.images.values()) == 11
@@ -290,13 +290,13 @@ def test_bad_pictures_can_be_left_out(tmp_path: Path) -> None:
         prepared(tmp_path, folders() | BAD)
 
 
-def test_a_set_of_bad_pictures_alone_is_never_written(tmp_path: Path) -> None:
+def test_a_dataset_of_bad_images_alone_is_never_written(tmp_path: Path) -> None:
     with pytest.raises(BadImagesError, match="2 of 2"):
         prepared(tmp_path, {"a/0.png": b"x", "b/0.png": b"x"}, skip_bad=True)
     assert not list((tmp_path / "out").iterdir())
 
 
-@pytest.mark.usefixtures("_even_for_few_pictures")
+@pytest.mark.usefixtures("_even_for_few_images")
 def test_what_stops_a_source_stops_preparation(tmp_path: Path) -> None:
     files = idx_pair("train", *digits(50), packed=True)
     name = "train-images-idx3-ubyte.gz"
@@ -326,7 +326,7 @@ def test_numbers_of_processes_below_one_are_refused(tmp_path: Path) -> None:
         ("my-letters", "my-letters", folders()),
     ],
 )
-def test_a_set_is_found_by_its_name(
+def test_a_dataset_is_found_by_its_name(
     tmp_path: Path, name: str, place: str, files: dict[str, bytes]
 ) -> None:
     path = tmp_path / place
@@ -381,7 +381,7 @@ def test_without_data_three_lines_say_how_to_get_some(tmp_path: Path, name: str)
     ("name", "images", "classes"),
     [("part1", 124, 62), ("part2", 20, 10), ("part3", 60_000, 10), ("mnist", 70_000, 10)],
 )
-def test_without_data_the_main_sets_are_drawn(
+def test_without_data_the_main_datasets_are_generated(
     tmp_path: Path, name: str, images: int, classes: int
 ) -> None:
     source, via = catalog.SourceFinder(tmp_path, synthetic=catalog.SyntheticData(2)).find(name)

@@ -30,7 +30,7 @@ def test_a_straight_stroke_is_as_wide_as_it_is(width: int) -> None:
 
 
 @given(st.floats(3, 15), st.floats(0, 3.1), st.booleans())
-def test_a_drawn_stroke_is_as_wide_as_the_pen(radius: float, angle: float, soft: bool) -> None:
+def test_a_generated_stroke_is_as_wide_as_the_pen(radius: float, angle: float, soft: bool) -> None:
     arm = 120 * np.array([np.cos(angle), np.sin(angle)])
     line = np.array([[*(200 - arm), radius], [*(200 + arm), radius]])
     cover = np.zeros((400, 400), np.uint8)

@@ -42,12 +42,12 @@ from pipeline.data.sources.archives import ZipArchive
 from pipeline.data.sources.base import NO_SPLIT, TEST, TRAIN, VALIDATION
 from pipeline.data.sources.image_decoder import decode
 
-# Pictures
+# Images
 
 
 @pytest.fixture(scope="module")
 def short_cuts() -> list[bool]:
-    """Whether each picture took the short cut, in order; so that no test passes without it."""
+    """Whether each image took the short cut, in order; so that no test passes without it."""
     return []
 
 
@@ -255,7 +255,7 @@ def test_what_cannot_be_decoded_has_a_reason(data: bytes, reason: str) -> None:
     assert "\n" not in str(caught.value)
 
 
-def test_the_widest_picture_is_decoded() -> None:
+def test_the_widest_image_is_decoded() -> None:
     data = saved(Image.new("RGB", (65535, 1), (1, 2, 3)))
     np.testing.assert_array_equal(decode(data), pillow(data))
 
@@ -264,7 +264,7 @@ def test_the_widest_picture_is_decoded() -> None:
 
 
 def contents(source: Source) -> list[tuple[str, str, str | None, bytes]]:
-    """All that a source says of its pictures."""
+    """All that a source says of its images."""
     entries = source.annotations
     writers = [entries.writer_names[w] if w >= 0 else None for w in entries.writers]
     return [
@@ -462,7 +462,7 @@ def test_unsafe_members_are_refused(
     ("field", "value", "code"),
     [(SIZE, 9, "<I"), (SIZE, 9999, "<I"), (PACKED, 9, "<I"), (CRC, 9, "<I"), (OFFSET, 1, "<I")],
 )
-def test_a_member_that_is_not_what_is_declared_is_a_bad_picture(
+def test_a_member_that_is_not_what_is_declared_is_a_bad_image(
     tmp_path: Path, method: int, field: int, value: int, code: str
 ) -> None:
     path = patched(make_zip(tmp_path / "set.zip", folders(), method), 0, field, value, code)
@@ -523,7 +523,7 @@ def test_other_folders_among_samples_are_not_midas(tmp_path: Path) -> None:
     assert source.annotations.classes[-1] == "x"
 
 
-def test_a_subset_keeps_pictures_and_writers(tmp_path: Path) -> None:
+def test_a_subset_keeps_images_and_writers(tmp_path: Path) -> None:
     whole = open_source(make_zip(tmp_path / "set.zip", midas((1, 2, 11))))
     subset = ClassSubset(whole, ("1", "0"))
     assert subset.annotations.classes == ("1", "0")
@@ -688,7 +688,7 @@ def test_a_packed_set_is_never_whole_in_memory(tmp_path: Path) -> None:
     tracemalloc.stop()
 
 
-def test_pictures_of_a_zip_are_read_one_at_a_time(tmp_path: Path) -> None:
+def test_images_of_a_zip_are_read_one_at_a_time(tmp_path: Path) -> None:
     noise = io.BytesIO(np.random.default_rng(0).bytes(1 << 20)).getvalue()
     path = make_zip(tmp_path / "set.zip", {f"{i % 2}/{i}.png": noise for i in range(20)})
     tracemalloc.start()

@@ -33,7 +33,7 @@ from pipeline.data.synth.mislabel import LabelNoise
 FEW = DigitCounts(300, 60, 0)
 
 
-def digest_of_pictures(source: Source, rows: range) -> str:
+def digest_of_images(source: Source, rows: range) -> str:
     images = b"".join(source.image(row).tobytes() for row in rows)
     return hashlib.sha256(images).hexdigest()
 
@@ -51,7 +51,7 @@ def test_what_a_seed_draws_is_held_for_good() -> None:
         (SyntheticDigits(FEW), range(0, 360, 9)),
         (SyntheticDigits(PART3_COUNTS), range(0, 60_000, 1500)),
     ):
-        drawn.update(digest_of_pictures(source, rows).encode())
+        drawn.update(digest_of_images(source, rows).encode())
     assert {key: drawn.hexdigest()} == GOLDEN, (
         "seed 0 gives other images: if that is intended, raise VERSION in "
         "pipeline/data/synth/handwriting.py (unless only glyphs.txt has changed) and put the left "
@@ -87,7 +87,7 @@ def test_pages_have_two_values_unless_grey() -> None:
 
 def test_pages_differ_by_writer_character_and_seed() -> None:
     sources = (SyntheticPages(4), SyntheticPages(4, seed=1), SyntheticPages(4, seed=2))
-    digests = {digest_of_pictures(pages, range(i, i + 1)) for pages in sources for i in range(16)}
+    digests = {digest_of_images(pages, range(i, i + 1)) for pages in sources for i in range(16)}
     assert len(digests) == 48
 
 
@@ -110,13 +110,13 @@ def test_seeds_out_of_range_are_refused(seed: int) -> None:
 def test_digits_have_mnist_s_shape() -> None:
     entries = SyntheticDigits().annotations
     assert len(entries.labels) == 70_000
-    learned, tested = entries.splits == NO_SPLIT, entries.splits == TEST
-    assert learned[:60_000].all()
-    assert tested[60_000:].all()
-    assert not set(entries.writers[learned]) & set(entries.writers[tested])
-    assert set(np.bincount(entries.writers[learned], minlength=500)[:250]) == {DIGITS_PER_WRITER[0]}
-    assert set(np.bincount(entries.writers[tested])[250:]) == {DIGITS_PER_WRITER[1]}
-    for part, count in ((learned, 60_000), (tested, 10_000)):
+    trained, test = entries.splits == NO_SPLIT, entries.splits == TEST
+    assert trained[:60_000].all()
+    assert test[60_000:].all()
+    assert not set(entries.writers[trained]) & set(entries.writers[test])
+    assert set(np.bincount(entries.writers[trained], minlength=500)[:250]) == {DIGITS_PER_WRITER[0]}
+    assert set(np.bincount(entries.writers[test])[250:]) == {DIGITS_PER_WRITER[1]}
+    for part, count in ((trained, 60_000), (test, 10_000)):
         frequencies = np.bincount(entries.labels[part], minlength=10) / count
         np.testing.assert_allclose(frequencies, 0.1, atol=0.02)
 
@@ -129,7 +129,7 @@ def test_sets_of_digits_share_no_writer() -> None:
     assert not writers[0] & writers[1]
 
 
-def test_no_digit_is_drawn_twice() -> None:
+def test_no_digit_is_generated_twice() -> None:
     digits = SyntheticDigits(FEW)
     assert len({digits.image(index).tobytes() for index in range(360)}) == 360
     names = {digits.name(index) for index in range(360)}
@@ -160,7 +160,7 @@ def test_a_test_set_is_never_mislabelled(kind: str) -> None:
 # Digests
 
 
-def test_a_digest_changes_with_all_that_is_drawn_and_nothing_else() -> None:
+def test_a_digest_changes_with_all_that_is_generated_and_nothing_else() -> None:
     def sources() -> list[Source]:
         return [
             SyntheticPages(2),
@@ -220,7 +220,7 @@ def test_the_bytes_do_not_depend_on_processes(
 
 
 @pytest.mark.parametrize("name", sorted(SOURCES))
-def test_what_is_drawn_says_so(tmp_path: Path, name: str) -> None:
+def test_what_is_generated_says_so(tmp_path: Path, name: str) -> None:
     source = SOURCES[name]()
     result = prepared(source, tmp_path / "set.beton")
     assert result.source_bytes == 0
@@ -256,7 +256,7 @@ def test_a_source_can_be_pickled(name: str) -> None:
     assert (copy.digest(), str(copy)) == (source.digest(), str(source))
 
 
-def test_every_main_set_can_be_drawn_and_no_other() -> None:
+def test_every_main_set_can_be_generated_and_no_other() -> None:
     for name in catalog.MAIN_DATASETS:
         source = catalog.SyntheticData(writers=3, seed=4).source(name)
         assert source.origin == "synthetic"
@@ -272,7 +272,7 @@ def test_every_main_set_can_be_drawn_and_no_other() -> None:
             catalog.SyntheticData().source(name)
 
 
-def test_a_tree_of_drawn_pages_says_so(tmp_path: Path) -> None:
+def test_a_tree_of_generated_pages_says_so(tmp_path: Path) -> None:
     save_pages(SyntheticPages(1, seed=3), tmp_path / "tree", lambda _: None)
     tree = open_source(tmp_path / "tree")
     assert (tree.origin, len(tree)) == ("synthetic", 62)

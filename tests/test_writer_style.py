@@ -55,7 +55,7 @@ def test_habits_are_sane(seed: int, writer: int) -> None:
         assert 1 / 3 < getattr(style, name) < 3, name
 
 
-def test_a_line_depends_on_nothing_else_that_is_drawn() -> None:
+def test_a_line_depends_on_nothing_else_that_is_generated() -> None:
     asked = [(7, writer, name, copy) for writer in range(3) for name in "a8Q" for copy in (0, 5)]
     lines = {arguments: as_bytes(write_character(*arguments)) for arguments in asked}
     assert len(set(lines.values())) == len(asked)
@@ -66,7 +66,7 @@ def test_a_line_depends_on_nothing_else_that_is_drawn() -> None:
     assert as_bytes(write_character(8, 0, "a")) != lines[7, 0, "a", 0]
 
 
-def test_what_is_drawn_does_not_change_the_table() -> None:
+def test_what_is_generated_does_not_change_the_table() -> None:
     before = {c: [glyph.sharp.copy() for glyph in forms] for c, forms in load_glyphs().items()}
     for character in CHARACTERS:
         write_character(0, 0, character)
@@ -76,7 +76,7 @@ def test_what_is_drawn_does_not_change_the_table() -> None:
 
 
 def test_samples_of_one_writer_are_closer_than_those_of_two() -> None:
-    """In normalised pictures, and in the pen's path where the form is the same."""
+    """In normalised images, and in the pen's path where the form is the same."""
     images: dict[bool, list[float]] = {True: [], False: []}
     paths: dict[bool, list[float]] = {True: [], False: []}
     for writer in range(0, 24, 2):

@@ -31,7 +31,7 @@ def prepared_table(results: Mapping[str, PrepareResult]) -> Table:
 def comparison_table(rows: Sequence[Comparison], title: str) -> Table:
     """Return a table with a row per statistic; the real values have 95 % intervals."""
     table = Table("", title=title, title_justify="left", box=None)
-    for column in ("real mean", "synthetic mean", "real std", "synthetic std", "in interval"):
+    for column in ("real mean", "synthetic", "real std", "synthetic", "agrees"):
         table.add_column(column, justify="right")
     for row in rows:
         mean, spread = (
