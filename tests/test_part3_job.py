@@ -17,8 +17,8 @@ from tiny import CLASSES, page, write_set
 
 from jobs import part3 as job
 from pipeline.data.prepare import prepare
-from pipeline.data.sources.base import TRAIN, VALIDATION, Entries, Ints, Pixels, Source
-from pipeline.data.synth.mislabel import Mislabelled, Mislabelling
+from pipeline.data.sources.base import TRAIN, VALIDATION, Annotations, Ints, Pixels, Source
+from pipeline.data.synth.mislabel import LabelNoise, MislabelledSource
 from pipeline.recipes.arms import PART3_ARMS, ArmSpec
 from pipeline.recipes.presets import PART3_RECOVERY
 
@@ -36,10 +36,10 @@ class Rectangles(Source):
 
     def __init__(self, first: int, train: int, validation: int) -> None:
         self._first, count = first, len(CLASSES)
-        self.entries = Entries.of(
+        self.annotations = Annotations.of(
             CLASSES,
             np.tile(np.arange(count), train + validation),
-            given=np.repeat([TRAIN, VALIDATION], [train * count, validation * count]),
+            splits=np.repeat([TRAIN, VALIDATION], [train * count, validation * count]),
         )
 
     def name(self, index: int) -> str:
@@ -60,7 +60,7 @@ class Rectangles(Source):
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the two files that the job looks for."""
     folder = tmp_path_factory.mktemp("part3")
-    wrong = Mislabelled(Rectangles(0, 44, 40), Mislabelling("wrong"))
+    wrong = MislabelledSource(Rectangles(0, 44, 40), LabelNoise("wrong"))
     prepare(wrong, folder / "data" / "part3.beton")
     prepare(Rectangles(1000, 44, 20), folder / "data" / "mnist.beton")
     return folder

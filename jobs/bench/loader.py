@@ -47,13 +47,13 @@ class Config:
     size: int = 224
     """Side of an image, in pixels."""
     batch_size: int = 64
-    """Pages in a batch."""
+    """SyntheticPages in a batch."""
     threads: int = 2
     """Threads of inkrun and FFCV, and worker processes of the DataLoader."""
     digits: int = 60_000
     """Number of 28×28 digits of noise."""
     digit_batch: int = 512
-    """Digits in a batch."""
+    """SyntheticDigits in a batch."""
     rounds: int = 5
     """Rounds of each comparison."""
 

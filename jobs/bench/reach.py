@@ -32,7 +32,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from beton.reader import Reader
 from pipeline.analysis.stats import first_reached
-from pipeline.data.catalog import AUXILIARY, Synthetic
+from pipeline.data.catalog import AUXILIARY, SyntheticData
 from pipeline.data.prepare import prepare
 from pipeline.data.sources import Source, open_source
 from pipeline.data.splits import Split
@@ -59,7 +59,7 @@ class Config:
     """Measure the time to a given accuracy."""
 
     source: Path | None = None
-    """Pages in the layout of MIDAS part 1. Default: synthetic pages."""
+    """SyntheticPages in the layout of MIDAS part 1. Default: synthetic pages."""
     writers: int = 40
     """Writers of the synthetic pages."""
     auxiliary_writers: int = 200
@@ -325,7 +325,7 @@ def main(config: Config) -> None:
     console = Console(width=110, highlight=False)
     if config.times <= 0:
         raise SystemExit(f"bench: times: got {config.times}, expected more than 0")
-    synthetic = Synthetic(config.writers, config.auxiliary_writers, seed=config.seed)
+    synthetic = SyntheticData(config.writers, config.auxiliary_writers, seed=config.seed)
     source = open_source(config.source) if config.source else synthetic.source("part1")
     with tempfile.TemporaryDirectory() as name, join_processes() as processes:
         folder = Path(name)

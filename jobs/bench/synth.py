@@ -22,10 +22,10 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 
-from pipeline.data.prepare import Prepared, prepare
+from pipeline.data.prepare import PrepareResult, prepare
 from pipeline.data.sources import Source, open_source
 from pipeline.data.splits import Split
-from pipeline.data.synth.source import Digits, DigitSet, Pages
+from pipeline.data.synth.handwriting import DigitCounts, SyntheticDigits, SyntheticPages
 from pipeline.evaluation.metrics import Scores, score
 from pipeline.evaluation.predict import predict
 from pipeline.loading.batches import DeviceLoader
@@ -74,7 +74,7 @@ def real_digits(folder: Path) -> Source:
     return open_source(folder)
 
 
-def generate(source: Source, out: Path, config: Config) -> tuple[Prepared, float]:
+def generate(source: Source, out: Path, config: Config) -> tuple[PrepareResult, float]:
     """Write a source to a file; return the result and the median seconds."""
     source.image(0)  # compiles the kernels, off the clock
     rounds = [
@@ -123,8 +123,8 @@ def main(config: Config) -> None:
         for heading in ("", "images", "seconds", "images/s"):
             table.add_column(heading, justify="right" if heading else "left")
         for label, source, out in (
-            ("pages, 1200×900", Pages(config.writers), pages),
-            ("digits, 28×28", Digits(DigitSet(60_000, 10_000, 1_000)), digits),
+            ("pages, 1200×900", SyntheticPages(config.writers), pages),
+            ("digits, 28×28", SyntheticDigits(DigitCounts(60_000, 10_000, 1_000)), digits),
         ):
             prepared, seconds = generate(source, out, config)
             count = sum(prepared.images.values())
