@@ -190,7 +190,7 @@ def test_images_that_cannot_be_decoded_are_named_and_counted(
     first, second = err.splitlines()
     assert first.startswith("set/1/7.png: ")
     assert second == (
-        f"evaluate: {source}: 1 of 21 pictures cannot be decoded; --skip-bad goes on without them"
+        f"evaluate: {source}: 1 of 21 pictures cannot be decoded; --skip-bad leaves them out"
     )
     status, out, _ = score_here(source, "--skip-bad", "--json")
     printed = json.loads(out)
