@@ -1,12 +1,11 @@
-"""Gather runs into one HTML page per part, each complete in its file.
+"""Write one HTML page per part from finished runs.
 
     ./launch.sh report                                   the latest run of every part
     ./launch.sh report runs/part1/latest                 one run
-    ./launch.sh report runs/part1/2026-*                 several of part 1, side by side
+    ./launch.sh report runs/part1/2026-*                 several runs of part 1, side by side
     ./launch.sh report --out pages                       writes pages/part1.html and so on
 
-Reads what runs left behind, nothing else; computes no network. Exit status: 0 done, 2 not done,
-with the reason in a line.
+It reads only run directories. Exit status: 0 for success, 2 for an error, printed in one line.
 """
 
 import sys
@@ -31,18 +30,18 @@ PARTS: dict[str, Callable[[Sequence[Path]], Page]] = {
 
 @dataclass(frozen=True)
 class Config:
-    """Gather runs into one HTML page per part, each complete in its file."""
+    """Write one HTML page per part from finished runs."""
 
     folders: tyro.conf.Positional[tuple[Path, ...]] = ()
-    """The runs' folders. Without any: the latest of every part in runs."""
+    """Run directories. Default: the latest run of each part."""
     runs: Path = Path("runs")
-    """The folder with part1/latest and so on, where none are given."""
+    """The folder with part1/latest and so on, used if no run directory is given."""
     out: Path = Path("runs/report")
-    """The folder to write the pages to."""
+    """The output folder."""
 
 
 def report(config: Config) -> None:
-    """Write the pages. Raises UserError for what is not the folder of a finished run."""
+    """Write the pages. Raises UserError for a folder without a finished run."""
     latest = (config.runs / part / "latest" for part in PARTS)
     folders = config.folders or [path for path in latest if path.exists()]
     if not folders:
@@ -62,7 +61,7 @@ def report(config: Config) -> None:
 
 
 def main() -> int:
-    """Run the job; a failure is said in a line. Returns the exit status."""
+    """Run the job. Returns the exit status."""
     return launch.run_job("report", lambda: report(tyro.cli(Config)))
 
 
