@@ -19,6 +19,7 @@ from pipeline.evaluation.metrics import EpochMetrics, accuracy_interval, reliabi
 from pipeline.evaluation.run_dir import FinishedRun
 from pipeline.reporting.common import (
     ABSENT,
+    class_table,
     hardware,
     number,
     origins,
@@ -148,11 +149,8 @@ def _comparisons(groups: Sequence[RunGroup]) -> list[Block]:
 def _curves(groups: Sequence[RunGroup]) -> list[Block]:
     seeds = max(len(group.runs) for group in groups)
     band = " Bands are 95 % intervals of the mean over seeds." if seeds > 1 else ""
-    what = (
-        " and ".join(group.name for group in groups)
-        if len(groups) < 4
-        else f"{len(groups)} recipes"
-    )
+    names = [group.name for group in groups]
+    what = " and ".join(names) if len(names) < 4 else f"{len(names)} recipes"
 
     def epoch(one: EpochMetrics) -> float:
         return float(one.epoch + 1)
@@ -324,24 +322,7 @@ def _classes(groups: Sequence[RunGroup]) -> Table:
                 if ones[0].samples
             ],
         )
-    scores = groups[0].scores
-    return Table(
-        "Results of each class, over all seeds.",
-        ["class", "images", "precision", "recall", "F1", "predicted instead"],
-        [
-            [
-                one.name,
-                str(one.samples),
-                *(percent(fraction, 1) for fraction in (one.precision, one.recall, one.f1)),
-                ", ".join(
-                    f"{c.predicted} ×{c.count}" for c in scores.confusions if c.true == one.name
-                ),
-            ]
-            for one in scores.per_class
-            if one.samples
-        ],
-        "lrrrrl",
-    )
+    return class_table(groups[0].scores)
 
 
 def _calibration(groups: Sequence[RunGroup]) -> list[Block]:
