@@ -1,4 +1,4 @@
-"""Figures for a page: what is drawn is what was given."""
+"""Plots for reports show the given numbers."""
 
 import numpy as np
 import pytest
@@ -41,7 +41,7 @@ def test_a_legend_stays_in_its_figure(words: int) -> None:
     assert legend.x1 <= figure.bbox.x1
 
 
-def test_arms_are_told_apart() -> None:
+def test_curves_are_distinct() -> None:
     arm = bands([[1, 2]], [[0.1, 0.2]])
     (axes,) = plot_curves({str(i): arm for i in range(28)}, "x", "y").axes
     looks = {(line.get_color(), line.get_linestyle()) for line in axes.lines}
@@ -49,7 +49,7 @@ def test_arms_are_told_apart() -> None:
     assert len({to_rgb(colour) for colour in COLOURS}) == 7
 
 
-def test_a_heat_map_shows_its_numbers_where_there_is_room() -> None:
+def test_a_small_heat_map_shows_its_numbers() -> None:
     matrix = np.arange(6).reshape(2, 3) / 10
     figure = plot_heat_map(matrix.tolist(), ["r", "s"], ["a", "b", "c"], "true", "label", digits=1)
     (axes,) = figure.axes
@@ -78,7 +78,7 @@ def test_bars_have_a_panel_each_and_one_scale() -> None:
     assert len({axes.get_ylim() for axes in shown}) == 1
 
 
-def test_drawing_leaves_the_settings_alone() -> None:
+def test_plotting_does_not_change_rcparams() -> None:
     before = dict(rcParams)
     plot_curves({"a": bands([[1, 2]], [[0, 1]])}, "x", "y")
     assert dict(rcParams) == before

@@ -1,4 +1,4 @@
-"""A set's own pictures, by the label that they were given."""
+"""The grid of samples by given label."""
 
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from pipeline.loading.dataset import open_dataset
 from pipeline.reporting.run_plots import ACROSS, CELL, plot_label_samples
 
 
-def test_every_label_has_its_row_and_the_title_says_where_they_are_from(
+def test_each_label_has_a_row_and_the_title_has_the_provenance(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     drawn: list[Figure] = []

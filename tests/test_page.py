@@ -1,4 +1,4 @@
-"""One HTML page, complete in its file: parsed as browsers do, with hostile words everywhere."""
+"""HTML pages, parsed as browsers do, with hostile text everywhere."""
 
 import base64
 import io
@@ -22,7 +22,7 @@ words = st.text(st.characters(codec="utf-8", exclude_categories=["Cc"]))
 
 
 class Parsed(HTMLParser):
-    """A page's elements and words; raises for an element that is not closed in order."""
+    """The elements and text of a page; raises for an element that is not closed in order."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -68,7 +68,7 @@ def png() -> bytes:
     return file.getvalue()
 
 
-def drawing(label: str = "loss") -> Plot:
+def line_plot(label: str = "loss") -> Plot:
     figure = Figure(figsize=(5, 3))
     axes = figure.subplots()
     axes.plot([0, 1], [1, 0], clip_on=True)
@@ -78,8 +78,8 @@ def drawing(label: str = "loss") -> Plot:
 
 
 def page(word: str = "words") -> Page:
-    """A page with every kind of block, `word` in every place that takes words."""
-    figure = drawing("loss & <gain>").figure
+    """A page with every kind of block, `word` in every place for text."""
+    figure = line_plot("loss & <gain>").figure
     return Page(
         word,
         word,
@@ -88,7 +88,7 @@ def page(word: str = "words") -> Page:
         [
             Section(word, [word, Table(word, [word, "b"], [[word, "1"], ["c", word]])]),
             Section(
-                "pictures",
+                "images",
                 [
                     Plot(figure, word + ".", word),
                     Plot(figure, word + ".", word, wide=True),
@@ -101,7 +101,7 @@ def page(word: str = "words") -> Page:
 
 
 @given(words)
-def test_any_words_are_shown_as_they_are(word: str) -> None:
+def test_any_text_is_shown_unchanged(word: str) -> None:
     table = Table(word, [word], [[word]])
     sources = Sources([SourceRun(word, word, {}, word)])
     origin = {"kind": "real", "source": word + "."}
@@ -115,7 +115,7 @@ def test_any_words_are_shown_as_they_are(word: str) -> None:
     assert "".join(found.get("code", [])) == 2 * word
 
 
-def test_hostile_words_break_out_of_nothing() -> None:
+def test_hostile_text_is_escaped() -> None:
     plain, hostile = Parsed(page().html()), Parsed(page(HOSTILE).html())
     assert [tag for tag, _ in hostile.elements] == [tag for tag, _ in plain.elements]
     assert {HOSTILE + "."} == {a["alt"] for a in hostile.all("img")}
@@ -154,7 +154,7 @@ def test_ids_are_unique_and_every_reference_finds_one() -> None:
     assert set(links + clips + labels) <= set(ids)
 
 
-def test_the_page_says_what_it_is() -> None:
+def test_the_page_has_its_metadata() -> None:
     parsed = Parsed(page().html())
     assert parsed.all("html") == [{"lang": "en"}]
     assert {"charset": "utf-8"} in parsed.all("meta")
@@ -178,7 +178,7 @@ def test_tables_name_their_rows_and_columns() -> None:
     assert [a["class"] for a in plain.all("th")] == ["left", "right", "right", "left"]
 
 
-def test_a_picture_travels_in_the_page(tmp_path: Path) -> None:
+def test_an_image_is_embedded(tmp_path: Path) -> None:
     path = tmp_path / "a.png"
     path.write_bytes(png())
     for source in (png(), path):
@@ -188,8 +188,8 @@ def test_a_picture_travels_in_the_page(tmp_path: Path) -> None:
         assert (head, base64.b64decode(data)) == ("data:image/png;base64", png())
 
 
-def test_a_drawing_keeps_its_words_and_shrinks() -> None:
-    parsed = Parsed(drawing("loss & <gain>").html("d"))
+def test_a_plot_keeps_its_text_and_shrinks() -> None:
+    parsed = Parsed(line_plot("loss & <gain>").html("d"))
     (svg,) = parsed.all("svg")
     assert (svg["role"], svg["aria-label"]) == ("img", "a line that falls")
     assert svg["style"] == "width: 480px; min-width: 264px"
@@ -215,7 +215,7 @@ def test_a_page_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
     assert path.read_text(encoding="utf-8") == page("é – 手").html()
 
 
-def test_what_makes_no_sense_is_refused() -> None:
+def test_invalid_blocks_are_rejected() -> None:
     with pytest.raises(ValueError, match="got 1 cells in row 0, expected 2"):
         Table("c", ["a", "b"], [["1"]])
     for align in ("l", "lx", "lll"):

@@ -1,4 +1,4 @@
-"""Part 1's page, from the folders of runs that never were, whose figures are known."""
+"""The page of part 1, from synthetic run directories with known results."""
 
 import json
 from collections.abc import Sequence
@@ -47,7 +47,7 @@ def run(
     validated: bool = True,
     **config: Any,
 ) -> Path:
-    """Write what the page reads of a run that took as many Os, then others, for an o, at 73 %."""
+    """Write a run that predicts o for `wrong` images, first Os, with a confidence of 73 %."""
     path.mkdir(parents=True)
     record = RunDir(path)
     record.write_json(
@@ -74,10 +74,10 @@ def run(
         predictions = labels.clone()
         taken = torch.cat([(labels == 1).nonzero(), (labels == 0).nonzero()])[:wrong, 0]
         predictions[taken] = 2
-        chances = torch.full((len(labels), 4), 0.09)
-        chances[torch.arange(len(labels)), predictions] = 0.73
+        probabilities = torch.full((len(labels), 4), 0.09)
+        probabilities[torch.arange(len(labels)), predictions] = 0.73
         save_file(
-            {"ids": torch.arange(len(labels)), "labels": labels, "logits": chances.log()},
+            {"ids": torch.arange(len(labels)), "labels": labels, "logits": probabilities.log()},
             path / "answers.safetensors",
         )
     for image in ("confusion.png", "worst.png"):
@@ -88,7 +88,7 @@ def run(
 
 
 def table(page: Page, caption: str) -> list[list[str]]:
-    """The rows of the table whose caption begins like this."""
+    """The rows of the table whose caption starts with `caption`."""
     blocks = (block for section in page.sections for block in section.blocks)
     (found,) = (b for b in blocks if isinstance(b, Table) and b.caption.startswith(caption))
     return [list(row) for row in found.rows]
@@ -103,7 +103,7 @@ def kinds(page: Page, kind: type) -> list[Any]:
     return [b for section in page.sections for b in section.blocks if isinstance(b, kind)]
 
 
-def test_one_run_says_how_well_it_reads_and_what_it_mistakes(tmp_path: Path) -> None:
+def test_the_answer_for_one_run_has_accuracy_and_errors(tmp_path: Path) -> None:
     page = page_of([run(tmp_path / "a")])
     assert page.answer == (
         "Recipe fast classifies 80.00 % (95 % interval, given the number of images: 58.4 to 91.9 %)"
@@ -124,7 +124,7 @@ def test_one_run_says_how_well_it_reads_and_what_it_mistakes(tmp_path: Path) -> 
     ]
 
 
-def test_the_figures_of_one_run(tmp_path: Path) -> None:
+def test_the_results_of_one_run(tmp_path: Path) -> None:
     page = page_of([run(tmp_path / "a")])
     figures = dict(table(page, "Results on 20"))
     assert figures["accuracy"] == "80.00 %"
@@ -144,7 +144,7 @@ def test_the_figures_of_one_run(tmp_path: Path) -> None:
     assert "fast: mean confidence 73.00 %, accuracy 80.00 %" in words(page)
 
 
-def test_the_page_is_whole(tmp_path: Path) -> None:
+def test_the_page_has_all_plots_and_images(tmp_path: Path) -> None:
     page = page_of([run(tmp_path / "a"), run(tmp_path / "b", seed=1)])
     parsed = Parsed(page.html())
     assert len(parsed.all("svg")) == len(kinds(page, Plot)) == 4
@@ -152,7 +152,7 @@ def test_the_page_is_whole(tmp_path: Path) -> None:
     assert "real data: hands <of> ours.zip" in parsed.words["li"]
 
 
-def test_every_run_is_named_with_its_command(tmp_path: Path) -> None:
+def test_each_run_has_its_command(tmp_path: Path) -> None:
     (sources,) = kinds(page_of([run(tmp_path / "a"), run(tmp_path / "b", seed=3)]), Sources)
     assert [source.used_for for source in sources.runs] == ["fast, seed 0", "fast, seed 3"]
     one: SourceRun = sources.runs[1]
@@ -162,7 +162,7 @@ def test_every_run_is_named_with_its_command(tmp_path: Path) -> None:
     assert one.config["recipe"]["seed"] == 3
 
 
-def test_seeds_of_one_recipe_are_one_arm_with_an_interval(tmp_path: Path) -> None:
+def test_seeds_of_one_recipe_are_one_group_with_an_interval(tmp_path: Path) -> None:
     courses = [(0.5, 0.7), (0.6, 0.84), (0.4, 0.86)]
     paths = [
         run(tmp_path / f"{seed}", wrong, seed, course=course)
@@ -183,7 +183,7 @@ def test_seeds_of_one_recipe_are_one_arm_with_an_interval(tmp_path: Path) -> Non
     assert table(page, "The most frequent") == [["O → o", "12 of 15"]]
 
 
-def test_arms_are_compared_by_the_seeds_they_share(tmp_path: Path) -> None:
+def test_groups_are_compared_on_common_seeds(tmp_path: Path) -> None:
     wide = Recipe((Stage(64, 2, 0.01),))
     paths = [run(tmp_path / f"a{seed}", 4 + seed, seed) for seed in range(3)]
     paths += [run(tmp_path / f"b{seed}", 2, seed, wide) for seed in range(3)]
@@ -213,13 +213,13 @@ def test_one_pair_and_no_pair_show_nothing(tmp_path: Path) -> None:
     assert "have no seed in common, so their difference is unknown" in page.answer
 
 
-def test_figures_of_other_pictures_are_not_compared(tmp_path: Path) -> None:
+def test_results_on_different_images_are_not_compared(tmp_path: Path) -> None:
     page = page_of([run(tmp_path / "a"), run(tmp_path / "b", 1, fingerprint="bad")])
     assert "were not validated on the same images" in page.answer
     assert set(table(page, "Results on")[0]) == {"accuracy", "95.00 %", "80.00 %"}
 
 
-def test_recipes_of_two_names_need_no_more_words(tmp_path: Path) -> None:
+def test_different_recipes_are_named_by_the_recipe_alone(tmp_path: Path) -> None:
     paths = [
         run(tmp_path / name, name=name, recipe=recipe)
         for name, recipe in (("fast", ONE), ("slow", Recipe((Stage(48, 2, 0.02),))))
@@ -227,7 +227,7 @@ def test_recipes_of_two_names_need_no_more_words(tmp_path: Path) -> None:
     assert sorted(arm.name for arm in group_runs(paths)[0]) == ["fast", "slow"]
 
 
-def test_a_run_counts_once_however_often_it_is_given(tmp_path: Path) -> None:
+def test_a_run_given_twice_counts_once(tmp_path: Path) -> None:
     path = run(tmp_path / "2026-01-01", seed=1)
     (tmp_path / "latest").symlink_to(path.name)
     page = page_of([tmp_path / "latest", path, path])
@@ -235,13 +235,13 @@ def test_a_run_counts_once_however_often_it_is_given(tmp_path: Path) -> None:
     assert "Not included" not in words(page)
 
 
-def test_runs_with_other_auxiliary_sets_are_other_arms(tmp_path: Path) -> None:
-    def besides(name: str) -> DatasetRef:
+def test_runs_with_different_auxiliary_datasets_are_different_groups(tmp_path: Path) -> None:
+    def auxiliary_dataset(name: str) -> DatasetRef:
         origin = {"kind": "synthetic", "source": name}
         return DatasetRef(f"{name}.beton", name, 20, origin)
 
-    paths = [run(tmp_path / name, auxiliary=besides(name)) for name in ("200", "20")]
-    paths.append(run(tmp_path / "old", seed=1))  # of before there were any: the same as without
+    paths = [run(tmp_path / name, auxiliary=auxiliary_dataset(name)) for name in ("200", "20")]
+    paths.append(run(tmp_path / "old", seed=1))  # written before auxiliary datasets existed
     config = json.loads((paths[-1] / "config.json").read_text())
     del config["recipe"]["auxiliary"]
     (paths[-1] / "config.json").write_text(json.dumps(config))
@@ -251,7 +251,7 @@ def test_runs_with_other_auxiliary_sets_are_other_arms(tmp_path: Path) -> None:
     assert repeated == []
 
 
-def test_the_same_seed_again_is_no_evidence(tmp_path: Path) -> None:
+def test_the_later_run_of_a_seed_replaces_the_earlier(tmp_path: Path) -> None:
     old, new = run(tmp_path / "2026-01-01", 5), run(tmp_path / "2026-01-02", 4)
     (arm,), repeated = group_runs([new, old])
     assert ([one.path for one in arm.runs.values()], repeated) == ([new], [old])
@@ -267,13 +267,13 @@ def test_the_published_solution_stage_by_stage(tmp_path: Path) -> None:
     assert rows[-1] == ["8", "600", "1", "80.00 %", "92.74 %"]
 
 
-def test_nothing_confused(tmp_path: Path) -> None:
+def test_a_run_without_errors(tmp_path: Path) -> None:
     page = page_of([run(tmp_path / "a", wrong=0)])
     assert "There are no errors" in page.answer
     assert "No image was classified incorrectly." in words(page)
 
 
-def test_pictures_that_are_not_there_are_left_out(tmp_path: Path) -> None:
+def test_missing_images_are_omitted(tmp_path: Path) -> None:
     path = run(tmp_path / "a")
     (path / "worst.png").unlink()
     page = page_of([path])
@@ -281,7 +281,7 @@ def test_pictures_that_are_not_there_are_left_out(tmp_path: Path) -> None:
     assert len(kinds(page, PngImage)) == 1
 
 
-def test_folders_that_are_not_of_a_validated_run(tmp_path: Path) -> None:
+def test_other_folders_are_rejected(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"not a run directory: it has no result\.json"):
         page_of([tmp_path])
     with pytest.raises(UserError, match="got a run without validation"):
@@ -291,7 +291,7 @@ def test_folders_that_are_not_of_a_validated_run(tmp_path: Path) -> None:
         page_of([tmp_path / "b"])
 
 
-def test_other_classes_are_another_question(tmp_path: Path) -> None:
+def test_different_classes_are_rejected(tmp_path: Path) -> None:
     others: dict[str, Any] = {"classes": ["0", "1", "2", "3"], "fingerprint": "bad"}
     paths = [run(tmp_path / "a"), run(tmp_path / "b", **others)]
     with pytest.raises(UserError, match="got other classes than"):

@@ -1,4 +1,4 @@
-"""Part 2's page, from the folder of a run that never was: it says what the analysis says."""
+"""The page of part 2, from a synthetic run directory."""
 
 import json
 from dataclasses import asdict
@@ -32,7 +32,7 @@ ENVIRONMENT = {
 
 
 def folder(path: Path, analysis: Analysis) -> Path:
-    """Write what the page reads of a run."""
+    """Write a run directory."""
     names = ["digits", *(f"{arm}-{seed}" for arm in ARMS for seed in analysis.seeds)]
     training = result(
         epochs=40, seconds_training=7.4, images_per_second=2345.6, accuracy=0.925, samples=40
@@ -67,7 +67,7 @@ def text_of(run: Path) -> str:
     return " ".join(" ".join(words) for words in parsed.words.values())
 
 
-def test_it_answers_first_and_says_what_data_were(run: Path) -> None:
+def test_the_page_starts_with_answer_and_provenance(run: Path) -> None:
     page = page_of([run])
     assert page.answer == analyse((0, 1), PRETRAINED, SCRATCH).answer
     assert [*page.provenance] == [ORIGINS["digits"], ORIGINS["mnist"]]
@@ -87,7 +87,7 @@ def test_it_answers_first_and_says_what_data_were(run: Path) -> None:
         assert words in text, words
 
 
-def test_its_tables_hold_the_figures(run: Path) -> None:
+def test_the_tables_have_the_metrics(run: Path) -> None:
     blocks = [block for section in page_of([run]).sections for block in section.blocks]
     rows = [[*row] for block in blocks if isinstance(block, Table) for row in block.rows]
     for row in (
@@ -106,7 +106,7 @@ def test_its_tables_hold_the_figures(run: Path) -> None:
     )
 
 
-def test_a_difference_that_was_shown_says_which_way(tmp_path: Path) -> None:
+def test_a_shown_difference_has_a_direction(tmp_path: Path) -> None:
     first = [course([0.99 + 0.001 * seed], norms=1) for seed in range(3)]
     second = [course([0.98 + 0.0011 * seed], norms=2 + 0.1 * seed) for seed in range(3)]
     run = folder(tmp_path / "shown", analyse(range(3), first, second))
@@ -118,7 +118,7 @@ def test_a_difference_that_was_shown_says_which_way(tmp_path: Path) -> None:
     assert "yes, smaller" in text_of(run)  # the gradient norm
 
 
-def test_one_pair_makes_a_page_too(tmp_path: Path) -> None:
+def test_one_pair_makes_a_page(tmp_path: Path) -> None:
     run = folder(tmp_path / "one", analyse((3,), PRETRAINED[:1], SCRATCH[:1]))
     text = text_of(run)
     assert "one pair shows nothing" in text
@@ -126,7 +126,7 @@ def test_one_pair_makes_a_page_too(tmp_path: Path) -> None:
     assert "1 pair of trainings: no spread" in text
 
 
-def test_thresholds_that_some_reached_are_told_in_words(tmp_path: Path) -> None:
+def test_partly_reached_thresholds_have_a_sentence(tmp_path: Path) -> None:
     run = folder(tmp_path / "some", analyse((0, 1), PRETRAINED, SCRATCH))
     assert "Epochs to 99 %: no difference can be measured; both reached it in 0 of 2" in (
         text_of(run)
@@ -141,7 +141,7 @@ def test_the_latest_of_several_is_shown(run: Path, tmp_path: Path) -> None:
     assert f"Not shown: {earlier}, an earlier run." in page.html()
 
 
-def test_what_is_no_finished_run(run: Path, tmp_path: Path) -> None:
+def test_unfinished_runs_are_rejected(run: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="got no run directories"):
         page_of([])
     (run / "result.json").unlink()
@@ -149,11 +149,11 @@ def test_what_is_no_finished_run(run: Path, tmp_path: Path) -> None:
         page_of([run])
     with pytest.raises(UserError, match="not a run directory"):
         page_of([tmp_path / "nowhere"])
-    with pytest.raises(UserError, match="got one training of part2, expected the run"):
+    with pytest.raises(UserError, match="got one training of part2, expected the whole run"):
         page_of([run / "digits"])
 
 
-def test_the_terminal_s_table_fits_a_terminal(run: Path) -> None:
+def test_the_closing_table_fits_a_terminal(run: Path) -> None:
     console = Console(width=80, no_color=True)
     with console.capture() as capture:
         console.print(closing_table(run))

@@ -1,4 +1,4 @@
-"""Part 3's page says what its run's result.json says, for every verdict."""
+"""The page of part 3, for every kind of label noise."""
 
 import json
 from dataclasses import asdict
@@ -37,7 +37,7 @@ SHARES = {"naive": 0.0018, "backwards": 0.741, "forward": 0.867, "complementary"
 
 
 def predictions(kind: str, witness: bool) -> tuple[NDArray[np.float64], NDArray[np.int64], Any]:
-    """What a network that learned labels of a kind well gives, labels, and what a witness gives."""
+    """Probabilities of a trained network, given labels, probabilities of a reference model."""
     rng = np.random.default_rng(0)
     true = rng.integers(0, len(CLASSES), 1200)
     rows = transition(kind, 0.3, len(CLASSES), [1, 2, 3, 0])
@@ -47,12 +47,12 @@ def predictions(kind: str, witness: bool) -> tuple[NDArray[np.float64], NDArray[
 
 
 def write_run(folder: Path, kind: str, witness: bool = False, seeds: int = 3) -> dict[str, Any]:
-    """Write what the job leaves behind that a page is made of; return result.json's."""
-    chances, labels, testimony = predictions(kind, witness)
-    diagnosis = diagnose(chances, labels, CLASSES, testimony)
-    ways = methods_for(diagnosis.kind)
-    shares = {w: [SHARES.get(w, 0.926) + 0.001 * n for n in range(seeds)] for w in ways}
-    trained = [f"{way}-{seed}" for way in ways if way != "backwards" for seed in range(seeds)]
+    """Write a run directory; return its result.json."""
+    probabilities, labels, reference = predictions(kind, witness)
+    diagnosis = diagnose(probabilities, labels, CLASSES, reference)
+    methods = methods_for(diagnosis.kind)
+    shares = {w: [SHARES.get(w, 0.926) + 0.001 * n for n in range(seeds)] for w in methods}
+    trained = [f"{way}-{seed}" for way in methods if way != "backwards" for seed in range(seeds)]
     provenance, file = PROVENANCE, "data/fashion-mnist.beton"
     written = LabelNoiseResult(
         provenance=provenance,
@@ -64,7 +64,7 @@ def write_run(folder: Path, kind: str, witness: bool = False, seeds: int = 3) ->
         arms={"simple": ArmScore(0.0018), "constant": ArmScore(0.0321)},
         left_out=("runs/part2/latest/digits knows other classes",),
         witness="runs/part2/latest/pretrained-0" if witness else None,
-        look=rank_labels(chances, labels),
+        look=rank_labels(probabilities, labels),
         diagnosis=diagnosis,
         recovery=recovery(shares),
         trainings=dict.fromkeys(("simple", "constant", *trained), TRAINING),
@@ -93,7 +93,7 @@ def words_of(folder: Path) -> str:
     ("kind", "witness"),
     [*((kind, False) for kind in KINDS), ("permutation", True), ("wrong", True)],
 )
-def test_it_says_what_the_result_says(tmp_path: Path, kind: str, witness: bool) -> None:
+def test_the_page_has_the_result(tmp_path: Path, kind: str, witness: bool) -> None:
     result = write_run(tmp_path / "run", kind, witness)
     found, words = result["diagnosis"], words_of(tmp_path / "run")
     assert found["kind"] == (kind if witness or kind != "permutation" else "clean")
@@ -127,7 +127,7 @@ def test_the_answer_comes_first_with_the_provenance(tmp_path: Path) -> None:
     assert badges == [("real", "fashion-mnist"), ("synthetic", "inkrun's generator")]
 
 
-def test_without_a_correction_the_answer_speaks_of_the_others(tmp_path: Path) -> None:
+def test_without_a_correction_the_answer_has_the_other_methods(tmp_path: Path) -> None:
     result = write_run(tmp_path / "run", "random")
     answer = part3.page_of([tmp_path / "run"]).answer
     assert answer.startswith(result["diagnosis"]["verdict"])
@@ -159,7 +159,7 @@ def test_the_command_can_be_pasted(tmp_path: Path) -> None:
     assert f"./launch.sh evaluate {tmp_path}/run/forward-2 --source data/" in words
 
 
-def test_of_several_runs_the_latest_is_shown(tmp_path: Path) -> None:
+def test_the_latest_of_several_is_shown(tmp_path: Path) -> None:
     write_run(tmp_path / "2026-01-01", "random")
     result = write_run(tmp_path / "2026-01-02", "wrong")
     (tmp_path / "latest").symlink_to("2026-01-02")
@@ -170,7 +170,7 @@ def test_of_several_runs_the_latest_is_shown(tmp_path: Path) -> None:
     assert text.count("Not shown") == 1
 
 
-def test_what_is_no_run_of_part_3_is_refused(tmp_path: Path) -> None:
+def test_unfinished_runs_are_rejected(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="part3: got no run directories"):
         part3.page_of([])
     with pytest.raises(UserError, match=r"it has no config\.json"):
@@ -183,7 +183,7 @@ def test_what_is_no_run_of_part_3_is_refused(tmp_path: Path) -> None:
         part3.page_of([tmp_path / "run"])
 
 
-def test_a_terminal_gets_the_tables(tmp_path: Path) -> None:
+def test_the_closing_tables_fit_a_terminal(tmp_path: Path) -> None:
     write_run(tmp_path / "run", "wrong")
     console = Console(width=80, record=True, quiet=False)
     with console.capture() as capture:

@@ -1,4 +1,4 @@
-"""Numbers → tables for a terminal and PNGs."""
+"""Tables for the terminal and plots of a run."""
 
 import io
 import re
@@ -32,7 +32,7 @@ from pipeline.training.runner import write_config
 ORIGIN = {"kind": "synthetic", "source": "tiny", "digest": "sha256:tiny"}
 
 
-def said(table: Table) -> list[list[str]]:
+def cells_of(table: Table) -> list[list[str]]:
     """The cells of a table as a terminal shows them, row by row."""
     shown = io.StringIO()
     Console(width=200, file=shown).print(table)
@@ -52,7 +52,7 @@ def file(tmp_path: Path) -> Iterator[Reader]:
 
 @pytest.fixture
 def run(file: Reader, tmp_path: Path) -> FinishedRun:
-    """A run that was validated on 8 pictures, of which it took the last for a 1."""
+    """A run validated on 8 images, of which the last is classified as 1."""
     path = tmp_path / "run"
     path.mkdir()
     ids = torch.arange(8, 16)
@@ -74,7 +74,7 @@ def run(file: Reader, tmp_path: Path) -> FinishedRun:
 
 @pytest.fixture
 def figures(monkeypatch: pytest.MonkeyPatch) -> dict[str, Figure]:
-    """What was drawn, by the name of its file."""
+    """The saved figures by file name."""
     drawn: dict[str, Figure] = {}
     save = run_plots._save
 
@@ -86,7 +86,7 @@ def figures(monkeypatch: pytest.MonkeyPatch) -> dict[str, Figure]:
     return drawn
 
 
-def test_a_runs_pictures(run: FinishedRun, file: Reader, figures: dict[str, Figure]) -> None:
+def test_the_plots_of_a_run(run: FinishedRun, file: Reader, figures: dict[str, Figure]) -> None:
     run_plots.plot_run(run, "part 1", file)
     assert sorted(path.name for path in run.path.iterdir()) == [
         "config.json",
@@ -101,7 +101,7 @@ def test_a_runs_pictures(run: FinishedRun, file: Reader, figures: dict[str, Figu
         assert "part 1, small, synthetic data: tiny, accuracy 87.50% of 8" in title
 
 
-def test_the_worst_picture_comes_first_with_what_it_was_taken_for(
+def test_the_largest_loss_comes_first_with_its_prediction(
     run: FinishedRun, file: Reader, figures: dict[str, Figure]
 ) -> None:
     run_plots.plot_run(run, "part 1", file)
@@ -120,28 +120,30 @@ def test_the_worst_picture_comes_first_with_what_it_was_taken_for(
         assert (height, width) == pytest.approx((rows * scale, columns * scale), abs=2)
 
 
-def test_pictures_keep_their_proportions_in_a_grid(tmp_path: Path) -> None:
+def test_images_keep_their_proportions_in_a_grid(tmp_path: Path) -> None:
     images = np.zeros((7, 10, 20), np.float32)
     run_plots.plot_images(images, list("abcdefg"), 3, "title", tmp_path / "grid.png")
     with Image.open(tmp_path / "grid.png") as image:
         assert image.width > 0.8 * image.height  # 3×3 pictures twice as wide as high
 
 
-def test_a_run_without_validation_has_curves_alone(run: FinishedRun, file: Reader) -> None:
+def test_a_run_without_validation_has_only_curves(run: FinishedRun, file: Reader) -> None:
     alone = replace(run, scores=None, predictions=None, history=[epoch(loss=None, accuracy=None)])
     run_plots.plot_run(alone, "part 1", file)
     assert sorted(path.name for path in run.path.iterdir()) == ["config.json", "curves.png"]
 
 
 @pytest.mark.parametrize("name", ["$_$", r"\frac", "[red]"])
-def test_names_are_no_formulas(name: str, figures: dict[str, Figure], tmp_path: Path) -> None:
+def test_class_names_are_not_parsed_as_formulas(
+    name: str, figures: dict[str, Figure], tmp_path: Path
+) -> None:
     path = tmp_path / "confusion.png"
     run_plots.plot_confusion_matrix([[5, 0], [2, 3]], ["a", name], f"of {name}", path)
     (axes, *_) = figures[path.name].axes
     assert axes.get_xticklabels()[1].get_text() == name
 
 
-def test_a_confusion_matrix_keeps_right_and_wrong_apart(
+def test_a_confusion_matrix_separates_correct_and_incorrect(
     figures: dict[str, Figure], tmp_path: Path
 ) -> None:
     run_plots.plot_confusion_matrix([[5, 0], [2, 3]], "ab", "title", tmp_path / "confusion.png")
@@ -152,7 +154,7 @@ def test_a_confusion_matrix_keeps_right_and_wrong_apart(
     assert [bar.get_ylabel() for bar in bars] == ["correct images", "incorrect images"]
 
 
-def test_all_right_and_all_wrong_can_be_drawn(tmp_path: Path) -> None:
+def test_all_correct_and_all_incorrect_can_be_plotted(tmp_path: Path) -> None:
     for matrix in ([[1, 0], [0, 1]], [[0, 1], [1, 0]]):
         run_plots.plot_confusion_matrix(matrix, "ab", "title", tmp_path / "confusion.png")
 
@@ -178,8 +180,8 @@ def test_an_epoch_in_a_line() -> None:
     assert alone == "epoch 1 of 6: loss 1.500, accuracy 25.00% (12.5 s)"
 
 
-def test_a_runs_closing_table() -> None:
-    rows = said(
+def test_the_result_table_of_a_run() -> None:
+    rows = cells_of(
         console.result_table(
             {
                 "accuracy": 0.5,
@@ -205,30 +207,30 @@ def test_a_runs_closing_table() -> None:
 
 
 @pytest.mark.parametrize("digest", ["sha256:tiny", "sha256:other"])
-def test_an_evaluation_says_if_its_pictures_were_learned_from(
-    run: FinishedRun, digest: str
-) -> None:
+def test_an_evaluation_on_training_data_has_a_warning(run: FinishedRun, digest: str) -> None:
     assert run.scores is not None
     learned_from = {**ORIGIN, "digest": digest}
-    rows = dict(said(console.evaluation_table(Evaluation(run.scores, None, ORIGIN, learned_from))))
+    rows = dict(
+        cells_of(console.evaluation_table(Evaluation(run.scores, None, ORIGIN, learned_from)))
+    )
     assert rows["confusions"] == "m→1 ×1"
     assert rows["trained on"] == "synthetic data: tiny"
     assert ("warning" in rows) == (digest == ORIGIN["digest"])
     assert "accuracy without adapting to writers" not in rows
 
 
-def test_an_evaluation_that_goes_by_writers_says_what_that_was_worth(run: FinishedRun) -> None:
+def test_an_evaluation_by_writers_has_the_accuracy_without_them(run: FinishedRun) -> None:
     assert run.scores is not None
     alone = replace(run.scores, accuracy=0.5)
-    rows = dict(said(console.evaluation_table(Evaluation(run.scores, alone, ORIGIN, ORIGIN))))
+    rows = dict(cells_of(console.evaluation_table(Evaluation(run.scores, alone, ORIGIN, ORIGIN))))
     assert (rows["accuracy"], rows["accuracy without adapting to writers"]) == ("87.50%", "50.00%")
 
 
-def test_scores_of_every_class_that_has_samples(run: FinishedRun) -> None:
+def test_scores_of_each_class_with_samples(run: FinishedRun) -> None:
     assert run.scores is not None
-    _, *rows = said(console.scores_table(run.scores))
+    _, *rows = cells_of(console.scores_table(run.scores))
     assert [row[0] for row in rows] == list(CLASSES)
-    assert rows[-1] == ["m", "2", "100.0%", "50.0%", "66.7%", "1 ×1"]
+    assert rows[-1] == ["m", "2", "100.0 %", "50.0 %", "66.7 %", "1 ×1"]
     first, *others = run.scores.per_class
     without = replace(run.scores, per_class=(replace(first, samples=0), *others))
-    assert len(said(console.scores_table(without))) == len(CLASSES)
+    assert len(cells_of(console.scores_table(without))) == len(CLASSES)

@@ -1,4 +1,4 @@
-"""The pages as their users get them: a training that is one, the job, launch.sh, the trackers."""
+"""Reports of a real training, through the job and launch.sh, and the trackers."""
 
 import sys
 from dataclasses import replace
@@ -27,16 +27,16 @@ def settings(data: Path, runs: Path) -> part1.Config:
 
 @pytest.fixture(scope="module")
 def runs(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with one run of part 1, really trained, if hardly."""
+    """A folder with one short run of part 1."""
     path = tmp_path_factory.mktemp("runs")
     part1.train(settings(data, path))
     return path
 
 
-def say(
+def run_report(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *arguments: object
 ) -> tuple[int, str, str]:
-    """Run the job; return its status and what it says."""
+    """Run the job; return its status and output."""
     monkeypatch.setattr(sys, "argv", ["report", *map(str, arguments)])
     status = report.main()
     return status, *capsys.readouterr()
@@ -49,9 +49,9 @@ def test_the_latest_run_becomes_a_page(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     out = tmp_path / "not there" / "yet"
-    status, said, error = say(capsys, monkeypatch, "--runs", runs, "--out", out)
+    status, output, error = run_report(capsys, monkeypatch, "--runs", runs, "--out", out)
     assert (status, error) == (0, "")
-    assert said.startswith(f"{out / 'part1.html'}: Recipe fast classifies ")
+    assert output.startswith(f"{out / 'part1.html'}: Recipe fast classifies ")
     assert [path.name for path in out.iterdir()] == ["part1.html"]
     page = Parsed((out / "part1.html").read_text())
     assert len(page.all("img")) == 2
@@ -59,7 +59,7 @@ def test_the_latest_run_becomes_a_page(
     assert any("synthetic data: tiny" in words for words in page.words["li"])
 
 
-def test_given_folders_are_taken_instead_and_nothing_is_written_into_them(
+def test_given_folders_are_used_and_not_changed(
     runs: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -68,7 +68,7 @@ def test_given_folders_are_taken_instead_and_nothing_is_written_into_them(
     (run,) = (path for path in (runs / "part1").iterdir() if not path.is_symlink())
     before = sorted(run.iterdir())
     nothing = tmp_path / "nothing"
-    status, *_ = say(capsys, monkeypatch, run, "--runs", nothing, "--out", tmp_path)
+    status, *_ = run_report(capsys, monkeypatch, run, "--runs", nothing, "--out", tmp_path)
     assert status == 0
     assert str(run) in (tmp_path / "part1.html").read_text()
     assert sorted(run.iterdir()) == before
@@ -81,7 +81,7 @@ def test_every_part_has_a_page(
 
     class Blank:
         def __init__(self, part: str) -> None:
-            self.part, self.answer = part, f"what {part} says"
+            self.part, self.answer = part, f"answer of {part}"
 
         def write(self, path: Path) -> None:
             path.write_text(self.part)
@@ -98,16 +98,16 @@ def test_every_part_has_a_page(
 
         monkeypatch.setitem(report.PARTS, part, blank)
     out = tmp_path / "out"
-    status, said, _ = say(capsys, monkeypatch, "--runs", tmp_path / "runs", "--out", out)
+    status, output, _ = run_report(capsys, monkeypatch, "--runs", tmp_path / "runs", "--out", out)
     assert status == 0
     assert {part: (out / f"{part}.html").read_text() for part in given} == {
         part: part for part in ("part1", "part2", "part3")
     }
     assert given == {part: [tmp_path / "runs" / part / "latest"] for part in given}
-    assert said.splitlines() == [f"{out / part}.html: what {part} says" for part in sorted(given)]
+    assert output.splitlines() == [f"{out / part}.html: answer of {part}" for part in sorted(given)]
 
 
-def test_what_cannot_be_gathered_is_said_in_a_line(
+def test_other_folders_are_rejected_in_one_line(
     runs: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -132,11 +132,11 @@ def test_what_cannot_be_gathered_is_said_in_a_line(
         ([other], f"report: {other}: got a run of part9, expected one of part1, part2, part3"),
         ([runs / "part1" / "latest", tmp_path], f"report: {tmp_path}: not a run directory"),
         ([strange], f"report: {strange}: got a run of None, expected one of part1, part2, part3"),
-        ([one], f"report: {one}: got one training of part2, expected the run directory"),
-        ([two], f"report: {two}: got one training of part3, expected the run directory"),
+        ([one], f"report: {one}: got one training of part2, expected the whole run directory"),
+        ([two], f"report: {two}: got one training of part3, expected the whole run directory"),
     ):
-        status, said, error = say(capsys, monkeypatch, *arguments, "--out", out)
-        assert (status, said) == (2, "")
+        status, output, error = run_report(capsys, monkeypatch, *arguments, "--out", out)
+        assert (status, output) == (2, "")
         assert error.startswith(says)
         assert error.count("\n") == 1
     assert not out.exists()
@@ -169,8 +169,8 @@ def test_a_tracker_that_is_not_installed(
     options = ["--data", str(data), "--runs", str(tmp_path / "runs"), "--track", tracker]
     monkeypatch.setattr(sys, "argv", ["part1", *options])
     assert part1.main() == 2
-    said, error = capsys.readouterr()
-    assert said == ""
+    output, error = capsys.readouterr()
+    assert output == ""
     assert error == f"part1: track: {tracker} is not installed: ./launch.sh setup track\n"
     assert not (tmp_path / "runs").exists()
     with pytest.raises(UserError), distributed.join_processes(track=tracker):

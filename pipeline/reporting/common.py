@@ -8,9 +8,10 @@ from typing import Any
 
 from pipeline.analysis.stats import Estimate
 from pipeline.errors import UserError
+from pipeline.evaluation.metrics import Scores
 from pipeline.evaluation.run_config import ExperimentConfig
 from pipeline.evaluation.run_dir import RunDir
-from pipeline.reporting.html import Block, SourceRun
+from pipeline.reporting.html import Block, SourceRun, Table
 from pipeline.runtime.files import read_as, read_json
 
 ABSENT = "–"  # in place of a missing number
@@ -45,6 +46,19 @@ def with_interval(
         low, high = (form(end) for end in (estimate.interval.low, estimate.interval.high))
         text += f" ({name}{low.removesuffix(' %')} to {high.removesuffix(' %')})"
     return minus(text)
+
+
+def class_table(scores: Scores) -> Table:
+    """Return a table of the results of each class that has samples, and its confusions."""
+    rows = []
+    for one in scores.per_class:
+        if one.samples:
+            fractions = (percent(value, 1) for value in (one.precision, one.recall, one.f1))
+            confused = [c for c in scores.confusions if c.true == one.name]
+            others = ", ".join(f"{c.predicted} ×{c.count}" for c in confused)
+            rows.append([one.name, str(one.samples), *fractions, others])
+    headers = ["class", "images", "precision", "recall", "F1", "predicted instead"]
+    return Table("Results of each class, over all seeds.", headers, rows, "lrrrrl")
 
 
 def hardware(environment: Mapping[str, Any]) -> str:
@@ -92,9 +106,7 @@ def latest_run(job: str, paths: Iterable[Path]) -> tuple[Path, list[Block]]:
         raise UserError(f"{job}: got no run directories, expected at least one")
     run = runs[-1]
     if "recipe" in read_json(run, "config.json"):
-        raise UserError(
-            f"{run}: got one training of {job}, expected the run directory that holds it"
-        )
+        raise UserError(f"{run}: got one training of {job}, expected the whole run directory")
     return run, [f"Not shown: {path}, an earlier run." for path in runs[:-1]]
 
 

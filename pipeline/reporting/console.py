@@ -3,12 +3,14 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from rich import box
 from rich.table import Table
 
 from pipeline.evaluation.evaluate import Evaluation
 from pipeline.evaluation.metrics import Scores
 from pipeline.loading.dataset import source_line
 from pipeline.reporting import html
+from pipeline.reporting.common import class_table
 
 MAX_NAMES = 12  # confusions or skipped images in a row
 
@@ -50,22 +52,15 @@ def evaluation_table(evaluation: Evaluation) -> Table:
 
 def scores_table(scores: Scores) -> Table:
     """Return a table of the results of each class and its confusions."""
-    table = Table("class", "samples", "precision", "recall", "F1", "predicted instead")
-    for column in table.columns[1:5]:
-        column.justify = "right"
-    for one in scores.per_class:
-        if not one.samples:
-            continue
-        confused = (c for c in scores.confusions if c.true == one.name)
-        others = ", ".join(f"{c.predicted} ×{c.count}" for c in confused)
-        fractions = (f"{value:.1%}" for value in (one.precision, one.recall, one.f1))
-        table.add_row(one.name, str(one.samples), *fractions, others)
-    return table
+    table = class_table(scores)
+    return terminal_table(table, "", table.headers, box.HEAVY_HEAD)
 
 
-def terminal_table(table: html.Table, title: str, columns: Sequence[str]) -> Table:
+def terminal_table(
+    table: html.Table, title: str, columns: Sequence[str], style: box.Box | None = None
+) -> Table:
     """Return the columns with these headers of a report's table."""
-    shown = Table(title=title, title_justify="left", box=None)
+    shown = Table(title=title or None, title_justify="left", box=style)
     places = [table.headers.index(name) for name in columns]
     for place in places:
         shown.add_column(

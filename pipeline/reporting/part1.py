@@ -19,6 +19,7 @@ from pipeline.evaluation.metrics import EpochMetrics, accuracy_interval, reliabi
 from pipeline.evaluation.run_dir import FinishedRun
 from pipeline.reporting.common import (
     ABSENT,
+    class_table,
     hardware,
     number,
     origins,
@@ -56,7 +57,7 @@ def page_of(paths: Sequence[Path]) -> Page:
     )
     sections = [
         Section("Training curves", [*_curves(groups), *_stages(groups)]),
-        Section("Results", [_figures(groups), *_comparisons(groups)]),
+        Section("Results", [_figures(groups), *(_comparison(best, other) for other in groups[1:])]),
         Section("Confusions", [_pairs(groups), *_image_files(groups, "confusion.png")]),
         Section("Largest losses", _image_files(groups, "worst.png")),
         Section("Results by class", [_classes(groups)]),
@@ -141,46 +142,22 @@ def _comparison(first: RunGroup, second: RunGroup) -> str:
     return f"Compared with {second.name}, on the same images: {difference}."
 
 
-def _comparisons(groups: Sequence[RunGroup]) -> list[Block]:
-    return [_comparison(groups[0], other) for other in groups[1:]]
-
-
 def _curves(groups: Sequence[RunGroup]) -> list[Block]:
     seeds = max(len(group.runs) for group in groups)
     band = " Bands are 95 % intervals of the mean over seeds." if seeds > 1 else ""
-    what = (
-        " and ".join(group.name for group in groups)
-        if len(groups) < 4
-        else f"{len(groups)} recipes"
-    )
+    names = [group.name for group in groups]
+    what = " and ".join(names) if len(names) < 4 else f"{len(names)} recipes"
 
     def epoch(one: EpochMetrics) -> float:
         return float(one.epoch + 1)
 
-    def seconds(one: EpochMetrics) -> float:
-        return float(one.seconds)
+    def accuracy(x: Callable[[EpochMetrics], float], unit: str, caption: str) -> Plot:
+        lines = {group.name: group.bands(x, "accuracy") for group in groups}
+        figure = plot_curves(lines, unit, "validation accuracy (%)", 100, (0, 100))
+        alt = f"Line plot: validation accuracy of {what} over {unit}."
+        return Plot(figure, alt, f"Accuracy on the validation images, {caption}.{band}")
 
-    plots: list[Block] = [
-        Plot(
-            plot_curves(
-                {group.name: group.bands(x, "accuracy") for group in groups},
-                unit,
-                "validation accuracy (%)",
-                100,
-                (0, 100),
-            ),
-            f"Line plot: validation accuracy of {what} over {unit}.",
-            f"Accuracy on the validation images, {of}.{band}",
-        )
-        for x, unit, of in (
-            (epoch, "epochs", "after each epoch"),
-            (
-                seconds,
-                "training time (s)",
-                "over training time, which excludes start-up, validation and saving",
-            ),
-        )
-    ]
+    time = "over training time, which excludes start-up, validation and saving"
     lines = {group.name: group.bands(epoch, "loss") for group in groups}
     caption = f"Validation loss.{band}"
     if len(groups) == 1:
@@ -193,7 +170,11 @@ def _curves(groups: Sequence[RunGroup]) -> list[Block]:
             f"augmented images, so the two curves can differ.{band}"
         )
     figure = plot_curves(lines, "epochs", "loss (nats)", limits=(0, None))
-    return [*plots, Plot(figure, f"Line plot: loss of {what} over epochs.", caption)]
+    return [
+        accuracy(epoch, "epochs", "after each epoch"),
+        accuracy(attrgetter("seconds"), "training time (s)", time),
+        Plot(figure, f"Line plot: loss of {what} over epochs.", caption),
+    ]
 
 
 def _stages(groups: Sequence[RunGroup]) -> list[Block]:
@@ -324,24 +305,7 @@ def _classes(groups: Sequence[RunGroup]) -> Table:
                 if ones[0].samples
             ],
         )
-    scores = groups[0].scores
-    return Table(
-        "Results of each class, over all seeds.",
-        ["class", "images", "precision", "recall", "F1", "predicted instead"],
-        [
-            [
-                one.name,
-                str(one.samples),
-                *(percent(fraction, 1) for fraction in (one.precision, one.recall, one.f1)),
-                ", ".join(
-                    f"{c.predicted} ×{c.count}" for c in scores.confusions if c.true == one.name
-                ),
-            ]
-            for one in scores.per_class
-            if one.samples
-        ],
-        "lrrrrl",
-    )
+    return class_table(groups[0].scores)
 
 
 def _calibration(groups: Sequence[RunGroup]) -> list[Block]:

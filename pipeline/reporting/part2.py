@@ -79,26 +79,26 @@ def closing_table(run: Path) -> TerminalTable:
     table.add_column("", no_wrap=True)
     for header in ("pretrained", "scratch", "difference", "shown", "needs"):
         table.add_column(header, justify="right")
-    for quantity in _quantities(analysis):
-        row = _row(quantity)
+    for metric in _metrics(analysis):
+        row = _row(metric)
         difference = row["difference"]
-        if interval := quantity.comparison.interval:  # symmetric, as t intervals are
-            difference += f" ± {_value((interval.high - interval.low) / 2, quantity.measure)}"
+        if interval := metric.comparison.interval:  # symmetric, as t intervals are
+            difference += f" ± {_value((interval.high - interval.low) / 2, metric.measure)}"
         shown = row["shown"].partition(",")[0]
         first, second = row["pretrained"], row["from scratch"]
         table.add_row(row[""], first, second, difference, shown, row["pairs needed"])
     return table
 
 
-def _quantities(analysis: Analysis) -> list[MetricComparison]:
-    """Return all quantities that are compared."""
+def _metrics(analysis: Analysis) -> list[MetricComparison]:
+    """Return the comparisons of all metrics."""
     a = analysis
     return [*a.end, *a.progress, *a.times, *a.stability, *a.movement]
 
 
-def _row(quantity: MetricComparison) -> dict[str, str]:
-    """Return the cells of a quantity by the names in `HEADERS`."""
-    comparison, measure = quantity.comparison, quantity.measure
+def _row(metric: MetricComparison) -> dict[str, str]:
+    """Return the table cells of a metric by the names in `HEADERS`."""
+    comparison, measure = metric.comparison, metric.measure
     interval, difference, needed = comparison.interval, comparison.difference, comparison.needed
     unit = UNITS.get(measure.unit)
     shown = ABSENT if interval is None else "no"
@@ -112,9 +112,9 @@ def _row(quantity: MetricComparison) -> dict[str, str]:
         return text if found.runs == len(runs) else f"{text} ({found.runs}/{len(runs)})"
 
     cells = (
-        f"{quantity.name} ({unit})" if unit else quantity.name,
-        mean(quantity.pretrained_mean, quantity.pretrained),
-        mean(quantity.scratch_mean, quantity.scratch),
+        f"{metric.name} ({unit})" if unit else metric.name,
+        mean(metric.pretrained_mean, metric.pretrained),
+        mean(metric.scratch_mean, metric.scratch),
         ABSENT if difference is None else _value(difference, measure, sign=True),
         ABSENT if interval is None else _span(interval, measure),
         shown,
@@ -133,17 +133,17 @@ def _span(interval: Interval, measure: Metric) -> str:
     return f"{low} to {high}"
 
 
-def _table(caption: str, quantities: Sequence[MetricComparison]) -> Table:
-    return Table(caption, HEADERS, [[*_row(one).values()] for one in quantities], wide=True)
+def _table(caption: str, metrics: Sequence[MetricComparison]) -> Table:
+    return Table(caption, HEADERS, [[*_row(one).values()] for one in metrics], wide=True)
 
 
-def _sentences(quantities: Sequence[MetricComparison]) -> list[Block]:
-    return [f"{one.name[0].upper()}{one.name[1:]}: {one.words}." for one in quantities]
+def _sentences(metrics: Sequence[MetricComparison]) -> list[Block]:
+    return [f"{one.name[0].upper()}{one.name[1:]}: {one.words}." for one in metrics]
 
 
 def _experiment(run: Path, result: PretrainingResult) -> list[Block]:
     analysis, digits, mnist = result.analysis, result.digits, result.mnist
-    others = len(_quantities(analysis)) - 1
+    others = len(_metrics(analysis)) - 1
     first = result.trainings["digits"]
     trained = result.trainings[f"pretrained-{analysis.seeds[0]}"]
     accuracy = (
@@ -175,9 +175,9 @@ def _experiment(run: Path, result: PretrainingResult) -> list[Block]:
 def _final(result: PretrainingResult) -> list[Block]:
     analysis = result.analysis
     columns = [
-        [ABSENT if value is None else _value(value, quantity.measure) for value in arm]
-        for quantity in analysis.end
-        for arm in (quantity.pretrained, quantity.scratch)
+        [ABSENT if value is None else _value(value, metric.measure) for value in arm]
+        for metric in analysis.end
+        for arm in (metric.pretrained, metric.scratch)
     ]
     rows = [[*cells] for cells in zip(map(str, analysis.seeds), *columns, strict=True)]
     published = (percent(PART2_PUBLISHED[arm]) for arm in ("pretrained", "scratch"))
@@ -316,7 +316,7 @@ def _power(result: PretrainingResult) -> list[Block]:
         f"The difference in accuracy at the end is {difference} points, with a standard deviation "
         f"of {deviation} over {pairs}. Showing a difference of this size and spread with 80 % "
         f"power takes {comparison.needed:,} pairs. Size and spread are estimates from few pairs, "
-        "so this number is an order of magnitude. The tables give it for every other quantity.",
+        "so this number is an order of magnitude. The tables give it for every other metric.",
     ]
 
 

@@ -285,7 +285,7 @@ def _recovery(result: LabelNoiseResult) -> list[Block]:
     seeds = len(outcome.accuracies["naive"])
     introduction = (
         f"Each method is trained with {counted(seeds, 'seed')}. Equal seeds have equal initial "
-        f"weights and order. The ceiling is trained on correct labels, "
+        f"weights and order. The ceiling is trained on correct labels: "
         f"{result.clean.pictures:,} images of {result.clean.file}."
     )
     if "forward" not in outcome.estimates:
