@@ -226,9 +226,9 @@ def test_an_arm_is_added_by_an_entry_of_the_table(
     assert start(monkeypatch, folder, *QUICK[2:], *arguments) == 0
     new = tmp_path / "part3" / "latest"
     assert list(result_of(new)["arms"]) == ["another"]
-    rows = Parsed((new / "report.html").read_text()).words["td"]
-    assert "another training" in rows
-    assert "12.34 %" in rows
+    words = Parsed((new / "report.html").read_text()).words
+    assert "another training" in words["th"]
+    assert "12.34 %" in words["td"]
 
 
 def test_a_witness_of_other_classes_is_left_out(
