@@ -12,20 +12,18 @@ Exit status: 0 success, 2 failure with a one-line error, 130 interrupted.
 
 import os
 import sys
-from concurrent.futures import BrokenExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-import tyro
 from tyro import conf
 
-from beton.errors import BetonError
 from pipeline.data.catalog import AUXILIARY, SYNTHETIC_BY_DEFAULT, SourceFinder, SyntheticData
-from pipeline.data.prepare import BadImagesError, PrepareResult, prepare
+from pipeline.data.prepare import PrepareResult, prepare
 from pipeline.data.sources import SourceError
 from pipeline.data.splits import Split
 from pipeline.data.synth.mislabel import LabelNoise
+from pipeline.experiments import command
 from pipeline.loading.dataset import open_dataset
 from pipeline.reporting.data_tables import prepared_table
 from pipeline.runtime.progress import make_console, progress
@@ -133,21 +131,8 @@ def holds_real_data(path: Path) -> bool:
 
 
 def main() -> int:
-    """Run the command; a failure is a one-line error without a traceback."""
-    try:
-        prepare_datasets(tyro.cli(Config, config=(conf.FlagCreatePairsOff,)))
-    except BadImagesError as error:
-        for name, reason in error.bad:
-            print(f"{name}: {reason}", file=sys.stderr)
-        print(f"prep: {error}; no file was written; --skip-bad skips them", file=sys.stderr)
-        return 2
-    except (SourceError, BetonError, OSError, BrokenExecutor) as error:
-        print(f"prep: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("prep: interrupted", file=sys.stderr)
-        return 130
-    return 0
+    """Run the command; print a failure as one line. Returns the exit status."""
+    return command.main("prep", Config, prepare_datasets, conf.FlagCreatePairsOff)
 
 
 if __name__ == "__main__":

@@ -8,18 +8,17 @@ Exit status: 0 success, 2 failure with a one-line error, 130 interrupted.
 """
 
 import sys
-from concurrent.futures import BrokenExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-import tyro
 from tyro import conf
 
 from pipeline.data.sources import SourceError, open_source
 from pipeline.data.synth import preview, shape_stats
 from pipeline.data.synth.export import save_pages, save_png
 from pipeline.data.synth.handwriting import SyntheticPages
+from pipeline.experiments import command
 from pipeline.reporting.data_tables import comparison_table
 from pipeline.runtime.progress import make_console, progress
 
@@ -74,16 +73,8 @@ def synthesize(config: Config) -> None:
 
 
 def main() -> int:
-    """Run the command; a failure is a one-line error without a traceback."""
-    try:
-        synthesize(tyro.cli(Config, config=(conf.FlagCreatePairsOff,)))
-    except (SourceError, OSError, BrokenExecutor) as error:
-        print(f"synth: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("synth: interrupted", file=sys.stderr)
-        return 130
-    return 0
+    """Run the command; print a failure as one line. Returns the exit status."""
+    return command.main("synth", Config, synthesize, conf.FlagCreatePairsOff)
 
 
 if __name__ == "__main__":

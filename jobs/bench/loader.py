@@ -22,7 +22,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import tyro
 from PIL import Image
 from rich.console import Console
 from rich.table import Table
@@ -32,6 +31,7 @@ from beton.fields import InkField, IntField, NDArrayField
 from beton.loader import Loader
 from beton.ops import Normalize, Op, Pixels, Resize, Scalar
 from beton.writer import write
+from pipeline.experiments import command
 from pipeline.runtime.benchmark import measure
 from pipeline.runtime.hardware import machine
 
@@ -224,4 +224,4 @@ def main(config: Config) -> None:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Config))
+    sys.exit(command.main("bench loader", Config, main))

@@ -10,6 +10,7 @@ is the same network, trained on correct labels of other images. The split is ran
 """
 
 import hashlib
+import sys
 import tempfile
 import time
 from collections.abc import Sequence
@@ -17,7 +18,6 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import tyro
 from rich import box
 from rich.console import Console
 from rich.table import Table
@@ -32,6 +32,7 @@ from pipeline.data.synth.handwriting import PART3_COUNTS, DigitCounts, Synthetic
 from pipeline.data.synth.mislabel import KINDS, KINDS_WITH_RATE, LabelNoise, MislabelledSource
 from pipeline.evaluation.run_config import TrainingConfig
 from pipeline.evaluation.run_dir import FinishedRun, RunDir
+from pipeline.experiments import command
 from pipeline.loading.dataset import open_dataset, source_line
 from pipeline.recipes.arms import PART3_ARMS
 from pipeline.recipes.presets import override
@@ -240,4 +241,4 @@ def main(config: Config) -> None:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Config))
+    sys.exit(command.main("bench noise", Config, main))

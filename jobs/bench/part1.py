@@ -7,6 +7,7 @@ on the held-out writers. The number of training pages is that of 40 writers.
 """
 
 import os
+import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
@@ -15,7 +16,6 @@ from statistics import mean
 from typing import Literal
 
 import numpy as np
-import tyro
 from rich.console import Console
 from rich.table import Table
 
@@ -27,6 +27,7 @@ from pipeline.data.splits import Split, assign_splits
 from pipeline.evaluation.evaluate import evaluate, load_model
 from pipeline.evaluation.run_config import TrainingConfig
 from pipeline.evaluation.run_dir import RunDir
+from pipeline.experiments import command
 from pipeline.loading.dataset import open_dataset, source_line, split_indices
 from pipeline.recipes.presets import PART1
 from pipeline.runtime.hardware import machine
@@ -121,4 +122,4 @@ def formatted(row: Sequence[float]) -> list[str]:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Config))
+    sys.exit(command.main("bench part1", Config, main))

