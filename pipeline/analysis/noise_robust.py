@@ -11,17 +11,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.analysis import stats
 from pipeline.analysis.diagnosis import Diagnosis
 from pipeline.analysis.label_noise import LabelRanks
-from pipeline.analysis.stats import (
-    ACCURACY,
-    UNIT_INTERVAL,
-    Comparison,
-    Estimate,
-    compare,
-    describe_difference,
-    estimate,
-)
+from pipeline.analysis.stats import Comparison, Estimate
 from pipeline.evaluation.predict import Predictions
 from pipeline.evaluation.run_dir import TrainingResult
 from pipeline.recipes.losses import Loss
@@ -69,8 +62,7 @@ def loss_of(method: str, forward: Sequence[Sequence[float]]) -> Loss | None:
 
 def probabilities_of(predictions: Predictions) -> NDArray[np.float64]:
     """Return the probabilities of predictions: float64 (N, C), with rows that sum to 1."""
-    array: NDArray[np.float64] = predictions.logits.double().softmax(dim=1).numpy()
-    return array
+    return np.asarray(predictions.logits.double().softmax(dim=1))
 
 
 def accuracy_of(predictions: Predictions, backwards: bool = False) -> float:
@@ -109,12 +101,14 @@ def recovery(accuracies: Mapping[str, Sequence[float]]) -> Recovery:
     pairs = []
     for other in methods:
         if other != first:
-            comparison = compare(accuracies[first], accuracies[other])
-            words = describe_difference(comparison, METHODS[first], METHODS[other], ACCURACY)
+            comparison = stats.compare(accuracies[first], accuracies[other])
+            words = stats.describe_difference(
+                comparison, METHODS[first], METHODS[other], stats.ACCURACY
+            )
             pairs.append(MethodComparison(first, other, comparison, words))
     return Recovery(
         {method: tuple(accuracies[method]) for method in methods},
-        {method: estimate(accuracies[method], UNIT_INTERVAL) for method in methods},
+        {method: stats.estimate(accuracies[method], stats.UNIT_INTERVAL) for method in methods},
         tuple(pairs),
     )
 

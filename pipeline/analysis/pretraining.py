@@ -11,27 +11,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
 
-from pipeline.analysis.stats import (
-    ACCURACY,
-    CONFIDENCE,
-    EPOCHS,
-    LOSS,
-    SECONDS,
-    Bands,
-    Comparison,
-    Estimate,
-    Interval,
-    Metric,
-    area_under_curve,
-    bands,
-    compare,
-    count_spikes,
-    describe_difference,
-    estimate,
-    first_reached,
-)
+from pipeline.analysis import stats
+from pipeline.analysis.stats import Bands, Comparison, Estimate, Interval, Metric
 from pipeline.evaluation.metrics import EpochMetrics
 from pipeline.evaluation.run_dir import TrainingResult
 
@@ -166,66 +148,57 @@ def analyse(
             f"trainings from scratch of {sorted(lengths)} epochs, expected equal numbers"
         )
     (epochs,) = lengths
-
     arms = (pretrained, scratch)
 
     def compare_metric(
         name: str, measure: Metric, value: Callable[[TrainingCurve], float | None]
     ) -> MetricComparison:
-        first, second = ([value(run) for run in arm] for arm in arms)
-        comparison = compare(first, second)
-        return MetricComparison(
-            name,
-            measure,
-            tuple(first),
-            tuple(second),
-            _estimate_reached(first),
-            _estimate_reached(second),
-            comparison,
-            describe_difference(comparison, *NAMES, measure),
-        )
+        first, second = (tuple(value(run) for run in arm) for arm in arms)
+        means = _estimate_reached(first), _estimate_reached(second)
+        comparison = stats.compare(first, second)
+        words = stats.describe_difference(comparison, *NAMES, measure)
+        return MetricComparison(name, measure, first, second, *means, comparison, words)
 
     end = (
-        compare_metric("accuracy at the end", ACCURACY, lambda run: accuracies(run)[-1]),
-        compare_metric("loss at the end", LOSS, lambda run: losses(run)[-1]),
+        compare_metric("accuracy at the end", stats.ACCURACY, lambda run: _accuracies(run)[-1]),
+        compare_metric("loss at the end", stats.LOSS, lambda run: _losses(run)[-1]),
     )
     progress = (
-        compare_metric("accuracy before step 1", ACCURACY, lambda run: run.start.accuracy),
-        compare_metric("accuracy after epoch 1", ACCURACY, lambda run: accuracies(run)[0]),
+        compare_metric("accuracy before step 1", stats.ACCURACY, lambda run: run.start.accuracy),
+        compare_metric("accuracy after epoch 1", stats.ACCURACY, lambda run: _accuracies(run)[0]),
         compare_metric(
             "area under accuracy",
-            ACCURACY,
-            lambda run: area_under_curve(_epochs(run), accuracies(run)),
+            stats.ACCURACY,
+            lambda run: stats.area_under_curve(_epochs(run), _accuracies(run)),
         ),
-        compare_metric("mean training loss", LOSS, lambda run: float(np.mean(run.losses))),
-    )
-    times = tuple(
-        compare_metric(f"{unit} to {100 * threshold:g} %", measure, _when_reached(threshold, at))
-        for threshold in THRESHOLDS
-        for unit, measure, at in (("epochs", EPOCHS, _epochs), ("seconds", SECONDS, _seconds))
-    )
-    stability = (
-        compare_metric("loss spikes", SPIKES, lambda run: count_spikes(run.losses)),
-        compare_metric(
-            "gradient norm",
-            NORM,
-            lambda run: float(np.mean([epoch.gradient_norm for epoch in run.history])),
-        ),
-    )
-    movement = tuple(
-        compare_metric(f"{name} moved", LENGTH, _moved(name)) for name in pretrained[0].start.moved
+        compare_metric("mean training loss", stats.LOSS, lambda run: float(np.mean(run.losses))),
     )
     return Analysis(
-        tuple(seeds),
-        epochs,
-        end,
-        progress,
-        times,
-        stability,
-        movement,
-        _spreads(arms),
-        _curves(arms),
-        _answer(epochs, end[0], progress),
+        seeds=tuple(seeds),
+        epochs=epochs,
+        end=end,
+        progress=progress,
+        times=tuple(
+            compare_metric(
+                f"{unit} to {100 * threshold:g} %", measure, _when_reached(threshold, at)
+            )
+            for threshold in THRESHOLDS
+            for unit, measure, at in (
+                ("epochs", stats.EPOCHS, _epochs),
+                ("seconds", stats.SECONDS, _seconds),
+            )
+        ),
+        stability=(
+            compare_metric("loss spikes", SPIKES, lambda run: stats.count_spikes(run.losses)),
+            compare_metric("gradient norm", NORM, lambda run: float(np.mean(_norms(run)))),
+        ),
+        movement=tuple(
+            compare_metric(f"{name} moved", LENGTH, _moved(name))
+            for name in pretrained[0].start.moved
+        ),
+        spreads=_spreads(arms),
+        curves=_curves(arms),
+        answer=_answer(epochs, end[0], progress),
     )
 
 
@@ -242,19 +215,16 @@ def spread_ratio(first: Sequence[float], second: Sequence[float]) -> tuple[float
     if apart < 1e-12:
         return None
     freedom = len(first) - 2
-    bound = float(stats.t.ppf((1 + CONFIDENCE) / 2, freedom))
-    middle = 1 + 2 * apart * bound**2 / freedom
+    middle = 1 + 2 * apart * stats.t_quantile(freedom) ** 2 / freedom
     factor = math.sqrt(middle + math.sqrt(middle**2 - 1))
     return ratio, Interval(ratio / factor, ratio * factor)
 
 
-def accuracies(training: TrainingCurve) -> list[float]:
-    """Return the validation accuracy after each epoch. Raises ValueError if there is none."""
+def _accuracies(training: TrainingCurve) -> list[float]:
     return _all_validated([epoch.accuracy for epoch in training.history])
 
 
-def losses(training: TrainingCurve) -> list[float]:
-    """Return the validation loss after each epoch. Raises ValueError if there is none."""
+def _losses(training: TrainingCurve) -> list[float]:
     return _all_validated([epoch.loss for epoch in training.history])
 
 
@@ -273,10 +243,14 @@ def _seconds(training: TrainingCurve) -> list[float]:
     return [epoch.seconds for epoch in training.history]
 
 
+def _norms(training: TrainingCurve) -> list[float]:
+    return [epoch.gradient_norm for epoch in training.history]
+
+
 def _when_reached(
     threshold: float, at: Callable[[TrainingCurve], list[float]]
 ) -> Callable[[TrainingCurve], float | None]:
-    return lambda run: first_reached(at(run), accuracies(run), threshold)
+    return lambda run: stats.first_reached(at(run), _accuracies(run), threshold)
 
 
 def _moved(group: str) -> Callable[[TrainingCurve], float | None]:
@@ -285,7 +259,7 @@ def _moved(group: str) -> Callable[[TrainingCurve], float | None]:
 
 def _estimate_reached(values: Sequence[float | None]) -> Estimate | None:
     reached = [value for value in values if value is not None]
-    return estimate(reached) if reached else None
+    return stats.estimate(reached) if reached else None
 
 
 Arms = tuple[Sequence[TrainingCurve], Sequence[TrainingCurve]]
@@ -293,19 +267,12 @@ Arms = tuple[Sequence[TrainingCurve], Sequence[TrainingCurve]]
 
 def _spreads(arms: Arms) -> tuple[Spread, ...]:
     spreads = []
-    first, second = (np.array([accuracies(run) for run in arm]).T.tolist() for arm in arms)
-    for number, (pretrained, scratch) in enumerate(zip(first, second, strict=True)):
-        ratio, interval = spread_ratio(pretrained, scratch) or (None, None)
-        spreads.append(
-            Spread(
-                number + 1,
-                estimate(pretrained).deviation,
-                estimate(scratch).deviation,
-                ratio,
-                interval,
-                shown=interval is not None and not interval.low <= 1 <= interval.high,
-            )
-        )
+    by_epoch = (np.array([_accuracies(run) for run in arm]).T.tolist() for arm in arms)
+    for epoch, values in enumerate(zip(*by_epoch, strict=True), 1):
+        pretrained, scratch = (stats.estimate(arm).deviation for arm in values)
+        ratio, interval = spread_ratio(*values) or (None, None)
+        shown = interval is not None and not interval.low <= 1 <= interval.high
+        spreads.append(Spread(epoch, pretrained, scratch, ratio, interval, shown))
     return tuple(spreads)
 
 
@@ -314,18 +281,18 @@ def _curves(arms: Arms) -> dict[str, dict[str, Bands]]:
         x: Callable[[TrainingCurve], Sequence[float]], y: Callable[[TrainingCurve], Sequence[float]]
     ) -> dict[str, Bands]:
         return {
-            name: bands([x(run) for run in arm], [y(run) for run in arm])
+            name: stats.bands([x(run) for run in arm], [y(run) for run in arm])
             for name, arm in zip(NAMES, arms, strict=True)
         }
 
     return {
-        "accuracy over epochs": mean_curves(_epochs, accuracies),
-        "accuracy over seconds": mean_curves(_seconds, accuracies),
-        "loss over epochs": mean_curves(_epochs, losses),
+        "accuracy over epochs": mean_curves(_epochs, _accuracies),
+        "accuracy over seconds": mean_curves(_seconds, _accuracies),
+        "loss over epochs": mean_curves(_epochs, _losses),
         "training loss": mean_curves(
             _chunk_epochs, lambda run: [float(p.mean()) for p in _chunks(run)]
         ),
-        "gradient norm": mean_curves(_epochs, lambda run: [e.gradient_norm for e in run.history]),
+        "gradient norm": mean_curves(_epochs, _norms),
     }
 
 
@@ -350,17 +317,14 @@ def _answer(epochs: int, final: MetricComparison, progress: Sequence[MetricCompa
     if final.comparison.shown and difference:
         verdict = "Yes" if difference > 0 else "No, it harms"
     before, _, over_all, _ = progress
+    unit = "epoch" if epochs == 1 else "epochs"
     return (
-        f"{verdict}: after {_count(epochs)}, networks that start from the digits' weights have "
+        f"{verdict}: after {epochs} {unit}, networks that start from the digits' weights have "
         f"{_percent(final.pretrained_mean)} accuracy and networks trained from scratch "
         f"{_percent(final.scratch_mean)}; {final.words}. Before the first step, they have "
         f"{_percent(before.pretrained_mean)} and {_percent(before.scratch_mean)}; over all epochs "
         f"(area under the accuracy curve), {over_all.words}."
     )
-
-
-def _count(epochs: int) -> str:
-    return "1 epoch" if epochs == 1 else f"{epochs} epochs"
 
 
 def _percent(mean: Estimate | None) -> str:

@@ -83,9 +83,9 @@ class Bands:
 
     x: tuple[float, ...]
     mean: tuple[float, ...]
-    low: tuple[float, ...] | None
-    high: tuple[float, ...] | None
-    deviation: tuple[float, ...] | None
+    low: tuple[float, ...] | None = None
+    high: tuple[float, ...] | None = None
+    deviation: tuple[float, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -114,12 +114,7 @@ def estimate(values: Sequence[float], limits: Interval = UNBOUNDED) -> Estimate:
     interval = _t_interval(runs, rounding)
     if interval is not None:
         interval = Interval(max(interval.low, limits.low), min(interval.high, limits.high))
-    return Estimate(
-        runs=len(runs),
-        mean=float(runs.mean()),
-        deviation=_deviation(runs, rounding),
-        interval=interval,
-    )
+    return Estimate(len(runs), float(runs.mean()), _deviation(runs, rounding), interval)
 
 
 def compare(first: Sequence[float | None], second: Sequence[float | None]) -> Comparison:
@@ -181,13 +176,18 @@ def pairs_needed(difference: float, deviation: float, power: float = POWER) -> i
 
     def missing_power(pairs: float) -> float:
         shift = effect * math.sqrt(pairs)
-        return power - float(stats.nct.sf(_t_quantile(pairs), pairs - 1, shift))
+        return power - float(stats.nct.sf(t_quantile(pairs - 1), pairs - 1, shift))
 
     if missing_power(2) <= 0:
         return 2
     # The number for a known spread; the t interval needs a few more.
     known = ((stats.norm.ppf((1 + CONFIDENCE) / 2) + stats.norm.ppf(power)) / effect) ** 2
     return math.ceil(float(optimize.brentq(missing_power, 2, 2 * known + 10)))
+
+
+def t_quantile(freedom: float) -> float:
+    """Return the end of the central 95 % of Student's t with these degrees of freedom."""
+    return float(stats.t.ppf((1 + CONFIDENCE) / 2, freedom))
 
 
 def area_under_curve(x: Sequence[float], y: Sequence[float]) -> float:
@@ -235,14 +235,12 @@ def bands(x: Sequence[Sequence[float]], y: Sequence[Sequence[float]]) -> Bands:
         lengths = [[len(row) for row in rows] for rows in (x, y)]
         raise ValueError(f"bands: got runs of {lengths[0]} and {lengths[1]} points, expected equal")
     rows = [_check_curve("bands", at, height) for at, height in zip(x, y, strict=True)]
-    at = np.mean([row[0] for row in rows], axis=0)
-    heights = np.array([row[1] for row in rows])
-    mean = heights.mean(axis=0)
-    if len(rows) == 1:
-        return Bands(tuple(at.tolist()), tuple(mean.tolist()), None, None, None)
-    deviation = heights.std(axis=0, ddof=1)
-    half = _t_quantile(len(rows)) * deviation / math.sqrt(len(rows))
-    columns = (at, mean, mean - half, mean + half, deviation)
+    at, heights = (np.array(part) for part in zip(*rows, strict=True))
+    columns = [at.mean(axis=0), mean := heights.mean(axis=0)]
+    if len(rows) > 1:
+        deviation = heights.std(axis=0, ddof=1)
+        half = t_quantile(len(rows) - 1) * deviation / math.sqrt(len(rows))
+        columns += [mean - half, mean + half, deviation]
     return Bands(*(tuple(column.tolist()) for column in columns))
 
 
@@ -308,10 +306,6 @@ def _check_curve(
     return at, height
 
 
-def _t_quantile(runs: float) -> float:
-    return float(stats.t.ppf((1 + CONFIDENCE) / 2, runs - 1))
-
-
 def _deviation(values: NDArray[np.float64], rounding: float) -> float | None:
     if len(values) < 2:
         return None
@@ -321,15 +315,14 @@ def _deviation(values: NDArray[np.float64], rounding: float) -> float | None:
 def _t_interval(values: NDArray[np.float64], rounding: float) -> Interval | None:
     if len(values) < 2 or np.ptp(values) <= rounding:
         return None
-    interval = stats.ttest_1samp(values, 0).confidence_interval(CONFIDENCE)
-    return Interval(float(interval.low), float(interval.high))
+    return Interval(*map(float, stats.ttest_1samp(values, 0).confidence_interval(CONFIDENCE)))
 
 
 def _bootstrap_interval(values: NDArray[np.float64]) -> Interval:
-    interval = stats.bootstrap(
+    found = stats.bootstrap(
         (values,), np.mean, confidence_level=CONFIDENCE, method="BCa", rng=np.random.default_rng(0)
-    ).confidence_interval
-    return Interval(float(interval.low), float(interval.high))
+    )
+    return Interval(*map(float, found.confidence_interval))
 
 
 def _sign_test(less: int, more: int) -> float:

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from safetensors import safe_open
 from torch import nn
 
@@ -48,11 +47,6 @@ class TrainedModel:
             return self.view
         return View.of(file, self.view.size, self.config.recipe.window)
 
-    def scales_of(self, file: Reader) -> NDArray[np.float32] | None:
-        """Return the scale of each page, if the recipe scales pages by writer."""
-        hand = self.config.recipe.hand
-        return writer_scales(file, hand) if hand else None
-
     def check(self, file: Reader, split: str, source: Path) -> None:
         """Raise UserError if `file` has other classes than the network, or an empty split."""
         if unknown := sorted(set(file.info["classes"]) - set(self.classes)):
@@ -70,7 +64,8 @@ class TrainedModel:
 
         The second value is None without `adapt`, known writers, or a recipe that scales by writer.
         """
-        view, scales = self.view_of(file), self.scales_of(file)
+        view, hand = self.view_of(file), self.config.recipe.hand
+        scales = writer_scales(file, hand) if hand else None
         predictions = predict_split(
             self.network,
             file,

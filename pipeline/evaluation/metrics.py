@@ -92,22 +92,20 @@ def score(logits: Tensor, labels: Tensor, classes: Sequence[str]) -> Scores:
 
     Raises ValueError for no samples.
     """
-    from torchmetrics.functional.classification import (  # slow to import
-        multiclass_calibration_error,
-        multiclass_confusion_matrix,
-        multiclass_f1_score,
-        multiclass_precision,
-        multiclass_recall,
-    )
+    from torchmetrics.functional import classification as metrics  # slow to import
 
     if not len(labels):
         raise ValueError("score: got no samples, expected at least one")
     count = len(classes)
     predicted = logits.argmax(dim=1)
-    matrix = multiclass_confusion_matrix(predicted, labels, count)
+    matrix = metrics.multiclass_confusion_matrix(predicted, labels, count)
     per_class = [
         metric(predicted, labels, count, average="none").tolist()
-        for metric in (multiclass_precision, multiclass_recall, multiclass_f1_score)
+        for metric in (
+            metrics.multiclass_precision,
+            metrics.multiclass_recall,
+            metrics.multiclass_f1_score,
+        )
     ]
     errors = matrix.clone().fill_diagonal_(0)
     pairs = sorted(errors.nonzero().tolist(), key=lambda pair: -int(errors[pair[0], pair[1]]))
@@ -117,7 +115,7 @@ def score(logits: Tensor, labels: Tensor, classes: Sequence[str]) -> Scores:
         accuracy_ignoring_case=_ignoring_case(predicted, labels, classes),
         loss=float(F.cross_entropy(logits.float(), labels)),
         calibration_error=float(
-            multiclass_calibration_error(logits.float().softmax(dim=1), labels, count, BINS)
+            metrics.multiclass_calibration_error(logits.float().softmax(dim=1), labels, count, BINS)
         ),
         per_class=tuple(
             ClassScore(name, int(matrix[i].sum()), *(column[i] for column in per_class))
@@ -138,15 +136,10 @@ def top_losses(
     losses = F.cross_entropy(logits.float(), labels, reduction="none")
     rows = losses.argsort(descending=True, stable=True)[:most]
     probabilities, predicted = logits[rows].float().softmax(dim=1).max(dim=1)
+    columns = (rows, labels[rows], predicted, probabilities, losses[rows])
     return tuple(
         TopLoss(row, classes[true], classes[guess], probability, loss)
-        for row, true, guess, probability, loss in zip(
-            *(
-                column.tolist()
-                for column in (rows, labels[rows], predicted, probabilities, losses[rows])
-            ),
-            strict=True,
-        )
+        for row, true, guess, probability, loss in zip(*map(Tensor.tolist, columns), strict=True)
     )
 
 
@@ -172,8 +165,8 @@ def accuracy_interval(accuracy: float, samples: int) -> tuple[float, float]:
     """
     from scipy.stats import binomtest  # slow to import
 
-    ends = binomtest(round(accuracy * samples), samples).proportion_ci(0.95, method="wilson")
-    return float(ends.low), float(ends.high)
+    low, high = binomtest(round(accuracy * samples), samples).proportion_ci(0.95, method="wilson")
+    return float(low), float(high)
 
 
 def _ignoring_case(predicted: Tensor, labels: Tensor, classes: Sequence[str]) -> float | None:
