@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 Matrix = tuple[tuple[float, ...], ...]
 
@@ -78,65 +78,65 @@ class Diagnosis:
     detectable: float | None
     witness: ReferenceReport | None
 
-
-def describe_diagnosis(found: Diagnosis, classes: Sequence[str]) -> tuple[str, str]:
-    """Return the verdict in a sentence or two, and its assumptions."""
-    reference = found.witness
-    names_known = reference is not None and reference.heard
-    rate = f"{found.rate:.1%} of the labels"
-    if found.between:
-        rate += " ({:.1%} to {:.1%})".format(*found.between)
-    assumptions = ["some images of each class are unambiguous"]
-    if names_known:
-        assumptions.append("the reference model knows the class names")
-    match found.kind:
-        case "clean":
-            verdict = (
-                "The labels are clean"
-                if names_known
-                else "The labels are clean, or the class names are permuted: both fit equally "
-                "well, and only a reference model or a few trusted labels can distinguish them"
-            )
-            verdict += f"; noise below {found.detectable:.1%} may be undetected."
-            if not names_known:
-                assumptions.append("the class names are correct")
-        case "symmetric":
-            verdict = f"{rate} are incorrect, each other class equally likely."
-            assumptions.append("the most frequent label of each class is its own")
-        case "pairs":
-            verdict = f"{rate} are those of the next class (after the last, the first)."
-            if not names_known:
-                assumptions.append(
-                    f"labels flip to the next class ({1 - found.rate:.0%} flipped to the previous "
-                    "one, with class names shifted by one, fits equally well)"
+    def described(self, classes: Sequence[str]) -> "Diagnosis":
+        """Return the diagnosis with its verdict, in a sentence or two, and its assumptions."""
+        reference = self.witness
+        names_known = reference is not None and reference.heard
+        rate = f"{self.rate:.1%} of the labels"
+        if self.between:
+            rate += " ({:.1%} to {:.1%})".format(*self.between)
+        assumptions = ["some images of each class are unambiguous"]
+        if names_known:
+            assumptions.append("the reference model knows the class names")
+        match self.kind:
+            case "clean":
+                verdict = (
+                    "The labels are clean"
+                    if names_known
+                    else "The labels are clean, or the class names are permuted: both fit equally "
+                    "well, and only a reference model or a few trusted labels can distinguish them"
                 )
-        case "permutation":
-            labels = [classes[row.index(max(row))] for row in found.forward]
-            names = [
-                f"{name} is labelled {label}"
-                for name, label in zip(classes, labels, strict=True)
-                if name != label
-            ]
-            verdict = f"The class names are permuted: {', '.join(names)}."
-        case "wrong":
-            verdict = (
-                "Every label is incorrect, each other class equally likely: complementary labels, "
-                "which name a class that an image does not have."
-            )
-            assumptions.append("the label that a class never has is its own")
-        case _:
-            verdict = "The labels are independent of the images."
-            assumptions = ["the network was trained well enough to find any dependence"]
-    rivals = [
-        one.kind
-        for one in found.evidence[1:]
-        if one.behind * found.labels < DECISIVE
-        and (names_known or {one.kind, found.kind} != {"clean", "permutation"})
-    ]
-    if rivals:
-        verdict += f" Not distinguishable from: {', '.join(rivals)}."
-    if found.misfit > MAX_MISFIT:
-        verdict += f" No kind fits well: {found.misfit:.0%} of the labels are unexplained."
-    if reference and reference.kind != found.kind and (names_known or found.kind == "random"):
-        verdict += f" By the reference model's predictions alone, the kind is {reference.kind}."
-    return verdict, f"Assumptions: {'; '.join(assumptions)}."
+                verdict += f"; noise below {self.detectable:.1%} may be undetected."
+                if not names_known:
+                    assumptions.append("the class names are correct")
+            case "symmetric":
+                verdict = f"{rate} are incorrect, each other class equally likely."
+                assumptions.append("the most frequent label of each class is its own")
+            case "pairs":
+                verdict = f"{rate} are those of the next class (after the last, the first)."
+                if not names_known:
+                    assumptions.append(
+                        f"labels flip to the next class ({1 - self.rate:.0%} flipped to the "
+                        "previous one, with class names shifted by one, fits equally well)"
+                    )
+            case "permutation":
+                labels = [classes[row.index(max(row))] for row in self.forward]
+                names = [
+                    f"{name} is labelled {label}"
+                    for name, label in zip(classes, labels, strict=True)
+                    if name != label
+                ]
+                verdict = f"The class names are permuted: {', '.join(names)}."
+            case "wrong":
+                verdict = (
+                    "Every label is incorrect, each other class equally likely: complementary "
+                    "labels, which name a class that an image does not have."
+                )
+                assumptions.append("the label that a class never has is its own")
+            case _:
+                verdict = "The labels are independent of the images."
+                assumptions = ["the network was trained well enough to find any dependence"]
+        rivals = [
+            one.kind
+            for one in self.evidence[1:]
+            if one.behind * self.labels < DECISIVE
+            and (names_known or {one.kind, self.kind} != {"clean", "permutation"})
+        ]
+        if rivals:
+            verdict += f" Not distinguishable from: {', '.join(rivals)}."
+        if self.misfit > MAX_MISFIT:
+            verdict += f" No kind fits well: {self.misfit:.0%} of the labels are unexplained."
+        if reference and reference.kind != self.kind and (names_known or self.kind == "random"):
+            verdict += f" By the reference model's predictions alone, the kind is {reference.kind}."
+        assumption = f"Assumptions: {'; '.join(assumptions)}."
+        return replace(self, verdict=verdict, assumption=assumption)

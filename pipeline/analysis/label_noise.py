@@ -16,34 +16,14 @@ check it.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from scipy.special import entr, rel_entr
 
-from pipeline.analysis.diagnosis import (
-    DECISIVE,
-    Diagnosis,
-    KindEvidence,
-    Matrix,
-    ReferenceReport,
-    describe_diagnosis,
-)
-from pipeline.analysis.noise_models import (
-    KINDS,
-    OUTLIER_PRIOR,
-    RATED,
-    RATES,
-    UNIFORM_PRIOR,
-    Floats,
-    Ints,
-    NoiseFit,
-    best_assignment,
-    fit_noise_model,
-    fit_outliers,
-    log_likelihood,
-    transition,
-)
+from pipeline.analysis import noise_models as models
+from pipeline.analysis.diagnosis import DECISIVE, Diagnosis, KindEvidence, Matrix, ReferenceReport
+from pipeline.analysis.noise_models import KINDS, Floats, Ints, NoiseFit
 
 ANCHOR_FRACTION = 1 / 3  # of each group
 CONFIDENT_FRACTION = 1 / 2  # of each class that a reference model predicts
@@ -92,13 +72,11 @@ def diagnose(
             f"diagnose: got {count} classes and {len(labels)} images, "
             "expected at least 3 classes and 10 images for each"
         )
-    groups, anchors, counts = max(
-        (
-            _anchor_counts(probabilities, labels, groups)
-            for groups in _candidate_groups(probabilities)
-        ),
-        key=lambda anchors: _information(anchors[2]),
-    )
+    candidates = []
+    for groups in _candidate_groups(probabilities):
+        anchors = _most_informative(probabilities, groups, ANCHOR_FRACTION)
+        candidates.append((groups, anchors, _count_pairs(groups[anchors], labels[anchors], count)))
+    groups, anchors, counts = max(candidates, key=lambda candidate: _information(candidate[2]))
     base = _base_rates(labels, count)
     predicted = scores = np.zeros((count, count))  # by the reference model, per group
     if reference is not None:
@@ -108,7 +86,7 @@ def diagnose(
     if not scores.any():
         predicted = scores
 
-    fits = [fit_noise_model(kind, counts, base, scores) for kind in KINDS]
+    fits = [models.fit_noise_model(kind, counts, base, scores) for kind in KINDS]
     fits.sort(key=lambda fit: -fit.evidence)  # stable: the first of equal kinds comes first
     best = fits[0]
     order = np.argsort(best.group_classes)  # the group of each class
@@ -117,10 +95,10 @@ def diagnose(
     entropies = entr(matrix).sum(1) / np.log(2)
     weights = counts.sum(1) / counts.sum()
 
-    diagnosis = Diagnosis(
+    return Diagnosis(
         kind=best.kind,
         rate=round(float(prior @ (1 - forward.diagonal())), 9),
-        between=best.rate_interval if best.kind in RATED else None,
+        between=best.rate_interval if best.kind in models.RATED else None,
         verdict="",
         assumption="",
         evidence=_kind_evidence(fits, counts, predicted),
@@ -137,9 +115,7 @@ def diagnose(
         else _reference_report(
             reference, labels, matrix, best.group_classes[groups], anchors, bool(scores.any())
         ),
-    )
-    verdict, assumption = describe_diagnosis(diagnosis, classes)
-    return replace(diagnosis, verdict=verdict, assumption=assumption)
+    ).described(classes)
 
 
 def _check(name: str, probabilities: Floats, labels: Ints, classes: int) -> None:
@@ -165,12 +141,6 @@ def _candidate_groups(probabilities: Floats) -> tuple[Ints, ...]:
     return lift.argmax(1), lift.argmin(1), pairs.argmax(1)
 
 
-def _anchor_counts(probabilities: Floats, labels: Ints, groups: Ints) -> tuple[Ints, Ints, Floats]:
-    """Return the groups, the indices of their anchors, and the counts of the anchors' labels."""
-    anchors = _most_informative(probabilities, groups, ANCHOR_FRACTION)
-    return groups, anchors, _count_pairs(groups[anchors], labels[anchors], probabilities.shape[1])
-
-
 def _most_informative(probabilities: Floats, groups: Ints, fraction: float) -> Ints:
     """Return the indices of the `fraction` of each group with the most informative predictions.
 
@@ -180,8 +150,7 @@ def _most_informative(probabilities: Floats, groups: Ints, fraction: float) -> I
     order = np.lexsort((-information, groups))
     sizes = np.bincount(groups)
     place = np.arange(len(groups)) - np.repeat(sizes.cumsum() - sizes, sizes)
-    chosen: Ints = order[place < np.ceil(fraction * sizes)[groups[order]]]
-    return chosen
+    return np.asarray(order[place < np.ceil(fraction * sizes)[groups[order]]])
 
 
 def _count_pairs(rows: Ints, columns: Ints, classes: int) -> Floats:
@@ -198,14 +167,12 @@ def _information(counts: Floats) -> float:
 
 def _base_rates(labels: Ints, classes: int) -> Floats:
     """Return the frequency (classes,) of each label, with one added count each."""
-    base: Floats = (np.bincount(labels, minlength=classes) + 1) / (len(labels) + classes)
-    return base
+    return np.asarray((np.bincount(labels, minlength=classes) + 1) / (len(labels) + classes))
 
 
 def _smooth(counts: Floats, base: Floats) -> Floats:
     """Return counts as rows of frequencies, with one added label per row, distributed as `base`."""
-    rows: Floats = (counts + base) / (counts.sum(1, keepdims=True) + 1)
-    return rows
+    return np.asarray((counts + base) / (counts.sum(1, keepdims=True) + 1))
 
 
 def _reference_scores(predicted: Floats, reference: Floats) -> Floats:
@@ -217,11 +184,10 @@ def _reference_scores(predicted: Floats, reference: Floats) -> Floats:
     """
     base = _base_rates(reference.argmax(1), len(predicted))
     rows = _smooth(predicted, base)
-    if rows[np.arange(len(rows)), best_assignment(rows)].mean() < 1 / 2:
+    if rows[np.arange(len(rows)), models.best_assignment(rows)].mean() < 1 / 2:
         return np.zeros_like(predicted)
-    score = log_likelihood(predicted, np.eye(len(predicted)), base, UNIFORM_PRIOR)
-    ratio: Floats = score - (predicted @ np.log(base))[:, None]
-    return ratio
+    score = models.log_likelihood(predicted, np.eye(len(predicted)), base, models.UNIFORM_PRIOR)
+    return score - (predicted @ np.log(base))[:, None]
 
 
 def _kind_evidence(
@@ -231,14 +197,13 @@ def _kind_evidence(
     labels, own = counts.sum(), np.eye(len(predicted))
     base = (predicted.sum(0) + 1) / (predicted + 1 / len(predicted)).sum()
     given = [np.log(fit.expected) for fit in fits]
-    reference = [
-        np.log(fit_outliers(predicted, own[fit.group_classes], base, UNIFORM_PRIOR)[1])
-        for fit in fits
-    ]
+    groups = (own[fit.group_classes] for fit in fits)
+    expected = (models.fit_outliers(predicted, p, base, models.UNIFORM_PRIOR)[1] for p in groups)
+    reference = [*map(np.log, expected)]
     return tuple(
         KindEvidence(
             kind=fit.kind,
-            rate=fit.rate if fit.kind in RATED else None,
+            rate=fit.rate if fit.kind in models.RATED else None,
             log_likelihood=float(fit.evidence / labels),
             behind=float((fits[0].evidence - fit.evidence) / labels),
             error=float(
@@ -264,8 +229,7 @@ def _misfit(counts: Floats, expected: Floats) -> Floats:
     labels = counts.sum(1, keepdims=True).clip(1)
     distance = np.abs(counts / labels - expected).sum(1)
     chance = np.sqrt(2 / np.pi * expected * (1 - expected) / labels).sum(1)
-    misfit: Floats = ((distance - chance) / 2).clip(0)
-    return misfit
+    return np.asarray(((distance - chance) / 2).clip(0))
 
 
 def _detectable(clean: NoiseFit, counts: Floats, base: Floats) -> float:
@@ -279,18 +243,13 @@ def _detectable(clean: NoiseFit, counts: Floats, base: Floats) -> float:
     outliers = np.tile(clean.outliers, tables)[:, None]
     labels = np.tile(counts.sum(1).astype(np.int64), tables)
 
-    def score(sampled: Floats, noise: Floats) -> Floats:
-        scores: Floats = log_likelihood(sampled, noise, base, OUTLIER_PRIOR)[
-            np.arange(len(sampled)), classes
-        ]
-        return scores
-
-    for rate in RATES:
-        noisy = transition("symmetric", rate, count)
+    for rate in models.RATES:
+        noisy = models.transition("symmetric", rate, count)
         rows = (1 - outliers) * noisy[classes] + outliers * base
         sampled = generator.multinomial(labels, rows).astype(np.float64)
-        gains = score(sampled, noisy) - score(sampled, np.eye(count))
-        evidence = gains.reshape(tables, count).sum(1) - np.log(len(RATES))
+        likelihoods = (models.log_likelihood(sampled, p, base) for p in (noisy, np.eye(count)))
+        gains = np.subtract(*likelihoods)[np.arange(len(classes)), classes]
+        evidence = gains.reshape(tables, count).sum(1) - np.log(len(models.RATES))
         if (evidence >= DECISIVE).mean() >= 0.95:
             return float(rate)
     return 1.0
@@ -305,9 +264,8 @@ def _reference_report(
     counts = _count_pairs(predicted[confident], labels[confident], len(matrix))
     base = _base_rates(labels, len(matrix))
     own = np.where(np.eye(len(matrix)), 0, -1e12)  # each group is the class predicted
-    best = max(
-        (fit_noise_model(kind, counts, base, own) for kind in KINDS), key=lambda fit: fit.evidence
-    )
+    fits = [models.fit_noise_model(kind, counts, base, own) for kind in KINDS]
+    best = max(fits, key=lambda fit: fit.evidence)
     rows = _smooth(counts, base)
     return ReferenceReport(
         heard=heard,

@@ -129,7 +129,7 @@ def fit_noise_model(kind: str, counts: Floats, base: Floats, reference: Floats) 
         max_rate = 1 - 1 / count if kind == "symmetric" else 1
         rates = RATES[: np.searchsorted(RATES, max_rate)]
     family = [transition("clean" if renamed else kind, rate, count) for rate in rates]
-    scores = [log_likelihood(counts, rows, base, OUTLIER_PRIOR) for rows in family]
+    scores = [log_likelihood(counts, rows, base) for rows in family]
     if not renamed:
         scores = [score + reference for score in scores]
     assigned = [best_assignment(score) for score in scores]
@@ -140,11 +140,13 @@ def fit_noise_model(kind: str, counts: Floats, base: Floats, reference: Floats) 
     if renamed and reference.any():
         classes = _best_assignment_except(reference, labels)
         evidence += assignment_score(reference, classes) - choice
-    outliers, expected = fit_outliers(counts, family[best][labels], base, OUTLIER_PRIOR)
+    outliers, expected = fit_outliers(counts, family[best][labels], base)
     return NoiseFit(kind, classes, labels, rates, softmax(totals), outliers, expected, evidence)
 
 
-def log_likelihood(counts: Floats, rows: Floats, base: Floats, prior: Floats) -> Floats:
+def log_likelihood(
+    counts: Floats, rows: Floats, base: Floats, prior: Floats = OUTLIER_PRIOR
+) -> Floats:
     """Return log p(counts of each group | each row of labels' frequencies): (groups, rows), nats.
 
     Integrates over the unknown fraction of outliers in each group, whose labels follow `base` (C).
@@ -154,7 +156,7 @@ def log_likelihood(counts: Floats, rows: Floats, base: Floats, prior: Floats) ->
 
 
 def fit_outliers(
-    counts: Floats, rows: Floats, base: Floats, prior: Floats
+    counts: Floats, rows: Floats, base: Floats, prior: Floats = OUTLIER_PRIOR
 ) -> tuple[Floats, Floats]:
     """Return the posterior mean of outliers (C) and p(label) (C, C) of groups with these rows."""
     scores = np.einsum("sgg->sg", _by_outlier_fraction(counts, rows, base))

@@ -49,6 +49,11 @@ class TrainingCurve:
     start: Start
 
 
+Arms = tuple[Sequence[TrainingCurve], Sequence[TrainingCurve]]
+Figure = Callable[[TrainingCurve], float | None]
+Figures = Callable[[TrainingCurve], list[float]]
+
+
 @dataclass(frozen=True)
 class MetricComparison:
     """A metric of both arms by seed, None where a threshold was never reached.
@@ -150,10 +155,8 @@ def analyse(
     (epochs,) = lengths
     arms = (pretrained, scratch)
 
-    def compare_metric(
-        name: str, measure: Metric, value: Callable[[TrainingCurve], float | None]
-    ) -> MetricComparison:
-        first, second = (tuple(value(run) for run in arm) for arm in arms)
+    def compare_metric(name: str, measure: Metric, figure: Figure) -> MetricComparison:
+        first, second = (tuple(map(figure, arm)) for arm in arms)
         means = _estimate_reached(first), _estimate_reached(second)
         comparison = stats.compare(first, second)
         words = stats.describe_difference(comparison, *NAMES, measure)
@@ -179,10 +182,8 @@ def analyse(
         end=end,
         progress=progress,
         times=tuple(
-            compare_metric(
-                f"{unit} to {100 * threshold:g} %", measure, _when_reached(threshold, at)
-            )
-            for threshold in THRESHOLDS
+            compare_metric(f"{unit} to {100 * level:g} %", measure, _when_reached(level, at))
+            for level in THRESHOLDS
             for unit, measure, at in (
                 ("epochs", stats.EPOCHS, _epochs),
                 ("seconds", stats.SECONDS, _seconds),
@@ -247,13 +248,11 @@ def _norms(training: TrainingCurve) -> list[float]:
     return [epoch.gradient_norm for epoch in training.history]
 
 
-def _when_reached(
-    threshold: float, at: Callable[[TrainingCurve], list[float]]
-) -> Callable[[TrainingCurve], float | None]:
+def _when_reached(threshold: float, at: Figures) -> Figure:
     return lambda run: stats.first_reached(at(run), _accuracies(run), threshold)
 
 
-def _moved(group: str) -> Callable[[TrainingCurve], float | None]:
+def _moved(group: str) -> Figure:
     return lambda run: run.start.moved[group]
 
 
@@ -262,12 +261,9 @@ def _estimate_reached(values: Sequence[float | None]) -> Estimate | None:
     return stats.estimate(reached) if reached else None
 
 
-Arms = tuple[Sequence[TrainingCurve], Sequence[TrainingCurve]]
-
-
 def _spreads(arms: Arms) -> tuple[Spread, ...]:
     spreads = []
-    by_epoch = (np.array([_accuracies(run) for run in arm]).T.tolist() for arm in arms)
+    by_epoch = (np.array([*map(_accuracies, arm)]).T.tolist() for arm in arms)
     for epoch, values in enumerate(zip(*by_epoch, strict=True), 1):
         pretrained, scratch = (stats.estimate(arm).deviation for arm in values)
         ratio, interval = spread_ratio(*values) or (None, None)
@@ -277,30 +273,27 @@ def _spreads(arms: Arms) -> tuple[Spread, ...]:
 
 
 def _curves(arms: Arms) -> dict[str, dict[str, Bands]]:
-    def mean_curves(
-        x: Callable[[TrainingCurve], Sequence[float]], y: Callable[[TrainingCurve], Sequence[float]]
-    ) -> dict[str, Bands]:
-        return {
-            name: stats.bands([x(run) for run in arm], [y(run) for run in arm])
-            for name, arm in zip(NAMES, arms, strict=True)
-        }
+    def mean_curves(x: Figures, y: Figures) -> dict[str, Bands]:
+        both = zip(NAMES, arms, strict=True)
+        return {name: stats.bands([*map(x, arm)], [*map(y, arm)]) for name, arm in both}
 
     return {
         "accuracy over epochs": mean_curves(_epochs, _accuracies),
         "accuracy over seconds": mean_curves(_seconds, _accuracies),
         "loss over epochs": mean_curves(_epochs, _losses),
-        "training loss": mean_curves(
-            _chunk_epochs, lambda run: [float(p.mean()) for p in _chunks(run)]
-        ),
+        "training loss": mean_curves(_chunk_epochs, _chunk_means),
         "gradient norm": mean_curves(_epochs, _norms),
     }
 
 
 def _chunks(training: TrainingCurve) -> list[NDArray[np.float64]]:
     """Split the losses of the steps into chunks of nearly equal lengths."""
-    return np.array_split(
-        np.array(training.losses, np.float64), min(CURVE_POINTS, len(training.losses))
-    )
+    losses = np.array(training.losses, np.float64)
+    return np.array_split(losses, min(CURVE_POINTS, len(losses)))
+
+
+def _chunk_means(training: TrainingCurve) -> list[float]:
+    return [float(chunk.mean()) for chunk in _chunks(training)]
 
 
 def _chunk_epochs(training: TrainingCurve) -> list[float]:

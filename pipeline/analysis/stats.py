@@ -126,9 +126,9 @@ def compare(first: Sequence[float | None], second: Sequence[float | None]) -> Co
         raise ValueError(
             f"compare: got {len(first)} and {len(second)} runs, expected equally many, at least one"
         )
+    for arm in (first, second):
+        _check_finite("compare", [value for value in arm if value is not None], least=0)
     a, b = (np.array([math.inf if v is None else v for v in arm], float) for arm in (first, second))
-    for arm, times in ((first, a), (second, b)):
-        _check_finite("compare", times[[v is not None for v in arm]], least=0)
     got_a, got_b = np.isfinite(a), np.isfinite(b)
     both = got_a & got_b
     scale = np.maximum(np.abs(a), np.abs(b))[both]
@@ -286,9 +286,7 @@ def describe_difference(comparison: Comparison, first: str, second: str, measure
     return f"no difference was shown ({first} is {amount}, {interval}){needed}{unreached}"
 
 
-def _check_finite(
-    caller: str, values: Sequence[float] | NDArray[np.float64], least: int = 1
-) -> NDArray[np.float64]:
+def _check_finite(caller: str, values: Sequence[float], least: int = 1) -> NDArray[np.float64]:
     array = np.asarray(values, np.float64)
     if array.ndim != 1 or len(array) < least or not np.isfinite(array).all():
         raise ValueError(f"{caller}: got {list(values)}, expected finite numbers, at least {least}")
