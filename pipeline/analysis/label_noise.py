@@ -23,7 +23,7 @@ from scipy.special import entr, rel_entr
 
 from pipeline.analysis import noise_models as models
 from pipeline.analysis.diagnosis import DECISIVE, Diagnosis, KindEvidence, Matrix, ReferenceReport
-from pipeline.analysis.noise_models import KINDS, Floats, Ints, NoiseFit
+from pipeline.analysis.noise_models import KINDS, UNIFORM_PRIOR, Floats, Ints, NoiseFit
 
 ANCHOR_FRACTION = 1 / 3  # of each group
 CONFIDENT_FRACTION = 1 / 2  # of each class that a reference model predicts
@@ -186,7 +186,7 @@ def _reference_scores(predicted: Floats, reference: Floats) -> Floats:
     rows = _smooth(predicted, base)
     if rows[np.arange(len(rows)), models.best_assignment(rows)].mean() < 1 / 2:
         return np.zeros_like(predicted)
-    score = models.log_likelihood(predicted, np.eye(len(predicted)), base, models.UNIFORM_PRIOR)
+    score = models.log_likelihood(predicted, np.eye(len(predicted)), base, UNIFORM_PRIOR)
     return score - (predicted @ np.log(base))[:, None]
 
 
@@ -197,9 +197,10 @@ def _kind_evidence(
     labels, own = counts.sum(), np.eye(len(predicted))
     base = (predicted.sum(0) + 1) / (predicted + 1 / len(predicted)).sum()
     given = [np.log(fit.expected) for fit in fits]
-    groups = (own[fit.group_classes] for fit in fits)
-    expected = (models.fit_outliers(predicted, p, base, models.UNIFORM_PRIOR)[1] for p in groups)
-    reference = [*map(np.log, expected)]
+    reference = [
+        np.log(models.fit_outliers(predicted, own[fit.group_classes], base, UNIFORM_PRIOR)[1])
+        for fit in fits
+    ]
     return tuple(
         KindEvidence(
             kind=fit.kind,

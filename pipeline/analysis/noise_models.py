@@ -117,11 +117,9 @@ def fit_noise_model(kind: str, counts: Floats, base: Floats, reference: Floats) 
         classes = best_assignment(reference)
         evidence = float((counts @ np.log(base)).sum())
         if reference.any():
-            evidence += assignment_score(reference, classes) - choice
-        expected = np.tile(base, (count, 1))
-        return NoiseFit(
-            kind, classes, classes, np.ones(1), np.ones(1), 0 * base, expected, evidence
-        )
+            evidence += _assignment_score(reference, classes) - choice
+        expected, certain = np.tile(base, (count, 1)), np.ones(1)
+        return NoiseFit(kind, classes, classes, certain, certain, 0 * base, expected, evidence)
     renamed = kind == "permutation"
     rates = np.zeros(1)
     if kind in RATED:
@@ -133,13 +131,13 @@ def fit_noise_model(kind: str, counts: Floats, base: Floats, reference: Floats) 
     if not renamed:
         scores = [score + reference for score in scores]
     assigned = [best_assignment(score) for score in scores]
-    totals = np.array([assignment_score(*pair) for pair in zip(scores, assigned, strict=True)])
+    totals = np.array([_assignment_score(*pair) for pair in zip(scores, assigned, strict=True)])
     evidence = float(logsumexp(totals) - np.log(len(rates)) - choice)
     best = int(totals.argmax())
     labels = classes = assigned[best]
     if renamed and reference.any():
         classes = _best_assignment_except(reference, labels)
-        evidence += assignment_score(reference, classes) - choice
+        evidence += _assignment_score(reference, classes) - choice
     outliers, expected = fit_outliers(counts, family[best][labels], base)
     return NoiseFit(kind, classes, labels, rates, softmax(totals), outliers, expected, evidence)
 
@@ -175,8 +173,7 @@ def best_assignment(score: Floats) -> Ints:
     return np.asarray(linear_sum_assignment(score, maximize=True)[1], np.int64)
 
 
-def assignment_score(score: Floats, assigned: Ints) -> float:
-    """Return the total score of an assignment."""
+def _assignment_score(score: Floats, assigned: Ints) -> float:
     return float(score[np.arange(len(score)), assigned].sum())
 
 
@@ -187,4 +184,4 @@ def _best_assignment_except(score: Floats, excluded: Ints) -> Ints:
         allowed = score.copy()
         allowed[group, barred] = -1e12
         candidates.append(best_assignment(allowed))
-    return max(candidates, key=lambda candidate: assignment_score(score, candidate))
+    return max(candidates, key=lambda candidate: _assignment_score(score, candidate))

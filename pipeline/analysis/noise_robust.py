@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from pipeline.analysis import stats
 from pipeline.analysis.diagnosis import Diagnosis
 from pipeline.analysis.label_noise import LabelRanks
-from pipeline.analysis.stats import Comparison, Estimate
+from pipeline.analysis.stats import ACCURACY, Comparison, Estimate
 from pipeline.evaluation.predict import Predictions
 from pipeline.evaluation.run_dir import TrainingResult
 from pipeline.recipes.losses import Loss
@@ -102,9 +102,7 @@ def recovery(accuracies: Mapping[str, Sequence[float]]) -> Recovery:
     for other in methods:
         if other != first:
             comparison = stats.compare(accuracies[first], accuracies[other])
-            words = stats.describe_difference(
-                comparison, METHODS[first], METHODS[other], stats.ACCURACY
-            )
+            words = stats.describe_difference(comparison, METHODS[first], METHODS[other], ACCURACY)
             pairs.append(MethodComparison(first, other, comparison, words))
     return Recovery(
         {method: tuple(accuracies[method]) for method in methods},

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.analysis import stats
-from pipeline.analysis.stats import Bands, Comparison, Estimate, Interval, Metric
+from pipeline.analysis.stats import ACCURACY, EPOCHS, LOSS, SECONDS, Bands, Interval, Metric
 from pipeline.evaluation.metrics import EpochMetrics
 from pipeline.evaluation.run_dir import TrainingResult
 
@@ -66,9 +66,9 @@ class MetricComparison:
     measure: Metric
     pretrained: tuple[float | None, ...]
     scratch: tuple[float | None, ...]
-    pretrained_mean: Estimate | None
-    scratch_mean: Estimate | None
-    comparison: Comparison
+    pretrained_mean: stats.Estimate | None
+    scratch_mean: stats.Estimate | None
+    comparison: stats.Comparison
     words: str
 
 
@@ -163,18 +163,18 @@ def analyse(
         return MetricComparison(name, measure, first, second, *means, comparison, words)
 
     end = (
-        compare_metric("accuracy at the end", stats.ACCURACY, lambda run: _accuracies(run)[-1]),
-        compare_metric("loss at the end", stats.LOSS, lambda run: _losses(run)[-1]),
+        compare_metric("accuracy at the end", ACCURACY, lambda run: _accuracies(run)[-1]),
+        compare_metric("loss at the end", LOSS, lambda run: _losses(run)[-1]),
     )
     progress = (
-        compare_metric("accuracy before step 1", stats.ACCURACY, lambda run: run.start.accuracy),
-        compare_metric("accuracy after epoch 1", stats.ACCURACY, lambda run: _accuracies(run)[0]),
+        compare_metric("accuracy before step 1", ACCURACY, lambda run: run.start.accuracy),
+        compare_metric("accuracy after epoch 1", ACCURACY, lambda run: _accuracies(run)[0]),
         compare_metric(
             "area under accuracy",
-            stats.ACCURACY,
+            ACCURACY,
             lambda run: stats.area_under_curve(_epochs(run), _accuracies(run)),
         ),
-        compare_metric("mean training loss", stats.LOSS, lambda run: float(np.mean(run.losses))),
+        compare_metric("mean training loss", LOSS, lambda run: float(np.mean(run.losses))),
     )
     return Analysis(
         seeds=tuple(seeds),
@@ -184,10 +184,7 @@ def analyse(
         times=tuple(
             compare_metric(f"{unit} to {100 * level:g} %", measure, _when_reached(level, at))
             for level in THRESHOLDS
-            for unit, measure, at in (
-                ("epochs", stats.EPOCHS, _epochs),
-                ("seconds", stats.SECONDS, _seconds),
-            )
+            for unit, measure, at in (("epochs", EPOCHS, _epochs), ("seconds", SECONDS, _seconds))
         ),
         stability=(
             compare_metric("loss spikes", SPIKES, lambda run: stats.count_spikes(run.losses)),
@@ -256,7 +253,7 @@ def _moved(group: str) -> Figure:
     return lambda run: run.start.moved[group]
 
 
-def _estimate_reached(values: Sequence[float | None]) -> Estimate | None:
+def _estimate_reached(values: Sequence[float | None]) -> stats.Estimate | None:
     reached = [value for value in values if value is not None]
     return stats.estimate(reached) if reached else None
 
@@ -320,6 +317,6 @@ def _answer(epochs: int, final: MetricComparison, progress: Sequence[MetricCompa
     )
 
 
-def _percent(mean: Estimate | None) -> str:
+def _percent(mean: stats.Estimate | None) -> str:
     assert mean is not None
     return f"{100 * mean.mean:.2f} %"

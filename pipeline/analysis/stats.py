@@ -141,6 +141,8 @@ def compare(first: Sequence[float | None], second: Sequence[float | None]) -> Co
     deviation = _deviation(differences, rounding)
     interval = _t_interval(differences, rounding)
     only_first, only_second = int((got_a & ~got_b).sum()), int((got_b & ~got_a).sum())
+    less = int((differences < 0).sum()) + only_first
+    more = int((differences > 0).sum()) + only_second
     return Comparison(
         pairs=len(differences),
         only_first=only_first,
@@ -150,10 +152,7 @@ def compare(first: Sequence[float | None], second: Sequence[float | None]) -> Co
         deviation=deviation,
         interval=interval,
         bootstrap=None if interval is None else _bootstrap_interval(differences),
-        sign_p=_sign_test(
-            less=int((differences < 0).sum()) + only_first,
-            more=int((differences > 0).sum()) + only_second,
-        ),
+        sign_p=float(stats.binomtest(less, less + more).pvalue) if less + more else 1.0,
         shown=interval is not None and not interval.low <= 0 <= interval.high,
         needed=pairs_needed(mean, deviation) if interval and mean and deviation else None,
     )
@@ -321,10 +320,6 @@ def _bootstrap_interval(values: NDArray[np.float64]) -> Interval:
         (values,), np.mean, confidence_level=CONFIDENCE, method="BCa", rng=np.random.default_rng(0)
     )
     return Interval(*map(float, found.confidence_interval))
-
-
-def _sign_test(less: int, more: int) -> float:
-    return float(stats.binomtest(less, less + more).pvalue) if less + more else 1.0
 
 
 def _format_interval(values: Sequence[float]) -> list[str]:

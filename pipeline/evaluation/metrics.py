@@ -129,10 +129,7 @@ def score(logits: Tensor, labels: Tensor, classes: Sequence[str]) -> Scores:
 def top_losses(
     logits: Tensor, labels: Tensor, classes: Sequence[str], most: int
 ) -> tuple[TopLoss, ...]:
-    """Return the `most` predictions with the largest losses, the largest first.
-
-    Logits are float (N, C), labels int64 (N,).
-    """
+    """Return the `most` predictions with the largest losses, largest first; see `score`."""
     losses = F.cross_entropy(logits.float(), labels, reduction="none")
     rows = losses.argsort(descending=True, stable=True)[:most]
     probabilities, predicted = logits[rows].float().softmax(dim=1).max(dim=1)
@@ -144,17 +141,13 @@ def top_losses(
 
 
 def reliability(logits: Tensor, labels: Tensor) -> tuple[Bin, ...]:
-    """Return the accuracy by confidence, in those of `BINS` even bins that are not empty.
-
-    Logits are float (N, C), labels int64 (N,).
-    """
+    """Return the bins of confidence that are not empty; logits and labels as in `score`."""
     confidence, predicted = logits.float().softmax(dim=1).max(dim=1)
     number = (confidence * BINS).long().clamp(max=BINS - 1)
     correct = predicted == labels
-    bins = [members for index in range(BINS) if (members := number == index).any()]
     return tuple(
         Bin(int(members.sum()), float(confidence[members].mean()), _fraction(correct[members]))
-        for members in bins
+        for members in (number == index for index in sorted({*number.tolist()}))
     )
 
 

@@ -106,11 +106,8 @@ def predict_by_writer(
             pairs = list(group)
             images = torch.stack([inputs.images[row] for inputs, row in pairs])
             images = images.contiguous(memory_format=torch.channels_last)
-            adaptation = adapted_batchnorm(network, len(pairs)) if writer >= 0 else nullcontext()
-            with (
-                adaptation,
-                torch.autocast(loader.device.type, torch.bfloat16, precision == "bf16"),
-            ):
+            adapted = adapted_batchnorm(network, len(pairs)) if writer >= 0 else nullcontext()
+            with adapted, torch.autocast(loader.device.type, torch.bfloat16, precision == "bf16"):
                 logits = network(images).float().cpu()
             ids = torch.tensor([int(inputs.ids[row]) for inputs, row in pairs])
             labels = torch.stack([inputs.labels[row] for inputs, row in pairs]).cpu()
