@@ -135,7 +135,7 @@ with open_dataset(sys.argv[1]) as file, join_processes("no") as processes:
 """
 
 
-def test_several_processes_learn_the_same_as_one(data: Path, tmp_path: Path) -> None:
+def test_several_processes_train_like_one(data: Path, tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text(SCRIPT)
     found: list[Any] = []
@@ -180,7 +180,7 @@ def test_the_batch_can_be_fitted_to_the_memory(data: Path, tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("launcher", [[sys.executable], TWO], ids=["one process", "two processes"])
-def test_without_data_it_says_once_how_to_get_some(launcher: list[str], tmp_path: Path) -> None:
+def test_without_data_it_prints_once_how_to_make_some(launcher: list[str], tmp_path: Path) -> None:
     done = start([*launcher, JOB], tmp_path)
     if launcher is not TWO:  # torch's launcher ends with a status and a page of its own
         assert done.returncode == 2
@@ -191,7 +191,7 @@ def test_without_data_it_says_once_how_to_get_some(launcher: list[str], tmp_path
     assert list(tmp_path.iterdir()) == []
 
 
-def test_part_1_is_learned_with_synthetic_pages_besides(
+def test_part_1_trains_on_synthetic_pages_too(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def run(*options: str) -> subprocess.CompletedProcess[str]:
@@ -264,7 +264,7 @@ def test_part_1_is_learned_with_synthetic_pages_besides(
         (["--data", "other.beton"], "part1: other.beton: "),
     ],
 )
-def test_options_that_make_no_sense(
+def test_invalid_options_are_one_line(
     options: list[str],
     message: str,
     data: Path,
