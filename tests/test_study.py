@@ -10,7 +10,7 @@ from tiny import CLASSES, write_set
 
 from beton.reader import Reader
 from pipeline.errors import UserError
-from pipeline.evaluation.run_config import ExperimentConfig, TrainingConfig
+from pipeline.evaluation.run_config import CheckpointSchedule, ExperimentConfig, TrainingConfig
 from pipeline.evaluation.run_dir import RunDir
 from pipeline.experiments import study
 from pipeline.experiments.study import Study, seed_range, whole_run
@@ -19,7 +19,9 @@ from pipeline.recipes.recipe import Recipe, Stage
 from pipeline.training.distributed import Processes, join_processes
 
 STAGE = Stage(16, 1, 1e-3)
-TRAINING = TrainingConfig("small", Recipe((STAGE,), batch_size=8), checkpoints={"keep": 1})
+TRAINING = TrainingConfig(
+    "small", Recipe((STAGE,), batch_size=8), checkpoints=CheckpointSchedule(keep=1)
+)
 CONFIG = ExperimentConfig("part9", {"seeds": 2}, CLASSES, {"kind": "synthetic"})
 
 
