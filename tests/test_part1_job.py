@@ -182,6 +182,14 @@ def test_the_batch_can_be_fitted_to_the_memory(data: Path, tmp_path: Path) -> No
     assert (config["recipe"]["batch_size"], config["recipe"]["micro_batch"]) == (64, 64)
 
 
+def test_an_error_of_the_main_process_is_one_line_of_all(data: Path, tmp_path: Path) -> None:
+    (tmp_path / "runs").touch()  # only the main process creates folders
+    done = run_together(2, [JOB, "--data", str(data), *QUICK], tmp_path, ENVIRONMENT)
+    assert [one.returncode for one in done] == [2, 2]
+    assert sum(one.stderr.count("part1: ") for one in done) == 1
+    assert all("Traceback" not in one.stderr for one in done)
+
+
 @pytest.mark.parametrize("processes", [1, 2])
 def test_without_data_it_prints_once_how_to_make_some(processes: int, tmp_path: Path) -> None:
     done = run_job([], tmp_path) if processes == 1 else start([*TWO, JOB], tmp_path)

@@ -51,6 +51,12 @@ def test_planned_trainings_are_all_written_before_the_study(
     assert Study(made.path, processes, "auto").config == config
     assert RunDir(made.path / "second").config().training.start == made.path / "first"
 
+    moved = made.path.rename(tmp_path / "moved")
+    starts = []
+    monkeypatch.setattr(study, "run_training", lambda *given, **_: starts.append(given[2].start))
+    Study(moved, processes, "auto").train("second", file)
+    assert starts == [moved / "first"]  # not that of another copy
+
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
