@@ -23,7 +23,7 @@ def is_main() -> bool:
 
 
 def caller_folder() -> Path:
-    """Return the folder from which the user called launch.sh: the current one if not told."""
+    """Return the folder from which the user called launch.sh, by default the current one."""
     return Path(os.environ.get("INKRUN_CALLER", ""))
 
 
