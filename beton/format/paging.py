@@ -37,24 +37,23 @@ def choose_page_size(sizes: Int64Array, head_size: int) -> int:
     page and ends every page except the last.
     """
     total, largest = int(sizes.sum()), int(sizes.max(initial=0))
-    best, least = 0, -1
-    page_size = SMALLEST_CHOSEN_PAGE
-    while page_size <= MAX_PAGE_SIZE:
-        if page_size >= largest:
-            bounds = paginate(sizes, page_size)
-            in_last = int(sizes[bounds[-2] :].sum()) if len(bounds) > 1 else 0
-            span = max(0, len(bounds) - 2) * page_size + in_last
-            padding = align(head_size, page_size) - head_size + span - total
-            if padding <= MAX_PADDING * total:
-                return page_size
-            if least < 0 or padding < least:
-                best, least = page_size, padding
-            if page_size >= total:  # a larger page only pads the head more
-                break
-        page_size *= 2
-    if not best:
+    if largest > MAX_PAGE_SIZE:
         raise SampleError("sample too large", got=largest, expected=f"up to {MAX_PAGE_SIZE}")
-    return best
+    paddings = {}  # by page size
+    page_size = SMALLEST_CHOSEN_PAGE
+    while page_size < largest:
+        page_size *= 2
+    while page_size <= MAX_PAGE_SIZE:
+        bounds = paginate(sizes, page_size)
+        in_last = int(sizes[bounds[-2] :].sum()) if len(bounds) > 1 else 0
+        span = max(0, len(bounds) - 2) * page_size + in_last
+        paddings[page_size] = align(head_size, page_size) - head_size + span - total
+        if paddings[page_size] <= MAX_PADDING * total:
+            return page_size
+        if page_size >= total:  # a larger page only pads the head more
+            break
+        page_size *= 2
+    return min(paddings, key=paddings.__getitem__)
 
 
 @dataclass(frozen=True)
