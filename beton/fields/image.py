@@ -9,7 +9,7 @@ import simplejpeg
 
 from beton import rng
 from beton.arrays import Array, Int64Array, Uint8Array
-from beton.codec import ink
+from beton.codec import ink, kernels
 from beton.errors import FormatError, SampleError
 from beton.fields.base import UNKNOWN, Field, Payload, first_true
 
@@ -200,11 +200,11 @@ class InkField(Field):
         _validate_sides(column)
         size, runs, mode = (column[name].astype(np.int64) for name in ("size", "runs", "mode"))
         pixels = column["width"].astype(np.int64) * column["height"]
-        raw = mode == ink.RAW
+        raw = mode == kernels.RAW
         for reason, wrong in (
             (
                 "unknown mode or nonzero reserved byte",
-                (mode > ink.GREY) | (column["reserved"] != 0),
+                (mode > kernels.GREY) | (column["reserved"] != 0),
             ),
             ("incorrect size of a raw image", raw & (size != pixels)),
             ("more runs than bytes", runs > size),
