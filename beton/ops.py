@@ -119,11 +119,11 @@ class Rgb(Op):
         return Step({"": Spec(shape, np.dtype(np.uint8))}, run)
 
 
-def _scaling(normalize: Normalize | None) -> tuple[np.dtype[Any], float, float]:
-    """Return (dtype, gain, offset): a pixel is stored as value * gain + offset, cast to dtype."""
+def _scaling(normalize: Normalize | None) -> tuple[np.dtype[Any], tuple[float, float]]:
+    """Return dtype, (gain, offset): a pixel is stored as value * gain + offset, cast to dtype."""
     if normalize is None:
-        return np.dtype(np.uint8), 1.0, 0.5
-    return np.dtype(np.float32), 1 / normalize.std, -normalize.mean / normalize.std
+        return np.dtype(np.uint8), (1.0, 0.5)
+    return np.dtype(np.float32), (1 / normalize.std, -normalize.mean / normalize.std)
 
 
 @dataclass(frozen=True)
@@ -139,7 +139,7 @@ class Pixels(Op):
         """Bind to an ink field whose images all have the same size."""
         _require_field(column, self, fields.InkField)
         shape = (rows, *_common_size(column, ids))
-        dtype, gain, offset = _scaling(self.normalize)
+        dtype, (gain, offset) = _scaling(self.normalize)
         scale = np.float32(gain), np.float32(offset)
         table = ink_table(column)
 
@@ -171,16 +171,13 @@ class Resize(Op):
     def bind(self, column: Column, _ids: Ids, rows: int) -> Step:
         """Bind to an ink field."""
         _require_field(column, self, fields.InkField)
-        dtype, gain, offset = _scaling(self.normalize)
+        dtype, scale = _scaling(self.normalize)
         table = ink_table(column)
 
         def run(ids: Ids, key: Key, out: Mapping[str, Array]) -> None:
-            windows = _windows(
-                self.jitter, key, ids, table[ids, kernels.HEIGHT : kernels.WIDTH + 1]
-            )
-            row, status = kernels.resize_batch(
-                column.data, table, ids, windows, gain, offset, out[""]
-            )
+            sizes = table[ids, kernels.HEIGHT : kernels.WIDTH + 1]
+            windows = _windows(self.jitter, key, ids, sizes)
+            row, status = kernels.resize_batch(column.data, table, ids, windows, *scale, out[""])
             _raise_if_damaged(column, ids, row, status)
 
         return Step({"": Spec((rows, self.height, self.width), dtype)}, run)

@@ -81,32 +81,27 @@ def encode(image: Uint8Array, mode: str = "auto") -> Encoded:
     if mode == "runs" or (mode == "auto" and count < image.size):
         runs = np.empty((count, 4), np.uint16)
         kernels.find_runs(image, background, runs)
-        if mode == "runs":
-            return encode_runs(runs, height, width, background)
-        encoded = _pack(runs, height, width, background, image.size + SLACK)
-        if encoded is not None and len(encoded.payload) < image.size:
+        room = SLACK + LONGEST_RUN * count
+        if mode == "auto":
+            room = min(room, SLACK + image.size)
+        encoded = _pack(runs, height, width, background, room)
+        if encoded is not None and (mode == "runs" or len(encoded.payload) < image.size):
             return encoded
+    assert mode != "runs"
     return Encoded(kernels.RAW, background, 0, count, height, width, image.tobytes())
-
-
-def encode_runs(runs: RunArray, height: int, width: int, background: int) -> Encoded:
-    """Encode an image given as runs (n, 4): maximal, sorted, and inside (height, width)."""
-    encoded = _pack(runs, height, width, background, SLACK + LONGEST_RUN * len(runs))
-    assert encoded is not None
-    return encoded
 
 
 def _pack(runs: RunArray, height: int, width: int, background: int, room: int) -> Encoded | None:
     """Encode runs in at most `room` bytes; return None if they may not fit."""
     values = runs[:, 3]
-    payload = np.empty(min(room, SLACK + LONGEST_RUN * len(runs)), np.uint8)
+    payload = np.empty(room, np.uint8)
     if len(runs) == 0 or (values == values[0]).all():
-        mode, ink = kernels.FLAT, int(values[0]) if len(runs) else 0
-        size = kernels.pack_spans(runs, payload, 0)
+        ink = int(values[0]) if len(runs) else 0
+        mode, size = kernels.FLAT, kernels.pack_spans(runs, payload, 0)
     else:
         lengths = runs[:, 2].astype(np.int64) - runs[:, 1]
-        mode, ink = kernels.GREY, int(np.bincount(values, weights=lengths).argmax())
-        size = kernels.pack_spans(runs, payload, 4)
+        ink = int(np.bincount(values, weights=lengths).argmax())
+        mode, size = kernels.GREY, kernels.pack_spans(runs, payload, 4)
         payload[:4] = np.array([max(size, 4) - 4], "<u4").view(np.uint8)
         size = kernels.pack_values(runs, ink, payload, size) if size >= 0 else size
     if size < 0:

@@ -213,22 +213,15 @@ class InkField(Field):
 
 def _check_sides(height: int, width: int) -> None:
     if not (1 <= height <= 65535 and 1 <= width <= 65535 and height * width <= MAX_PIXELS):
-        raise SampleError(
-            "invalid image size",
-            got=f"{height} x {width}",
-            expected=f"sides of 1 to 65535, at most {MAX_PIXELS} pixels",
-        )
+        expected = f"sides of 1 to 65535, at most {MAX_PIXELS} pixels"
+        raise SampleError("invalid image size", got=f"{height} x {width}", expected=expected)
 
 
 def _validate_sides(column: Array) -> None:
     pixels = column["width"].astype(np.int64) * column["height"]
     if (i := first_true((pixels < 1) | (pixels > MAX_PIXELS))) is not None:
-        raise FormatError(
-            "invalid image size",
-            sample=i,
-            got=f"{column['height'][i]} x {column['width'][i]}",
-            expected=f"1 to {MAX_PIXELS} pixels",
-        )
+        got, expected = f"{column['height'][i]} x {column['width'][i]}", f"1 to {MAX_PIXELS} pixels"
+        raise FormatError("invalid image size", sample=i, got=got, expected=expected)
 
 
 def shrink(image: Uint8Array, longest: int) -> Uint8Array:

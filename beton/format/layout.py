@@ -173,7 +173,7 @@ def _validate_table(table: Array, samples: int, page_size: int, start: int, limi
 
 
 def validate(layout: Layout) -> dict[str, Int64Array]:
-    """Check all records; return int64 (2, samples), the pointers and sizes of a field's payloads.
+    """Check all records; return each field's payload pointers and sizes, int64 (2, samples).
 
     A payload must be a region of the same sample and of the size in its record. An empty payload
     has pointer 0 in the result. A field without payloads has (2, 0). Raises FormatError.

@@ -9,6 +9,7 @@ import numpy as np
 
 from beton.arrays import Int64Array
 from beton.errors import SampleError
+from beton.fields.base import first_true
 from beton.format.layout import MAX_PAGE_SIZE, align
 
 SMALLEST_CHOSEN_PAGE = 1 << 16
@@ -74,11 +75,9 @@ def place(sizes: Int64Array, head_size: int, page_size: int | None = None) -> Pl
     """
     whole = sizes.sum(axis=1) if sizes.shape[1] else np.zeros(0, np.int64)
     size = choose_page_size(whole, head_size) if page_size is None else page_size
-    if (whole > size).any():
-        i = int((whole > size).argmax())
-        raise SampleError(
-            "sample larger than a page", sample=i, got=f"{whole[i]} bytes", expected=f"up to {size}"
-        )
+    if (i := first_true(whole > size)) is not None:
+        got = f"{whole[i]} bytes"
+        raise SampleError("sample larger than a page", sample=i, got=got, expected=f"up to {size}")
     bounds = paginate(whole, size)
     start = align(head_size, size)
     offsets = np.concatenate([[0], np.cumsum(whole)])[bounds]  # of pages in the payload
