@@ -16,7 +16,6 @@ from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
-from types import TracebackType
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -50,10 +49,7 @@ class Batch:
 
 
 class Slots:
-    """A pool of slots: a slot has the arrays of one batch, and is free without references to them.
-
-    The pool has at most `limit` slots. If none of them is free, `take` allocates other arrays.
-    """
+    """A pool of at most `limit` slots: arrays of one batch, free while nothing references them."""
 
     def __init__(self, specs: Mapping[str, Spec], allocate: Allocate, limit: int) -> None:
         self._specs = specs
@@ -63,14 +59,15 @@ class Slots:
         self._lock = Lock()
 
     def take(self) -> dict[str, Array]:
-        """Return views of a free slot's arrays; they occupy the slot as long as they exist."""
+        """Return views of a free slot's arrays, or of new arrays if no slot is free."""
         with self._lock:
             for arrays, idle in self._slots:
                 if _references(arrays) == idle:
-                    return {name: array[...] for name, array in arrays.items()}
-            arrays = {name: self._make(name) for name in self._specs}
-            if len(self._slots) < self._limit:
-                self._slots.append((arrays, _references(arrays)))
+                    break
+            else:
+                arrays = {name: self._make(name) for name in self._specs}
+                if len(self._slots) < self._limit:
+                    self._slots.append((arrays, _references(arrays)))
             return {name: array[...] for name, array in arrays.items()}
 
     def clear(self) -> None:
@@ -151,11 +148,15 @@ class Loader:
         columns = {name: self._reader.column(name) for name in fields or self._reader.fields}
         self._ops = fields or {name: default(column) for name, column in columns.items()}
         rows = batch_size // self.shard.count
-        self._steps: dict[str, Step] = {
-            name: self._ops[name].bind(column, self._indices, rows)
-            for name, column in columns.items()
-        }
-        self._specs = _array_specs(self._steps)
+        self._steps: dict[str, Step] = {}
+        self._specs: dict[str, Spec] = {}
+        for field, column in columns.items():
+            step = self._steps[field] = self._ops[field].bind(column, self._indices, rows)
+            for suffix, spec in step.outputs.items():
+                name = _array_name(field, suffix)
+                if name in self._specs:
+                    raise ValueError(f"fields: two arrays of a batch have the name {name!r}")
+                self._specs[name] = spec
         # The prefetched batches, one per thread, the consumer's, and one between them.
         self._slots = Slots(self._specs, allocate, self.prefetch + self.threads + 2)
         self._position = (0, 0)  # epoch and batch of state_dict
@@ -312,28 +313,12 @@ class Loader:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exception: object) -> None:
         self.close()
 
 
 def _array_name(field: str, suffix: str) -> str:
     return f"{field}.{suffix}" if suffix else field
-
-
-def _array_specs(steps: Mapping[str, Step]) -> dict[str, Spec]:
-    specs: dict[str, Spec] = {}
-    for field, step in steps.items():
-        for suffix, spec in step.outputs.items():
-            name = _array_name(field, suffix)
-            if name in specs:
-                raise ValueError(f"fields: two arrays of a batch have the name {name!r}")
-            specs[name] = spec
-    return specs
 
 
 def _as_indices(indices: Sequence[int] | NDArray[np.integer[Any]] | None, n: int) -> Ids:

@@ -1,12 +1,11 @@
 """Ops: how a loader turns a field into arrays of a batch.
 
 An op is a small frozen dataclass. The loader binds it to a column of a file once. The result is a
-step: it declares the shape and dtype of its arrays, and fills them for every batch, in any thread.
-A project adds an op of its own as a class with a `bind` method. Ops read records and payloads from
-a `Column`; they know nothing of the file layout.
+step, which fills arrays for every batch, in any thread. A project adds an op of its own as a class
+with a `bind` method. Ops read records and payloads from a `Column`, whatever the file's layout.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
@@ -42,20 +41,17 @@ class Spec(NamedTuple):
     dtype: np.dtype[Any]
 
 
-class Step(Protocol):
-    """An op that is bound to a column."""
+@dataclass(frozen=True)
+class Step:
+    """An op that is bound to a column.
 
-    @property
-    def outputs(self) -> Mapping[str, Spec]:
-        """The step's arrays by suffix: "" has the field's name, "size" is "field.size"."""
-        ...
+    `outputs` are its arrays by suffix: "" has the field's name, "size" is "field.size". `run(ids,
+    key, out)` writes the samples `ids`, at least one, to the first len(ids) rows of `out`; `key`
+    determines the random numbers. Several threads call `run` at once.
+    """
 
-    def run(self, ids: Ids, key: Key, out: Mapping[str, Array], /) -> None:
-        """Write the samples `ids`, at least one, to the first len(ids) rows of `out`.
-
-        `key` determines the random numbers. Several threads call this method at once.
-        """
-        ...
+    outputs: Mapping[str, Spec]
+    run: Callable[[Ids, Key, Mapping[str, Array]], None]
 
 
 class Op(Protocol):
@@ -77,16 +73,11 @@ class Scalar(Op):
         """Bind to an int or float field."""
         _require_field(column, self, fields.IntField, fields.FloatField)
         values = np.ascontiguousarray(column.metadata)
-        return _ScalarStep({"": Spec((rows,), values.dtype)}, values)
 
+        def run(ids: Ids, _key: Key, out: Mapping[str, Array]) -> None:
+            np.take(values, ids, out=out[""][: len(ids)])
 
-@dataclass(frozen=True)
-class _ScalarStep:
-    outputs: Mapping[str, Spec]
-    values: Array
-
-    def run(self, ids: Ids, _key: Key, out: Mapping[str, Array]) -> None:
-        np.take(self.values, ids, out=out[""][: len(ids)])
+        return Step({"": Spec((rows,), values.dtype)}, run)
 
 
 @dataclass(frozen=True)
@@ -98,18 +89,12 @@ class FixedArray(Op):
         _require_field(column, self, fields.NDArrayField)
         declared = column.field
         assert isinstance(declared, fields.NDArrayField)
-        spec = Spec((rows, *declared.shape), np.dtype(declared.dtype))
-        return _FixedArrayStep({"": spec}, column)
 
+        def run(ids: Ids, _key: Key, out: Mapping[str, Array]) -> None:
+            payloads = out[""].reshape(rows, -1).view(np.uint8)
+            gather(column.data, column.pointers, ids, payloads)
 
-@dataclass(frozen=True)
-class _FixedArrayStep:
-    outputs: Mapping[str, Spec]
-    column: Column
-
-    def run(self, ids: Ids, _key: Key, out: Mapping[str, Array]) -> None:
-        rows = out[""].reshape(len(out[""]), -1).view(np.uint8)
-        gather(self.column.data, self.column.pointers, ids, rows)
+        return Step({"": Spec((rows, *declared.shape), declared.dtype)}, run)
 
 
 @dataclass(frozen=True)
@@ -120,21 +105,14 @@ class Bytes(Op):
         """Bind to a bytes or JSON field."""
         _require_field(column, self, fields.BytesField)
         longest = int(column.sizes[ids].max())
-        outputs = {
-            "": Spec((rows, longest), np.dtype(np.uint8)),
-            "size": Spec((rows,), np.dtype(np.int64)),
-        }
-        return _BytesStep(outputs, column)
+        text = Spec((rows, longest), np.dtype(np.uint8))
+        size = Spec((rows,), np.dtype(np.int64))
 
+        def run(ids: Ids, _key: Key, out: Mapping[str, Array]) -> None:
+            np.take(column.sizes, ids, out=out["size"][: len(ids)])
+            gather_padded(column.data, column.pointers, column.sizes, ids, out[""])
 
-@dataclass(frozen=True)
-class _BytesStep:
-    outputs: Mapping[str, Spec]
-    column: Column
-
-    def run(self, ids: Ids, _key: Key, out: Mapping[str, Array]) -> None:
-        np.take(self.column.sizes, ids, out=out["size"][: len(ids)])
-        gather_padded(self.column.data, self.column.pointers, self.column.sizes, ids, out[""])
+        return Step({"": text, "size": size}, run)
 
 
 @dataclass(frozen=True)
@@ -144,19 +122,13 @@ class Rgb(Op):
     def bind(self, column: Column, ids: Ids, rows: int) -> Step:
         """Bind to an RGB image field whose images all have the same size."""
         _require_field(column, self, fields.RGBImageField)
-        height, width = _common_size(column, ids)
-        spec = Spec((rows, height, width, 3), np.dtype(np.uint8))
-        return _RgbStep({"": spec}, column)
+        shape = (rows, *_common_size(column, ids), 3)
 
+        def run(ids: Ids, _key: Key, out: Mapping[str, Array]) -> None:
+            for row, sample in enumerate(ids):
+                out[""][row] = column.decode(int(sample))
 
-@dataclass(frozen=True)
-class _RgbStep:
-    outputs: Mapping[str, Spec]
-    column: Column
-
-    def run(self, ids: Ids, _key: Key, out: Mapping[str, Array]) -> None:
-        for row, sample in enumerate(ids):
-            out[""][row] = self.column.decode(int(sample))
+        return Step({"": Spec(shape, np.dtype(np.uint8))}, run)
 
 
 def _scaling(normalize: Normalize | None) -> tuple[np.dtype[Any], float, float]:
@@ -178,26 +150,16 @@ class Pixels(Op):
     def bind(self, column: Column, ids: Ids, rows: int) -> Step:
         """Bind to an ink field whose images all have the same size."""
         _require_field(column, self, fields.InkField)
-        height, width = _common_size(column, ids)
+        shape = (rows, *_common_size(column, ids))
         dtype, gain, offset = _scaling(self.normalize)
+        scale = np.float32(gain), np.float32(offset)
         table = ink_table(column)
-        outputs = {"": Spec((rows, height, width), dtype)}
-        return _PixelsStep(outputs, column, table, np.float32(gain), np.float32(offset))
 
+        def run(ids: Ids, _key: Key, out: Mapping[str, Array]) -> None:
+            row, status = pixels_batch(column.data, table, ids, *scale, out[""])
+            _raise_if_damaged(column, ids, row, status)
 
-@dataclass(frozen=True)
-class _PixelsStep:
-    outputs: Mapping[str, Spec]
-    column: Column
-    table: Array
-    gain: np.float32
-    offset: np.float32
-
-    def run(self, ids: Ids, _key: Key, out: Mapping[str, Array]) -> None:
-        row, status = pixels_batch(
-            self.column.data, self.table, ids, self.gain, self.offset, out[""]
-        )
-        _raise_if_damaged(self.column, ids, row, status)
+        return Step({"": Spec(shape, dtype)}, run)
 
 
 @dataclass(frozen=True)
@@ -222,26 +184,14 @@ class Resize(Op):
         """Bind to an ink field."""
         _require_field(column, self, fields.InkField)
         dtype, gain, offset = _scaling(self.normalize)
-        outputs = {"": Spec((rows, self.height, self.width), dtype)}
-        return _ResizeStep(outputs, column, ink_table(column), self.jitter, gain, offset)
+        table = ink_table(column)
 
+        def run(ids: Ids, key: Key, out: Mapping[str, Array]) -> None:
+            windows = _windows(self.jitter, key, ids, table[ids, HEIGHT : WIDTH + 1])
+            row, status = resize_batch(column.data, table, ids, windows, gain, offset, out[""])
+            _raise_if_damaged(column, ids, row, status)
 
-@dataclass(frozen=True)
-class _ResizeStep:
-    outputs: Mapping[str, Spec]
-    column: Column
-    table: Array
-    jitter: Jitter | None
-    gain: float
-    offset: float
-
-    def run(self, ids: Ids, key: Key, out: Mapping[str, Array]) -> None:
-        sizes = self.table[ids, HEIGHT : WIDTH + 1]
-        geometry = self.jitter.geometry(key, ids, sizes) if self.jitter else full_geometry(sizes)
-        row, status = resize_batch(
-            self.column.data, self.table, ids, geometry, self.gain, self.offset, out[""]
-        )
-        _raise_if_damaged(self.column, ids, row, status)
+        return Step({"": Spec((rows, self.height, self.width), dtype)}, run)
 
 
 @dataclass(frozen=True)
@@ -268,51 +218,43 @@ class Runs(Op):
             "background": Spec((rows,), np.dtype(np.uint8)),
             "geometry": Spec((rows, 6), np.dtype(np.float64)),
         }
-        return _RunsStep(outputs, column, table, self.jitter)
 
+        def run(ids: Ids, key: Key, out: Mapping[str, Array]) -> None:
+            n = len(ids)
+            sizes = table[ids, HEIGHT : WIDTH + 1]
+            offsets = out["offsets"]
+            offsets[0] = 0
+            np.cumsum(table[ids, RUNS], out=offsets[1 : n + 1])
+            offsets[n + 1 :] = offsets[n]
+            out["size"][:n] = sizes
+            out["background"][:n] = table[ids, BACKGROUND]
+            out["geometry"][:n] = _windows(self.jitter, key, ids, sizes)
+            row, status = runs_batch(column.data, table, ids, offsets, out[""])
+            _raise_if_damaged(column, ids, row, status)
 
-@dataclass(frozen=True)
-class _RunsStep:
-    outputs: Mapping[str, Spec]
-    column: Column
-    table: Array
-    jitter: Jitter | None
-
-    def run(self, ids: Ids, key: Key, out: Mapping[str, Array]) -> None:
-        n = len(ids)
-        sizes = self.table[ids, HEIGHT : WIDTH + 1]
-        offsets = out["offsets"]
-        offsets[0] = 0
-        np.cumsum(self.table[ids, RUNS], out=offsets[1 : n + 1])
-        offsets[n + 1 :] = offsets[n]
-        out["size"][:n] = sizes
-        out["background"][:n] = self.table[ids, BACKGROUND]
-        out["geometry"][:n] = (
-            self.jitter.geometry(key, ids, sizes) if self.jitter else full_geometry(sizes)
-        )
-        row, status = runs_batch(self.column.data, self.table, ids, offsets, out[""])
-        _raise_if_damaged(self.column, ids, row, status)
+        return Step(outputs, run)
 
 
 def default(column: Column) -> Op:
     """Return the op that loads a field as it is stored."""
-    kinds: list[tuple[type[fields.Field], Op]] = [
-        (fields.IntField, Scalar()),
-        (fields.FloatField, Scalar()),
-        (fields.NDArrayField, FixedArray()),
-        (fields.BytesField, Bytes()),
-        (fields.RGBImageField, Rgb()),
-        (fields.InkField, Pixels()),
-    ]
-    return next(op for kind, op in kinds if isinstance(column.field, kind))
+    kinds: dict[type[fields.Field], Op] = {
+        fields.NDArrayField: FixedArray(),
+        fields.BytesField: Bytes(),
+        fields.RGBImageField: Rgb(),
+        fields.InkField: Pixels(),
+    }
+    return next((op for kind, op in kinds.items() if isinstance(column.field, kind)), Scalar())
 
 
 def ink_table(column: Column) -> Int64Array:
     """Return an ink column's metadata as int64 (N, 8), with the columns that `kernels` names."""
-    records = column.metadata
     names = ("mode", "background", "ink", "runs", "height", "width")
-    parts = [column.pointers, column.sizes, *(records[name] for name in names)]
-    return np.stack([part.astype(np.int64) for part in parts], axis=1)
+    parts = [column.pointers, column.sizes, *(column.metadata[name] for name in names)]
+    return np.stack(parts, axis=1, dtype=np.int64)
+
+
+def _windows(jitter: Jitter | None, key: Key, ids: Ids, sizes: Array) -> Array:
+    return jitter.geometry(key, ids, sizes) if jitter else full_geometry(sizes)
 
 
 def _require_field(column: Column, op: Op, *kinds: type[fields.Field]) -> None:
@@ -327,7 +269,7 @@ def _require_field(column: Column, op: Op, *kinds: type[fields.Field]) -> None:
 
 
 def _common_size(column: Column, ids: Ids) -> tuple[int, int]:
-    sizes = np.stack([column.metadata["height"][ids], column.metadata["width"][ids]], axis=1)
+    sizes = np.stack([column.metadata[side][ids] for side in ("height", "width")], axis=1)
     different = np.flatnonzero((sizes != sizes[0]).any(axis=1))
     if len(different):
         raise BetonError(

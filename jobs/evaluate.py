@@ -39,7 +39,7 @@ class Config:
     skip_bad: bool = False
     """Leave out images that cannot be decoded. By default, they are an error."""
     precision: Precision = "auto"
-    """Precision to compute in. auto: bf16 where the hardware supports it, else float32."""
+    """Precision to compute in. no: float32; auto: bf16 if the hardware computes in it, else no."""
 
 
 def score(config: Config) -> None:

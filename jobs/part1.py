@@ -40,48 +40,47 @@ class Config:
     data: Path = Path("data/part1.beton")
     """The dataset: the file that `./launch.sh prep part1` writes."""
     auxiliary: Path | None = None
-    """Additional dataset to train on, of synthetic pages. Default: auxiliary.beton in the folder of
-    --data."""
+    """Additional dataset to train on, of synthetic pages.
+    None: auxiliary.beton in the folder of --data."""
     auxiliary_share: float | None = None
-    """Fraction of each batch from the additional dataset; 0 uses none of it. Default: the recipe's,
-    or 0 if --data has other classes than the 62."""
+    """Fraction of each batch that comes from the additional dataset, from 0 to less than 1.
+    None: the recipe's, or 0 if --data has other classes than the 62."""
     runs: Path = Path("runs")
     """Folder for results: they go to part1/<time> in it."""
     recipe: Literal["fast", "accurate", "progressive", "baseline"] = "fast"
-    """fast: good accuracy in the shortest time; accurate: better accuracy in some minutes;
-    progressive: the published solution, ResNet-18 on images of increasing size; baseline: the first
-    published network, on whole pages."""
+    """How to train. fast: a good accuracy in the shortest time.
+    accurate: a better accuracy, in some minutes.
+    progressive: the published solution, ResNet-18 on images of increasing size.
+    baseline: the first published network, on whole pages."""
     network: Literal["auto", "small", "medium", "resnet18", "baseline"] = "auto"
     """Network to train. auto: the recipe's."""
     scale: float | None = None
-    """Factor for the epochs of all stages; 0.1 is a quick trial."""
+    """Factor for the epochs of all stages of the recipe; 0.1 is a quick trial. None: 1."""
     size: int | None = None
-    """Side of the network's input, in pixels. Default: the recipe's."""
+    """Side of the network's input images, in pixels. None: the recipe's."""
     epochs: int | None = None
-    """Epochs. Default: the recipe's, and more on a small dataset."""
+    """Epochs. None: the recipe's, and more on a small dataset."""
     batch_size: int | Literal["auto"] | None = None
-    """Images per step, over all processes. Default: the recipe's. auto: the recipe's, computed in
-    parts as large as memory allows."""
+    """Images per step, over all processes. None: the recipe's.
+    auto: the recipe's, computed in parts as large as memory allows."""
     learning_rate: float | None = None
-    """Peak learning rate. Default: the recipe's."""
+    """Peak learning rate. None: the recipe's."""
     seed: int = 0
-    """Seed of weights, order and augmentation. On one process, equal seeds give equal weights."""
+    """Seed of weights, order and augmentation. Equal seeds give equal weights, on one process."""
     resume: Path | None = None
-    """Run directory to resume, with its own options. Only --runs, --decode, --precision and --track
-    may be given as well."""
+    """Run directory to resume. It goes only with --runs, --decode, --precision and --track."""
     checkpoint_steps: int = 0
-    """Steps from one checkpoint to the next, in addition to one after every epoch. 0: none."""
+    """Steps between checkpoints, in addition to one after every epoch. 0: no additional ones."""
     checkpoint_minutes: float = 5
-    """Minutes from one checkpoint to the next, in addition to these."""
+    """Minutes between checkpoints, in addition to those of epochs and steps."""
     keep: int = 2
-    """Number of last checkpoints to keep, in addition to the best one."""
+    """Number of checkpoints to keep: the last ones, in addition to the best one."""
     decode: Decode = "auto"
-    """Where stored ink becomes images: in the loader, on the CPU, or on the device that trains.
-    auto: on the device if it is a GPU."""
+    """What turns ink into images: the loader or the device. auto: the device if it is a GPU."""
     precision: Precision = "auto"
-    """Precision to compute in. auto: bf16 where the hardware supports it, else float32."""
+    """Precision to compute in. no: float32; auto: bf16 if the hardware computes in it, else no."""
     track: Tracker | None = None
-    """Tracker that also gets the metrics of every epoch; `./launch.sh setup track` installs it."""
+    """Tracker to show every epoch's metrics in. To install one: ./launch.sh setup track."""
 
 
 def train(config: Config) -> None:
@@ -89,8 +88,11 @@ def train(config: Config) -> None:
     run = training = None
     if config.resume is not None:
         run = RunDir(config.resume)
-        config = command.resumed(config, run.path, "part1", RunConfig)
-        training = replace(run.config().training, decode=config.decode)
+        saved = command.saved_config(config, run.path, "part1", RunConfig)
+        training = saved.training
+        if config.decode != "auto":
+            training = replace(training, decode=config.decode)
+        config = replace(config, data=Path(saved.data))
         if training.auxiliary is not None:
             command.open_data(training.auxiliary, AUXILIARY).close()
     with (

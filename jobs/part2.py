@@ -32,34 +32,32 @@ class Config:
     digits: Path = Path("data/part2.beton")
     """The digits of part 1: the file that `./launch.sh prep part2` writes."""
     mnist: Path = Path("data/mnist.beton")
-    """The file that `./launch.sh prep mnist` writes. Trainings are validated on its test split, or
-    on its validation split if it has no test split."""
+    """MNIST: the file that `./launch.sh prep mnist` writes.
+    Its test split, or else its validation split, is the one to validate on."""
     runs: Path = Path("runs")
     """Folder for results: they go to part2/<time> in it."""
     seeds: int = 5
-    """Number of seeds. Each seed is a pair of trainings on MNIST."""
+    """Number of seeds. Each has two trainings on MNIST: pretrained and from random weights."""
     network: Literal["auto", "small", "plain", "resnet18"] = "auto"
     """Network to train. auto: plain on a CPU, resnet18 on a GPU."""
     epochs: int | None = None
-    """Epochs on MNIST. Default: the recipe's."""
+    """Epochs on MNIST. None: those of the network's built-in recipe."""
     digits_epochs: int | None = None
-    """Epochs on the digits of part 1. Default: the recipe's."""
+    """Epochs on the digits of part 1. None: the recipe's."""
     size: int | None = None
-    """Side of the network's input, in pixels. Default: the recipe's."""
+    """Side of the network's input images, in pixels. None: the recipe's."""
     batch_size: int | None = None
-    """Images of MNIST per step, over all processes. Default: the recipe's."""
+    """Images of MNIST per step, over all processes. None: the recipe's."""
     learning_rate: float | None = None
-    """Peak learning rate on MNIST. Default: the recipe's."""
+    """Peak learning rate on MNIST. None: the recipe's."""
     seed: int = 0
     """First seed: of weights, order and augmentation. The others follow it."""
     resume: Path | None = None
-    """Run directory to resume, with its own options. Only --runs, --decode and --precision may be
-    given as well."""
+    """Run directory to resume. It goes only with --runs, --decode and --precision."""
     decode: Decode = "auto"
-    """Where stored ink becomes images: in the loader, on the CPU, or on the device that trains.
-    auto: on the device if it is a GPU."""
+    """What turns ink into images: the loader or the device. auto: the device if it is a GPU."""
     precision: Precision = "auto"
-    """Precision to compute in. auto: bf16 where the hardware supports it, else float32."""
+    """Precision to compute in. no: float32; auto: bf16 if the hardware computes in it, else no."""
 
 
 def train(config: Config) -> None:
@@ -67,11 +65,13 @@ def train(config: Config) -> None:
     run = None
     if config.resume is not None:
         run = whole_run(config.resume)
-        config = command.resumed(config, run, "part2", ExperimentConfig)
+        config = command.resumed(config, run, "part2")
     with (
-        part2.open_datasets(config.digits, config.mnist) as data,
+        command.open_data(config.digits, "part2") as digits,
+        command.open_data(config.mnist, "mnist") as mnist,
         join_processes(config.precision) as processes,
     ):
+        data = part2.Datasets(digits, mnist)
         study = Study(run, processes, config.decode) if run else new_study(config, data, processes)
         part2.run(study, data)
 

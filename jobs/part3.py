@@ -17,11 +17,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from pipeline.evaluation.run_config import ExperimentConfig
+from pipeline.evaluation.run_config import ExperimentConfig, TrainingConfig
 from pipeline.experiments import command, part3
 from pipeline.experiments.study import Study, seed_range
 from pipeline.loading.batches import Decode
 from pipeline.recipes.arms import PART3_ARMS
+from pipeline.recipes.presets import Preset, override
 from pipeline.runtime.hardware import Precision
 from pipeline.training.distributed import join_processes
 
@@ -33,41 +34,38 @@ class Config:
     data: Path = Path("data/part3.beton")
     """The dataset in question: the file that `./launch.sh prep part3` writes."""
     test: Path = Path("data/mnist.beton")
-    """Dataset with correct labels to test on: its test split, or its validation split if it has no
-    test split."""
+    """Dataset with correct labels to test on: its test split, or else its validation split."""
     clean: Path | None = None
-    """Dataset with correct labels to train on, to measure the highest accuracy to expect. Default:
-    the file of --test."""
+    """Dataset with correct labels to train on, which shows the highest accuracy to expect.
+    None: the file of --test."""
     part2: Path = Path("runs/part2/latest")
-    """Run directory of part 2, whose weights some arms start from. Without it, these arms are left
-    out."""
+    """Run directory of part 2, whose weights some of --arms start from.
+    Without it, these arms are left out."""
     witness: Path | None = None
-    """Run directory of a reference model: a network trained on correct labels of the same classes,
-    whose predictions the diagnosis takes into account. Default: a network of --part2, if any."""
+    """Run directory of a reference model: a network trained on correct labels of the same classes.
+    The diagnosis uses its predictions too. None: a network of --part2, if there is one."""
     runs: Path = Path("runs")
     """Folder for results: they go to part3/<time> in it."""
     arms: tuple[str, ...] = tuple(PART3_ARMS)
     """Published trainings to repeat. The diagnosis uses the predictions of the first one."""
     seeds: int = 3
-    """Number of trainings by each method, each with a seed of its own."""
+    """Number of trainings by each method that suits the diagnosis, each with its own seed."""
     epochs: int | None = None
-    """Epochs of every training. Default: the recipe's."""
+    """Epochs of every training. None: those of each training's built-in recipe."""
     size: int | None = None
-    """Side of the networks' input, in pixels. Default: the recipe's."""
+    """Side of the networks' input images, in pixels. None: the recipes'."""
     batch_size: int | None = None
-    """Images per step, over all processes. Default: the recipe's."""
+    """Images per step, over all processes. None: the recipes'."""
     network: Literal["auto", "plain", "small", "resnet18"] = "auto"
-    """Network of all trainings from random weights, except the arm resnet18. auto: the recipe's."""
+    """Network of trainings from random weights, except the arm resnet18. auto: the recipe's."""
     seed: int = 0
     """First seed: of weights, order and augmentation. The others follow it."""
     resume: Path | None = None
-    """Run directory to resume, with its own options. Only --runs, --decode and --precision may be
-    given as well."""
+    """Run directory to resume. It goes only with --runs, --decode and --precision."""
     decode: Decode = "auto"
-    """Where stored ink becomes images: in the loader, on the CPU, or on the device that trains.
-    auto: on the device if it is a GPU."""
+    """What turns ink into images: the loader or the device. auto: the device if it is a GPU."""
     precision: Precision = "auto"
-    """Precision to compute in. auto: bf16 where the hardware supports it, else float32."""
+    """Precision to compute in. no: float32; auto: bf16 if the hardware computes in it, else no."""
 
 
 def train(config: Config) -> None:
@@ -75,32 +73,40 @@ def train(config: Config) -> None:
     run = None
     if config.resume is not None:
         run = config.resume.resolve()  # the link `latest` changes
-        config = command.resumed(config, run, "part3", ExperimentConfig)
+        config = command.resumed(config, run, "part3")
     if config.part2.exists():
         config = replace(config, part2=config.part2.resolve())  # likewise
-    network = None if config.network == "auto" else config.network
-    overrides = part3.Overrides(
-        network, config.size, config.epochs, config.batch_size, config.decode
-    )
-    seeds = seed_range(config.seed, config.seeds)
+    seeds, clean = seed_range(config.seed, config.seeds), config.clean or config.test
+
+    def training(preset: Preset, seed: int) -> TrainingConfig:
+        own = config.network == "auto" or preset.network == "resnet18"
+        recipe = override(
+            preset.recipe,
+            size=config.size,
+            epochs=config.epochs,
+            batch_size=config.batch_size,
+            seed=seed,
+        )
+        network = preset.network if own else config.network
+        return TrainingConfig(network, recipe, decode=config.decode, checkpoints={"keep": 1})
+
     with (
-        part3.open_datasets(config.data, config.test, config.clean) as data,
+        command.open_data(config.data) as file,
+        command.open_data(config.test) as test,
+        command.open_data(clean) as correct,
         join_processes(config.precision) as processes,
     ):
+        data = part3.Datasets(file, test, correct)
         models = part3.find_models(config.part2, config.witness, data.classes)
         arms = models.arms(config.arms)
-        part3.check(processes, data, arms, overrides, config.seed)
+        part3.check(processes, data, arms, training, config.seed)
         if run is None:
-            written = ExperimentConfig(
-                job="part3",
-                options=command.options_of(config),
-                classes=tuple(data.classes),
-                provenance=data.data.info["provenance"],
-            )
+            options, provenance = command.options_of(config), file.info["provenance"]
+            written = ExperimentConfig("part3", options, tuple(data.classes), provenance)
             study = Study.new(config.runs, processes, config.decode, written)
         else:
             study = Study(run, processes, config.decode)
-        part3.Experiment(study, data, models, overrides).run(arms, seeds)
+        part3.Experiment(study, data, models, training).run(arms, seeds)
 
 
 def main() -> int:

@@ -1,11 +1,11 @@
-"""Write one HTML page per part from finished runs.
+"""Write one HTML page for each part, from the run directories of finished runs.
 
-    ./launch.sh report                                   the latest run of every part
+    ./launch.sh report                                   the latest run of each part
     ./launch.sh report runs/part1/latest                 one run
-    ./launch.sh report runs/part1/2026-*                 several runs of part 1, side by side
+    ./launch.sh report runs/part1/2026-*                 several runs of part 1, compared
     ./launch.sh report --out pages                       writes pages/part1.html and so on
 
-It reads only run directories. Exit status: 0 for success, 2 for an error, printed in one line.
+A page is one file without links. Exit status: 0 success, 2 failure, with the reason in one line.
 """
 
 import sys
@@ -16,9 +16,9 @@ from pathlib import Path
 import tyro
 
 from pipeline.errors import UserError
+from pipeline.experiments import command
 from pipeline.reporting import part1, part2, part3
 from pipeline.reporting.html import Page
-from pipeline.runtime import launch
 from pipeline.runtime.files import read_json
 
 PARTS: dict[str, Callable[[Sequence[Path]], Page]] = {
@@ -30,22 +30,22 @@ PARTS: dict[str, Callable[[Sequence[Path]], Page]] = {
 
 @dataclass(frozen=True)
 class Config:
-    """Write one HTML page per part from finished runs."""
+    """Write one HTML page for each part, from the run directories of finished runs."""
 
     folders: tyro.conf.Positional[tuple[Path, ...]] = ()
     """Run directories. Default: the latest run of each part."""
     runs: Path = Path("runs")
-    """The folder with part1/latest and so on, used if no run directory is given."""
+    """Folder that holds part1/latest, part2/latest and part3/latest."""
     out: Path = Path("runs/report")
-    """The output folder."""
+    """Folder to write the pages to."""
 
 
 def report(config: Config) -> None:
-    """Write the pages. Raises UserError for a folder without a finished run."""
+    """Write the pages. Raises UserError for any folder but the run directory of a finished run."""
     latest = (config.runs / part / "latest" for part in PARTS)
     folders = config.folders or [path for path in latest if path.exists()]
     if not folders:
-        raise UserError(f"{config.runs}: no runs there; train first: ./launch.sh train part1")
+        raise UserError(f"{config.runs}: it has no runs; train first: ./launch.sh train part1")
     parts: dict[str, list[Path]] = {}
     for folder in folders:
         job = read_json(folder, "config.json").get("job")
@@ -61,8 +61,8 @@ def report(config: Config) -> None:
 
 
 def main() -> int:
-    """Run the job. Returns the exit status."""
-    return launch.run_job("report", lambda: report(tyro.cli(Config)))
+    """Run the job; print a failure as one line. Returns the exit status."""
+    return command.main("report", Config, report)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""A training in a process of its own, to be killed at any step."""
+"""A training in its own process, which can be killed at any step."""
 
 import os
 import signal
@@ -19,10 +19,10 @@ from pipeline.training.checkpoint import Checkpoints
 from pipeline.training.distributed import Processes, join_processes
 from pipeline.training.trainer import Trainer
 
-CHANGES = Augmentation(rotation=5, zoom=0.05, shear=0.1, translation=0.05, elastic=0.02)
+AUGMENTATION = Augmentation(rotation=5, zoom=0.05, shear=0.1, translation=0.05, elastic=0.02)
 RECIPE = Recipe(
     (
-        Stage(16, 2, 5e-3, augmentation=CHANGES, mixing=Mixing(mixup=0.4, cutmix=0.4)),
+        Stage(16, 2, 5e-3, augmentation=AUGMENTATION, mixing=Mixing(mixup=0.4, cutmix=0.4)),
         Stage(24, 2, (1e-4, 5e-3), loss=Loss("focal"), frozen=1, optimizer="Muon", clip=0.1),
     ),
     batch_size=16,
@@ -33,33 +33,33 @@ RECIPE = Recipe(
 STEPS = 16
 
 
-def begin(processes: Processes, file: Reader, checkpoints: Checkpoints) -> Trainer:
-    """Return a training on a file, and on itself as the auxiliary set."""
+def make_trainer(processes: Processes, file: Reader, checkpoints: Checkpoints) -> Trainer:
+    """Create a trainer on a file, with the same file as the auxiliary dataset."""
     network = networks.build("small", len(CLASSES), 0)
     return Trainer(processes, network, RECIPE, file, auxiliary=file, checkpoints=checkpoints)
 
 
-def learn(data: Path, folder: Path, kill_at: int | None = None) -> None:
-    """Train from the last checkpoint in `folder`; be killed after a step, or leave the weights."""
+def train(data: Path, folder: Path, kill_at: int | None = None) -> None:
+    """Train from the last checkpoint in `folder`: until killed after a step, or to the end."""
     torch.set_num_threads(1)
     with open_dataset(data) as file, join_processes("no") as processes:
         checkpoints = Checkpoints(folder / "checkpoints", every_steps=3, keep=1)
-        training = begin(processes, file, checkpoints)
-        first = training.step
+        trainer = make_trainer(processes, file, checkpoints)
+        first = trainer.step
 
         def on_step(images: int) -> None:
             assert images == RECIPE.batch_size
-            if training.step == kill_at:
+            if trainer.step == kill_at:
                 os.kill(os.getpid(), signal.SIGKILL)
 
-        training.on_step = on_step
-        training.run()
-        assert len(training.losses) == STEPS
-        weights = {f"judged.{n}": w for n, w in training.eval_model.state_dict().items()}
-        weights |= {f"learned.{n}": w for n, w in training.network.state_dict().items()}
-        weights["losses"] = torch.tensor(training.losses, dtype=torch.float64)
-        weights["figures"] = torch.tensor(
-            [(e.train_loss, e.train_accuracy, e.gradient_norm, e.loss) for e in training.history]
+        trainer.on_step = on_step
+        trainer.run()
+        assert len(trainer.losses) == STEPS
+        weights = {f"eval_model.{n}": w for n, w in trainer.eval_model.state_dict().items()}
+        weights |= {f"network.{n}": w for n, w in trainer.network.state_dict().items()}
+        weights["losses"] = torch.tensor(trainer.losses, dtype=torch.float64)
+        weights["metrics"] = torch.tensor(
+            [(e.train_loss, e.train_accuracy, e.gradient_norm, e.loss) for e in trainer.history]
         )
         weights["first"] = torch.tensor(first)
         write_tensors(folder / "final.safetensors", weights)

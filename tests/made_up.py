@@ -1,4 +1,4 @@
-"""Trainings that never were, with figures whose comparison is known."""
+"""Made-up trainings whose comparison is known."""
 
 from collections.abc import Sequence
 from dataclasses import asdict

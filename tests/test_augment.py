@@ -49,7 +49,7 @@ def box(top: int, left: int, height: int, width: int, page: tuple[int, int] = (4
     st.integers(0, 1000),
     st.lists(st.integers(0, 10**9), min_size=2, unique=True),
 )
-def test_a_samples_change_depends_on_seed_epoch_and_sample_alone(
+def test_transforms_depend_on_seed_epoch_and_sample_alone(
     seed: int, epoch: int, samples: list[int]
 ) -> None:
     together = ALL.sample(seed, epoch, ids(*samples)).parts()
@@ -62,14 +62,14 @@ def test_a_samples_change_depends_on_seed_epoch_and_sample_alone(
         assert not torch.equal(together[name], later)
 
 
-def test_no_strength_no_change() -> None:
+def test_without_strengths_transforms_are_the_identity() -> None:
     got = Augmentation().sample(0, 0, np.arange(9)).parts()
     assert got.keys() == {"affine"}
     torch.testing.assert_close(got["affine"], Transforms.identity(9).affine)
 
 
 @pytest.mark.parametrize("part", ["pen", "perspective", "elastic", "lighting"])
-def test_no_strength_costs_nothing_and_a_strength_of_nearly_none_does_nearly_nothing(
+def test_a_strength_of_0_costs_nothing_and_a_tiny_one_changes_little(
     part: str,
 ) -> None:
     strength = {"pen": "pen", "perspective": "warp", "elastic": "elastic", "lighting": "lighting"}[
@@ -91,7 +91,7 @@ def test_no_strength_costs_nothing_and_a_strength_of_nearly_none_does_nearly_not
     st.floats(0.02, 1),
     st.sampled_from(["affine_probability", "lighting_probability"]),
 )
-def test_a_probability_changes_a_sample_as_without_it_or_not_at_all(
+def test_a_probability_applies_the_same_transform_or_none(
     seed: int, probability: float, name: str
 ) -> None:
     always = ALL.sample(seed, 0, np.arange(400)).parts()
@@ -122,7 +122,7 @@ def test_a_probability_changes_a_sample_as_without_it_or_not_at_all(
         ({"magnification": 0.1}, lambda m: -2 * math.log(m[0, 0]) - 0.1),
     ],
 )
-def test_strengths_are_what_they_say(strength: dict[str, float], read: Read) -> None:
+def test_strengths_are_the_limits_of_the_samples(strength: dict[str, float], read: Read) -> None:
     maps = Augmentation(**strength).sample(0, 0, np.arange(2000)).affine.double().numpy()
     values = np.array([read(one) for one in maps])
     (limit,) = strength.values()
@@ -132,7 +132,7 @@ def test_strengths_are_what_they_say(strength: dict[str, float], read: Read) -> 
     assert abs(values.mean()) < 0.05 * limit
 
 
-def test_pens_go_both_ways() -> None:
+def test_pens_shrink_and_grow() -> None:
     pens = Augmentation(pen=0.4).sample(0, 0, np.arange(2000)).parts()["pen"]
     assert -0.4 <= float(pens.min()) < -0.39
     assert 0.39 < float(pens.max()) <= 0.4
@@ -148,18 +148,18 @@ def test_pens_go_both_ways() -> None:
         ({"affine_probability": 1.5}, "affine_probability: got 1.5, expected 0 to 1"),
     ],
 )
-def test_a_strength_that_makes_no_sense(strength: dict[str, float], message: str) -> None:
+def test_an_invalid_strength(strength: dict[str, float], message: str) -> None:
     with pytest.raises(UserError, match=message):
         Augmentation(**strength)
 
 
 @given(st.integers(0, 28), st.integers(0, 44))
-def test_ink_comes_to_the_middle_wherever_it_is(top: int, left: int) -> None:
+def test_the_crop_is_centred_on_the_ink(top: int, left: int) -> None:
     got = crop(box(top, left, 20, 20), unmoved(1), 32)
     torch.testing.assert_close(got, box(6, 6, 20, 20, (32, 32)), atol=1e-4, rtol=0)
 
 
-def test_centres_of_nothing_and_of_specks() -> None:
+def test_centres_without_ink_and_with_specks() -> None:
     nothing = torch.zeros(1, 1, 10, 20)
     speck = 0.1 * box(0, 0, 1, 1, (10, 20)) + box(4, 8, 2, 4, (10, 20))
     torch.testing.assert_close(ink_centres(nothing), torch.zeros(1, 2))
@@ -197,7 +197,7 @@ def test_a_pen_agrees_with_pooling(seed: int, pen: float) -> None:
 
 
 def ramps(count: int, height: int, width: int) -> Tensor:
-    """Pages whose grey is linear in the place, and dark enough to be ink everywhere."""
+    """Return pages with a linear gradient that is ink everywhere."""
     slopes = torch.rand(count, 2, 1, 1, generator=torch.Generator().manual_seed(0)) / 8
     rows, columns = (torch.linspace(-1, 1, n) * (1 - 1 / n) for n in (height, width))
     return 0.5 + slopes[:, :1] * rows[:, None] + slopes[:, 1:] * columns
@@ -205,7 +205,7 @@ def ramps(count: int, height: int, width: int) -> Tensor:
 
 @settings(max_examples=15, deadline=None)
 @given(st.integers(0, 2**32 - 1))
-def test_places_are_where_the_formula_says(seed: int) -> None:
+def test_the_crop_agrees_with_the_formula(seed: int) -> None:
     pages = ramps(3, 80, 60)
     strong = replace(ALL, pen=0, lighting=0, translation=0.02)
     changes = strong.sample(seed, 0, np.arange(3)).parts()
@@ -228,7 +228,7 @@ def test_places_are_where_the_formula_says(seed: int) -> None:
 
 @settings(max_examples=25, deadline=None)
 @given(st.integers(0, 2**32 - 1))
-def test_a_tilt_of_none_is_the_affine_map(seed: int) -> None:
+def test_no_perspective_is_the_affine_map(seed: int) -> None:
     pages = torch.rand(5, 1, 40, 56, generator=torch.Generator().manual_seed(seed))
     maps = MAPS.sample(seed, 0, np.arange(5)).affine
     flat = crop(pages, maps, 32, torch.zeros(5, 2), torch.zeros(5, 2, 6, 6))
@@ -236,7 +236,7 @@ def test_a_tilt_of_none_is_the_affine_map(seed: int) -> None:
 
 
 def test_a_warp_is_as_strong_as_fastais() -> None:
-    """Its sides go from 1 to 1 ± magnitude; ours keep that proportion, and the middle."""
+    """Sides differ as 1 ± magnitude, and the centre stays fixed."""
     tilts = torch.tensor([[0.0, 0.2]])
     got = crop(box(8, 16, 32, 32), unmoved(1), 48, tilts)[0, 0]
     for row in (11, 24, 36):
@@ -248,8 +248,8 @@ def test_a_warp_is_as_strong_as_fastais() -> None:
 
 @pytest.mark.parametrize("size", [28, 49])
 def test_elastic_is_the_standard_deviation_everywhere_and_smooth(size: int) -> None:
-    bends = Augmentation(elastic=0.05).sample(0, 0, np.arange(1500)).parts()["elastic"]
-    moves = displacements(bends, size) / 2  # in sides
+    coefficients = Augmentation(elastic=0.05).sample(0, 0, np.arange(1500)).parts()["elastic"]
+    moves = displacements(coefficients, size) / 2  # in sides
     assert moves.shape == (1500, 2, size, size)
     assert float(moves.std()) == pytest.approx(0.05, rel=0.02)
     assert float((moves.std(dim=0) - 0.05).abs().max()) < 0.05 * 0.15
@@ -259,37 +259,37 @@ def test_elastic_is_the_standard_deviation_everywhere_and_smooth(size: int) -> N
 
 
 def test_displacements_agree_with_scipys_spline() -> None:
-    bends = torch.rand(3, 2, 6, 6, generator=torch.Generator().manual_seed(0))
+    coefficients = torch.rand(3, 2, 6, 6, generator=torch.Generator().manual_seed(0))
     knots = np.linspace(-3, 3, 10) * 1.0  # 2/3 of a half side apart
     places = (2 * np.arange(20) + 1) / 20 - 1
     spline = BSpline.design_matrix(places, knots, 3).toarray()
-    expected = np.einsum("rk,nakl,cl->narc", spline, bends.double().numpy(), spline)
-    torch.testing.assert_close(displacements(bends, 20), torch.from_numpy(expected).float())
+    expected = np.einsum("rk,nakl,cl->narc", spline, coefficients.double().numpy(), spline)
+    torch.testing.assert_close(displacements(coefficients, 20), torch.from_numpy(expected).float())
 
 
 @given(st.integers(0, 2**32 - 1), st.floats(0, 1))
-def test_lights_agree_with_log_odds_and_leave_paper_alone(seed: int, lighting: float) -> None:
+def test_lighting_agrees_with_log_odds_and_adds_no_ink(seed: int, lighting: float) -> None:
     random = np.random.default_rng(seed)
     images = random.uniform(0, 0.999, (4, 1, 5, 5))
     images[:, :, 0] = 0
-    lights = Augmentation(lighting=lighting).sample(seed, 0, np.arange(4)).parts()
+    parts = Augmentation(lighting=lighting).sample(seed, 0, np.arange(4)).parts()
     if not lighting:
-        assert "lighting" not in lights
+        assert "lighting" not in parts
         return
-    factors, odds = lights["lighting"].double().numpy().T[..., None, None, None]
+    factors, odds = parts["lighting"].double().numpy().T[..., None, None, None]
     ink = np.minimum(images * factors, 1)
     expected = expit(logit(ink) + np.log(odds))
-    got = change_lighting(torch.from_numpy(images).float(), lights["lighting"])
+    got = change_lighting(torch.from_numpy(images).float(), parts["lighting"])
     torch.testing.assert_close(got.double(), torch.from_numpy(expected), atol=1e-5, rtol=0)
     assert not got[:, :, 0].any()
     assert float(got.max()) <= 1
 
 
-def test_lighting_is_what_it_says() -> None:
-    lights = Augmentation(lighting=0.2).sample(0, 0, np.arange(2000)).parts()["lighting"]
-    contrast = lights[:, 0].log()
+def test_lighting_strengths_are_the_limits() -> None:
+    lighting = Augmentation(lighting=0.2).sample(0, 0, np.arange(2000)).parts()["lighting"]
+    contrast = lighting[:, 0].log()
     half = change_lighting(
-        torch.full((2000, 1, 1, 1), 0.5), lights / lights[:, :1] ** torch.tensor([1, 0])
+        torch.full((2000, 1, 1, 1), 0.5), lighting / lighting[:, :1] ** torch.tensor([1, 0])
     )
     for values, limit in ((contrast, 0.2), (half.flatten() - 0.5, 0.1)):
         assert float(values.abs().max()) <= limit
@@ -297,7 +297,7 @@ def test_lighting_is_what_it_says() -> None:
         assert float(values.max()) > 0.95 * limit
 
 
-def test_all_is_done_on_the_pictures_device() -> None:
+def test_everything_is_computed_on_the_images_device() -> None:
     parts = ALL.sample(0, 0, np.arange(3)).parts()
     there = Transforms(**{name: part.to("meta") for name, part in parts.items()})
     got = transform_images(torch.zeros(3, 1, 40, 56, device="meta"), there, 32)
@@ -305,7 +305,7 @@ def test_all_is_done_on_the_pictures_device() -> None:
 
 
 @pytest.mark.parametrize("rows", [slice(0, 6), slice(0, 2), slice(2, 5), slice(5, 6)])
-def test_pictures_are_changed_alike_in_pieces(rows: slice) -> None:
+def test_slices_of_a_batch_get_the_same_transforms(rows: slice) -> None:
     pages = torch.cat([box(3 * n, 4 * n, 20, 20) for n in range(6)])
     changes = ALL.sample(0, 0, np.arange(6))
     got = transform_images(pages[rows], changes.select(rows), 24)

@@ -23,6 +23,6 @@ def test_the_benchmark_runs_and_prints_its_tables(tmp_path: Path) -> None:
         "ink payload",
         "inkrun, 2 threads",
         "First batch:",
-        "synthetic",
+        "noise",
     ):
         assert part in result.stdout

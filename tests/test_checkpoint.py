@@ -1,4 +1,4 @@
-"""Checkpoints: whole or not there, the last few and the best, due by steps and by minutes."""
+"""Checkpoints: complete or absent, the last few and the best, due by steps and by minutes."""
 
 import subprocess
 import sys
@@ -33,7 +33,7 @@ def steps(checkpoints: Checkpoints) -> list[int]:
     return [int(path.name.removeprefix("step-")) for path in checkpoints.all()]
 
 
-def test_what_is_saved_comes_back(tmp_path: Path) -> None:
+def test_a_saved_checkpoint_can_be_loaded(tmp_path: Path) -> None:
     checkpoints = Checkpoints(tmp_path / "not there yet" / "checkpoints")
     assert checkpoints.last(CPU) is None
     assert checkpoints.all() == []
@@ -51,9 +51,9 @@ def test_what_is_saved_comes_back(tmp_path: Path) -> None:
     st.lists(st.none() | st.integers(0, 4).map(float), min_size=1, max_size=6),
     st.integers(1, 3),
 )
-def test_the_last_few_stay_and_the_best(scores: list[float | None], keep: int) -> None:
+def test_the_last_few_and_the_best_are_kept(scores: list[float | None], keep: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(checkpoint, "_sync", lambda _: None)  # the disk's work, not the test's
+        patch.setattr(checkpoint, "_sync", lambda _: None)  # to save time
         with tempfile.TemporaryDirectory() as folder:
             checkpoints = Checkpoints(Path(folder), keep=keep)
             for step, score in enumerate(scores, start=1):
@@ -67,7 +67,7 @@ def test_the_last_few_stay_and_the_best(scores: list[float | None], keep: int) -
             assert {p.name[:4] for p in Path(folder).iterdir()} <= {"step", "best"}
 
 
-# A process that dies between writing a checkpoint and giving it its name.
+# A process that is killed after it writes a checkpoint and before it renames it.
 CRASH = """
 import os, sys
 from pathlib import Path
@@ -80,7 +80,7 @@ checkpoints.save(2, {"w": torch.ones(1)}, {"batch": 2}, 0.6)
 """
 
 
-def test_a_crash_before_the_name_leaves_the_checkpoints_as_they_were(tmp_path: Path) -> None:
+def test_a_crash_before_the_rename_leaves_the_checkpoints_as_they_were(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", CRASH, str(tmp_path)], cwd=ROOT, check=False)
     assert done.returncode == 9
     checkpoints = Checkpoints(tmp_path, keep=1)
@@ -93,9 +93,9 @@ def test_a_crash_before_the_name_leaves_the_checkpoints_as_they_were(tmp_path: P
     assert sorted(path.name for path in tmp_path.iterdir()) == ["best", "step-00000003"]
 
 
-@pytest.mark.parametrize("victim", ["torch.save", "pathlib.Path.write_text", "os.fsync"])
-def test_a_failure_at_any_write_leaves_no_step(
-    victim: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("function", ["torch.save", "pathlib.Path.write_text", "os.fsync"])
+def test_a_failed_write_leaves_no_checkpoint(
+    function: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     checkpoints = Checkpoints(tmp_path)
     save(checkpoints, 1)
@@ -104,7 +104,7 @@ def test_a_failure_at_any_write_leaves_no_step(
         def full(*_: Any, **__: Any) -> None:
             raise OSError(28, "No space left on device")
 
-        patch.setattr(victim, full)
+        patch.setattr(function, full)
         with pytest.raises(OSError, match="No space left"):
             save(checkpoints, 2)
     assert steps(checkpoints) == [1]
@@ -112,7 +112,7 @@ def test_a_failure_at_any_write_leaves_no_step(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["step-00000001", "step-00000002"]
 
 
-def test_a_step_that_is_written_again_is_the_later(tmp_path: Path) -> None:
+def test_a_step_saved_again_replaces_the_first(tmp_path: Path) -> None:
     checkpoints = Checkpoints(tmp_path)
     save(checkpoints, 2)
     checkpoints.save(2, weights(9), {"batch": 9})
@@ -147,7 +147,7 @@ def test_never_due(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    ("wish", "says"),
+    ("arguments", "message"),
     [
         ({"every_steps": -1}, "every_steps: got -1, expected at least 0"),
         ({"every_minutes": -0.5}, "every_minutes: got -0.5"),
@@ -155,6 +155,8 @@ def test_never_due(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ({"keep": 0}, "keep: got 0, expected at least 1"),
     ],
 )
-def test_settings_that_make_no_sense(wish: dict[str, Any], says: str, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=f"checkpoints, {says}"):
-        Checkpoints(tmp_path, **wish)
+def test_numbers_out_of_range_are_rejected(
+    arguments: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(UserError, match=f"checkpoints, {message}"):
+        Checkpoints(tmp_path, **arguments)

@@ -40,11 +40,11 @@ UNSEEN = range(100, 105)
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("run")
     recipe = Recipe((Stage(16, 25, 5e-3),), batch_size=8)
-    record = RunDir(folder / "run")
-    with open_dataset(write_set(folder / "tiny.beton")) as file, join_processes("no") as launch:
-        write_config(record, "test", TrainingConfig("small", recipe), file, {})
-        run_training(launch, record, TrainingConfig("small", recipe), file, Console(quiet=True))
-    return record.path
+    run = RunDir(folder / "run")
+    with open_dataset(write_set(folder / "tiny.beton")) as file, join_processes("no") as processes:
+        write_config(run, "test", TrainingConfig("small", recipe), file, {})
+        run_training(processes, run, TrainingConfig("small", recipe), file, Console(quiet=True))
+    return run.path
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +63,7 @@ def pages(classes: tuple[str, ...] = CLASSES) -> dict[str, bytes]:
     return files
 
 
-def test_pictures_it_has_not_seen(trained: TrainedModel, tmp_path: Path) -> None:
+def test_unseen_images(trained: TrainedModel, tmp_path: Path) -> None:
     found = evaluate(trained, make_zip(tmp_path / "test.zip", pages()), precision="no")
     assert found.scores.accuracy == 1
     assert found.scores.samples == len(CLASSES) * len(UNSEEN)
@@ -88,25 +88,25 @@ def test_pages_of_other_proportions_are_not_stretched(
         view = trained.view_of(file)
         with DeviceLoader(
             file, split_indices(file, "all"), view, 2, device=torch.device("cpu")
-        ) as feed:
-            ink = next(iter(feed.micro_batches())).images[0, 0]
+        ) as loader:
+            ink = next(iter(loader.micro_batches())).images[0, 0]
     (rows,), (columns,) = (ink.sum(side).gt(1).nonzero(as_tuple=True) for side in (1, 0))
     assert len(rows) == len(columns) > 3
 
 
-def test_a_part_of_the_classes_in_another_order(trained: TrainedModel, tmp_path: Path) -> None:
+def test_some_of_the_classes_in_another_order(trained: TrainedModel, tmp_path: Path) -> None:
     source = write_set(tmp_path / "some.beton", classes=("m", "1"), digest="sha256:other")
     found = evaluate(trained, source, precision="no")
     assert found.scores.accuracy == 1
     assert [one.samples for one in found.scores.per_class] == [11, 0, 0, 11]
 
 
-def test_its_own_set_split_by_split(trained: TrainedModel, tmp_path: Path) -> None:
+def test_the_training_dataset_split_by_split(trained: TrainedModel, tmp_path: Path) -> None:
     source = write_set(tmp_path / "tiny.beton")
     counts = {s: evaluate(trained, source, split=s).scores.samples for s in ("all", "train")}
     assert counts == {"all": 44, "train": 32}
     assert evaluate(trained, source, split="validation").seen
-    with pytest.raises(UserError, match=r"tiny\.beton: no pictures in its split 'test'"):
+    with pytest.raises(UserError, match=r"tiny\.beton: no images in its split 'test'"):
         evaluate(trained, source, split="test")
 
 
@@ -116,7 +116,7 @@ def test_pages_of_a_single_class(trained: TrainedModel, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["config.json", "view.json", "model.safetensors"])
-def test_damaged_runs_are_said_in_a_line(name: str, run: Path, tmp_path: Path) -> None:
+def test_damaged_runs_are_reported_in_a_line(name: str, run: Path, tmp_path: Path) -> None:
     shutil.copytree(run, tmp_path / "run")
     (tmp_path / "run" / name).write_bytes((run / name).read_bytes()[:-9])
     with pytest.raises(UserError, match=f"{name}: damaged: ") as error:
@@ -124,13 +124,13 @@ def test_damaged_runs_are_said_in_a_line(name: str, run: Path, tmp_path: Path) -
     assert "\n" not in str(error.value)
 
 
-def test_a_class_it_does_not_know(trained: TrainedModel, tmp_path: Path) -> None:
+def test_a_class_that_it_was_not_trained_on(trained: TrainedModel, tmp_path: Path) -> None:
     files = pages() | {"set/ß/1.png": next(iter(pages().values()))}
-    with pytest.raises(UserError, match="does not know: ß; it knows 1, A, a, m"):
+    with pytest.raises(UserError, match="not trained on: ß; expected some of 1, A, a, m"):
         evaluate(trained, make_zip(tmp_path / "test.zip", files))
 
 
-def test_sources_and_runs_that_are_none(trained: TrainedModel, tmp_path: Path) -> None:
+def test_invalid_sources_and_run_directories(trained: TrainedModel, tmp_path: Path) -> None:
     with pytest.raises(SourceError, match="no such file or folder"):
         evaluate(trained, tmp_path / "missing.zip")
     (tmp_path / "bad.beton").write_bytes(b"bad")
@@ -140,17 +140,17 @@ def test_sources_and_runs_that_are_none(trained: TrainedModel, tmp_path: Path) -
         load_model(tmp_path)
 
 
-def test_weights_of_another_network_than_this_version_s(run: Path, tmp_path: Path) -> None:
+def test_weights_that_do_not_fit_this_version(run: Path, tmp_path: Path) -> None:
     shutil.copytree(run, tmp_path / "old")
     weights = load_file(run / "model.safetensors")
     weights["head.2.bias"] = weights["head.2.bias"][:-1].clone()
     save_file(weights, tmp_path / "old" / "model.safetensors")
-    with pytest.raises(UserError, match="old: its weights are of another network than this") as e:
+    with pytest.raises(UserError, match="old: its weights do not fit this version's network") as e:
         load_model(tmp_path / "old")
     assert "\n" not in str(e.value)
 
 
-def test_a_run_has_seen_its_auxiliary_set_too(trained: TrainedModel, tmp_path: Path) -> None:
+def test_a_run_has_seen_its_auxiliary_dataset_too(trained: TrainedModel, tmp_path: Path) -> None:
     source = write_set(tmp_path / "other.beton", digest="sha256:other")
     assert not evaluate(trained, source, precision="no").seen
     provenance = {"kind": "synthetic", "source": "x", "digest": "sha256:other"}
@@ -171,7 +171,7 @@ def test_the_job_prints_json_for_programs(run: Path, tmp_path: Path) -> None:
 def score_here(
     run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Callable[..., tuple[int, str, str]]:
-    """Runs the job in this process: exit status, what it prints, and what it complains of."""
+    """Run the job in this process; return its exit status, stdout and stderr."""
     monkeypatch.setattr(launch, "use_cores", lambda: 1)
 
     def score_here(source: Path | str, *options: str) -> tuple[int, str, str]:
@@ -181,7 +181,7 @@ def score_here(
     return score_here
 
 
-def test_pictures_that_cannot_be_decoded_are_named_and_counted(
+def test_images_that_cannot_be_decoded_are_named_and_counted(
     score_here: Callable[..., tuple[int, str, str]], tmp_path: Path
 ) -> None:
     source = make_zip(tmp_path / "[red].zip", pages() | {"set/1/7.png": b"no picture"})
@@ -190,12 +190,12 @@ def test_pictures_that_cannot_be_decoded_are_named_and_counted(
     first, second = err.splitlines()
     assert first.startswith("set/1/7.png: ")
     assert second == (
-        f"evaluate: {source}: 1 of 21 pictures cannot be decoded; --skip-bad goes on without them"
+        f"evaluate: {source}: 1 of 21 pictures cannot be decoded; --skip-bad leaves them out"
     )
     status, out, _ = score_here(source, "--skip-bad", "--json")
-    told = json.loads(out)
-    assert (status, told["scores"]["samples"], told["seen"]) == (0, 20, False)
-    ((name, _reason),) = told["skipped"]
+    printed = json.loads(out)
+    assert (status, printed["scores"]["samples"], printed["seen"]) == (0, 20, False)
+    ((name, _reason),) = printed["skipped"]
     assert name == "set/1/7.png"
     status, out, _ = score_here(source, "--skip-bad")
     assert status == 0
@@ -203,7 +203,7 @@ def test_pictures_that_cannot_be_decoded_are_named_and_counted(
     assert "[red].zip" in out
 
 
-def test_the_job_prints_tables_and_says_what_is_wrong(
+def test_the_job_prints_tables_and_errors(
     score_here: Callable[..., tuple[int, str, str]], tmp_path: Path
 ) -> None:
     status, out, _ = score_here(write_set(tmp_path / "tiny.beton"))
@@ -238,7 +238,7 @@ def test_scores_by_hand() -> None:
     assert got.loss == pytest.approx(-float(2 * expected[0] + 3 * expected[1]) / 5)
 
 
-def test_without_cases_there_is_nothing_to_ignore() -> None:
+def test_classes_without_case_have_no_accuracy_ignoring_case() -> None:
     assert scores_of([0, 1], [0, 1], ("0", "1")).accuracy_ignoring_case is None
     with pytest.raises(ValueError, match="no samples"):
         score(torch.zeros(0, 2), torch.zeros(0, dtype=torch.int64), ("0", "1"))

@@ -15,7 +15,7 @@ from jobs import part1, part2, part3
 from pipeline.data.prepare import BadImagesError
 from pipeline.data.sources import SourceError
 from pipeline.errors import UserError
-from pipeline.evaluation.run_config import ExperimentConfig, RunConfig
+from pipeline.evaluation.run_config import RunConfig
 from pipeline.experiments import command
 from pipeline.recipes.presets import PART1
 
@@ -211,8 +211,9 @@ def test_every_part_resumes_with_the_same_options(
     """The run is resumed as far as its data, which are missing."""
     single = part == "part1"
     config = of_one_training(part) if single else of_several(part)
-    name = "data" if single or part == "part3" else "digits"
-    config["options"] |= {name: "gone.beton", "seed": 7}
+    config["options"] |= {"digits" if part == "part2" else "data": "gone.beton", "seed": 7}
+    if single:
+        config["data"] = "gone.beton"
     (tmp_path / "config.json").write_text(json.dumps(config))
     monkeypatch.chdir(tmp_path)
     accepted = ["--runs", "elsewhere", "--decode", "loader", "--precision", "no"]
@@ -232,6 +233,6 @@ def test_options_given_beside_resume_replace_the_saved_ones(tmp_path: Path) -> N
     (tmp_path / "config.json").write_text(json.dumps(saved))
     for given, decode in (("auto", "loader"), ("device", "device")):
         config = part3.Config(resume=tmp_path, decode=given, runs=Path("elsewhere"))  # type: ignore[arg-type]
-        resumed = command.resumed(config, tmp_path, "part3", ExperimentConfig)
+        resumed = command.resumed(config, tmp_path, "part3")
         assert (resumed.seed, resumed.arms, resumed.clean) == (7, ("simple",), Path("c.beton"))
         assert (resumed.decode, resumed.runs) == (decode, Path("elsewhere"))

@@ -30,21 +30,21 @@ Floats = NDArray[np.float64]
 
 
 def expected(loss: Loss, logits: Floats, labels: NDArray[np.int64]) -> Floats:
-    """The formulas as they are in the papers, in double precision."""
-    chances = np.exp(logits - logits.max(axis=1, keepdims=True))
-    chances /= chances.sum(axis=1, keepdims=True)
+    """Compute the papers' formulas in double precision."""
+    probabilities = np.exp(logits - logits.max(axis=1, keepdims=True))
+    probabilities /= probabilities.sum(axis=1, keepdims=True)
     rows = np.arange(len(labels))
-    own: Floats = chances[rows, labels]
+    own: Floats = probabilities[rows, labels]
     losses: Floats
     if loss.kind == "focal":
         losses = -loss.alpha * (1 - own) ** loss.gamma * np.log(own)
     elif loss.kind == "forward":
-        losses = -np.log((chances @ np.array(loss.transition))[rows, labels])
+        losses = -np.log((probabilities @ np.array(loss.transition))[rows, labels])
     elif loss.kind == "complementary":
         losses = np.exp(own)
     else:
         spread = loss.label_smoothing
-        losses = -(1 - spread) * np.log(own) - spread * np.log(chances).mean(axis=1)
+        losses = -(1 - spread) * np.log(own) - spread * np.log(probabilities).mean(axis=1)
     return losses
 
 
@@ -69,7 +69,7 @@ def test_agrees_with_the_formula(loss: Loss, seed: int, spread: float) -> None:
 
 @given(st.sampled_from(LOSSES), st.integers(0, 2**32 - 1), st.sampled_from([0, 1, 30, 1000, 1e30]))
 @settings(max_examples=40, deadline=None)
-def test_losses_and_gradients_are_finite_however_sure_the_network(
+def test_losses_and_gradients_are_finite_for_large_logits(
     loss: Loss, seed: int, spread: float
 ) -> None:
     logits, labels = draw(seed, spread)
@@ -82,7 +82,7 @@ def test_losses_and_gradients_are_finite_however_sure_the_network(
 
 @given(st.sampled_from(LOSSES[:-1]), st.integers(0, 2**32 - 1))
 @settings(max_examples=40, deadline=None)
-def test_gradients_are_of_what_is_computed(loss: Loss, seed: int) -> None:
+def test_gradients_agree_with_finite_differences(loss: Loss, seed: int) -> None:
     logits, labels = draw(seed, 1)
     if loss.transition == NEVER_LAST:
         labels %= 2
@@ -108,7 +108,9 @@ def test_special_cases_are_cross_entropy(seed: int, classes: int) -> None:
 
 @given(st.integers(0, 2**32 - 1), st.integers(2, 12))
 @settings(max_examples=40, deadline=None)
-def test_forward_with_any_wrong_label_is_the_negative_log_of_chou(seed: int, classes: int) -> None:
+def test_forward_with_uniform_incorrect_labels_is_chous_negative_log(
+    seed: int, classes: int
+) -> None:
     logits, labels = draw(seed, 1, classes)
     wrong = (1 - np.eye(classes)) / (classes - 1)
     got = Loss("forward", transition=wrong.tolist()).per_sample(logits, labels)
@@ -117,8 +119,8 @@ def test_forward_with_any_wrong_label_is_the_negative_log_of_chou(seed: int, cla
 
 
 @pytest.mark.parametrize("loss", [Loss("complementary"), LOSSES[5]])
-def test_learns_the_class_from_wrong_labels(loss: Loss) -> None:
-    """The mean over all labels of a class, weighted as they come, is least at that class."""
+def test_training_on_incorrect_labels_finds_the_class(loss: Loss) -> None:
+    """The expected loss over the labels of a class is lowest at that class."""
     matrix = (1 - np.eye(3)) / 2 if loss.kind == "complementary" else np.array(FLIP)
     logits = torch.zeros(3, 3, requires_grad=True)
     weights = torch.from_numpy(matrix).float()
@@ -130,7 +132,7 @@ def test_learns_the_class_from_wrong_labels(loss: Loss) -> None:
 
 
 @pytest.mark.parametrize("loss", LOSSES)
-def test_mixed_pictures_have_mixed_losses(loss: Loss) -> None:
+def test_mixed_images_have_mixed_losses(loss: Loss) -> None:
     logits, labels = draw(0, count=8)
     mixed = Mixing(mixup=1.0).mix(torch.zeros(8, 1, 2, 2), labels, np.arange(8), 0, 0)
     partner = labels.view(-1, 2).flip(1).flatten()
@@ -189,12 +191,12 @@ def test_travels_through_json(loss: Loss) -> None:
         ({"kind": "forward", "transition": [[float("nan"), 1], [0, 1]]}, "transition: "),
     ],
 )
-def test_parameters_that_make_no_sense(given: dict[str, Any], message: str) -> None:
+def test_invalid_parameters(given: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
         Loss(**given)
 
 
-def test_a_matrix_for_other_classes() -> None:
+def test_a_transition_for_other_classes() -> None:
     LOSSES[5].check(3)
     Loss().check(62)
     with pytest.raises(UserError, match="transition: got 3 rows, expected 62"):
@@ -202,6 +204,6 @@ def test_a_matrix_for_other_classes() -> None:
 
 
 @pytest.mark.parametrize("loss", LOSSES)
-def test_all_is_done_on_the_logits_device(loss: Loss) -> None:
+def test_everything_is_computed_on_the_logits_device(loss: Loss) -> None:
     logits, labels = torch.zeros(4, 3, device="meta"), torch.zeros(4, device="meta").long()
     assert loss.per_sample(logits, labels).device.type == "meta"

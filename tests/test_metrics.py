@@ -1,4 +1,4 @@
-"""Conclusions from answers: against known ones, and against their definitions."""
+"""Metrics of predictions: known values, and their definitions."""
 
 import math
 
@@ -22,8 +22,8 @@ from pipeline.evaluation.metrics import (
 CLASSES = ("0", "O", "o", "s")
 
 
-def logits_of(chances: list[list[float]]) -> Tensor:
-    return torch.tensor(chances).log()
+def logits_of(probabilities: list[list[float]]) -> Tensor:
+    return torch.tensor(probabilities).log()
 
 
 def sure(predicted: list[int], classes: int = 4) -> Tensor:
@@ -32,7 +32,7 @@ def sure(predicted: list[int], classes: int = 4) -> Tensor:
 
 @st.composite
 def predictions(draw: st.DrawFn) -> tuple[Tensor, Tensor]:
-    """Logits (N, 4), none two of a row alike, and labels (N,)."""
+    """Logits (N, 4), no two of a row equal, and labels (N,)."""
     count, seed = draw(st.integers(1, 60)), draw(st.integers(0, 2**32 - 1))
     random = np.random.default_rng(seed)
     scale = draw(st.sampled_from([0.1, 1.0, 5.0]))
@@ -40,8 +40,8 @@ def predictions(draw: st.DrawFn) -> tuple[Tensor, Tensor]:
     return logits, torch.from_numpy(random.integers(0, 4, count))
 
 
-def test_known_answers() -> None:
-    #        o for O twice, 0 for O once, the rest right
+def test_known_scores() -> None:
+    # o for O twice, 0 for O once, the rest correct
     labels = torch.tensor([0, 1, 1, 1, 2, 3])
     scores = score(sure([0, 2, 2, 0, 2, 3]), labels, CLASSES)
     assert scores.samples == 6
@@ -79,23 +79,23 @@ def test_scores_are_what_they_are_defined_to_be(given: tuple[Tensor, Tensor]) ->
     matrix = np.array(scores.matrix)
     assert matrix.sum() == len(labels)
     assert scores.accuracy == np.trace(matrix) / len(labels)
-    chances = torch.softmax(logits.double(), dim=1)[torch.arange(len(labels)), labels]
-    assert scores.loss == pytest.approx(-chances.log().mean().item(), rel=1e-4, abs=1e-6)
-    wrong = {(c.true, c.predicted): c.count for c in scores.confusions}
-    assert [c.count for c in scores.confusions] == sorted(wrong.values(), reverse=True)
+    probabilities = torch.softmax(logits.double(), dim=1)[torch.arange(len(labels)), labels]
+    assert scores.loss == pytest.approx(-probabilities.log().mean().item(), rel=1e-4, abs=1e-6)
+    errors = {(c.true, c.predicted): c.count for c in scores.confusions}
+    assert [c.count for c in scores.confusions] == sorted(errors.values(), reverse=True)
     for i, true in enumerate(CLASSES):
         for j, predicted in enumerate(CLASSES):
-            assert matrix[i, j] == (matrix[i, i] if i == j else wrong.get((true, predicted), 0))
+            assert matrix[i, j] == (matrix[i, i] if i == j else errors.get((true, predicted), 0))
         one = scores.per_class[i]
         assert one.samples == matrix[i].sum()
         assert one.recall == pytest.approx(matrix[i, i] / max(1, matrix[i].sum()))
         assert one.precision == pytest.approx(matrix[i, i] / max(1, matrix[:, i].sum()))
 
 
-def test_calibration_of_known_answers() -> None:
-    # Four answers at 0.9, of which two are right; one at 0.5, right.
-    chances = [[0.9, 0.1]] * 4 + [[0.5, 0.5 - 1e-6]]
-    logits, labels = logits_of(chances), torch.tensor([0, 0, 1, 1, 0])
+def test_calibration_of_known_predictions() -> None:
+    # Four predictions at 0.9, two of them correct; one at 0.5, correct.
+    probabilities = [[0.9, 0.1]] * 4 + [[0.5, 0.5 - 1e-6]]
+    logits, labels = logits_of(probabilities), torch.tensor([0, 0, 1, 1, 0])
     scores = score(logits, labels, "ab")
     assert scores.calibration_error == pytest.approx((4 * 0.4 + 0.5) / 5, abs=1e-5)
     unsure, sure_ones = reliability(logits, labels)
@@ -140,8 +140,8 @@ def test_top_losses_are_the_largest_of_all(given: tuple[Tensor, Tensor], most: i
 
 
 @given(st.integers(1, 5000), st.floats(0, 1))
-def test_an_accuracys_interval_is_wilsons(samples: int, share: float) -> None:
-    accuracy = round(share * samples) / samples
+def test_an_accuracys_interval_is_wilsons(samples: int, fraction: float) -> None:
+    accuracy = round(fraction * samples) / samples
     low, high = accuracy_interval(accuracy, samples)
     z = 1.959963984540054
     middle = (accuracy + z * z / (2 * samples)) / (1 + z * z / samples)

@@ -1,4 +1,4 @@
-"""Networks: three groups of layers each, weights by the seed alone, and given to one another."""
+"""Networks: shapes, layer groups, seeds and the transfer of weights."""
 
 import pytest
 import torch
@@ -7,7 +7,7 @@ from torch import nn
 from pipeline.errors import UserError
 from pipeline.models import networks
 
-QUICK = [name for name in networks.NETWORKS if name != "baseline"]  # which is large, and for pages
+QUICK = [name for name in networks.NETWORKS if name != "baseline"]  # large, and for whole pages
 PAGE = networks.SMALLEST["baseline"]
 
 
@@ -17,14 +17,14 @@ def parameters(network: nn.Module) -> int:
 
 @pytest.fixture(scope="module")
 def baseline() -> networks.Network:
-    """It, without memory for its weights: shapes alone."""
+    """The network `baseline` on the meta device: shapes without weights."""
     with torch.device("meta"):
         return networks.baseline(62)
 
 
 @pytest.mark.parametrize("name", QUICK)
 @pytest.mark.parametrize("size", [16, 33, 64])
-def test_logits_for_pictures_of_any_size(name: str, size: int) -> None:
+def test_logits_for_images_of_any_size(name: str, size: int) -> None:
     network = networks.build(name, 62, seed=0).eval()
     assert network(torch.rand(3, 1, size, size)).shape == (3, 62)
 
@@ -70,15 +70,15 @@ def test_weights_depend_on_the_seed_alone(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", QUICK)
-def test_every_weight_learns(name: str) -> None:
+def test_every_weight_gets_a_gradient(name: str) -> None:
     network = networks.build(name, 5, seed=0)
     network(torch.rand(4, 1, 64, 64)).square().sum().backward()
-    still = [key for key, weight in network.named_parameters() if not weight.grad.any()]  # type: ignore[union-attr]
-    assert still == []
+    without = [key for key, weight in network.named_parameters() if not weight.grad.any()]  # type: ignore[union-attr]
+    assert without == []
 
 
 @pytest.mark.parametrize("name", QUICK)
-def test_the_groups_are_all_of_a_network_from_the_picture_to_the_classes(name: str) -> None:
+def test_stem_body_and_head_are_the_whole_network(name: str) -> None:
     network = networks.build(name, 7, seed=0).eval()
     groups = {key.split(".")[0] for key in network.state_dict()}
     assert groups == {"stem", "body", "head"}
@@ -95,7 +95,7 @@ def test_an_unknown_network() -> None:
 
 
 @pytest.mark.parametrize("name", QUICK)
-def test_weights_of_the_same_classes_are_taken_whole(name: str) -> None:
+def test_weights_for_the_same_classes_all_fit(name: str) -> None:
     one, other = (networks.build(name, 10, seed) for seed in (1, 2))
     assert networks.transfer(other, one.state_dict()) == ()
     assert all(torch.equal(w, one.state_dict()[key]) for key, w in other.state_dict().items())
@@ -111,7 +111,7 @@ def test_a_head_for_other_classes_stays_random() -> None:
 
 
 @pytest.mark.parametrize("other", ["plain", "resnet18"])
-def test_another_networks_weights_are_refused_and_nothing_is_changed(other: str) -> None:
+def test_weights_of_another_network_are_refused_and_none_is_loaded(other: str) -> None:
     network = networks.build("small", 10, seed=1)
     before = {key: weight.clone() for key, weight in network.state_dict().items()}
     with pytest.raises(UserError, match="does not fit; they are of another network"):

@@ -1,4 +1,4 @@
-"""Muon: orthogonal steps, and AdamW's where there is nothing to make orthogonal."""
+"""Muon: orthogonal steps for kernels, AdamW for all other parameters."""
 
 import copy
 from typing import Any
@@ -15,22 +15,22 @@ sides = st.integers(2, 40)
 
 
 @given(rows=sides, columns=sides, seed=st.integers(0, 2**31), scale=st.sampled_from([1e-4, 1, 1e4]))
-def test_it_is_near_the_nearest_semi_orthogonal_matrix(
+def test_it_approximates_the_nearest_semi_orthogonal_matrix(
     rows: int, columns: int, seed: int, scale: float
 ) -> None:
-    # Singular values from 0.3 to 1: five iterations come close from there.
-    draw = torch.Generator().manual_seed(seed)
-    left, _, right = torch.linalg.svd(torch.randn(rows, columns, generator=draw), False)
-    values = 0.3 + 0.7 * torch.rand(min(rows, columns), generator=draw)
+    # With singular values from 0.3 to 1, five iterations come close.
+    generator = torch.Generator().manual_seed(seed)
+    left, _, right = torch.linalg.svd(torch.randn(rows, columns, generator=generator), False)
+    values = 0.3 + 0.7 * torch.rand(min(rows, columns), generator=generator)
     found = orthogonal(scale * (left * values) @ right)
     assert found.shape == (rows, columns)
-    # In the singular vectors' own axes it is diagonal, and no direction is drowned.
+    # In the axes of the singular vectors it is diagonal, and all directions count.
     inside = left.mT @ found @ right.mT
     assert torch.allclose(inside, torch.diag(inside.diagonal()), atol=1e-3)
     assert 0.6 < float(inside.diagonal().min()) <= float(inside.diagonal().max()) < 1.3
 
 
-def test_nothing_stays_nothing() -> None:
+def test_zero_stays_zero() -> None:
     assert torch.equal(orthogonal(torch.zeros(3, 5)), torch.zeros(3, 5))
 
 
@@ -41,11 +41,11 @@ def network() -> nn.Sequential:
     )
 
 
-def learn(net: nn.Module, optimizer: torch.optim.Optimizer, steps: int, seed: int) -> list[float]:
-    draw = torch.Generator().manual_seed(seed)
+def train(net: nn.Module, optimizer: torch.optim.Optimizer, steps: int, seed: int) -> list[float]:
+    generator = torch.Generator().manual_seed(seed)
     losses = []
     for _ in range(steps):
-        images = torch.randn(16, 1, 6, 6, generator=draw)
+        images = torch.randn(16, 1, 6, 6, generator=generator)
         labels = (images.mean(dim=(1, 2, 3)) * 20).clamp(-1, 1).round().long() + 1
         loss = nn.functional.cross_entropy(net(images), labels)
         optimizer.zero_grad()
@@ -55,44 +55,44 @@ def learn(net: nn.Module, optimizer: torch.optim.Optimizer, steps: int, seed: in
     return losses
 
 
-def test_it_learns() -> None:
+def test_it_minimises_the_loss() -> None:
     net = network()
-    losses = learn(net, Muon(net.parameters(), lr=5e-3), 150, seed=1)
+    losses = train(net, Muon(net.parameters(), lr=5e-3), 150, seed=1)
     assert sum(losses[-20:]) < 0.6 * sum(losses[:20])
 
 
-def test_all_but_kernels_of_several_channels_step_as_adamw_s() -> None:
+def test_other_parameters_step_as_with_adamw() -> None:
     torch.manual_seed(0)
     net: nn.Module = nn.Sequential(nn.Conv2d(1, 4, 6), nn.BatchNorm2d(4), nn.Flatten())
     other = copy.deepcopy(net)
     settings: dict[str, Any] = {"lr": 1e-2, "betas": (0.8, 0.99), "weight_decay": 0.1}
-    learn(net, Muon(net.parameters(), **settings), 5, seed=2)
-    learn(other, torch.optim.AdamW(other.parameters(), fused=True, **settings), 5, seed=2)
+    train(net, Muon(net.parameters(), **settings), 5, seed=2)
+    train(other, torch.optim.AdamW(other.parameters(), fused=True, **settings), 5, seed=2)
     for one, same in zip(net.parameters(), other.parameters(), strict=True):
         assert torch.equal(one, same)
 
 
-def test_a_kernel_s_step_has_the_length_of_its_rate() -> None:
+def test_the_step_of_a_kernel_has_the_length_of_its_learning_rate() -> None:
     net = network()
     (kernel,) = (p for p in net.parameters() if p.ndim == 4 and p.shape[1] > 1)
     before = kernel.detach().clone()
     optimizer = Muon([kernel], lr=0.01, ratio=3, weight_decay=0)
-    learn(net, optimizer, 1, seed=3)
+    train(net, optimizer, 1, seed=3)
     step = ((before - kernel.detach()) / 0.03).flatten(1)
     values = torch.linalg.svdvals(step)
     assert float(values.min()) > 0.3
     assert float(values.max()) < 1.3
 
 
-def test_it_goes_on_from_its_state() -> None:
+def test_it_resumes_from_its_state() -> None:
     one, two = network(), network()
     whole, first = Muon(one.parameters()), Muon(two.parameters())
-    learn(one, whole, 3, seed=4)
-    learn(two, first, 3, seed=4)
+    train(one, whole, 3, seed=4)
+    train(two, first, 3, seed=4)
     second = Muon(two.parameters())
     second.load_state_dict(copy.deepcopy(first.state_dict()))
-    learn(one, whole, 3, seed=5)
-    learn(two, second, 3, seed=5)
+    train(one, whole, 3, seed=5)
+    train(two, second, 3, seed=5)
     for mine, theirs in zip(one.parameters(), two.parameters(), strict=True):
         assert torch.equal(mine, theirs)
 
@@ -100,6 +100,6 @@ def test_it_goes_on_from_its_state() -> None:
 @pytest.mark.parametrize(
     "wrong", [{"momentum": 1.0}, {"betas": (0.9, -1)}, {"ratio": -1.0}, {"lr": -1.0}]
 )
-def test_numbers_out_of_range(wrong: dict[str, Any]) -> None:
+def test_numbers_out_of_range_are_rejected(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="expected"):
         Muon(network().parameters(), **wrong)

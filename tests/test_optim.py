@@ -1,4 +1,4 @@
-"""Optimizers by name, over groups of layers, and learning rates as functions of the step."""
+"""Optimizers by name, their groups of layers, and learning rate schedules."""
 
 import math
 from typing import Any, get_args
@@ -43,7 +43,7 @@ def step(net: nn.Module, optimizer: torch.optim.Optimizer) -> set[str]:
     }
 
 
-def test_there_are_many() -> None:
+def test_the_usual_optimizers_are_suitable() -> None:
     assert {"SGD", "Adam", "AdamW", "RMSprop", "NAdam"} <= set(NAMES)
 
 
@@ -58,7 +58,7 @@ def test_a_step_of_any_optimizer_moves_every_weight(name: str) -> None:
 @pytest.mark.parametrize(
     "name", [*optim.UNSUITABLE, "Optimizer", "adamw", "lr_scheduler", "Tensor"]
 )
-def test_names_that_are_not_of_a_suitable_optimizer(name: str) -> None:
+def test_names_of_no_suitable_optimizer_are_rejected(name: str) -> None:
     with pytest.raises(UserError, match=f"optimizer: got '{name}', expected one of torch.optim"):
         optim.build(network(), stage(optimizer=name))
 
@@ -67,13 +67,13 @@ def test_names_that_are_not_of_a_suitable_optimizer(name: str) -> None:
     ("options", "says"),
     [({"speed": 3}, "speed"), ({"betas": (2.0, 0.9)}, "beta"), ({"foreach": True}, "foreach")],
 )
-def test_arguments_that_it_refuses(options: dict[str, Any], says: str) -> None:
+def test_options_that_the_optimizer_refuses(options: dict[str, Any], says: str) -> None:
     with pytest.raises(UserError, match=f"optimizer AdamW: .*{says}") as caught:
         optim.build(network(), stage(options=options))
     assert "\n" not in str(caught.value)
 
 
-def test_options_are_handed_on() -> None:
+def test_options_reach_the_optimizer() -> None:
     built = optim.build(network(), stage(optimizer="SGD", options={"momentum": 0.9}))
     assert {group["momentum"] for group in built.param_groups} == {0.9}
 
@@ -87,7 +87,7 @@ def test_options_are_handed_on() -> None:
         ((1e-6, 1e-4, 7e-4), (1e-6, 1e-4, 7e-4)),
     ],
 )
-def test_every_group_of_layers_has_its_rate(
+def test_every_group_of_layers_has_its_learning_rate(
     learning_rate: float | tuple[float, ...], expected: tuple[float, ...]
 ) -> None:
     net = network()
@@ -109,7 +109,7 @@ def test_only_weights_decay() -> None:
 
 
 @pytest.mark.parametrize("frozen", [0, 1, 2])
-def test_frozen_groups_do_not_move_but_for_their_statistics(frozen: int) -> None:
+def test_frozen_groups_only_update_their_statistics(frozen: int) -> None:
     net = network()
     mean = "stem.0.1.running_mean"
     before = net.state_dict()[mean].clone()
@@ -120,14 +120,14 @@ def test_frozen_groups_do_not_move_but_for_their_statistics(frozen: int) -> None
     assert learning == moved  # no gradient is computed in vain
 
 
-def test_what_was_frozen_thaws_in_the_next_stage() -> None:
+def test_frozen_layers_train_again_in_the_next_stage() -> None:
     net = network()
     optim.build(net, stage(frozen=2))
     moved = step(net, optim.build(net, stage()))
     assert moved == {name for name, _ in net.named_parameters()}
 
 
-def test_a_network_without_the_three_groups() -> None:
+def test_a_network_without_the_three_groups_is_rejected() -> None:
     with pytest.raises(UserError, match="a stem, a body and a head"):
         optim.build(nn.Sequential(nn.Linear(2, 2)), stage())
 
@@ -140,32 +140,32 @@ warm_ups = st.floats(0, 0.99)
 def test_a_schedule_rises_over_its_warm_up_and_never_after(
     steps: int, warm_up: float, schedule: Schedule
 ) -> None:
-    shares = [optim.lr_factor(schedule, step, steps, warm_up) for step in range(min(steps, 300))]
-    assert all(0 < share <= 1 for share in shares)
-    top = sum(step < warm_up * steps for step in range(len(shares)))
-    rise, fall = shares[:top], shares[top:]
+    factors = [optim.lr_factor(schedule, step, steps, warm_up) for step in range(min(steps, 300))]
+    assert all(0 < factor <= 1 for factor in factors)
+    peak = sum(step < warm_up * steps for step in range(len(factors)))
+    rise, fall = factors[:peak], factors[peak:]
     assert rise == sorted(rise)
     assert fall == sorted(fall, reverse=True)
 
 
 @given(st.integers(0, 99), st.integers(1, 50), st.sampled_from(SCHEDULES))
-def test_the_highest_rate_comes_when_the_warm_up_is_over(
+def test_the_peak_comes_when_the_warm_up_is_over(
     percent: int, hundreds: int, schedule: Schedule
 ) -> None:
     at = percent * hundreds
-    share = optim.lr_factor(schedule, at, 100 * hundreds, at / (100 * hundreds))
-    assert share == pytest.approx(1, abs=1e-9)
+    factor = optim.lr_factor(schedule, at, 100 * hundreds, at / (100 * hundreds))
+    assert factor == pytest.approx(1, abs=1e-9)
 
 
 @given(steps, warm_ups)
-def test_a_constant_rate_is_constant(steps: int, warm_up: float) -> None:
+def test_a_constant_schedule_is_constant(steps: int, warm_up: float) -> None:
     first = math.ceil(warm_up * steps)
-    shares = {optim.lr_factor("constant", s, steps, warm_up) for s in range(first, steps, 97)}
-    assert shares <= {1.0}
+    factors = {optim.lr_factor("constant", s, steps, warm_up) for s in range(first, steps, 97)}
+    assert factors <= {1.0}
 
 
 @given(steps)
-def test_without_warm_up_a_cosine_is_torchs(steps: int) -> None:
+def test_without_warm_up_the_cosine_is_that_of_torch(steps: int) -> None:
     weight = torch.zeros(1, requires_grad=True)
     optimizer = torch.optim.SGD([weight], lr=1.0)
     theirs = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
@@ -176,7 +176,7 @@ def test_without_warm_up_a_cosine_is_torchs(steps: int) -> None:
         theirs.step()
 
 
-def test_the_cycle_begins_at_a_twenty_fifth_and_ends_at_a_ten_thousandth() -> None:
+def test_the_cycle_starts_at_a_twenty_fifth_and_ends_at_a_ten_thousandth() -> None:
     cycle = [optim.lr_factor("one-cycle", step, 1000, 0.25) for step in range(1000)]
     assert cycle[0] == 1 / 25
     assert cycle[125] == pytest.approx((1 / 25 + 1) / 2)

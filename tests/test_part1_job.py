@@ -229,7 +229,10 @@ def test_part_1_is_learned_with_synthetic_pages_besides(
     # Whoever goes on with a run gets the set that it began with, or hears of it.
     (latest / "result.json").unlink()
     for harm, message in (
-        (lambda path: shutil.copy(tmp_path / "main.beton", path), "not the data that the run be"),
+        (
+            lambda path: shutil.copy(tmp_path / "main.beton", path),
+            "the run started with other data",
+        ),
         (Path.unlink, "another.beton is not there; make it: ./launch.sh prep auxiliary"),
     ):
         harm(tmp_path / "another.beton")

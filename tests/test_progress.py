@@ -17,7 +17,7 @@ def shown(terminal: bool, steps: list[int]) -> str:
 
 
 def test_a_log_gets_plain_lines_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert shown(False, [1, 2]) == ""  # soon done: nothing to say
+    assert shown(False, [1, 2]) == ""  # done before the first line is due
     monkeypatch.setattr(progress, "SECONDS_BETWEEN_LINES", 1e-9)
     lines = shown(False, [1000, 500]).splitlines()
     assert re.fullmatch(r"part1: 1,000 of 1,500, [\d,]+/s, 0 s left", lines[0])

@@ -1,4 +1,4 @@
-"""What a training is, as data: checked once, the same after JSON."""
+"""Recipes: validation and JSON."""
 
 import json
 from dataclasses import asdict
@@ -71,19 +71,19 @@ def test_scaling_changes_epochs_alone(recipe: Recipe, scale: float) -> None:
 
 
 @pytest.mark.parametrize("scale", [0, -1, float("inf"), float("nan")])
-def test_a_scale_that_makes_no_sense(scale: float) -> None:
+def test_an_invalid_scale(scale: float) -> None:
     with pytest.raises(UserError, match=r"scale: got .*, expected more than 0"):
         Recipe((Stage(16, 1, 0.1),)).scaled(scale)
 
 
 @given(rates, rates)
-def test_two_rates_stand_for_even_ratios(low: float, high: float) -> None:
+def test_two_rates_are_a_geometric_series(low: float, high: float) -> None:
     stem, body, head = Stage(16, 1, (low, high)).rates
     assert (stem, head) == (low, high)
     assert body / stem == pytest.approx(head / body)
 
 
-def test_one_rate_is_for_all_and_three_are_as_given() -> None:
+def test_one_rate_is_for_all_groups_and_three_are_as_given() -> None:
     assert Stage(16, 1, 1).rates == (1.0, 1.0, 1.0)
     assert Stage(16, 1, (1e-6, 1e-4, 7e-4)).rates == (1e-6, 1e-4, 7e-4)
 
@@ -92,7 +92,7 @@ nan, inf = float("nan"), float("inf")
 
 
 @pytest.mark.parametrize(
-    ("changes", "says"),
+    ("changes", "message"),
     [
         ({"size": 15}, "size: got 15, expected 16 to 4096"),
         ({"epochs": 0}, "epochs: got 0"),
@@ -108,13 +108,13 @@ nan, inf = float("nan"), float("inf")
         ({"clip": 0.0}, "clip: got 0.0"),
     ],
 )
-def test_a_stage_that_makes_no_sense(changes: dict[str, Any], says: str) -> None:
-    with pytest.raises(UserError, match=says):
+def test_an_invalid_stage(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
         Stage(**{"size": 16, "epochs": 1, "learning_rate": 0.1, **changes})
 
 
 @pytest.mark.parametrize(
-    ("changes", "says"),
+    ("changes", "message"),
     [
         ({"stages": ()}, "recipe: got no stages"),
         ({"batch_size": 0}, "batch_size: got 0"),
@@ -132,6 +132,6 @@ def test_a_stage_that_makes_no_sense(changes: dict[str, Any], says: str) -> None
         ({"seed": -1}, "seed: got -1"),
     ],
 )
-def test_a_recipe_that_makes_no_sense(changes: dict[str, Any], says: str) -> None:
-    with pytest.raises(UserError, match=says):
+def test_an_invalid_recipe(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
         Recipe(**{"stages": (Stage(16, 1, 0.1),), **changes})

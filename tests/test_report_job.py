@@ -127,7 +127,7 @@ def test_other_folders_are_rejected_in_one_line(
     RunDir(two).write_json("config.json", made_up.config(job="part3"))
     out = tmp_path / "out"
     for arguments, says in (
-        (["--runs", tmp_path], f"report: {tmp_path}: no runs there; train first"),
+        (["--runs", tmp_path], f"report: {tmp_path}: it has no runs; train first"),
         ([tmp_path / "gone"], f"report: {tmp_path / 'gone'}: not a run directory"),
         ([other], f"report: {other}: got a run of part9, expected one of part1, part2, part3"),
         ([runs / "part1" / "latest", tmp_path], f"report: {tmp_path}: not a run directory"),

@@ -1,4 +1,4 @@
-"""What a run's folder keeps is whole, for all to read, or said to be damaged in a line."""
+"""Files of a run directory are complete and readable, or reported as damaged in one line."""
 
 import json
 from dataclasses import asdict
@@ -18,21 +18,21 @@ EPOCH = EpochMetrics(1, 0, 1e-3, 1.5, 0.5, 2.0, loss=None, accuracy=None, second
 
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
-    """The folder of a finished run without validation."""
-    record = RunDir(tmp_path / "run")
-    record.path.mkdir()
-    record.write_json("config.json", config())
-    record.write_json("losses.json", [1.5, 0.5])
-    record.write_epochs([EPOCH])
-    record.finish(result().as_json())
-    return record.path
+    """The run directory of a finished training without validation."""
+    run = RunDir(tmp_path / "run")
+    run.path.mkdir()
+    run.write_json("config.json", config())
+    run.write_json("losses.json", [1.5, 0.5])
+    run.write_epochs([EPOCH])
+    run.finish(result().as_json())
+    return run.path
 
 
 def test_tensors_are_written_whole_in_any_layout(tmp_path: Path) -> None:
     path, plain = tmp_path / "model.safetensors", tmp_path / "plain"
     image = torch.rand(2, 3, 4, 5).to(memory_format=torch.channels_last).requires_grad_()
-    write_tensors(path, {"picture": image})
-    assert torch.equal(read_tensors(path)["picture"], image)
+    write_tensors(path, {"image": image})
+    assert torch.equal(read_tensors(path)["image"], image)
     plain.touch()
     assert path.stat().st_mode == plain.stat().st_mode
     assert sorted(tmp_path.iterdir()) == [path, plain]
@@ -61,7 +61,7 @@ def test_a_finished_run_is_read(run: Path) -> None:
         ("answers.safetensors", "something else"),
     ],
 )
-def test_damage_is_said_in_a_line(name: str, text: str, run: Path) -> None:
+def test_damage_is_reported_in_a_line(name: str, text: str, run: Path) -> None:
     (run / name).write_text(text)
     with pytest.raises(UserError, match=f"^{run / name}: damaged: ") as error:
         read_run(run)
@@ -69,7 +69,7 @@ def test_damage_is_said_in_a_line(name: str, text: str, run: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["config.json", "result.json", "losses.json", "metrics.jsonl"])
-def test_what_is_missing_is_named(name: str, run: Path) -> None:
+def test_missing_files_are_named(name: str, run: Path) -> None:
     (run / name).unlink()
     with pytest.raises(UserError, match=f"^{run}: not a run directory: it has no {name}"):
         read_run(run)

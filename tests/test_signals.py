@@ -1,4 +1,4 @@
-"""SIGTERM and Ctrl-C, really sent: the first is noted, the second acts."""
+"""Real SIGTERM and SIGINT: the first is noted, the second has its usual effect."""
 
 import os
 import signal
@@ -17,8 +17,8 @@ each = pytest.mark.parametrize("number", STOP_SIGNALS)
 
 
 @pytest.fixture
-def heard() -> Iterator[list[int]]:
-    """What arrives at handlers that were there before."""
+def received() -> Iterator[list[int]]:
+    """The signals that reach the handlers from before."""
     arrived: list[int] = []
     before = {n: signal.signal(n, lambda number, _: arrived.append(number)) for n in STOP_SIGNALS}
     yield arrived
@@ -31,53 +31,57 @@ def send(number: int) -> None:
 
 
 @each
-def test_the_first_is_noted_and_the_second_acts_as_before(number: int, heard: list[int]) -> None:
+def test_the_first_is_noted_and_the_second_has_its_usual_effect(
+    number: int, received: list[int]
+) -> None:
     with StopSignals() as signals:
         assert signals.received == 0
         send(number)
-        assert (signals.received, heard) == (number, [])
+        assert (signals.received, received) == (number, [])
         send(number)
-        assert heard == [number]
+        assert received == [number]
     assert signals.received == number
 
 
 @each
-def test_after_one_kind_the_other_acts_too(number: int, heard: list[int]) -> None:
+def test_a_second_signal_of_the_other_kind_has_its_usual_effect(
+    number: int, received: list[int]
+) -> None:
     (other,) = set(STOP_SIGNALS) - {number}
     with StopSignals() as signals:
         send(number)
         send(other)
-    assert (signals.received, heard) == (number, [other])
+    assert (signals.received, received) == (number, [other])
 
 
 @each
-def test_outside_nothing_is_noted(number: int, heard: list[int]) -> None:
+def test_signals_outside_the_context_are_not_noted(number: int, received: list[int]) -> None:
     signals = StopSignals()
     with signals:
         pass
     send(number)
-    assert (signals.received, heard) == (0, [number])
+    assert (signals.received, received) == (0, [number])
 
 
-def test_entered_again_it_begins_anew(heard: list[int]) -> None:
+def test_entering_again_forgets_the_signal(received: list[int]) -> None:
     signals = StopSignals()
     for _ in range(2):
         with signals:
             assert signals.received == 0
             send(signal.SIGTERM)
             assert signals.received == signal.SIGTERM
-    assert heard == []
+    assert received == []
 
 
 @each
-def test_an_exception_leaves_the_handlers_as_they_were(number: int, heard: list[int]) -> None:
+def test_an_exception_restores_the_handlers(number: int, received: list[int]) -> None:
     with pytest.raises(ZeroDivisionError), StopSignals():
         raise ZeroDivisionError
     send(number)
-    assert heard == [number]
+    assert received == [number]
 
 
-def test_in_another_thread_it_does_nothing(heard: list[int]) -> None:
+def test_other_threads_do_not_note_signals(received: list[int]) -> None:
     found = []
 
     def work() -> None:
@@ -89,7 +93,7 @@ def test_in_another_thread_it_does_nothing(heard: list[int]) -> None:
     thread.start()
     thread.join()
     assert found == [0]
-    assert heard == [signal.SIGTERM]
+    assert received == [signal.SIGTERM]
 
 
 SCRIPT = """
@@ -105,7 +109,7 @@ with StopSignals() as signals:
 
 
 @each
-def test_the_second_ends_a_process_as_if_nobody_had_listened(number: int) -> None:
+def test_the_second_kills_the_process(number: int) -> None:
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT, str(int(number))],
         cwd=ROOT,
@@ -118,7 +122,7 @@ def test_the_second_ends_a_process_as_if_nobody_had_listened(number: int) -> Non
     assert ("KeyboardInterrupt" in done.stderr) == (number == signal.SIGINT)
 
 
-def test_what_stopped_it_in_words() -> None:
+def test_the_message_names_signal_and_step() -> None:
     stop = Stopped(signal.SIGINT, 7)
     assert (str(stop), stop.signal, stop.run) == ("stopped by SIGINT after step 7", 2, None)
-    assert Stopped(0, 7).signal == signal.SIGTERM  # another process got it
+    assert Stopped(0, 7).signal == signal.SIGTERM  # another process received it

@@ -21,7 +21,7 @@ TALLEST = 50 / 90  # of a page, in `tiny`
 
 @pytest.fixture(scope="module")
 def file(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reader]:
-    """Three writers of 16 pages each: one as in `tiny`, one half as tall, one nobody knows."""
+    """Three writers of 16 pages each: one as in `tiny`, one half as tall, one unknown."""
     folder = tmp_path_factory.mktemp("set")
     who = (0, 1, -1)
 
@@ -47,49 +47,49 @@ def test_heights_are_those_of_the_ink(file: Reader) -> None:
         assert heights[sample] == pytest.approx(expected, abs=3 / writer_scale.SIDE)
 
 
-def test_every_writer_s_tall_characters_come_to_the_same_height(file: Reader) -> None:
+def test_every_writer_s_tall_characters_get_the_same_height(file: Reader) -> None:
     scales, who = writer_scale.writer_scales(file, 0.45), writer_scale.writers_of(file)
     assert scales.dtype == np.float32
     for writer, tall in ((0, TALLEST), (1, TALLEST / 2)):
         assert np.ptp(scales[who == writer]) == 0
         assert scales[who == writer][0] == pytest.approx(0.45 / tall, rel=0.05)
-    # Who is unknown is taken for all of them together.
+    # Unknown writers are scaled by all pages of the file.
     heights = writer_scale.ink_heights(file)
     assert scales[who < 0][0] == pytest.approx(0.45 / np.quantile(heights, 0.7), rel=1e-5)
 
 
-def test_a_writer_of_few_pages_is_taken_for_all(
+def test_a_writer_of_few_pages_gets_the_scale_of_all(
     file: Reader, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(writer_scale, "MIN_PAGES", 17)
     assert np.ptp(writer_scale.writer_scales(file, 0.45)) == 0
 
 
-def test_pictures_are_shown_larger_by_their_scale(file: Reader) -> None:
+def test_images_are_enlarged_by_their_scale(file: Reader) -> None:
     view, ids = View.of(file, 48, 1.0), split_indices(file, "all")
     inks = []
     for scale in (1.2, 1.0):
         scales = np.full(len(file), scale, np.float32)
-        with DeviceLoader(file, ids, view, len(ids), device=CPU, scales=scales) as feed:
-            (inputs,) = feed.micro_batches()
+        with DeviceLoader(file, ids, view, len(ids), device=CPU, scales=scales) as loader:
+            (inputs,) = loader.micro_batches()
         inks.append(inputs.images.sum(dim=(1, 2, 3)))
     torch.testing.assert_close(inks[0], inks[1] * 1.44, rtol=0.1, atol=2.0)
 
 
 def adapted_by_hand(layer: nn.BatchNorm2d, inputs: torch.Tensor) -> torch.Tensor:
-    """What the mixture of the learned distribution and the batch's is normalised to."""
+    """Inputs normalised by the mixture of the training's distribution and the batch's."""
     assert layer.running_mean is not None
     assert layer.running_var is not None
-    share = len(inputs) / (len(inputs) + batchnorm.PRIOR_PAGES)
+    weight = len(inputs) / (len(inputs) + batchnorm.PRIOR_PAGES)
     mean, square = inputs.mean((0, 2, 3)), inputs.square().mean((0, 2, 3))
-    learned = layer.running_var + layer.running_mean**2
-    middle = share * mean + (1 - share) * layer.running_mean
-    variance = share * square + (1 - share) * learned - middle**2
+    trained = layer.running_var + layer.running_mean**2
+    middle = weight * mean + (1 - weight) * layer.running_mean
+    variance = weight * square + (1 - weight) * trained - middle**2
     shape = (1, -1, 1, 1)
     return (inputs - middle.view(shape)) / (variance.view(shape) + layer.eps).sqrt()
 
 
-def test_normalisation_goes_by_the_mixture_and_back() -> None:
+def test_normalisation_uses_the_mixture_and_is_restored() -> None:
     torch.manual_seed(0)
     layer = nn.BatchNorm2d(3).eval()
     assert layer.running_mean is not None
@@ -105,28 +105,28 @@ def test_normalisation_goes_by_the_mixture_and_back() -> None:
     assert all(torch.equal(tensor, before[name]) for name, tensor in layer.state_dict().items())
 
 
-def test_each_writer_is_answered_apart(file: Reader) -> None:
+def test_the_network_adapts_to_each_writer_alone(file: Reader) -> None:
     network, view = networks.build("small", len(CLASSES), 0), View.of(file, 16, 1.0)
     who, everybody = writer_scale.writers_of(file), split_indices(file, "all")
     order = everybody[np.argsort(who, kind="stable")]
-    with DeviceLoader(file, order, view, 7, device=CPU) as feed:
-        predictions = predict_by_writer(network, feed, who)
+    with DeviceLoader(file, order, view, 7, device=CPU) as loader:
+        predictions = predict_by_writer(network, loader, who)
     assert predictions.ids.tolist() == everybody.tolist()
     assert predictions.labels.tolist() == file.column("label").metadata.tolist()
-    with DeviceLoader(file, everybody, view, 7, device=CPU) as feed:
-        plain = predict(network.eval(), feed)
+    with DeviceLoader(file, everybody, view, 7, device=CPU) as loader:
+        plain = predict(network.eval(), loader)
     close = (predictions.logits - plain.logits).abs().amax(dim=1) < 1e-4
     assert close.tolist() == (who < 0).tolist()
-    # A writer's answers do not depend on who else is in the file.
-    with DeviceLoader(file, np.flatnonzero(who == 1), view, 3, device=CPU) as feed:
-        alone = predict_by_writer(network, feed, who)
+    # The predictions for a writer do not depend on other writers in the file.
+    with DeviceLoader(file, np.flatnonzero(who == 1), view, 3, device=CPU) as loader:
+        alone = predict_by_writer(network, loader, who)
     torch.testing.assert_close(alone.logits, predictions.logits[who == 1], rtol=1e-3, atol=1e-4)
 
 
-def test_writers_that_come_and_go_are_refused(file: Reader) -> None:
+def test_unsorted_writers_are_rejected(file: Reader) -> None:
     network, view = networks.build("small", len(CLASSES), 0), View.of(file, 16, 1.0)
     with (
-        DeviceLoader(file, split_indices(file, "all"), view, 7, device=CPU) as feed,
+        DeviceLoader(file, split_indices(file, "all"), view, 7, device=CPU) as loader,
         pytest.raises(ValueError, match="in two places"),
     ):
-        predict_by_writer(network, feed, writer_scale.writers_of(file))
+        predict_by_writer(network, loader, writer_scale.writers_of(file))

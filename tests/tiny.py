@@ -1,4 +1,4 @@
-"""A set that a network learns in seconds: rectangles, told apart by their proportions and size."""
+"""A dataset that trains in seconds: rectangles whose class is their proportions and size."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -17,7 +17,7 @@ PAGE = (90, 120)
 
 
 def page(name: str, number: int) -> NDArray[np.uint8]:
-    """A page with the rectangle of class `name` somewhere near the middle, black on white."""
+    """Return a page with the rectangle of class `name` near the centre, black on white."""
     random = np.random.default_rng([CLASSES.index(name), number])
     height, width = SHAPES[name]
     top, left = random.integers(8, 25, 2)
@@ -35,7 +35,7 @@ def write_set(
     draw: Callable[[str, int], NDArray[np.uint8]] = page,
     writer: Callable[[str, int], int] = lambda _name, _number: -1,
 ) -> Path:
-    """Write a set as prep does, with so many pages of each class."""
+    """Write a dataset as prep does; `train` and `validation` are pages per class."""
     samples: list[dict[str, Any]] = []
     for number in range(train + validation):
         for label, name in enumerate(classes):

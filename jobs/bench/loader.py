@@ -1,10 +1,10 @@
-"""How fast batches come: inkrun against Pillow in a DataLoader, a tensor in memory, and FFCV.
+"""Loading speed: inkrun against Pillow in a DataLoader, a tensor in memory, and FFCV.
 
-    python jobs/bench/loader.py --source hand-sample.zip
+    ./launch.sh bench --source hand-sample.zip
 
-Every comparison runs in this one process, its ways in turn, page cache warm; medians and ratios are
-printed. The digits are synthetic noise (raw pixels cost the same whatever they show). FFCV takes
-part where it is installed (extra `ffcv`).
+All tasks of a comparison run in turn in this process, with a warm page cache; the tables show
+medians and ratios. The digits are noise: raw pixels cost the same whatever they show. FFCV is
+included if it is installed (extra `ffcv`).
 """
 
 import importlib.util
@@ -40,26 +40,26 @@ MEAN, STD = 33.3, 78.6  # of MNIST, in grey levels
 
 @dataclass(frozen=True)
 class Config:
-    """Measure the loader against what it replaces."""
+    """Measure the speed of the loader against other loaders."""
 
     source: Path
-    """Full-resolution pages: a zip or tree of PNG files, a folder per class."""
+    """Full-resolution pages: a zip or folder of PNG files, one folder per class."""
     size: int = 224
-    """Side of the pictures in pixels."""
+    """Side of an image, in pixels."""
     batch_size: int = 64
     """Pages in a batch."""
     threads: int = 2
-    """Threads of ours, and worker processes of the DataLoader."""
+    """Threads of inkrun and FFCV, and worker processes of the DataLoader."""
     digits: int = 60_000
-    """How many 28×28 digits of synthetic noise."""
+    """Number of 28×28 digits of noise."""
     digit_batch: int = 512
     """Digits in a batch."""
     rounds: int = 5
-    """Rounds of every comparison."""
+    """Rounds of each comparison."""
 
 
 class PillowPages(Dataset[Any]):
-    """What people write first: decode and resize with Pillow, one file at a time."""
+    """The usual dataset: Pillow decodes and resizes one file at a time."""
 
     def __init__(self, files: list[Path], size: int) -> None:
         self.files, self.size = files, size
@@ -73,18 +73,18 @@ class PillowPages(Dataset[Any]):
 
 
 def run_loader(loader: Loader, epochs: int) -> int:
-    """Go through a file `epochs` times; returns the number of samples seen."""
+    """Load `epochs` epochs of a file; return the number of samples."""
     return sum(int(b.valid.sum()) for epoch in range(epochs) for b in loader.batches(epoch))
 
 
 def run_dataloader(pages: PillowPages, batch_size: int, workers: int) -> int:
-    """Go through the PNG files once; returns the number of pages seen."""
+    """Load the PNG files once; return the number of pages."""
     batches = DataLoader(pages, batch_size, shuffle=True, num_workers=workers)
     return sum(len(batch) for batch in batches)
 
 
 def run_tensor(images: torch.Tensor, batch_size: int) -> int:
-    """Shuffle, gather and normalise a tensor in memory; returns the number of digits seen."""
+    """Shuffle, gather and normalise a tensor in memory; return the number of digits."""
     order = torch.randperm(len(images))
     done = 0
     for start in range(0, len(images), batch_size):
@@ -93,7 +93,7 @@ def run_tensor(images: torch.Tensor, batch_size: int) -> int:
 
 
 def ffcv_epoch(file: Path, batch_size: int, threads: int) -> Callable[[], int]:
-    """Return an epoch of FFCV's loader over the digits, gathered, as tensors and normalised."""
+    """Return a task: an epoch of the digits in FFCV's loader, normalised by torch."""
     from ffcv.fields.decoders import IntDecoder, NDArrayDecoder
     from ffcv.loader import Loader as FfcvLoader
     from ffcv.loader import OrderOption
@@ -114,7 +114,7 @@ def ffcv_epoch(file: Path, batch_size: int, threads: int) -> Callable[[], int]:
 
 
 def first_batch(file: Path, size: int, cache: Path) -> tuple[float, float]:
-    """Return the seconds to a first batch in a new process: from its start, and from the import."""
+    """Return the seconds to the first batch of a new process: from its start, and from imports."""
     code = (
         "import time\n"
         "from beton.loader import Loader\n"
@@ -135,7 +135,7 @@ def first_batch(file: Path, size: int, cache: Path) -> tuple[float, float]:
 
 
 def find_pages(source: Path, folder: Path) -> list[Path]:
-    """Return the PNG files of a tree, or of a zip unpacked into `folder`."""
+    """Return the PNG files of a folder, or of a zip unpacked to `folder`."""
     if source.is_file():
         with zipfile.ZipFile(source) as archive:
             archive.extractall(folder)
@@ -144,14 +144,14 @@ def find_pages(source: Path, folder: Path) -> list[Path]:
 
 
 def decoded(files: list[Path]) -> Iterator[tuple[Any, int]]:
-    """Yield (picture, label) of PNG files, the label from the folder."""
+    """Yield (image, label) of PNG files; the label is the folder's number."""
     folders = sorted({file.parent for file in files})
     for file in files:
         yield np.asarray(Image.open(file).convert("L")), folders.index(file.parent)
 
 
 def bench_pages(config: Config, console: Console, folder: Path) -> None:
-    """Sizes, rates and time to a first batch, of full-resolution pages."""
+    """Print sizes, rates and the time to a first batch of full-resolution pages."""
     files = find_pages(config.source, folder / "pages")
     beton = folder / "pages.beton"
     summary = write(beton, {"image": InkField(), "label": IntField()}, decoded(files))
@@ -171,24 +171,24 @@ def bench_pages(config: Config, console: Console, folder: Path) -> None:
     pages = PillowPages(files, config.size)
     baseline = f"DataLoader({config.threads} workers) over Pillow"
     with Loader(beton, config.batch_size, fields, threads=config.threads) as loader:
-        ways = {
+        tasks = {
             baseline: partial(run_dataloader, pages, config.batch_size, config.threads),
             f"inkrun, {config.threads} threads": partial(run_loader, loader, epochs=40),
         }
-        rates = measure(ways, config.rounds, baseline)
+        rates = measure(tasks, config.rounds, baseline)
     title = f"Shuffled batches of {config.batch_size} pages at {config.size}×{config.size}"
     console.print(rates.table(title, "images"))
 
     cold = first_batch(beton, config.size, folder / "kernels")
     warm = first_batch(beton, config.size, folder / "kernels")
     console.print(
-        f"First batch: {cold[0]:.2f} s after the start of Python with no kernel compiled, "
-        f"{warm[1]:.2f} s after the import with the kernels cached"
+        f"First batch: {cold[0]:.2f} s after the start of Python without compiled kernels, "
+        f"{warm[1]:.2f} s after the imports with cached kernels"
     )
 
 
 def bench_digits(config: Config, console: Console, folder: Path) -> None:
-    """Rates of small raw pictures as normalised float32."""
+    """Print the rates of small raw images as normalised float32."""
     digits = np.random.default_rng(0).integers(0, 256, (config.digits, 28, 28), dtype=np.uint8)
     beton = folder / "digits.beton"
     samples = [(digit, i % 10) for i, digit in enumerate(digits)]
@@ -199,23 +199,23 @@ def bench_digits(config: Config, console: Console, folder: Path) -> None:
         Loader(beton, config.digit_batch, fields, threads=0) as plain,
         Loader(beton, config.digit_batch, fields, threads=config.threads) as threaded,
     ):
-        ways: dict[str, Callable[[], int]] = {
+        tasks: dict[str, Callable[[], int]] = {
             baseline: partial(run_tensor, torch.from_numpy(digits), config.digit_batch),
             "inkrun, in the caller's thread": partial(run_loader, plain, epochs=5),
             f"inkrun, {config.threads} threads": partial(run_loader, threaded, epochs=5),
         }
         if importlib.util.find_spec("ffcv"):
-            theirs = folder / "ffcv.beton"
+            ffcv_file = folder / "ffcv.beton"
             array = NDArrayField(np.dtype(np.uint8), (28, 28))
-            write(theirs, {"image": array, "label": IntField()}, samples)
-            ways["FFCV"] = ffcv_epoch(theirs, config.digit_batch, config.threads)
-        rates = measure(ways, config.rounds, baseline)
-    title = f"Shuffled batches of {config.digit_batch} digits at 28×28, float32, synthetic noise"
+            write(ffcv_file, {"image": array, "label": IntField()}, samples)
+            tasks["FFCV"] = ffcv_epoch(ffcv_file, config.digit_batch, config.threads)
+        rates = measure(tasks, config.rounds, baseline)
+    title = f"Shuffled batches of {config.digit_batch} digits at 28×28, float32, noise"
     console.print(rates.table(title, "images"))
 
 
 def main(config: Config) -> None:
-    """Run both benchmarks and print their tables."""
+    """Run both comparisons and print their tables."""
     console = Console(width=110)
     console.print(f"{machine()}; medians of {config.rounds} rounds")
     with tempfile.TemporaryDirectory() as folder:

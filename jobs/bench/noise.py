@@ -71,7 +71,7 @@ class Config:
         ]
 
 
-class Subset(Source):
+class SampledSource(Source):
     """Images of another source, decoded once, for training and validation."""
 
     looks_for = "some images of another source"
@@ -106,7 +106,7 @@ class Subset(Source):
         return f"sha256:{hashlib.sha256(made_from).hexdigest()}"
 
 
-def sample_subsets(config: Config) -> tuple[Subset, Subset]:
+def sample_sources(config: Config) -> tuple[SampledSource, SampledSource]:
     """Return the images to mislabel and those of the reference model, with equal held-out images.
 
     Raises SourceError for a source with too few images.
@@ -124,7 +124,7 @@ def sample_subsets(config: Config) -> tuple[Subset, Subset]:
         )
     order = np.random.default_rng(config.seed).permutation(available)[:count]
     held_out, own, others = np.split(order, [config.held_out, config.held_out + config.learned])
-    return Subset(source, own, held_out), Subset(source, others, held_out)
+    return SampledSource(source, own, held_out), SampledSource(source, others, held_out)
 
 
 def train(
@@ -204,7 +204,7 @@ def main(config: Config) -> None:
     """Run the benchmark and print its table."""
     console = Console(width=110, highlight=False, soft_wrap=True)
     start = time.perf_counter()
-    own, others = sample_subsets(config)
+    own, others = sample_sources(config)
     outcomes: list[Outcome] = []
     with tempfile.TemporaryDirectory() as name, join_processes() as processes:
         folder = Path(name)

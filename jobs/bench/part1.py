@@ -1,9 +1,9 @@
-"""How well part 1's recipe reads writers that it has not seen, and how long it takes to learn.
+"""Accuracy of part 1's recipes on unseen writers, and their training time.
 
     ./launch.sh bench part1 --source hand-sample.zip [--recipe accurate] [--learned 3]
 
-A few writers are held out at random, several times; the network learns from the others, as many
-pages as it would see of 40 writers, and from synthetic pages besides, and is tested on those.
+Each draw holds out a few writers at random, trains on the others and on synthetic pages, and tests
+on the held-out writers. The number of training pages is that of 40 writers.
 """
 
 import os
@@ -36,35 +36,35 @@ from pipeline.training.runner import run_training, write_config
 
 @dataclass(frozen=True)
 class Config:
-    """Measure part 1's recipe on writers that it has not seen."""
+    """Measure part 1's recipes on unseen writers."""
 
     source: Path
-    """Pages in the shape of MIDAS part 1."""
+    """Pages in the layout of MIDAS part 1."""
     writers: int = 3
-    """To hold out."""
+    """Writers to hold out."""
     draws: int = 4
-    """Times that so many are held out."""
+    """Random choices of the held-out writers."""
     learned: int | None = None
-    """Writers to learn from, of the others; fewer are among more. By default, all."""
+    """Writers to train on, nested subsets of the others. Default: all others."""
     recipe: Literal["fast", "accurate"] = "fast"
-    """To measure."""
+    """Recipe to measure."""
     epochs: int | None = None
-    """Of 40 writers' pages. By default, the recipe's."""
+    """Epochs, of the pages of 40 writers. Default: the recipe's."""
 
 
-def divided(config: Config, seed: int) -> Source:
-    """Return the pages with their splits; writers that are not learned from are put with the test.
+def split_writers(config: Config, seed: int) -> Source:
+    """Return the pages, split by writer; the test split gets the writers that are not used.
 
-    Raises SourceError for more writers than there are.
+    Raises SourceError for more writers than the source has.
     """
     source = open_source(config.source)
     splits = assign(source.entries, Split(writers=config.writers), seed)
-    learned = np.unique(source.entries.writers[splits == TRAIN])
-    count = len(learned) if config.learned is None else config.learned
-    if not 1 <= count <= len(learned):
-        raise SourceError(f"learned: got {count} writers, expected 1 to {len(learned)}")
-    left = np.random.Generator(np.random.Philox(seed)).permutation(learned)[count:]
-    splits[np.isin(source.entries.writers, left)] = TEST
+    others = np.unique(source.entries.writers[splits == TRAIN])
+    count = len(others) if config.learned is None else config.learned
+    if not 1 <= count <= len(others):
+        raise SourceError(f"learned: got {count} writers, expected 1 to {len(others)}")
+    unused = np.random.Generator(np.random.Philox(seed)).permutation(others)[count:]
+    splits[np.isin(source.entries.writers, unused)] = TEST
     source.entries = replace(source.entries, given=splits)
     return source
 
@@ -72,51 +72,52 @@ def divided(config: Config, seed: int) -> Source:
 def main(config: Config) -> None:
     """Run the benchmark and print its table."""
     console = Console(width=110, highlight=False)
-    known = PART1[config.recipe]
+    preset = PART1[config.recipe]
+    epochs = config.epochs or preset.recipe.epochs
     rows = []
-    with tempfile.TemporaryDirectory() as name, join_processes() as launch:
+    with tempfile.TemporaryDirectory() as name, join_processes() as processes:
         auxiliary = Path(name) / "auxiliary.beton"
         workers = len(os.sched_getaffinity(0))
         prepare(Synthetic().source(AUXILIARY), auxiliary, workers=workers)
         for seed in range(config.draws):
             path = Path(name) / f"{seed}.beton"
-            prepare(divided(config, seed), path)
+            prepare(split_writers(config, seed), path)
             with open_dataset(path) as file:
-                epochs = config.epochs or known.recipe.epochs
-                scale = (
-                    known.scale(len(split_indices(file, "train"))) * epochs / known.recipe.epochs
-                )
-                recipe = replace(known.recipe.scaled(scale), seed=seed)
-                record = RunDir(Path(name) / f"run-{seed}")
-                assignment = TrainingConfig(known.network, recipe, auxiliary=auxiliary)
-                write_config(record, "bench", assignment, file, asdict(config))
-                run = run_training(launch, record, assignment, file, Console(quiet=True))
+                pages = len(split_indices(file, "train"))
+                scale = preset.scale(pages) * epochs / preset.recipe.epochs
+                recipe = replace(preset.recipe.scaled(scale), seed=seed)
+                run_dir = RunDir(Path(name) / f"run-{seed}")
+                training = TrainingConfig(preset.network, recipe, auxiliary=auxiliary)
+                write_config(run_dir, "bench", training, file, asdict(config))
+                run = run_training(processes, run_dir, training, file, Console(quiet=True))
                 origin = source_line(file.info["provenance"])
-            found = evaluate(load_model(record.path), path, split="validation")
-            unadapted = found.unadapted or found.scores
+            evaluation = evaluate(load_model(run_dir.path), path, split="validation")
+            scores = evaluation.scores
             rows.append(
                 (
-                    unadapted.accuracy,
-                    found.scores.accuracy,
-                    found.scores.accuracy_ignoring_case or 0.0,
+                    (evaluation.unadapted or scores).accuracy,
+                    scores.accuracy,
+                    scores.accuracy_ignoring_case or 0.0,
                     run.result.seconds_training,
                 )
             )
-            console.print(f"draw {seed}: {', '.join(told(rows[-1]))}")
-    learned = "all others" if config.learned is None else f"{config.learned} others"
-    title = f"{machine()}; {origin}; {config.writers} writers held out, {learned} learned from"
+            console.print(f"draw {seed}: {', '.join(formatted(rows[-1]))}")
+    others = "all" if config.learned is None else config.learned
+    title = (
+        f"{machine()}; {origin}; {config.writers} writers held out, {others} others for training"
+    )
     table = Table(title=title)
-    for heading in ("draw", "accuracy", "adapted", "case ignored", "training"):
+    for heading in ("draw", "accuracy", "adapted", "case ignored", "training time"):
         table.add_column(heading, justify="right")
     for label, row in [*enumerate(rows), ("mean", tuple(map(mean, zip(*rows, strict=True))))]:
-        table.add_row(str(label), *told(row))
+        table.add_row(str(label), *formatted(row))
     console.print(table)
 
 
-def told(row: Sequence[float]) -> list[str]:
-    """Return what a row's shares, and its seconds at the end, are written as."""
-    *shares, seconds = row
-    return [*(f"{share:.1%}" for share in shares), f"{seconds:.0f} s"]
+def formatted(row: Sequence[float]) -> list[str]:
+    """Format a row of accuracies and, last, seconds."""
+    *accuracies, seconds = row
+    return [*(f"{accuracy:.1%}" for accuracy in accuracies), f"{seconds:.0f} s"]
 
 
 if __name__ == "__main__":

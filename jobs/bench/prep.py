@@ -1,10 +1,10 @@
-"""How fast preparation is: all of it, against only decoding the same files with Pillow.
+"""Preparation speed, against decoding the same files with Pillow.
 
-    python jobs/bench/prep.py --source hand-sample.zip
+    ./launch.sh bench prep --source hand-sample.zip
 
-Preparation reads the archive, hashes it, decodes, encodes and writes; starting its processes is
-counted. The baseline is a pool of as many processes that decodes the unpacked files to arrays and
-throws them away. Both run in turn, page cache warm; medians and ratios are printed.
+Preparation starts processes, reads and hashes the archive, decodes, encodes and writes. The
+baseline decodes the unpacked files to arrays in a pool of as many processes, and drops them. Both
+run in turn, with a warm page cache; the table shows medians and ratios.
 """
 
 import multiprocessing
@@ -30,17 +30,17 @@ class Config:
     """Measure preparation against decoding with Pillow."""
 
     source: Path
-    """A zip archive with a folder of pictures per class."""
+    """A zip archive with one folder of images per class."""
     copies: int = 3
-    """How many times its pictures are taken."""
+    """Copies of each image."""
     processes: int = 2
-    """Processes of either way."""
+    """Processes of both tasks."""
     rounds: int = 5
     """Rounds of the comparison."""
 
 
 def multiply(source: Path, copies: int, folder: Path) -> tuple[Path, list[Path]]:
-    """Write an archive of `copies` of each file; return it and the files, unpacked."""
+    """Write an archive of `copies` of each file; return it and its unpacked files."""
     target = folder / source.name
     with zipfile.ZipFile(source) as old, zipfile.ZipFile(target, "w") as new:
         for member in old.infolist():
@@ -53,18 +53,18 @@ def multiply(source: Path, copies: int, folder: Path) -> tuple[Path, list[Path]]
 
 
 def decode(path: Path) -> int:
-    """Decode a file as people do; returns its number of pixels."""
+    """Decode a file with Pillow; return its number of pixels."""
     return np.asarray(Image.open(path).convert("L")).size
 
 
 def run_pillow(files: list[Path], processes: int) -> int:
-    """Decode all files with Pillow; returns their number."""
+    """Decode all files with Pillow; return their number."""
     with multiprocessing.Pool(processes) as pool:
         return sum(pixels > 0 for pixels in pool.imap_unordered(decode, files, chunksize=8))
 
 
 def run_prepare(archive: Path, out: Path, processes: int) -> int:
-    """Prepare the archive; returns the number of its pictures."""
+    """Prepare the archive; return its number of images."""
     prepared = prepare(open_source(archive), out, workers=processes, force=True)
     return sum(prepared.images.values())
 
@@ -77,14 +77,14 @@ def main(config: Config) -> None:
         folder = Path(name)
         archive, files = multiply(config.source, config.copies, folder)
         baseline = f"Pillow decodes, {config.processes} processes"
-        ways = {
+        tasks = {
             baseline: partial(run_pillow, files, config.processes),
             f"inkrun prepares, at most {config.processes} processes": partial(
                 run_prepare, archive, folder / "out.beton", config.processes
             ),
         }
-        rates = measure(ways, config.rounds, baseline)
-        console.print(rates.table(f"{len(files):,} pictures of {config.source.name}", "pictures"))
+        rates = measure(tasks, config.rounds, baseline)
+        console.print(rates.table(f"{len(files):,} images of {config.source.name}", "images"))
 
 
 if __name__ == "__main__":

@@ -1,14 +1,14 @@
-"""How soon a good accuracy is reached: part 1's recipe `fast` against the published solution.
+"""Time to a given accuracy: part 1's recipe `fast` against the published solution.
 
     ./launch.sh bench reach                              synthetic pages
-    ./launch.sh bench reach --source trainPart1.zip      real ones
+    ./launch.sh bench reach --source trainPart1.zip      real pages
 
-Both learn from the same pages, `fast` from its auxiliary ones besides, and are validated on the
-same held-out writers. `fast` trains through the engine, to its end. The published solution's first
-stage (ResNet-18, 224×224, its own schedule and changes of pictures) is fed as people do it, by a
-DataLoader over Pillow, which decodes the PNG files; it is given so many times the seconds that
-`fast` took to the accuracy. Its network, optimizer, changes and precision are the engine's own, so
-that recipe and feeding are all that differs.
+Both train on the same pages, `fast` on auxiliary pages as well, and are validated on the same
+held-out writers. `fast` runs in the engine, with all its epochs. The published solution's first
+stage (ResNet-18, 224×224, its own schedule and augmentations) gets its images as people usually do
+it, from a DataLoader that decodes PNG files with Pillow. It runs for at most --times the time of
+`fast` to the accuracy. It uses the engine's networks, optimizers, augmentations and precision, so
+only recipe and loading differ.
 """
 
 import math
@@ -43,7 +43,6 @@ from pipeline.loading.augment import Transforms, transform_images
 from pipeline.loading.dataset import Ids, open_dataset, source_line, split_indices
 from pipeline.models import networks
 from pipeline.recipes.presets import PART1, override
-from pipeline.recipes.recipe import Recipe
 from pipeline.reporting.part1 import PUBLISHED
 from pipeline.runtime.hardware import machine
 from pipeline.runtime.progress import progress
@@ -57,30 +56,30 @@ WORKERS = 2  # of the DataLoader
 
 @dataclass(frozen=True)
 class Config:
-    """Measure how soon a good accuracy is reached."""
+    """Measure the time to a given accuracy."""
 
     source: Path | None = None
-    """Pages in the shape of MIDAS part 1. By default, synthetic ones are drawn."""
+    """Pages in the layout of MIDAS part 1. Default: synthetic pages."""
     writers: int = 40
-    """Of the synthetic pages."""
+    """Writers of the synthetic pages."""
     auxiliary_writers: int = 200
-    """Of the synthetic pages that `fast` learns from besides."""
+    """Writers of the auxiliary synthetic pages of `fast`."""
     held_out: int = 4
     """Writers to validate on."""
     accuracy: float = 0.85
-    """To be reached on these."""
+    """Validation accuracy to reach."""
     times: float = 20
-    """How much longer than `fast` the published solution may try."""
+    """Time limit of the published solution, in multiples of the time of `fast`."""
     epochs: int | None = None
-    """Of `fast`. By default, the recipe's."""
+    """Epochs of `fast`. Default: the recipe's."""
     size: int | None = None
-    """Side in pixels of what the published network sees. By default, its first stage's."""
+    """Image size of the published solution, in pixels. Default: its first stage's."""
     seed: int = 0
-    """Of the pages, the writers held out, weights, order and changes."""
+    """Of the pages, held-out writers, weights, order and augmentations."""
 
 
 def png_files(source: Source, folder: Path, console: Console) -> list[Path]:
-    """Return the PNG files of a source's pages in its order: drawn or unpacked into `folder`."""
+    """Return the PNG files of a source's pages, in its order; write or unpack them to `folder`."""
     root = source.path if source.path.is_dir() else folder
     files = [root / source.name(index) for index in range(len(source))]
     if source.origin == "synthetic":
@@ -96,10 +95,10 @@ def png_files(source: Source, folder: Path, console: Console) -> list[Path]:
 
 
 class PillowPages(Dataset[tuple[int, Tensor]]):
-    """The samples `ids` of a file, decoded from their PNG files: (id, uint8 (height, width)).
+    """The samples `ids` decoded from PNG files: (id, uint8 (height, width)).
 
-    They are resized to the `canvas` of a view by a box filter: area averages, as the engine's are,
-    but for pixels that straddle a border.
+    A box filter resizes them to `canvas`, (height, width). It averages areas, as the engine does,
+    except at pixels that straddle an edge.
     """
 
     def __init__(self, files: Sequence[Path], ids: Ids, canvas: tuple[int, int]) -> None:
@@ -118,16 +117,18 @@ class PillowPages(Dataset[tuple[int, Tensor]]):
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a training came to; `epochs` are all of its schedule, `images` those learned from.
+    """Figures of a training.
 
-    `accuracy` is the last one. `reached` are the seconds of training until the accuracy that was
-    wanted was there, None if it never was.
+    `epochs` are those of its schedule, `images` those it trained on. `seconds` are training time,
+    of which it spent the fraction `loader_share` waiting for its loader. `accuracy` is the last
+    one. `reached` is the training time to the accuracy of the config, None if it was not reached.
     """
 
+    loader: str
     network: str
     size: int
     epochs: int
-    images_an_epoch: int
+    images_per_epoch: int
     images: int
     seconds: float
     loader_share: float
@@ -135,123 +136,147 @@ class Outcome:
     reached: float | None
 
     @property
-    def seconds_an_epoch(self) -> float:
-        """The mean, of what was trained."""
-        return self.seconds * self.images_an_epoch / self.images
+    def seconds_per_epoch(self) -> float:
+        """The mean time of an epoch."""
+        return self.seconds * self.images_per_epoch / self.images
+
+    def figures(self, accuracy: float) -> dict[str, str]:
+        """Return the figures by name, formatted; `accuracy` is that of the config."""
+        reached = f"{self.reached:,.1f}" if self.reached else "not reached"
+        return {
+            "loader": self.loader,
+            "network, image size": f"{self.network}, {self.size}",
+            "images/s": f"{self.images / self.seconds:,.0f}",
+            "waiting for the loader": percent(self.loader_share),
+            "seconds per epoch": f"{self.seconds_per_epoch:,.1f}",
+            "epochs of the schedule": f"{self.epochs}",
+            "epochs trained": f"{self.images / self.images_per_epoch:.2f}",
+            "training time (s)": f"{self.seconds:,.0f}",
+            "last accuracy": percent(self.accuracy),
+            f"time to {percent(accuracy, 0)} accuracy (s)": reached,
+        }
 
 
 class Published:
-    """The first stage of a recipe, to be trained on PNG files; `files` are the file's samples'."""
+    """Training by the first stage of `progressive` on PNG files, one file per sample of `file`."""
 
     def __init__(
-        self,
-        processes: Processes,
-        network: nn.Module,
-        recipe: Recipe,
-        file: Reader,
-        files: Sequence[Path],
+        self, processes: Processes, config: Config, file: Reader, files: Sequence[Path]
     ) -> None:
-        self.stage = recipe.stages[0]
-        self.seconds = self.seconds_waited = 0.0
-        self.steps = 0
-        self._processes, self._recipe = processes, recipe
-        self._supply = DataModule.of(processes, recipe, file)  # of what it is validated on
-        self.batches = self._supply.batches_per_epoch
+        preset = PART1["progressive"]
+        first = preset.recipe.stages[0]
+        self._stage = replace(first, size=config.size or first.size)
+        self._recipe = replace(preset.recipe, stages=(self._stage,), seed=config.seed)
+        self._processes, self._network_name = processes, preset.network
+        self._seconds = self._seconds_waited = 0.0
+        self._steps = 0
+        self._data = DataModule(processes, self._recipe, file)  # for validation
+        self._batches = self._data.batches_per_epoch
+        canvas = self._data.view(self._stage).canvas
         self._loader: DataLoader[Any] = DataLoader(
-            PillowPages(files, split_indices(file, "train"), self._supply.view(self.stage).canvas),
-            recipe.batch_size,
+            PillowPages(files, split_indices(file, "train"), canvas),
+            self._recipe.batch_size,
             shuffle=True,
             drop_last=True,
             num_workers=WORKERS,
-            persistent_workers=True,  # starting them anew for every epoch would cost time
-            generator=torch.Generator().manual_seed(recipe.seed),
+            persistent_workers=True,  # restarting them every epoch would take time
+            generator=torch.Generator().manual_seed(config.seed),
         )
         self._labels = torch.from_numpy(file.column("label").metadata.astype(np.int64))
         self._backgrounds = torch.from_numpy(file.column("image").metadata["background"].copy())
+        network = networks.build(preset.network, len(file.info["classes"]), config.seed)
         self._network = network.to(processes.device).to(memory_format=torch.channels_last)
-        self._optimizer = optim.build(self._network, self.stage)
+        self._optimizer = optim.build(self._network, self._stage)
 
-    def run(self, accuracy: float, limit: float, console: Console) -> tuple[float, bool]:
-        """Train until an accuracy is reached, after an epoch, or for so many seconds.
-
-        Returns the accuracy that it came to, and whether that is it.
-        """
-        for epoch in range(self.stage.epochs):
-            label = f"published, epoch {epoch + 1} of {self.stage.epochs}"
-            with progress(console, label, self.batches * self._recipe.batch_size) as advance:
-                loss = self._learn(epoch, limit, advance)
-            found = self._validate()
+    def run(self, accuracy: float, limit: float, console: Console) -> Outcome:
+        """Train until an epoch ends at `accuracy` or above, or for `limit` seconds."""
+        for epoch in range(self._stage.epochs):
+            label = f"published, epoch {epoch + 1} of {self._stage.epochs}"
+            with progress(console, label, self._batches * self._recipe.batch_size) as advance:
+                loss = self._train_epoch(epoch, limit, advance)
+            reached = self._validate()
             console.print(
-                f"{label}: loss {loss:.3f}, validation: accuracy {found:.2%} "
-                f"({self.seconds:.1f} s of at most {limit:.1f} s)"
+                f"{label}: loss {loss:.3f}, validation: accuracy {reached:.2%} "
+                f"({self._seconds:.1f} s of at most {limit:.1f} s)"
             )
-            if found >= accuracy or self.seconds >= limit:
+            if reached >= accuracy or self._seconds >= limit:
                 break
-        return found, found >= accuracy
+        return Outcome(
+            f"DataLoader ({WORKERS} workers), Pillow",
+            self._network_name,
+            self._stage.size,
+            self._stage.epochs,
+            self._batches * self._recipe.batch_size,
+            self._steps * self._recipe.batch_size,
+            self._seconds,
+            self._seconds_waited / self._seconds,
+            reached,
+            self._seconds if reached >= accuracy else None,
+        )
 
-    def _learn(self, epoch: int, limit: float, advance: Callable[[int], None]) -> float:
-        """Train for an epoch, or until the time is up; return the mean loss."""
-        stage, before = self.stage, self.seconds
+    def _train_epoch(self, epoch: int, limit: float, advance: Callable[[int], None]) -> float:
+        """Train for an epoch, or until the time limit; return the mean loss."""
+        stage, before = self._stage, self._seconds
         losses: list[float] = []
-        start = asked = time.perf_counter()
+        start = now = time.perf_counter()
         batches = iter(self._loader)
-        while len(losses) < self.batches and self.seconds < limit:
+        while len(losses) < self._batches and self._seconds < limit:
             ids, pages = next(batches)
-            self.seconds_waited += time.perf_counter() - asked
-            steps = stage.epochs * self.batches
-            factor = optim.lr_factor(stage.schedule, self.steps, steps, stage.warm_up)
+            self._seconds_waited += time.perf_counter() - now
+            steps = stage.epochs * self._batches
+            factor = optim.lr_factor(stage.schedule, self._steps, steps, stage.warm_up)
             optim.set_lr(self._optimizer, factor)
-            losses.append(self._differentiate(epoch, ids, pages))
+            losses.append(self._backward(epoch, ids, pages))
             nn.utils.clip_grad_norm_(self._network.parameters(), stage.clip or math.inf)
             self._optimizer.step()
             self._optimizer.zero_grad()
-            self.steps += 1
+            self._steps += 1
             advance(len(ids))
-            asked = time.perf_counter()
-            self.seconds = before + asked - start
+            now = time.perf_counter()
+            self._seconds = before + now - start
         return sum(losses) / len(losses)
 
-    def _differentiate(self, epoch: int, ids: Tensor, pages: Tensor) -> float:
-        """Add up the gradients of a batch, in the parts that the recipe says; return its loss."""
-        stage, device = self.stage, self._processes.device
-        rows = self._recipe.micro_batch or len(ids)
-        changes = stage.augmentation.sample(self._recipe.seed, epoch, ids.numpy())
-        changes = Transforms(**{name: part.to(device) for name, part in changes.parts().items()})
-        loss = 0.0
-        for first in range(0, len(ids), rows):
-            part = slice(first, first + rows)
-            backgrounds = self._backgrounds[ids[part]].float().view(-1, 1, 1, 1)
-            ink = pages[part, None].float().sub_(backgrounds).abs_().div_(255).to(device)
-            images = transform_images(ink, changes.select(part), stage.size)
+    def _backward(self, epoch: int, ids: Tensor, pages: Tensor) -> float:
+        """Accumulate the gradients of a batch over its micro-batches; return the batch's loss."""
+        stage, device = self._stage, self._processes.device
+        step = self._recipe.micro_batch or len(ids)
+        transforms = stage.augmentation.sample(self._recipe.seed, epoch, ids.numpy())
+        transforms = Transforms(**{n: part.to(device) for n, part in transforms.parts().items()})
+        total = 0.0
+        for start in range(0, len(ids), step):
+            rows = slice(start, start + step)
+            backgrounds = self._backgrounds[ids[rows]].float().view(-1, 1, 1, 1)
+            ink = pages[rows, None].float().sub_(backgrounds).abs_().div_(255).to(device)
+            images = transform_images(ink, transforms.select(rows), stage.size)
             with torch.autocast(device.type, torch.bfloat16, self._processes.precision == "bf16"):
                 logits = self._network(images)
-            labels = self._labels[ids[part]].to(device)
-            own = stage.loss.per_sample(logits, labels).sum() / len(ids)
-            self._processes.backward(own)
-            loss += own.item()
-        return loss
+            labels = self._labels[ids[rows]].to(device)
+            loss = stage.loss.per_sample(logits, labels).sum() / len(ids)
+            self._processes.backward(loss)
+            total += loss.item()
+        return total
 
     def _validate(self) -> float:
-        """Return the share of the held-out pages that are read right; the engine feeds them."""
-        with self._supply.validation_loader(self.stage) as feed:
-            assert feed is not None
-            predictions = predict(self._network, feed, self._processes.precision)
-        return (predictions.logits.argmax(dim=1) == predictions.labels).float().mean().item()
+        """Return the accuracy on the held-out pages, which the engine loads."""
+        with self._data.validation_loader(self._stage) as loader:
+            assert loader is not None
+            return predict(self._network, loader, self._processes.precision).accuracy
 
 
 def run_fast(
     processes: Processes, config: Config, file: Reader, folder: Path, console: Console
 ) -> Outcome:
-    """Train by `fast`, to its end; `folder` holds its auxiliary set and gets the run."""
-    known = PART1["fast"]
-    recipe = override(known.recipe, epochs=config.epochs, seed=config.seed)
-    record = RunDir(folder / "run")
-    assignment = TrainingConfig(known.network, recipe, auxiliary=folder / "auxiliary.beton")
-    write_config(record, "bench", assignment, file, asdict(config))
-    run = run_training(processes, record, assignment, file, console, "fast")
+    """Train by `fast` to its end; `folder` holds the auxiliary dataset and gets the run."""
+    preset = PART1["fast"]
+    recipe = override(preset.recipe, epochs=config.epochs, seed=config.seed)
+    run_dir = RunDir(folder / "run")
+    training = TrainingConfig(preset.network, recipe, auxiliary=folder / "auxiliary.beton")
+    write_config(run_dir, "bench", training, file, asdict(config))
+    run = run_training(processes, run_dir, training, file, console, "fast")
     accuracies = [epoch.accuracy or 0.0 for epoch in run.history]
     return Outcome(
-        known.network,
+        "inkrun",
+        preset.network,
         recipe.stages[-1].size,
         recipe.epochs,
         run.result.images // recipe.epochs,
@@ -263,77 +288,35 @@ def run_fast(
     )
 
 
-def run_published(
-    processes: Processes,
-    config: Config,
-    file: Reader,
-    files: Sequence[Path],
-    limit: float,
-    console: Console,
-) -> Outcome:
-    """Train by the first stage of `progressive`, for `limit` seconds at most."""
-    known = PART1["progressive"]
-    first = known.recipe.stages[0]
-    stage = replace(first, size=config.size or first.size)
-    recipe = replace(known.recipe, stages=(stage,), seed=config.seed)
-    network = networks.build(known.network, len(file.info["classes"]), config.seed)
-    training = Published(processes, network, recipe, file, files)
-    accuracy, reached = training.run(config.accuracy, limit, console)
-    return Outcome(
-        known.network,
-        stage.size,
-        stage.epochs,
-        training.batches * recipe.batch_size,
-        training.steps * recipe.batch_size,
-        training.seconds,
-        training.seconds_waited / training.seconds,
-        accuracy,
-        training.seconds if reached else None,
-    )
-
-
-def percent(share: float, decimals: int = 1) -> str:
-    """Return a share in words."""
-    return f"{100 * share:.{decimals}f} %"
+def percent(fraction: float, decimals: int = 1) -> str:
+    """Format a fraction as a percentage."""
+    return f"{100 * fraction:.{decimals}f} %"
 
 
 def closing_table(fast: Outcome, published: Outcome, accuracy: float) -> Table:
-    """Return both outcomes, a row for each figure, in Markdown."""
+    """Return the figures of both trainings, in Markdown."""
     table = Table(box=box.MARKDOWN)
     table.add_column("")
     for heading in ("`fast`", "published, first stage"):
         table.add_column(heading, justify="right")
-    rows: dict[str, Callable[[Outcome], str]] = {
-        "fed by": lambda one: "inkrun" if one is fast else f"DataLoader({WORKERS} workers), Pillow",
-        "network, side of its pictures": lambda one: f"{one.network}, {one.size}",
-        "images/s": lambda one: f"{one.images / one.seconds:,.0f}",
-        "waiting for the loader": lambda one: percent(one.loader_share),
-        "seconds an epoch": lambda one: f"{one.seconds_an_epoch:,.1f}",
-        "epochs of its schedule": lambda one: f"{one.epochs}",
-        "of these, trained": lambda one: f"{one.images / one.images_an_epoch:.2f}",
-        "in seconds": lambda one: f"{one.seconds:,.0f}",
-        "accuracy after these": lambda one: percent(one.accuracy),
-        f"seconds to {percent(accuracy, 0)}": lambda one: (
-            f"{one.reached:,.1f}" if one.reached else "never"
-        ),
-    }
-    for name, figure in rows.items():
-        table.add_row(name, figure(fast), figure(published))
+    other = published.figures(accuracy)
+    for name, figure in fast.figures(accuracy).items():
+        table.add_row(name, figure, other[name])
     return table
 
 
-def verdict(fast: Outcome, published: Outcome, accuracy: float) -> str:
-    """Say how much longer the published solution takes. Needs a `fast` that got there."""
+def conclusion(fast: Outcome, published: Outcome, accuracy: float) -> str:
+    """Return the ratio of the times to an accuracy, in words. `fast` must have reached it."""
     assert fast.reached is not None
+    start = f"To {percent(accuracy, 0)} accuracy, the published solution takes"
     if published.reached is not None:
-        ratio = f"{published.reached / fast.reached:.1f}"
-        return f"To {percent(accuracy, 0)}, the published solution takes {ratio} times as long."
-    whole = published.seconds_an_epoch * published.epochs
+        return f"{start} {published.reached / fast.reached:.1f} times as long."
+    whole = published.seconds_per_epoch * published.epochs
     return (
-        f"To {percent(accuracy, 0)}, the published solution takes more than "
-        f"{published.seconds / fast.reached:.1f} times as long. At this pace its first stage of "
-        f"{published.epochs} epochs, which was published to end at {percent(PUBLISHED[0])} on the "
-        f"original data, would take {whole:,.0f} s: {whole / fast.reached:,.0f} times as long."
+        f"{start} more than {published.seconds / fast.reached:.1f} times as long. At this speed, "
+        f"its first stage of {published.epochs} epochs, with a published accuracy of "
+        f"{percent(PUBLISHED[0])} on the original data, would take {whole:,.0f} s: "
+        f"{whole / fast.reached:,.0f} times as long."
     )
 
 
@@ -342,37 +325,39 @@ def main(config: Config) -> None:
     console = Console(width=110, highlight=False)
     if config.times <= 0:
         raise SystemExit(f"bench: times: got {config.times}, expected more than 0")
-    drawn = Synthetic(config.writers, config.auxiliary_writers, seed=config.seed)
-    source = open_source(config.source) if config.source else drawn.source("part1")
+    synthetic = Synthetic(config.writers, config.auxiliary_writers, seed=config.seed)
+    source = open_source(config.source) if config.source else synthetic.source("part1")
     with tempfile.TemporaryDirectory() as name, join_processes() as processes:
         folder = Path(name)
         with progress(console, "pages", len(source)) as advance:
             split = Split(writers=config.held_out)
             prepare(source, folder / "set.beton", split=split, seed=config.seed, progress=advance)
-        prepare(drawn.source(AUXILIARY), folder / "auxiliary.beton")
+        prepare(synthetic.source(AUXILIARY), folder / "auxiliary.beton")
         files = png_files(source, folder / "png", console)
         with open_dataset(folder / "set.beton") as file:
             train, validation = (
                 len(split_indices(file, split)) for split in ("train", "validation")
             )
             title = (
-                f"{machine()}; {source_line(file.info['provenance'])}; {train:,} pages to learn "
-                f"from, {validation:,} of {config.held_out} other writers to validate on; "
-                f"precision: {processes.precision}. `fast` learns from synthetic pages of "
-                f"{config.auxiliary_writers} more writers besides."
+                f"{machine()}; {source_line(file.info['provenance'])}; {train:,} training pages, "
+                f"{validation:,} validation pages of {config.held_out} other writers; precision: "
+                f"{processes.precision}. `fast` also trains on synthetic pages of "
+                f"{config.auxiliary_writers} more writers."
             )
             console.print(title)
             fast = run_fast(processes, config, file, folder, console)
             if fast.reached is None:
                 raise SystemExit(
-                    f"bench: `fast` ended at {percent(fast.accuracy)} and was never at "
-                    f"{percent(config.accuracy, 0)}"
+                    f"bench: accuracy: got {percent(fast.accuracy)} from `fast` in the end, "
+                    f"expected {percent(config.accuracy, 0)} after some epoch"
                 )
             limit = config.times * fast.reached
-            published = run_published(processes, config, file, files, limit, console)
+            published = Published(processes, config, file, files).run(
+                config.accuracy, limit, console
+            )
     console.print(f"\n{title}")
     console.print(closing_table(fast, published, config.accuracy))
-    console.print(verdict(fast, published, config.accuracy))
+    console.print(conclusion(fast, published, config.accuracy))
 
 
 if __name__ == "__main__":

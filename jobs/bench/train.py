@@ -1,10 +1,10 @@
-"""What the engine costs: training by it against a bare loop on tensors that are in memory already.
+"""Overhead of the training engine, against a bare loop on tensors in memory.
 
     ./launch.sh bench train --data data/part1.beton
 
-Both train part 1's network by its recipe's first stage, with the same changes of pictures and the
-same optimizer, turn by turn; the bare loop has all canvases as one tensor, no loader, no
-validation, no record. A third way leaves out the changes as well: the network alone.
+Both train part 1's network in turn, by the first stage of `fast`, with equal augmentations and
+optimizer. The bare loop has all canvases in one tensor, and no loader, validation or log. A third
+task also omits the augmentations.
 """
 
 from collections.abc import Callable
@@ -33,20 +33,20 @@ from pipeline.training.trainer import Trainer
 
 @dataclass(frozen=True)
 class Config:
-    """Measure what the engine costs."""
+    """Measure the overhead of the training engine."""
 
     data: Path = Path("data/part1.beton")
-    """What `./launch.sh prep part1` wrote."""
+    """The dataset that `./launch.sh prep part1` wrote."""
     size: int = 64
-    """Side in pixels of what the network sees."""
+    """Side of an image, in pixels."""
     epochs: int = 10
-    """Of a round: starting and ending a training counts, once."""
+    """Epochs of a round; the time to start and end a training counts once."""
     rounds: int = 5
-    """Times that each way is measured."""
+    """Rounds of the comparison."""
 
 
 def in_memory(file: Reader, view: View) -> tuple[Tensor, Tensor]:
-    """Return the training samples as tensors: ink of the canvases, float (n, 1, h, w), labels."""
+    """Return the training samples: canvases of ink, float32 (n, 1, h, w), and labels (n,)."""
     ids = split_indices(file, "train")
     ops = {"image": Resize(*view.canvas), "label": Scalar()}
     with Loader(file, len(ids), ops, order="sequential", indices=ids) as loader:
@@ -60,7 +60,7 @@ def in_memory(file: Reader, view: View) -> tuple[Tensor, Tensor]:
 def bare_loop(
     processes: Processes, network: nn.Module, recipe: Recipe, canvases: Tensor, labels: Tensor
 ) -> int:
-    """Train; return the number of images."""
+    """Train on canvases (n, 1, h, w) and labels (n,); return the number of images."""
     (stage,) = recipe.stages
     optimizer = optim.build(network, stage)
     mixed = processes.precision == "bf16"
@@ -75,8 +75,8 @@ def bare_loop(
         rows = order[first : first + recipe.batch_size]
         images = canvases[rows]
         if stage.augmentation != Augmentation():
-            changes = stage.augmentation.sample(recipe.seed, 0, rows.numpy())
-            images = transform_images(images, changes, stage.size)
+            transforms = stage.augmentation.sample(recipe.seed, 0, rows.numpy())
+            images = transform_images(images, transforms, stage.size)
         with torch.autocast("cpu", torch.bfloat16, mixed):
             logits = network(images)
         loss = stage.loss.per_sample(logits, labels[rows]).mean()
@@ -90,33 +90,33 @@ def bare_loop(
 def main(config: Config) -> None:
     """Run the benchmark and print its table."""
     console = Console(width=110, highlight=False)
-    known = PART1["fast"].recipe
-    stage = replace(known.stages[0], size=config.size, epochs=config.epochs)
-    recipe = replace(known, stages=(stage,), average=0.0, hand=0.0, auxiliary=0.0)
+    fast = PART1["fast"].recipe
+    stage = replace(fast.stages[0], size=config.size, epochs=config.epochs)
+    recipe = replace(fast, stages=(stage,), average=0.0, hand=0.0, auxiliary=0.0)
     with open_dataset(config.data) as file, join_processes() as processes:
         classes = len(file.info["classes"])
         canvases, labels = in_memory(file, View.of(file, config.size, recipe.window))
         plain = replace(recipe, stages=(replace(stage, augmentation=Augmentation()),))
         squares = canvases[..., : config.size, : config.size].contiguous()
-        shares: list[float] = []
+        loader_shares: list[float] = []
 
         def network() -> nn.Module:
             return networks.build("small", classes, 0).to(memory_format=torch.channels_last)
 
         def engine() -> int:
-            training = Trainer(processes, network(), recipe, file, validate_on="test")
-            training.run()
-            shares.append(training.performance()["loader_share"])
-            return training.images
+            trainer = Trainer(processes, network(), recipe, file, validate_on="test")
+            trainer.run()
+            loader_shares.append(trainer.performance()["loader_share"])
+            return trainer.images
 
-        def bare(plan: Recipe, images: Tensor) -> Callable[[], int]:
-            return lambda: bare_loop(processes, network(), plan, images, labels)
+        def bare(recipe: Recipe, images: Tensor) -> Callable[[], int]:
+            return lambda: bare_loop(processes, network(), recipe, images, labels)
 
         rates = measure(
             {
                 "bare loop": bare(recipe, canvases),
                 "engine": engine,
-                "bare loop, pictures unchanged": bare(plain, squares),
+                "bare loop, no augmentation": bare(plain, squares),
             },
             config.rounds,
             "bare loop",
@@ -124,8 +124,8 @@ def main(config: Config) -> None:
         origin = source_line(file.info["provenance"])
         title = f"{machine()}; {origin}; {config.size}×{config.size}"
         console.print(rates.table(title, "images"))
-        share = sorted(shares)[len(shares) // 2]
-        console.print(f"the loader's share of the engine's time, median: {share:.2%}")
+        share = sorted(loader_shares)[len(loader_shares) // 2]
+        console.print(f"waiting for the loader, fraction of the engine's time, median: {share:.2%}")
 
 
 if __name__ == "__main__":

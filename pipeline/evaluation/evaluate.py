@@ -1,4 +1,4 @@
-"""What a trained network answers, and what that is worth on pictures it has not seen."""
+"""Evaluation of a trained network on a dataset file or any source that can be prepared."""
 
 import os
 import tempfile
@@ -32,7 +32,7 @@ from pipeline.runtime.hardware import Precision, precision_for
 
 @dataclass(frozen=True)
 class TrainedModel:
-    """A run's network, on the host, and what must be known to use it."""
+    """The network of a finished training, with its classes, view and config."""
 
     network: nn.Module
     classes: tuple[str, ...]
@@ -40,35 +40,35 @@ class TrainedModel:
     config: RunConfig
 
     def view_of(self, file: Reader) -> View:
-        """Return what it is to see of a file's pages: of whole ones, only what it was trained on.
+        """Return the view of a file's pages: for whole pages, the view of the training.
 
-        Else the canvas has the file's own proportions, so that nothing is stretched.
+        Otherwise the canvas has the file's own proportions, so that nothing is stretched.
         """
         if self.view.whole:
             return self.view
         return View.of(file, self.view.size, self.config.recipe.window)
 
     def scales_of(self, file: Reader) -> NDArray[np.float32] | None:
-        """Return how much larger it is to see each of a file's pages, where its recipe says so."""
+        """Return the scale of each page, if the recipe scales pages by writer."""
         hand = self.config.recipe.hand
         return writer_scales(file, hand) if hand else None
 
     def check(self, file: Reader, split: str, source: Path) -> None:
-        """Raise UserError if `file` has classes it does not know, or a split without pictures."""
+        """Raise UserError if `file` has other classes than the network, or an empty split."""
         if unknown := sorted(set(file.info["classes"]) - set(self.classes)):
             raise UserError(
-                f"{source}: classes that the network does not know: {', '.join(unknown)}; "
-                f"it knows {', '.join(self.classes)}"
+                f"{source}: got classes that the network was not trained on: {', '.join(unknown)}; "
+                f"expected some of {', '.join(self.classes)}"
             )
         if not len(split_indices(file, split)):
-            raise UserError(f"{source}: no pictures in its split {split!r}")
+            raise UserError(f"{source}: no images in its split {split!r}")
 
     def predict(
         self, file: Reader, split: str, device: torch.device, precision: str, adapt: bool = False
     ) -> tuple[Predictions, Predictions | None]:
-        """Predict a split of a file that passed `check`; with `adapt`, for each writer as well.
+        """Predict a split of a file that passed `check`; with `adapt`, also adapted to each writer.
 
-        The second is None if no writers are known, or the recipe does not go by them.
+        The second value is None without `adapt`, known writers, or a recipe that scales by writer.
         """
         view, scales = self.view_of(file), self.scales_of(file)
         predictions = predict_split(
@@ -91,9 +91,9 @@ class TrainedModel:
 
 
 def load_model(run: Path) -> TrainedModel:
-    """Read the checkpoint of a run folder.
+    """Read the network of a run directory.
 
-    Raises UserError if the folder holds no finished run, or one of another version's network.
+    Raises UserError if it is not that of a finished training, or has another version's network.
     """
     view, config = read_as(run / "view.json", View), RunDir(run).config()
     network = networks.build(config.network, len(config.classes), seed=0)
@@ -103,12 +103,12 @@ def load_model(run: Path) -> TrainedModel:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """A trained network's scores on the pictures of `provenance`.
+    """The scores of a trained network on images of `provenance`.
 
-    `learned_from` is the provenance of what it was trained on, `auxiliary` of what it learned from
-    besides, if anything. Where writers are known and the recipe goes by them, `scores` are of the
-    network adapted to each writer's pages, all of them and no label, and `unadapted` of the network
-    as it was trained. `skipped` are the names of pictures left out, with reasons.
+    `learned_from` is the provenance of the training dataset, `auxiliary` that of the auxiliary
+    dataset, if any. If writers are known and the recipe scales pages by writer, `scores` are of the
+    network adapted to all pages of each writer, without labels, and `unadapted` of the network as
+    trained. `skipped` lists the names of omitted images with reasons.
     """
 
     scores: Scores
@@ -120,9 +120,9 @@ class Evaluation:
 
     @property
     def seen(self) -> bool:
-        """Whether it was trained on pictures of the same source."""
-        learned = [one["digest"] for one in (self.learned_from, self.auxiliary) if one]
-        return self.provenance["digest"] in learned
+        """Whether the network was trained on images of the same source."""
+        trained_on = [one["digest"] for one in (self.learned_from, self.auxiliary) if one]
+        return self.provenance["digest"] in trained_on
 
 
 def evaluate(
@@ -134,10 +134,10 @@ def evaluate(
     precision: Precision = "auto",
     skip_bad: bool = False,
 ) -> Evaluation:
-    """Score a network on the pictures at `source`: a .beton file, or anything that can be prepared.
+    """Score a network on the images at `source`: a .beton file, or a source that can be prepared.
 
     `split` is "train", "validation", "test" or "all". Raises ValueError, in one line, for a source
-    that cannot be read or has classes that the network does not know.
+    that cannot be read or has classes that the network was not trained on.
     """
     device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
     path = source
@@ -149,11 +149,11 @@ def evaluate(
         file = stack.enter_context(open_dataset(path))
         trained.check(file, split, source)
         both = trained.predict(file, split, device, precision_for(device, precision), adapt=True)
-        number = torch.tensor([trained.classes.index(name) for name in file.info["classes"]])
+        class_ids = torch.tensor([trained.classes.index(name) for name in file.info["classes"]])
         alone, *adapted = (
-            score(some.logits, number[some.labels], trained.classes)
-            for some in both
-            if some is not None
+            score(predictions.logits, class_ids[predictions.labels], trained.classes)
+            for predictions in both
+            if predictions is not None
         )
         auxiliary = trained.config.auxiliary
         return Evaluation(
@@ -167,24 +167,22 @@ def evaluate(
 
 
 def cached_predictions(
-    run: Path, file: Reader, split: str, keep: Path, device: torch.device, precision: str = "no"
+    run: Path, file: Reader, split: str, path: Path, device: torch.device, precision: str = "no"
 ) -> Predictions:
-    """Return what a run's network answers to a split of a file, in the order of its classes.
+    """Return a run's predictions for a split of a file, with logits in the order of its classes.
 
-    A network that knows more classes answers which of the file's it is. The answers are kept at
-    `keep`, and only read if they are there already, to this file. Raises UserError for a folder
-    that holds no finished run, classes that the network does not know, and a split without
-    pictures.
+    Logits of other classes are dropped. The predictions are cached at `path` and read from there if
+    run, file and split are the same. Raises UserError as `load_model` and `TrainedModel.check` do.
     """
-    asked = {"fingerprint": file.fingerprint(), "split": split, "run": str(run)}
-    if keep.exists():
-        with safe_open(keep, framework="pt") as kept:
-            if kept.metadata() == asked:
-                return Predictions(**read_tensors(keep))
+    key = {"fingerprint": file.fingerprint(), "split": split, "run": str(run)}
+    if path.exists():
+        with safe_open(path, framework="pt") as cache:
+            if cache.metadata() == key:
+                return Predictions(**read_tensors(path))
     trained = load_model(run)
     trained.check(file, split, file.path)
     predictions, _ = trained.predict(file, split, device, precision)
     columns = [trained.classes.index(name) for name in file.info["classes"]]
     predictions = predictions._replace(logits=predictions.logits[:, columns])
-    write_tensors(keep, predictions._asdict(), asked)
+    write_tensors(path, predictions._asdict(), key)
     return predictions

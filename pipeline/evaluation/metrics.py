@@ -1,4 +1,4 @@
-"""Conclusions from a network's answers: numbers in, numbers out, no files."""
+"""Metrics of predictions and of epochs. Reads no files."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,12 +8,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-BINS = 15  # of confidence, as Guo et al. 2017 take them
+BINS = 15  # of confidence, as in Guo et al. 2017
 
 
 @dataclass(frozen=True)
 class ClassScore:
-    """How well one class was recognised, out of `samples` of it; shares from 0 to 1."""
+    """The metrics of one class with `samples` samples; fractions from 0 to 1."""
 
     name: str
     samples: int
@@ -24,7 +24,7 @@ class ClassScore:
 
 @dataclass(frozen=True)
 class Confusion:
-    """`count` samples of class `true` were taken for class `predicted`."""
+    """The number of samples of class `true` that were predicted as `predicted`."""
 
     true: str
     predicted: str
@@ -33,10 +33,9 @@ class Confusion:
 
 @dataclass(frozen=True)
 class TopLoss:
-    """One of the answers with the largest losses: that to the sample in row `row`.
+    """One of the predictions with the largest losses: that of row `row`.
 
-    `loss` in nats is that of the class `true`; `probability` is what the network gave to
-    `predicted`, the class that it found most likely.
+    `loss` is in nats; `probability` is that of `predicted`, the most likely class.
     """
 
     row: int
@@ -48,7 +47,7 @@ class TopLoss:
 
 @dataclass(frozen=True)
 class Bin:
-    """`samples` answers that were equally confident: on average so, and right so often."""
+    """The number of predictions in a bin of confidence, their mean confidence and accuracy."""
 
     samples: int
     confidence: float
@@ -57,14 +56,13 @@ class Bin:
 
 @dataclass(frozen=True)
 class Scores:
-    """What a network's answers were worth; shares from 0 to 1, the loss in nats.
+    """The metrics of predictions; fractions from 0 to 1, the loss in nats.
 
-    `accuracy_ignoring_case` is None where no two classes differ in case alone. `calibration_error`
-    is the expected one: by how much the most likely class's probability and the share of right
-    answers differ on average, over `BINS` bins of that probability (Guo et al. 2017, "On
-    calibration of modern neural networks"). `confusions` are the pairs of different classes that
-    occurred, most frequent first. `matrix` counts, a row for each true class and a column for each
-    predicted one.
+    `accuracy_ignoring_case` is None if no two classes differ in case alone. `calibration_error` is
+    the expected calibration error: the mean absolute difference between confidence and accuracy
+    over `BINS` bins of confidence (Guo et al. 2017, "On calibration of modern neural networks").
+    `confusions` are the pairs of different classes that occurred, most frequent first. `matrix` has
+    counts with true classes as rows and predicted classes as columns.
     """
 
     HEADLINE: ClassVar = (
@@ -85,7 +83,7 @@ class Scores:
     matrix: tuple[tuple[int, ...], ...]
 
     def headline(self) -> dict[str, Any]:
-        """Return the main figures by name."""
+        """Return the main metrics by name."""
         return {name: getattr(self, name) for name in self.HEADLINE}
 
 
@@ -94,7 +92,7 @@ def score(logits: Tensor, labels: Tensor, classes: Sequence[str]) -> Scores:
 
     Raises ValueError for no samples.
     """
-    from torchmetrics.functional.classification import (  # seconds, which a start can do without
+    from torchmetrics.functional.classification import (  # slow to import
         multiclass_calibration_error,
         multiclass_confusion_matrix,
         multiclass_f1_score,
@@ -107,25 +105,25 @@ def score(logits: Tensor, labels: Tensor, classes: Sequence[str]) -> Scores:
     count = len(classes)
     predicted = logits.argmax(dim=1)
     matrix = multiclass_confusion_matrix(predicted, labels, count)
-    figures = [
+    per_class = [
         metric(predicted, labels, count, average="none").tolist()
         for metric in (multiclass_precision, multiclass_recall, multiclass_f1_score)
     ]
-    wrong = matrix.clone().fill_diagonal_(0)
-    pairs = sorted(wrong.nonzero().tolist(), key=lambda pair: -int(wrong[pair[0], pair[1]]))
+    errors = matrix.clone().fill_diagonal_(0)
+    pairs = sorted(errors.nonzero().tolist(), key=lambda pair: -int(errors[pair[0], pair[1]]))
     return Scores(
         samples=len(labels),
-        accuracy=_share(predicted == labels),
+        accuracy=_fraction(predicted == labels),
         accuracy_ignoring_case=_ignoring_case(predicted, labels, classes),
         loss=float(F.cross_entropy(logits.float(), labels)),
         calibration_error=float(
             multiclass_calibration_error(logits.float().softmax(dim=1), labels, count, BINS)
         ),
         per_class=tuple(
-            ClassScore(name, int(matrix[i].sum()), *(column[i] for column in figures))
+            ClassScore(name, int(matrix[i].sum()), *(column[i] for column in per_class))
             for i, name in enumerate(classes)
         ),
-        confusions=tuple(Confusion(classes[i], classes[j], int(wrong[i, j])) for i, j in pairs),
+        confusions=tuple(Confusion(classes[i], classes[j], int(errors[i, j])) for i, j in pairs),
         matrix=tuple(map(tuple, matrix.tolist())),
     )
 
@@ -133,44 +131,46 @@ def score(logits: Tensor, labels: Tensor, classes: Sequence[str]) -> Scores:
 def top_losses(
     logits: Tensor, labels: Tensor, classes: Sequence[str], most: int
 ) -> tuple[TopLoss, ...]:
-    """Return the answers with the largest losses, the largest first, `most` at most.
+    """Return the `most` predictions with the largest losses, the largest first.
 
     Logits are float (N, C), labels int64 (N,).
     """
     losses = F.cross_entropy(logits.float(), labels, reduction="none")
     rows = losses.argsort(descending=True, stable=True)[:most]
-    chances, predicted = logits[rows].float().softmax(dim=1).max(dim=1)
+    probabilities, predicted = logits[rows].float().softmax(dim=1).max(dim=1)
     return tuple(
-        TopLoss(row, classes[true], classes[taken], chance, loss)
-        for row, true, taken, chance, loss in zip(
-            *(column.tolist() for column in (rows, labels[rows], predicted, chances, losses[rows])),
+        TopLoss(row, classes[true], classes[guess], probability, loss)
+        for row, true, guess, probability, loss in zip(
+            *(
+                column.tolist()
+                for column in (rows, labels[rows], predicted, probabilities, losses[rows])
+            ),
             strict=True,
         )
     )
 
 
 def reliability(logits: Tensor, labels: Tensor) -> tuple[Bin, ...]:
-    """Return how often answers are right that are so confident, by `BINS` even bins; not the empty.
+    """Return the accuracy by confidence, in those of `BINS` even bins that are not empty.
 
     Logits are float (N, C), labels int64 (N,).
     """
     confidence, predicted = logits.float().softmax(dim=1).max(dim=1)
     number = (confidence * BINS).long().clamp(max=BINS - 1)
-    right = predicted == labels
-    members = [here for which in range(BINS) if (here := number == which).any()]
+    correct = predicted == labels
+    bins = [members for index in range(BINS) if (members := number == index).any()]
     return tuple(
-        Bin(int(here.sum()), float(confidence[here].mean()), _share(right[here]))
-        for here in members
+        Bin(int(members.sum()), float(confidence[members].mean()), _fraction(correct[members]))
+        for members in bins
     )
 
 
 def accuracy_interval(accuracy: float, samples: int) -> tuple[float, float]:
-    """Return between which accuracies the true one lies, going by so many pictures.
+    """Return the 95 % interval of Wilson (1927) for an accuracy on independent samples.
 
-    The 95 % interval of Wilson (1927), for pictures that are independent of each other: several by
-    one writer are worth less than that.
+    Several images by one writer are not independent, so the true interval is wider.
     """
-    from scipy.stats import binomtest  # likewise
+    from scipy.stats import binomtest  # slow to import
 
     ends = binomtest(round(accuracy * samples), samples).proportion_ci(0.95, method="wilson")
     return float(ends.low), float(ends.high)
@@ -181,21 +181,21 @@ def _ignoring_case(predicted: Tensor, labels: Tensor, classes: Sequence[str]) ->
     if len(set(letters)) == len(letters):
         return None
     first = torch.tensor([letters.index(letter) for letter in letters])
-    return _share(first[predicted] == first[labels])
+    return _fraction(first[predicted] == first[labels])
 
 
-def _share(right: Tensor) -> float:
-    return int(right.sum()) / len(right)
+def _fraction(correct: Tensor) -> float:
+    return int(correct.sum()) / len(correct)
 
 
 @dataclass(frozen=True)
 class EpochMetrics:
-    """An epoch's figures, over all processes; shares from 0 to 1, losses in nats.
+    """The metrics of one epoch, over all processes; fractions from 0 to 1, losses in nats.
 
-    `train_loss` and `train_accuracy` are of changed pictures, while learning; `loss` and `accuracy`
-    of the validation samples, None if there are none. `learning_rate` is the first step's,
-    `gradient_norm` the mean over the steps. `seconds` add up from the beginning, without
-    validation.
+    `train_loss` and `train_accuracy` are of augmented images, during training; `loss` and
+    `accuracy` are of the validation samples, None if there are none. `learning_rate` is that of
+    the first step, `gradient_norm` the mean over the steps. `seconds` counts training time from the
+    first epoch, without validation.
     """
 
     epoch: int

@@ -1,4 +1,4 @@
-"""Predictions of a network."""
+"""Predictions of a network, optionally averaged over views or adapted to writers."""
 
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
@@ -20,7 +20,7 @@ from pipeline.models.batchnorm import adapted_batchnorm
 
 
 class Predictions(NamedTuple):
-    """A network's answers, in the file's order and on the host.
+    """The predictions of a network, in the order of the file and on the host.
 
     `ids` int64 (N,), `labels` int64 (N,), `logits` float32 (N, C).
     """
@@ -37,24 +37,24 @@ class Predictions(NamedTuple):
 
 def predict(
     network: nn.Module,
-    feed: DeviceLoader,
+    loader: DeviceLoader,
     precision: str = "no",
     views: int = 1,
     gather: Callable[[Tensor], Tensor] = lambda tensor: tensor,
 ) -> Predictions:
-    """Ask the network about every sample of a feed, each exactly once.
+    """Predict every sample of a loader once, in eval mode.
 
-    With several `views`, the logits are those of the mean over the picture slanted by so many even
-    steps. `gather` joins the rows of all processes; padding goes by the validity mask after that.
+    With several `views`, the logits are the logarithm of the mean probabilities over the image at
+    evenly spaced slants. `gather` joins the rows of all processes; padding is removed afterwards.
     """
     was_training = network.training
     network.eval()
     parts = []
     with torch.no_grad():
-        for inputs in feed.micro_batches():
-            with torch.autocast(feed.device.type, torch.bfloat16, precision == "bf16"):
+        for inputs in loader.micro_batches():
+            with torch.autocast(loader.device.type, torch.bfloat16, precision == "bf16"):
                 logits = _over_views(network, inputs.images, views)
-            ids = torch.from_numpy(inputs.ids).to(feed.device)
+            ids = torch.from_numpy(inputs.ids).to(loader.device)
             parts.append((ids, inputs.labels, logits.float(), inputs.valid))
     network.train(was_training)
     ids, labels, logits, valid = (gather(torch.cat(column)) for column in zip(*parts, strict=True))
@@ -75,7 +75,7 @@ def predict_split(
 ) -> Predictions:
     """Move a network to a device and predict a split of a dataset, which must not be empty.
 
-    `views` are as in `predict`, `scales` as in `DeviceLoader`.
+    `views` is as in `predict`, `scales` as in `DeviceLoader`.
     """
     network.to(device).to(memory_format=torch.channels_last)
     indices, rows = split_indices(file, split), eval_batch_size(view)
@@ -84,30 +84,33 @@ def predict_split(
 
 
 def predict_by_writer(
-    network: nn.Module, feed: DeviceLoader, writers: NDArray[np.int64], precision: str = "no"
+    network: nn.Module, loader: DeviceLoader, writers: NDArray[np.int64], precision: str = "no"
 ) -> Predictions:
-    """Ask the network about every sample of a feed, adapted to each one's writer.
+    """Predict every sample of a loader with batch normalisation adapted to its writer.
 
-    The feed's samples must come writer by writer; `writers` (samples of the file,) says who that
-    is, -1 where nobody knows: there it answers as it is. Raises ValueError for mixed writers.
+    `writers` int64 (samples of the file,) is the writer of each sample, -1 if unknown; for unknown
+    writers nothing is adapted. Raises ValueError unless the samples are sorted by writer.
     """
     network.eval()
     parts, seen = [], set[int]()
     rows = (
         (inputs, row)
-        for inputs in feed.micro_batches()
+        for inputs in loader.micro_batches()
         for row in np.flatnonzero(inputs.valid.cpu())
     )
     with torch.no_grad():
         for writer, group in groupby(rows, key=lambda pair: int(writers[pair[0].ids[pair[1]]])):
             if writer in seen:
-                raise ValueError(f"feed: got writer {writer} in two places, expected in one")
+                raise ValueError(f"loader: got writer {writer} in two places, expected in one")
             seen.add(writer)
             pairs = list(group)
             images = torch.stack([inputs.images[row] for inputs, row in pairs])
             images = images.contiguous(memory_format=torch.channels_last)
             adaptation = adapted_batchnorm(network, len(pairs)) if writer >= 0 else nullcontext()
-            with adaptation, torch.autocast(feed.device.type, torch.bfloat16, precision == "bf16"):
+            with (
+                adaptation,
+                torch.autocast(loader.device.type, torch.bfloat16, precision == "bf16"),
+            ):
                 logits = network(images).float().cpu()
             ids = torch.tensor([int(inputs.ids[row]) for inputs, row in pairs])
             labels = torch.stack([inputs.labels[row] for inputs, row in pairs]).cpu()
@@ -117,27 +120,27 @@ def predict_by_writer(
     return Predictions(ids[order], labels[order], logits[order])
 
 
-SLANT = 0.1  # of the outermost views, as a tangent
+SLANT = 0.1  # tangent of the slant of the outermost views
 
 
 def _over_views(network: nn.Module, images: Tensor, views: int) -> Tensor:
     if views == 1:
-        alone: Tensor = network(images)
-        return alone
-    chances = []
+        logits: Tensor = network(images)
+        return logits
+    probabilities = []
     for slant in torch.linspace(-SLANT, SLANT, views).tolist():
         theta = images.new_tensor([[1.0, slant, 0.0], [0.0, 1.0, 0.0]]).expand(len(images), 2, 3)
         grid = F.affine_grid(theta, list(images.shape), align_corners=False)
         slanted = F.grid_sample(images, grid, align_corners=False)
-        chances.append(network(slanted).float().softmax(dim=1))
-    return torch.stack(chances).mean(dim=0).log()
+        probabilities.append(network(slanted).float().softmax(dim=1))
+    return torch.stack(probabilities).mean(dim=0).log()
 
 
 def load_weights(network: nn.Module, weights: Mapping[str, Tensor], run: Path) -> None:
-    """Give a network the weights of a run. Raises UserError if they are of another network."""
+    """Load the weights of a run. Raises UserError if they belong to another network."""
     try:
         network.load_state_dict(weights)
     except RuntimeError as error:
         raise UserError(
-            f"{run}: its weights are of another network than this version's; train it anew"
+            f"{run}: its weights do not fit this version's network; train it again"
         ) from error

@@ -1,4 +1,4 @@
-"""Run directories: every file that a figure in a report comes from.
+"""Run directories: the files of a training or an experiment.
 
 `result.json` is written last: a run directory without one belongs to a run that can be resumed.
 """

@@ -20,11 +20,12 @@ from pipeline.errors import UserError
 from pipeline.evaluation.run_config import ExperimentConfig, RunConfig
 from pipeline.loading.dataset import open_dataset, split_indices
 from pipeline.runtime import launch
-from pipeline.runtime.files import convert, read, read_as, read_json
+from pipeline.runtime.files import convert, read_as, read_json
 
 C = TypeVar("C")
-PATHS = ConstructorRegistry()
-BESIDE_RESUME = ("runs", "resume", "decode", "precision", "track")
+K = TypeVar("K", RunConfig, ExperimentConfig)
+REGISTRY = ConstructorRegistry()
+BESIDE_RESUME = ("runs", "resume", "decode", "precision", "track")  # options that go with --resume
 
 
 def main(name: str, options: type[C], run: Callable[[C], None], *flags: Any) -> int:
@@ -53,10 +54,10 @@ def parse(options: type[C], *flags: Any) -> C:
     option's name may also be one in the checkout, such as runs/part1/latest. Default values stay
     as they are. Only the main process prints help and mistakes.
     """
-    return tyro.cli(options, config=flags, registry=PATHS, console_outputs=launch.is_main())
+    return tyro.cli(options, config=flags, registry=REGISTRY, console_outputs=launch.is_main())
 
 
-@PATHS.primitive_rule
+@REGISTRY.primitive_rule
 def _path(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Path] | None:
     if info.type is not Path:
         return None
@@ -81,33 +82,47 @@ def options_of(config: object) -> dict[str, Any]:
     return values
 
 
-def resumed(config: C, run: Path, job: str, kind: type[RunConfig | ExperimentConfig]) -> C:
-    """Return the options saved in a run directory, but those that may be given beside --resume.
+def saved_config(config: object, run: Path, job: str, kind: type[K]) -> K:
+    """Return the config.json of a run directory to resume, of one training or of several.
 
-    These are `BESIDE_RESUME`; --decode counts as given unless it is "auto". `kind` says whether
-    the directory holds one training or several. Raises UserError if other options are given, and
-    for a run directory of another job or kind.
+    Raises UserError if other options than `BESIDE_RESUME` are given, and for a run directory of
+    another job or kind.
     """
-    given, defaults = options_of(config), options_of(type(config)())
-    for name, value in given.items():
+    defaults = options_of(type(config)())
+    for name, value in options_of(config).items():
         if name not in BESIDE_RESUME and value != defaults[name]:
             raise UserError(f"{name}: a resumed run has its own options; leave it out")
-    path, written = run / "config.json", read_json(run, "config.json")
+    written = read_json(run, "config.json")
     if written.get("job") != job:
         raise UserError(f"{run}: got a run directory of {written.get('job')}, expected {job}")
     if kind is ExperimentConfig and "recipe" in written:
         raise UserError(f"{run}: got one training of {job}, expected the whole run directory")
-    saved = read_as(path, kind).options
-    own = {name: given[name] for name in BESIDE_RESUME if name in given}
-    if own["decode"] == "auto":
-        del own["decode"]
-    return read(path, lambda _: convert({**saved, **own}, type(config)))
+    return read_as(run / "config.json", kind)
 
 
-def open_data(path: Path, prep: str) -> Reader:
-    """Open a dataset; if it is missing, raise UserError that names the prep command to make it."""
+def resumed(config: C, run: Path, job: str) -> C:
+    """Return the options saved in a run directory of several trainings, to resume it.
+
+    Options that may be given beside --resume replace the saved ones; --decode does so unless it is
+    "auto". Raises UserError as `saved_config` does.
+    """
+    saved = saved_config(config, run, job, ExperimentConfig).options
+    given = {name: value for name, value in options_of(config).items() if name in BESIDE_RESUME}
+    if given["decode"] == "auto":
+        del given["decode"]
+    try:
+        return convert({**saved, **given}, type(config))
+    except ValueError as error:
+        raise UserError(f"{run / 'config.json'}: damaged: {error}") from error
+
+
+def open_data(path: Path, prep: str | None = None) -> Reader:
+    """Open a dataset. If it is missing, raise UserError with the command that makes it.
+
+    `prep` are the command's arguments, by default the file's name without its suffix.
+    """
     if not path.exists():
-        raise UserError(f"{path} is not there; make it: ./launch.sh prep {prep}")
+        raise UserError(f"{path} is not there; make it: ./launch.sh prep {prep or path.stem}")
     return open_dataset(path)
 
 

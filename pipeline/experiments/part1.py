@@ -1,6 +1,6 @@
 """Part 1: the recipe and the auxiliary dataset that options ask for, checked before training."""
 
-from contextlib import ExitStack
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -51,16 +51,14 @@ def choose_recipe(
 
 def check(processes: Processes, training: TrainingConfig, file: Reader, checkpoints: Path) -> None:
     """Raise UserError for a training that its data, its network or `checkpoints` rule out."""
-    with ExitStack() as stack:
-        auxiliary = None
-        if training.auxiliary is not None:
-            auxiliary = stack.enter_context(open_data(training.auxiliary, AUXILIARY))
-            if auxiliary.info["provenance"]["digest"] == file.info["provenance"]["digest"]:
-                raise UserError(
-                    f"auxiliary: {auxiliary.path} has the same images as {file.path}, validation "
-                    "images included; expected others"
-                )
-        data = DataModule.of(processes, training.recipe, file, auxiliary=auxiliary)
+    path, digest = training.auxiliary, file.info["provenance"]["digest"]
+    with open_data(path, AUXILIARY) if path else nullcontext() as auxiliary:
+        if auxiliary is not None and auxiliary.info["provenance"]["digest"] == digest:
+            raise UserError(
+                f"auxiliary: {path} has the same images as {file.path}, validation images "
+                "included; expected others"
+            )
+        data = DataModule(processes, training.recipe, file, auxiliary=auxiliary)
         for stage in training.recipe.stages:
             networks.check_size(training.network, *data.view(stage).shape)
     Checkpoints(checkpoints, **training.checkpoints)

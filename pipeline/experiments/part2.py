@@ -1,8 +1,7 @@
 """Part 2: whether pretraining on the digits of part 1 helps on MNIST; trainings paired by seed."""
 
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -17,7 +16,7 @@ from pipeline.analysis.pretraining import (
 )
 from pipeline.evaluation.run_config import TrainingConfig
 from pipeline.evaluation.run_dir import FinishedRun
-from pipeline.experiments.command import check_classes, evaluation_split, open_data
+from pipeline.experiments.command import check_classes, evaluation_split
 from pipeline.experiments.study import Study
 from pipeline.loading.batches import Decode
 from pipeline.loading.dataset import source_line, split_indices
@@ -58,13 +57,6 @@ class Datasets:
         return self.digits if training == "digits" else self.mnist
 
 
-@contextmanager
-def open_datasets(digits: Path, mnist: Path) -> Iterator[Datasets]:
-    """Open both datasets. Raises UserError if one is missing, or as `Datasets` does."""
-    with open_data(digits, "part2") as first, open_data(mnist, "mnist") as second:
-        yield Datasets(first, second)
-
-
 def plan(
     data: Datasets,
     processes: Processes,
@@ -91,7 +83,7 @@ def plan(
                 validate_on=data.validate_on,
             )
     for name, one in trainings.items():
-        DataModule.of(processes, one.recipe, data.of(name), one.learn_from, one.validate_on)
+        DataModule(processes, one.recipe, data.of(name), one.learn_from, one.validate_on)
     return {name: (one, data.of(name)) for name, one in trainings.items()}
 
 

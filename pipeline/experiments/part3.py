@@ -4,8 +4,7 @@ The experiment repeats published trainings, diagnoses the labels without a corre
 again by methods that suit the diagnosis.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import chain
@@ -13,31 +12,20 @@ from pathlib import Path
 from typing import Any
 
 from beton.reader import Reader
+from pipeline.analysis import noise_robust as robust
 from pipeline.analysis.diagnosis import Diagnosis
 from pipeline.analysis.label_noise import diagnose, rank_labels
-from pipeline.analysis.noise_robust import (
-    ArmScore,
-    LabelledDataset,
-    LabelledSplit,
-    LabelNoiseResult,
-    accuracy_of,
-    loss_of,
-    methods_for,
-    probabilities_of,
-    recovery,
-)
 from pipeline.errors import UserError
 from pipeline.evaluation.evaluate import cached_predictions
 from pipeline.evaluation.predict import Predictions
 from pipeline.evaluation.run_config import TrainingConfig
 from pipeline.evaluation.run_dir import FinishedRun, RunDir
-from pipeline.experiments.command import check_classes, evaluation_split, open_data
+from pipeline.experiments.command import check_classes, evaluation_split
 from pipeline.experiments.study import Study
-from pipeline.loading.batches import Decode
 from pipeline.loading.dataset import source_line, split_indices
 from pipeline.recipes.arms import PART3_ARMS, ArmSpec
 from pipeline.recipes.losses import Loss
-from pipeline.recipes.presets import PART3_RECOVERY, Preset, override
+from pipeline.recipes.presets import PART3_RECOVERY, Preset
 from pipeline.reporting.part3 import closing_tables, page_of
 from pipeline.reporting.run_plots import plot_label_samples
 from pipeline.runtime import launch
@@ -45,6 +33,7 @@ from pipeline.runtime.files import read_json
 from pipeline.training.datamodule import DataModule
 from pipeline.training.distributed import Processes
 
+Planner = Callable[[Preset, int], TrainingConfig]  # of a preset's training with a seed
 REFERENCE = "pretrained-0"  # the training of part 2 that is the reference model
 
 
@@ -82,20 +71,6 @@ class Datasets:
         return evaluation_split("test", self.test)
 
 
-@contextmanager
-def open_datasets(data: Path, test: Path, clean: Path | None) -> Iterator[Datasets]:
-    """Open the datasets; without `clean`, train on `test`'s correct labels.
-
-    Raises UserError if one is missing, or as `Datasets` does.
-    """
-    with open_data(data, data.stem) as first, open_data(test, test.stem) as second:
-        if clean is None:
-            yield Datasets(first, second, second)
-        else:
-            with open_data(clean, clean.stem) as third:
-                yield Datasets(first, second, third)
-
-
 @dataclass(frozen=True)
 class PretrainedModels:
     """Run directories of part 2's models, by training, and of the reference model.
@@ -128,7 +103,7 @@ def find_models(part2: Path, reference: Path | None, classes: Sequence[str]) -> 
     if reference is not None:
         for name in ("result.json", "view.json"):
             read_json(reference, name)
-        known = read_json(reference, "config.json")["classes"]
+        known = RunDir(reference).config().classes
         if unknown := [name for name in classes if name not in known]:
             raise UserError(f"witness: {reference} does not know {', '.join(unknown)}")
     models, missing = {}, []
@@ -136,53 +111,21 @@ def find_models(part2: Path, reference: Path | None, classes: Sequence[str]) -> 
         run = part2.resolve() / name
         if not RunDir(run).finished:
             missing.append(f"{part2 / name} is no finished run (./launch.sh train part2)")
-        elif read_json(run, "config.json")["classes"] != classes:
+        elif RunDir(run).config().classes != tuple(classes):
             missing.append(f"{part2 / name} has other classes")
         else:
             models[name] = run
     return PretrainedModels(models, reference or models.get(REFERENCE), tuple(missing))
 
 
-@dataclass(frozen=True)
-class Overrides:
-    """Options that replace values of all presets; None keeps a preset's own value.
-
-    `network` replaces that of presets for other networks than ResNet-18.
-    """
-
-    network: str | None
-    size: int | None
-    epochs: int | None
-    batch_size: int | None
-    decode: Decode
-
-    def training(self, preset: Preset, seed: int) -> TrainingConfig:
-        """Return a preset's training. Raises UserError for values that make no sense."""
-        network = preset.network if preset.network == "resnet18" else self.network
-        recipe = override(
-            preset.recipe,
-            size=self.size,
-            epochs=self.epochs,
-            batch_size=self.batch_size,
-            seed=seed,
-        )
-        return TrainingConfig(
-            network or preset.network, recipe, decode=self.decode, checkpoints={"keep": 1}
-        )
-
-
 def check(
-    processes: Processes,
-    data: Datasets,
-    arms: Sequence[ArmSpec],
-    overrides: Overrides,
-    seed: int,
+    processes: Processes, data: Datasets, arms: Sequence[ArmSpec], training: Planner, seed: int
 ) -> None:
     """Raise UserError for trainings that do not suit their dataset or the number of processes."""
     for arm in arms:
-        DataModule.of(processes, overrides.training(arm.preset, seed).recipe, data.data)
+        DataModule(processes, training(arm.preset, seed).recipe, data.data)
     for file in (data.data, data.clean):
-        DataModule.of(processes, overrides.training(PART3_RECOVERY, seed).recipe, file)
+        DataModule(processes, training(PART3_RECOVERY, seed).recipe, file)
 
 
 @dataclass(frozen=True)
@@ -192,7 +135,7 @@ class Experiment:
     study: Study
     data: Datasets
     models: PretrainedModels
-    overrides: Overrides
+    training: Planner
 
     def run(self, arms: Sequence[ArmSpec], seeds: Sequence[int]) -> None:
         """Repeat, diagnose and recover; write and print the result."""
@@ -205,8 +148,8 @@ class Experiment:
         diagnosis = study.processes.from_main(lambda: self._diagnose(repeated[0]))
         recovered: dict[str, list[FinishedRun]] = {}
         for seed in seeds:
-            for method in methods_for(diagnosis.kind):
-                if (loss := loss_of(method, diagnosis.forward)) is not None:
+            for method in robust.methods_for(diagnosis.kind):
+                if (loss := robust.loss_of(method, diagnosis.forward)) is not None:
                     run = self._recover(method, loss, seed)
                     recovered.setdefault(method, []).append(run)
         if study.processes.is_main:
@@ -216,15 +159,15 @@ class Experiment:
             study.conclude(result, page_of, closing_tables, answer)
 
     def _repeat(self, arm: ArmSpec, seed: int) -> FinishedRun:
-        training = self.overrides.training(arm.preset, seed)
+        training = self.training(arm.preset, seed)
         if arm.start is not None:
             start = self.models.part2[arm.start]
-            network = read_json(start, "config.json")["network"]
+            network = RunDir(start).config().network
             training = replace(training, network=network, start=start)
         return self.study.train(arm.key, self.data.data, training)
 
     def _recover(self, method: str, loss: Loss, seed: int) -> FinishedRun:
-        training = self.overrides.training(PART3_RECOVERY, seed)
+        training = self.training(PART3_RECOVERY, seed)
         (stage,) = training.recipe.stages
         recipe = replace(training.recipe, stages=(replace(stage, loss=loss),))
         file = self.data.clean if method == "ceiling" else self.data.data
@@ -237,9 +180,9 @@ class Experiment:
         if self.models.reference is not None:
             cache = self.study.path / "witness.safetensors"
             predictions = self._predict(self.models.reference, self.data.data, "validation", cache)
-            reference = probabilities_of(predictions)
+            reference = robust.probabilities_of(predictions)
         return diagnose(
-            probabilities_of(run.predictions),
+            robust.probabilities_of(run.predictions),
             run.predictions.labels.numpy(),
             self.data.classes,
             reference,
@@ -250,40 +193,36 @@ class Experiment:
         repeated: Sequence[FinishedRun],
         diagnosis: Diagnosis,
         recovered: Mapping[str, Sequence[FinishedRun]],
-    ) -> LabelNoiseResult:
+    ) -> robust.LabelNoiseResult:
         data, predictions = self.data, repeated[0].predictions
         assert predictions is not None
         labels = predictions.labels.numpy()
-        accuracies = {
-            method: [accuracy_of(self._test(run)) for run in runs]
-            for method, runs in recovered.items()
-        }
-        if "backwards" in methods_for(diagnosis.kind):
-            accuracies["backwards"] = [
-                accuracy_of(self._test(run), backwards=True) for run in recovered["naive"]
-            ]
+        accuracies = {name: [*map(self._accuracy, runs)] for name, runs in recovered.items()}
+        if "backwards" in robust.methods_for(diagnosis.kind):
+            accuracies["backwards"] = [self._accuracy(run, True) for run in recovered["naive"]]
         runs = (*repeated, *chain(*recovered.values()))
-        return LabelNoiseResult(
+        return robust.LabelNoiseResult(
             provenance=data.data.info["provenance"],
-            test=LabelledSplit(**_described(data.test, data.split), split=data.split),
-            clean=LabelledDataset(**_described(data.clean, "train")),
+            test=robust.LabelledSplit(**_described(data.test, data.split), split=data.split),
+            clean=robust.LabelledDataset(**_described(data.clean, "train")),
             classes=tuple(data.classes),
             pictures=len(split_indices(data.data, "train")),
             held_out=len(labels),
-            arms={run.path.name: ArmScore(accuracy_of(self._test(run))) for run in repeated},
+            arms={run.path.name: robust.ArmScore(self._accuracy(run)) for run in repeated},
             left_out=self.models.missing,
             witness=None if diagnosis.witness is None else str(self.models.reference),
-            look=rank_labels(probabilities_of(predictions), labels),
+            look=rank_labels(robust.probabilities_of(predictions), labels),
             diagnosis=diagnosis,
-            recovery=recovery(accuracies),
+            recovery=robust.recovery(accuracies),
             trainings={run.path.name: run.result for run in runs},
             seconds_in_all=launch.seconds_since_start(),
         )
 
-    def _test(self, run: FinishedRun) -> Predictions:
-        """Return predictions for the images with correct labels."""
+    def _accuracy(self, run: FinishedRun, backwards: bool = False) -> float:
+        """Return the accuracy on correct labels, or the fraction that is predicted last."""
         cache = run.path / "test.safetensors"
-        return self._predict(run.path, self.data.test, self.data.split, cache)
+        predictions = self._predict(run.path, self.data.test, self.data.split, cache)
+        return robust.accuracy_of(predictions, backwards)
 
     def _predict(self, run: Path, file: Reader, split: str, cache: Path) -> Predictions:
         processes = self.study.processes

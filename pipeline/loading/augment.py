@@ -21,8 +21,7 @@ from torch import Tensor
 
 from beton import rng
 from pipeline.errors import check_range
-
-Ids = NDArray[np.int64]
+from pipeline.loading.dataset import Ids
 
 
 class Transforms(NamedTuple):

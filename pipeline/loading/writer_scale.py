@@ -13,9 +13,7 @@ from numpy.typing import NDArray
 from beton.loader import Loader
 from beton.ops import Resize
 from beton.reader import Reader
-
-Ids = NDArray[np.int64]
-Floats = NDArray[np.float32]
+from pipeline.loading.dataset import Floats, Ids
 
 TALL_QUANTILE = 0.7  # of a writer's ink heights: the height of the tall characters
 MIN_PAGES = 10  # of a writer, for a scale of their own

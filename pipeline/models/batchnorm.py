@@ -1,4 +1,4 @@
-"""Adaptive batch normalisation."""
+"""Batch normalisation adapted to one writer (Li et al. 2017, Schneider et al. 2020)."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -17,8 +17,8 @@ from torch import Tensor
 
 from beton import rng
 from pipeline.errors import UserError, check_range
+from pipeline.loading.dataset import Ids
 
-Ids = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
 

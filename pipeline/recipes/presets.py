@@ -12,6 +12,13 @@ from pipeline.recipes.recipe import Recipe, Stage
 
 # Better than AdamW over few epochs, above all on few images and incorrect labels.
 MUON: dict[str, Any] = {"optimizer": "Muon", "weight_decay": 0.02}
+# The published trainings with a constant learning rate.
+ADAM: dict[str, Any] = {
+    "schedule": "constant",
+    "warm_up": 0,
+    "optimizer": "Adam",
+    "weight_decay": 0,
+}
 HANDWRITING = Augmentation(rotation=10, zoom=0.1, aspect=0.2, shear=0.3, translation=0.06, pen=0.8)
 
 
@@ -86,22 +93,7 @@ PART1 = {
     # The first published notebook, which ran out of memory at batch size 64.
     "baseline": Preset(
         "baseline",
-        Recipe(
-            (
-                Stage(
-                    size=900,
-                    epochs=10,
-                    learning_rate=1e-3,
-                    schedule="constant",
-                    warm_up=0,
-                    loss=Loss(),
-                    optimizer="Adam",
-                    weight_decay=0,
-                ),
-            ),
-            micro_batch=4,
-            window=None,
-        ),
+        Recipe((Stage(900, 10, 1e-3, loss=Loss(), **ADAM),), micro_batch=4, window=None),
     ),
 }
 

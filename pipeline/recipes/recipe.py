@@ -25,8 +25,8 @@ class Stage:
     `learning_rate` is the peak: one for all layers, or (stem, body, head), or (low, high) for a
     geometric series from stem to head (discriminative learning rates, Howard and Ruder 2018). All
     schedules rise to the peak over the first `warm_up` fraction of the steps. Then "one-cycle"
-    (Smith and Topin 2018) and "cosine" (Loshchilov and Hutter 2017) fall to 0; "constant" stays.
-    The first `frozen` of the three layer groups are not trained, except for their batch
+    (Smith and Topin 2018) and "cosine" (Loshchilov and Hutter 2017) fall to nearly 0; "constant"
+    stays. The first `frozen` of the three layer groups are not trained, except for their batch
     normalisation statistics.
 
     `optimizer` is a name in torch.optim, or "Muon" (`pipeline.training.muon`). `options` are its

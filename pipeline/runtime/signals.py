@@ -3,7 +3,7 @@
 import signal
 import threading
 from pathlib import Path
-from types import FrameType, TracebackType
+from types import FrameType
 from typing import Any, Self
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
@@ -38,12 +38,7 @@ class StopSignals:
             self._handlers = {n: signal.signal(n, self._receive) for n in STOP_SIGNALS}
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exception: object) -> None:
         self._restore()
 
     def _receive(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002

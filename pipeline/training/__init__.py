@@ -1,1 +1,1 @@
-"""The training loop, and what it takes to run one."""
+"""The training loop and its parts."""

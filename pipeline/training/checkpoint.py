@@ -1,8 +1,8 @@
-"""What a killed training goes on from: folders of weights and state, each whole or not there.
+"""Checkpoints, from which a killed training resumes: each is complete or does not exist.
 
-A checkpoint is `root`/step-NNNNNNNN with model.safetensors, the weights as they would be used,
-state.pt, everything else, and score.json. It is written under another name, synced and renamed. The
-last few stay, and the best, which `root`/best points to.
+A checkpoint is a folder `root`/step-NNNNNNNN with model.safetensors (the weights to evaluate),
+state.pt (all other state) and score.json. It is written under another name, synced and renamed. The
+last few are kept, and the best, to which the link `root`/best points.
 """
 
 import json
@@ -18,16 +18,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pipeline.errors import UserError
+from pipeline.errors import UserError, check_range
 from pipeline.runtime.files import read_tensors, write_tensors
 
 
 @dataclass
 class Checkpoints:
-    """The checkpoints in the folder `root`, which need not be there yet.
+    """The checkpoints in the folder `root`, which need not exist yet.
 
-    One is due at every end of an epoch, after `every_steps` steps (0: never) and after
-    `every_minutes` minutes (0: never). The last `keep` are kept, and the one with the best score.
+    One is due at the end of each epoch, after every `every_steps` steps (0: never) and after
+    `every_minutes` minutes (0: never). The last `keep` and the best are kept. Raises UserError for
+    numbers out of range.
     """
 
     root: Path
@@ -37,20 +38,16 @@ class Checkpoints:
     _saved: float = field(default_factory=time.monotonic)
 
     def __post_init__(self) -> None:
-        for name, value, low in (
-            ("every_steps", self.every_steps, 0),
-            ("every_minutes", self.every_minutes, 0),
-            ("keep", self.keep, 1),
-        ):
-            if not value >= low:
-                raise UserError(f"checkpoints, {name}: got {value}, expected at least {low}")
+        check_range("checkpoints, every_steps", self.every_steps, 0)
+        check_range("checkpoints, every_minutes", self.every_minutes, 0)
+        check_range("checkpoints, keep", self.keep, 1)
 
     def due(self, step: int) -> bool:
-        """Return whether to save after so many steps, in the middle of an epoch."""
+        """Return whether a checkpoint is due after this step, in the middle of an epoch."""
         return bool(self.every_steps and step % self.every_steps == 0)
 
     def late(self) -> bool:
-        """Return whether to save since it is long ago; the process that saves knows when it was."""
+        """Return whether the last save was too long ago; only the process that saves knows."""
         return time.monotonic() - self._saved > 60 * self.every_minutes > 0
 
     def save(
@@ -70,13 +67,13 @@ class Checkpoints:
         (temporary / "score.json").write_text(json.dumps(score))
         for file in (*temporary.iterdir(), temporary):
             _sync(file)
-        if path.exists():  # written again after a resume
+        if path.exists():  # from before a resume
             shutil.rmtree(path)
         temporary.rename(path)
         _sync(self.root)
         self._saved = time.monotonic()
         best = self.root / "best"
-        if score is not None and (not best.exists() or score >= self._score(best)):
+        if score is not None and (not best.exists() or score >= _score(best)):
             link = self.root / ".best"
             link.unlink(missing_ok=True)
             link.symlink_to(path.name)
@@ -86,16 +83,12 @@ class Checkpoints:
                 shutil.rmtree(old)
         return path
 
-    def _score(self, path: Path) -> float:
-        score = json.loads((path / "score.json").read_text())
-        return float(score)
-
     def all(self) -> list[Path]:
         """Return the checkpoints, oldest first."""
         return sorted(self.root.glob("step-*"))
 
     def last(self, device: torch.device) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
-        """Return weights and state of the last checkpoint, on `device`; None without any.
+        """Load weights and state of the last checkpoint to `device`, None if there is none.
 
         Raises UserError if it is damaged.
         """
@@ -107,9 +100,13 @@ class Checkpoints:
             state = torch.load(last / "state.pt", map_location=device, weights_only=True)
         except (RuntimeError, EOFError, UnpicklingError) as error:
             raise UserError(
-                f"{last / 'state.pt'}: damaged; without {last.name}, the one before is gone on with"
+                f"{last / 'state.pt'}: damaged; delete {last.name} to resume from the one before it"
             ) from error
         return weights, state
+
+
+def _score(path: Path) -> float:
+    return float(json.loads((path / "score.json").read_text()))
 
 
 def _sync(path: Path) -> None:

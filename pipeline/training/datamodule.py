@@ -7,8 +7,6 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 
-import torch
-
 from beton.order import Shard
 from beton.reader import Reader
 from pipeline.errors import UserError
@@ -25,66 +23,39 @@ TrainLoader = DeviceLoader | CombinedLoader
 
 @dataclass(frozen=True)
 class DataModule:
-    """Loaders of a recipe's batches on a device, for one of several processes.
+    """Loaders of a recipe's batches for this one of the processes.
 
     Training uses the samples of `file` in the splits `learn_from` and, if the recipe uses an
     auxiliary dataset, all samples of `auxiliary`. Validation uses the split `validate_on` of
     `file`. Raises UserError for a recipe that does not suit the files or the number of processes.
     """
 
+    processes: Processes
     recipe: Recipe
     file: Reader
-    learn_from: str
-    validate_on: str
-    auxiliary: Reader | None
-    decode: Decode
-    device: torch.device
-    shard: Shard
-
-    @classmethod
-    def of(
-        cls,
-        processes: Processes,
-        recipe: Recipe,
-        file: Reader,
-        learn_from: str = "train",
-        validate_on: str = "validation",
-        auxiliary: Reader | None = None,
-        decode: Decode = "auto",
-    ) -> "DataModule":
-        """Return the data module of this process."""
-        shard = Shard(processes.rank, processes.count)
-        return cls(
-            recipe, file, learn_from, validate_on, auxiliary, decode, processes.device, shard
-        )
+    learn_from: str = "train"
+    validate_on: str = "validation"
+    auxiliary: Reader | None = None
+    decode: Decode = "auto"
 
     def __post_init__(self) -> None:
-        classes = self.file.info["classes"]
-        for stage in self.recipe.stages:
+        recipe, classes = self.recipe, self.file.info["classes"]
+        for stage in recipe.stages:
             stage.loss.check(len(classes))
-        if self.recipe.auxiliary:
-            if self.auxiliary is None:
-                raise UserError("auxiliary: got no dataset, expected one: the recipe trains on two")
-            if (others := self.auxiliary.info["classes"]) != classes:
-                raise UserError(
-                    f"auxiliary: {self.auxiliary.path} has the classes {', '.join(others)}; "
-                    f"expected those of {self.file.path}: {', '.join(classes)}"
-                )
-        for index in range(len(self._datasets)):
-            self._check_batch_size(index)
+        self._check_batch_size(self.file, self.learn_from, 0)
+        if not recipe.auxiliary:
+            return
+        if self.auxiliary is None:
+            raise UserError("auxiliary: got no dataset, expected one: the recipe trains on two")
+        if (others := self.auxiliary.info["classes"]) != classes:
+            raise UserError(
+                f"auxiliary: {self.auxiliary.path} has the classes {', '.join(others)}; expected "
+                f"those of {self.file.path}: {', '.join(classes)}"
+            )
+        self._check_batch_size(self.auxiliary, "all", 1)
 
-    @property
-    def _datasets(self) -> list[tuple[Reader, str]]:
-        """The main dataset and, if the recipe uses it, the auxiliary one, with training splits."""
-        datasets = [(self.file, self.learn_from)]
-        if self.recipe.auxiliary:
-            assert self.auxiliary is not None
-            datasets.append((self.auxiliary, "all"))
-        return datasets
-
-    def _check_batch_size(self, index: int) -> None:
-        recipe, processes = self.recipe, self.shard.count
-        file, split = self._datasets[index]
+    def _check_batch_size(self, file: Reader, split: str, index: int) -> None:
+        recipe, processes = self.recipe, self.processes.count
         batch_size = recipe.split_rows(recipe.batch_size)[index]
         got = f"batch_size: got {recipe.batch_size}"
         if recipe.auxiliary:
@@ -101,7 +72,7 @@ class DataModule:
 
     @property
     def batches_per_epoch(self) -> int:
-        """The number of batches in an epoch, which is one of the main dataset."""
+        """The number of batches in an epoch of the main dataset."""
         samples = len(split_indices(self.file, self.learn_from))
         return samples // self.recipe.split_rows(self.recipe.batch_size)[0]
 
@@ -111,22 +82,25 @@ class DataModule:
 
     def train_loader(self, stage: Stage) -> TrainLoader:
         """Open the loader of a stage's training batches."""
-        main, *auxiliary = (self._train_loader(stage, n) for n in range(len(self._datasets)))
-        return CombinedLoader(main, auxiliary[0], len(self.file)) if auxiliary else main
+        main = self._train_loader(self.file, self.learn_from, stage, 0)
+        if not self.recipe.auxiliary:
+            return main
+        assert self.auxiliary is not None
+        auxiliary = self._train_loader(self.auxiliary, "all", stage, 1)
+        return CombinedLoader(main, auxiliary, len(self.file))
 
     def validation_loader(self, stage: Stage) -> AbstractContextManager[DeviceLoader | None]:
         """Open the loader of the validation samples, None if there are none."""
         if not len(split_indices(self.file, self.validate_on)):
             return nullcontext()
         view = self.view(stage)
-        batch_size = eval_batch_size(view) * self.shard.count
-        return self._loader(0, self.validate_on, view, batch_size)
+        batch_size = eval_batch_size(view) * self.processes.count
+        return self._loader(self.file, self.validate_on, view, batch_size)
 
-    def _train_loader(self, stage: Stage, index: int) -> DeviceLoader:
+    def _train_loader(self, file: Reader, split: str, stage: Stage, index: int) -> DeviceLoader:
         recipe = self.recipe
-        file, split = self._datasets[index]
         return self._loader(
-            index,
+            file,
             split,
             View.of(file, stage.size, recipe.window),
             recipe.split_rows(recipe.batch_size)[index],
@@ -136,30 +110,33 @@ class DataModule:
 
     def _loader(
         self,
-        index: int,
+        file: Reader,
         split: str,
         view: View,
         batch_size: int,
         micro_batch: int | None = None,
         augmentation: Augmentation | None = None,
     ) -> DeviceLoader:
-        file, _ = self._datasets[index]
         return DeviceLoader(
             file,
             split_indices(file, split),
             view,
             batch_size,
-            device=self.device,
+            device=self.processes.device,
             micro_batch=micro_batch,
-            scales=self._scales[index],
+            scales=self._scales if file is self.file else self._auxiliary_scales,
             decode=self.decode,
             augmentation=augmentation,
             seed=self.recipe.seed,
-            shard=self.shard,
+            shard=Shard(self.processes.rank, self.processes.count),
         )
 
     @cached_property
-    def _scales(self) -> list[Floats | None]:
-        """The scales of both datasets' pages, None where the recipe leaves them as they are."""
-        hand = self.recipe.hand
-        return [writer_scales(file, hand) if hand else None for file, _ in self._datasets]
+    def _scales(self) -> Floats | None:
+        return writer_scales(self.file, self.recipe.hand) if self.recipe.hand else None
+
+    @cached_property
+    def _auxiliary_scales(self) -> Floats | None:
+        if self.auxiliary is None or not self.recipe.hand:
+            return None
+        return writer_scales(self.auxiliary, self.recipe.hand)

@@ -1,4 +1,4 @@
-"""The processes of one launch: the only module that knows accelerate's `Accelerator`."""
+"""The processes that train together: the only module that uses accelerate's `Accelerator`."""
 
 import json
 from collections.abc import Callable, Iterator, Mapping
@@ -26,11 +26,11 @@ T = TypeVar("T")
 
 
 class Processes:
-    """The processes that train together; `join_processes` makes it.
+    """The processes that train together, as one of them sees them; `join_processes` creates it.
 
-    `rank` is this process's number from 0 to `count` - 1, `device` is where it computes, and
-    `precision` is "no", "bf16" or "fp16". The main process, `is_main`, prints and writes files.
-    All processes must call every method but `log` and `start_tracker` alike.
+    `rank` is the number of this process, 0 to `count` - 1. It computes on `device`, in `precision`:
+    "no", "bf16" or "fp16". The main process, `is_main`, prints and writes files. All processes must
+    call every method except `log` and `start_tracker` alike.
     """
 
     def __init__(self, accelerator: Accelerator) -> None:
@@ -39,20 +39,20 @@ class Processes:
         self.count: int = accelerator.num_processes
         self.is_main: bool = accelerator.is_main_process
         self.precision: str = accelerator.mixed_precision
-        # Accelerate names a CPU of several processes "cpu:0", which safetensors refuses. A tensor
-        # there has the name that everybody knows.
+        # Accelerate calls the CPU of several processes "cpu:0", which safetensors refuses. A
+        # tensor on that device names it "cpu".
         self.device = torch.empty(0, device=accelerator.device).device
 
     def wait(self) -> None:
-        """Wait until all processes have come this far."""
+        """Wait until all processes have reached this call."""
         self._accelerator.wait_for_everyone()
 
     def from_main(self, make: Callable[[], T]) -> T:
-        """Return, in every process, what `make` returns in the main process."""
-        made: list[Any] = [make() if self.is_main else None]
-        broadcast_object_list(made)
-        value: T = made[0]
-        return value
+        """Call `make` in the main process; return its result in every process."""
+        results: list[Any] = [make() if self.is_main else None]
+        broadcast_object_list(results)
+        result: T = results[0]
+        return result
 
     def mean(self, tensor: Tensor) -> Tensor:
         """Return the mean of a tensor over the processes."""
@@ -60,7 +60,7 @@ class Processes:
         return mean
 
     def gather(self, tensor: Tensor) -> Tensor:
-        """Return the rows of a tensor (n, …) of all processes, by rank: (n × count, …)."""
+        """Concatenate a tensor (n, …) of each process, by rank: (n × count, …)."""
         gathered: Tensor = self._accelerator.gather(tensor)
         return gathered
 
@@ -70,8 +70,8 @@ class Processes:
     ) -> Iterator[tuple[nn.Module, Optimizer]]:
         """Yield a model whose gradients are means over the processes, and its optimizer.
 
-        The model computes in float32 if `mixed_precision` is false. Afterwards the network is as
-        it was.
+        The model computes in `precision`, or in float32 if `mixed_precision` is false. The network
+        itself is unwrapped again afterwards.
         """
         self._accelerator.autocast_handler = AutocastKwargs(enabled=mixed_precision)
         model, optimizer = self._accelerator.prepare(network, optimizer)
@@ -85,36 +85,36 @@ class Processes:
         return context
 
     def no_sync(self, model: nn.Module) -> AbstractContextManager[None]:
-        """Return a context in which gradients add up without a mean over the processes."""
+        """Return a context in which gradients accumulate in each process alone."""
         context: AbstractContextManager[None] = self._accelerator.no_sync(model)
         return context
 
     def backward(self, loss: Tensor) -> None:
-        """Add the gradients of a loss."""
+        """Accumulate the gradients of a loss."""
         self._accelerator.backward(loss)
 
     def clip_grad_norm(self, parameters: list[nn.Parameter], max_norm: float) -> Tensor:
-        """Scale gradients to a norm of at most `max_norm`; return the norm before."""
+        """Scale gradients down to a norm of at most `max_norm`; return the norm before."""
         norm: Tensor = self._accelerator.clip_grad_norm_(parameters, max_norm)
         return norm
 
     def start_tracker(self, folder: Path, config: Mapping[str, Any]) -> None:
-        """Let the tracker write to a folder, and show it a run's configuration."""
+        """Start the tracker in a folder, with a run's configuration."""
         self._accelerator.project_configuration.logging_dir = str(folder)
         settings = {name: json.dumps(value) for name, value in config.items()}
         self._accelerator.init_trackers("inkrun", settings, {"wandb": {"dir": str(folder)}})
 
-    def log(self, figures: Mapping[str, float], step: int) -> None:
-        """Show figures to the tracker."""
-        self._accelerator.log(figures, step=step)
+    def log(self, metrics: Mapping[str, float], step: int) -> None:
+        """Log metrics to the tracker."""
+        self._accelerator.log(metrics, step=step)
 
 
 @contextmanager
 def join_processes(precision: Precision = "auto", track: str | None = None) -> Iterator[Processes]:
-    """Join the processes of this launch on their devices and cores; leave in good order.
+    """Join the processes of this launch, on their devices and cores, for the time of the context.
 
-    `track` names a tracker of accelerate's. Raises UserError for a precision that the device does
-    not offer, and for a tracker that is not installed.
+    `track` is the name of one of accelerate's trackers. Raises UserError for a precision that the
+    device does not support, and for a tracker that is not installed.
     """
     if track and find_spec(track) is None:
         raise UserError(f"track: {track} is not installed: ./launch.sh setup track")
@@ -124,14 +124,14 @@ def join_processes(precision: Precision = "auto", track: str | None = None) -> I
         cpu=cpu,
         mixed_precision=precision_for(PartialState(cpu=cpu).device, precision),
         log_with=track,
-        # The run directory is known later, but TensorBoard wants a folder from the beginning.
+        # TensorBoard needs a folder now; the run directory is known later.
         project_dir="." if track else None,
-        # Batch statistics are means over the processes, not those of the main process.
+        # The trainer averages batch statistics over the processes before it uses them.
         kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],
     )
     yield Processes(accelerator)
-    # Where gloo's threads outlive their group, the process aborts at exit: no wrapped model may be
-    # left, and every process must have come this far, before the group is destroyed.
+    # A process aborts at exit if gloo's threads outlive their group. Before the group is destroyed,
+    # wrapped models must be freed and all processes must have reached this point.
     accelerator.free_memory()
     accelerator.wait_for_everyone()
     accelerator.end_training()

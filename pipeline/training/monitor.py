@@ -32,7 +32,7 @@ class StepReport(NamedTuple):
 
 
 class StepMonitor:
-    """Collects each step's loss and requests, and decides after which steps to check them."""
+    """Losses and requests since the last check, and the decision after which step to check."""
 
     def __init__(
         self, processes: Processes, checkpoints: Checkpoints | None, signals: StopSignals
@@ -43,11 +43,11 @@ class StepMonitor:
         self._interval = 1  # steps until the next check
 
     def start_epoch(self) -> None:
-        """Start the time until the next check, without the validation before."""
+        """Start to measure time per step, without the validation before."""
         self._last_check = time.perf_counter()
 
     def add(self, loss: Tensor, step: int, epoch_done: bool) -> StepReport | None:
-        """Add the loss of the step that is step number `step` once done; check if it is time."""
+        """Add the loss of a step; check if it is time. `step` counts the steps so far."""
         self._unchecked.append(loss)
         if not self._check_due(step, epoch_done):
             return None
@@ -63,14 +63,14 @@ class StepMonitor:
         return StepReport(losses, bool(save or stop), bool(stop))
 
     def _check_due(self, step: int, epoch_done: bool) -> bool:
-        """Return whether to check now: the same in every process, as a check is collective."""
+        """Return whether to check now: in all processes alike, because a check is collective."""
         scheduled = overdue = False
         if self._checkpoints is not None:
             scheduled = self._checkpoints.due(step)
             overdue = self._processes.is_main and self._checkpoints.late()
-        # The end of an epoch saves anyway, with the validation's score.
+        # The end of an epoch saves anyway, with a score.
         self._save_requested = not epoch_done and (self._save_requested or scheduled or overdue)
-        # One process may check when it likes; on a CPU, a check costs nothing.
+        # A single process can check at any time; on a CPU, a check costs nothing.
         alone = self._processes.count == 1
         at_once = alone and (self._save_requested or self._processes.device.type == "cpu")
         return len(self._unchecked) >= self._interval or epoch_done or scheduled or at_once

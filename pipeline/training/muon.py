@@ -1,27 +1,28 @@
-"""Muon, for networks that convolve (Jordan et al. 2024, "Muon: an optimizer for hidden layers").
+"""Muon, for convolutional networks (Jordan et al. 2024, "Muon: an optimizer for hidden layers").
 
-Gradients of a weight matrix are nearly of low rank: a few directions drown the others. Muon steps
-along the semi-orthogonal matrix nearest to the momentum, in which all directions count alike.
+Gradients of a weight matrix nearly have low rank: a few directions dominate. Muon steps along the
+semi-orthogonal matrix nearest to the momentum, in which all directions have equal length.
 """
 
 from collections.abc import Iterable
-from math import inf
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.optim.adamw import adamw
 
-STEPS = 5  # of the iteration, as published, with its polynomial
+from pipeline.errors import check_range
+
+STEPS = 5  # of the iteration; these and the polynomial are those published
 LINEAR, CUBIC, QUINTIC = 3.4445, -4.7750, 2.0315
 
 
 class Muon(torch.optim.Optimizer):
-    """Orthogonal steps for kernels of several input channels, AdamW's for all else.
+    """Orthogonal steps for kernels of several input channels, AdamW for all other parameters.
 
-    A kernel (out, in, height, width) is taken as a matrix of `out` rows. Its learning rate is
-    `ratio` times that of the rest, `momentum` is Nesterov's, `betas` and `eps` are AdamW's; weight
-    decay is decoupled in both. Raises ValueError for numbers out of range.
+    A kernel (out, in, height, width) is a matrix of `out` rows. Its learning rate is `ratio` times
+    `lr`, and `momentum` is Nesterov's. `betas` and `eps` are AdamW's. Weight decay is decoupled in
+    both. Raises ValueError for numbers out of range.
     """
 
     def __init__(
@@ -37,41 +38,33 @@ class Muon(torch.optim.Optimizer):
         for name, value in (("momentum", momentum), ("beta", betas[0]), ("beta", betas[1])):
             if not 0 <= value < 1:
                 raise ValueError(f"{name}: got {value}, expected 0 to below 1")
-        for name, value in (("lr", lr), ("ratio", ratio), ("eps", eps), ("decay", weight_decay)):
-            if not 0 <= value < inf:
-                raise ValueError(f"{name}: got {value}, expected at least 0")
-        defaults = {
-            "lr": lr,
-            "ratio": ratio,
-            "momentum": momentum,
-            "betas": betas,
-            "eps": eps,
-            "weight_decay": weight_decay,
-        }
-        super().__init__(params, defaults)
+        numbers = {"lr": lr, "ratio": ratio, "eps": eps, "weight_decay": weight_decay}
+        for name, value in numbers.items():
+            check_range(name, value, 0)
+        super().__init__(params, {**numbers, "momentum": momentum, "betas": betas})
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
         """Take a step along the gradients."""
         assert closure is None
         for group in self.param_groups:
-            learning = [p for p in group["params"] if p.grad is not None]
-            self._orthogonal([p for p in learning if _is_kernel(p)], group)
-            self._adamw([p for p in learning if not _is_kernel(p)], group)
+            parameters = [p for p in group["params"] if p.grad is not None]
+            self._orthogonal([p for p in parameters if _is_kernel(p)], group)
+            self._adamw([p for p in parameters if not _is_kernel(p)], group)
 
     def _orthogonal(self, kernels: list[nn.Parameter], group: dict[str, Any]) -> None:
-        rate = group["lr"] * group["ratio"]
+        lr = group["lr"] * group["ratio"]
         for kernel in kernels:
             assert kernel.grad is not None
             state = self.state[kernel]
             if not state:
                 state["momentum"] = torch.zeros_like(kernel)
-            average = state["momentum"].lerp_(kernel.grad, 1 - group["momentum"])
-            ahead = kernel.grad.lerp(average, group["momentum"]).flatten(1)
-            rows, columns = ahead.shape
-            direction = orthogonal(ahead) * max(1, rows / columns) ** 0.5
-            kernel.mul_(1 - rate * group["weight_decay"])
-            kernel.sub_(direction.view(kernel.shape), alpha=rate)
+            momentum = state["momentum"].lerp_(kernel.grad, 1 - group["momentum"])
+            nesterov = kernel.grad.lerp(momentum, group["momentum"]).flatten(1)
+            rows, columns = nesterov.shape
+            direction = orthogonal(nesterov) * max(1, rows / columns) ** 0.5
+            kernel.mul_(1 - lr * group["weight_decay"])
+            kernel.sub_(direction.view(kernel.shape), alpha=lr)
 
     def _adamw(self, others: list[nn.Parameter], group: dict[str, Any]) -> None:
         for parameter in others:
@@ -101,15 +94,15 @@ class Muon(torch.optim.Optimizer):
 
 
 def _is_kernel(parameter: Tensor) -> bool:
-    """Tell whether this is a convolution's kernel of several input channels."""
+    """Return whether this is a convolution's kernel of several input channels."""
     return parameter.ndim == 4 and parameter.shape[1] > 1
 
 
 def orthogonal(matrix: Tensor) -> Tensor:
-    """Return about the nearest semi-orthogonal matrix: (m, n), singular values 0.7 to 1.2.
+    """Approximate the nearest semi-orthogonal matrix: (m, n), singular values 0.7 to 1.2.
 
-    By Newton and Schulz's iteration, with a polynomial that grows small singular values quickly and
-    leaves large ones near 1. It bears rounding, so autocast may choose its precision.
+    The Newton-Schulz iteration's polynomial raises small singular values quickly and keeps large
+    ones near 1. It tolerates rounding, so autocast may choose its precision.
     """
     tall = matrix.shape[0] > matrix.shape[1]
     wide = matrix.mT if tall else matrix
@@ -117,5 +110,5 @@ def orthogonal(matrix: Tensor) -> Tensor:
     for _ in range(STEPS):
         square = wide @ wide.mT
         wide = LINEAR * wide + (CUBIC * square + QUINTIC * square @ square) @ wide
-    found: Tensor = wide.mT if tall else wide
-    return found.to(matrix.dtype)
+    result: Tensor = wide.mT if tall else wide
+    return result.to(matrix.dtype)

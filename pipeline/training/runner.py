@@ -33,13 +33,13 @@ Tracker = Literal["tensorboard", "wandb"]
 def write_config(
     run: RunDir, job: str, training: TrainingConfig, file: Reader, options: Mapping[str, Any]
 ) -> None:
-    """Create a run directory with its config.json; `options` are the command's."""
+    """Create a run directory with its config.json; `options` are those of the command."""
     run.path.mkdir(parents=True, exist_ok=True)
     run.write_json("config.json", RunConfig.of(job, training, file, options).as_json())
 
 
 def initial_network(training: TrainingConfig, classes: int) -> networks.Network:
-    """Return the network before its first step."""
+    """Return the network as it is before its first step."""
     network = networks.build(training.network, classes, training.recipe.seed)
     if training.start is not None:
         networks.transfer(network, read_tensors(training.start / "model.safetensors"))
@@ -56,13 +56,13 @@ def run_training(
     track: bool = False,
     whole: Path | None = None,
 ) -> FinishedRun:
-    """Train from the last checkpoint of a run directory, if it has one, and fill the directory.
+    """Train in a run directory, from its last checkpoint if there is one; read a finished run.
 
-    A finished run is only read. `track` shows figures to the tracker; `whole` is the run directory
-    of the experiment that this training belongs to. All processes must call it alike. Raises what
-    `Trainer` raises, and BetonError if the run started with other data.
+    `track` logs metrics to the tracker. `whole` is the run directory of the experiment to which
+    this training belongs. All processes must call it alike. Raises what `Trainer` raises, and
+    BetonError if the run started with other data.
     """
-    processes.wait()  # until the main process has written config.json
+    processes.wait()  # for the main process to write config.json
     config = run.config()
     _check_data(file, config.fingerprint)
     if run.finished:
@@ -128,8 +128,8 @@ def _train(
         for epoch in trainer:
             run.add_epoch(epoch)
             if tracker is not None:
-                figures = {n: v for n, v in asdict(epoch).items() if v is not None}
-                tracker.log(figures, step=trainer.step)
+                metrics = {n: v for n, v in asdict(epoch).items() if v is not None}
+                tracker.log(metrics, step=trainer.step)
             console.print(epoch_line(epoch, trainer.recipe.epochs))
     scores = trainer.scores(config.classes)
     write_tensors(run.path / "model.safetensors", trainer.eval_model.state_dict())
@@ -150,7 +150,7 @@ def _train(
 
 
 def epoch_line(epoch: EpochMetrics, epochs: int) -> str:
-    """Format the figures of one epoch for a log."""
+    """Format the metrics of one epoch as a line of a log."""
     validation = (
         ""
         if epoch.accuracy is None

@@ -14,7 +14,6 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict
-from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -41,15 +40,16 @@ from pipeline.training.monitor import StepMonitor, StepReport
 
 
 class Trainer:
-    """Trains a network by a recipe; iterating over it yields the metrics of each epoch.
+    """Training of a network by a recipe, as an iterable over the metrics of its epochs.
 
     The network is trained in place, on the samples of `file` in the splits `learn_from` and, if the
     recipe uses an auxiliary dataset, on all samples of `auxiliary`. With `checkpoints`, training
     resumes from the last one and saves more.
 
-    `history` holds the epochs so far and `losses` the mean loss of each step, in nats.
-    `predictions` are those of the last validation, None without validation samples. `view` is the
-    last stage's. `on_step` is called after each step with its number of images.
+    `eval_model` is the network that is validated and saved: with the recipe's `average`, a moving
+    average of `network`. `history` holds the epochs so far, `losses` the mean loss of each step in
+    nats. `predictions` are those of the last validation, None without validation samples. `view` is
+    that of the last stage. `on_step` is called after each step with its number of images.
 
     Raises UserError for a recipe that does not suit the network, the files or the processes.
     Iterating raises DivergedError, and Stopped after SIGTERM or SIGINT and a checkpoint.
@@ -68,9 +68,7 @@ class Trainer:
         decode: Decode = "auto",
         checkpoints: Checkpoints | None = None,
     ) -> None:
-        self._data = DataModule.of(
-            processes, recipe, file, learn_from, validate_on, auxiliary, decode
-        )
+        self._data = DataModule(processes, recipe, file, learn_from, validate_on, auxiliary, decode)
         self.network, self.recipe = network, recipe
         self.batches_per_epoch = self._data.batches_per_epoch
         self.view = self._data.view(recipe.stages[-1])
@@ -88,15 +86,8 @@ class Trainer:
         self._monitor = StepMonitor(processes, checkpoints, self._signals)
         network.to(processes.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._average = moving_average(network, recipe.average) if recipe.average else None
+        self.eval_model: nn.Module = network if self._average is None else self._average.module
         self._optimizer_state = self._restore()
-
-    @property
-    def eval_model(self) -> nn.Module:
-        """The network that is validated and saved: the average of the weights, if there is one."""
-        if self._average is None:
-            return self.network
-        module: nn.Module = self._average.module
-        return module
 
     @property
     def step(self) -> int:
@@ -224,26 +215,23 @@ class Trainer:
                 self._save(optimizer)
             if report.stop_requested:
                 raise Stopped(self._signals.received, self.step)
-        means: list[float] = (processes.mean(self._sums) / self.batches_per_epoch).tolist()
+        loss, accuracy, grad_norm = (processes.mean(self._sums) / self.batches_per_epoch).tolist()
         self._clock.lap()
-        mean_loss, accuracy, mean_grad_norm = means
-        return mean_loss, accuracy, mean_grad_norm
+        return loss, accuracy, grad_norm
 
     def _forward_backward(
         self, stage: Stage, model: nn.Module, micro_batches: Iterator[MicroBatch], epoch: int
     ) -> tuple[Tensor, Tensor]:
         """Accumulate the gradients of a local batch; return its mean loss and correct count."""
         loss, correct = torch.zeros(2, device=self._processes.device).unbind()
-        for inputs in micro_batches:
-            mixed = stage.mixing.mix(
-                inputs.images, inputs.labels, inputs.ids, self.recipe.seed, epoch
-            )
-            with nullcontext() if inputs.last else self._processes.no_sync(model):
+        for images, labels, _, ids, last in micro_batches:
+            mixed = stage.mixing.mix(images, labels, ids, self.recipe.seed, epoch)
+            with nullcontext() if last else self._processes.no_sync(model):
                 logits = model(mixed.images)
                 micro_loss = stage.loss.of(logits, mixed).sum() / self._local_batch_size
                 self._processes.backward(micro_loss)
             loss += micro_loss.detach()
-            correct += (logits.argmax(dim=1) == inputs.labels).sum()
+            correct += (logits.argmax(dim=1) == labels).sum()
         return loss, correct
 
     def _lr_factor(self, stage: Stage, first_epoch: int, batch: int) -> float:
@@ -280,8 +268,7 @@ class Trainer:
 
     def _average_statistics(self) -> None:
         """Average batch normalisation's statistics, which are of local batches, over processes."""
-        modules = {id(module): module for module in (self.network, self.eval_model)}.values()
-        for buffer in chain.from_iterable(module.buffers() for module in modules):
+        for buffer in dict.fromkeys([*self.network.buffers(), *self.eval_model.buffers()]):
             if buffer.is_floating_point():
                 buffer.copy_(self._processes.mean(buffer))
 
@@ -301,33 +288,28 @@ class Trainer:
                 self.recipe.views,
                 gather=self._processes.gather,
             )
-            correct = (predictions.logits.argmax(dim=1) == predictions.labels).sum()
             loss = F.cross_entropy(predictions.logits, predictions.labels)
-            return float(loss), int(correct) / len(predictions.labels)
+            return float(loss), predictions.accuracy
 
     def _save(self, optimizer: Optimizer, score: float | None = None) -> None:
         """Save a checkpoint, if there are to be any."""
         if self._checkpoints is None or not self._processes.is_main:
             return
         with self._clock.saving():
-            state = self._state(optimizer)
+            state = {
+                "averaged": 0,
+                "optimizer": optimizer.state_dict(),
+                "history": [asdict(epoch) for epoch in self.history],
+                "batch": self._batch,
+                "batches": self.batches_per_epoch,
+                "sums": self._sums,
+                "losses": self.losses,
+                "seconds": asdict(self._clock),
+            }
+            if self._average is not None:  # `eval_model` has other weights
+                state["network"] = self.network.state_dict()
+                state["averaged"] = int(self._average.n_averaged)
             self._checkpoints.save(self.step, self.eval_model.state_dict(), state, score)
-
-    def _state(self, optimizer: Optimizer) -> dict[str, Any]:
-        """Return the state of training, except for the weights of `eval_model`."""
-        network = {"network": self.network.state_dict()} if self._average is not None else {}
-        averaged = 0 if self._average is None else int(self._average.n_averaged)
-        return {
-            **network,
-            "averaged": averaged,
-            "optimizer": optimizer.state_dict(),
-            "history": [asdict(epoch) for epoch in self.history],
-            "batch": self._batch,
-            "batches": self.batches_per_epoch,
-            "sums": self._sums,
-            "losses": self.losses,
-            "seconds": asdict(self._clock),
-        }
 
     def _restore(self) -> dict[str, Any] | None:
         """Load the last checkpoint; return the optimizer's state, None without a checkpoint."""

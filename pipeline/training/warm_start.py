@@ -1,4 +1,4 @@
-"""Where a training began: its first weights, what they could do already, how far they moved."""
+"""The start of a training: the accuracy of its first weights, and how far training moved them."""
 
 import math
 from collections.abc import Mapping
@@ -19,15 +19,15 @@ GROUPS = ("stem", "body", "head")
 def measure_start(
     run: FinishedRun, file: Reader, device: torch.device, precision: str = "no"
 ) -> Start:
-    """Return how a finished run on `file` began. Raises UserError for the folder of no run."""
-    assignment = run.config.training
-    recipe = assignment.recipe
-    first = initial_network(assignment, len(file.info["classes"]))
+    """Measure the first weights of a finished run on the dataset `file`."""
+    training = run.config.training
+    recipe = training.recipe
+    first = initial_network(training, len(file.info["classes"]))
     distances = weight_distances(first, run.weights)
     predictions = predict_split(
         first,
         file,
-        assignment.validate_on,
+        training.validate_on,
         View.of(file, recipe.stages[0].size, recipe.window),
         device=device,
         precision=precision,
@@ -37,9 +37,9 @@ def measure_start(
 
 
 def weight_distances(first: nn.Module, last: Mapping[str, Tensor]) -> dict[str, float]:
-    """Return how far weights are from those of the network `first`, as in `Start.moved`.
+    """Return the distances of weights from those of the network `first`, as in `Start.moved`.
 
-    What is learned counts, not the statistics of normalisation.
+    Only parameters count, not the statistics of batch normalisation.
     """
     lengths, distances = dict.fromkeys(GROUPS, 0.0), dict.fromkeys(GROUPS, 0.0)
     for name, weight in first.named_parameters():

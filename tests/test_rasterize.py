@@ -12,7 +12,7 @@ from beton.codec import kernels
 from pipeline.loading.rasterize import rasterize
 
 Floats = NDArray[np.float64]
-Picture = tuple[NDArray[np.uint8], Floats]  # pixels, window
+Image = tuple[NDArray[np.uint8], Floats]  # pixels, window
 
 
 def runs_of(pixels: NDArray[np.uint8], background: int) -> NDArray[np.uint16]:
@@ -26,7 +26,7 @@ def runs_of(pixels: NDArray[np.uint8], background: int) -> NDArray[np.uint16]:
 
 
 def render(
-    images: list[Picture], backgrounds: list[int], height: int, width: int, device: str = "cpu"
+    images: list[Image], backgrounds: list[int], height: int, width: int, device: str = "cpu"
 ) -> NDArray[np.float32]:
     runs = [runs_of(pixels, b) for (pixels, _), b in zip(images, backgrounds, strict=True)]
     unspecified = np.full((3, 4), 65535, np.uint16)
@@ -46,7 +46,7 @@ def whole(pixels: NDArray[np.uint8]) -> Floats:
 
 
 @st.composite
-def a_picture(draw: st.DrawFn) -> tuple[Picture, int]:
+def an_image(draw: st.DrawFn) -> tuple[Image, int]:
     side = st.integers(1, 40)
     height, width = draw(side), draw(side)
     numbers = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
@@ -63,10 +63,10 @@ def a_picture(draw: st.DrawFn) -> tuple[Picture, int]:
 SIDES = st.integers(1, 50)
 
 
-@given(st.lists(a_picture(), min_size=1, max_size=4), SIDES, SIDES)
+@given(st.lists(an_image(), min_size=1, max_size=4), SIDES, SIDES)
 @settings(max_examples=150, deadline=None)
 def test_it_is_a_box_filter_up_and_down_cropped_and_sheared(
-    batch: list[tuple[Picture, int]], height: int, width: int
+    batch: list[tuple[Image, int]], height: int, width: int
 ) -> None:
     images, backgrounds = [p for p, _ in batch], [b for _, b in batch]
     got = render(images, backgrounds, height, width)
@@ -78,10 +78,10 @@ def test_it_is_a_box_filter_up_and_down_cropped_and_sheared(
         np.testing.assert_allclose(one[0], expected, atol=1e-3)
 
 
-@given(a_picture(), SIDES, SIDES)
+@given(an_image(), SIDES, SIDES)
 @settings(max_examples=50, deadline=None)
 def test_it_agrees_with_the_loaders_kernel_within_a_grey_level(
-    batch: tuple[Picture, int], height: int, width: int
+    batch: tuple[Image, int], height: int, width: int
 ) -> None:
     image, background = batch
     expected = np.empty((height, width), np.uint8)

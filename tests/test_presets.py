@@ -1,4 +1,4 @@
-"""The recipes that have a name: what the tables say, and changing them."""
+"""Named recipes and overrides."""
 
 import json
 from dataclasses import asdict, replace
@@ -13,7 +13,7 @@ from pipeline.recipes.recipe import Recipe, Stage
 from pipeline.runtime.files import convert
 from pipeline.training import optim
 
-NAMED = {name: plan.recipe for name, plan in PART1.items()}
+NAMED = {name: preset.recipe for name, preset in PART1.items()}
 each = pytest.mark.parametrize("recipe", NAMED.values(), ids=NAMED)
 single = NAMED["fast"]
 
@@ -30,18 +30,18 @@ def test_its_stages_suit_sixty_two_classes_and_its_batches(recipe: Recipe) -> No
         stage.mixing.check(recipe.micro_batch or recipe.batch_size)
 
 
-@pytest.mark.parametrize("plan", PART1.values(), ids=PART1)
-def test_its_network_has_an_optimizer_for_every_stage(plan: presets.Preset) -> None:
-    assert plan.network in networks.NETWORKS
+@pytest.mark.parametrize("preset", PART1.values(), ids=PART1)
+def test_its_network_has_an_optimizer_for_every_stage(preset: presets.Preset) -> None:
+    assert preset.network in networks.NETWORKS
     network = networks.build("small", 62, seed=0)
-    for stage in plan.recipe.stages:
+    for stage in preset.recipe.stages:
         assert optim.build(network, stage).param_groups
 
 
 @pytest.mark.parametrize(("pages", "epochs"), [(2232, 6), (558, 24), (9000, 6), (0, 13392)])
-def test_a_small_set_is_gone_through_more_often(pages: int, epochs: int) -> None:
-    plan = PART1["fast"]
-    assert plan.recipe.scaled(plan.scale(pages)).epochs == epochs
+def test_a_small_dataset_gets_more_epochs(pages: int, epochs: int) -> None:
+    preset = PART1["fast"]
+    assert preset.recipe.scaled(preset.scale(pages)).epochs == epochs
     assert PART1["progressive"].scale(pages) == 1
 
 
@@ -66,32 +66,32 @@ def test_the_published_solution_stage_by_stage() -> None:
     assert PART1["progressive"].network == "resnet18"
 
 
-def test_a_tenth_of_it_is_a_trial() -> None:
+def test_the_published_solution_scaled_to_a_tenth() -> None:
     trial = override(NAMED["progressive"], scale=0.1)
     assert [stage.epochs for stage in trial.stages] == [3, 3, 2, 2, 1, 2, 2, 2]
 
 
 def test_the_published_baseline() -> None:
-    plan = PART1["baseline"]
-    (stage,) = plan.recipe.stages
-    assert plan.network == "baseline"
-    assert (plan.recipe.batch_size, plan.recipe.window) == (64, None)
+    preset = PART1["baseline"]
+    (stage,) = preset.recipe.stages
+    assert preset.network == "baseline"
+    assert (preset.recipe.batch_size, preset.recipe.window) == (64, None)
     assert (stage.size, stage.optimizer, stage.learning_rate) == (900, "Adam", 1e-3)
 
 
 @each
-def test_nothing_given_changes_nothing_but_the_seed(recipe: Recipe) -> None:
+def test_no_override_changes_only_the_seed(recipe: Recipe) -> None:
     assert override(recipe) == recipe
     assert override(recipe, seed=3) == replace(recipe, seed=3)
 
 
-def test_what_is_given_takes_the_place_of_what_was() -> None:
+def test_overrides_replace_the_recipes_values() -> None:
     new = override(single, size=32, epochs=5, learning_rate=0.1, batch_size=16, scale=2, seed=1)
     stage = replace(single.stages[0], size=32, epochs=10, learning_rate=0.1)
     assert new == replace(single, stages=(stage,), batch_size=16, seed=1)
 
 
-def test_parts_of_a_batch_are_never_larger_than_the_batch() -> None:
+def test_micro_batches_are_never_larger_than_the_batch() -> None:
     recipe = Recipe((Stage(16, 1, 0.1),), batch_size=64, micro_batch=16)
     assert override(recipe, batch_size=8).micro_batch == 8
     assert override(recipe, batch_size=128).micro_batch == 16
@@ -99,14 +99,14 @@ def test_parts_of_a_batch_are_never_larger_than_the_batch() -> None:
 
 
 @pytest.mark.parametrize("name", ["size", "epochs", "learning_rate"])
-def test_stages_of_several_are_not_changed_alike(name: str) -> None:
+def test_overrides_of_a_stage_need_a_single_stage(name: str) -> None:
     values = {"size": 64, "epochs": 2, "learning_rate": 0.1}
     with pytest.raises(UserError, match=f"{name}: the recipe has 8 stages.*--scale") as caught:
         override(NAMED["progressive"], **{name: values[name]})  # type: ignore[arg-type]
     assert "\n" not in str(caught.value)
 
 
-def test_values_that_make_no_sense() -> None:
+def test_invalid_overrides() -> None:
     with pytest.raises(UserError, match="size: got 8"):
         override(single, size=8)
     with pytest.raises(UserError, match="batch_size: got 0"):

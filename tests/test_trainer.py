@@ -47,7 +47,7 @@ from pipeline.training.trainer import Trainer
 
 CPU = torch.device("cpu")
 Factory = pytest.TempPathFactory
-CHANGES = Augmentation(rotation=5, zoom=0.05, shear=0.1, translation=0.05)
+AUGMENTATION = Augmentation(rotation=5, zoom=0.05, shear=0.1, translation=0.05)
 
 
 @pytest.fixture(scope="module")
@@ -57,14 +57,14 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reader]:
 
 
 def recipe(seed: int = 0, **changed: Any) -> Recipe:
-    stage = {"size": 16, "epochs": 2, "learning_rate": 5e-3, "augmentation": CHANGES, **changed}
-    return Recipe((Stage(**stage),), batch_size=8, seed=seed)
+    stage = replace(Stage(16, 2, 5e-3, augmentation=AUGMENTATION), **changed)
+    return Recipe((stage,), batch_size=8, seed=seed)
 
 
-def train(file: Reader, plan: Recipe, **options: Any) -> Trainer:
-    network = networks.build("small", len(CLASSES), plan.seed)
+def train(file: Reader, recipe: Recipe, **options: Any) -> Trainer:
+    network = networks.build("small", len(CLASSES), recipe.seed)
     with join_processes("no") as processes:
-        training = Trainer(processes, network, plan, file, **options)
+        training = Trainer(processes, network, recipe, file, **options)
         training.run()
     return training
 
@@ -73,7 +73,7 @@ def weights(training: Trainer) -> Mapping[str, Tensor]:
     return training.network.state_dict()
 
 
-def test_it_learns(file: Reader) -> None:
+def test_training_learns(file: Reader) -> None:
     steps: list[int] = []
     network = networks.build("small", len(CLASSES), 0)
     with join_processes("no") as processes:
@@ -81,7 +81,7 @@ def test_it_learns(file: Reader) -> None:
         training.on_step = steps.append
         epochs = list(training)
     assert training.history == epochs
-    assert [one.epoch for one in epochs] == list(range(30))
+    assert [epoch.epoch for epoch in epochs] == list(range(30))
     assert epochs[-1].accuracy == 1
     assert epochs[-1].train_accuracy > 0.9
     assert epochs[-1].train_loss < epochs[0].train_loss
@@ -110,19 +110,19 @@ def test_stages_follow_each_other(file: Reader) -> None:
     assert training.view.size == 24
 
 
-def test_learning_rates_go_up_and_down(file: Reader) -> None:
+def test_learning_rates_rise_and_fall(file: Reader) -> None:
     training = train(file, recipe(epochs=8))
-    rates = [one.learning_rate for one in training.history]
+    rates = [epoch.learning_rate for epoch in training.history]
     top = rates.index(max(rates))
     assert 0 < top < 4
     assert rates == sorted(rates[:top]) + sorted(rates[top:], reverse=True)
 
 
 def killed_and_resumed(data: Path, folder: Path, kills: Sequence[int]) -> dict[str, Tensor]:
-    """Train in processes that are killed after these steps; return what comes of it in the end."""
+    """Train in processes that are killed after these steps; return the final weights."""
     folder.mkdir()
     for kill_at in (*kills, None):
-        process = CONTEXT.Process(target=killable.learn, args=(data, folder, kill_at))
+        process = CONTEXT.Process(target=killable.train, args=(data, folder, kill_at))
         process.start()
         process.join()
         assert process.exitcode == (0 if kill_at is None else -signal.SIGKILL)
@@ -131,23 +131,23 @@ def killed_and_resumed(data: Path, folder: Path, kills: Sequence[int]) -> dict[s
 
 @settings(max_examples=3)
 @given(kills=st.lists(st.integers(1, killable.STEPS), min_size=2, max_size=2).map(sorted))
-def test_a_training_that_is_killed_twice_ends_with_the_same_weights(
-    kills: list[int], unharmed: tuple[Path, dict[str, Tensor]], tmp_path_factory: Factory
+def test_a_training_killed_twice_ends_with_the_same_weights(
+    kills: list[int], uninterrupted: tuple[Path, dict[str, Tensor]], tmp_path_factory: Factory
 ) -> None:
-    data, expected = unharmed
+    data, expected = uninterrupted
     found = killed_and_resumed(data, tmp_path_factory.mktemp("killed") / "run", kills)
-    # It went on from the last checkpoint: every third step, and the ends of epochs.
+    # It resumed from the last checkpoint: one every third step and at the end of each epoch.
     first = int(found.pop("first"))
     assert kills[1] - 3 <= first < kills[1]
     assert found.keys() == expected.keys()
     assert [name for name in found if not torch.equal(found[name], expected[name])] == []
 
 
-def test_a_training_that_is_over_can_be_resumed(unharmed: tuple[Path, dict[str, Tensor]]) -> None:
-    data, _ = unharmed
+def test_a_finished_training_can_be_resumed(uninterrupted: tuple[Path, dict[str, Tensor]]) -> None:
+    data, _ = uninterrupted
     with open_dataset(data) as file, join_processes("no") as processes:
         checkpoints = Checkpoints(data.parent / "run" / "checkpoints")
-        training = killable.begin(processes, file, checkpoints)
+        training = killable.make_trainer(processes, file, checkpoints)
         assert list(training) == []
         assert training.images_left == 0
         assert training.predictions is not None
@@ -157,9 +157,9 @@ def test_a_training_that_is_over_can_be_resumed(unharmed: tuple[Path, dict[str, 
 
 
 @pytest.fixture(scope="module")
-def unharmed(tmp_path_factory: Factory) -> tuple[Path, dict[str, Tensor]]:
-    """A set, and what comes of a training on it that nobody kills."""
-    folder = tmp_path_factory.mktemp("unharmed")
+def uninterrupted(tmp_path_factory: Factory) -> tuple[Path, dict[str, Tensor]]:
+    """A dataset, and the final weights and metrics of an uninterrupted training on it."""
+    folder = tmp_path_factory.mktemp("uninterrupted")
     data = write_set(folder / "tiny.beton")
     expected = killed_and_resumed(data, folder / "run", ())
     assert expected.pop("first") == 0
@@ -167,20 +167,20 @@ def unharmed(tmp_path_factory: Factory) -> tuple[Path, dict[str, Tensor]]:
 
 
 def test_a_checkpoint_of_other_data_is_refused(
-    unharmed: tuple[Path, dict[str, Tensor]], tmp_path: Path
+    uninterrupted: tuple[Path, dict[str, Tensor]], tmp_path: Path
 ) -> None:
     other = write_set(tmp_path / "other.beton", train=12)
-    checkpoints = Checkpoints(unharmed[0].parent / "run" / "checkpoints")
+    checkpoints = Checkpoints(uninterrupted[0].parent / "run" / "checkpoints")
     with (
         open_dataset(other) as file,
         join_processes("no") as processes,
         pytest.raises(UserError, match="checkpoint: got 4 batches per epoch, expected 6"),
     ):
-        killable.begin(processes, file, checkpoints)
+        killable.make_trainer(processes, file, checkpoints)
 
 
-class Plain(nn.Sequential):
-    """A network without batch statistics, which alone can tell how a batch is divided."""
+class NoBatchNorm(nn.Sequential):
+    """A network without batch statistics, which depend on the micro-batches."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -189,14 +189,14 @@ class Plain(nn.Sequential):
         self.head = nn.Linear(392, len(CLASSES))
 
 
-@pytest.mark.parametrize("rows", [2, 4, 6])
-def test_parts_of_a_batch_add_up_to_the_whole(file: Reader, rows: int) -> None:
+@pytest.mark.parametrize("size", [2, 4, 6])
+def test_micro_batches_add_up_to_the_batch(file: Reader, size: int) -> None:
     found = []
-    for micro_batch in (None, rows):
+    for micro_batch in (None, size):
         torch.manual_seed(0)
         plan = replace(recipe(mixing=Mixing(mixup=0.5), clip=0.5), micro_batch=micro_batch)
         with join_processes("no") as processes:
-            training = Trainer(processes, Plain(), plan, file)
+            training = Trainer(processes, NoBatchNorm(), plan, file)
             training.run()
         found.append((weights(training), training.losses))
     (whole, losses), (parts, others) = found
@@ -212,11 +212,11 @@ def test_frozen_layers_stay_and_the_others_move(file: Reader) -> None:
     assert moved == {"head.2.weight"}
 
 
-def test_what_is_kept_is_the_average_of_the_weights(file: Reader) -> None:
+def test_the_eval_model_is_the_average_of_the_weights(file: Reader) -> None:
     training = train(file, replace(recipe(epochs=4), average=0.9))
-    eval_model, learned = training.eval_model.state_dict(), weights(training)
-    assert eval_model.keys() == learned.keys()
-    assert not torch.equal(eval_model["head.2.weight"], learned["head.2.weight"])
+    eval_model, network = training.eval_model.state_dict(), weights(training)
+    assert eval_model.keys() == network.keys()
+    assert not torch.equal(eval_model["head.2.weight"], network["head.2.weight"])
     ids = split_indices(file, "validation")
     with DeviceLoader(file, ids, training.view, 4, device=CPU) as batches:
         predictions = predict(training.eval_model, batches)
@@ -224,9 +224,9 @@ def test_what_is_kept_is_the_average_of_the_weights(file: Reader) -> None:
     torch.testing.assert_close(predictions.logits, training.predictions.logits)
 
 
-def test_a_stage_can_do_without_mixed_precision(file: Reader) -> None:
+def test_a_stage_can_compute_in_float32(file: Reader) -> None:
     found = []
-    AcceleratorState._reset_state(True)  # which remembers the precision of other tests
+    AcceleratorState._reset_state(True)  # it keeps the precision of other tests
     for mixed in (True, False):
         dtypes: list[torch.dtype] = []
         network = networks.build("small", len(CLASSES), 0)
@@ -241,7 +241,7 @@ def test_a_stage_can_do_without_mixed_precision(file: Reader) -> None:
     assert found == [{torch.bfloat16}, {torch.float32}]
 
 
-def test_whole_pages_are_shown_as_they_are(file: Reader) -> None:
+def test_whole_pages_are_not_augmented(file: Reader) -> None:
     view = View.of(file, 48, None)
     assert (view.whole, view.canvas, view.pixels) == (True, (48, 64), 48 * 64)
     with DeviceLoader(file, split_indices(file, "all"), view, 4, device=CPU) as batches:
@@ -256,7 +256,7 @@ def test_divergence_stops_training_and_names_step_and_samples(file: Reader) -> N
         train(file, recipe(learning_rate=1e30, schedule="constant", warm_up=0, weight_decay=0))
     ids = found.value.ids
     train_ids, view = split_indices(file, "train"), View.of(file, 16, 1.0)
-    with DeviceLoader(file, train_ids, view, 8, device=CPU, augmentation=CHANGES) as batches:
+    with DeviceLoader(file, train_ids, view, 8, device=CPU, augmentation=AUGMENTATION) as batches:
         (second,) = next(batches.batches(0, start=1))
         assert list(ids) == batches.ids(0, 1).tolist() == second.ids.tolist()
     assert found.value.checkpoint is None
@@ -264,7 +264,7 @@ def test_divergence_stops_training_and_names_step_and_samples(file: Reader) -> N
     assert (found.value.auxiliary_ids, "auxiliary" in str(found.value)) == ((), False)
 
 
-def test_divergence_tells_the_samples_of_two_sets_apart(file: Reader) -> None:
+def test_divergence_names_the_samples_of_both_datasets(file: Reader) -> None:
     plan = recipe(learning_rate=1e30, schedule="constant", warm_up=0, weight_decay=0)
     with pytest.raises(DivergedError, match="; of the auxiliary dataset: ") as found:
         train(file, replace(plan, auxiliary=0.5), auxiliary=file)
@@ -273,7 +273,7 @@ def test_divergence_tells_the_samples_of_two_sets_apart(file: Reader) -> None:
 
 
 @pytest.mark.parametrize("ruined", [2, 8])  # of eight steps
-def test_weights_that_are_not_finite_are_divergence_and_never_kept(
+def test_weights_that_are_not_finite_are_divergence_and_never_saved(
     ruined: int, file: Reader, tmp_path: Path
 ) -> None:
     def ruin(_images: int) -> None:
@@ -287,13 +287,13 @@ def test_weights_that_are_not_finite_are_divergence_and_never_kept(
         training.on_step = ruin
         with pytest.raises(DivergedError, match=f"diverged at step {ruined - 1}, ") as found:
             training.run()
-    kept = found.value.checkpoint
-    assert kept is not None
-    assert kept == checkpoints.all()[-1] == tmp_path / f"step-{ruined - 1:08d}"
-    assert all(w.isfinite().all() for w in load_file(kept / "model.safetensors").values())
+    saved = found.value.checkpoint
+    assert saved is not None
+    assert saved == checkpoints.all()[-1] == tmp_path / f"step-{ruined - 1:08d}"
+    assert all(w.isfinite().all() for w in load_file(saved / "model.safetensors").values())
 
 
-def test_an_epoch_in_two_pieces_has_the_figures_of_one(file: Reader, tmp_path: Path) -> None:
+def test_an_interrupted_epoch_has_the_metrics_of_a_whole_one(file: Reader, tmp_path: Path) -> None:
     def stop(_images: int) -> None:
         if training.step == 5:  # not at the end of an epoch
             os.kill(os.getpid(), signal.SIGTERM)
@@ -312,7 +312,7 @@ def test_an_epoch_in_two_pieces_has_the_figures_of_one(file: Reader, tmp_path: P
 
 
 @pytest.mark.parametrize("part", [False, True])
-def test_a_signal_in_the_last_validation_stops_what_comes_after(
+def test_a_signal_in_the_last_validation_stops_the_trainings_after_it(
     part: bool, file: Reader, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def validate(self: Trainer, *arguments: Any) -> tuple[float | None, float | None]:
@@ -322,13 +322,13 @@ def test_a_signal_in_the_last_validation_stops_what_comes_after(
 
     validated = Trainer._validate
     monkeypatch.setattr(Trainer, "_validate", validate)
-    record, assignment = RunDir(tmp_path / "run"), TrainingConfig("small", recipe())
-    with join_processes("no") as launched:
-        write_config(record, "test", assignment, file, {})
+    run, config = RunDir(tmp_path / "run"), TrainingConfig("small", recipe())
+    with join_processes("no") as processes:
+        write_config(run, "test", config, file, {})
         with pytest.raises(Stopped) if part else nullcontext() as found:
             whole = tmp_path if part else None
-            run_training(launched, record, assignment, file, Console(quiet=True), whole=whole)
-    assert record.finished
+            run_training(processes, run, config, file, Console(quiet=True), whole=whole)
+    assert run.finished
     if found is not None:
         assert (found.value.run, found.value.signal) == (tmp_path, signal.SIGTERM)
 
@@ -346,7 +346,7 @@ def test_only_muon_steps_in_low_precision(file: Reader) -> None:
             seen.setdefault("AdamW", []).append(torch.is_autocast_enabled("cpu"))
             super().step(closure)
 
-    AcceleratorState._reset_state(True)  # which remembers the precision of other tests
+    AcceleratorState._reset_state(True)  # it keeps the precision of other tests
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("pipeline.training.optim.Muon", Watched)
         patch.setattr("torch.optim.AdamW", Other)
@@ -369,12 +369,12 @@ def test_only_muon_steps_in_low_precision(file: Reader) -> None:
         ({"learning_rate": (1.0, 1.0, 1.0, 1.0)}, "learning_rate: got .*, expected one, two or"),
     ],
 )
-def test_a_stage_that_makes_no_sense(change: dict[str, Any], message: str) -> None:
+def test_invalid_stages_are_rejected(change: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
         recipe(**change)
 
 
-def test_recipes_that_make_no_sense_here(file: Reader) -> None:
+def test_invalid_recipes_are_rejected(file: Reader) -> None:
     with pytest.raises(UserError, match="got no stages"):
         Recipe(())
     with pytest.raises(UserError, match="batch_size: got 33, expected at most 32"):
@@ -383,18 +383,18 @@ def test_recipes_that_make_no_sense_here(file: Reader) -> None:
         precision_for(CPU, "fp16")
 
 
-def feed(file: Reader, decode: Decode, batch: int = 4, **options: Any) -> DeviceLoader:
+def loader(file: Reader, decode: Decode, batch: int = 4, **options: Any) -> DeviceLoader:
     view = View.of(file, 48, window=0.8)
     return DeviceLoader(
         file, split_indices(file, "all"), view, batch, device=CPU, decode=decode, **options
     )
 
 
-def test_both_decodes_show_the_network_the_same_within_a_grey_level(file: Reader) -> None:
-    for changes in (None, CHANGES):
+def test_both_decodes_give_the_same_images_within_a_grey_level(file: Reader) -> None:
+    for augmentation in (None, AUGMENTATION):
         with (
-            feed(file, "loader", augmentation=changes) as one,
-            feed(file, "device", augmentation=changes) as two,
+            loader(file, "loader", augmentation=augmentation) as one,
+            loader(file, "device", augmentation=augmentation) as two,
         ):
             for left, right in zip(one.micro_batches(1), two.micro_batches(1), strict=True):
                 assert (left.ids == right.ids).all()
@@ -402,8 +402,8 @@ def test_both_decodes_show_the_network_the_same_within_a_grey_level(file: Reader
                 torch.testing.assert_close(left.images, right.images, atol=1 / 255, rtol=0)
 
 
-def test_ink_is_one_and_paper_none_with_the_scale_of_the_page(file: Reader) -> None:
-    with feed(file, "loader") as batches:
+def test_ink_is_one_and_paper_zero_at_the_scale_of_the_page(file: Reader) -> None:
+    with loader(file, "loader") as batches:
         inputs = next(iter(batches.micro_batches()))
     assert inputs.images.shape == (4, 1, 48, 48)
     scale = 48 / (0.8 * page("A", 0).shape[0])
@@ -414,8 +414,8 @@ def test_ink_is_one_and_paper_none_with_the_scale_of_the_page(file: Reader) -> N
         assert float(image.sum()) == pytest.approx(ink, rel=0.02)
 
 
-def test_training_shuffles_and_leaves_no_batch_unfilled(file: Reader) -> None:
-    with feed(file, "loader", batch=10, augmentation=CHANGES) as batches:
+def test_training_shuffles_and_drops_the_incomplete_batch(file: Reader) -> None:
+    with loader(file, "loader", batch=10, augmentation=AUGMENTATION) as batches:
         epochs = [
             np.concatenate([b.ids for b in batches.micro_batches(epoch)]) for epoch in (0, 0, 1)
         ]
@@ -426,18 +426,18 @@ def test_training_shuffles_and_leaves_no_batch_unfilled(file: Reader) -> None:
 
 
 @pytest.mark.parametrize("batch", [1, 7, 44, 100])
-def test_answers_are_exact_whatever_the_batch(file: Reader, batch: int) -> None:
+def test_predictions_do_not_depend_on_the_batch_size(file: Reader, batch: int) -> None:
     network = networks.build("small", len(CLASSES), 0).eval()
-    with feed(file, "loader", batch=batch) as batches:
+    with loader(file, "loader", batch=batch) as batches:
         predictions = predict(network, batches)
     assert predictions.ids.tolist() == list(range(len(file)))
     assert predictions.labels.tolist() == file.column("label").metadata.tolist()
-    with feed(file, "loader", batch=len(file)) as batches, torch.no_grad():
+    with loader(file, "loader", batch=len(file)) as batches, torch.no_grad():
         expected = network(next(iter(batches.micro_batches())).images)
     torch.testing.assert_close(predictions.logits, expected, atol=1e-4, rtol=1e-4)
 
 
-def test_a_file_that_prep_did_not_write(tmp_path: Path) -> None:
+def test_a_file_that_prep_did_not_write_is_rejected(tmp_path: Path) -> None:
     path = tmp_path / "other.beton"
     writer.write(path, {"label": IntField()}, [(1,)])
     with pytest.raises(BetonError, match=r"other\.beton: not a file that prep writes"):
@@ -448,7 +448,7 @@ CORES = len(os.sched_getaffinity(0))
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told", "processes_here", "expected"),
+    ("arguments", "threads", "local_processes", "expected"),
     [
         ([], None, "1", CORES),
         ([], None, str(10**6), 1),
@@ -457,25 +457,25 @@ CORES = len(os.sched_getaffinity(0))
         (["--num_cpu_threads_per_process=1"], None, "1", 1),
     ],
 )
-def test_cores_are_shared_out_unless_the_user_said_otherwise(
+def test_processes_share_the_cores_unless_the_user_sets_the_threads(
     arguments: list[str],
-    told: str | None,
-    processes_here: str,
+    threads: str | None,
+    local_processes: str,
     expected: int,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     before = torch.get_num_threads()
-    environment = {"OMP_NUM_THREADS": told} if told else {}
+    environment = {"OMP_NUM_THREADS": threads} if threads else {}
     command = [sys.executable, "-c", "print(flush=True); input()", *arguments]
     pipe = subprocess.PIPE
     with subprocess.Popen(command, env=environment, stdin=pipe, stdout=pipe) as launcher:
         assert launcher.stdout is not None
         launcher.stdout.readline()
         monkeypatch.setattr(os, "getppid", lambda: launcher.pid)
-        monkeypatch.setenv("LOCAL_WORLD_SIZE", processes_here)
+        monkeypatch.setenv("LOCAL_WORLD_SIZE", local_processes)
         monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "no")
-        monkeypatch.setenv("OMP_NUM_THREADS", told or "1")  # as accelerate's launcher does
-        torch.set_num_threads(int(told or "1"))  # as torch does on import
+        monkeypatch.setenv("OMP_NUM_THREADS", threads or "1")  # as accelerate's launcher does
+        torch.set_num_threads(int(threads or "1"))  # as torch does on import
         try:
             assert launch.use_cores() == expected
         finally:
@@ -483,7 +483,9 @@ def test_cores_are_shared_out_unless_the_user_said_otherwise(
             launcher.communicate(b"\n")
 
 
-def test_without_a_launcher_the_environment_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_launcher_the_environment_sets_the_threads(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     before = torch.get_num_threads()
     monkeypatch.delenv("ACCELERATE_MIXED_PRECISION", raising=False)
     monkeypatch.setenv("OMP_NUM_THREADS", "1")

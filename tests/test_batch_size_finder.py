@@ -1,4 +1,4 @@
-"""How many rows fit: a made-up network asks for memory that a made-up limit does not have."""
+"""The micro-batch that fits, found with a network that allocates more than a limit allows."""
 
 import os
 import resource
@@ -22,12 +22,12 @@ from pipeline.training import batch_size_finder
 from pipeline.training.batch_size_finder import find_micro_batch
 from pipeline.training.distributed import Processes, join_processes
 
-ROW = 512 << 20  # bytes that the greedy network asks for, a picture: much more than threads do
+ROW = 512 << 20  # bytes that the greedy network allocates per image: much more than threads do
 RECIPE = Recipe((Stage(16, 1, 0.1, optimizer="SGD"),), batch_size=16)
 
 
 class Greedy(nn.Module):
-    """Asks for memory and never touches it, so that the machine has it all the while."""
+    """Allocates memory and never touches it, so that the machine keeps it."""
 
     def forward(self, x: Tensor) -> Tensor:
         torch.empty(len(x) * ROW, dtype=torch.uint8)
@@ -64,7 +64,7 @@ def launch() -> Iterator[Processes]:
 
 
 @pytest.fixture(autouse=True)
-def made_up_networks(monkeypatch: pytest.MonkeyPatch) -> None:
+def greedy_network(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(networks.NETWORKS, "greedy", greedy)
 
 
@@ -74,27 +74,27 @@ def network_that(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
 
 
 def limit(monkeypatch: pytest.MonkeyPatch, rows: float) -> None:
-    """Let there be room for so many rows, and a bit."""
+    """Leave memory for this many rows and a half."""
     free = int((rows + 0.5) * ROW / batch_size_finder.MEMORY_FRACTION)
     monkeypatch.setattr(batch_size_finder, "free_bytes", lambda: free)
 
 
 @pytest.mark.parametrize(("room", "rows"), [(1, 1), (3, 2), (15, 8), (16, 16), (99, 16)])
-def test_it_finds_the_largest_half_of_a_half_that_fits(
+def test_it_finds_the_largest_size_that_fits(
     room: int, rows: int, launch: Processes, file: Reader, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     limit(monkeypatch, room)
     assert find_micro_batch(launch, "greedy", RECIPE, file) == rows
 
 
-def test_odd_halves_are_made_even_to_be_mixed_in_pairs(
+def test_odd_sizes_lose_a_row_for_mixing_in_pairs(
     launch: Processes, file: Reader, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     limit(monkeypatch, 7)
     assert find_micro_batch(launch, "greedy", replace(RECIPE, batch_size=14), file) == 6
 
 
-def test_not_even_one_fits(
+def test_no_room_for_one_row_is_an_error(
     launch: Processes, file: Reader, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     limit(monkeypatch, 0.1)
@@ -102,7 +102,7 @@ def test_not_even_one_fits(
         find_micro_batch(launch, "greedy", RECIPE, file)
 
 
-def test_an_error_of_another_kind_is_not_taken_for_full_memory(
+def test_other_errors_are_not_taken_for_full_memory(
     launch: Processes, file: Reader, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     network_that(monkeypatch, RuntimeError("something else"))
@@ -118,7 +118,7 @@ def test_an_error_of_another_kind_is_not_taken_for_full_memory(
         RuntimeError("CUDA out of memory. Tried to allocate"),
     ],
 )
-def test_full_memory_in_anybodys_words(
+def test_every_message_of_full_memory_is_recognised(
     error: Exception, launch: Processes, file: Reader, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     network_that(monkeypatch, error)
@@ -126,7 +126,7 @@ def test_full_memory_in_anybodys_words(
 
 
 @pytest.mark.parametrize("room", [9.0, 0.1])
-def test_the_limit_is_gone_afterwards(
+def test_the_limit_is_lifted_afterwards(
     room: float, launch: Processes, file: Reader, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = resource.getrlimit(resource.RLIMIT_AS)
@@ -136,7 +136,7 @@ def test_the_limit_is_gone_afterwards(
     assert resource.getrlimit(resource.RLIMIT_AS) == before
 
 
-def test_the_stage_with_the_largest_pictures_decides(
+def test_the_stage_with_the_largest_images_decides(
     launch: Processes, file: Reader, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen = []
@@ -160,6 +160,6 @@ def test_the_stage_with_the_largest_pictures_decides(
     assert set(seen) == {(8, 1, 24, 32)}  # whole pages of 90×120
 
 
-def test_there_is_less_free_than_there_is() -> None:
+def test_free_memory_is_less_than_all() -> None:
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     assert 0 < batch_size_finder.free_bytes() < total

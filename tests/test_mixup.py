@@ -17,7 +17,7 @@ Ids = NDArray[np.int64]
 
 
 def mix(mixing: Mixing, ids: Ids, seed: int = 0, epoch: int = 0) -> Mixed:
-    """Mix pictures of constant grey, each its sample's number; its class is that, too."""
+    """Mix images of constant grey; the grey and the label are the sample's number."""
     images = torch.from_numpy(ids).float().view(-1, 1, 1, 1).expand(-1, 1, 10, 14)
     return mixing.mix(images, torch.from_numpy(ids), ids, seed, epoch)
 
@@ -45,7 +45,7 @@ def test_processes_and_micro_batches_mix_as_one(
     st.lists(st.integers(0, 4000), min_size=1, max_size=9, unique=True),
     st.integers(0, 2**32),
 )
-def test_pictures_labels_and_shares_agree(mixing: Mixing, samples: list[int], seed: int) -> None:
+def test_images_labels_and_weights_agree(mixing: Mixing, samples: list[int], seed: int) -> None:
     ids = np.array([number for pair in zip(samples, samples[::-1], strict=True) for number in pair])
     mixed = mix(mixing, ids, seed)
     own, others = torch.from_numpy(ids), torch.from_numpy(ids.reshape(-1, 2)[:, ::-1].flatten())
@@ -57,14 +57,14 @@ def test_pictures_labels_and_shares_agree(mixing: Mixing, samples: list[int], se
     torch.testing.assert_close(mixed.images.mean(dim=(1, 2, 3)), expected, rtol=1e-5, atol=1e-2)
 
 
-def test_cutmix_keeps_a_frame_and_the_share_is_its_area() -> None:
+def test_cutmix_swaps_a_box_and_the_weight_is_the_area_outside() -> None:
     ids = np.arange(4000)
     mixed = mix(Mixing(cutmix=1.0), ids)
     own = mixed.images[:, 0] == torch.from_numpy(ids)[:, None, None]
     other = mixed.images[:, 0] == mixed.partners[:, None, None]
     assert bool((own ^ other).all())
     torch.testing.assert_close(own.float().mean(dim=(1, 2)), mixed.weights)
-    # What is another's is a rectangle: as many pixels as its rows times its columns.
+    # The partner's part is a rectangle: its pixels are its rows times its columns.
     sides = other.any(dim=2).sum(dim=1) * other.any(dim=1).sum(dim=1)
     assert torch.equal(other.sum(dim=(1, 2)), sides)
     assert float(other.float().mean(dim=0).std()) < 0.1
@@ -73,22 +73,22 @@ def test_cutmix_keeps_a_frame_and_the_share_is_its_area() -> None:
 
 def test_mixup_blends_and_cutmix_does_not() -> None:
     ids = np.arange(2000)
-    for mixing, chance in ((KINDS[0], 0.0), (KINDS[1], 1.0), (Mixing(mixup=1, cutmix=1), 0.5)):
+    for mixing, fraction in ((KINDS[0], 0.0), (KINDS[1], 1.0), (Mixing(mixup=1, cutmix=1), 0.5)):
         mixed = mix(mixing, ids)
         pure = mixed.images.flatten(1)
         cut = ((pure == pure.round()).all(dim=1)).float().mean()
-        assert abs(float(cut) - chance) < 0.06
+        assert abs(float(cut) - fraction) < 0.06
 
 
 @pytest.mark.parametrize("alpha", [0.2, 1.0, 4.0])
-def test_shares_are_beta(alpha: float) -> None:
-    shares = mix(Mixing(mixup=alpha), np.arange(8000)).weights[::2].double().numpy()
-    assert kstest(shares, beta(alpha, alpha).cdf).pvalue > 0.001
+def test_weights_are_beta(alpha: float) -> None:
+    weights = mix(Mixing(mixup=alpha), np.arange(8000)).weights[::2].double().numpy()
+    assert kstest(weights, beta(alpha, alpha).cdf).pvalue > 0.001
 
 
 def test_probability_is_that_of_a_pair() -> None:
-    shares = mix(Mixing(mixup=1, cutmix=1, probability=0.3), np.arange(8000)).weights[::2]
-    whole = float((shares == 1).double().mean())
+    weights = mix(Mixing(mixup=1, cutmix=1, probability=0.3), np.arange(8000)).weights[::2]
+    whole = float((weights == 1).double().mean())
     assert abs(whole - 0.7) < 0.05  # a few boxes are too small to take a pixel
 
 
@@ -112,7 +112,7 @@ def test_no_strength_mixes_nothing(mixing: Mixing) -> None:
     mixing.check(3)
 
 
-def test_what_is_given_stays() -> None:
+def test_arguments_stay_unchanged() -> None:
     images, labels = torch.rand(4, 2, 5, 6), torch.arange(4)
     before = images.clone()
     KINDS[2].mix(images, labels, np.arange(4), 0, 0)
@@ -136,13 +136,13 @@ def test_an_odd_number_of_rows_has_no_pairs(mixing: Mixing) -> None:
         ({"probability": 1.1}, "probability: got 1.1, expected 0 to 1"),
     ],
 )
-def test_strengths_that_make_no_sense(given: dict[str, Any], message: str) -> None:
+def test_invalid_strengths(given: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
         Mixing(**given)
 
 
 @pytest.mark.parametrize("mixing", [Mixing(), *KINDS])
-def test_all_is_done_on_the_pictures_device(mixing: Mixing) -> None:
+def test_everything_is_computed_on_the_images_device(mixing: Mixing) -> None:
     images, labels = torch.zeros(4, 1, 5, 6, device="meta"), torch.zeros(4, device="meta").long()
     mixed = mixing.mix(images, labels, np.arange(4), 0, 0)
     assert {part.device.type for part in mixed} == {"meta"}

@@ -1,9 +1,11 @@
-"""Two sets in every batch: which rows meet, on any number of processes and from any step."""
+"""Main and auxiliary rows in each batch, on any number of processes and from any step."""
 
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import numpy as np
 import pytest
@@ -22,6 +24,7 @@ from pipeline.loading.dataset import Ids, open_dataset, split_indices
 from pipeline.recipes.mixup import Mixing
 from pipeline.recipes.recipe import Recipe, Stage
 from pipeline.training.datamodule import DataModule
+from pipeline.training.distributed import Processes
 
 CPU = torch.device("cpu")
 STAGE = Stage(16, 3, 1e-3, augmentation=Augmentation(rotation=5))
@@ -41,49 +44,51 @@ def supply(
     files: tuple[Reader, Reader | None], recipe: Recipe, shard: Shard | None = None
 ) -> DataModule:
     main, other = files
-    return DataModule(recipe, main, "train", "validation", other, "auto", CPU, shard or Shard())
+    shard = shard or Shard()
+    processes = SimpleNamespace(device=CPU, rank=shard.index, count=shard.count)
+    return DataModule(cast(Processes, processes), recipe, main, auxiliary=other)
 
 
 def recipe(share: float = 0.5, micro_batch: int | None = None, batch_size: int = 8) -> Recipe:
     return Recipe((STAGE,), batch_size=batch_size, micro_batch=micro_batch, auxiliary=share)
 
 
-def steps(feed: DeviceLoader | CombinedLoader, epochs: int = 3) -> list[list[MicroBatch]]:
-    return [list(parts) for epoch in range(epochs) for parts in feed.batches(epoch)]
+def steps(loader: DeviceLoader | CombinedLoader, epochs: int = 3) -> list[list[MicroBatch]]:
+    return [list(parts) for epoch in range(epochs) for parts in loader.batches(epoch)]
 
 
 def ids_of(parts: list[MicroBatch]) -> Ids:
     return np.concatenate([part.ids for part in parts])
 
 
-def test_each_set_is_gone_through_at_its_own_pace(files: tuple[Reader, Reader]) -> None:
+def test_each_dataset_has_its_own_epochs(files: tuple[Reader, Reader]) -> None:
     main, other = files
-    with supply(files, recipe()).train_loader(STAGE) as feed:
-        assert len(feed) == len(split_indices(main, "train")) // 4 == 8
-        found = [ids_of(parts) for parts in steps(feed)]
+    with supply(files, recipe()).train_loader(STAGE) as loader:
+        assert len(loader) == len(split_indices(main, "train")) // 4 == 8
+        found = [ids_of(parts) for parts in steps(loader)]
     first = [ids[ids < len(main)] for ids in found]
     second = [ids[ids >= len(main)] - len(main) for ids in found]
     assert {(len(one), len(two)) for one, two in zip(first, second, strict=True)} == {(4, 4)}
     for epoch in range(3):
         seen = np.concatenate(first[8 * epoch : 8 * epoch + 8])
         assert np.array_equal(np.sort(seen), split_indices(main, "train"))
-    laps = len(other) // 4  # batches in which every one of the 20 others comes once
-    assert laps == 5
-    orders = [np.concatenate(second[lap : lap + laps]) for lap in range(0, 20, laps)]
+    length = len(other) // 4  # batches in which each of the 20 auxiliary samples comes once
+    assert length == 5
+    orders = [np.concatenate(second[start : start + length]) for start in range(0, 20, length)]
     assert all(np.array_equal(np.sort(order), np.arange(20)) for order in orders)
     assert not np.array_equal(orders[0], orders[1])
 
 
 @settings(max_examples=20, deadline=None)
 @given(start=st.integers(0, 7), epoch=st.integers(0, 3), share=st.sampled_from([0.25, 0.5, 0.75]))
-def test_it_begins_anywhere(
+def test_batches_from_any_start_are_the_same(
     start: int, epoch: int, share: float, files: tuple[Reader, Reader]
 ) -> None:
-    with supply(files, recipe(share)).train_loader(STAGE) as feed:
-        whole = [list(parts) for parts in feed.batches(epoch)]
-        start = min(start, len(feed) - 1)
-        tail = [list(parts) for parts in feed.batches(epoch, start)]
-        named = [feed.ids(epoch, number) for number in range(len(feed))]
+    with supply(files, recipe(share)).train_loader(STAGE) as loader:
+        whole = [list(parts) for parts in loader.batches(epoch)]
+        start = min(start, len(loader) - 1)
+        tail = [list(parts) for parts in loader.batches(epoch, start)]
+        named = [loader.ids(epoch, number) for number in range(len(loader))]
     assert len(tail) == len(whole) - start
     for parts, same in zip(whole[start:], tail, strict=True):
         assert np.array_equal(ids_of(parts), ids_of(same))
@@ -92,28 +97,30 @@ def test_it_begins_anywhere(
         assert np.array_equal(ids_of(parts), ids)
 
 
-def pictures_of(parts: list[MicroBatch]) -> dict[int, torch.Tensor]:
+def images_of(parts: list[MicroBatch]) -> dict[int, torch.Tensor]:
     return {int(i): image for part in parts for i, image in zip(part.ids, part.images, strict=True)}
 
 
 @pytest.mark.parametrize("count", [2, 4])
-def test_several_processes_share_the_batches_of_one(
+def test_several_processes_divide_the_batches_of_one(
     files: tuple[Reader, Reader], count: int
 ) -> None:
-    with supply(files, recipe()).train_loader(STAGE) as feed:
-        whole = steps(feed)
+    with supply(files, recipe()).train_loader(STAGE) as loader:
+        whole = steps(loader)
     shares = []
     for index in range(count):
-        with supply(files, recipe(), Shard(index, count)).train_loader(STAGE) as feed:
-            shares.append(steps(feed))
+        with supply(files, recipe(), Shard(index, count)).train_loader(STAGE) as loader:
+            shares.append(steps(loader))
     for alone, *together in zip(whole, *shares, strict=True):
-        images, others = pictures_of(alone), pictures_of([*chain(*together)])
+        images, others = images_of(alone), images_of([*chain(*together)])
         assert images.keys() == others.keys()
         assert all(torch.equal(image, others[i]) for i, image in images.items())
 
 
 @pytest.mark.parametrize(("share", "rows"), [(0.5, 4), (0.75, 4), (0.25, 2), (0.75, 3), (0.5, 1)])
-def test_a_batch_comes_in_parts(files: tuple[Reader, Reader], share: float, rows: int) -> None:
+def test_a_batch_comes_in_micro_batches(
+    files: tuple[Reader, Reader], share: float, rows: int
+) -> None:
     with (
         supply(files, recipe(share)).train_loader(STAGE) as whole,
         supply(files, recipe(share, micro_batch=rows)).train_loader(STAGE) as parted,
@@ -125,7 +132,7 @@ def test_a_batch_comes_in_parts(files: tuple[Reader, Reader], share: float, rows
             assert len(ids_of(parts)) == 8
 
 
-def test_sets_that_do_not_go_together(files: tuple[Reader, Reader], tmp_path: Path) -> None:
+def test_datasets_that_do_not_fit_together(files: tuple[Reader, Reader], tmp_path: Path) -> None:
     with pytest.raises(UserError, match="auxiliary: got no dataset, expected one"):
         supply((files[0], None), recipe())
     with (
@@ -147,7 +154,7 @@ def test_sets_that_do_not_go_together(files: tuple[Reader, Reader], tmp_path: Pa
 
 
 @given(rows=st.integers(1, 99), share=st.floats(0.02, 0.98), mixes=st.booleans())
-def test_rows_are_divided(rows: int, share: float, mixes: bool) -> None:
+def test_rows_are_split_by_the_fraction(rows: int, share: float, mixes: bool) -> None:
     stage = replace(STAGE, mixing=Mixing(mixup=0.4 if mixes else 0))
     first, second = Recipe((stage,), batch_size=100, auxiliary=share).split_rows(rows)
     unit = 2 if mixes else 1
@@ -160,6 +167,6 @@ def test_rows_are_divided(rows: int, share: float, mixes: bool) -> None:
 
 
 @pytest.mark.parametrize("share", [0.01, 0.99])
-def test_a_share_that_leaves_one_set_without_a_row(share: float) -> None:
+def test_a_fraction_that_leaves_a_dataset_without_a_row(share: float) -> None:
     with pytest.raises(UserError, match="expected at least one row of each dataset"):
         recipe(share)

@@ -1,4 +1,4 @@
-"""How far weights moved, on networks whose answer is known."""
+"""How far weights moved, where the distance is known."""
 
 import math
 
@@ -9,7 +9,7 @@ from pipeline.models import networks
 from pipeline.training.warm_start import weight_distances
 
 
-def test_what_did_not_move() -> None:
+def test_weights_that_did_not_move() -> None:
     network = networks.build("small", 4, 0)
     assert weight_distances(network, network.state_dict()) == dict.fromkeys(
         ("stem", "body", "head", "whole"), 0.0
@@ -25,7 +25,7 @@ def test_weights_that_doubled_moved_by_their_own_length(name: str) -> None:
     )
 
 
-def test_one_group_moves_alone_and_the_whole_by_its_share() -> None:
+def test_one_group_can_move_alone() -> None:
     network = networks.build("small", 4, 0)
     last = {key: weight.clone() for key, weight in network.state_dict().items()}
     head = {key: weight for key, weight in last.items() if key.startswith("head.")}
