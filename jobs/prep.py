@@ -1,191 +1,138 @@
-"""Prepare data once: archives of pictures → data/NAME.beton.
+"""Prepare datasets: raw images → data/NAME.beton, one file per dataset.
 
-    ./launch.sh prep                                     every set whose data are in data/raw
-    ./launch.sh prep part1 --source trainPart1.zip       one set, from a zip, a folder or IDX files
-    ./launch.sh prep mnist --download                    fetched, as nothing is without this word
-    ./launch.sh prep part1 --synthetic --writers 400     drawn, as it is by default without data
-    ./launch.sh prep fashion-wrong --source fashion-mnist --mislabel wrong    mislabelled on purpose
+    ./launch.sh prep                                     all datasets whose raw data are in data/raw
+    ./launch.sh prep part1 --source trainPart1.zip       one dataset, from a zip, folder or IDX file
+    ./launch.sh prep mnist --download                    download the data if data/raw lacks them
+    ./launch.sh prep part1 --synthetic --writers 400     generate them, the default without data
+    ./launch.sh prep fashion-wrong --source fashion-mnist --mislabel wrong    corrupt the labels
 
-Each file's splits are drawn here and stored in it. Doing it again with the same data and settings
-does nothing. Exit status: 0 done, 2 not done, with the reason in one line.
+Each file stores its training, validation and test splits. An up-to-date file is not written again.
+Exit status: 0 success, 2 failure with a one-line error, 130 interrupted.
 """
 
 import os
 import sys
-from concurrent.futures import BrokenExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-import tyro
-from rich.table import Table
 from tyro import conf
 
-from beton.errors import BetonError
-from pipeline.data import catalog
-from pipeline.data.prepare import BadImagesError, Prepared, prepare
-from pipeline.data.sources import SPLITS, SourceError
+from pipeline.data.catalog import AUXILIARY, SYNTHETIC_BY_DEFAULT, SourceFinder, SyntheticData
+from pipeline.data.prepare import PrepareResult, prepare
+from pipeline.data.sources import SourceError
 from pipeline.data.splits import Split
-from pipeline.data.synth.mislabel import Mislabelled, Mislabelling
+from pipeline.data.synth.mislabel import LabelNoise
+from pipeline.experiments import command
 from pipeline.loading.dataset import open_dataset
+from pipeline.reporting.data_tables import prepared_table
 from pipeline.runtime.progress import make_console, progress
-
-RAW = Path("data/raw")
 
 
 @dataclass(frozen=True)
 class Config:
-    """Prepare data once: archives of pictures → data/NAME.beton."""
+    """Prepare datasets: raw images → data/NAME.beton, one file per dataset."""
 
     names: Annotated[tuple[str, ...], conf.Positional, conf.arg(metavar="[NAME …]")] = ()
-    """part1 (and with it auxiliary, which can be drawn alone), part2 (the digits of part 1), part3,
-    mnist, fashion-mnist, emnist-letters …, or your own; none stands for what --source is called,
-    or else for all that data/raw has, or else for part1, part2, part3 and mnist"""
+    """part1, part2 (the digits of part 1), part3, mnist, fashion-mnist, emnist-letters …, or a new
+    name. part1 also prepares auxiliary: additional synthetic pages to train on.
+    Default: the dataset at --source; without --source, all datasets in data/raw;
+    if data/raw has none, part1, part2, part3 and mnist."""
     source: Annotated[Path | None, conf.arg(metavar="PATH")] = None
-    """a zip, a folder with a folder per class, or IDX files; FOLDER/SET is one IDX set of several;
-    without it, data/raw is searched; what is not there is drawn: synthetic handwriting"""
+    """Raw data: a zip archive or folder with one folder of images per class, or IDX files.
+    FOLDER/DATASET selects one of several IDX datasets.
+    Default: search data/raw; if part1, part2, part3 or mnist are missing, generate them."""
     out: Path = Path("data")
-    """the folder that NAME.beton is written into"""
+    """Folder of the .beton files."""
     split: str = "90-10"
-    """90-10 or 80-10-10: each class divided for training, validation, test;
-    writers=2 or writers=0.1: so many writers held out for validation;
-    a test set that comes with the data stays one"""
+    """90-10 or 80-10-10: percentages of each class for training, validation and test.
+    writers=2 or writers=0.1: number or fraction of writers held out for validation.
+    A test set of the raw data stays the test split."""
     seed: int = 0
-    """of the draw of the splits, and of synthetic handwriting"""
+    """Seed of the splits, of synthetic data and of --mislabel."""
     skip_bad: bool = False
-    """leave out and record pictures that cannot be decoded, instead of stopping"""
+    """Skip images that cannot be decoded, and list them in the file, instead of stopping."""
     force: bool = False
-    """write again what is there already"""
+    """Write files again even if they are up to date."""
     download: bool = False
-    """fetch what data/raw does not have"""
+    """Download raw data that data/raw lacks."""
     synthetic: bool = False
-    """draw the set, whatever data there are; replaces a file of real data"""
+    """Generate synthetic data even if raw data exist; replaces files of real data."""
     writers: int = 40
-    """of the synthetic part 1"""
+    """Number of writers of the synthetic part1."""
     auxiliary_writers: int = 200
-    """of the synthetic pages that part 1 learns from besides: auxiliary, which goes with it"""
+    """Number of writers of auxiliary, which is always synthetic."""
     grey: bool = False
-    """soft edges for the synthetic part 1, instead of black and white"""
+    """Render the synthetic part1 with soft edges instead of black and white."""
     mislabel: str | None = None
-    """of the synthetic part 3, or on purpose of what --source has, but for its test set: wrong (no
-    label is right), symmetric=0.4, pairs=0.3, permutation, shuffled, none; by default, wrong for
-    the one and none for the other"""
+    """Corrupt the training labels (never the test set) of --source or of the synthetic part3:
+    wrong (all labels), symmetric=RATE, pairs=RATE, permutation, shuffled or none.
+    Default: wrong for the synthetic part3, none otherwise."""
     workers: int = len(os.sched_getaffinity(0))
-    """the greatest number of processes"""
+    """Maximum number of processes."""
 
 
-def prepare_all(config: Config) -> None:
-    """Prepare the sets that are wanted. Raises SourceError, BetonError or OSError."""
+def prepare_datasets(config: Config) -> None:
+    """Prepare the datasets. Raises SourceError, BetonError or OSError."""
     console = make_console()
     split = Split.parse(config.split)
-    if config.synthetic and (config.source or config.download):
-        raise SourceError("--synthetic goes without --source and --download")
-    mislabelling = Mislabelling.parse(config.mislabel or "wrong")
-    synthetic = catalog.Synthetic(
-        config.writers, config.auxiliary_writers, config.grey, mislabelling, config.seed
+    label_noise = LabelNoise.parse(config.mislabel) if config.mislabel is not None else None
+    synthetic = SyntheticData(
+        config.writers, config.auxiliary_writers, config.grey, label_noise, config.seed
     )
-    if config.source and (config.grey or config.writers != Config.writers):
-        raise SourceError("--writers and --grey are of the synthetic part1; leave out --source")
-    names = catalog.wanted(config.names, config.source, RAW, config.download)
-    if config.mislabel and not config.source and "part3" not in names:
-        raise SourceError("--mislabel goes with --source, or with the synthetic part3")
-    if catalog.AUXILIARY in names:
-        synthetic.source(catalog.AUXILIARY)  # says now what is wrong with its settings
-    done: dict[str, Prepared] = {}
-    for name in names:
+    finder = SourceFinder(
+        source=config.source,
+        download=config.download,
+        always_synthetic=config.synthetic,
+        synthetic=synthetic,
+    )
+    results: dict[str, PrepareResult] = {}
+    for name in finder.datasets(config.names):
         out = config.out / f"{name}.beton"
-        if config.synthetic:
-            source, via = synthetic.source(name), "--synthetic"
-        else:
-            source, via = catalog.find(name, config.source, RAW, config.download, synthetic)
-            wrong = config.source and config.mislabel and mislabelling.kind != "none"
-            if wrong and name != catalog.AUXILIARY:
-                source = Mislabelled(source, mislabelling, config.seed)
-            if config.mislabel and not config.source and name == "part3" and via != catalog.DEFAULT:
-                raise SourceError(
-                    f"--mislabel: part3 is there, {source.path}; to mislabel it on purpose, say "
-                    "--source, or draw one by --synthetic"
-                )
-            if via == catalog.DEFAULT and is_of_real_data(out):
-                if config.force:
-                    raise SourceError(
-                        f"{name}: {out} is of real data that are not here; --synthetic replaces it"
-                    )
-                console.print(f"{name}: {out} is there already; its source is not, so it stays")
-                continue
-        console.print(f"{name}: {via} {source.path}, {source}")
+        source, found_by = finder.find(name)
+        if found_by == SYNTHETIC_BY_DEFAULT and holds_real_data(out):
+            message = f"{name}: {out} holds real data whose source is missing"
+            if config.force:
+                raise SourceError(f"{message}; --synthetic replaces it")
+            console.print(f"{message}; not replaced")
+            continue
+        console.print(f"{name}: {found_by} {source.path}, {source}")
         with progress(console, name, len(source)) as advance:
-            done[name] = prepare(
+            result = results[name] = prepare(
                 source,
                 out,
-                split=None if name == catalog.AUXILIARY else split,  # of which all is learned from
+                split=None if name == AUXILIARY else split,  # training uses all auxiliary pages
                 seed=config.seed,
-                via=via,
+                found_by=found_by,
                 workers=config.workers,
                 skip_bad=config.skip_bad,
                 force=config.force,
                 progress=advance,
             )
-        result = done[name]
         if result.replaced and not config.force:
-            console.print(f"{name}: replaces what {out} was: other data, or made in another way")
+            console.print(f"{name}: replaced {out}, which had other data or settings")
         if not result.built:
-            console.print(
-                f"{name}: {out} is there already, from the same data; --force rebuilds it"
-            )
+            console.print(f"{name}: {out} is up to date; --force writes it again")
         for image, reason in result.skipped:
-            console.print(f"{name}: left out {image}: {reason}")
-    if done:
-        console.print(closing_table(done))
+            console.print(f"{name}: skipped {image}: {reason}")
+    if results:
+        console.print(prepared_table(results))
 
 
-def is_of_real_data(out: Path) -> bool:
-    """Say whether a file of real data is there. Raises BetonError if it cannot be read.
+def holds_real_data(path: Path) -> bool:
+    """Return whether a file of real data exists.
 
-    What nobody can read might be all there is of somebody's data, so it is not replaced.
+    Raises BetonError for an unreadable file, which may hold the only copy of real data.
     """
-    if not out.exists():
+    if not path.exists():
         return False
-    with open_dataset(out) as file:
+    with open_dataset(path) as file:
         return bool(file.info["provenance"]["kind"] == "real")
 
 
-def closing_table(done: dict[str, Prepared]) -> Table:
-    """Return what was prepared, a row per set."""
-    table = Table("set", "files", "classes", *SPLITS, "MB in", "MB out", "s", box=None)
-    for column in table.columns[1:]:
-        column.justify = "right"
-    for name, result in done.items():
-        table.add_row(
-            name,
-            f"{sum(result.images.values()) + len(result.skipped):,}",
-            f"{result.classes}",
-            *(f"{result.images[split]:,}" for split in SPLITS),
-            f"{result.bytes_before / 1e6:,.1f}" if result.bytes_before else "–",
-            f"{result.bytes_after / 1e6:,.1f}",
-            f"{result.seconds:.1f}" if result.built else "–",
-        )
-    return table
-
-
 def main() -> int:
-    """Run the job; a failure is said in a line, without a traceback. Returns the exit status."""
-    try:
-        prepare_all(tyro.cli(Config, config=(conf.FlagCreatePairsOff,)))
-    except BadImagesError as error:
-        for name, reason in error.bad:
-            print(f"{name}: {reason}", file=sys.stderr)
-        print(
-            f"prep: {error}; nothing was written; --skip-bad goes on without them", file=sys.stderr
-        )
-    except (SourceError, BetonError, OSError, BrokenExecutor) as error:
-        print(f"prep: {error}", file=sys.stderr)
-    except KeyboardInterrupt:
-        print("prep: interrupted", file=sys.stderr)
-        return 130
-    else:
-        return 0
-    return 2
+    """Run the command; print a failure as one line. Returns the exit status."""
+    return command.main("prep", Config, prepare_datasets, conf.FlagCreatePairsOff)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from jobs.bench.noise import Config, Outcome, SampledSource, closing_table, conc
 from pipeline.analysis.label_noise import diagnose
 from pipeline.data.sources import SourceError
 from pipeline.data.sources.base import TRAIN
-from pipeline.data.synth.mislabel import Mislabelling
+from pipeline.data.synth.mislabel import LabelNoise
 
 
 def write_digits(folder: Path, count: int) -> Path:
@@ -24,7 +24,7 @@ def write_digits(folder: Path, count: int) -> Path:
 
 
 def names(source: SampledSource, train: bool) -> set[str]:
-    rows = np.flatnonzero((source.entries.given == TRAIN) == train)
+    rows = np.flatnonzero((source.annotations.splits == TRAIN) == train)
     return {source.name(row) for row in rows.tolist()}
 
 
@@ -41,7 +41,7 @@ def test_training_images_are_disjoint_and_held_out_images_shared(tmp_path: Path,
     for row in range(35):
         number = int(own.name(row).removeprefix("train/"))
         np.testing.assert_array_equal(own.image(row), images[number])
-        assert own.entries.labels[row] == labels[number]
+        assert own.annotations.labels[row] == labels[number]
 
 
 def test_too_few_images_are_refused(tmp_path: Path) -> None:
@@ -56,10 +56,10 @@ def test_correct_diagnoses_are_counted() -> None:
     assert clean.kind == "clean"
     random = replace(clean, kind="random", rate=0.9, detectable=None)
     outcomes = [
-        Outcome(Mislabelling(), 0.0, clean, clean),
-        Outcome(Mislabelling("shuffled"), 0.9, random, random),
-        Outcome(Mislabelling("permutation"), 1.0, clean, replace(random, kind="permutation")),
-        Outcome(Mislabelling("pairs", 0.3), 0.3, random, replace(random, kind="symmetric")),
+        Outcome(LabelNoise(), 0.0, clean, clean),
+        Outcome(LabelNoise("shuffled"), 0.9, random, random),
+        Outcome(LabelNoise("permutation"), 1.0, clean, replace(random, kind="permutation")),
+        Outcome(LabelNoise("pairs", 0.3), 0.3, random, replace(random, kind="symmetric")),
     ]
     assert conclusion(outcomes) == (
         "The diagnosed kind is correct in 2 of 4 cases without a reference model, in 3 of 4 with "

@@ -5,10 +5,17 @@ from hypothesis import strategies as st
 
 from pipeline.data.charset import CHARACTERS
 from pipeline.data.synth import glyphs
-from pipeline.data.synth.glyphs import CAPITAL, SPACING, TURNS, Complex, Glyph, table
-from pipeline.data.synth.writers import STROKES
+from pipeline.data.synth.glyphs import (
+    CAPITAL_HEIGHT,
+    POINTS_PER_PIECE,
+    SPACING,
+    Complex,
+    Glyph,
+    load_glyphs,
+)
+from pipeline.data.synth.writers import MAX_STROKES
 
-FORMS = [(character, glyph) for character, forms in table().items() for glyph in forms]
+FORMS = [(character, glyph) for character, forms in load_glyphs().items() for glyph in forms]
 WITHOUT_ASCENDER = "acegmnopqrsuvwxyz"
 BELOW_THE_LINE = "gjpqy"
 
@@ -16,14 +23,14 @@ BELOW_THE_LINE = "gjpqy"
 
 
 def test_every_character_can_be_written_plainly() -> None:
-    assert list(table()) == list(CHARACTERS)
-    for character, forms in table().items():
+    assert list(load_glyphs()) == list(CHARACTERS)
+    for character, forms in load_glyphs().items():
         assert any(not glyph.script for glyph in forms), character
 
 
 def test_characters_that_people_write_in_several_ways_have_several_forms() -> None:
     for character in "aebdfghjkmnpqrstuwyz0123456789AEFGIJKLMNQRTUWYZ":
-        plain = [glyph for glyph in table()[character] if not glyph.script]
+        plain = [glyph for glyph in load_glyphs()[character] if not glyph.script]
         assert len(plain) >= 2, character
 
 
@@ -32,7 +39,7 @@ def test_characters_that_people_write_in_several_ways_have_several_forms() -> No
     [("1", {1, 2}), ("4", {1, 2}), ("7", {1, 2}), ("z", {1, 2}), ("I", {1, 3}), ("Q", {1, 2})],
 )
 def test_variants_differ_in_their_strokes(character: str, strokes: set[int]) -> None:
-    assert strokes <= {len(glyph.starts) - 1 for glyph in table()[character]}
+    assert strokes <= {len(glyph.starts) - 1 for glyph in load_glyphs()[character]}
 
 
 @pytest.mark.parametrize(("character", "glyph"), FORMS)
@@ -40,7 +47,7 @@ def test_a_form_is_what_a_hand_can_bend(character: str, glyph: Glyph) -> None:
     del character
     assert glyph.weight > 0
     n, strokes = len(glyph.sharp), len(glyph.starts) - 1
-    assert 1 <= strokes <= STROKES
+    assert 1 <= strokes <= MAX_STROKES
     assert glyph.starts[0] == 0
     assert glyph.starts[-1] == n
     assert (np.diff(glyph.starts) >= 4).all()
@@ -70,7 +77,7 @@ def test_a_form_is_as_high_as_its_kind(character: str, glyph: Glyph) -> None:
     if character in WITHOUT_ASCENDER:
         assert 9 <= high <= 11
     elif character not in "ijt":
-        assert CAPITAL - 2 <= high <= CAPITAL + 2
+        assert CAPITAL_HEIGHT - 2 <= high <= CAPITAL_HEIGHT + 2
     if character in BELOW_THE_LINE:
         assert -7 <= low <= -3
     elif not glyph.script and character not in "Qf":
@@ -94,8 +101,8 @@ def places(draw: st.DrawFn) -> Complex:
 @given(places())
 def test_a_curve_goes_through_its_points(points: Complex) -> None:
     curve = glyphs._hobby(points, None, None)
-    assert len(curve) == TURNS * (len(points) - 1) + 1
-    np.testing.assert_allclose(curve[::TURNS], points, atol=1e-9)
+    assert len(curve) == POINTS_PER_PIECE * (len(points) - 1) + 1
+    np.testing.assert_allclose(curve[::POINTS_PER_PIECE], points, atol=1e-9)
     assert np.isfinite(curve).all()
 
 
@@ -132,7 +139,7 @@ def test_four_points_make_a_circle() -> None:
 def test_curves_meet_lines_smoothly_unless_there_is_a_corner(
     monkeypatch: pytest.MonkeyPatch, path: str, joint: complex, smooth: bool
 ) -> None:
-    monkeypatch.setattr(glyphs, "TURNS", 1000)  # so that the first step is the direction
+    monkeypatch.setattr(glyphs, "POINTS_PER_PIECE", 1000)  # so that the first step is the direction
     points = glyphs._join(glyphs._sections(path.split()))
     at = int(np.argmin(np.abs(points - joint)))
     assert points[at] == joint
@@ -165,5 +172,5 @@ def test_curves_meet_lines_smoothly_unless_there_is_a_corner(
 def test_a_line_that_makes_no_sense_is_named(monkeypatch: pytest.MonkeyPatch, line: str) -> None:
     monkeypatch.setattr(glyphs, "_text", lambda: f"# A comment.\n\nb 1 L 0,0 1,1\n{line}\n")
     with pytest.raises(ValueError, match=r"^glyphs\.txt line 4: ") as caught:
-        table.__wrapped__()
+        load_glyphs.__wrapped__()
     assert repr(line) in str(caught.value)

@@ -9,14 +9,14 @@ from hypothesis import strategies as st
 from pipeline.analysis.diagnosis import Diagnosis
 from pipeline.analysis.label_noise import diagnose, rank_labels
 from pipeline.analysis.noise_models import Floats, Ints, transition
-from pipeline.data.synth.mislabel import Mislabelling
+from pipeline.data.synth.mislabel import LabelNoise
 
 DIGITS = tuple("0123456789")
 KIND = {"none": "clean", "shuffled": "random"}  # kinds by the names of the diagnosis
 PLAIN = ("none", "wrong", "permutation", "shuffled")
 CASES = [
-    *(Mislabelling(kind) for kind in PLAIN),
-    *(Mislabelling(kind, n / 10) for kind in ("symmetric", "pairs") for n in range(1, 7)),
+    *(LabelNoise(kind) for kind in PLAIN),
+    *(LabelNoise(kind, n / 10) for kind in ("symmetric", "pairs") for n in range(1, 7)),
 ]
 seeds = st.integers(0, 2**32 - 1)
 
@@ -33,7 +33,7 @@ class Simulation:
 
 
 def simulate(
-    mislabelling: Mislabelling,
+    mislabelling: LabelNoise,
     seed: int = 0,
     images: int = 6000,
     hard: float | Floats = 0.25,
@@ -86,7 +86,7 @@ def numbers(found: Diagnosis) -> dict[str, object]:
 
 
 @pytest.mark.parametrize("made", CASES, ids=str)
-def test_every_generated_kind_is_identified_and_measured(made: Mislabelling) -> None:
+def test_every_generated_kind_is_identified_and_measured(made: LabelNoise) -> None:
     simulation = simulate(made)
     found = diagnose(simulation.predictions, simulation.labels, DIGITS, simulation.reference)
     assert found.kind == KIND.get(made.kind, made.kind)
@@ -114,7 +114,7 @@ def test_every_generated_kind_is_identified_and_measured(made: Mislabelling) -> 
     st.floats(0, 0.4),
 )
 def test_the_diagnosis_holds_for_hard_images_and_poor_networks(
-    made: Mislabelling, seed: int, hard: float, temperature: float, error: float
+    made: LabelNoise, seed: int, hard: float, temperature: float, error: float
 ) -> None:
     simulation = simulate(made, seed, hard=hard, temperature=temperature, error=error)
     found = diagnose(simulation.predictions, simulation.labels, DIGITS)
@@ -125,7 +125,7 @@ def test_the_diagnosis_holds_for_hard_images_and_poor_networks(
 @settings(max_examples=3)
 @given(seeds)
 def test_only_a_reference_model_distinguishes_a_permutation_from_clean_labels(seed: int) -> None:
-    simulation = simulate(Mislabelling("permutation"), seed)
+    simulation = simulate(LabelNoise("permutation"), seed)
     alone = diagnose(simulation.predictions, simulation.labels, DIGITS)
     evidence = {one.kind: one.log_likelihood for one in alone.evidence}
     assert alone.kind == "clean"
@@ -141,7 +141,7 @@ def test_only_a_reference_model_distinguishes_a_permutation_from_clean_labels(se
 
 
 def test_a_reference_model_confirms_clean_labels() -> None:
-    simulation = simulate(Mislabelling())
+    simulation = simulate(LabelNoise())
     found = diagnose(simulation.predictions, simulation.labels, DIGITS, simulation.reference)
     assert found.verdict.startswith("The labels are clean; ")
     assert "permutation" not in found.verdict
@@ -150,7 +150,7 @@ def test_a_reference_model_confirms_clean_labels() -> None:
 @pytest.mark.parametrize("made", ["none", "permutation", "shuffled"])
 @pytest.mark.parametrize("reference", ["guesses", "one class", "untrained"])
 def test_a_reference_model_that_knows_nothing_changes_nothing(made: str, reference: str) -> None:
-    simulation = simulate(Mislabelling.parse(made))
+    simulation = simulate(LabelNoise.parse(made))
     generator = np.random.default_rng(1)
     if reference == "guesses":
         outputs = generator.dirichlet(np.full(10, 0.3), len(simulation.labels))
@@ -170,7 +170,7 @@ def test_a_reference_model_that_knows_nothing_changes_nothing(made: str, referen
 
 
 def test_a_poor_reference_model_is_enough_to_find_names() -> None:
-    simulation = simulate(Mislabelling("permutation"))
+    simulation = simulate(LabelNoise("permutation"))
     generator = np.random.default_rng(1)
     replaced = generator.random(len(simulation.labels)) < 0.4
     outputs = np.where(
@@ -184,7 +184,7 @@ def test_a_poor_reference_model_is_enough_to_find_names() -> None:
 
 
 def test_a_reference_model_finds_what_an_untrained_network_does_not() -> None:
-    simulation = simulate(Mislabelling("symmetric", 0.4))
+    simulation = simulate(LabelNoise("symmetric", 0.4))
     idle = np.random.default_rng(1).dirichlet(np.full(10, 50), len(simulation.labels))
     found = diagnose(idle, simulation.labels, DIGITS, simulation.reference)
     assert found.kind == "random"
@@ -200,7 +200,7 @@ def test_a_reference_model_finds_what_an_untrained_network_does_not() -> None:
 
 @pytest.mark.parametrize("rate", [0.3, 0.5, 0.6])
 def test_pair_flips_report_the_direction_that_they_assume(rate: float) -> None:
-    simulation = simulate(Mislabelling("pairs", rate))
+    simulation = simulate(LabelNoise("pairs", rate))
     alone = diagnose(simulation.predictions, simulation.labels, DIGITS)
     assert alone.kind == "pairs"
     assert f"({1 - alone.rate:.0%} flipped to the previous one" in alone.assumption
@@ -211,7 +211,7 @@ def test_pair_flips_report_the_direction_that_they_assume(rate: float) -> None:
 
 @pytest.mark.parametrize(("made", "bits"), [("none", 0), ("wrong", np.log2(9))])
 def test_entropy_and_information_are_those_of_the_labels(made: str, bits: float) -> None:
-    simulation = simulate(Mislabelling.parse(made), images=30_000, hard=0.1)
+    simulation = simulate(LabelNoise.parse(made), images=30_000, hard=0.1)
     found = diagnose(simulation.predictions, simulation.labels, DIGITS)
     assert found.entropy == pytest.approx(bits, abs=0.1)
     assert found.information == pytest.approx(np.log2(10) - bits, abs=0.1)
@@ -220,13 +220,13 @@ def test_entropy_and_information_are_those_of_the_labels(made: str, bits: float)
 def test_the_detectable_rate_is_detected_and_falls_with_more_labels() -> None:
     least = []
     for images in (1000, 3000, 9000):
-        simulation = simulate(Mislabelling(), images=images)
+        simulation = simulate(LabelNoise(), images=images)
         found = diagnose(simulation.predictions, simulation.labels, DIGITS)
         assert found.kind == "clean"
         assert found.detectable is not None
         assert f"noise below {found.detectable:.1%} may be undetected" in found.verdict
         least.append(found.detectable)
-        noisy = simulate(Mislabelling("symmetric", found.detectable), images=images)
+        noisy = simulate(LabelNoise("symmetric", found.detectable), images=images)
         assert diagnose(noisy.predictions, noisy.labels, DIGITS).kind == "symmetric"
     assert least[0] > least[1] > least[2]
     assert diagnose(noisy.predictions, noisy.labels, DIGITS).detectable is None
@@ -237,13 +237,13 @@ def test_the_detectable_rate_is_detected_and_falls_with_more_labels() -> None:
 def test_hard_classes_are_not_noise(seed: int) -> None:
     hard = np.full(10, 0.1)
     hard[[2, 4, 6]] = 1  # no pullover, coat or shirt is beyond doubt, say
-    simulation = simulate(Mislabelling(), seed, hard=hard)
+    simulation = simulate(LabelNoise(), seed, hard=hard)
     found = diagnose(simulation.predictions, simulation.labels, DIGITS, simulation.reference)
     assert found.kind == "clean"
 
 
 def test_noise_that_no_kind_fits_is_reported() -> None:
-    simulation = simulate(Mislabelling())
+    simulation = simulate(LabelNoise())
     generator = np.random.default_rng(1)
     lumped = (simulation.true % 2 == 0) & (
         generator.random(len(simulation.true)) < 0.4
@@ -260,7 +260,7 @@ def test_noise_that_no_kind_fits_is_reported() -> None:
 
 @settings(max_examples=4)
 @given(st.sampled_from(CASES), seeds)
-def test_the_order_of_the_images_does_not_matter(made: Mislabelling, seed: int) -> None:
+def test_the_order_of_the_images_does_not_matter(made: LabelNoise, seed: int) -> None:
     simulation = simulate(made, images=1500)
     order = np.random.default_rng(seed).permutation(1500)
     found = diagnose(simulation.predictions, simulation.labels, DIGITS, simulation.reference)
@@ -273,7 +273,7 @@ def test_the_order_of_the_images_does_not_matter(made: Mislabelling, seed: int) 
 
 @pytest.mark.parametrize("classes", [3, 5, 20])
 def test_any_number_of_classes_will_do(classes: int) -> None:
-    for made in (Mislabelling(), Mislabelling("symmetric", 0.3), Mislabelling("wrong")):
+    for made in (LabelNoise(), LabelNoise("symmetric", 0.3), LabelNoise("wrong")):
         simulation = simulate(made, images=200 * classes, classes=classes, error=0.1)
         found = diagnose(
             simulation.predictions, simulation.labels, [f"class {k}" for k in range(classes)]
@@ -282,7 +282,7 @@ def test_any_number_of_classes_will_do(classes: int) -> None:
 
 
 def test_a_diagnosis_is_plain_data() -> None:
-    simulation = simulate(Mislabelling("pairs", 0.3), images=1000)
+    simulation = simulate(LabelNoise("pairs", 0.3), images=1000)
     found = diagnose(simulation.predictions, simulation.labels, DIGITS, simulation.reference)
     read = json.loads(json.dumps(asdict(found)))
     assert read["matrix"] == [list(row) for row in found.matrix]
@@ -307,7 +307,7 @@ def test_ranks_and_histogram_by_definition(images: int, classes: int, seed: int)
 
 
 def test_argmin_is_correct_for_a_network_trained_on_complementary_labels() -> None:
-    simulation = simulate(Mislabelling("wrong"), hard=0.1)
+    simulation = simulate(LabelNoise("wrong"), hard=0.1)
     seen = rank_labels(simulation.predictions, simulation.true)
     assert seen.ranks[0] < 0.05
     assert seen.ranks[-1] > 0.9

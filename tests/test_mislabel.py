@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from pipeline.data.sources import SourceError
 from pipeline.data.sources.base import Ints
-from pipeline.data.synth.mislabel import PLAIN, RATED, Mislabelling
+from pipeline.data.synth.mislabel import KINDS, KINDS_WITH_RATE, LabelNoise
 
 seeds = st.integers(0, 2**63 - 1)
 rates = st.integers(0, 1000).map(lambda n: n / 1000)
@@ -26,7 +26,7 @@ def within(count: int, n: int, share: float) -> bool:
 @given(seeds, class_counts)
 def test_no_label_of_a_wrong_set_is_right(seed: int, classes: int) -> None:
     true = truth(classes)
-    labels = Mislabelling("wrong").apply(true, classes, seed)
+    labels = LabelNoise("wrong").apply(true, classes, seed)
     assert (labels != true).all()
     assert labels.min() >= 0
     assert labels.max() < classes
@@ -35,7 +35,7 @@ def test_no_label_of_a_wrong_set_is_right(seed: int, classes: int) -> None:
 @given(seeds)
 def test_all_wrong_labels_are_as_likely(seed: int) -> None:
     true = truth(10)
-    labels = Mislabelling("wrong").apply(true, 10, seed)
+    labels = LabelNoise("wrong").apply(true, 10, seed)
     for digit in range(10):
         of_digit = labels[true == digit]
         for wrong in set(range(10)) - {digit}:
@@ -47,7 +47,7 @@ def test_symmetric_noise_has_its_rate_and_goes_to_all_others(
     seed: int, classes: int, rate: float
 ) -> None:
     true = truth(classes)
-    labels = Mislabelling("symmetric", rate).apply(true, classes, seed)
+    labels = LabelNoise("symmetric", rate).apply(true, classes, seed)
     wrong = labels != true
     assert within(wrong.sum(), N, rate)
     steps = np.bincount((labels - true)[wrong] % classes, minlength=classes)
@@ -58,7 +58,7 @@ def test_symmetric_noise_has_its_rate_and_goes_to_all_others(
 @given(seeds, class_counts, rates)
 def test_pairs_flip_to_the_next_class_at_their_rate(seed: int, classes: int, rate: float) -> None:
     true = truth(classes)
-    labels = Mislabelling("pairs", rate).apply(true, classes, seed)
+    labels = LabelNoise("pairs", rate).apply(true, classes, seed)
     wrong = labels != true
     assert within(wrong.sum(), N, rate)
     assert (labels[wrong] == (true[wrong] + 1) % classes).all()
@@ -66,55 +66,53 @@ def test_pairs_flip_to_the_next_class_at_their_rate(seed: int, classes: int, rat
 
 @given(seeds, class_counts)
 def test_a_permutation_renames_every_class(seed: int, classes: int) -> None:
-    names = Mislabelling("permutation").apply(np.arange(classes), classes, seed)
+    names = LabelNoise("permutation").apply(np.arange(classes), classes, seed)
     assert sorted(names) == list(range(classes))
     assert (names != np.arange(classes)).all()
     true = truth(classes)
-    np.testing.assert_array_equal(
-        Mislabelling("permutation").apply(true, classes, seed), names[true]
-    )
+    np.testing.assert_array_equal(LabelNoise("permutation").apply(true, classes, seed), names[true])
 
 
 @given(seeds, class_counts)
 def test_shuffled_labels_are_the_same_ones_and_say_nothing(seed: int, classes: int) -> None:
     true = np.maximum(truth(classes + 2) - 2, 0)  # not all as frequent
-    labels = Mislabelling("shuffled").apply(true, classes, seed)
+    labels = LabelNoise("shuffled").apply(true, classes, seed)
     share = np.bincount(true, minlength=classes) / N
     np.testing.assert_array_equal(np.bincount(labels, minlength=classes) / N, share)
     assert (labels != true).any()
     assert within((labels == true).sum(), N, float((share**2).sum()))
-    ordered = Mislabelling("shuffled").apply(np.sort(true), classes, seed)
+    ordered = LabelNoise("shuffled").apply(np.sort(true), classes, seed)
     assert (np.diff(ordered) < 0).any()
 
 
-@given(seeds, st.sampled_from(PLAIN + RATED), st.floats(0, 1), class_counts)
+@given(seeds, st.sampled_from(KINDS + KINDS_WITH_RATE), st.floats(0, 1), class_counts)
 def test_labels_are_functions_of_the_seed_alone(
     seed: int, kind: str, rate: float, classes: int
 ) -> None:
     true = truth(classes, 100)
     before = true.copy()
-    labels, again = (Mislabelling(kind, rate).apply(true, classes, seed) for _ in range(2))
+    labels, again = (LabelNoise(kind, rate).apply(true, classes, seed) for _ in range(2))
     np.testing.assert_array_equal(labels, again)
     np.testing.assert_array_equal(true, before)
     if kind == "none":
         np.testing.assert_array_equal(labels, true)
 
 
-@pytest.mark.parametrize("kind", sorted({*PLAIN, *RATED} - {"none"}))
+@pytest.mark.parametrize("kind", sorted({*KINDS, *KINDS_WITH_RATE} - {"none"}))
 def test_another_seed_mislabels_otherwise(kind: str) -> None:
-    rate = 0.5 if kind in RATED else 1.0
-    drawn = {Mislabelling(kind, rate).apply(truth(10), 10, seed).tobytes() for seed in range(9)}
+    rate = 0.5 if kind in KINDS_WITH_RATE else 1.0
+    drawn = {LabelNoise(kind, rate).apply(truth(10), 10, seed).tobytes() for seed in range(9)}
     assert len(drawn) == 9
     assert truth(10).tobytes() not in drawn
 
 
-@given(st.sampled_from(PLAIN + RATED), rates)
+@given(st.sampled_from(KINDS + KINDS_WITH_RATE), rates)
 def test_a_kind_is_written_as_it_is_read(kind: str, rate: float) -> None:
-    text = f"{kind}={rate:g}" if kind in RATED else kind
-    assume(text not in {f"{k}=0" for k in RATED})
-    read = Mislabelling.parse(text)
+    text = f"{kind}={rate:g}" if kind in KINDS_WITH_RATE else kind
+    assume(text not in {f"{k}=0" for k in KINDS_WITH_RATE})
+    read = LabelNoise.parse(text)
     assert (read.kind, str(read)) == (kind, text)
-    assert read.rate == (rate if kind in RATED else 1)
+    assert read.rate == (rate if kind in KINDS_WITH_RATE else 1)
 
 
 @pytest.mark.parametrize(
@@ -127,5 +125,5 @@ def test_a_kind_is_written_as_it_is_read(kind: str, rate: float) -> None:
 )
 def test_what_is_no_kind_is_refused(text: str) -> None:
     with pytest.raises(SourceError, match="expected none, wrong, ") as caught:
-        Mislabelling.parse(text)
+        LabelNoise.parse(text)
     assert len(str(caught.value).splitlines()) == 1

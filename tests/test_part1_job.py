@@ -31,7 +31,7 @@ from tiny import CLASSES, write_set
 
 from jobs import part1
 from pipeline.data.prepare import prepare
-from pipeline.data.synth.source import Pages
+from pipeline.data.synth.handwriting import SyntheticPages
 from pipeline.recipes import presets
 
 
@@ -202,7 +202,7 @@ def test_part_1_is_learned_with_synthetic_pages_besides(
         return run_job(["--data", "main.beton", *quick, *options], tmp_path)
 
     for name, writers, seed in (("main", 2, 0), ("other", 3, 1), ("another", 3, 2)):
-        prepare(Pages(writers, seed), tmp_path / f"{name}.beton")
+        prepare(SyntheticPages(writers, seed), tmp_path / f"{name}.beton")
     done = run()
     assert done.returncode == 2
     assert done.stderr == (

@@ -23,7 +23,7 @@ from tiny import CLASSES, write_set
 from jobs import part2 as job
 from pipeline.analysis.pretraining import ARMS
 from pipeline.data.prepare import prepare
-from pipeline.data.synth.source import Digits, DigitSet
+from pipeline.data.synth.handwriting import DigitCounts, SyntheticDigits
 from pipeline.models import networks
 from pipeline.runtime.progress import progress
 from pipeline.training import runner as training_run
@@ -276,7 +276,7 @@ def test_a_test_split_is_what_counts(
     start: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     standard = tmp_path / "standard.beton"
-    prepare(Digits(DigitSet(60, 20, 0)), standard)
+    prepare(SyntheticDigits(DigitCounts(60, 20, 0)), standard)
     arguments = ["--digits", str(standard), "--mnist", str(standard), "--seeds", "1"]
     assert start(*QUICK, *arguments, "--runs", str(tmp_path)) == 0
     assert "trained on train+validation, validated on test" in capsys.readouterr().out

@@ -17,8 +17,8 @@ from tiny import CLASSES, page, write_set
 
 from jobs import part3 as job
 from pipeline.data.prepare import prepare
-from pipeline.data.sources.base import TRAIN, VALIDATION, Entries, Ints, Pixels, Source
-from pipeline.data.synth.mislabel import Mislabelled, Mislabelling
+from pipeline.data.sources.base import TRAIN, VALIDATION, Annotations, Ints, Pixels, Source
+from pipeline.data.synth.mislabel import LabelNoise, MislabelledSource
 from pipeline.recipes.arms import PART3_ARMS, ArmSpec
 from pipeline.recipes.presets import PART3_RECOVERY
 
@@ -36,10 +36,10 @@ class Rectangles(Source):
 
     def __init__(self, first: int, train: int, validation: int) -> None:
         self._first, count = first, len(CLASSES)
-        self.entries = Entries.of(
+        self.annotations = Annotations.of(
             CLASSES,
             np.tile(np.arange(count), train + validation),
-            given=np.repeat([TRAIN, VALIDATION], [train * count, validation * count]),
+            splits=np.repeat([TRAIN, VALIDATION], [train * count, validation * count]),
         )
 
     def name(self, index: int) -> str:
@@ -60,7 +60,7 @@ class Rectangles(Source):
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the two files that the job looks for."""
     folder = tmp_path_factory.mktemp("part3")
-    wrong = Mislabelled(Rectangles(0, 44, 40), Mislabelling("wrong"))
+    wrong = MislabelledSource(Rectangles(0, 44, 40), LabelNoise("wrong"))
     prepare(wrong, folder / "data" / "part3.beton")
     prepare(Rectangles(1000, 44, 20), folder / "data" / "mnist.beton")
     return folder
@@ -226,9 +226,9 @@ def test_an_arm_is_added_by_an_entry_of_the_table(
     assert start(monkeypatch, folder, *QUICK[2:], *arguments) == 0
     new = tmp_path / "part3" / "latest"
     assert list(result_of(new)["arms"]) == ["another"]
-    rows = Parsed((new / "report.html").read_text()).words["td"]
-    assert "another training" in rows
-    assert "12.34 %" in rows
+    words = Parsed((new / "report.html").read_text()).words
+    assert "another training" in words["th"]
+    assert "12.34 %" in words["td"]
 
 
 def test_a_witness_of_other_classes_is_left_out(

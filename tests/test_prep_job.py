@@ -12,7 +12,7 @@ from raw_data import digits, folders, idx_pair, make_tree, make_zip, midas, save
 from beton.reader import Reader
 from jobs import prep as job
 from pipeline.data import catalog
-from pipeline.data.synth.source import DigitSet, Pages
+from pipeline.data.synth.handwriting import DigitCounts, SyntheticPages
 
 JOB = Path(__file__).resolve().parents[1] / "jobs" / "prep.py"
 Run = subprocess.CompletedProcess[str]
@@ -53,40 +53,43 @@ def failure(run: Run) -> list[str]:
     """The lines that a failed run says: no traceback, and no table."""
     assert run.returncode == 2, run
     assert "Traceback" not in run.stdout + run.stderr
-    assert "MB out" not in run.stdout
+    assert "file MB" not in run.stdout
     return run.stderr.splitlines()
 
 
-def test_a_set_is_prepared_once(tmp_path: Path, prep_here: Prep) -> None:
+def test_a_dataset_is_prepared_once(tmp_path: Path, prep_here: Prep) -> None:
     make_zip(tmp_path / "some pages.zip", midas() | {"hand writing/notes.txt": b"x"})
     run = prep(tmp_path, "part1", "--source", "some pages.zip", "--split", "writers=1")
     assert (run.returncode, run.stderr) == (0, "")
     first, other, *table = [line.strip() for line in run.stdout.splitlines() if line.strip()]
     assert other == (
-        f"auxiliary: embedded default {Pages.path}, synthetic: 62 pictures, 62 classes, 1 writers"
+        f"auxiliary: embedded default {SyntheticPages.path}, "
+        "synthetic: 62 images, 62 classes, 1 writers"
     )
     assert first == (
-        "part1: --source some pages.zip, midas: 12 pictures, 3 classes, 4 writers; "
-        "1 other files passed over"
+        "part1: --source some pages.zip, midas: 12 images, 3 classes, 4 writers; "
+        "1 other files ignored"
     )
-    heading = "set files classes train validation test MB in MB out s"
+    heading = "dataset images classes train validation test raw MB file MB s"
     assert table[0].split() == heading.split()
     assert table[-2].split()[:6] == ["part1", "12", "3", "9", "3", "0"]
     out = tmp_path / "data" / "part1.beton"
     before = out.stat()
     again = prep_here("part1", "--source", "some pages.zip", "--split", "writers=1")
     assert again.returncode == 0
-    assert "is there already, from the same data; --force rebuilds it" in again.stdout
+    assert "data/part1.beton is up to date; --force writes it again" in again.stdout
     assert out.stat() == before
     forced = prep_here("part1", "--source", "some pages.zip", "--split=writers=1", "--force")
-    assert "already" not in forced.stdout
+    assert "up to date" not in forced.stdout
     assert out.stat().st_ino != before.st_ino
     without_source = prep_here("part1")
     assert without_source.returncode == 0
-    assert "part1.beton is there already; its source is not" in without_source.stdout
+    assert (
+        "part1.beton holds real data whose source is missing; not replaced" in without_source.stdout
+    )
 
 
-def test_real_data_are_never_replaced_by_drawn_ones_unasked(
+def test_real_data_are_never_replaced_by_generated_ones_unasked(
     tmp_path: Path, prep_here: Prep
 ) -> None:
     out = tmp_path / "data" / "part1.beton"
@@ -101,11 +104,12 @@ def test_real_data_are_never_replaced_by_drawn_ones_unasked(
     stays = prep_here("part1", "--writers", "1")
     assert stays.returncode == 0
     assert stays.stdout.splitlines()[0] == (
-        "part1: data/part1.beton is there already; its source is not, so it stays"
+        "part1: data/part1.beton holds real data whose source is missing; not replaced"
     )
     [line] = failure(prep_here("part1", "--writers", "1", "--force"))
     assert line == (
-        "prep: part1: data/part1.beton is of real data that are not here; --synthetic replaces it"
+        "prep: part1: data/part1.beton holds real data whose source is missing; "
+        "--synthetic replaces it"
     )
     assert (out.stat(), kind()) == (before, "real")
     assert prep_here("part1", "--writers", "1", "--synthetic").returncode == 0
@@ -114,7 +118,7 @@ def test_real_data_are_never_replaced_by_drawn_ones_unasked(
     assert kind() == "real"
 
 
-def test_what_goes_with_part_1_is_drawn_right_whatever_part_1_is(
+def test_what_goes_with_part_1_is_generated_correctly_whatever_part_1_is(
     tmp_path: Path, prep_here: Prep
 ) -> None:
     make_zip(tmp_path / "pages.zip", midas())
@@ -126,10 +130,10 @@ def test_what_goes_with_part_1_is_drawn_right_whatever_part_1_is(
     assert "mislabelled" in sources["part1"]
     assert "mislabelled" not in sources["auxiliary"]
     [line] = failure(prep_here("auxiliary", "--source", "pages.zip"))
-    assert line == "prep: auxiliary: it is always drawn; leave out --source and --download"
+    assert line == "prep: auxiliary: always synthetic; remove --source and --download"
 
 
-def test_what_cannot_be_read_is_not_replaced_by_drawn_pages(
+def test_what_cannot_be_read_is_not_replaced_by_generated_pages(
     tmp_path: Path, prep_here: Prep
 ) -> None:
     out = tmp_path / "data" / "part1.beton"
@@ -150,7 +154,7 @@ def test_all_that_lies_in_the_folder_of_raw_data_is_prepared(
     make_tree(raw / "MNIST", pairs)
     run = prep_here("--out", "elsewhere", "--seed", "5")
     assert run.returncode == 0, run
-    assert "mnist: data/raw data/raw/MNIST, idx: 40 pictures, 10 classes" in run.stdout
+    assert "mnist: data/raw data/raw/MNIST, idx: 40 images, 10 classes" in run.stdout
     files = sorted(path.name for path in (tmp_path / "elsewhere").iterdir())
     assert files == ["auxiliary.beton", "mnist.beton", "part1.beton", "part2.beton"]
     with Reader(tmp_path / "elsewhere" / "part2.beton") as reader:
@@ -160,12 +164,13 @@ def test_all_that_lies_in_the_folder_of_raw_data_is_prepared(
         assert len(reader) == 20
 
 
-def test_without_data_the_main_sets_are_drawn(tmp_path: Path, prep_here: Prep) -> None:
+def test_without_data_the_main_datasets_are_generated(tmp_path: Path, prep_here: Prep) -> None:
     run = prep_here("part1", "part2", "--writers", "2", "--seed", "7")
     assert (run.returncode, run.stderr) == (0, "")
     lines = [line.strip() for line in run.stdout.splitlines() if line.strip()]
     assert lines[0] == (
-        f"part1: embedded default {Pages.path}, synthetic: 124 pictures, 62 classes, 2 writers"
+        f"part1: embedded default {SyntheticPages.path}, "
+        "synthetic: 124 images, 62 classes, 2 writers"
     )
     assert lines[-3].split()[:7] == ["part1", "124", "62", "62", "62", "0", "–"]
     assert lines[-2].split()[:3] == ["part2", "20", "10"]
@@ -180,19 +185,19 @@ def test_without_data_the_main_sets_are_drawn(tmp_path: Path, prep_here: Prep) -
         assert reader.info["provenance"]["via"] == "embedded default"
         assert (reader.info["generator"]["seed"], reader.info["generator"]["writers"]) == (7, 2)
     again = prep_here("part1", "--synthetic", "--writers", "2", "--seed", "7")
-    assert "is there already, from the same data" in again.stdout
+    assert "part1.beton is up to date" in again.stdout
     other = prep_here("part1", "--writers", "1", "--seed", "7", "--grey")
-    assert "part1.beton is there already" not in other.stdout
+    assert "part1.beton is up to date" not in other.stdout
     with Reader(tmp_path / "data" / "part1.beton") as reader:
         assert len(reader) == 62
         assert reader.info["generator"]["grey"] is True
 
 
-def test_without_data_or_names_all_main_sets_are_drawn(
+def test_without_data_or_names_all_main_datasets_are_generated(
     tmp_path: Path, prep_here: Prep, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(catalog, "MNIST", DigitSet(300, 60, 1000))
-    monkeypatch.setattr(catalog, "TASK3", DigitSet(300, 0, 2000))
+    monkeypatch.setattr(catalog, "MNIST_COUNTS", DigitCounts(300, 60, 1000))
+    monkeypatch.setattr(catalog, "PART3_COUNTS", DigitCounts(300, 0, 2000))
     assert prep_here("--writers", "1", "--mislabel", "pairs=0.5").returncode == 0
     generators = {}
     for path in (tmp_path / "data").iterdir():
@@ -222,19 +227,18 @@ def test_without_data_three_lines_say_how_to_get_some(
 BROKEN = {"1/broken.png": b"words", "10/3.png": b""}
 
 
-def test_bad_pictures_are_listed_and_nothing_is_written(tmp_path: Path, prep_here: Prep) -> None:
+def test_bad_images_are_listed_and_nothing_is_written(tmp_path: Path, prep_here: Prep) -> None:
     make_zip(tmp_path / "set.zip", folders() | BROKEN)
     lines = failure(prep_here("--source", "set.zip"))
     assert lines == [
         "1/broken.png: not recognised as PNG, JPEG, BMP, GIF, TIFF, WEBP, PPM",
         "10/3.png: the file is empty",
-        "prep: set.zip: 2 of 13 pictures cannot be decoded; nothing was written; "
-        "--skip-bad goes on without them",
+        "prep: set.zip: 2 of 13 images cannot be decoded; --skip-bad leaves them out",
     ]
     assert list((tmp_path / "data").iterdir()) == []
     run = prep_here("--source", "set.zip", "--skip-bad")
     assert run.returncode == 0
-    assert "set: left out 10/3.png: the file is empty" in run.stdout
+    assert "set: skipped 10/3.png: the file is empty" in run.stdout
     with Reader(tmp_path / "data" / "set.beton") as reader:
         assert len(reader) == 11
         assert [name for name, _ in reader.info["prepare"]["skipped"]] == sorted(BROKEN)
@@ -245,24 +249,27 @@ def test_bad_pictures_are_listed_and_nothing_is_written(tmp_path: Path, prep_her
     [
         (["--source", "missing.zip"], "missing.zip: no such file or folder"),
         (["--source", "empty.zip"], "empty.zip: is empty"),
-        (["--source", "one"], "one: all 2 pictures are of one class, 'a'; a set with one class"),
-        (["--source", "words.zip"], "words.zip: not a folder, a zip archive"),
+        (["--source", "one"], "one: got one class, 'a', for all 2 images, expected at least 2"),
+        (["--source", "words.zip"], "words.zip: expected a folder, a complete zip archive"),
         (["--source", "evil.zip"], "evil.zip: refused: member '../x.png' points outside"),
         (["--source", "good", "--split", "90-20"], "split '90-20': expected percentages"),
-        (["--source", "good", "--split", "writers=1"], "writers can only be held out where"),
+        (["--source", "good", "--split", "writers=1"], "12 of 12 images have no known writer"),
         (["--source", "good", "--workers", "0"], "workers"),
         (["--source", "good", "--seed", "-1"], "seed -1"),
         (["--source", "good", "--out", "words.zip"], "words.zip"),
-        (["a/b", "--source", "good"], "'a/b' cannot be a set's name"),
-        (["part1", "--synthetic", "--source", "good"], "--synthetic goes without --source"),
-        (["part1", "--synthetic", "--download"], "--synthetic goes without --source"),
-        (["fashion-mnist", "--synthetic"], "fashion-mnist cannot be drawn"),
+        (["a/b", "--source", "good"], "name 'a/b': expected letters, digits"),
+        (["part1", "--synthetic", "--source", "good"], "--synthetic excludes --source"),
+        (["part1", "--synthetic", "--download"], "--synthetic excludes --source"),
+        (
+            ["fashion-mnist", "--synthetic"],
+            "fashion-mnist: no synthetic version, expected one of part1",
+        ),
         (["part1", "--writers", "0"], "writers: got 0, expected 1 to 999"),
-        (["part3", "--mislabel", "some"], "mislabelling 'some': expected none, wrong,"),
+        (["part3", "--mislabel", "some"], "mislabel 'some': expected none, wrong,"),
         (["part1", "--writers", "1", "--seed", "-1"], "seed -1"),
-        (["part1", "--source", "good", "--grey"], "--writers and --grey are of the synthetic"),
-        (["mnist", "--mislabel", "wrong"], "--mislabel goes with --source, or with the synthe"),
-        (["part3", "--mislabel", "wrong"], "--mislabel: part3 is there, data/raw/mnistTask3.zip;"),
+        (["part1", "--source", "good", "--grey"], "--writers and --grey are for the synthetic"),
+        (["mnist", "--mislabel", "wrong"], "--mislabel: expected --source, or the synthetic"),
+        (["part3", "--mislabel", "wrong"], "part3 would be read from data/raw/mnistTask3.zip;"),
         (["--source", "dangling"], "No such file or directory: 'dangling/1/lost.png'"),
     ],
 )
@@ -293,11 +300,11 @@ def test_linked_folders_are_classes_like_others(tmp_path: Path, prep_here: Prep)
     (tmp_path / "set" / "again").symlink_to(tmp_path / "set")
     run = prep_here("--source", "set")
     assert run.returncode == 0, run.stderr
-    assert "folders: 16 pictures, 4 classes" in run.stdout
+    assert "folders: 16 images, 4 classes" in run.stdout
     (tmp_path / "set" / "7").unlink()
     run = prep_here("--source", "set")
-    assert "folders: 12 pictures, 3 classes" in run.stdout
-    assert "set: replaces what data/set.beton was" in run.stdout
+    assert "folders: 12 images, 3 classes" in run.stdout
+    assert "set: replaced data/set.beton, which had other data" in run.stdout
 
 
 def test_help_reads_well(prep_here: Prep, capsys: pytest.CaptureFixture[str]) -> None:

@@ -17,32 +17,40 @@ from beton.reader import Reader
 from pipeline.data import catalog, download, prepare
 from pipeline.data.prepare import BadImagesError
 from pipeline.data.sources import SourceError, open_source
-from pipeline.data.sources.base import FREE, SPLITS, TEST, TRAIN, UNKNOWN, VALIDATION, Entries
-from pipeline.data.splits import Split, assign
+from pipeline.data.sources.base import (
+    NO_SPLIT,
+    SPLITS,
+    TEST,
+    TRAIN,
+    UNKNOWN_WRITER,
+    VALIDATION,
+    Annotations,
+)
+from pipeline.data.splits import Split, assign_splits
 
 # Splits
 
 
 @st.composite
-def entries(draw: st.DrawFn, given: bool = False) -> Entries:
+def entries(draw: st.DrawFn, given: bool = False) -> Annotations:
     n = draw(st.integers(2, 300))
     generator = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     classes = draw(st.integers(2, 20))
     writers = draw(st.integers(2, 30))
-    return Entries.of(
+    return Annotations.of(
         [str(c) for c in range(classes)],
         generator.integers(0, classes, n),
         writers=[f"{w:03}" for w in (*range(writers), *generator.integers(0, writers, n))][:n],
-        given=generator.choice([FREE, FREE, TEST], n) if given else None,
+        splits=generator.choice([NO_SPLIT, NO_SPLIT, TEST], n) if given else None,
     )
 
 
 @given(entries(), st.sampled_from(["90-10", "80-10-10", "50-25-25", "100-0"]), st.integers(0, 99))
 def test_every_class_is_divided_in_the_same_proportions(
-    entries: Entries, text: str, seed: int
+    entries: Annotations, text: str, seed: int
 ) -> None:
     split = Split.parse(text)
-    splits = assign(entries, split, seed)
+    splits = assign_splits(entries, split, seed)
     for label in np.unique(entries.labels):
         of_class = splits[entries.labels == label]
         for number, percentage in enumerate(split.percentages):
@@ -58,9 +66,9 @@ def test_every_class_is_divided_in_the_same_proportions(
 
 @given(entries(), st.sampled_from(["writers=1", "writers=.1", "writers=0.4"]), st.integers(0, 99))
 def test_a_validation_writer_is_never_seen_in_training(
-    entries: Entries, text: str, seed: int
+    entries: Annotations, text: str, seed: int
 ) -> None:
-    splits = assign(entries, Split.parse(text), seed)
+    splits = assign_splits(entries, Split.parse(text), seed)
     of_split = [set(entries.writers[splits == number]) for number in range(3)]
     assert not of_split[TRAIN] & of_split[VALIDATION]
     assert of_split[TRAIN]
@@ -71,18 +79,18 @@ def test_a_validation_writer_is_never_seen_in_training(
 
 
 @given(entries(given=True), st.sampled_from(["90-10", "80-10-10"]), st.integers(0, 99))
-def test_a_given_test_set_stays_one(entries: Entries, text: str, seed: int) -> None:
-    splits = assign(entries, Split.parse(text), seed)
-    assert (splits[entries.given == TEST] == TEST).all()
-    free = entries.given == FREE
-    alone = Entries.of(entries.classes, entries.labels[free])
-    expected = np.bincount(assign(alone, Split.parse(text), seed), minlength=3)
+def test_a_given_test_set_stays_one(entries: Annotations, text: str, seed: int) -> None:
+    splits = assign_splits(entries, Split.parse(text), seed)
+    assert (splits[entries.splits == TEST] == TEST).all()
+    free = entries.splits == NO_SPLIT
+    alone = Annotations.of(entries.classes, entries.labels[free])
+    expected = np.bincount(assign_splits(alone, Split.parse(text), seed), minlength=3)
     assert np.bincount(splits[free], minlength=3).tolist() == expected.tolist()
 
 
 def test_a_split_is_a_function_of_its_seed() -> None:
-    some = Entries.of("ab", np.arange(200) % 2)
-    draws = [assign(some, Split(), seed).tolist() for seed in (0, 0, 1, 2)]
+    some = Annotations.of("ab", np.arange(200) % 2)
+    draws = [assign_splits(some, Split(), seed).tolist() for seed in (0, 0, 1, 2)]
     assert draws[0] == draws[1]
     assert len({tuple(draw) for draw in draws}) == 3
     # Held for good: the same data prepared by a later version must be the same sets.
@@ -103,15 +111,15 @@ def test_a_split_is_written_as_it_is_read(text: str) -> None:
 
 
 def test_writers_that_cannot_be_held_out_are_refused() -> None:
-    some = Entries.of("ab", [0, 1, 0], writers=["x", "y", None])
-    with pytest.raises(SourceError, match="1 of 3 pictures have none"):
-        assign(some, Split.parse("writers=1"), 0)
-    some = Entries.of("ab", [0, 1], writers=["x", "y"])
-    with pytest.raises(SourceError, match="2 writers to hold out: the source has 2"):
-        assign(some, Split.parse("writers=2"), 0)
+    some = Annotations.of("ab", [0, 1, 0], writers=["x", "y", None])
+    with pytest.raises(SourceError, match="1 of 3 images have no known writer"):
+        assign_splits(some, Split.parse("writers=1"), 0)
+    some = Annotations.of("ab", [0, 1], writers=["x", "y"])
+    with pytest.raises(SourceError, match="got 2 writers to hold out, expected fewer than 2"):
+        assign_splits(some, Split.parse("writers=2"), 0)
     for seed in (-1, 1 << 63):
         with pytest.raises(SourceError, match="seed"):
-            assign(some, Split(), seed)
+            assign_splits(some, Split(), seed)
 
 
 # Preparation
@@ -125,22 +133,22 @@ def test_processes_are_started_for_enough_work_only() -> None:
 
 
 @pytest.fixture
-def _even_for_few_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+def _even_for_few_images(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(prepare, "SECONDS_PER_WORKER", 1e-9)
 
 
-def prepared(tmp_path: Path, files: dict[str, bytes], **options: Any) -> prepare.Prepared:
+def prepared(tmp_path: Path, files: dict[str, bytes], **options: Any) -> prepare.PrepareResult:
     source = open_source(make_zip(tmp_path / "set.zip", files))
     return prepare.prepare(source, tmp_path / "out" / "set.beton", **options)
 
 
 def test_a_file_holds_what_the_source_does(tmp_path: Path) -> None:
     files = midas((1, 11, 37), writers=5)
-    result = prepared(tmp_path, files, split=Split.parse("writers=2"), seed=3, via="data/raw")
+    result = prepared(tmp_path, files, split=Split.parse("writers=2"), seed=3, found_by="data/raw")
     assert result.built
     assert result.images == {"train": 9, "validation": 6, "test": 0}
-    assert result.bytes_before == sum(map(len, files.values()))
-    assert result.bytes_after == result.path.stat().st_size
+    assert result.source_bytes == sum(map(len, files.values()))
+    assert result.file_bytes == result.path.stat().st_size
     with Reader(result.path) as reader:
         assert list(reader.fields) == ["image", "label", "split", "writer", "name"]
         assert reader.info["classes"] == ["0", "A", "a"]
@@ -152,7 +160,7 @@ def test_a_file_holds_what_the_source_does(tmp_path: Path) -> None:
             "kind": "real",
             "source": "set.zip",
             "reader": "midas",
-            "bytes": result.bytes_before,
+            "bytes": result.source_bytes,
             "via": "data/raw",
         }
         assert reader.info["prepare"] == {
@@ -172,7 +180,7 @@ def test_a_file_holds_what_the_source_does(tmp_path: Path) -> None:
         assert len(held_out) == 2
 
 
-@pytest.mark.usefixtures("_even_for_few_pictures")
+@pytest.mark.usefixtures("_even_for_few_images")
 def test_the_bytes_do_not_depend_on_processes_or_packing(tmp_path: Path) -> None:
     files = folders(count=40)
     source = open_source(make_zip(tmp_path / "set.zip", files))
@@ -187,26 +195,26 @@ def test_the_bytes_do_not_depend_on_processes_or_packing(tmp_path: Path) -> None
         assert splits[0] == splits[1]
 
 
-def test_small_pictures_are_stored_raw_and_pages_as_runs(tmp_path: Path) -> None:
+def test_small_images_are_stored_raw_and_pages_as_runs(tmp_path: Path) -> None:
     for files, mode in ((folders(), "raw"), (midas(), "auto"), (midas() | BAD, "auto")):
         with Reader(prepared(tmp_path, files, skip_bad=True).path) as reader:
             assert reader.fields["image"] == InkField(mode)
 
 
-@pytest.mark.usefixtures("_even_for_few_pictures")
+@pytest.mark.usefixtures("_even_for_few_images")
 def test_an_idx_set_keeps_its_test_set(tmp_path: Path) -> None:
     files = idx_pair("train", *digits(100), True) | idx_pair("t10k", *digits(30), True)
     result = prepared(tmp_path, files, workers=2)
     assert result.images == {"train": 90, "validation": 10, "test": 30}
     with Reader(result.path) as reader:
         np.testing.assert_array_equal(reader[7]["image"], digits(100)[0][7])
-        assert reader[7]["writer"] == UNKNOWN
+        assert reader[7]["writer"] == UNKNOWN_WRITER
 
 
 def test_the_same_again_does_nothing(tmp_path: Path) -> None:
     first = prepared(tmp_path, folders())
     before = first.path.stat()
-    again = prepared(tmp_path, folders(), via="data/raw")
+    again = prepared(tmp_path, folders(), found_by="data/raw")
     assert (first.built, again.built) == (True, False)
     assert again.images == first.images
     assert first.path.stat() == before
@@ -246,7 +254,7 @@ def test_a_damaged_file_is_written_again(tmp_path: Path, damage: bytes) -> None:
 def test_what_is_no_beton_file_is_not_written_over(tmp_path: Path) -> None:
     out = prepared(tmp_path, folders()).path
     out.write_bytes(b"somebody's words")
-    with pytest.raises(SourceError, match=r"is there, and no \.beton file; --force"):
+    with pytest.raises(SourceError, match=r"exists and is no \.beton file; --force"):
         prepared(tmp_path, folders())
     assert out.read_bytes() == b"somebody's words"
     assert prepared(tmp_path, folders(), force=True).replaced
@@ -255,12 +263,12 @@ def test_what_is_no_beton_file_is_not_written_over(tmp_path: Path) -> None:
 BAD = {"0/bad.png": b"words", "1/0.png": b"", "10/cut.png": folders()["0/0.png"][:60]}
 
 
-@pytest.mark.usefixtures("_even_for_few_pictures")
+@pytest.mark.usefixtures("_even_for_few_images")
 @pytest.mark.parametrize("workers", [1, 2])
-def test_all_bad_pictures_are_listed_and_nothing_is_written(tmp_path: Path, workers: int) -> None:
+def test_all_bad_images_are_listed_and_nothing_is_written(tmp_path: Path, workers: int) -> None:
     prepared(tmp_path, folders())
     before = (tmp_path / "out" / "set.beton").read_bytes()
-    with pytest.raises(BadImagesError, match="3 of 14 pictures cannot be decoded") as caught:
+    with pytest.raises(BadImagesError, match="3 of 14 images cannot be decoded") as caught:
         prepared(tmp_path, folders() | BAD, workers=workers)
     names, reasons = zip(*caught.value.bad, strict=True)
     assert list(names) == sorted(BAD)
@@ -269,7 +277,7 @@ def test_all_bad_pictures_are_listed_and_nothing_is_written(tmp_path: Path, work
     assert (tmp_path / "out" / "set.beton").read_bytes() == before
 
 
-def test_bad_pictures_can_be_left_out(tmp_path: Path) -> None:
+def test_bad_images_can_be_left_out(tmp_path: Path) -> None:
     result = prepared(tmp_path, folders() | BAD, skip_bad=True)
     assert [name for name, _ in result.skipped] == sorted(BAD)
     assert sum(result.images.values()) == 11
@@ -282,13 +290,13 @@ def test_bad_pictures_can_be_left_out(tmp_path: Path) -> None:
         prepared(tmp_path, folders() | BAD)
 
 
-def test_a_set_of_bad_pictures_alone_is_never_written(tmp_path: Path) -> None:
+def test_a_dataset_of_bad_images_alone_is_never_written(tmp_path: Path) -> None:
     with pytest.raises(BadImagesError, match="2 of 2"):
         prepared(tmp_path, {"a/0.png": b"x", "b/0.png": b"x"}, skip_bad=True)
     assert not list((tmp_path / "out").iterdir())
 
 
-@pytest.mark.usefixtures("_even_for_few_pictures")
+@pytest.mark.usefixtures("_even_for_few_images")
 def test_what_stops_a_source_stops_preparation(tmp_path: Path) -> None:
     files = idx_pair("train", *digits(50), packed=True)
     name = "train-images-idx3-ubyte.gz"
@@ -318,27 +326,27 @@ def test_numbers_of_processes_below_one_are_refused(tmp_path: Path) -> None:
         ("my-letters", "my-letters", folders()),
     ],
 )
-def test_a_set_is_found_by_its_name(
+def test_a_dataset_is_found_by_its_name(
     tmp_path: Path, name: str, place: str, files: dict[str, bytes]
 ) -> None:
     path = tmp_path / place
     path.parent.mkdir(parents=True, exist_ok=True)
     (make_zip if place.endswith(".zip") else make_tree)(path, files)
-    source, via = catalog.find(name, None, tmp_path, False, catalog.Synthetic())
+    source, via = catalog.SourceFinder(tmp_path).find(name)
     assert via == "data/raw"
     assert source.origin == "real"
     assert len(source) == (10 if "digits" in name or name in ("part2", "mnist") else 12)
     if name in catalog.CATALOG:
-        assert name in catalog.wanted((), None, tmp_path, False)
+        assert name in catalog.SourceFinder(tmp_path).datasets(())
 
 
 def test_what_is_given_goes_before_what_lies_there(tmp_path: Path) -> None:
     make_zip(tmp_path / "trainPart1.zip", midas((1, 2)))
     other = make_tree(tmp_path / "other", folders())
-    source, via = catalog.find("part1", other, tmp_path, True, catalog.Synthetic())
+    source, via = catalog.SourceFinder(tmp_path, other, download=True).find("part1")
     assert (source.path, via) == (other, "--source")
     with pytest.raises(SourceError, match="has no classes 2"):
-        catalog.find("part2", other, tmp_path, False, catalog.Synthetic())
+        catalog.SourceFinder(tmp_path, other).find("part2")
 
 
 @pytest.mark.parametrize(
@@ -351,7 +359,7 @@ def test_what_is_given_goes_before_what_lies_there(tmp_path: Path) -> None:
     ],
 )
 def test_a_source_without_a_name_gets_one(tmp_path: Path, given: str, name: str | None) -> None:
-    found, *others = catalog.wanted((), Path(given), tmp_path, False)
+    found, *others = catalog.SourceFinder(tmp_path, Path(given)).datasets(())
     assert others == ([catalog.AUXILIARY] if found == "part1" else [])
     assert found == name if name else found
 
@@ -361,7 +369,7 @@ def test_a_source_without_a_name_gets_one(tmp_path: Path, given: str, name: str 
 )
 def test_without_data_three_lines_say_how_to_get_some(tmp_path: Path, name: str) -> None:
     with pytest.raises(catalog.NoDataError) as caught:
-        catalog.find(name, None, tmp_path, False, catalog.Synthetic())
+        catalog.SourceFinder(tmp_path).find(name)
     lines = str(caught.value).splitlines()
     assert len(lines) == 3
     for line in lines:
@@ -370,29 +378,32 @@ def test_without_data_three_lines_say_how_to_get_some(tmp_path: Path, name: str)
 
 
 @pytest.mark.parametrize(
-    ("name", "pictures", "classes"),
+    ("name", "images", "classes"),
     [("part1", 124, 62), ("part2", 20, 10), ("part3", 60_000, 10), ("mnist", 70_000, 10)],
 )
-def test_without_data_the_main_sets_are_drawn(
+def test_without_data_the_main_datasets_are_generated(
     tmp_path: Path, name: str, images: int, classes: int
 ) -> None:
-    source, via = catalog.find(name, None, tmp_path, False, catalog.Synthetic(writers=2))
-    assert (source.origin, via) == ("synthetic", catalog.DEFAULT)
-    assert (len(source), len(source.entries.classes)) == (images, classes)
-    assert catalog.wanted((), None, tmp_path, False) == (*catalog.MAIN_DATASETS, catalog.AUXILIARY)
+    source, via = catalog.SourceFinder(tmp_path, synthetic=catalog.SyntheticData(2)).find(name)
+    assert (source.origin, via) == ("synthetic", catalog.SYNTHETIC_BY_DEFAULT)
+    assert (len(source), len(source.annotations.classes)) == (images, classes)
+    assert catalog.SourceFinder(tmp_path).datasets(()) == (
+        *catalog.MAIN_DATASETS,
+        catalog.AUXILIARY,
+    )
     make_tree(tmp_path / "my-letters", folders())  # a name of their own must be asked for
-    assert name in catalog.wanted((), None, tmp_path, False)
+    assert name in catalog.SourceFinder(tmp_path).datasets(())
 
 
 def test_what_is_there_is_all_that_is_wanted(tmp_path: Path) -> None:
     make_tree(tmp_path / "mnistTask3", folders())
-    assert catalog.wanted((), None, tmp_path, False) == ("part3",)
+    assert catalog.SourceFinder(tmp_path).datasets(()) == ("part3",)
 
 
 def test_a_name_that_cannot_be_a_file_s_is_refused(tmp_path: Path) -> None:
     for name in ("a/b", "", "../x", "-x"):
-        with pytest.raises(SourceError, match="cannot be a set's name"):
-            catalog.wanted((name,), None, tmp_path, False)
+        with pytest.raises(SourceError, match="expected letters, digits"):
+            catalog.SourceFinder(tmp_path).datasets((name,))
 
 
 # Downloads
@@ -425,10 +436,10 @@ def test_torchvision_fetches_what_it_knows(
     setattr(fake, dataset, fetch)
     monkeypatch.setitem(sys.modules, "torchvision", types.ModuleType("torchvision"))
     monkeypatch.setattr(sys.modules["torchvision"], "datasets", fake, raising=False)
-    source, via = catalog.find(name, None, tmp_path / "raw", True, catalog.Synthetic())
+    source, via = catalog.SourceFinder(tmp_path / "raw", download=True).find(name)
     assert via == "--download"
     assert len(source) == (10 if dataset == "EMNIST" else 20)
-    assert catalog.find(name, None, tmp_path / "raw", False, catalog.Synthetic())[1] == "data/raw"
+    assert catalog.SourceFinder(tmp_path / "raw").find(name)[1] == "data/raw"
 
 
 @pytest.fixture
@@ -436,7 +447,7 @@ def remote(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[bytes],
     def serve(content: bytes) -> Path:
         served = tmp_path / "remote.zip"
         served.write_bytes(content)
-        monkeypatch.setitem(download.LINKS, "trainPart1.zip", served.as_uri())
+        monkeypatch.setitem(download.URLS, "trainPart1.zip", served.as_uri())
         return tmp_path / "raw"
 
     return serve
@@ -446,17 +457,17 @@ def test_an_archive_is_fetched_when_told_to(
     tmp_path: Path, remote: Callable[[bytes], Path]
 ) -> None:
     raw = remote(make_zip(tmp_path / "set.zip", midas()).read_bytes())
-    source, via = catalog.find("part1", None, raw, True, catalog.Synthetic())
+    source, via = catalog.SourceFinder(raw, download=True).find("part1")
     assert (source.path, via, len(source)) == (raw / "trainPart1.zip", "--download", 12)
-    assert catalog.find("part1", None, raw, True, catalog.Synthetic())[1] == "data/raw"
+    assert catalog.SourceFinder(raw, download=True).find("part1")[1] == "data/raw"
 
 
 def test_a_failed_download_leaves_nothing(
     tmp_path: Path, remote: Callable[[bytes], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     raw = remote(b"<html>gone</html>")
-    with pytest.raises(SourceError, match="not a zip archive"):
-        catalog.find("part1", None, raw, True, catalog.Synthetic())
+    with pytest.raises(SourceError, match="expected a zip archive"):
+        catalog.SourceFinder(raw, download=True).find("part1")
 
     def fail(source: Any, target: Any, size: int) -> None:
         target.write(source.read(size))
@@ -464,10 +475,10 @@ def test_a_failed_download_leaves_nothing(
 
     monkeypatch.setattr(shutil, "copyfileobj", fail)
     with pytest.raises(SourceError, match="connection lost"):
-        catalog.find("part1", None, raw, True, catalog.Synthetic())
+        catalog.SourceFinder(raw, download=True).find("part1")
     (tmp_path / "remote.zip").unlink()
-    with pytest.raises(SourceError, match="cannot be downloaded"):
-        catalog.find("part1", None, raw, True, catalog.Synthetic())
+    with pytest.raises(SourceError, match="download failed"):
+        catalog.SourceFinder(raw, download=True).find("part1")
     assert list(raw.iterdir()) == []
-    with pytest.raises(SourceError, match="no known place"):
-        catalog.find("my-letters", None, raw, True, catalog.Synthetic())
+    with pytest.raises(SourceError, match="no known URL"):
+        catalog.SourceFinder(raw, download=True).find("my-letters")

@@ -30,24 +30,30 @@ from raw_data import (
     saved,
 )
 
-from pipeline.data.sources import ImageError, Source, SourceError, Subset, open_source
-from pipeline.data.sources import image as picture_module
-from pipeline.data.sources.base import FREE, TEST, TRAIN, VALIDATION
-from pipeline.data.sources.files import Zip
-from pipeline.data.sources.image import decode
+from pipeline.data.sources import (
+    ClassSubset,
+    ImageError,
+    Source,
+    SourceError,
+    image_decoder,
+    open_source,
+)
+from pipeline.data.sources.archives import ZipArchive
+from pipeline.data.sources.base import NO_SPLIT, TEST, TRAIN, VALIDATION
+from pipeline.data.sources.image_decoder import decode
 
-# Pictures
+# Images
 
 
 @pytest.fixture(scope="module")
 def short_cuts() -> list[bool]:
-    """Whether each picture took the short cut, in order; so that no test passes without it."""
+    """Whether each image took the short cut, in order; so that no test passes without it."""
     return []
 
 
 @pytest.fixture(scope="module", autouse=True)
 def _spy(short_cuts: list[bool]) -> Any:
-    decode_with_pillow, parse = picture_module._decode_with_pillow, picture_module._parse_plain_png
+    decode_with_pillow, parse = image_decoder._decode_with_pillow, image_decoder._parse_plain_png
 
     def spied_parse(data: bytes) -> Any:
         short_cuts.append(True)
@@ -58,8 +64,8 @@ def _spy(short_cuts: list[bool]) -> Any:
         return decode_with_pillow(data)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(picture_module, "_parse_plain_png", spied_parse)
-        patch.setattr(picture_module, "_decode_with_pillow", spied_decode)
+        patch.setattr(image_decoder, "_parse_plain_png", spied_parse)
+        patch.setattr(image_decoder, "_decode_with_pillow", spied_decode)
         yield
 
 
@@ -249,17 +255,17 @@ def test_what_cannot_be_decoded_has_a_reason(data: bytes, reason: str) -> None:
     assert "\n" not in str(caught.value)
 
 
-def test_the_widest_picture_is_decoded() -> None:
+def test_the_widest_image_is_decoded() -> None:
     data = saved(Image.new("RGB", (65535, 1), (1, 2, 3)))
     np.testing.assert_array_equal(decode(data), pillow(data))
 
 
-# Folders and archives
+# ImageFolder and archives
 
 
 def contents(source: Source) -> list[tuple[str, str, str | None, bytes]]:
-    """All that a source says of its pictures."""
-    entries = source.entries
+    """All that a source says of its images."""
+    entries = source.annotations
     writers = [entries.writer_names[w] if w >= 0 else None for w in entries.writers]
     return [
         (
@@ -295,10 +301,10 @@ def test_a_zip_and_its_tree_are_the_same_set(tmp_path: Path, top: str, method: i
     assert [name for name, *_ in contents(zipped)] == sorted(files)
     for source in (zipped, tree):
         assert source.kind == "folders"
-        assert source.entries.classes == ("0", "1", "10")
-        assert source.entries.writer_names == ()
-        assert (source.entries.given == FREE).all()
-        assert source.passed_over == 2  # the texts; what systems leave behind is not counted
+        assert source.annotations.classes == ("0", "1", "10")
+        assert source.annotations.writer_names == ()
+        assert (source.annotations.splits == NO_SPLIT).all()
+        assert source.ignored_files == 2  # the texts; what systems leave behind is not counted
         assert source.size(np.arange(len(source))) == sum(map(len, files.values()))
         for i in (0, 5, 11):
             np.testing.assert_array_equal(source.image(i), pillow(files[source.name(i)]))
@@ -308,7 +314,7 @@ def test_a_zip_and_its_tree_are_the_same_set(tmp_path: Path, top: str, method: i
 def test_names_of_windows_archives_are_understood(tmp_path: Path) -> None:
     files = {name.replace("/", "\\"): data for name, data in folders().items()}
     source = open_source(make_zip(tmp_path / "set.zip", files))
-    assert source.entries.classes == ("0", "1", "10")
+    assert source.annotations.classes == ("0", "1", "10")
 
 
 @pytest.mark.parametrize("make", [make_tree, make_zip])
@@ -340,13 +346,13 @@ def test_split_folders_are_kept(tmp_path: Path) -> None:
         for name, data in folders(("a", "b"), 2).items()
     }
     source = open_source(make_tree(tmp_path / "two", named))
-    assert source.entries.classes == ("a", "b")
-    assert source.entries.given.tolist() == [FREE] * 4 + [TEST] * 4
+    assert source.annotations.classes == ("a", "b")
+    assert source.annotations.splits.tolist() == [NO_SPLIT] * 4 + [TEST] * 4
     named |= {f"val/{name}": data for name, data in folders(("a", "b"), 1).items()}
     source = open_source(make_tree(tmp_path / "three", named))
-    assert source.entries.given.tolist() == [TRAIN] * 4 + [TEST] * 4 + [VALIDATION] * 2
+    assert source.annotations.splits.tolist() == [TRAIN] * 4 + [TEST] * 4 + [VALIDATION] * 2
     alone = {f"train/{name}": data for name, data in folders(("a", "b"), 1).items()}
-    assert (open_source(make_tree(tmp_path / "one", alone)).entries.given == FREE).all()
+    assert (open_source(make_tree(tmp_path / "one", alone)).annotations.splits == NO_SPLIT).all()
 
 
 @pytest.mark.parametrize(
@@ -354,13 +360,13 @@ def test_split_folders_are_kept(tmp_path: Path) -> None:
     [
         ({}, "is empty"),
         ({".DS_Store": b"x"}, "is empty"),
-        ({"a/readme.txt": b"x"}, "looked for .*; found 1 files: a/readme.txt"),
-        ({"0.png": b"x", "1.png": b"x"}, "looked for"),
-        ({"a/0.png": b"x", "a/1.png": b"x"}, "all 2 pictures are of one class, 'a'"),
-        ({"a/0.png": b"x", "a/b/1.png": b"x"}, "both in 'a' and below it, in 'a/b'"),
+        ({"a/readme.txt": b"x"}, "expected .*; got 1 files: a/readme.txt"),
+        ({"0.png": b"x", "1.png": b"x"}, "expected IDX files"),
+        ({"a/0.png": b"x", "a/1.png": b"x"}, "got one class, 'a', for all 2 images"),
+        ({"a/0.png": b"x", "a/b/1.png": b"x"}, "both in 'a' and in 'a/b' below it"),
         ({"Sample000/img000-001.png": b"x", "Sample001/a.png": b"x"}, "Sample000"),
         ({"Sample063/img063-001.png": b"x", "Sample001/a.png": b"x"}, "Sample063"),
-        ({"Sample001/img001-001.png": b"x"}, "one class, '0'"),
+        ({"Sample001/img001-001.png": b"x"}, "got one class, '0', for"),
     ],
 )
 @pytest.mark.parametrize("make", [make_tree, make_zip])
@@ -381,7 +387,7 @@ def test_paths_that_are_no_source_are_refused(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match="no such file or folder"):
         open_source(tmp_path / "missing" / "deeper")
     (tmp_path / "words.zip").write_bytes(b"words")
-    with pytest.raises(SourceError, match="not a folder, a zip archive"):
+    with pytest.raises(SourceError, match="expected a folder, a complete zip archive"):
         open_source(tmp_path / "words.zip")
     (tmp_path / "latin").mkdir()
     Path(os.fsdecode(os.fsencode(tmp_path / "latin") + b"/\xe9.png")).write_bytes(b"x")
@@ -389,7 +395,7 @@ def test_paths_that_are_no_source_are_refused(tmp_path: Path) -> None:
         open_source(tmp_path / "latin")
     whole = make_zip(tmp_path / "whole.zip", folders()).read_bytes()
     (tmp_path / "cut.zip").write_bytes(whole[:-100])
-    with pytest.raises(SourceError, match="the end of one is missing"):
+    with pytest.raises(SourceError, match="expected a folder, a complete zip archive"):
         open_source(tmp_path / "cut.zip")
 
 
@@ -410,7 +416,7 @@ def test_duplicate_names_are_refused(tmp_path: Path, name: str) -> None:
     path = make_zip(tmp_path / "set.zip", folders())
     with zipfile.ZipFile(path, "a") as archive:
         archive.writestr(name, b"other")
-    with pytest.raises(SourceError, match="is there twice"):
+    with pytest.raises(SourceError, match="has the same name as another member"):
         open_source(path)
 
 
@@ -456,7 +462,7 @@ def test_unsafe_members_are_refused(
     ("field", "value", "code"),
     [(SIZE, 9, "<I"), (SIZE, 9999, "<I"), (PACKED, 9, "<I"), (CRC, 9, "<I"), (OFFSET, 1, "<I")],
 )
-def test_a_member_that_is_not_what_is_declared_is_a_bad_picture(
+def test_a_member_that_is_not_what_is_declared_is_a_bad_image(
     tmp_path: Path, method: int, field: int, value: int, code: str
 ) -> None:
     path = patched(make_zip(tmp_path / "set.zip", folders(), method), 0, field, value, code)
@@ -468,7 +474,7 @@ def test_a_member_that_is_not_what_is_declared_is_a_bad_picture(
 
 def test_a_member_never_inflates_beyond_what_it_declares(tmp_path: Path) -> None:
     path = make_zip(tmp_path / "bomb.zip", {"0/a.png": bytes(50 << 20), "1/b.png": b"x"})
-    files = Zip(patched(path, 0, SIZE, 1000))
+    files = ZipArchive(patched(path, 0, SIZE, 1000))
     tracemalloc.start()
     with pytest.raises(ImageError, match="declared size"):
         files.read(0)
@@ -501,8 +507,8 @@ def test_midas_labels_and_writers(tmp_path: Path) -> None:
     files["hand writing/Sample062/extra.png"] = files["hand writing/Sample001/img001-001.png"]
     source = open_source(make_zip(tmp_path / "trainPart1.zip", files | JUNK))
     assert source.kind == "midas"
-    assert "".join(source.entries.classes) == "09AZaz"
-    assert source.entries.writer_names == ("001", "002")
+    assert "".join(source.annotations.classes) == "09AZaz"
+    assert source.annotations.writer_names == ("001", "002")
     for name, label, writer, _ in contents(source):
         folder = name.split("/")[1]
         expected = {"001": "0", "010": "9", "011": "A", "036": "Z", "037": "a", "062": "z"}
@@ -514,17 +520,17 @@ def test_other_folders_among_samples_are_not_midas(tmp_path: Path) -> None:
     files = {name.removeprefix("hand writing/"): data for name, data in midas().items()}
     source = open_source(make_tree(tmp_path / "set", files | folders(("x",))))
     assert source.kind == "folders"
-    assert source.entries.classes[-1] == "x"
+    assert source.annotations.classes[-1] == "x"
 
 
-def test_a_subset_keeps_pictures_and_writers(tmp_path: Path) -> None:
+def test_a_subset_keeps_images_and_writers(tmp_path: Path) -> None:
     whole = open_source(make_zip(tmp_path / "set.zip", midas((1, 2, 11))))
-    subset = Subset(whole, ("1", "0"))
-    assert subset.entries.classes == ("1", "0")
+    subset = ClassSubset(whole, ("1", "0"))
+    assert subset.annotations.classes == ("1", "0")
     assert contents(subset) == [row for row in contents(whole) if row[1] in "01"]
     assert subset.size(np.arange(8)) < whole.size(np.arange(12))
     with pytest.raises(SourceError, match="no classes 7"):
-        Subset(whole, ("0", "7"))
+        ClassSubset(whole, ("0", "7"))
 
 
 # IDX
@@ -551,8 +557,8 @@ def test_idx_gives_what_it_holds(
     path = make(tmp_path_factory.mktemp("idx") / "set", files)
     source = pickle.loads(pickle.dumps(open_source(path)))
     assert source.kind == "idx"
-    assert source.entries.labels.tolist() == train[1] + test[1]
-    assert source.entries.given.tolist() == [FREE] * counts[0] + [TEST] * counts[1]
+    assert source.annotations.labels.tolist() == train[1] + test[1]
+    assert source.annotations.splits.tolist() == [NO_SPLIT] * counts[0] + [TEST] * counts[1]
     for i, image in enumerate([*train[0], *test[0]]):
         np.testing.assert_array_equal(source.image(i), image)
     assert source.name(0) == "train/0"
@@ -577,25 +583,27 @@ def test_emnist_is_turned_upright_and_named(
     images, _ = digits(2)
     files = idx_pair(f"emnist-{part}-train", images, labels, packed=True)
     source = open_source(make_tree(tmp_path / "set", files))
-    assert "".join(source.entries.classes) == classes
-    assert source.entries.labels.tolist() == [0, len(classes) - 1]
+    assert "".join(source.annotations.classes) == classes
+    assert source.annotations.labels.tolist() == [0, len(classes) - 1]
     np.testing.assert_array_equal(source.image(1), images[1].T)
 
 
 def test_fashion_mnist_has_its_classes(tmp_path: Path) -> None:
     files = idx_pair("train", *digits(10), packed=False)
     source = open_source(make_tree(tmp_path / "FashionMNIST" / "raw", files))
-    assert source.entries.classes[9] == "Ankle boot"
+    assert source.annotations.classes[9] == "Ankle boot"
 
 
 @pytest.mark.parametrize("make", [make_tree, make_zip])
-def test_one_idx_set_of_several_is_chosen(tmp_path: Path, make: Callable[..., Path]) -> None:
+def test_one_idx_dataset_of_several_is_selected(tmp_path: Path, make: Callable[..., Path]) -> None:
     files: dict[str, bytes] = {}
     for number, part in enumerate(("digits", "mnist")):
         for pair in ("train", "test"):
             files |= idx_pair(f"emnist-{part}-{pair}", *digits(10 + number), packed=True)
     path = make(tmp_path / "gzip", files)
-    with pytest.raises(SourceError, match=r"several IDX sets.*gzip/emnist-digits, .*emnist-mnist"):
+    with pytest.raises(
+        SourceError, match=r"several IDX datasets.*gzip/emnist-digits, .*emnist-mnist"
+    ):
         open_source(path)
     chosen = [open_source(path / f"emnist-{part}") for part in ("digits", "mnist")]
     assert [len(source) for source in chosen] == [20, 22]
@@ -610,7 +618,7 @@ def test_a_training_file_brings_its_test_pair_a_test_file_comes_alone(tmp_path: 
     assert len(open_source(tmp_path / "train-images-idx3-ubyte.gz")) == 23
     alone = open_source(tmp_path / "t10k-images-idx3-ubyte")
     assert len(alone) == 11
-    assert (alone.entries.given == TEST).all()
+    assert (alone.annotations.splits == TEST).all()
 
 
 def test_a_plain_idx_file_goes_before_its_gz(tmp_path: Path) -> None:
@@ -627,20 +635,20 @@ HUGE = bytes((0, 0, 8, 3)) + struct.pack(">III", 1 << 31, 28, 28)
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({LABELS: None}, "its labels, train-labels-idx1-ubyte.* are not beside it"),
-        ({LABELS: idx(np.zeros(19, np.uint8))}, "20 pictures, 19 labels"),
-        ({LABELS: PLAIN[LABELS][:-1]}, "damaged: 27 bytes instead of 28"),
-        ({IMAGES: PLAIN[IMAGES][:-1]}, "damaged: 495 bytes instead of 496"),
-        ({IMAGES: PLAIN[IMAGES] + b"x"}, "damaged: more bytes instead of 496"),
+        ({LABELS: None}, "no labels, expected train-labels-idx1-ubyte"),
+        ({LABELS: idx(np.zeros(19, np.uint8))}, "20 images and 19 labels"),
+        ({LABELS: PLAIN[LABELS][:-1]}, "damaged: got 27 bytes, expected 28"),
+        ({IMAGES: PLAIN[IMAGES][:-1]}, "damaged: got 495 bytes, expected 496"),
+        ({IMAGES: PLAIN[IMAGES] + b"x"}, "damaged: got more bytes, expected 496"),
         ({IMAGES: b"\0\0\x0d\3" + PLAIN[IMAGES][4:]}, "begins with 00 00 0d 03"),
-        ({IMAGES: PLAIN[IMAGES][:9]}, "not an IDX file"),
+        ({IMAGES: PLAIN[IMAGES][:9]}, "expected an IDX file"),
         ({IMAGES: b""}, "begins with nothing"),
-        ({IMAGES: idx(np.zeros((20, 0, 3), np.uint8))}, "pictures of 3×0 pixels"),
-        ({IMAGES: HUGE}, "more than it can hold"),
-        ({IMAGES: gzip.compress(HUGE)}, "more than it can hold"),
+        ({IMAGES: idx(np.zeros((20, 0, 3), np.uint8))}, "images of 3×0 pixels"),
+        ({IMAGES: HUGE}, "more than its size can hold"),
+        ({IMAGES: gzip.compress(HUGE)}, "more than its size can hold"),
         ({IMAGES: gzip.compress(PLAIN[IMAGES])[:-12]}, "damaged"),
-        ({IMAGES: gzip.compress(PLAIN[IMAGES][:-9])}, "damaged: 487 bytes instead of 496"),
-        ({IMAGES: gzip.compress(PLAIN[IMAGES] + bytes(1 << 24))}, "damaged: more bytes"),
+        ({IMAGES: gzip.compress(PLAIN[IMAGES][:-9])}, "damaged: got 487 bytes, expected 496"),
+        ({IMAGES: gzip.compress(PLAIN[IMAGES] + bytes(1 << 24))}, "damaged: got more bytes"),
     ],
 )
 def test_damaged_idx_is_refused(
@@ -660,13 +668,13 @@ def test_a_byte_too_many_is_noticed_wherever_blocks_end(tmp_path: Path, packed: 
     files = idx_pair("train", images, [i % 10 for i in range(65535)], packed=False)
     longer = files[IMAGES] + b"x"
     make_tree(tmp_path, files | {IMAGES: gzip.compress(longer) if packed else longer})
-    with pytest.raises(SourceError, match="damaged: more bytes instead of 1048576"):
+    with pytest.raises(SourceError, match="damaged: got more bytes, expected 1048576"):
         open_source(tmp_path).image(0)
 
 
 def test_labels_that_a_set_does_not_have_are_refused(tmp_path: Path) -> None:
     make_tree(tmp_path, idx_pair("emnist-letters-train", digits(2)[0], [0, 3], packed=True))
-    with pytest.raises(SourceError, match="labels from -1 to 2 for 26 classes"):
+    with pytest.raises(SourceError, match="labels from -1 to 2, expected 26 classes"):
         open_source(tmp_path)
 
 
@@ -680,7 +688,7 @@ def test_a_packed_set_is_never_whole_in_memory(tmp_path: Path) -> None:
     tracemalloc.stop()
 
 
-def test_pictures_of_a_zip_are_read_one_at_a_time(tmp_path: Path) -> None:
+def test_images_of_a_zip_are_read_one_at_a_time(tmp_path: Path) -> None:
     noise = io.BytesIO(np.random.default_rng(0).bytes(1 << 20)).getvalue()
     path = make_zip(tmp_path / "set.zip", {f"{i % 2}/{i}.png": noise for i in range(20)})
     tracemalloc.start()

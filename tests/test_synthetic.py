@@ -9,25 +9,31 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
-from rich.console import Console
 
 from beton.reader import Reader
-from jobs.synth import save_tree
 from pipeline.data import catalog, prepare
 from pipeline.data.charset import CHARACTERS
-from pipeline.data.prepare import Prepared
-from pipeline.data.sources import Source, SourceError, Subset, open_source
-from pipeline.data.sources.base import FREE, TEST
+from pipeline.data.prepare import PrepareResult
+from pipeline.data.sources import ClassSubset, Source, SourceError, open_source
+from pipeline.data.sources.base import NO_SPLIT, TEST
 from pipeline.data.splits import Split
 from pipeline.data.synth import glyphs
-from pipeline.data.synth import source as synthetic
-from pipeline.data.synth.mislabel import Mislabelling
-from pipeline.data.synth.source import EACH, MNIST, TASK3, Digits, DigitSet, Pages
+from pipeline.data.synth import handwriting as synthetic
+from pipeline.data.synth.export import save_pages
+from pipeline.data.synth.handwriting import (
+    DIGITS_PER_WRITER,
+    MNIST_COUNTS,
+    PART3_COUNTS,
+    DigitCounts,
+    SyntheticDigits,
+    SyntheticPages,
+)
+from pipeline.data.synth.mislabel import LabelNoise
 
-FEW = DigitSet(300, 60, 0)
+FEW = DigitCounts(300, 60, 0)
 
 
-def digest_of_pictures(source: Source, rows: range) -> str:
+def digest_of_images(source: Source, rows: range) -> str:
     images = b"".join(source.image(row).tobytes() for row in rows)
     return hashlib.sha256(images).hexdigest()
 
@@ -40,31 +46,31 @@ def test_what_a_seed_draws_is_held_for_good() -> None:
     key = (synthetic.VERSION, glyphs.digest()[:8])
     drawn = hashlib.sha256()
     for source, rows in (
-        (Pages(2), range(0, 124, 5)),
-        (Pages(1, grey=True), range(0, 62, 20)),
-        (Digits(FEW), range(0, 360, 9)),
-        (Digits(TASK3), range(0, 60_000, 1500)),
+        (SyntheticPages(2), range(0, 124, 5)),
+        (SyntheticPages(1, grey=True), range(0, 62, 20)),
+        (SyntheticDigits(FEW), range(0, 360, 9)),
+        (SyntheticDigits(PART3_COUNTS), range(0, 60_000, 1500)),
     ):
-        drawn.update(digest_of_pictures(source, rows).encode())
+        drawn.update(digest_of_images(source, rows).encode())
     assert {key: drawn.hexdigest()} == GOLDEN, (
-        "seed 0 draws something else: if that is wanted, raise VERSION in "
-        "pipeline/data/synth/source.py (unless only glyphs.txt has changed) and put what is on the "
-        "left here as GOLDEN"
+        "seed 0 gives other images: if that is intended, raise VERSION in "
+        "pipeline/data/synth/handwriting.py (unless only glyphs.txt has changed) and put the left "
+        "side here as GOLDEN"
     )
 
 
-# Pages
+# SyntheticPages
 
 
 @pytest.mark.parametrize("writers", [1, 3, 40])
 def test_pages_are_labelled_as_midas_has_them(writers: int) -> None:
-    pages = Pages(writers).check()
-    entries = pages.entries
+    pages = SyntheticPages(writers).check()
+    entries = pages.annotations
     assert len(pages) == 62 * writers
     assert entries.classes == tuple(CHARACTERS)
     assert (np.bincount(entries.labels) == writers).all()
     assert (np.bincount(entries.writers) == 62).all()
-    assert (entries.given == FREE).all()
+    assert (entries.splits == NO_SPLIT).all()
     names = [pages.name(index) for index in range(len(pages))]
     assert len(set(names)) == len(names)
     for index, name in enumerate(names):
@@ -75,25 +81,25 @@ def test_pages_are_labelled_as_midas_has_them(writers: int) -> None:
 
 def test_pages_have_two_values_unless_grey() -> None:
     for index in (0, 30, 61):
-        assert set(np.unique(Pages(1).image(index))) == {0, 255}
-        assert len(np.unique(Pages(1, grey=True).image(index))) > 20
+        assert set(np.unique(SyntheticPages(1).image(index))) == {0, 255}
+        assert len(np.unique(SyntheticPages(1, grey=True).image(index))) > 20
 
 
 def test_pages_differ_by_writer_character_and_seed() -> None:
-    sources = (Pages(4), Pages(4, seed=1), Pages(4, seed=2))
-    digests = {digest_of_pictures(pages, range(i, i + 1)) for pages in sources for i in range(16)}
+    sources = (SyntheticPages(4), SyntheticPages(4, seed=1), SyntheticPages(4, seed=2))
+    digests = {digest_of_images(pages, range(i, i + 1)) for pages in sources for i in range(16)}
     assert len(digests) == 48
 
 
 @pytest.mark.parametrize("writers", [0, -1, 1000])
 def test_numbers_of_writers_that_names_cannot_hold_are_refused(writers: int) -> None:
     with pytest.raises(SourceError, match=f"writers: got {writers}, expected 1 to 999"):
-        Pages(writers)
+        SyntheticPages(writers)
 
 
 @pytest.mark.parametrize("seed", [-1, 1 << 63])
 def test_seeds_out_of_range_are_refused(seed: int) -> None:
-    for make in (lambda: Pages(1, seed), lambda: Digits(FEW, seed)):
+    for make in (lambda: SyntheticPages(1, seed), lambda: SyntheticDigits(FEW, seed)):
         with pytest.raises(SourceError, match=f"seed {seed}"):
             make()
 
@@ -102,27 +108,29 @@ def test_seeds_out_of_range_are_refused(seed: int) -> None:
 
 
 def test_digits_have_mnist_s_shape() -> None:
-    entries = Digits().entries
+    entries = SyntheticDigits().annotations
     assert len(entries.labels) == 70_000
-    learned, tested = entries.given == FREE, entries.given == TEST
-    assert learned[:60_000].all()
-    assert tested[60_000:].all()
-    assert not set(entries.writers[learned]) & set(entries.writers[tested])
-    assert set(np.bincount(entries.writers[learned], minlength=500)[:250]) == {EACH[0]}
-    assert set(np.bincount(entries.writers[tested])[250:]) == {EACH[1]}
-    for part, count in ((learned, 60_000), (tested, 10_000)):
+    trained, test = entries.splits == NO_SPLIT, entries.splits == TEST
+    assert trained[:60_000].all()
+    assert test[60_000:].all()
+    assert not set(entries.writers[trained]) & set(entries.writers[test])
+    assert set(np.bincount(entries.writers[trained], minlength=500)[:250]) == {DIGITS_PER_WRITER[0]}
+    assert set(np.bincount(entries.writers[test])[250:]) == {DIGITS_PER_WRITER[1]}
+    for part, count in ((trained, 60_000), (test, 10_000)):
         frequencies = np.bincount(entries.labels[part], minlength=10) / count
         np.testing.assert_allclose(frequencies, 0.1, atol=0.02)
 
 
 def test_sets_of_digits_share_no_writer() -> None:
-    writers = [set(Digits(size).entries.writer_names) for size in (MNIST, TASK3)]
+    writers = [
+        set(SyntheticDigits(size).annotations.writer_names) for size in (MNIST_COUNTS, PART3_COUNTS)
+    ]
     assert [len(some) for some in writers] == [500, 250]
     assert not writers[0] & writers[1]
 
 
-def test_no_digit_is_drawn_twice() -> None:
-    digits = Digits(FEW)
+def test_no_digit_is_generated_twice() -> None:
+    digits = SyntheticDigits(FEW)
     assert len({digits.image(index).tobytes() for index in range(360)}) == 360
     names = {digits.name(index) for index in range(360)}
     assert len(names) == 360
@@ -130,20 +138,20 @@ def test_no_digit_is_drawn_twice() -> None:
 
 
 def test_no_label_of_the_default_third_part_is_right() -> None:
-    source = catalog.Synthetic().source("part3")
-    right = Digits(TASK3)
+    source = catalog.SyntheticData().source("part3")
+    right = SyntheticDigits(PART3_COUNTS)
     assert len(source) == 60_000
-    assert (source.entries.labels != right.entries.labels).all()
+    assert (source.annotations.labels != right.annotations.labels).all()
     # What is mislabelled is drawn all the same.
     for index in (0, 1234, 59_999):
         np.testing.assert_array_equal(source.image(index), right.image(index))
-        assert source.name(index).split("/")[1] == str(source.entries.labels[index])
+        assert source.name(index).split("/")[1] == str(source.annotations.labels[index])
 
 
 @given(st.sampled_from(["wrong", "permutation", "symmetric=0.5", "pairs=0.5", "shuffled"]))
 def test_a_test_set_is_never_mislabelled(kind: str) -> None:
-    right = Digits(FEW).entries
-    entries = Digits(FEW, mislabelling=Mislabelling.parse(kind)).entries
+    right = SyntheticDigits(FEW).annotations
+    entries = SyntheticDigits(FEW, label_noise=LabelNoise.parse(kind)).annotations
     np.testing.assert_array_equal(entries.labels[300:], right.labels[300:])
     assert (entries.labels[:300] != right.labels[:300]).any()
     np.testing.assert_array_equal(entries.writers, right.writers)
@@ -152,19 +160,19 @@ def test_a_test_set_is_never_mislabelled(kind: str) -> None:
 # Digests
 
 
-def test_a_digest_changes_with_all_that_is_drawn_and_nothing_else() -> None:
+def test_a_digest_changes_with_all_that_is_generated_and_nothing_else() -> None:
     def sources() -> list[Source]:
         return [
-            Pages(2),
-            Pages(3),
-            Pages(2, seed=1),
-            Pages(2, grey=True),
-            Digits(FEW),
-            Digits(FEW, 1),
-            Digits(DigitSet(300, 61, 0)),
-            Digits(DigitSet(300, 60, 1)),
+            SyntheticPages(2),
+            SyntheticPages(3),
+            SyntheticPages(2, seed=1),
+            SyntheticPages(2, grey=True),
+            SyntheticDigits(FEW),
+            SyntheticDigits(FEW, 1),
+            SyntheticDigits(DigitCounts(300, 61, 0)),
+            SyntheticDigits(DigitCounts(300, 60, 1)),
             *(
-                Digits(FEW, mislabelling=Mislabelling.parse(text))
+                SyntheticDigits(FEW, label_noise=LabelNoise.parse(text))
                 for text in ("wrong", "symmetric=0.4", "symmetric=0.5", "pairs=0.4", "shuffled")
             ),
         ]
@@ -173,31 +181,31 @@ def test_a_digest_changes_with_all_that_is_drawn_and_nothing_else() -> None:
     assert len(set(digests)) == len(digests)
     assert all(digest.startswith("sha256:") for digest in digests)
     assert [source.digest() for source in sources()] == digests
-    assert Digits(FEW, mislabelling=Mislabelling()).digest() == Digits(FEW).digest()
+    assert SyntheticDigits(FEW, label_noise=LabelNoise()).digest() == SyntheticDigits(FEW).digest()
 
 
 def test_a_digest_changes_with_the_version_and_the_forms(monkeypatch: pytest.MonkeyPatch) -> None:
-    digests = {Pages(2).digest()}
+    digests = {SyntheticPages(2).digest()}
     with monkeypatch.context() as patch:
         patch.setattr(synthetic, "VERSION", synthetic.VERSION + 1)
-        digests.add(Pages(2).digest())
+        digests.add(SyntheticPages(2).digest())
     with monkeypatch.context() as patch:
         patch.setattr(glyphs, "_text", lambda: "another table")
-        digests.add(Pages(2).digest())
+        digests.add(SyntheticPages(2).digest())
     assert len(digests) == 3
 
 
 # Preparation
 
 SOURCES: dict[str, Callable[[], Source]] = {
-    "pages": lambda: Pages(2, seed=5),
-    "part2": lambda: Subset(Pages(3), CHARACTERS[:10]),
-    "digits": lambda: Digits(FEW, mislabelling=Mislabelling("wrong")),
+    "pages": lambda: SyntheticPages(2, seed=5),
+    "part2": lambda: ClassSubset(SyntheticPages(3), CHARACTERS[:10]),
+    "digits": lambda: SyntheticDigits(FEW, label_noise=LabelNoise("wrong")),
 }
 
 
-def prepared(source: Source, out: Path, workers: int = 1) -> Prepared:
-    return prepare.prepare(source, out, split=Split(), via="--synthetic", workers=workers)
+def prepared(source: Source, out: Path, workers: int = 1) -> PrepareResult:
+    return prepare.prepare(source, out, split=Split(), found_by="--synthetic", workers=workers)
 
 
 @pytest.mark.parametrize("name", ["pages", "digits"])
@@ -212,10 +220,10 @@ def test_the_bytes_do_not_depend_on_processes(
 
 
 @pytest.mark.parametrize("name", sorted(SOURCES))
-def test_what_is_drawn_says_so(tmp_path: Path, name: str) -> None:
+def test_what_is_generated_says_so(tmp_path: Path, name: str) -> None:
     source = SOURCES[name]()
     result = prepared(source, tmp_path / "set.beton")
-    assert result.bytes_before == 0
+    assert result.source_bytes == 0
     with Reader(result.path) as reader:
         assert reader.info["provenance"] == {
             "kind": "synthetic",
@@ -235,8 +243,8 @@ def test_what_is_drawn_says_so(tmp_path: Path, name: str) -> None:
             sample = reader[index]
             np.testing.assert_array_equal(sample["image"], source.image(index))
             assert bytes(sample["name"]).decode() == source.name(index)
-            assert sample["label"] == source.entries.labels[index]
-            assert sample["writer"] == source.entries.writers[index]
+            assert sample["label"] == source.annotations.labels[index]
+            assert sample["writer"] == source.annotations.writers[index]
     assert not prepared(SOURCES[name](), result.path).built
 
 
@@ -248,25 +256,27 @@ def test_a_source_can_be_pickled(name: str) -> None:
     assert (copy.digest(), str(copy)) == (source.digest(), str(source))
 
 
-def test_every_main_set_can_be_drawn_and_no_other() -> None:
+def test_every_main_set_can_be_generated_and_no_other() -> None:
     for name in catalog.MAIN_DATASETS:
-        source = catalog.Synthetic(writers=3, seed=4).source(name)
+        source = catalog.SyntheticData(writers=3, seed=4).source(name)
         assert source.origin == "synthetic"
         assert source.generator is not None
         assert source.generator["seed"] == 4
-    assert len(catalog.Synthetic(writers=3).source("part1")) == 186
-    part2 = catalog.Synthetic(writers=3).source("part2")
-    assert (len(part2), part2.entries.classes) == (30, tuple("0123456789"))
+    assert len(catalog.SyntheticData(writers=3).source("part1")) == 186
+    part2 = catalog.SyntheticData(writers=3).source("part2")
+    assert (len(part2), part2.annotations.classes) == (30, tuple("0123456789"))
     for name in ("fashion-mnist", "my-letters"):
-        with pytest.raises(SourceError, match="part1, part2, part3, mnist, auxiliary can"):
-            catalog.Synthetic().source(name)
+        with pytest.raises(
+            SourceError, match="expected one of part1, part2, part3, mnist, auxiliary"
+        ):
+            catalog.SyntheticData().source(name)
 
 
-def test_a_tree_of_drawn_pages_says_so(tmp_path: Path) -> None:
-    save_tree(Pages(1, seed=3), tmp_path / "tree", Console(quiet=True))
+def test_a_tree_of_generated_pages_says_so(tmp_path: Path) -> None:
+    save_pages(SyntheticPages(1, seed=3), tmp_path / "tree", lambda _: None)
     tree = open_source(tmp_path / "tree")
     assert (tree.origin, len(tree)) == ("synthetic", 62)
-    assert (tree.image(5) == Pages(1, seed=3).image(5)).all()
+    assert (tree.image(5) == SyntheticPages(1, seed=3).image(5)).all()
     for number, name in enumerate(("a", "b")):
         (tmp_path / "real" / name).mkdir(parents=True)
         Image.fromarray(tree.image(number)).save(tmp_path / "real" / name / "1.png")

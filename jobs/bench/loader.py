@@ -22,7 +22,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import tyro
 from PIL import Image
 from rich.console import Console
 from rich.table import Table
@@ -32,6 +31,7 @@ from beton.fields import InkField, IntField, NDArrayField
 from beton.loader import Loader
 from beton.ops import Normalize, Op, Pixels, Resize, Scalar
 from beton.writer import write
+from pipeline.experiments import command
 from pipeline.runtime.benchmark import measure
 from pipeline.runtime.hardware import machine
 
@@ -47,13 +47,13 @@ class Config:
     size: int = 224
     """Side of an image, in pixels."""
     batch_size: int = 64
-    """Pages in a batch."""
+    """SyntheticPages in a batch."""
     threads: int = 2
     """Threads of inkrun and FFCV, and worker processes of the DataLoader."""
     digits: int = 60_000
     """Number of 28×28 digits of noise."""
     digit_batch: int = 512
-    """Digits in a batch."""
+    """SyntheticDigits in a batch."""
     rounds: int = 5
     """Rounds of each comparison."""
 
@@ -224,4 +224,4 @@ def main(config: Config) -> None:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Config))
+    sys.exit(command.main("bench loader", Config, main))

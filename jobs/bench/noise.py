@@ -10,6 +10,7 @@ is the same network, trained on correct labels of other images. The split is ran
 """
 
 import hashlib
+import sys
 import tempfile
 import time
 from collections.abc import Sequence
@@ -17,7 +18,6 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import tyro
 from rich import box
 from rich.console import Console
 from rich.table import Table
@@ -28,10 +28,11 @@ from pipeline.analysis.noise_robust import probabilities_of
 from pipeline.data.prepare import prepare
 from pipeline.data.sources import Source, SourceError, open_source
 from pipeline.data.sources.base import TEST, TRAIN, VALIDATION, Ints, Pixels
-from pipeline.data.synth.mislabel import PLAIN, RATED, Mislabelled, Mislabelling
-from pipeline.data.synth.source import TASK3, Digits, DigitSet
+from pipeline.data.synth.handwriting import PART3_COUNTS, DigitCounts, SyntheticDigits
+from pipeline.data.synth.mislabel import KINDS, KINDS_WITH_RATE, LabelNoise, MislabelledSource
 from pipeline.evaluation.run_config import TrainingConfig
 from pipeline.evaluation.run_dir import FinishedRun, RunDir
+from pipeline.experiments import command
 from pipeline.loading.dataset import open_dataset, source_line
 from pipeline.recipes.arms import PART3_ARMS
 from pipeline.recipes.presets import override
@@ -48,7 +49,7 @@ class Config:
 
     source: Path | None = None
     """Images with correct labels, at least 3 classes. Default: synthetic digits."""
-    kinds: tuple[str, ...] = (*PLAIN, *RATED)
+    kinds: tuple[str, ...] = (*KINDS, *KINDS_WITH_RATE)
     """Kinds of label noise."""
     rates: tuple[float, ...] = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6)
     """Fractions of labels to corrupt, for the kinds that have a rate."""
@@ -62,12 +63,12 @@ class Config:
     """Of the split, the label noise, the weights and the order."""
 
     @property
-    def mislabellings(self) -> list[Mislabelling]:
+    def mislabellings(self) -> list[LabelNoise]:
         """All kinds of label noise, each at all its rates."""
         return [
-            Mislabelling(kind, rate)
+            LabelNoise(kind, rate)
             for kind in self.kinds
-            for rate in (self.rates if kind in RATED else (1.0,))
+            for rate in (self.rates if kind in KINDS_WITH_RATE else (1.0,))
         ]
 
 
@@ -77,14 +78,14 @@ class SampledSource(Source):
     looks_for = "some images of another source"
 
     def __init__(self, source: Source, train: Ints, held_out: Ints) -> None:
-        rows, entries = np.concatenate([train, held_out]), source.entries
+        rows, entries = np.concatenate([train, held_out]), source.annotations
         self._source, self._rows = source, rows
         self._images = [source.image(int(row)) for row in rows]
-        self.entries = replace(
+        self.annotations = replace(
             entries,
             labels=entries.labels[rows],
             writers=entries.writers[rows],
-            given=np.repeat([TRAIN, VALIDATION], [len(train), len(held_out)]),
+            splits=np.repeat([TRAIN, VALIDATION], [len(train), len(held_out)]),
         )
         self.kind, self.origin, self.path = source.kind, source.origin, source.path
 
@@ -113,10 +114,10 @@ def sample_sources(config: Config) -> tuple[SampledSource, SampledSource]:
     """
     count = 2 * config.learned + config.held_out
     if config.source is None:
-        source: Source = Digits(DigitSet(count, 0, TASK3.writers), config.seed)
+        source: Source = SyntheticDigits(DigitCounts(count, 0, PART3_COUNTS.writers), config.seed)
     else:
         source = open_source(config.source)
-    available = np.flatnonzero(source.entries.given != TEST)
+    available = np.flatnonzero(source.annotations.splits != TEST)
     if len(available) < count:
         raise SourceError(
             f"{source.path}: got {len(available):,} images outside the test set, expected "
@@ -150,7 +151,7 @@ class Outcome:
     `alone` is the diagnosis without a reference model, `referenced` the one with it.
     """
 
-    mislabelling: Mislabelling
+    mislabelling: LabelNoise
     incorrect: float
     alone: Diagnosis
     referenced: Diagnosis
@@ -210,7 +211,7 @@ def main(config: Config) -> None:
         folder = Path(name)
         reference, origin = train(processes, config, "reference", others, folder)
         assert reference.predictions is not None
-        truth, classes = reference.predictions.labels.numpy(), own.entries.classes
+        truth, classes = reference.predictions.labels.numpy(), own.annotations.classes
         title = (
             f"{machine()}, precision {processes.precision}; {origin}; {config.learned:,} training "
             f"images, {config.epochs} epochs, {config.held_out:,} held-out images; accuracy of the "
@@ -218,7 +219,7 @@ def main(config: Config) -> None:
         )
         console.print(title)
         for mislabelling in config.mislabellings:
-            source = Mislabelled(own, mislabelling, config.seed)
+            source = MislabelledSource(own, mislabelling, config.seed)
             run, _ = train(processes, config, str(mislabelling), source, folder)
             assert run.predictions is not None
             labels, predictions = run.predictions.labels.numpy(), probabilities_of(run.predictions)
@@ -240,4 +241,4 @@ def main(config: Config) -> None:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Config))
+    sys.exit(command.main("bench noise", Config, main))

@@ -7,6 +7,7 @@ on the held-out writers. The number of training pages is that of 40 writers.
 """
 
 import os
+import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
@@ -15,18 +16,18 @@ from statistics import mean
 from typing import Literal
 
 import numpy as np
-import tyro
 from rich.console import Console
 from rich.table import Table
 
-from pipeline.data.catalog import AUXILIARY, Synthetic
+from pipeline.data.catalog import AUXILIARY, SyntheticData
 from pipeline.data.prepare import prepare
 from pipeline.data.sources import Source, SourceError, open_source
 from pipeline.data.sources.base import TEST, TRAIN
-from pipeline.data.splits import Split, assign
+from pipeline.data.splits import Split, assign_splits
 from pipeline.evaluation.evaluate import evaluate, load_model
 from pipeline.evaluation.run_config import TrainingConfig
 from pipeline.evaluation.run_dir import RunDir
+from pipeline.experiments import command
 from pipeline.loading.dataset import open_dataset, source_line, split_indices
 from pipeline.recipes.presets import PART1
 from pipeline.runtime.hardware import machine
@@ -39,7 +40,7 @@ class Config:
     """Measure part 1's recipes on unseen writers."""
 
     source: Path
-    """Pages in the layout of MIDAS part 1."""
+    """SyntheticPages in the layout of MIDAS part 1."""
     writers: int = 3
     """Writers to hold out."""
     draws: int = 4
@@ -58,14 +59,14 @@ def split_writers(config: Config, seed: int) -> Source:
     Raises SourceError for more writers than the source has.
     """
     source = open_source(config.source)
-    splits = assign(source.entries, Split(writers=config.writers), seed)
-    others = np.unique(source.entries.writers[splits == TRAIN])
+    splits = assign_splits(source.annotations, Split(writers=config.writers), seed)
+    others = np.unique(source.annotations.writers[splits == TRAIN])
     count = len(others) if config.learned is None else config.learned
     if not 1 <= count <= len(others):
         raise SourceError(f"learned: got {count} writers, expected 1 to {len(others)}")
     unused = np.random.Generator(np.random.Philox(seed)).permutation(others)[count:]
-    splits[np.isin(source.entries.writers, unused)] = TEST
-    source.entries = replace(source.entries, given=splits)
+    splits[np.isin(source.annotations.writers, unused)] = TEST
+    source.annotations = replace(source.annotations, splits=splits)
     return source
 
 
@@ -78,7 +79,7 @@ def main(config: Config) -> None:
     with tempfile.TemporaryDirectory() as name, join_processes() as processes:
         auxiliary = Path(name) / "auxiliary.beton"
         workers = len(os.sched_getaffinity(0))
-        prepare(Synthetic().source(AUXILIARY), auxiliary, workers=workers)
+        prepare(SyntheticData().source(AUXILIARY), auxiliary, workers=workers)
         for seed in range(config.draws):
             path = Path(name) / f"{seed}.beton"
             prepare(split_writers(config, seed), path)
@@ -121,4 +122,4 @@ def formatted(row: Sequence[float]) -> list[str]:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Config))
+    sys.exit(command.main("bench part1", Config, main))

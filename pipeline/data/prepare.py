@@ -1,8 +1,8 @@
-"""A source → one .beton file, once.
+"""Writes a source's images, labels and splits to one .beton file.
 
-Every picture is decoded, in several processes; if any cannot be, all such are reported together and
-nothing is written, unless they are to be left out. The file keeps where it comes from and how it
-was made, so that preparing it again can be seen to be unnecessary.
+All images are decoded, in several processes. If some cannot be decoded, all of them are reported
+together and no file is written, unless they are skipped on request. The file stores its source and
+settings, so that an up-to-date file is not written again.
 """
 
 import time
@@ -19,16 +19,16 @@ from beton.fields import BytesField, Field, InkField, IntField
 from beton.format import layout
 from beton.reader import Reader
 from pipeline.data.sources.base import SPLITS, ImageError, Ints, Source, SourceError
-from pipeline.data.splits import Split, assign
+from pipeline.data.splits import Split, assign_splits
 
-VERSION = 1  # of what is stored: raised when the same source must be prepared again
-SMALL = 64 * 64  # pixels up to which a picture is stored raw, where gathering is fastest
-# Starting a process takes a core for a second, so it should have some seconds' work.
-SECONDS_PER_WORKER, SECONDS_PER_PICTURE, SECONDS_PER_PIXEL = 2.0, 40e-6, 2e-9
+VERSION = 1  # of the file's content: raise it when files of the same source must be written again
+RAW_MAX_PIXELS = 64 * 64  # images up to this size are stored raw, which makes batches fastest
+# Starting a process takes a core for a second, so each one should get seconds of work.
+SECONDS_PER_WORKER, SECONDS_PER_IMAGE, SECONDS_PER_PIXEL = 2.0, 40e-6, 2e-9
 
 
 class BadImagesError(SourceError):
-    """Some pictures cannot be decoded: `bad` are their names and the reasons."""
+    """Some images cannot be decoded: `bad` are their names and the reasons."""
 
     def __init__(self, message: str, bad: list[tuple[str, str]]) -> None:
         super().__init__(message, bad)
@@ -39,11 +39,11 @@ class BadImagesError(SourceError):
 
 
 @dataclass(frozen=True)
-class Prepared:
-    """What is at `path` now; `built` is False if it was there already.
+class PrepareResult:
+    """The file at `path`, and whether it was written (`built`) or up to date.
 
-    `replaced` is whether another file was. `pictures` are counted by split, `skipped` are the names
-    of those left out, with reasons; `bytes_before` is the size of the source's files.
+    `replaced` is whether it replaced another file. `images` are counts by split, `skipped` the
+    names of images left out, with reasons; `source_bytes` is the size of the source's files.
     """
 
     path: Path
@@ -52,14 +52,14 @@ class Prepared:
     classes: int
     images: dict[str, int]
     skipped: list[tuple[str, str]]
-    bytes_before: int
-    bytes_after: int
+    source_bytes: int
+    file_bytes: int
     seconds: float
 
 
 @dataclass(frozen=True)
 class _Samples:
-    """The source as the writer's data set; workers get a copy each."""
+    """The source as samples for the writer; each worker gets a copy."""
 
     source: Source
     splits: Ints
@@ -72,12 +72,12 @@ class _Samples:
             image = self.source.image(index)
         except ImageError as error:
             return writer.Skip(str(error))
-        entries = self.source.entries
+        annotations = self.source.annotations
         return {
             "image": image,
-            "label": int(entries.labels[index]),
+            "label": int(annotations.labels[index]),
             "split": int(self.splits[index]),
-            "writer": int(entries.writers[index]),
+            "writer": int(annotations.writers[index]),
             "name": self.source.name(index).encode(),
         }
 
@@ -88,52 +88,53 @@ def prepare(
     *,
     split: Split | None = None,
     seed: int = 0,
-    via: str = "--source",
+    found_by: str = "--source",
     workers: int = 1,
     skip_bad: bool = False,
     force: bool = False,
     progress: Callable[[int], None] | None = None,
-) -> Prepared:
-    """Write the pictures of `source` to `out`, unless the same is there already.
+) -> PrepareResult:
+    """Write a source to the file `out`, unless `out` is up to date.
 
-    `via` says how the source was found, `workers` is the greatest number of processes, `progress`
-    is called with numbers of pictures done. Raises BadPicturesError if some cannot be decoded and
-    `skip_bad` is not set; SourceError, BetonError or OSError for what stops it all. Whatever it
-    raises, `out` stays as it was. With `force`, it is written again, whatever it is.
+    `found_by` says how the source was found, `workers` is the maximum number of processes, `force`
+    writes the file in any case; `progress` is called with the number of images done since the last
+    call. If an error is raised, `out` stays as it was. Raises BadImagesError if images cannot be
+    decoded and `skip_bad` is not set; SourceError, BetonError or OSError for other failures.
     """
     start = time.perf_counter()
-    splits = assign(source.entries, split or Split(), seed)
+    annotations = source.annotations
+    splits = assign_splits(annotations, split or Split(), seed)
     info: dict[str, Any] = {
-        "classes": list(source.entries.classes),
+        "classes": list(annotations.classes),
         "splits": list(SPLITS),
-        "writers": list(source.entries.writer_names),
+        "writers": list(annotations.writer_names),
         "provenance": {
             "kind": source.origin,
             "source": source.path.resolve().name,
             "reader": source.kind,
             "digest": source.digest(),
             "bytes": source.size(np.arange(len(source))),
-            "via": via,
+            "via": found_by,
         },
         "prepare": {"version": VERSION, "split": str(split or Split()), "seed": seed},
     }
     if source.generator is not None:
-        info["generator"] = dict(source.generator)  # for people: no conclusion may rest on it
-    before = out.exists()
-    built = force or not _is_there(out, info, skip_bad)
+        info["generator"] = dict(source.generator)  # for people: no analysis may use it
+    existed = out.exists()
+    built = force or not _is_up_to_date(out, info, skip_bad)
     if built:
         _write(source, splits, out, info, workers, skip_bad, progress)
     with Reader(out) as reader:
         counts = np.bincount(reader.column("split").metadata, minlength=len(SPLITS)).tolist()
-        return Prepared(
+        return PrepareResult(
             path=out,
             built=built,
-            replaced=before and built,
-            classes=len(source.entries.classes),
+            replaced=existed and built,
+            classes=len(annotations.classes),
             images=dict(zip(SPLITS, counts, strict=True)),
             skipped=[(name, reason) for name, reason in reader.info["prepare"]["skipped"]],
-            bytes_before=info["provenance"]["bytes"],
-            bytes_after=out.stat().st_size,
+            source_bytes=info["provenance"]["bytes"],
+            file_bytes=out.stat().st_size,
             seconds=time.perf_counter() - start,
         )
 
@@ -147,19 +148,18 @@ def _write(
     skip_bad: bool,
     progress: Callable[[int], None] | None,
 ) -> None:
-    def finish(summary: writer.Summary) -> dict[str, Any]:
+    def info_with_skipped(summary: writer.Summary) -> dict[str, Any]:
         bad = [(source.name(index), reason) for index, reason in summary.skipped]
         if bad and not (skip_bad and summary.samples):
             raise BadImagesError(
-                f"{source.path}: {len(bad)} of {len(source)} pictures cannot be decoded",
-                bad,
+                f"{source.path}: {len(bad)} of {len(source)} images cannot be decoded", bad
             )
         return {**info, "prepare": {**info["prepare"], "skipped": bad}}
 
     out.parent.mkdir(parents=True, exist_ok=True)
-    pixels = _pixels_of_some(source)
+    pixels = _some_pixel_counts(source)
     fields: dict[str, Field] = {
-        "image": InkField("raw" if max(pixels) <= SMALL else "auto"),
+        "image": InkField("raw" if max(pixels) <= RAW_MAX_PIXELS else "auto"),
         "label": IntField(),
         "split": IntField(),
         "writer": IntField(),
@@ -169,30 +169,30 @@ def _write(
         out,
         fields,
         _Samples(source, splits),
-        info=finish,
+        info=info_with_skipped,
         workers=min(workers, _useful_workers(len(source), max(pixels))),
         progress=progress,
     )
 
 
-def _pixels_of_some(source: Source) -> list[int]:
-    """Return the numbers of pixels of the first, the middle and the last picture."""
+def _some_pixel_counts(source: Source) -> list[int]:
+    """Return the numbers of pixels of the first, middle and last image."""
     pixels = []
     for index in (0, len(source) // 2, len(source) - 1):
         try:
             pixels.append(source.image(index).size)
-        except ImageError:  # it is reported when it is its turn
-            pixels.append(SMALL + 1)
+        except ImageError:  # reported later, with all others
+            pixels.append(RAW_MAX_PIXELS + 1)
     return pixels
 
 
 def _useful_workers(images: int, pixels: int) -> int:
-    seconds = images * (SECONDS_PER_PICTURE + SECONDS_PER_PIXEL * pixels)
+    seconds = images * (SECONDS_PER_IMAGE + SECONDS_PER_PIXEL * pixels)
     return 1 + int(seconds / SECONDS_PER_WORKER)
 
 
-def _is_there(out: Path, info: dict[str, Any], skip_bad: bool) -> bool:
-    """Say whether `out` is a sound file, made from the same data in the same way."""
+def _is_up_to_date(out: Path, info: dict[str, Any], skip_bad: bool) -> bool:
+    """Return whether `out` is an undamaged file of the same data and settings."""
     if not out.exists():
         return False
     try:
@@ -203,8 +203,8 @@ def _is_there(out: Path, info: dict[str, Any], skip_bad: bool) -> bool:
         beginning = layout.VERSION.to_bytes(2, "little")
         with out.open("rb") as file:
             if file.read(2) in (beginning, b""):
-                return False  # damaged: it is written again
-        raise SourceError(f"{out}: is there, and no .beton file; --force writes over it") from error
+                return False  # damaged: write it again
+        raise SourceError(f"{out}: exists and is no .beton file; --force overwrites it") from error
     settings = dict(found.get("prepare", {}))
     skipped = settings.pop("skipped", None)
     return (

@@ -1,8 +1,8 @@
-"""Who is trained on and who is tested on: decided once, as a function of labels, writers and seed.
+"""Training, validation and test splits, as a function of labels, writers and seed.
 
 Either every class is divided in the same proportions (stratified), or whole writers are held out,
-so that validation measures what a new hand would see. The draw is counter-based: it depends on a
-picture's place in the source and on nothing else.
+so that validation measures the accuracy for new writers. The random numbers are counter-based: an
+image's split depends on its index in the source and on the seed.
 """
 
 import re
@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 
 from beton import rng
 from pipeline.data.sources.base import (
-    FREE,
+    NO_SPLIT,
     SPLITS,
     TRAIN,
-    UNKNOWN,
+    UNKNOWN_WRITER,
     VALIDATION,
-    Entries,
+    Annotations,
     Ints,
     SourceError,
 )
@@ -27,10 +27,10 @@ from pipeline.data.sources.base import (
 
 @dataclass(frozen=True)
 class Split:
-    """How to divide what the source leaves free.
+    """How to divide the images whose split the source does not define.
 
-    `percentages` of each class for training, validation and test; or, if `writers` is not 0, that
-    many writers for validation: a number from 1 up, a fraction of them below 1.
+    `percentages` of each class are for training, validation and test. If `writers` is not 0,
+    writers are held out for validation instead: a number from 1 up, or a fraction below 1.
     """
 
     percentages: tuple[int, int, int] = (90, 10, 0)
@@ -38,7 +38,7 @@ class Split:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Read "90-10", "80-10-10", "writers=2" or "writers=0.1"; SourceError for other texts."""
+        """Parse "90-10", "80-10-10", "writers=2" or "writers=0.1". Raises SourceError."""
         if re.fullmatch(r"[0-9]+(-[0-9]+){1,2}", text):
             train, validation, test = (*map(int, text.split("-")), 0)[:3]
             if train + validation + test == 100:
@@ -48,8 +48,8 @@ class Split:
             if writers > 0:
                 return cls(writers=writers)
         raise SourceError(
-            f"split {text!r}: expected percentages that sum to 100, as 90-10 or 80-10-10, or "
-            "writers=2 or writers=0.1 (a number or a fraction of writers to hold out)"
+            f"split {text!r}: expected percentages that sum to 100, such as 90-10 or 80-10-10, or "
+            "a number or fraction of writers to hold out, such as writers=2 or writers=0.1"
         )
 
     def __str__(self) -> str:
@@ -59,40 +59,40 @@ class Split:
         return "-".join(map(str, shown))
 
 
-def assign(entries: Entries, split: Split, seed: int) -> Ints:
-    """Return the split of every entry, (n,) indices into SPLITS; what is given stays as given.
+def assign_splits(annotations: Annotations, split: Split, seed: int) -> Ints:
+    """Return each image's split, int64 (n,) indices into SPLITS; predefined splits stay.
 
-    Raises SourceError if writers are to be held out and the source does not know them, and for a
-    seed that is not from 0 to 2^63 - 1.
+    Raises SourceError if writers are held out but unknown, and for a seed outside 0 to 2^63 - 1.
     """
     if not 0 <= seed < 1 << 63:
         raise SourceError(f"seed {seed}: expected 0 to 2^63 - 1")
-    splits = entries.given.copy()
-    free = np.flatnonzero(splits == FREE)
+    splits = annotations.splits.copy()
+    free = np.flatnonzero(splits == NO_SPLIT)
     if split.writers:
-        splits[free] = _by_writer(entries, free, split.writers, seed)
+        splits[free] = _by_writer(annotations, free, split.writers, seed)
     else:
-        splits[free] = _stratified(entries.labels[free], split.percentages, _draw(seed, free))
+        splits[free] = _stratified(annotations.labels[free], split.percentages, _keys(seed, free))
     return splits
 
 
-def _draw(seed: int, ids: Ints) -> NDArray[np.uint64]:
-    """Return a random number for each id, by which to sort."""
+def _keys(seed: int, ids: Ints) -> NDArray[np.uint64]:
+    """Return random sort keys (n,) for ids (n,)."""
     return rng.bits(seed, 0, ids, rng.SPLIT)[:, 0]
 
 
-def _stratified(labels: Ints, percentages: tuple[int, int, int], draw: NDArray[np.uint64]) -> Ints:
+def _stratified(labels: Ints, percentages: tuple[int, int, int], keys: NDArray[np.uint64]) -> Ints:
     splits = np.empty(len(labels), np.int64)
-    order = np.lexsort((draw, labels))
+    order = np.lexsort((keys, labels))
     for rows in np.split(order, np.flatnonzero(np.diff(labels[order])) + 1):
-        splits[rows] = np.repeat(np.arange(len(SPLITS)), _shares(len(rows), percentages))
+        splits[rows] = np.repeat(np.arange(len(SPLITS)), _split_counts(len(rows), percentages))
     return splits
 
 
-def _shares(n: int, percentages: tuple[int, int, int]) -> tuple[int, int, int]:
-    """Divide the n pictures of a class: rounded, but none of the splits wanted is left empty.
+def _split_counts(n: int, percentages: tuple[int, int, int]) -> tuple[int, int, int]:
+    """Return how many of a class's n images go to each split.
 
-    Where n is too small for that, training comes before validation, validation before test.
+    Counts are rounded, but no split with a percentage above 0 is empty. If n is too small for that,
+    training comes before validation, and validation before test.
     """
     train, *others = percentages
     validation, test = (max((n * p + 50) // 100, int(p > 0)) for p in others)
@@ -102,16 +102,17 @@ def _shares(n: int, percentages: tuple[int, int, int]) -> tuple[int, int, int]:
     return n - validation - test, validation, test
 
 
-def _by_writer(entries: Entries, free: Ints, writers: float, seed: int) -> Ints:
-    of_picture = entries.writers[free]
-    known = np.unique(of_picture)
-    if UNKNOWN in known:
+def _by_writer(annotations: Annotations, free: Ints, writers: float, seed: int) -> Ints:
+    of_image = annotations.writers[free]
+    known = np.unique(of_image)
+    if UNKNOWN_WRITER in known:
+        unknown = (of_image == UNKNOWN_WRITER).sum()
         raise SourceError(
-            f"writers can only be held out where they are known: {(of_picture == UNKNOWN).sum()} "
-            f"of {len(free)} pictures have none; use --split 90-10"
+            f"--split writers: {unknown} of {len(free)} images have no known writer; "
+            "use --split 90-10"
         )
     count = int(writers) if writers >= 1 else max(1, round(writers * len(known)))
     if count >= len(known):
-        raise SourceError(f"{count} writers to hold out: the source has {len(known)}")
-    held_out = known[np.argsort(_draw(seed, known), kind="stable")[:count]]
-    return np.where(np.isin(of_picture, held_out), VALIDATION, TRAIN)
+        raise SourceError(f"got {count} writers to hold out, expected fewer than {len(known)}")
+    held_out = known[np.argsort(_keys(seed, known), kind="stable")[:count]]
+    return np.where(np.isin(of_image, held_out), VALIDATION, TRAIN)

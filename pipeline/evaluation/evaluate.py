@@ -145,7 +145,7 @@ def evaluate(
         if source.suffix != ".beton":
             folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="inkrun-"))
             path, workers = Path(folder) / "source.beton", len(os.sched_getaffinity(0))
-            prepare(open_source(source, classes=1), path, workers=workers, skip_bad=skip_bad)
+            prepare(open_source(source, min_classes=1), path, workers=workers, skip_bad=skip_bad)
         file = stack.enter_context(open_dataset(path))
         trained.check(file, split, source)
         both = trained.predict(file, split, device, precision_for(device, precision), adapt=True)

@@ -1,7 +1,7 @@
-"""What a source is: a labelled set of pictures that lists cheaply and decodes one at a time.
+"""The interface of a source: a labelled dataset that decodes one image at a time.
 
-A source knows its classes, and each picture's label, writer and name, without decoding any; it can
-be pickled, and what it has open stays with its process. Each kind of source is one file here.
+A source knows its classes and each image's label, writer and name without decoding any image. It
+can be pickled; open files stay with their process. Each kind of source has its own file here.
 """
 
 from abc import ABC, abstractmethod
@@ -18,31 +18,31 @@ Pixels = NDArray[np.uint8]
 
 SPLITS = ("train", "validation", "test")
 TRAIN, VALIDATION, TEST = range(3)
-FREE = -1  # the source does not say which split
-UNKNOWN = -1  # the source does not say which writer
+NO_SPLIT = -1  # the source does not name the image's split
+UNKNOWN_WRITER = -1  # the source does not name the image's writer
 
 
 class SourceError(ValueError):
-    """A source cannot be used as a whole; the message is one line that names it and says why."""
+    """A source cannot be used; the message is one line with its path and the reason."""
 
 
 class ImageError(ValueError):
-    """One picture cannot be decoded; the message is the reason, without the picture's name."""
+    """An image cannot be decoded; the message is the reason, without the image's name."""
 
 
 @dataclass(frozen=True)
-class Entries:
-    """What is known of n pictures without decoding them.
+class Annotations:
+    """Labels, writers and splits of n images.
 
-    `labels` (n,) index `classes`, `writers` (n,) index `writer_names` or are UNKNOWN, `given` (n,)
-    are the splits that the source comes with: indices into SPLITS, or FREE.
+    `labels` (n,) index `classes`; `writers` (n,) index `writer_names` or are UNKNOWN_WRITER;
+    `splits` (n,) are the splits that the source defines: indices into SPLITS, or NO_SPLIT.
     """
 
     classes: tuple[str, ...]
     labels: Ints
     writers: Ints
     writer_names: tuple[str, ...]
-    given: Ints
+    splits: Ints
 
     @classmethod
     def of(
@@ -51,117 +51,127 @@ class Entries:
         labels: Sequence[int] | Ints,
         *,
         writers: Sequence[str | None] | None = None,
-        given: Sequence[int] | Ints | None = None,
+        splits: Sequence[int] | Ints | None = None,
     ) -> Self:
-        """Build entries from labels, names of writers (None: unknown) and given splits."""
+        """Build annotations from labels, writers' names (None: unknown) and predefined splits."""
         n = len(labels)
         writer_names = sorted({name for name in writers or () if name is not None})
         index: dict[str | None, int] = {name: i for i, name in enumerate(writer_names)}
         return cls(
             tuple(classes),
             np.asarray(labels, np.int64),
-            np.array([index.get(name, UNKNOWN) for name in writers or [None] * n], np.int64),
+            np.array([index.get(name, UNKNOWN_WRITER) for name in writers or [None] * n], np.int64),
             tuple(writer_names),
-            np.full(n, FREE) if given is None else np.asarray(given, np.int64),
+            np.full(n, NO_SPLIT) if splits is None else np.asarray(splits, np.int64),
         )
 
 
 class Source(ABC):
-    """A labelled set of pictures.
+    """A labelled dataset of images.
 
-    `origin` is "real" or "synthetic", `passed_over` the number of files that were there and are
-    not part of it, `generator` the settings of what is synthetic.
+    `origin` is "real" or "synthetic"; `ignored_files` counts the files that are not part of the
+    dataset; `generator` holds the settings of synthetic images or labels.
     """
 
     kind: str
-    looks_for: str  # what a path must hold to be of this kind, for a message
+    expected_layout: str  # of a path of this kind, for error messages
     origin: str = "real"
 
     path: Path
-    entries: Entries
-    passed_over: int = 0
+    annotations: Annotations
+    ignored_files: int = 0
     generator: Mapping[str, Any] | None = None
 
     def __len__(self) -> int:
-        return len(self.entries.labels)
+        return len(self.annotations.labels)
 
     def __str__(self) -> str:
-        line = f"{self.kind}: {len(self):,} pictures, {len(self.entries.classes)} classes"
-        if writers := len(self.entries.writer_names):
+        line = f"{self.kind}: {len(self):,} images, {len(self.annotations.classes)} classes"
+        if writers := len(self.annotations.writer_names):
             line += f", {writers} writers"
-        if self.passed_over:
-            line += f"; {self.passed_over:,} other files passed over"
+        if self.ignored_files:
+            line += f"; {self.ignored_files:,} other files ignored"
         return line
 
     @abstractmethod
     def name(self, index: int) -> str:
-        """Return what the source calls the picture."""
+        """Return an image's name in the source."""
 
     @abstractmethod
     def image(self, index: int) -> Pixels:
-        """Decode a picture: uint8 (h, w). Raises PictureError; SourceError or OSError for all."""
+        """Decode an image: uint8 (h, w).
+
+        Raises ImageError if this image alone cannot be decoded, else SourceError or OSError.
+        """
 
     @abstractmethod
     def size(self, rows: Ints) -> int:
-        """Return the bytes of the files that hold the pictures `rows` (n,)."""
+        """Return the bytes of the files that hold the images `rows` (n,)."""
 
     @abstractmethod
     def digest(self) -> str:
-        """Return "sha256:…" of all that the pictures and labels are made from."""
+        """Return "sha256:…" of everything that determines the images and labels."""
 
-    def check(self, classes: int = 2) -> Self:
-        """Return the source itself. Raises SourceError if it has fewer classes, or no pictures."""
+    def check(self, min_classes: int = 2) -> Self:
+        """Return the source itself. Raises SourceError for no images or too few classes."""
         if not len(self):
-            raise SourceError(f"{self.path}: holds no pictures")
-        present = np.unique(self.entries.labels)
-        if len(present) < classes:
-            name = self.entries.classes[present[0]]
+            raise SourceError(f"{self.path}: holds no images")
+        present = np.unique(self.annotations.labels)
+        if len(present) < min_classes:
+            name = self.annotations.classes[present[0]]
             raise SourceError(
-                f"{self.path}: all {len(self)} pictures are of one class, {name!r}; "
-                "a set with one class cannot be learned"
+                f"{self.path}: got one class, {name!r}, for all {len(self)} images, "
+                f"expected at least {min_classes} classes"
             )
         return self
 
 
-class Subset(Source):
-    """Some classes of another source, numbered in the order given."""
+class DerivedSource(Source):
+    """The images `rows` (n,) of another source, with annotations of their own."""
 
-    looks_for = "some classes of another source"
+    expected_layout = "another source"
 
-    def __init__(self, source: Source, classes: Sequence[str]) -> None:
-        entries = source.entries
-        if missing := [name for name in classes if name not in entries.classes]:
-            raise SourceError(
-                f"{source.path}: has no classes {', '.join(missing)}; "
-                f"it has {', '.join(entries.classes)}"
-            )
-        number = np.full(len(entries.classes), -1)
-        number[[entries.classes.index(name) for name in classes]] = np.arange(len(classes))
-        labels = number[entries.labels]
-        rows = np.flatnonzero(labels >= 0)
-        self._source, self._rows = source, rows
-        self.entries = replace(
-            entries,
-            classes=tuple(classes),
-            labels=labels[rows],
-            writers=entries.writers[rows],
-            given=entries.given[rows],
-        )
+    def __init__(self, source: Source, rows: Ints, annotations: Annotations) -> None:
+        self._source, self._rows, self.annotations = source, rows, annotations
         self.kind, self.origin, self.path = source.kind, source.origin, source.path
-        self.passed_over, self.generator = source.passed_over, source.generator
+        self.ignored_files, self.generator = source.ignored_files, source.generator
 
     def name(self, index: int) -> str:
-        """Return what the other source calls the picture."""
+        """Return an image's name in the other source."""
         return self._source.name(int(self._rows[index]))
 
     def image(self, index: int) -> Pixels:
-        """Have the other source decode the picture."""
+        """Decode an image: uint8 (h, w)."""
         return self._source.image(int(self._rows[index]))
 
     def size(self, rows: Ints) -> int:
-        """Return the bytes of the files that hold the pictures `rows` (n,)."""
+        """Return the bytes of the files that hold the images `rows` (n,)."""
         return self._source.size(self._rows[rows])
 
     def digest(self) -> str:
-        """Return the whole source's digest."""
+        """Return the other source's digest."""
         return self._source.digest()
+
+
+class ClassSubset(DerivedSource):
+    """Some classes of another source, numbered in the order of `classes`."""
+
+    def __init__(self, source: Source, classes: Sequence[str]) -> None:
+        annotations = source.annotations
+        if missing := [name for name in classes if name not in annotations.classes]:
+            raise SourceError(
+                f"{source.path}: has no classes {', '.join(missing)}; "
+                f"it has {', '.join(annotations.classes)}"
+            )
+        number = np.full(len(annotations.classes), -1)
+        number[[annotations.classes.index(name) for name in classes]] = np.arange(len(classes))
+        labels = number[annotations.labels]
+        rows = np.flatnonzero(labels >= 0)
+        selected = replace(
+            annotations,
+            classes=tuple(classes),
+            labels=labels[rows],
+            writers=annotations.writers[rows],
+            splits=annotations.splits[rows],
+        )
+        super().__init__(source, rows, selected)

@@ -1,9 +1,9 @@
 """IDX files, gzipped or not, in a folder or a zip archive: MNIST, EMNIST, Fashion-MNIST.
 
-A set is a training pair and a test pair, or one of them: `[SET-]train-images-idx3-ubyte[.gz]` with
-`…-labels-idx1-ubyte[.gz]`, and the same with t10k or test. What is gzipped or in an archive is
-inflated once per process into a nameless temporary file and read from there one picture at a time,
-so that no set is ever whole in memory. The format is described at http://yann.lecun.com/exdb/mnist.
+A dataset is a training pair, a test pair or both: `[DATASET-]train-images-idx3-ubyte[.gz]` with
+`…-labels-idx1-ubyte[.gz]`, and the same with t10k or test. Each process inflates gzipped files and
+zip members once, into unnamed temporary files, and reads one image at a time, so that no dataset is
+ever whole in memory. The format is described at http://yann.lecun.com/exdb/mnist.
 """
 
 import gzip
@@ -23,19 +23,27 @@ from typing import IO, Any, NamedTuple, Self, cast
 
 import numpy as np
 
-from pipeline.data.sources.base import FREE, TEST, Entries, Ints, Pixels, Source, SourceError
-from pipeline.data.sources.files import Files, Tree, Zip
-from pipeline.data.sources.image import LONGEST_SIDE
+from pipeline.data.sources.archives import Archive, Folder, ZipArchive
+from pipeline.data.sources.base import (
+    NO_SPLIT,
+    TEST,
+    Annotations,
+    Ints,
+    Pixels,
+    Source,
+    SourceError,
+)
+from pipeline.data.sources.image_decoder import LONGEST_SIDE
 
 IMAGES = re.compile(
     r"(?P<set>.*?)(?P<part>train|t10k|test)[-_.]images([-.]idx3)?([-.]ubyte)?(\.gz)?", re.IGNORECASE
 )
 _UNSIGNED_BYTE = 8
-_DEFLATE_LIMIT = 1032  # bytes out of one byte in, at most
+_DEFLATE_LIMIT = 1032  # the largest compression ratio
 
 _DIGITS = tuple(string.digits)
 _LETTERS = tuple(string.ascii_uppercase)
-_MERGED = (*_DIGITS, *_LETTERS, *"abdefghnqrt")  # letters whose two cases look alike are one
+_MERGED = (*_DIGITS, *_LETTERS, *"abdefghnqrt")  # similar upper and lower case letters are one
 EMNIST = {
     "byclass": (*_DIGITS, *_LETTERS, *string.ascii_lowercase),
     "bymerge": _MERGED,
@@ -51,50 +59,50 @@ FASHION = (
 
 
 class IdxFile:
-    """One IDX file of unsigned bytes: its `shape`, and any stretch of its data.
+    """One IDX file of unsigned bytes, with random access to its data.
 
-    Can be pickled; what it has open, or has inflated, stays with its process. Raises SourceError
-    for a file that is not of that type and number of dimensions, or is damaged.
+    Can be pickled; open and inflated files stay with their process. Raises SourceError for a
+    damaged file, and for another type or number of dimensions.
     """
 
-    def __init__(self, files: Files, index: int, dimensions: int) -> None:
-        self._files, self._index = files, index
+    def __init__(self, archive: Archive, index: int, dimensions: int) -> None:
+        self._archive, self._index = archive, index
         self._data_start = 4 + 4 * dimensions
         self._data: IO[bytes] | None = None
-        with files.open(index) as file:
-            self._gzipped = file.read(2) == b"\x1f\x8b"  # whatever its name says
+        with archive.open(index) as file:
+            self._gzipped = file.read(2) == b"\x1f\x8b"  # whatever its suffix
         with self._stream() as stream:
             header = self._read(stream, self._data_start)
         if header[:4] != bytes((0, 0, _UNSIGNED_BYTE, dimensions)) or (
             len(header) < self._data_start
         ):
-            raise self._wrong(
-                f"not an IDX file of bytes in {dimensions} dimensions (begins with "
-                f"{header[:4].hex(' ') or 'nothing'})"
+            raise self._error(
+                f"begins with {header[:4].hex(' ') or 'nothing'}, "
+                f"expected an IDX file of bytes in {dimensions} dimensions"
             )
         self.shape: tuple[int, ...] = struct.unpack(f">{dimensions}I", header[4:])
-        if math.prod(self.shape) > _DEFLATE_LIMIT * files.sizes[index]:
-            raise self._wrong(f"its header declares {self.shape}, more than it can hold")
+        if math.prod(self.shape) > _DEFLATE_LIMIT * archive.sizes[index]:
+            raise self._error(f"its header declares {self.shape}, more than its size can hold")
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_data": None}
 
     def read(self, start: int, size: int) -> bytes:
-        """Return `size` bytes of the data from `start`."""
+        """Return `size` bytes of the data from byte `start`."""
         if self._data is None:
             self._data = self._open()
         data = os.pread(self._data.fileno(), size, self._data_start + start)
         if len(data) < size:
-            raise self._wrong("has become shorter")
+            raise self._error("was truncated after it was opened")
         return data
 
     def _open(self) -> IO[bytes]:
-        """Return a file whose every byte can be reached: this one, or a temporary one."""
+        """Return a file with random access: this file, or an inflated temporary copy."""
         total = self._data_start + math.prod(self.shape)
-        if isinstance(self._files, Tree) and not self._gzipped:
-            file, held = self._files.open(self._index), self._files.sizes[self._index]
+        if isinstance(self._archive, Folder) and not self._gzipped:
+            file, held = self._archive.open(self._index), self._archive.sizes[self._index]
         else:
-            file, held = cast(IO[bytes], tempfile.TemporaryFile()), 0  # noqa: SIM115, it stays open
+            file, held = cast(IO[bytes], tempfile.TemporaryFile()), 0  # noqa: SIM115, stays open
             with self._stream() as stream:
                 while held <= total and (block := self._read(stream, 1 << 20)):
                     file.write(block)
@@ -103,13 +111,13 @@ class IdxFile:
         if held != total:
             file.close()
             more = "more" if held > total else f"{held}"
-            raise self._wrong(f"damaged: {more} bytes instead of {total}")
+            raise self._error(f"damaged: got {more} bytes, expected {total}")
         return file
 
     @contextmanager
     def _stream(self) -> Iterator[IO[bytes]]:
-        """Open what the file holds, inflated."""
-        with self._files.open(self._index) as file:
+        """Open the file as a stream, inflated if it is gzipped."""
+        with self._archive.open(self._index) as file:
             if self._gzipped:
                 with gzip.open(file) as inflated:
                     yield cast(IO[bytes], inflated)
@@ -120,14 +128,14 @@ class IdxFile:
         try:
             return stream.read(size)
         except (EOFError, gzip.BadGzipFile, zipfile.BadZipFile, zlib.error) as error:
-            raise self._wrong(f"damaged: {error}") from error
+            raise self._error(f"damaged: {error}") from error
 
-    def _wrong(self, reason: str) -> SourceError:
-        return SourceError(f"{self._files.path / self._files.names[self._index]}: {reason}")
+    def _error(self, reason: str) -> SourceError:
+        return SourceError(f"{self._archive.path / self._archive.names[self._index]}: {reason}")
 
 
-class Part(NamedTuple):
-    """The training pair or the test pair of a set."""
+class IdxPair(NamedTuple):
+    """A file of images and the file of their labels, with their indices in the archive."""
 
     name: str
     images: IdxFile
@@ -136,24 +144,24 @@ class Part(NamedTuple):
 
 
 class Idx(Source):
-    """Pictures of one size and labels in IDX files; a t10k or test pair is the given test set."""
+    """Images of one size and their labels in IDX files; a t10k or test pair is the test split."""
 
     kind = "idx"
-    looks_for = "IDX files (train-images-idx3-ubyte[.gz] with train-labels-idx1-ubyte[.gz])"
+    expected_layout = "IDX files (train-images-idx3-ubyte[.gz] with train-labels-idx1-ubyte[.gz])"
 
-    def __init__(self, files: Files, set_name: str, parts: list[Part]) -> None:
-        self.path = files.path
-        self._files, self._parts = files, parts
-        self._used = sorted(index for part in parts for index in part.indices)
-        self.passed_over = len(files.names) - len(self._used)
-        counts = [part.labels.shape[0] for part in parts]
+    def __init__(self, archive: Archive, dataset: str, pairs: list[IdxPair]) -> None:
+        self.path = archive.path
+        self._archive, self._pairs = archive, pairs
+        self._used = sorted(index for pair in pairs for index in pair.indices)
+        self.ignored_files = len(archive.names) - len(self._used)
+        counts = [pair.labels.shape[0] for pair in pairs]
         self._starts = np.cumsum([0, *counts])
         data = b"".join(
-            part.labels.read(0, count) for part, count in zip(parts, counts, strict=True)
+            pair.labels.read(0, count) for pair, count in zip(pairs, counts, strict=True)
         )
         labels = np.frombuffer(data, np.uint8).astype(np.int64)
-        place = f"{files.path.absolute()}/{set_name}"
-        emnist = re.search(r"emnist-(\w+)", set_name, re.IGNORECASE)
+        place = f"{archive.path.absolute()}/{dataset}"
+        emnist = re.search(r"emnist-(\w+)", dataset, re.IGNORECASE)
         self._transposed = emnist is not None  # EMNIST stores columns where MNIST stores rows
         classes = tuple(map(str, range(int(labels.max(initial=0)) + 1)))
         if emnist:
@@ -161,97 +169,111 @@ class Idx(Source):
         elif re.search("fashion.?mnist", place, re.IGNORECASE):
             classes = FASHION
         if classes == _LETTERS:
-            labels -= 1  # they are numbered from 1 there
+            labels -= 1  # EMNIST numbers its letters from 1
         if len(labels) and not 0 <= labels.min() <= labels.max() < len(classes):
             raise SourceError(
-                f"{place}: labels from {labels.min()} to {labels.max()} for {len(classes)} classes"
+                f"{place}: got labels from {labels.min()} to {labels.max()}, "
+                f"expected {len(classes)} classes"
             )
-        given = np.repeat([TEST if part.name == "test" else FREE for part in parts], counts)
-        self.entries = Entries.of(classes, labels, given=given)
+        splits = np.repeat([TEST if pair.name == "test" else NO_SPLIT for pair in pairs], counts)
+        self.annotations = Annotations.of(classes, labels, splits=splits)
 
     @classmethod
-    def find(cls, files: Files, chosen: str | None = None, only: str | None = None) -> Self | None:
-        """Return the set that `files` hold, None if no file is called as images in IDX are.
+    def detect(
+        cls, archive: Archive, chosen: str | None = None, only: str | None = None
+    ) -> Self | None:
+        """Return the archive's dataset, None if no file has the name of IDX images.
 
-        `chosen` is the name of a set among several, `only` "train" or "test" for one part.
+        `chosen` selects one dataset of several, `only` selects "train" or "test". Raises
+        SourceError for several datasets and for damaged files.
         """
-        sets: dict[str, dict[str, int]] = {}
-        for index, name in enumerate(files.names):  # sorted: a plain file comes before its .gz
+        datasets: dict[str, dict[str, int]] = {}
+        for index, name in enumerate(archive.names):  # sorted: a file comes before its .gz
             if match := IMAGES.fullmatch(basename(name)):
                 part = "train" if match["part"].lower() == "train" else "test"
-                set_name = _set_name(match)
-                if chosen in (None, set_name) and only in (None, part):
-                    images = sets.setdefault(join(dirname(name), set_name), {})
+                dataset = _dataset_name(match)
+                if chosen in (None, dataset) and only in (None, part):
+                    images = datasets.setdefault(join(dirname(name), dataset), {})
                     images.setdefault(part, index)
-        if not sets:
+        if not datasets:
             return None
-        if len(sets) > 1:
-            paths = [str(files.path / name) for name in sets]
+        if len(datasets) > 1:
+            paths = [str(archive.path / name) for name in datasets]
             raise SourceError(
-                f"{files.path}: holds several IDX sets; give one of them: {', '.join(paths)}"
+                f"{archive.path}: got several IDX datasets, expected one of: {', '.join(paths)}"
             )
-        [(set_name, images)] = sets.items()
+        [(dataset, images)] = datasets.items()
         order = sorted(images, reverse=True)  # training before test
-        return cls(files, set_name, [read_part(files, part, images[part]) for part in order])
+        return cls(archive, dataset, [read_pair(archive, part, images[part]) for part in order])
 
     def name(self, index: int) -> str:
         """Return "train/N" or "test/N", N counted from 0."""
-        part, row = self._place(index)
-        return f"{part.name}/{row}"
+        pair, row = self._place(index)
+        return f"{pair.name}/{row}"
 
     def image(self, index: int) -> Pixels:
-        """Return one picture, uint8 (h, w), upright. Raises SourceError for a damaged file."""
-        part, row = self._place(index)
-        _, height, width = part.images.shape
-        data = part.images.read(row * height * width, height * width)
+        """Return one image, uint8 (h, w), upright. Raises SourceError for a damaged file."""
+        pair, row = self._place(index)
+        _, height, width = pair.images.shape
+        data = pair.images.read(row * height * width, height * width)
         pixels = np.frombuffer(data, np.uint8).reshape(height, width)
         return np.ascontiguousarray(pixels.T) if self._transposed else pixels
 
     def size(self, rows: Ints) -> int:
-        """Return the bytes of the set's files, whichever pictures are meant."""
+        """Return the bytes of all the dataset's files, whichever images `rows` are."""
         del rows
-        return sum(self._files.sizes[index] for index in self._used)
+        return sum(self._archive.sizes[index] for index in self._used)
 
     def digest(self) -> str:
-        """Return the digest of the set's files, or of the archive."""
-        return self._files.digest(self._used)
+        """Return the digest of the dataset's files, or of the zip archive."""
+        return self._archive.digest(self._used)
 
-    def _place(self, index: int) -> tuple[Part, int]:
+    def _place(self, index: int) -> tuple[IdxPair, int]:
         number = int(np.searchsorted(self._starts, index, "right")) - 1
-        return self._parts[number], index - int(self._starts[number])
+        return self._pairs[number], index - int(self._starts[number])
 
 
-def _set_name(match: re.Match[str]) -> str:
+def _dataset_name(match: re.Match[str]) -> str:
     return match["set"].rstrip("-_.")
 
 
-def open_one_set(path: Path) -> Idx | None:
-    """Return the set that a file of images, or FOLDER/SET, stands for; None if it is neither.
+def open_idx(path: Path) -> Idx | None:
+    """Return the dataset at a file of images or at FOLDER/DATASET, None if `path` is neither.
 
-    A training file brings its test pair along, a test file comes alone.
+    A training file includes its test pair; a test file does not include its training pair.
     """
     match = IMAGES.fullmatch(path.name) if path.is_file() else None
-    chosen = _set_name(match) if match else path.name
+    chosen = _dataset_name(match) if match else path.name
     only = "test" if match and match["part"].lower() != "train" else None
     if path.parent.is_dir():
-        return Idx.find(Tree(path.parent, nested=False), chosen, only)
+        return Idx.detect(Folder(path.parent, nested=False), chosen, only)
     if zipfile.is_zipfile(path.parent):
-        return Idx.find(Zip(path.parent), chosen, only)
+        return Idx.detect(ZipArchive(path.parent), chosen, only)
     return None
 
 
-def read_part(files: Files, name: str, index: int) -> Part:
-    """Find the labels of the images at `index`. Raises SourceError if there are none that fit."""
-    path = files.names[index]
+def read_pair(archive: Archive, name: str, index: int) -> IdxPair:
+    """Return the images at `index` and their labels.
+
+    Raises SourceError if the labels are missing or their count differs.
+    """
+    path = archive.names[index]
     plain = re.sub(r"\.gz$", "", basename(path)).replace("images", "labels").replace("idx3", "idx1")
-    wanted = {join(dirname(path), name) for name in (plain, f"{plain}.gz")}
-    labels = next((i for i, other in enumerate(files.names) if other in wanted), None)
+    candidates = {join(dirname(path), name) for name in (plain, f"{plain}.gz")}
+    labels = next((i for i, other in enumerate(archive.names) if other in candidates), None)
     if labels is None:
-        raise SourceError(f"{files.path / path}: its labels, {plain}[.gz], are not beside it")
-    part = Part(name, IdxFile(files, index, 3), IdxFile(files, labels, 1), (index, labels))
-    count, height, width = part.images.shape
-    if part.labels.shape != (count,):
-        raise SourceError(f"{files.path / path}: {count} pictures, {part.labels.shape[0]} labels")
+        raise SourceError(
+            f"{archive.path / path}: no labels, expected {plain}[.gz] in the same folder"
+        )
+    pair = IdxPair(name, IdxFile(archive, index, 3), IdxFile(archive, labels, 1), (index, labels))
+    count, height, width = pair.images.shape
+    if pair.labels.shape != (count,):
+        raise SourceError(
+            f"{archive.path / path}: got {count} images and {pair.labels.shape[0]} labels"
+        )
     if not (1 <= height <= LONGEST_SIDE and 1 <= width <= LONGEST_SIDE):
-        raise SourceError(f"{files.path / path}: pictures of {width}×{height} pixels")
-    return part
+        raise SourceError(
+            f"{archive.path / path}: got images of {width}×{height} pixels, "
+            "expected 1 to 65,535 pixels a side"
+        )
+    return pair

@@ -1,1 +1,1 @@
-"""Synthetic handwriting: skeletons of characters, writers with habits, a pen that draws them."""
+"""Synthetic handwriting: skeletons of characters, writers with styles, a pen, label noise."""

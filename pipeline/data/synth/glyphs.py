@@ -1,7 +1,7 @@
-"""The skeletons of the 62 characters: read from glyphs.txt, made smooth, measured once.
+"""The skeletons of the 62 characters, read from glyphs.txt and interpolated.
 
 Curves through the points of a stroke are Hobby's splines ("Smooth, easy to compute interpolating
-splines", 1986, those of METAFONT): round where a hand is round, from few points.
+splines", 1986, used by METAFONT), which look like handwriting from few points.
 """
 
 import hashlib
@@ -19,22 +19,23 @@ from pipeline.data.charset import CHARACTERS
 Floats = NDArray[np.float64]
 Complex = NDArray[np.complex128]
 
-CAPITAL, SMALL = 16.0, 10.0  # heights of capitals and of small letters, in units of glyphs.txt
-SPACING = 0.4  # units between the points of a stroke, about
-SOFTNESS = 1.0  # units: how far the softest pen cuts a corner
-WAVES = 3  # half waves along a stroke by which it can bend
-TURNS = 6  # points that a curve has between two given ones, before they are spaced out
+CAPITAL_HEIGHT, X_HEIGHT = 16.0, 10.0  # in units of glyphs.txt
+SPACING = 0.4  # units between the points of a stroke, approximately
+SOFTNESS = 1.0  # units: standard deviation of the smoothing that rounds corners
+HALF_WAVES = 3  # sine modes by which a stroke can bend
+POINTS_PER_PIECE = 6  # of a curve between two points of glyphs.txt, before resampling
 
 
 @dataclass(frozen=True)
 class Glyph:
-    """One way of writing a character: n points along s strokes, in units of glyphs.txt.
+    """One form of a character: n points along s strokes, in units of glyphs.txt.
 
-    `sharp` (n, 2) is the skeleton as written down and `soft` (n, 2) the same with its corners cut;
-    `stroke` (n,) is the stroke of each point, `starts` (s + 1,) are the strokes' first points;
-    `before` and `after` (n,) are the lengths of stroke before and after each point, `waves` (n,
-    WAVES) half waves that fit into the stroke; `centres` (s, 2) are the strokes' middles, `leaving`
-    and `arriving` (s, 2) their directions at the ends.
+    `weight` is the form's frequency; `script` forms belong to joined-up handwriting. `sharp` (n, 2)
+    is the skeleton and `soft` (n, 2) the skeleton with round corners; `stroke` (n,) is the stroke
+    of each point, `starts` (s + 1,) are the strokes' first points; `before` and `after` (n,) are
+    the lengths of the stroke before and after each point; `waves` (n, HALF_WAVES) are sine modes
+    along the stroke; `centres` (s, 2) are the strokes' mean points, `leaving` and `arriving` (s, 2)
+    their directions at both ends.
     """
 
     weight: float
@@ -52,8 +53,8 @@ class Glyph:
 
 
 @cache
-def table() -> dict[str, tuple[Glyph, ...]]:
-    """Return the forms of each character. Raises ValueError for a line that makes no sense."""
+def load_glyphs() -> dict[str, tuple[Glyph, ...]]:
+    """Return the forms of each character. Raises ValueError for an invalid line."""
     found: dict[str, list[Glyph]] = {character: [] for character in CHARACTERS}
     for number, line in enumerate(_text().splitlines(), 1):
         if line and not line.startswith("#"):
@@ -78,11 +79,11 @@ def _text() -> str:
 
 
 def _strokes(words: list[str]) -> Iterator[Complex]:
-    """Yield the strokes of a path as points on a dense line."""
+    """Yield the strokes of a path as equidistant points (n,)."""
     stroke: list[str] = []
     for word in [*words, "/"]:
         if word == "/":
-            yield _space_out(_join(_sections(stroke)))
+            yield _resample(_join(_sections(stroke)))
             stroke = []
         else:
             stroke.append(word)
@@ -90,11 +91,11 @@ def _strokes(words: list[str]) -> Iterator[Complex]:
 
 @dataclass
 class _Section:
-    """Points joined in one way; the first is the last of the section before."""
+    """Points joined by lines or by a curve; the first point is the previous section's last."""
 
     curved: bool
     points: list[complex]
-    corner: bool  # before it
+    corner: bool  # between the previous section and this one
 
 
 def _sections(words: list[str]) -> list[_Section]:
@@ -116,7 +117,7 @@ def _sections(words: list[str]) -> list[_Section]:
 
 
 def _join(sections: list[_Section]) -> Complex:
-    """Return the points of a whole stroke: lines as they are, curves made dense."""
+    """Return a stroke's points (n,), with interpolated curves."""
     parts = []
     for index, section in enumerate(sections):
         points = np.array(section.points)
@@ -135,42 +136,42 @@ def _join(sections: list[_Section]) -> Complex:
 
 
 def _close(points: Complex) -> Complex:
-    """Return a smooth closed curve: the middle of one that goes round three times."""
+    """Return a smooth closed curve (n,): the second of three turns through the points."""
     around = np.concatenate([points[:-1]] * 3 + [points[:1]])
-    once = TURNS * (len(points) - 1)
+    once = POINTS_PER_PIECE * (len(points) - 1)
     return _hobby(around, None, None)[once : 2 * once + 1]
 
 
 def _hobby(points: Complex, leaving: complex | None, arriving: complex | None) -> Complex:
-    """Return points on the smooth curve through `points`, TURNS for each of its pieces.
+    """Return points on the smooth curve through `points`, POINTS_PER_PIECE for each piece.
 
-    `leaving` and `arriving` are the directions at its ends; None leaves them free. The unknowns are
-    the angles between the curve and the chord that leaves each point.
+    `leaving` and `arriving` are the directions at the ends, None for free ends. The unknowns are
+    the angles between the curve and the chord from each point to the next.
     """
     chords = np.diff(points)
     n = len(chords)
     near = 1 / np.abs(chords)
     turn = np.zeros(n + 1)
     turn[1:n] = np.angle(chords[1:] / chords[:-1])
-    matrix, right = np.zeros((n + 1, n + 1)), np.zeros(n + 1)
+    matrix, rhs = np.zeros((n + 1, n + 1)), np.zeros(n + 1)
     for k in range(1, n):
         matrix[k, k - 1 : k + 2] = near[k - 1], 2 * (near[k - 1] + near[k]), near[k]
-        right[k] = -2 * near[k - 1] * turn[k] - near[k] * turn[k + 1]
+        rhs[k] = -2 * near[k - 1] * turn[k] - near[k] * turn[k + 1]
     matrix[0, 0] = matrix[n, n] = 1
     if leaving is None:
-        matrix[0, 1], right[0] = 1, -turn[1]
+        matrix[0, 1], rhs[0] = 1, -turn[1]
     else:
-        right[0] = np.angle(leaving / chords[0])
+        rhs[0] = np.angle(leaving / chords[0])
     if arriving is None:
         matrix[n, n - 1] = 1
     else:
-        right[n] = np.angle(arriving / chords[-1])
+        rhs[n] = np.angle(arriving / chords[-1])
     straight = n == 1 and leaving is None and arriving is None
-    angles: Floats = right if straight else np.linalg.solve(matrix, right).astype(np.float64)
+    angles: Floats = rhs if straight else np.linalg.solve(matrix, rhs).astype(np.float64)
     out, into = angles[:-1], -turn[1:] - angles[1:]
-    control_1 = points[:-1] + chords * np.exp(1j * out) * _speed(out, into)
-    control_2 = points[1:] - chords * np.exp(-1j * into) * _speed(into, out)
-    t = np.arange(TURNS)[None] / TURNS
+    control_1 = points[:-1] + chords * np.exp(1j * out) * _velocity(out, into)
+    control_2 = points[1:] - chords * np.exp(-1j * into) * _velocity(into, out)
+    t = np.arange(POINTS_PER_PIECE)[None] / POINTS_PER_PIECE
     pieces = (
         points[:-1, None] * (1 - t) ** 3
         + control_1[:, None] * (3 * t * (1 - t) ** 2)
@@ -180,17 +181,17 @@ def _hobby(points: Complex, leaving: complex | None, arriving: complex | None) -
     return np.append(pieces.ravel(), points[-1])
 
 
-def _speed(here: Floats, there: Floats) -> Floats:
-    """Return Hobby's velocity at one end of each piece, a third of his rho."""
+def _velocity(here: Floats, there: Floats) -> Floats:
+    """Return Hobby's velocity at one end of each piece: a third of rho."""
     sines = (np.sin(here) - np.sin(there) / 16) * (np.sin(there) - np.sin(here) / 16)
     above = 2 + np.sqrt(2) * sines * (np.cos(here) - np.cos(there))
     below = 1 + (np.sqrt(5) - 1) / 2 * np.cos(here) + (3 - np.sqrt(5)) / 2 * np.cos(there)
-    speed: Floats = above / below / 3
-    return speed
+    velocity: Floats = above / below / 3
+    return velocity
 
 
-def _space_out(points: Complex) -> Complex:
-    """Return points on the same line at equal distances of about SPACING."""
+def _resample(points: Complex) -> Complex:
+    """Return points at equal distances of about SPACING on the same line."""
     lengths = np.append(0, np.cumsum(np.abs(np.diff(points))))
     count = max(4, round(lengths[-1] / SPACING) + 1)
     spaced: Complex = np.interp(np.linspace(0, lengths[-1], count), lengths, points)
@@ -202,12 +203,12 @@ def _measure(weight: float, script: bool, strokes: list[Complex]) -> Glyph:
     width = SOFTNESS / SPACING
     soft = [gaussian_filter1d(stroke, width, axis=0, mode="nearest") for stroke in sharp]
     for hard, round_ in zip(sharp, soft, strict=True):
-        # The ends stay where they were: a filter draws them in.
-        share = np.linspace(0, 1, len(hard))[:, None]
-        round_ += (1 - share) * (hard[0] - round_[0]) + share * (hard[-1] - round_[-1])
+        # Smoothing moves the ends; move them back.
+        fraction = np.linspace(0, 1, len(hard))[:, None]
+        round_ += (1 - fraction) * (hard[0] - round_[0]) + fraction * (hard[-1] - round_[-1])
     lengths = [np.append(0, np.cumsum(np.abs(np.diff(stroke)))) for stroke in strokes]
-    share = np.concatenate([length / length[-1] for length in lengths])
-    orders = np.arange(1, WAVES + 1)
+    fraction = np.concatenate([length / length[-1] for length in lengths])
+    orders = np.arange(1, HALF_WAVES + 1)
     counts = [len(stroke) for stroke in strokes]
     return Glyph(
         weight=weight,
@@ -218,7 +219,7 @@ def _measure(weight: float, script: bool, strokes: list[Complex]) -> Glyph:
         starts=np.append(0, np.cumsum(counts)),
         before=np.concatenate(lengths),
         after=np.concatenate([length[-1] - length for length in lengths]),
-        waves=np.sin(np.pi * share[:, None] * orders) / orders,
+        waves=np.sin(np.pi * fraction[:, None] * orders) / orders,
         centres=np.array([stroke.mean(axis=0) for stroke in sharp]),
         leaving=np.array([_direction(stroke[0], stroke[2]) for stroke in sharp]),
         arriving=np.array([_direction(stroke[-3], stroke[-1]) for stroke in sharp]),

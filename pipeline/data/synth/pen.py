@@ -1,7 +1,7 @@
-"""The pen: lines of varying width, drawn into pictures by compiled kernels.
+"""The pen: a compiled kernel renders strokes of varying width.
 
-A line is drawn as its segments, each the hull of two circles; a pixel is covered as far as its
-middle lies inside the edge, by half a pixel on either side.
+Each segment of a stroke is the convex hull of two circles. A pixel's coverage grows from 0 to 1
+while its centre moves from half a pixel outside the edge to half a pixel inside.
 """
 
 import math
@@ -16,18 +16,18 @@ Pixels = NDArray[np.uint8]
 
 
 @kernel
-def draw(line: Floats, starts: NDArray[np.int64], soft: bool, cover: Pixels) -> None:
-    """Draw strokes into `cover` (h, w), whose values grow up to 255, full ink.
+def draw_strokes(points: Floats, starts: NDArray[np.int64], soft: bool, cover: Pixels) -> None:
+    """Draw strokes into `cover` (h, w), in which 255 is full ink; no value decreases.
 
-    `line` (n, 3) are x, y and the pen's radius, in pixels from the top left corner; the strokes
-    begin at `starts` (s + 1,). `soft` draws the pixels at an edge partly covered, otherwise those
-    whose middles are inside are full.
+    `points` (n, 3) are x, y and the pen's radius, in pixels from the top left corner; `starts`
+    (s + 1,) are the strokes' first points. Edge pixels are partly covered if `soft`, else a pixel
+    is covered if its centre is inside.
     """
     height, width = cover.shape
     for stroke in range(starts.size - 1):
         for i in range(starts[stroke], starts[stroke + 1] - 1):
-            x0, y0, r0 = line[i, 0], line[i, 1], line[i, 2]
-            dx, dy, dr = line[i + 1, 0] - x0, line[i + 1, 1] - y0, line[i + 1, 2] - r0
+            x0, y0, r0 = points[i, 0], points[i, 1], points[i, 2]
+            dx, dy, dr = points[i + 1, 0] - x0, points[i + 1, 1] - y0, points[i + 1, 2] - r0
             square = dx * dx + dy * dy
             reach = max(r0, r0 + dr) + 1
             left = max(0, math.floor(min(x0, x0 + dx) - reach))
@@ -51,59 +51,60 @@ def draw(line: Floats, starts: NDArray[np.int64], soft: bool, cover: Pixels) -> 
                         cover[y, x] = 255
 
 
-PAGE = (900, 1200)  # pixels: a page's height and width
-UNIT = 23.4  # pixels of a page to a unit of glyphs.txt
-ROOM = (62, 110)  # pixels, down and across: how far from the page's middle a character may be
-DIGIT, BOX = 28, 20  # pixels: a digit's picture, and the square in it that the digit fits into
-_GRID = 64  # parts of a pixel that places are rounded to, so that every machine draws the same
+PAGE_SHAPE = (900, 1200)  # height and width in pixels
+_PAGE_SIZE = np.array(PAGE_SHAPE[::-1])  # width and height
+SCALE = 23.4  # pixels of a page per unit of glyphs.txt
+MAX_OFFSET = (62, 110)  # pixels, vertical and horizontal: from a character to the page's centre
+DIGIT_SIZE, DIGIT_BOX = 28, 20  # pixels: a digit's image, and the square that the digit fits into
+_SUBPIXELS = 64  # coordinates are rounded to 1/64 pixel, for the same image on every machine
 
 
-def page(line: Floats, starts: NDArray[np.int64], place: Floats, grey: bool) -> Pixels:
-    """Draw a character on a page, black on white: uint8 PAGE.
+def draw_page(points: Floats, starts: NDArray[np.int64], place: Floats, grey: bool) -> Pixels:
+    """Draw a character on a page, black on white: uint8 PAGE_SHAPE.
 
-    `line` (n, 3) is in units of glyphs.txt, `place` (2,) in [0, 1) says where it is set down. Two
-    values unless `grey`.
+    `points` (n, 3) are in units of glyphs.txt; `place` (2,) in [0, 1) is the position, horizontal
+    and vertical. Pixels are 0 or 255 unless `grey`.
     """
-    low, high = _box(line)
-    middle = np.array(PAGE[::-1]) / 2 + (2 * place - 1) * ROOM[::-1]
-    # Only the part of the page around the character is drawn on.
-    half = np.minimum(np.ceil((high - low) * UNIT / 2).astype(int) + 2, np.array(PAGE[::-1]) // 2)
-    corner = np.clip(middle.astype(int) - half, 0, np.array(PAGE[::-1]) - 2 * half)
+    low, high = _box(points)
+    middle = _PAGE_SIZE / 2 + (2 * place - 1) * MAX_OFFSET[::-1]
+    # Strokes are drawn into the character's box alone.
+    half = np.minimum(np.ceil((high - low) * SCALE / 2).astype(int) + 2, _PAGE_SIZE // 2)
+    corner = np.clip(middle.astype(int) - half, 0, _PAGE_SIZE - 2 * half)
     cover = np.zeros(2 * half[::-1], np.uint8)
-    draw(_placed(line, UNIT, middle - corner - (low + high) / 2 * UNIT), starts, grey, cover)
-    image = np.full(PAGE, 255, np.uint8)
+    shift = middle - corner - (low + high) / 2 * SCALE
+    draw_strokes(_to_pixels(points, SCALE, shift), starts, grey, cover)
+    image = np.full(PAGE_SHAPE, 255, np.uint8)
     x, y = corner
     image[y : y + cover.shape[0], x : x + cover.shape[1]] -= cover
     return image
 
 
-def digit(line: Floats, starts: NDArray[np.int64]) -> Pixels:
-    """Draw a digit as MNIST has them, white on black: uint8 (DIGIT, DIGIT).
+def draw_digit(points: Floats, starts: NDArray[np.int64]) -> Pixels:
+    """Draw a digit in MNIST's format, white on black: uint8 (DIGIT_SIZE, DIGIT_SIZE).
 
-    It fits into BOX pixels, keeps its proportions, and has its centre of mass in the middle (LeCun,
-    Cortes and Burges, http://yann.lecun.com/exdb/mnist).
+    The digit keeps its proportions, fits into a square of DIGIT_BOX pixels, and has its centre of
+    mass at the image's centre (LeCun, Cortes and Burges, http://yann.lecun.com/exdb/mnist).
     """
-    low, high = _box(line)
-    scale = BOX / (high - low).max()
-    cover = np.zeros((2 * DIGIT, 2 * DIGIT), np.uint8)
-    draw(_placed(line, scale, DIGIT - (low + high) / 2 * scale), starts, True, cover)
+    low, high = _box(points)
+    scale = DIGIT_BOX / (high - low).max()
+    cover = np.zeros((2 * DIGIT_SIZE, 2 * DIGIT_SIZE), np.uint8)
+    shift = DIGIT_SIZE - (low + high) / 2 * scale
+    draw_strokes(_to_pixels(points, scale, shift), starts, True, cover)
     ink = cover.sum(dtype=np.int64)
-    places = np.arange(2 * DIGIT)
-    top, left = (
-        (2 * int(cover.sum(axis=axis, dtype=np.int64) @ places) + ink) // (2 * ink) - DIGIT // 2
-        for axis in (1, 0)
-    )
-    return cover[top : top + DIGIT, left : left + DIGIT]
+    pixels = np.arange(2 * DIGIT_SIZE)
+    moments = (int(cover.sum(axis=axis, dtype=np.int64) @ pixels) for axis in (1, 0))
+    top, left = ((2 * moment + ink) // (2 * ink) - DIGIT_SIZE // 2 for moment in moments)
+    return cover[top : top + DIGIT_SIZE, left : left + DIGIT_SIZE]
 
 
-def _box(line: Floats) -> tuple[Floats, Floats]:
-    """Return the corners (2,) of the box around what is drawn."""
-    radii = line[:, 2:]
-    return (line[:, :2] - radii).min(axis=0), (line[:, :2] + radii).max(axis=0)
+def _box(points: Floats) -> tuple[Floats, Floats]:
+    """Return two opposite corners (2,) of the box around the ink."""
+    radii = points[:, 2:]
+    return (points[:, :2] - radii).min(axis=0), (points[:, :2] + radii).max(axis=0)
 
 
-def _placed(line: Floats, scale: float, shift: Floats) -> Floats:
-    """Return the line in pixels."""
-    placed = line * scale
+def _to_pixels(points: Floats, scale: float, shift: Floats) -> Floats:
+    """Return the points scaled and shifted to pixels."""
+    placed = points * scale
     placed[:, :2] += shift
-    return np.round(placed * _GRID) / _GRID
+    return np.round(placed * _SUBPIXELS) / _SUBPIXELS

@@ -1,4 +1,4 @@
-"""Pictures of the generator's work: the table of forms, synthetic characters among real ones."""
+"""Preview images of synthetic handwriting: a table of all glyphs, a grid mixed with real pages."""
 
 from collections.abc import Sequence
 
@@ -8,49 +8,48 @@ from PIL import Image
 from beton import rng
 from pipeline.data.sources.base import Pixels, Source
 from pipeline.data.synth import pen
-from pipeline.data.synth.glyphs import CAPITAL, table
+from pipeline.data.synth.glyphs import CAPITAL_HEIGHT, load_glyphs
 
-CELL = 64  # pixels: a character's square in a picture
-ACROSS = 26  # forms in a row of the table
-ROWS, COLUMNS = 8, 16  # characters in a mixed grid
-WINDOW = 680  # pixels of a page in a cell of a mixed grid
+CELL = 64  # pixels: a character's square in a preview
+TABLE_COLUMNS = 26
+GRID_ROWS, GRID_COLUMNS = 8, 16
+WINDOW = 680  # pixels of a page in a cell of the grid
 
 
-def forms() -> Image.Image:
-    """Draw all forms of the 62 characters: plain ones black, those of joined-up hands grey."""
+def glyph_table() -> Image.Image:
+    """Draw all forms of the 62 characters: plain forms black, joined-up forms grey."""
     cells = []
-    unit = 0.55 * CELL / CAPITAL
-    for glyphs in table().values():
+    unit = 0.55 * CELL / CAPITAL_HEIGHT
+    for glyphs in load_glyphs().values():
         for glyph in glyphs:
             points = glyph.sharp * (unit, -unit)
             low, high = points.min(axis=0)[0], points.max(axis=0)[0]
             points += (CELL / 2 - (low + high) / 2, 0.72 * CELL)
             cover = np.zeros((CELL, CELL), np.uint8)
-            line = np.column_stack([points, np.full(len(points), 1.5)])
-            pen.draw(line, glyph.starts, True, cover)
+            path = np.column_stack([points, np.full(len(points), 1.5)])
+            pen.draw_strokes(path, glyph.starts, True, cover)
             cells.append(255 - (cover // 2 if glyph.script else cover))
-    return _grid(cells, ACROSS)
+    return _grid(cells, TABLE_COLUMNS)
 
 
-def mixed(real: Source, synthetic: Source, seed: int = 0) -> tuple[Image.Image, list[str]]:
-    """Draw real and synthetic characters side by side, and return the key to which is which.
+def mixed_grid(real: Source, synthetic: Source, seed: int = 0) -> tuple[Image.Image, list[str]]:
+    """Return a grid of random images, half of them from each source, and its key.
 
-    Every cell takes a picture at random from either source; the key has a line per row, R or S for
-    each cell.
+    The key has a line per row of the grid, with R or S for each cell.
     """
-    count = ROWS * COLUMNS
+    count = GRID_ROWS * GRID_COLUMNS
     numbers = rng.uniform(seed, 1, np.arange(count), rng.PLACE, 2)
-    is_real = np.argsort(numbers[:, 0]) < count // 2  # as many of each
+    is_real = np.argsort(numbers[:, 0]) < count // 2
     cells = []
-    for row, which in enumerate(numbers[:, 1]):
-        source = real if is_real[row] else synthetic
-        cells.append(_thumbnail(source.image(int(which * len(source)))))
-    letters = np.where(is_real, "R", "S").reshape(ROWS, COLUMNS)
-    return _grid(cells, COLUMNS), [" ".join(line) for line in letters]
+    for cell, fraction in enumerate(numbers[:, 1]):
+        source = real if is_real[cell] else synthetic
+        cells.append(_thumbnail(source.image(int(fraction * len(source)))))
+    letters = np.where(is_real, "R", "S").reshape(GRID_ROWS, GRID_COLUMNS)
+    return _grid(cells, GRID_COLUMNS), [" ".join(row) for row in letters]
 
 
 def _thumbnail(image: Pixels) -> Pixels:
-    """Return the square around the ink as a cell, black on white."""
+    """Return the square around the ink as a cell, uint8 (CELL, CELL), black on white."""
     if np.median(image) < 128:
         image = 255 - image
     window = min(WINDOW, *image.shape)

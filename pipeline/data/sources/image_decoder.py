@@ -1,9 +1,8 @@
-"""Bytes of a picture file → 8-bit grey pixels, exactly those of Pillow's `convert("L")`.
+"""Decodes image files to 8-bit grey pixels, equal to Pillow's `convert("L")`.
 
-Pillow decodes every format, and has the last word on whatever is unusual or damaged. A plain PNG (8
-bits a channel, not interlaced), which is what pages of handwriting are, takes a short cut of a
-seventh of the time: libdeflate inflates it in one call, and compiled passes undo the filters and
-weigh the channels by Pillow's own formula.
+Pillow decodes all formats and all unusual or damaged files. A plain PNG (8 bits a channel, not
+interlaced) takes a fast path, a seventh of the time: libdeflate inflates the file in one call, and
+compiled kernels undo the filters and convert the channels by Pillow's own formula.
 """
 
 import struct
@@ -19,18 +18,18 @@ from PIL import Image, UnidentifiedImageError
 from beton.jit import kernel
 from pipeline.data.sources.base import ImageError, Pixels
 
-# Only these are tried: some of Pillow's other formats start programs or fetch other files.
+# Some of Pillow's other formats start programs or fetch other files.
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP", "PPM")
 SUFFIXES = (
     *(".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp"),
     *(".ppm", ".pgm", ".pbm", ".pnm"),
 )
 LONGEST_SIDE = 65535
-MARK = "inkrun's generator, synthetic"  # a PNG file's "Source", a text of the standard's
+SYNTHETIC_MARK = "inkrun's generator, synthetic"  # of a PNG file's tEXt chunk "Source"
 
 _PNG_START = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"
 _CHANNELS = {0: 1, 4: 2, 2: 3, 6: 4}  # of PNG's colour types: grey, grey + alpha, RGB, RGBA
-# Chunks that change no pixel, with the size they must have for Pillow not to refuse them.
+# Chunks that change no pixel, with the size that Pillow requires.
 _HARMLESS = {
     **{b"gAMA": 4, b"cHRM": 32, b"sRGB": 1, b"pHYs": 9, b"tIME": 7},
     **{b"bKGD": None, b"tEXt": None},
@@ -38,17 +37,16 @@ _HARMLESS = {
 _LONGEST_TEXT = 1 << 16
 
 
-def is_marked(data: bytes | bytearray) -> bool:
-    """Return whether a file says that its picture is synthetic; one of another kind never does."""
-    return data.startswith(_PNG_START) and b"tEXtSource\0" + MARK.encode() in data[:256]
+def is_marked_synthetic(data: bytes | bytearray) -> bool:
+    """Return whether a file is a PNG with SYNTHETIC_MARK."""
+    return data.startswith(_PNG_START) and b"tEXtSource\0" + SYNTHETIC_MARK.encode() in data[:256]
 
 
 def decode(data: bytes | bytearray) -> Pixels:
-    """Return the first frame of a picture file as uint8 (h, w); EXIF rotation is not applied.
+    """Return the first frame of an image file as uint8 (h, w); EXIF rotation is not applied.
 
-    Raises PictureError for bytes that Pillow cannot decode, for more pixels than
-    `PIL.Image.MAX_IMAGE_PIXELS` (declared ones: nothing is inflated then), and for sides longer
-    than 65,535 pixels.
+    Raises ImageError for bytes that Pillow cannot decode, for sides longer than 65,535 pixels, and
+    for more pixels than `PIL.Image.MAX_IMAGE_PIXELS`, before anything is inflated.
     """
     if not data:
         raise ImageError("the file is empty")
@@ -59,14 +57,14 @@ def decode(data: bytes | bytearray) -> Pixels:
 
 def _decode_with_pillow(data: bytes | bytearray) -> Pixels:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # oddities of metadata; what matters raises
+        warnings.simplefilter("ignore")  # about metadata; damaged pixels raise
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         try:
             with Image.open(BytesIO(data), formats=FORMATS) as image:
                 if max(image.size) > LONGEST_SIDE:
                     width, height = image.size
-                    raise ImageError(f"{width}×{height} pixels: the longest side is 65,535")
-                # Converting the transparent colour as well may fail, and changes no pixel.
+                    raise ImageError(f"got {width}×{height} pixels, expected at most 65,535 a side")
+                # Converting the transparent colour too can fail, and changes no pixel.
                 image.load()
                 image.info.pop("transparency", None)
                 return np.array(image.convert("L"))
@@ -74,12 +72,12 @@ def _decode_with_pillow(data: bytes | bytearray) -> Pixels:
             raise
         except UnidentifiedImageError:
             raise ImageError(f"not recognised as {', '.join(FORMATS)}") from None
-        except Exception as error:  # Pillow's decoders raise whatever damaged bytes trip them with
+        except Exception as error:  # Pillow raises many types for damaged bytes
             raise ImageError(f"{error}" or type(error).__name__) from error
 
 
 class _PlainPng(NamedTuple):
-    """A PNG of 8 bits a channel, not interlaced: its size, and its rows, filtered and deflated."""
+    """A PNG of 8 bits a channel, not interlaced; `compressed` are its rows, still filtered."""
 
     height: int
     width: int
@@ -88,7 +86,7 @@ class _PlainPng(NamedTuple):
 
 
 def _parse_plain_png(data: bytes | bytearray) -> _PlainPng | None:
-    """Return what a PNG holds that is in no way unusual, None for other files."""
+    """Return a plain PNG's content, None for other files."""
     if len(data) < 45 or data[:16] != _PNG_START:
         return None
     width, height, depth, colour, *methods, crc = struct.unpack_from(">IIBBBBBI", data, 16)
@@ -120,7 +118,7 @@ def _parse_plain_png(data: bytes | bytearray) -> _PlainPng | None:
 
 
 def _decode_plain_png(png: _PlainPng) -> Pixels | None:
-    """Return the pixels, None if they are damaged."""
+    """Return the pixels uint8 (h, w), None if they are damaged."""
     stride = 1 + png.width * png.channels
     try:
         inflated = deflate.zlib_decompress(png.compressed, png.height * stride)
@@ -134,15 +132,15 @@ def _decode_plain_png(png: _PlainPng) -> Pixels | None:
     if png.channels < 3:
         return np.ascontiguousarray(rows[:, 1 :: png.channels])
     pixels = np.empty((png.height, png.width), np.uint8)
-    _weigh(rows, png.channels, pixels)
+    _convert_to_grey(rows, png.channels, pixels)
     return pixels
 
 
 @kernel
 def _unfilter(rows: Pixels, step: int) -> bool:
-    """Undo PNG's filters in place: rows (h, 1 + bytes), each led by its filter's number.
+    """Undo PNG's filters in place. Returns False for an unknown filter.
 
-    `step` is the number of bytes a pixel. Returns False for a filter that does not exist.
+    `rows` (h, 1 + w * step) begin with their filter's number; `step` is the bytes a pixel.
     """
     height, stride = rows.shape
     for y in range(height):
@@ -166,7 +164,7 @@ def _unfilter(rows: Pixels, step: int) -> bool:
             for x in range(1 + step, stride):
                 left_, above_ = np.int32(rows[y, x - step]), np.int32(rows[y - 1, x])
                 corner = np.int32(rows[y - 1, x - step])
-                # The first two cases are Paeth's rule too; they make blank paper quick.
+                # The first two cases agree with Paeth's rule and make blank paper fast.
                 if above_ == corner:
                     nearest = left_
                 elif left_ == corner:
@@ -182,22 +180,22 @@ def _unfilter(rows: Pixels, step: int) -> bool:
 
 
 @kernel
-def _grey(row: Pixels, i: int) -> np.uint8:
-    """Return the luma of the red, green and blue at row[i]: ITU-R 601-2 in units of 2^-16."""
+def _luma(row: Pixels, i: int) -> np.uint8:
+    """Return the luma of red, green and blue at row[i]: ITU-R 601-2 in units of 2^-16."""
     red, green, blue = np.uint32(row[i]), np.uint32(row[i + 1]), np.uint32(row[i + 2])
     weighed = red * np.uint32(19595) + green * np.uint32(38470) + blue * np.uint32(7471)
     return np.uint8((weighed + np.uint32(0x8000)) >> np.uint32(16))
 
 
 @kernel
-def _weigh(rows: Pixels, step: int, out: Pixels) -> None:
-    """Write the grey values of unfiltered rows (h, 1 + w * step), step 3 or 4, into out (h, w)."""
+def _convert_to_grey(rows: Pixels, step: int, out: Pixels) -> None:
+    """Write the luma of unfiltered rows (h, 1 + w * step), `step` 3 or 4, into `out` (h, w)."""
     height, width = out.shape
     for y in range(height):
         row = rows[y, 1:]
-        if step == 3:  # a step that is known when compiling lets this run on vectors
+        if step == 3:  # a constant step lets the compiler use vector instructions
             for x in range(width):
-                out[y, x] = _grey(row, 3 * x)
+                out[y, x] = _luma(row, 3 * x)
         else:
             for x in range(width):
-                out[y, x] = _grey(row, 4 * x)
+                out[y, x] = _luma(row, 4 * x)

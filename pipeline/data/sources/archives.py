@@ -1,8 +1,8 @@
-"""A folder tree or a zip archive as one thing: named files, read one at a time where they lie.
+"""Folders and zip archives behind one interface: a sorted list of files, read one at a time.
 
-Nothing is unpacked: a zip's directory is read once, and a member is then one positioned read and
-one inflation. What makes an archive unsafe to read is refused here, once, for all kinds of sources.
-Only members that are stored or deflated are read: those are what zip programs write.
+Zip archives are not unpacked: the directory is read once, and each member then takes one positioned
+read and one inflation. Unsafe archives are rejected here, for all kinds of sources. Members must be
+stored or deflated, as zip programs write them.
 """
 
 import hashlib
@@ -24,19 +24,19 @@ import numpy as np
 from pipeline.data.sources.base import ImageError, SourceError
 
 LARGEST_FILE = 1 << 30  # bytes
-# Deflate cannot do better than 1032 to 1. A small file of blank paper may come near; a large one
-# that does is made to fill memory.
+# Deflate compresses at most 1032 to 1. A small image of blank paper may come near this ratio; a
+# large file that does is a decompression bomb.
 SUSPICIOUS_SIZE, SUSPICIOUS_RATIO = 1 << 26, 100
 _JUNK = re.compile(r"(^|/)(\.[^/]*|__MACOSX|Thumbs\.db|desktop\.ini)(/|$)", re.IGNORECASE)
 _OUTSIDE = re.compile(r"^/|^[A-Za-z]:/|(^|/)\.\.(/|$)")
 _LOCAL_HEADER = struct.Struct("<4s22xHH")
 
 
-class Files(ABC):
-    """The files of a tree or an archive, sorted by name, without what systems leave behind.
+class Archive(ABC):
+    """The files of a folder or zip archive, sorted by name, without hidden and system files.
 
-    `names` are relative, with slashes; `sizes` are in bytes. Can be pickled; whatever is open stays
-    with its process.
+    `names` are relative, with slashes; `sizes` are in bytes. Can be pickled; open files stay with
+    their process.
     """
 
     def __init__(self, path: Path, names: Sequence[str], sizes: Sequence[int]) -> None:
@@ -51,30 +51,30 @@ class Files(ABC):
 
     @abstractmethod
     def read(self, index: int) -> bytes | bytearray:
-        """Return the whole file. Raises PictureError if it alone is damaged, or OSError."""
+        """Return a file's content. Raises ImageError for a damaged zip member, or OSError."""
 
     @abstractmethod
     def open(self, index: int) -> IO[bytes]:
-        """Open the file as a stream."""
+        """Open a file as a stream."""
 
     @abstractmethod
     def digest(self, indices: Sequence[int]) -> str:
-        """Return "sha256:…" of what the files at `indices`, sorted, hold."""
+        """Return "sha256:…" of the files at `indices`, which are sorted."""
 
 
-class Tree(Files):
-    """A folder. Links are followed. Raises OSError for what cannot be read or leads nowhere."""
+class Folder(Archive):
+    """A folder; links are followed. Raises OSError for unreadable files and broken links."""
 
     def __init__(self, path: Path, *, nested: bool = True) -> None:
         names = _walk(path) if nested else sorted(p.name for p in path.iterdir() if p.is_file())
         super().__init__(path, names, [(path / name).stat().st_size for name in names])
 
     def read(self, index: int) -> bytes:
-        """Return the whole file."""
+        """Return a file's content."""
         return (self.path / self.names[index]).read_bytes()
 
     def open(self, index: int) -> IO[bytes]:
-        """Open the file."""
+        """Open a file."""
         return (self.path / self.names[index]).open("rb")
 
     def digest(self, indices: Sequence[int]) -> str:
@@ -88,15 +88,15 @@ class Tree(Files):
         return f"sha256:{digest.hexdigest()}"
 
 
-class Zip(Files):
-    """A zip archive. Raises SourceError for one that is damaged or unsafe."""
+class ZipArchive(Archive):
+    """A zip archive. Raises SourceError if it is damaged or unsafe."""
 
     def __init__(self, path: Path) -> None:
         try:
             with zipfile.ZipFile(path) as archive:
                 members = [member for member in archive.infolist() if not member.is_dir()]
         except (zipfile.BadZipFile, NotImplementedError, ValueError) as error:
-            raise SourceError(f"{path}: not a zip archive that can be read: {error}") from None
+            raise SourceError(f"{path}: unreadable zip archive: {error}") from None
         named = sorted(((_name(m), m) for m in members), key=lambda pair: pair[0])
         _refuse_unsafe(path, named)
         named = [(name, m) for name, m in named if not _JUNK.search(name)]
@@ -112,31 +112,31 @@ class Zip(Files):
         return {**self.__dict__, "_file": None}
 
     def read(self, index: int) -> bytes | bytearray:
-        """Return a member, inflated: never more than it declares. Raises PictureError."""
+        """Return a member, inflated to its declared size. Raises ImageError if it is damaged."""
         offset, packed, crc, method = map(int, self._where[index])
         header = self._pread(_LOCAL_HEADER.size, offset)
         if len(header) < _LOCAL_HEADER.size or not header.startswith(b"PK\3\4"):
-            raise _damaged("it is not where the directory says")
+            raise _damaged("no member at its offset")
         _, name, extra = _LOCAL_HEADER.unpack(header)
         data: bytes | bytearray = self._pread(packed, offset + _LOCAL_HEADER.size + name + extra)
         if method == zipfile.ZIP_DEFLATED:
             try:
                 data = deflate.deflate_decompress(data, self.sizes[index])
             except deflate.DeflateError:
-                raise _damaged("it does not inflate to its declared size") from None
+                raise _damaged("does not inflate to its declared size") from None
         if len(data) != self.sizes[index]:
-            raise _damaged(f"{len(data)} of {self.sizes[index]} bytes are there")
+            raise _damaged(f"got {len(data)} of {self.sizes[index]} bytes")
         if zlib.crc32(data) != crc:
             raise _damaged("wrong checksum")
         return data
 
     def open(self, index: int) -> IO[bytes]:
-        """Open a member as a stream that inflates as it goes."""
+        """Open a member as a stream that is inflated while it is read."""
         with zipfile.ZipFile(self.path) as archive:
             return archive.open(self._members[index])
 
     def digest(self, indices: Sequence[int]) -> str:
-        """Hash the archive, which is one file, and, unless all are meant, the files' names."""
+        """Hash the whole archive and, for a part of its files, their names."""
         with self.path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256")
         if len(indices) < len(self.names):
@@ -165,15 +165,15 @@ def _walk(path: Path) -> list[str]:
 
 
 def _leads_back(folder: Path, root: Path) -> bool:
-    """Return whether a folder is a link to what one came through from `root`: it has no end."""
+    """Return whether a folder links to a folder on its own path below `root`: an endless loop."""
     if not folder.is_symlink():
         return False
-    target, way = folder.resolve(), folder.relative_to(root).parents
-    return any((root / passed).resolve().is_relative_to(target) for passed in way)
+    target, parents = folder.resolve(), folder.relative_to(root).parents
+    return any((root / parent).resolve().is_relative_to(target) for parent in parents)
 
 
 def _name(member: zipfile.ZipInfo) -> str:
-    """Return a member's name in plain form; some Windows programs write backslashes."""
+    """Return a member's normalized name; some Windows programs write backslashes."""
     name = member.filename.replace("\\", "/")
     return re.sub(r"/(\.?/)+", "/", name).removeprefix("./")
 
@@ -183,13 +183,17 @@ def _damaged(reason: str) -> ImageError:
 
 
 def _refuse_unsafe(path: Path, named: Sequence[tuple[str, zipfile.ZipInfo]]) -> None:
-    """Raise SourceError if any member, junk or not, is unsafe; `named` is sorted by name."""
+    """Raise SourceError if any member is unsafe; `named` has all members, sorted by name."""
     end, before = path.stat().st_size, None
     for name, member in named:
-        if reason := "is there twice" if name == before else _danger(name, member, end):
+        if (
+            reason := "has the same name as another member"
+            if name == before
+            else _danger(name, member, end)
+        ):
             raise SourceError(f"{path}: refused: member {member.filename!r} {reason}")
         before = name
-    # Members that share bytes are how a small archive declares endless content.
+    # A small archive can declare unlimited content by members that share bytes.
     placed = sorted((member for _, member in named), key=lambda member: member.header_offset)
     for first, second in itertools.pairwise(placed):
         if first.header_offset + _LOCAL_HEADER.size + first.compress_size > second.header_offset:
@@ -200,7 +204,7 @@ def _refuse_unsafe(path: Path, named: Sequence[tuple[str, zipfile.ZipInfo]]) -> 
 
 
 def _danger(name: str, member: zipfile.ZipInfo, end: int) -> str | None:
-    """Say why not to read a member; `end` is the archive's size."""
+    """Return why a member is unsafe, None if it is safe; `end` is the archive's size in bytes."""
     size, packed = member.file_size, member.compress_size
     if _OUTSIDE.search(name):
         return "points outside the archive"
@@ -209,7 +213,7 @@ def _danger(name: str, member: zipfile.ZipInfo, end: int) -> str | None:
     if stat.S_ISLNK(member.external_attr >> 16):
         return "is a symbolic link"
     if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-        return f"has compression method {member.compress_type}; only deflate (8) is read"
+        return f"has compression method {member.compress_type}, expected 0 (stored) or 8 (deflated)"
     if size > LARGEST_FILE or (size > SUSPICIOUS_SIZE and size > SUSPICIOUS_RATIO * packed):
         return f"declares {size:,} bytes in {packed:,}: a decompression bomb"
     if not 0 <= member.header_offset <= end - _LOCAL_HEADER.size - packed:
