@@ -114,31 +114,22 @@ def _second_sentence(groups: Sequence[RunGroup]) -> str:
     if len(groups) > 1:
         return _comparison(groups[0], groups[1])
     scores = groups[0].scores
-    pairs = [f"{c.true} as {c.predicted} (×{c.count})" for c in scores.confusions[:3]]
-    confused = (
-        f"The most frequent errors are {', '.join(pairs)}" if pairs else "There are no errors"
-    )
+    pairs = ", ".join(f"{c.true} as {c.predicted} (×{c.count})" for c in scores.confusions[:3])
+    confused = f"The most frequent errors are {pairs}" if pairs else "There are no errors"
     error = 100 * _calibration_error(groups[0])
     return f"{confused}. Confidence differs from accuracy by {error:.1f} points on average."
 
 
 def _comparison(first: RunGroup, second: RunGroup) -> str:
     """Compare the accuracies of two groups on the seeds that both have, in a sentence."""
+    both = f"{first.name} and {second.name}"
     if first.config.fingerprint != second.config.fingerprint:
-        return (
-            f"{first.name} and {second.name} were not validated on the same images, so their "
-            "results are not compared."
-        )
+        return f"{both} were not validated on the same images, so their results are not compared."
     shared = sorted(first.runs.keys() & second.runs.keys())
     if not shared:
-        return (
-            f"{first.name} and {second.name} have no seed in common, so their difference is "
-            "unknown."
-        )
-    c = compare(
-        *([final_accuracy(group.runs[seed]) for seed in shared] for group in (first, second))
-    )
-    difference = describe_difference(c, first.name, second.name, ACCURACY)
+        return f"{both} have no seed in common, so their difference is unknown."
+    accuracies = ([final_accuracy(g.runs[seed]) for seed in shared] for g in (first, second))
+    difference = describe_difference(compare(*accuracies), first.name, second.name, ACCURACY)
     return f"Compared with {second.name}, on the same images: {difference}."
 
 
@@ -184,18 +175,14 @@ def _stages(groups: Sequence[RunGroup]) -> list[Block]:
         stages = group.config.recipe.stages
         if len(stages) == 1:
             continue
-        at_end = [
-            [
-                [e.accuracy for e in run.history if e.stage == place][-1]
-                for run in group.runs.values()
-            ]
-            for place in range(len(stages))
-        ]
+        # By run, then by stage; a stage's last epoch replaces those before it.
+        at_end = [{e.stage: e.accuracy for e in run.history} for run in group.runs.values()]
+        places = range(len(stages))
         columns = {
-            "stage": [f"{place + 1}" for place in range(len(stages))],
+            "stage": [f"{place + 1}" for place in places],
             "size (pixels)": [f"{stage.size}" for stage in stages],
             "epochs": [f"{stage.epochs}" for stage in stages],
-            "accuracy after the stage": [_mean(values, percent) for values in at_end],
+            "accuracy after the stage": [_mean([a[i] for a in at_end], percent) for i in places],
         }
         caption = f"{group.name}: accuracy after each stage"
         if group.config.options["recipe"] == "progressive":
@@ -229,9 +216,7 @@ def _figures(groups: Sequence[RunGroup]) -> Table:
         mark = f"{100 * threshold:.0f} %"
         rows.append((f"epochs to {mark} accuracy", reached(threshold, "epoch"), number))
         rows.append((f"time to {mark} accuracy (s)", reached(threshold, "seconds"), number))
-    table = [
-        [name, *(_mean(group.values(of), form) for group in groups)] for name, of, form in rows
-    ]
+    table = [[name, *(_mean(g.values(of), form) for g in groups)] for name, of, form in rows]
     table = [row for row in table if set(row[1:]) != {ABSENT}]
     table.append(
         ["hardware", *(hardware(read_json(g.first.path, "environment.json")) for g in groups)]
@@ -295,18 +280,17 @@ def _image_files(groups: Sequence[RunGroup], name: str) -> list[Block]:
 
 
 def _classes(groups: Sequence[RunGroup]) -> Table:
-    columns = [group.scores.per_class for group in groups]
-    if len(groups) > 1:
-        return Table(
-            "F1 of each class, over all seeds.",
-            ["class", "images", *(group.name for group in groups)],
-            [
-                [ones[0].name, str(ones[0].samples), *(percent(one.f1, 1) for one in ones)]
-                for ones in zip(*columns, strict=True)
-                if ones[0].samples
-            ],
-        )
-    return class_table(groups[0].scores)
+    if len(groups) == 1:
+        return class_table(groups[0].scores)
+    return Table(
+        "F1 of each class, over all seeds.",
+        ["class", "images", *(group.name for group in groups)],
+        [
+            [ones[0].name, str(ones[0].samples), *(percent(one.f1, 1) for one in ones)]
+            for ones in zip(*(group.scores.per_class for group in groups), strict=True)
+            if ones[0].samples
+        ],
+    )
 
 
 def _calibration(groups: Sequence[RunGroup]) -> list[Block]:
