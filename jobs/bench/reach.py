@@ -43,8 +43,7 @@ from pipeline.experiments import command
 from pipeline.loading.augment import Transforms, transform_images
 from pipeline.loading.dataset import Ids, open_dataset, source_line, split_indices
 from pipeline.models import networks
-from pipeline.recipes.presets import PART1, override
-from pipeline.reporting.part1 import PUBLISHED
+from pipeline.recipes.presets import PART1, PART1_PUBLISHED, override
 from pipeline.runtime.hardware import machine
 from pipeline.runtime.progress import progress
 from pipeline.training import optim
@@ -316,7 +315,7 @@ def conclusion(fast: Outcome, published: Outcome, accuracy: float) -> str:
     return (
         f"{start} more than {published.seconds / fast.reached:.1f} times as long. At this speed, "
         f"its first stage of {published.epochs} epochs, with a published accuracy of "
-        f"{percent(PUBLISHED[0])} on the original data, would take {whole:,.0f} s: "
+        f"{percent(PART1_PUBLISHED[0])} on the original data, would take {whole:,.0f} s: "
         f"{whole / fast.reached:,.0f} times as long."
     )
 
