@@ -199,7 +199,7 @@ def test_images_that_cannot_be_decoded_are_named_and_counted(
     assert name == "set/1/7.png"
     status, out, _ = score_here(source, "--skip-bad")
     assert status == 0
-    assert "1 that cannot be decoded: set/1/7.png" in out
+    assert "1 images that cannot be decoded: set/1/7.png" in out
     assert "[red].zip" in out
 
 
