@@ -22,6 +22,7 @@ from pipeline.data.sources.base import (
     Annotations,
     Ints,
     SourceError,
+    check_seed,
 )
 
 
@@ -64,8 +65,7 @@ def assign_splits(annotations: Annotations, split: Split, seed: int) -> Ints:
 
     Raises SourceError if writers are held out but unknown, and for a seed outside 0 to 2^63 - 1.
     """
-    if not 0 <= seed < 1 << 63:
-        raise SourceError(f"seed {seed}: expected 0 to 2^63 - 1")
+    check_seed(seed)
     splits = annotations.splits.copy()
     free = np.flatnonzero(splits == NO_SPLIT)
     if split.writers:

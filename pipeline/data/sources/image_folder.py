@@ -1,8 +1,9 @@
 """A folder or zip archive with one folder of images per class, at any depth."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
+from itertools import pairwise
 from posixpath import basename, dirname  # names are strings here: paths would be slow
 
 from pipeline.data.sources.archives import Archive
@@ -72,11 +73,11 @@ class ImageFolder(ImageFilesSource):
         """
         rows = image_rows(archive)
         folders = [dirname(archive.names[row]) for row in rows]
-        distinct = set(folders)
-        if not distinct - {""}:
+        distinct = sorted(set(folders), key=lambda folder: folder.split("/"))
+        if distinct in ([], [""]):
             return None
-        for folder in sorted(distinct):
-            for parent in distinct.intersection(_parents(folder)):
+        for parent, folder in pairwise(distinct):  # in this order, a parent is followed by its own
+            if not parent or folder.startswith(f"{parent}/"):
                 raise SourceError(
                     f"{archive.path}: got images both in {parent or '.'!r} and in {folder!r} "
                     f"below it, expected {cls.expected_layout}"
@@ -84,10 +85,8 @@ class ImageFolder(ImageFilesSource):
         names = [basename(folder) for folder in folders]
         classes = sorted(set(names), key=natural_sort_key)
         number = {name: i for i, name in enumerate(classes)}
-        labels = [number[name] for name in names]
-        return cls(
-            archive, rows, Annotations.of(classes, labels, splits=predefined_splits(folders))
-        )
+        labels, splits = [number[name] for name in names], predefined_splits(folders)
+        return cls(archive, rows, Annotations.of(classes, labels, splits=splits))
 
 
 def image_rows(archive: Archive) -> list[int]:
@@ -108,12 +107,6 @@ def predefined_splits(folders: Sequence[str]) -> list[int] | None:
     if VALIDATION in splits:
         return splits
     return [NO_SPLIT if split == TRAIN else split for split in splits]
-
-
-def _parents(folder: str) -> Iterator[str]:
-    while folder:
-        folder = dirname(folder)
-        yield folder
 
 
 def natural_sort_key(name: str) -> tuple[list[str | int], str]:

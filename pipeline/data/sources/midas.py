@@ -8,6 +8,8 @@ Varma 2009), renamed.
 import re
 from posixpath import basename, dirname
 
+import numpy as np
+
 from pipeline.data.charset import CHARACTERS
 from pipeline.data.sources.archives import Archive
 from pipeline.data.sources.base import Annotations, Source, SourceError
@@ -37,17 +39,10 @@ class Midas(ImageFilesSource):
         if not rows or len(numbers) < len(rows):
             return None
         if invalid := set(numbers) - set(range(1, len(CHARACTERS) + 1)):
-            raise SourceError(
-                f"{archive.path}: got folder Sample{min(invalid):03}, "
-                f"expected {cls.expected_layout}"
-            )
-        present = sorted(set(numbers))
-        label = {number: i for i, number in enumerate(present)}
+            folder = f"Sample{min(invalid):03}"
+            raise SourceError(f"{archive.path}: got {folder}, expected {cls.expected_layout}")
+        present, labels = np.unique(numbers, return_inverse=True)
+        classes = [CHARACTERS[number - 1] for number in present]
         writers = [match[1] if (match := _FILE.match(basename(name))) else None for name in names]
-        annotations = Annotations.of(
-            [CHARACTERS[number - 1] for number in present],
-            [label[number] for number in numbers],
-            writers=writers,
-            splits=predefined_splits(folders),
-        )
-        return cls(archive, rows, annotations)
+        splits = predefined_splits(folders)
+        return cls(archive, rows, Annotations.of(classes, labels, writers=writers, splits=splits))

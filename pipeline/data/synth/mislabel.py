@@ -1,7 +1,5 @@
 """Label noise: replaces labels by wrong ones, in ways that occur in practice."""
 
-import hashlib
-import json
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,7 +8,15 @@ from typing import Self
 import numpy as np
 
 from beton import rng
-from pipeline.data.sources.base import TEST, DerivedSource, Ints, Source, SourceError
+from pipeline.data.sources.base import (
+    TEST,
+    DerivedSource,
+    Ints,
+    Source,
+    SourceError,
+    check_seed,
+    digest_of,
+)
 
 KINDS = ("none", "wrong", "permutation", "shuffled")
 KINDS_WITH_RATE = ("symmetric", "pairs")
@@ -76,8 +82,7 @@ class MislabelledSource(DerivedSource):
     """
 
     def __init__(self, source: Source, label_noise: LabelNoise, seed: int = 0) -> None:
-        if not 0 <= seed < 1 << 63:
-            raise SourceError(f"seed {seed}: expected 0 to 2^63 - 1")
+        check_seed(seed)
         annotations = source.annotations
         rows = np.flatnonzero(annotations.splits != TEST)
         labels = annotations.labels.copy()
@@ -93,5 +98,4 @@ class MislabelledSource(DerivedSource):
 
     def digest(self) -> str:
         """Return the digest of the source's digest and the noise's settings."""
-        made_from = json.dumps([self._source.digest(), self.generator], sort_keys=True)
-        return f"sha256:{hashlib.sha256(made_from.encode()).hexdigest()}"
+        return digest_of(self._source.digest(), self.generator)
