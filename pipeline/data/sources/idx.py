@@ -23,16 +23,9 @@ from typing import IO, Any, NamedTuple, Self, cast
 
 import numpy as np
 
+from pipeline.data.sources import base
 from pipeline.data.sources.archives import Archive, Folder, ZipArchive
-from pipeline.data.sources.base import (
-    NO_SPLIT,
-    TEST,
-    Annotations,
-    Ints,
-    Pixels,
-    Source,
-    SourceError,
-)
+from pipeline.data.sources.base import Annotations, Ints, Pixels, Source, SourceError
 from pipeline.data.sources.image_decoder import LONGEST_SIDE
 
 IMAGES = re.compile(
@@ -173,7 +166,8 @@ class Idx(Source):
                 f"{place}: got labels from {labels.min()} to {labels.max()}, "
                 f"expected {len(classes)} classes"
             )
-        splits = np.repeat([TEST if pair.name == "test" else NO_SPLIT for pair in pairs], counts)
+        split = {"train": base.NO_SPLIT, "test": base.TEST}
+        splits = np.repeat([split[pair.name] for pair in pairs], counts)
         self.annotations = Annotations.of(classes, labels, splits=splits)
 
     @classmethod
@@ -262,6 +256,6 @@ def read_pair(archive: Archive, name: str, index: int) -> IdxPair:
     if pair.labels.shape != (count,):
         raise SourceError(f"{place}: got {count} images and {pair.labels.shape[0]} labels")
     if not (1 <= height <= LONGEST_SIDE and 1 <= width <= LONGEST_SIDE):
-        size = f"{width}×{height}"
+        size = f"{width}×{height} pixels"
         raise SourceError(f"{place}: got images of {size}, expected 1 to 65,535 pixels a side")
     return pair

@@ -6,25 +6,15 @@ from contextlib import suppress
 from itertools import pairwise
 from posixpath import basename, dirname  # names are strings here: paths would be slow
 
+from pipeline.data.sources import base
 from pipeline.data.sources.archives import Archive
-from pipeline.data.sources.base import (
-    NO_SPLIT,
-    TEST,
-    TRAIN,
-    VALIDATION,
-    Annotations,
-    ImageError,
-    Ints,
-    Pixels,
-    Source,
-    SourceError,
-)
+from pipeline.data.sources.base import Annotations, ImageError, Ints, Pixels, Source, SourceError
 from pipeline.data.sources.image_decoder import SUFFIXES, decode, is_marked_synthetic
 
 SPLIT_FOLDERS = {
-    **dict.fromkeys(("train", "training"), TRAIN),
-    **dict.fromkeys(("val", "valid", "validation"), VALIDATION),
-    **dict.fromkeys(("test", "testing"), TEST),
+    **dict.fromkeys(("train", "training"), base.TRAIN),
+    **dict.fromkeys(("val", "valid", "validation"), base.VALIDATION),
+    **dict.fromkeys(("test", "testing"), base.TEST),
 }
 
 
@@ -104,9 +94,9 @@ def predefined_splits(folders: Sequence[str]) -> list[int] | None:
     if len(set(parents)) < 2 or not set(parents) <= SPLIT_FOLDERS.keys():
         return None
     splits = [SPLIT_FOLDERS[parent] for parent in parents]
-    if VALIDATION in splits:
+    if base.VALIDATION in splits:
         return splits
-    return [NO_SPLIT if split == TRAIN else split for split in splits]
+    return [base.NO_SPLIT if split == base.TRAIN else split for split in splits]
 
 
 def natural_sort_key(name: str) -> tuple[list[str | int], str]:

@@ -13,8 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter1d
 
-from pipeline.data.charset import CHARACTERS
-from pipeline.data.sources.base import Floats
+from pipeline.data.sources.base import CHARACTERS, Floats
 
 Complex = NDArray[np.complex128]
 

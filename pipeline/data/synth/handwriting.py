@@ -10,9 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from beton import rng
-from pipeline.data.charset import CHARACTERS
 from pipeline.data.sources import base
-from pipeline.data.sources.base import Annotations, Pixels, Source, SourceError, check_seed
+from pipeline.data.sources.base import CHARACTERS, Annotations, Pixels, Source, SourceError
 from pipeline.data.synth import glyphs, pen
 from pipeline.data.synth.mislabel import LabelNoise
 from pipeline.data.synth.writers import write_character
@@ -43,7 +42,7 @@ class SyntheticPages(_SyntheticSource):
     def __init__(self, writers: int = 40, seed: int = 0, grey: bool = False) -> None:
         if not 1 <= writers <= 999:
             raise SourceError(f"writers: got {writers}, expected 1 to 999")
-        check_seed(seed)
+        base.check_seed(seed)
         self._writers, self._seed, self._grey = writers, seed, grey
         self.generator = {"set": "pages", "writers": writers, "seed": seed, "grey": grey}
         names = [f"{writer + 1:03d}" for writer in range(writers)]
@@ -77,7 +76,7 @@ class DigitCounts:
 
 MNIST_COUNTS = DigitCounts(60_000, 10_000, 1_000)
 PART3_COUNTS = DigitCounts(60_000, 0, 2_000)
-TRAIN_DIGITS_PER_WRITER, TEST_DIGITS_PER_WRITER = 240, 40  # a writer writes for one split
+TRAIN_DIGITS_PER_WRITER, TEST_DIGITS_PER_WRITER = 240, 40  # each writer writes for one split
 
 
 class SyntheticDigits(_SyntheticSource):
@@ -92,7 +91,7 @@ class SyntheticDigits(_SyntheticSource):
         seed: int = 0,
         label_noise: LabelNoise | None = None,
     ) -> None:
-        check_seed(seed)
+        base.check_seed(seed)
         self._counts, self._seed = counts, seed
         label_noise = label_noise or LabelNoise()
         options = {"seed": seed, "mislabelling": str(label_noise)}

@@ -8,15 +8,8 @@ from typing import Self
 import numpy as np
 
 from beton import rng
-from pipeline.data.sources.base import (
-    TEST,
-    DerivedSource,
-    Ints,
-    Source,
-    SourceError,
-    check_seed,
-    digest_of,
-)
+from pipeline.data.sources import base
+from pipeline.data.sources.base import DerivedSource, Ints, Source, SourceError
 
 KINDS = ("none", "wrong", "permutation", "shuffled")
 KINDS_WITH_RATE = ("symmetric", "pairs")
@@ -82,9 +75,9 @@ class MislabelledSource(DerivedSource):
     """
 
     def __init__(self, source: Source, label_noise: LabelNoise, seed: int = 0) -> None:
-        check_seed(seed)
+        base.check_seed(seed)
         annotations = source.annotations
-        rows = np.flatnonzero(annotations.splits != TEST)
+        rows = np.flatnonzero(annotations.splits != base.TEST)
         labels = annotations.labels.copy()
         labels[rows] = label_noise.apply(labels[rows], len(annotations.classes), seed)
         super().__init__(source, np.arange(len(source)), replace(annotations, labels=labels))
@@ -98,4 +91,4 @@ class MislabelledSource(DerivedSource):
 
     def digest(self) -> str:
         """Return the digest of the source's digest and the noise's settings."""
-        return digest_of(self._source.digest(), self.generator)
+        return base.digest_of(self._source.digest(), self.generator)
