@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.data.charset import CHARACTERS
+from pipeline.data.sources.base import CHARACTERS
 from pipeline.data.synth import glyphs
 from pipeline.data.synth.glyphs import (
     CAPITAL_HEIGHT,
@@ -119,7 +119,7 @@ def test_a_curve_moves_turns_and_grows_with_its_points(
 
 
 def test_four_points_make_a_circle() -> None:
-    (circle,) = glyphs._strokes(["C", "10,5", "5,10", "0,5", "5,0", "10,5"])
+    circle = glyphs._join(glyphs._sections("C 10,5 5,10 0,5 5,0 10,5"))
     assert circle[0] == circle[-1]
     np.testing.assert_allclose(np.abs(circle - (5 + 5j)), 5, rtol=0.01)
 
@@ -140,7 +140,7 @@ def test_curves_meet_lines_smoothly_unless_there_is_a_corner(
     monkeypatch: pytest.MonkeyPatch, path: str, joint: complex, smooth: bool
 ) -> None:
     monkeypatch.setattr(glyphs, "POINTS_PER_PIECE", 1000)  # so that the first step is the direction
-    points = glyphs._join(glyphs._sections(path.split()))
+    points = glyphs._join(glyphs._sections(path))
     at = int(np.argmin(np.abs(points - joint)))
     assert points[at] == joint
     ahead, behind = points[at + 1] - points[at], points[at] - points[at - 1]

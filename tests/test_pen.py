@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from pipeline.data.charset import CHARACTERS
+from pipeline.data.sources.base import CHARACTERS, Floats
 from pipeline.data.synth import pen
 from pipeline.data.synth.pen import (
     DIGIT_BOX,
@@ -14,7 +14,7 @@ from pipeline.data.synth.pen import (
     SCALE,
     draw_strokes,
 )
-from pipeline.data.synth.writers import Floats, PenPath, write_character
+from pipeline.data.synth.writers import PenPath, write_character
 
 HEIGHT, WIDTH = 24, 32
 

@@ -11,7 +11,7 @@ from raw_data import digits, folders, idx_pair, make_tree, make_zip, midas, save
 
 from beton.reader import Reader
 from jobs import prep as job
-from pipeline.data import catalog
+from pipeline.data.synth import handwriting
 from pipeline.data.synth.handwriting import DigitCounts, SyntheticPages
 
 JOB = Path(__file__).resolve().parents[1] / "jobs" / "prep.py"
@@ -196,8 +196,8 @@ def test_without_data_the_main_datasets_are_generated(tmp_path: Path, prep_here:
 def test_without_data_or_names_all_main_datasets_are_generated(
     tmp_path: Path, prep_here: Prep, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(catalog, "MNIST_COUNTS", DigitCounts(300, 60, 1000))
-    monkeypatch.setattr(catalog, "PART3_COUNTS", DigitCounts(300, 0, 2000))
+    monkeypatch.setattr(handwriting, "MNIST_COUNTS", DigitCounts(300, 60, 1000))
+    monkeypatch.setattr(handwriting, "PART3_COUNTS", DigitCounts(300, 0, 2000))
     assert prep_here("--writers", "1", "--mislabel", "pairs=0.5").returncode == 0
     generators = {}
     for path in (tmp_path / "data").iterdir():

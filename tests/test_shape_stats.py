@@ -3,9 +3,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.data.sources.base import Ints, Pixels
+from pipeline.data.sources.base import Floats, Ints, Pixels
 from pipeline.data.synth import pen
-from pipeline.data.synth.shape_stats import STATISTICS, Floats, compare, measure_page
+from pipeline.data.synth.shape_stats import STATISTICS, compare, measure_page
 
 
 def blank(shape: tuple[int, int] = (300, 400)) -> Pixels:

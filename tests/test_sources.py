@@ -53,18 +53,21 @@ def short_cuts() -> list[bool]:
 
 @pytest.fixture(scope="module", autouse=True)
 def _spy(short_cuts: list[bool]) -> Any:
-    decode_with_pillow, parse = image_decoder._decode_with_pillow, image_decoder._parse_plain_png
+    decode_with_pillow, decode_plain = (
+        image_decoder._decode_with_pillow,
+        image_decoder._decode_plain_png,
+    )
 
-    def spied_parse(data: bytes) -> Any:
+    def spied_decode_plain(data: bytes) -> Any:
         short_cuts.append(True)
-        return parse(data)
+        return decode_plain(data)
 
     def spied_decode(data: bytes) -> Pixels:
         short_cuts[-1] = False
         return decode_with_pillow(data)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(image_decoder, "_parse_plain_png", spied_parse)
+        patch.setattr(image_decoder, "_decode_plain_png", spied_decode_plain)
         patch.setattr(image_decoder, "_decode_with_pillow", spied_decode)
         yield
 

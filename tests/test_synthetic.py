@@ -12,16 +12,14 @@ from PIL import Image
 
 from beton.reader import Reader
 from pipeline.data import catalog, prepare
-from pipeline.data.charset import CHARACTERS
 from pipeline.data.prepare import PrepareResult
 from pipeline.data.sources import ClassSubset, Source, SourceError, open_source
-from pipeline.data.sources.base import NO_SPLIT, TEST
+from pipeline.data.sources.base import CHARACTERS, NO_SPLIT, TEST
 from pipeline.data.splits import Split
 from pipeline.data.synth import glyphs
 from pipeline.data.synth import handwriting as synthetic
 from pipeline.data.synth.export import save_pages
 from pipeline.data.synth.handwriting import (
-    DIGITS_PER_WRITER,
     MNIST_COUNTS,
     PART3_COUNTS,
     DigitCounts,
@@ -114,8 +112,9 @@ def test_digits_have_mnist_s_shape() -> None:
     assert trained[:60_000].all()
     assert test[60_000:].all()
     assert not set(entries.writers[trained]) & set(entries.writers[test])
-    assert set(np.bincount(entries.writers[trained], minlength=500)[:250]) == {DIGITS_PER_WRITER[0]}
-    assert set(np.bincount(entries.writers[test])[250:]) == {DIGITS_PER_WRITER[1]}
+    trained_digits = np.bincount(entries.writers[trained], minlength=500)[:250]
+    assert set(trained_digits) == {synthetic.TRAIN_DIGITS_PER_WRITER}
+    assert set(np.bincount(entries.writers[test])[250:]) == {synthetic.TEST_DIGITS_PER_WRITER}
     for part, count in ((trained, 60_000), (test, 10_000)):
         frequencies = np.bincount(entries.labels[part], minlength=10) / count
         np.testing.assert_allclose(frequencies, 0.1, atol=0.02)

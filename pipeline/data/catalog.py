@@ -12,13 +12,8 @@ from pathlib import Path
 from pipeline.data.download import download
 from pipeline.data.sources import ClassSubset, Source, SourceError, open_source
 from pipeline.data.sources.idx import EMNIST
-from pipeline.data.synth.handwriting import (
-    DIGITS,
-    MNIST_COUNTS,
-    PART3_COUNTS,
-    SyntheticDigits,
-    SyntheticPages,
-)
+from pipeline.data.synth import handwriting
+from pipeline.data.synth.handwriting import DIGITS, SyntheticDigits, SyntheticPages
 from pipeline.data.synth.mislabel import LabelNoise, MislabelledSource
 
 
@@ -56,18 +51,6 @@ SYNTHETIC_BY_DEFAULT = "embedded default"  # how the source of missing data was 
 AUXILIARY, AUXILIARY_SEED_OFFSET = "auxiliary", 7
 
 
-class NoDataError(SourceError):
-    """A dataset's data are missing; the message says in three lines how to get them."""
-
-    def __init__(self, name: str, raw: Path) -> None:
-        lines = (
-            f"no data for {name}: no --source, and no matching file or folder in {raw}",
-            f"put {' or '.join(_entry(name).paths)} into {raw},",
-            f"or give the path by ./launch.sh prep {name} --source PATH, or add --download",
-        )
-        super().__init__("\n".join(lines))
-
-
 @dataclass(frozen=True)
 class SyntheticData:
     """Settings of synthetic datasets; without `label_noise`, all labels of part 3 are wrong."""
@@ -79,10 +62,7 @@ class SyntheticData:
     seed: int = 0
 
     def source(self, name: str) -> Source:
-        """Return the synthetic source of one of MAIN_DATASETS or AUXILIARY.
-
-        Raises SourceError for another name and for invalid settings.
-        """
+        """Return a synthetic source. Raises SourceError for unknown names and invalid settings."""
         match name:
             case "auxiliary":
                 return SyntheticPages(self.auxiliary_writers, self.seed + AUXILIARY_SEED_OFFSET)
@@ -92,9 +72,9 @@ class SyntheticData:
                 return ClassSubset(SyntheticPages(self.writers, self.seed, self.grey), DIGITS)
             case "part3":
                 label_noise = self.label_noise or LabelNoise("wrong")
-                return SyntheticDigits(PART3_COUNTS, self.seed, label_noise)
+                return SyntheticDigits(handwriting.PART3_COUNTS, self.seed, label_noise)
             case "mnist":
-                return SyntheticDigits(MNIST_COUNTS, self.seed)
+                return SyntheticDigits(handwriting.MNIST_COUNTS, self.seed)
         known = ", ".join((*MAIN_DATASETS, AUXILIARY))
         raise SourceError(f"{name}: no synthetic version, expected one of {known}")
 
@@ -146,7 +126,7 @@ class SourceFinder:
     def find(self, name: str) -> tuple[Source, str]:
         """Return a dataset's source and how it was found.
 
-        Raises NoDataError if the data are missing, SourceError if they cannot be used.
+        Raises SourceError if the data are missing or cannot be used.
         """
         if self.always_synthetic:
             return self.synthetic.source(name), "--synthetic"
@@ -161,7 +141,11 @@ class SourceFinder:
         elif name in MAIN_DATASETS:
             return self.synthetic.source(name), SYNTHETIC_BY_DEFAULT
         else:
-            raise NoDataError(name, self.raw)
+            raise SourceError(
+                f"no data for {name}: no --source, and no matching file or folder in {self.raw}\n"
+                f"put {' or '.join(_entry(name).paths)} into {self.raw},\n"
+                f"or give the path by ./launch.sh prep {name} --source PATH, or add --download"
+            )
         label_noise = self.synthetic.label_noise
         if label_noise and self.source is None and name == "part3":
             raise SourceError(

@@ -31,11 +31,8 @@ class BadImagesError(SourceError):
     """Some images cannot be decoded: `bad` are their names and the reasons."""
 
     def __init__(self, message: str, bad: list[tuple[str, str]]) -> None:
-        super().__init__(message, bad)
-        self.message, self.bad = message, bad
-
-    def __str__(self) -> str:
-        return self.message
+        super().__init__(message)
+        self.bad = bad
 
 
 @dataclass(frozen=True)
@@ -102,52 +99,12 @@ def prepare(
     decoded and `skip_bad` is not set; SourceError, BetonError or OSError for other failures.
     """
     start = time.perf_counter()
-    annotations = source.annotations
-    splits = assign_splits(annotations, split or Split(), seed)
-    info: dict[str, Any] = {
-        "classes": list(annotations.classes),
-        "splits": list(SPLITS),
-        "writers": list(annotations.writer_names),
-        "provenance": {
-            "kind": source.origin,
-            "source": source.path.resolve().name,
-            "reader": source.kind,
-            "digest": source.digest(),
-            "bytes": source.size(np.arange(len(source))),
-            "via": found_by,
-        },
-        "prepare": {"version": VERSION, "split": str(split or Split()), "seed": seed},
-    }
-    if source.generator is not None:
-        info["generator"] = dict(source.generator)  # for people: no analysis may use it
+    split = split or Split()
+    samples = _Samples(source, assign_splits(source.annotations, split, seed))
+    info = _info(source, split, seed, found_by)
     existed = out.exists()
     built = force or not _is_up_to_date(out, info, skip_bad)
-    if built:
-        _write(source, splits, out, info, workers, skip_bad, progress)
-    with Reader(out) as reader:
-        counts = np.bincount(reader.column("split").metadata, minlength=len(SPLITS)).tolist()
-        return PrepareResult(
-            path=out,
-            built=built,
-            replaced=existed and built,
-            classes=len(annotations.classes),
-            images=dict(zip(SPLITS, counts, strict=True)),
-            skipped=[(name, reason) for name, reason in reader.info["prepare"]["skipped"]],
-            source_bytes=info["provenance"]["bytes"],
-            file_bytes=out.stat().st_size,
-            seconds=time.perf_counter() - start,
-        )
 
-
-def _write(
-    source: Source,
-    splits: Ints,
-    out: Path,
-    info: dict[str, Any],
-    workers: int,
-    skip_bad: bool,
-    progress: Callable[[int], None] | None,
-) -> None:
     def info_with_skipped(summary: writer.Summary) -> dict[str, Any]:
         bad = [(source.name(index), reason) for index, reason in summary.skipped]
         if bad and not (skip_bad and summary.samples):
@@ -156,34 +113,59 @@ def _write(
             )
         return {**info, "prepare": {**info["prepare"], "skipped": bad}}
 
-    out.parent.mkdir(parents=True, exist_ok=True)
-    pixels = _some_pixel_counts(source)
-    fields: dict[str, Field] = {
-        "image": InkField("raw" if max(pixels) <= RAW_MAX_PIXELS else "auto"),
-        "label": IntField(),
-        "split": IntField(),
-        "writer": IntField(),
-        "name": BytesField(),
+    if built:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        pixels = max(_pixels(source, index) for index in (0, len(source) // 2, len(source) - 1))
+        fields: dict[str, Field] = {
+            "image": InkField("raw" if pixels <= RAW_MAX_PIXELS else "auto"),
+            **dict.fromkeys(("label", "split", "writer"), IntField()),
+            "name": BytesField(),
+        }
+        workers = min(workers, _useful_workers(len(source), pixels))
+        writer.write(
+            out, fields, samples, info=info_with_skipped, workers=workers, progress=progress
+        )
+    with Reader(out) as reader:
+        counts = np.bincount(reader.column("split").metadata, minlength=len(SPLITS)).tolist()
+        return PrepareResult(
+            path=out,
+            built=built,
+            replaced=existed and built,
+            classes=len(source.annotations.classes),
+            images=dict(zip(SPLITS, counts, strict=True)),
+            skipped=[(name, reason) for name, reason in reader.info["prepare"]["skipped"]],
+            source_bytes=info["provenance"]["bytes"],
+            file_bytes=out.stat().st_size,
+            seconds=time.perf_counter() - start,
+        )
+
+
+def _info(source: Source, split: Split, seed: int, found_by: str) -> dict[str, Any]:
+    """Return what the file says of its source and settings."""
+    info: dict[str, Any] = {
+        "classes": list(source.annotations.classes),
+        "splits": list(SPLITS),
+        "writers": list(source.annotations.writer_names),
+        "provenance": {
+            "kind": source.origin,
+            "source": source.path.resolve().name,
+            "reader": source.kind,
+            "digest": source.digest(),
+            "bytes": source.size(np.arange(len(source))),
+            "via": found_by,
+        },
+        "prepare": {"version": VERSION, "split": str(split), "seed": seed},
     }
-    writer.write(
-        out,
-        fields,
-        _Samples(source, splits),
-        info=info_with_skipped,
-        workers=min(workers, _useful_workers(len(source), max(pixels))),
-        progress=progress,
-    )
+    if source.generator is not None:
+        info["generator"] = dict(source.generator)  # for people: no analysis may use it
+    return info
 
 
-def _some_pixel_counts(source: Source) -> list[int]:
-    """Return the numbers of pixels of the first, middle and last image."""
-    pixels = []
-    for index in (0, len(source) // 2, len(source) - 1):
-        try:
-            pixels.append(source.image(index).size)
-        except ImageError:  # reported later, with all others
-            pixels.append(RAW_MAX_PIXELS + 1)
-    return pixels
+def _pixels(source: Source, index: int) -> int:
+    try:
+        return source.image(index).size
+    except ImageError:  # reported later, with all others
+        return RAW_MAX_PIXELS + 1
 
 
 def _useful_workers(images: int, pixels: int) -> int:
@@ -200,9 +182,8 @@ def _is_up_to_date(out: Path, info: dict[str, Any], skip_bad: bool) -> bool:
             reader.verify()
             found = reader.info
     except BetonError as error:
-        beginning = layout.VERSION.to_bytes(2, "little")
         with out.open("rb") as file:
-            if file.read(2) in (beginning, b""):
+            if file.read(2) in (layout.VERSION.to_bytes(2, "little"), b""):
                 return False  # damaged: write it again
         raise SourceError(f"{out}: exists and is no .beton file; --force overwrites it") from error
     settings = dict(found.get("prepare", {}))

@@ -13,16 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from beton import rng
-from pipeline.data.sources.base import (
-    NO_SPLIT,
-    SPLITS,
-    TRAIN,
-    UNKNOWN_WRITER,
-    VALIDATION,
-    Annotations,
-    Ints,
-    SourceError,
-)
+from pipeline.data.sources import base
+from pipeline.data.sources.base import SPLITS, Annotations, Ints, SourceError
 
 
 @dataclass(frozen=True)
@@ -64,10 +56,9 @@ def assign_splits(annotations: Annotations, split: Split, seed: int) -> Ints:
 
     Raises SourceError if writers are held out but unknown, and for a seed outside 0 to 2^63 - 1.
     """
-    if not 0 <= seed < 1 << 63:
-        raise SourceError(f"seed {seed}: expected 0 to 2^63 - 1")
+    base.check_seed(seed)
     splits = annotations.splits.copy()
-    free = np.flatnonzero(splits == NO_SPLIT)
+    free = np.flatnonzero(splits == base.NO_SPLIT)
     if split.writers:
         splits[free] = _by_writer(annotations, free, split.writers, seed)
     else:
@@ -105,8 +96,8 @@ def _split_counts(n: int, percentages: tuple[int, int, int]) -> tuple[int, int, 
 def _by_writer(annotations: Annotations, free: Ints, writers: float, seed: int) -> Ints:
     of_image = annotations.writers[free]
     known = np.unique(of_image)
-    if UNKNOWN_WRITER in known:
-        unknown = (of_image == UNKNOWN_WRITER).sum()
+    if base.UNKNOWN_WRITER in known:
+        unknown = (of_image == base.UNKNOWN_WRITER).sum()
         raise SourceError(
             f"--split writers: {unknown} of {len(free)} images have no known writer; "
             "use --split 90-10"
@@ -115,4 +106,4 @@ def _by_writer(annotations: Annotations, free: Ints, writers: float, seed: int) 
     if count >= len(known):
         raise SourceError(f"got {count} writers to hold out, expected fewer than {len(known)}")
     held_out = known[np.argsort(_keys(seed, known), kind="stable")[:count]]
-    return np.where(np.isin(of_image, held_out), VALIDATION, TRAIN)
+    return np.where(np.isin(of_image, held_out), base.VALIDATION, base.TRAIN)

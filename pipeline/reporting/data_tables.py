@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from rich.table import Table
+from rich.table import Column, Table
 
 from pipeline.data.prepare import PrepareResult
 from pipeline.data.sources import SPLITS
@@ -12,9 +12,7 @@ from pipeline.data.synth.shape_stats import Comparison
 def prepared_table(results: Mapping[str, PrepareResult]) -> Table:
     """Return a table with a row per prepared dataset."""
     columns = ("images", "classes", *SPLITS, "raw MB", "file MB", "s")
-    table = Table("dataset", box=None)
-    for column in columns:
-        table.add_column(column, justify="right")
+    table = Table("dataset", *(Column(name, justify="right") for name in columns), box=None)
     for name, result in results.items():
         table.add_row(
             name,
@@ -30,9 +28,9 @@ def prepared_table(results: Mapping[str, PrepareResult]) -> Table:
 
 def comparison_table(rows: Sequence[Comparison], title: str) -> Table:
     """Return a table with a row per statistic; the real values have 95 % intervals."""
-    table = Table("", title=title, title_justify="left", box=None)
-    for column in ("real mean", "synthetic", "real std", "synthetic", "agrees"):
-        table.add_column(column, justify="right")
+    columns = ("real mean", "synthetic", "real std", "synthetic", "agrees")
+    right = (Column(name, justify="right") for name in columns)
+    table = Table("", *right, title=title, title_justify="left", box=None)
     for row in rows:
         mean, spread = (
             f"{estimate.value:.4g} ({estimate.low:.4g}–{estimate.high:.4g})"

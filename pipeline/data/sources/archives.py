@@ -158,9 +158,7 @@ def _walk(path: Path) -> list[str]:
         here = Path(folder)
         folders[:] = [n for n in folders if not (_JUNK.search(n) or _leads_back(here / n, path))]
         paths = [here / name for name in files if not _JUNK.search(name)]
-        names += [
-            file.relative_to(path).as_posix() for file in paths if stat.S_ISREG(file.stat().st_mode)
-        ]
+        names += [p.relative_to(path).as_posix() for p in paths if stat.S_ISREG(p.stat().st_mode)]
     return sorted(names)
 
 
@@ -186,11 +184,7 @@ def _refuse_unsafe(path: Path, named: Sequence[tuple[str, zipfile.ZipInfo]]) -> 
     """Raise SourceError if any member is unsafe; `named` has all members, sorted by name."""
     end, before = path.stat().st_size, None
     for name, member in named:
-        if (
-            reason := "has the same name as another member"
-            if name == before
-            else _danger(name, member, end)
-        ):
+        if reason := _danger(name, before, member, end):
             raise SourceError(f"{path}: refused: member {member.filename!r} {reason}")
         before = name
     # A small archive can declare unlimited content by members that share bytes.
@@ -203,9 +197,14 @@ def _refuse_unsafe(path: Path, named: Sequence[tuple[str, zipfile.ZipInfo]]) -> 
             )
 
 
-def _danger(name: str, member: zipfile.ZipInfo, end: int) -> str | None:
-    """Return why a member is unsafe, None if it is safe; `end` is the archive's size in bytes."""
+def _danger(name: str, before: str | None, member: zipfile.ZipInfo, end: int) -> str | None:
+    """Return why a member is unsafe, None if it is safe.
+
+    `before` is the name of the member before it, `end` the archive's size in bytes.
+    """
     size, packed = member.file_size, member.compress_size
+    if name == before:
+        return "has the same name as another member"
     if _OUTSIDE.search(name):
         return "points outside the archive"
     if member.flag_bits & 1:

@@ -4,9 +4,12 @@ A source knows its classes and each image's label, writer and name without decod
 can be pickled; open files stay with their process. Each kind of source has its own file here.
 """
 
+import hashlib
+import json
+import string
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
@@ -14,8 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
 Pixels = NDArray[np.uint8]
 
+# Of the MIDAS task, in the order of their classes.
+CHARACTERS = string.digits + string.ascii_uppercase + string.ascii_lowercase
 SPLITS = ("train", "validation", "test")
 TRAIN, VALIDATION, TEST = range(3)
 NO_SPLIT = -1  # the source does not name the image's split
@@ -28,6 +34,17 @@ class SourceError(ValueError):
 
 class ImageError(ValueError):
     """An image cannot be decoded; the message is the reason, without the image's name."""
+
+
+def check_seed(seed: int) -> None:
+    """Raise SourceError for a seed outside 0 to 2^63 - 1."""
+    if not 0 <= seed < 1 << 63:
+        raise SourceError(f"seed {seed}: expected 0 to 2^63 - 1")
+
+
+def digest_of(*values: object) -> str:
+    """Return "sha256:…" of JSON values."""
+    return f"sha256:{hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()}"
 
 
 @dataclass(frozen=True)
@@ -104,9 +121,10 @@ class Source(ABC):
         Raises ImageError if this image alone cannot be decoded, else SourceError or OSError.
         """
 
-    @abstractmethod
     def size(self, rows: Ints) -> int:
-        """Return the bytes of the files that hold the images `rows` (n,)."""
+        """Return the bytes of the files that hold the images `rows` (n,): 0 without files."""
+        del rows
+        return 0
 
     @abstractmethod
     def digest(self) -> str:
@@ -128,8 +146,6 @@ class Source(ABC):
 
 class DerivedSource(Source):
     """The images `rows` (n,) of another source, with annotations of their own."""
-
-    expected_layout = "another source"
 
     def __init__(self, source: Source, rows: Ints, annotations: Annotations) -> None:
         self._source, self._rows, self.annotations = source, rows, annotations
@@ -157,21 +173,20 @@ class ClassSubset(DerivedSource):
     """Some classes of another source, numbered in the order of `classes`."""
 
     def __init__(self, source: Source, classes: Sequence[str]) -> None:
-        annotations = source.annotations
-        if missing := [name for name in classes if name not in annotations.classes]:
+        whole = source.annotations
+        if missing := [name for name in classes if name not in whole.classes]:
             raise SourceError(
                 f"{source.path}: has no classes {', '.join(missing)}; "
-                f"it has {', '.join(annotations.classes)}"
+                f"it has {', '.join(whole.classes)}"
             )
-        number = np.full(len(annotations.classes), -1)
-        number[[annotations.classes.index(name) for name in classes]] = np.arange(len(classes))
-        labels = number[annotations.labels]
+        numbers = [classes.index(name) if name in classes else -1 for name in whole.classes]
+        labels = np.array(numbers)[whole.labels]
         rows = np.flatnonzero(labels >= 0)
-        selected = replace(
-            annotations,
-            classes=tuple(classes),
-            labels=labels[rows],
-            writers=annotations.writers[rows],
-            splits=annotations.splits[rows],
+        selected = Annotations(
+            tuple(classes),
+            labels[rows],
+            whole.writers[rows],
+            whole.writer_names,
+            whole.splits[rows],
         )
         super().__init__(source, rows, selected)

@@ -23,20 +23,13 @@ from typing import IO, Any, NamedTuple, Self, cast
 
 import numpy as np
 
+from pipeline.data.sources import base
 from pipeline.data.sources.archives import Archive, Folder, ZipArchive
-from pipeline.data.sources.base import (
-    NO_SPLIT,
-    TEST,
-    Annotations,
-    Ints,
-    Pixels,
-    Source,
-    SourceError,
-)
+from pipeline.data.sources.base import Annotations, Ints, Pixels, Source, SourceError
 from pipeline.data.sources.image_decoder import LONGEST_SIDE
 
 IMAGES = re.compile(
-    r"(?P<set>.*?)(?P<part>train|t10k|test)[-_.]images([-.]idx3)?([-.]ubyte)?(\.gz)?", re.IGNORECASE
+    r"(?i)(?P<set>.*?)[-_.]*(?P<part>train|t10k|test)[-_.]images([-.]idx3)?([-.]ubyte)?(\.gz)?"
 )
 _UNSIGNED_BYTE = 8
 _DEFLATE_LIMIT = 1032  # the largest compression ratio
@@ -156,9 +149,7 @@ class Idx(Source):
         self.ignored_files = len(archive.names) - len(self._used)
         counts = [pair.labels.shape[0] for pair in pairs]
         self._starts = np.cumsum([0, *counts])
-        data = b"".join(
-            pair.labels.read(0, count) for pair, count in zip(pairs, counts, strict=True)
-        )
+        data = b"".join(pair.labels.read(0, *pair.labels.shape) for pair in pairs)
         labels = np.frombuffer(data, np.uint8).astype(np.int64)
         place = f"{archive.path.absolute()}/{dataset}"
         emnist = re.search(r"emnist-(\w+)", dataset, re.IGNORECASE)
@@ -175,7 +166,8 @@ class Idx(Source):
                 f"{place}: got labels from {labels.min()} to {labels.max()}, "
                 f"expected {len(classes)} classes"
             )
-        splits = np.repeat([TEST if pair.name == "test" else NO_SPLIT for pair in pairs], counts)
+        split = {"train": base.NO_SPLIT, "test": base.TEST}
+        splits = np.repeat([split[pair.name] for pair in pairs], counts)
         self.annotations = Annotations.of(classes, labels, splits=splits)
 
     @classmethod
@@ -191,9 +183,8 @@ class Idx(Source):
         for index, name in enumerate(archive.names):  # sorted: a file comes before its .gz
             if match := IMAGES.fullmatch(basename(name)):
                 part = "train" if match["part"].lower() == "train" else "test"
-                dataset = _dataset_name(match)
-                if chosen in (None, dataset) and only in (None, part):
-                    images = datasets.setdefault(join(dirname(name), dataset), {})
+                if chosen in (None, match["set"]) and only in (None, part):
+                    images = datasets.setdefault(join(dirname(name), match["set"]), {})
                     images.setdefault(part, index)
         if not datasets:
             return None
@@ -233,17 +224,13 @@ class Idx(Source):
         return self._pairs[number], index - int(self._starts[number])
 
 
-def _dataset_name(match: re.Match[str]) -> str:
-    return match["set"].rstrip("-_.")
-
-
 def open_idx(path: Path) -> Idx | None:
     """Return the dataset at a file of images or at FOLDER/DATASET, None if `path` is neither.
 
     A training file includes its test pair; a test file does not include its training pair.
     """
     match = IMAGES.fullmatch(path.name) if path.is_file() else None
-    chosen = _dataset_name(match) if match else path.name
+    chosen = match["set"] if match else path.name
     only = "test" if match and match["part"].lower() != "train" else None
     if path.parent.is_dir():
         return Idx.detect(Folder(path.parent, nested=False), chosen, only)
@@ -260,20 +247,15 @@ def read_pair(archive: Archive, name: str, index: int) -> IdxPair:
     path = archive.names[index]
     plain = re.sub(r"\.gz$", "", basename(path)).replace("images", "labels").replace("idx3", "idx1")
     candidates = {join(dirname(path), name) for name in (plain, f"{plain}.gz")}
+    place = archive.path / path
     labels = next((i for i, other in enumerate(archive.names) if other in candidates), None)
     if labels is None:
-        raise SourceError(
-            f"{archive.path / path}: no labels, expected {plain}[.gz] in the same folder"
-        )
+        raise SourceError(f"{place}: no labels, expected {plain}[.gz] in the same folder")
     pair = IdxPair(name, IdxFile(archive, index, 3), IdxFile(archive, labels, 1), (index, labels))
     count, height, width = pair.images.shape
     if pair.labels.shape != (count,):
-        raise SourceError(
-            f"{archive.path / path}: got {count} images and {pair.labels.shape[0]} labels"
-        )
+        raise SourceError(f"{place}: got {count} images and {pair.labels.shape[0]} labels")
     if not (1 <= height <= LONGEST_SIDE and 1 <= width <= LONGEST_SIDE):
-        raise SourceError(
-            f"{archive.path / path}: got images of {width}×{height} pixels, "
-            "expected 1 to 65,535 pixels a side"
-        )
+        size = f"{width}×{height} pixels"
+        raise SourceError(f"{place}: got images of {size}, expected 1 to 65,535 pixels a side")
     return pair

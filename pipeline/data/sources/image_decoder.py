@@ -9,7 +9,6 @@ import struct
 import warnings
 import zlib
 from io import BytesIO
-from typing import NamedTuple
 
 import deflate
 import numpy as np
@@ -50,8 +49,7 @@ def decode(data: bytes | bytearray) -> Pixels:
     """
     if not data:
         raise ImageError("the file is empty")
-    plain = _parse_plain_png(data)
-    pixels = None if plain is None else _decode_plain_png(plain)
+    pixels = _decode_plain_png(data)
     return _decode_with_pillow(data) if pixels is None else pixels
 
 
@@ -76,17 +74,8 @@ def _decode_with_pillow(data: bytes | bytearray) -> Pixels:
             raise ImageError(f"{error}" or type(error).__name__) from error
 
 
-class _PlainPng(NamedTuple):
-    """A PNG of 8 bits a channel, not interlaced; `compressed` are its rows, still filtered."""
-
-    height: int
-    width: int
-    channels: int
-    compressed: bytes
-
-
-def _parse_plain_png(data: bytes | bytearray) -> _PlainPng | None:
-    """Return a plain PNG's content, None for other files."""
+def _decode_plain_png(data: bytes | bytearray) -> Pixels | None:
+    """Return the pixels of a plain PNG, None for other and for damaged files."""
     if len(data) < 45 or data[:16] != _PNG_START:
         return None
     width, height, depth, colour, *methods, crc = struct.unpack_from(">IIBBBBBI", data, 16)
@@ -105,7 +94,7 @@ def _parse_plain_png(data: bytes | bytearray) -> _PlainPng | None:
         if kind == b"IDAT" and (not parts or before == b"IDAT"):
             parts.append(view[position + 8 : end])
         elif kind == b"IEND":
-            return _PlainPng(height, width, channels, b"".join(parts))
+            return _decode_rows(b"".join(parts), height, width, channels)
         elif (
             kind not in _HARMLESS
             or _HARMLESS[kind] not in (None, size)
@@ -117,22 +106,22 @@ def _parse_plain_png(data: bytes | bytearray) -> _PlainPng | None:
     return None
 
 
-def _decode_plain_png(png: _PlainPng) -> Pixels | None:
-    """Return the pixels uint8 (h, w), None if they are damaged."""
-    stride = 1 + png.width * png.channels
+def _decode_rows(compressed: bytes, height: int, width: int, channels: int) -> Pixels | None:
+    """Return the pixels uint8 (h, w) of a plain PNG's data, None if they are damaged."""
+    stride = 1 + width * channels
     try:
-        inflated = deflate.zlib_decompress(png.compressed, png.height * stride)
+        inflated = deflate.zlib_decompress(compressed, height * stride)
     except deflate.DeflateError:
         return None
-    if len(inflated) != png.height * stride:
+    if len(inflated) != height * stride:
         return None
-    rows = np.frombuffer(inflated, np.uint8).reshape(png.height, stride)
-    if not _unfilter(rows, png.channels):
+    rows = np.frombuffer(inflated, np.uint8).reshape(height, stride)
+    if not _unfilter(rows, channels):
         return None
-    if png.channels < 3:
-        return np.ascontiguousarray(rows[:, 1 :: png.channels])
-    pixels = np.empty((png.height, png.width), np.uint8)
-    _convert_to_grey(rows, png.channels, pixels)
+    if channels < 3:
+        return np.ascontiguousarray(rows[:, 1::channels])
+    pixels = np.empty((height, width), np.uint8)
+    _convert_to_grey(rows, channels, pixels)
     return pixels
 
 

@@ -1,29 +1,20 @@
 """A folder or zip archive with one folder of images per class, at any depth."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
+from itertools import pairwise
 from posixpath import basename, dirname  # names are strings here: paths would be slow
 
+from pipeline.data.sources import base
 from pipeline.data.sources.archives import Archive
-from pipeline.data.sources.base import (
-    NO_SPLIT,
-    TEST,
-    TRAIN,
-    VALIDATION,
-    Annotations,
-    ImageError,
-    Ints,
-    Pixels,
-    Source,
-    SourceError,
-)
+from pipeline.data.sources.base import Annotations, ImageError, Ints, Pixels, Source, SourceError
 from pipeline.data.sources.image_decoder import SUFFIXES, decode, is_marked_synthetic
 
 SPLIT_FOLDERS = {
-    **dict.fromkeys(("train", "training"), TRAIN),
-    **dict.fromkeys(("val", "valid", "validation"), VALIDATION),
-    **dict.fromkeys(("test", "testing"), TEST),
+    **dict.fromkeys(("train", "training"), base.TRAIN),
+    **dict.fromkeys(("val", "valid", "validation"), base.VALIDATION),
+    **dict.fromkeys(("test", "testing"), base.TEST),
 }
 
 
@@ -72,11 +63,11 @@ class ImageFolder(ImageFilesSource):
         """
         rows = image_rows(archive)
         folders = [dirname(archive.names[row]) for row in rows]
-        distinct = set(folders)
-        if not distinct - {""}:
+        distinct = sorted(set(folders), key=lambda folder: folder.split("/"))
+        if distinct in ([], [""]):
             return None
-        for folder in sorted(distinct):
-            for parent in distinct.intersection(_parents(folder)):
+        for parent, folder in pairwise(distinct):  # in this order, a parent is followed by its own
+            if not parent or folder.startswith(f"{parent}/"):
                 raise SourceError(
                     f"{archive.path}: got images both in {parent or '.'!r} and in {folder!r} "
                     f"below it, expected {cls.expected_layout}"
@@ -84,10 +75,8 @@ class ImageFolder(ImageFilesSource):
         names = [basename(folder) for folder in folders]
         classes = sorted(set(names), key=natural_sort_key)
         number = {name: i for i, name in enumerate(classes)}
-        labels = [number[name] for name in names]
-        return cls(
-            archive, rows, Annotations.of(classes, labels, splits=predefined_splits(folders))
-        )
+        labels, splits = [number[name] for name in names], predefined_splits(folders)
+        return cls(archive, rows, Annotations.of(classes, labels, splits=splits))
 
 
 def image_rows(archive: Archive) -> list[int]:
@@ -105,15 +94,9 @@ def predefined_splits(folders: Sequence[str]) -> list[int] | None:
     if len(set(parents)) < 2 or not set(parents) <= SPLIT_FOLDERS.keys():
         return None
     splits = [SPLIT_FOLDERS[parent] for parent in parents]
-    if VALIDATION in splits:
+    if base.VALIDATION in splits:
         return splits
-    return [NO_SPLIT if split == TRAIN else split for split in splits]
-
-
-def _parents(folder: str) -> Iterator[str]:
-    while folder:
-        folder = dirname(folder)
-        yield folder
+    return [base.NO_SPLIT if split == base.TRAIN else split for split in splits]
 
 
 def natural_sort_key(name: str) -> tuple[list[str | int], str]:

@@ -8,9 +8,10 @@ Varma 2009), renamed.
 import re
 from posixpath import basename, dirname
 
-from pipeline.data.charset import CHARACTERS
+import numpy as np
+
 from pipeline.data.sources.archives import Archive
-from pipeline.data.sources.base import Annotations, Source, SourceError
+from pipeline.data.sources.base import CHARACTERS, Annotations, Source, SourceError
 from pipeline.data.sources.image_folder import ImageFilesSource, image_rows, predefined_splits
 
 _FOLDER = re.compile(r"Sample([0-9]{3})", re.IGNORECASE)
@@ -37,17 +38,10 @@ class Midas(ImageFilesSource):
         if not rows or len(numbers) < len(rows):
             return None
         if invalid := set(numbers) - set(range(1, len(CHARACTERS) + 1)):
-            raise SourceError(
-                f"{archive.path}: got folder Sample{min(invalid):03}, "
-                f"expected {cls.expected_layout}"
-            )
-        present = sorted(set(numbers))
-        label = {number: i for i, number in enumerate(present)}
+            folder = f"Sample{min(invalid):03}"
+            raise SourceError(f"{archive.path}: got {folder}, expected {cls.expected_layout}")
+        present, labels = np.unique(numbers, return_inverse=True)
+        classes = [CHARACTERS[number - 1] for number in present]
         writers = [match[1] if (match := _FILE.match(basename(name))) else None for name in names]
-        annotations = Annotations.of(
-            [CHARACTERS[number - 1] for number in present],
-            [label[number] for number in numbers],
-            writers=writers,
-            splits=predefined_splits(folders),
-        )
-        return cls(archive, rows, annotations)
+        splits = predefined_splits(folders)
+        return cls(archive, rows, Annotations.of(classes, labels, writers=writers, splits=splits))

@@ -1,7 +1,7 @@
 """Writes synthetic pages as PNG files in the layout of MIDAS part 1, each marked as synthetic."""
 
 import os
-import shutil
+import tempfile
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
@@ -22,17 +22,14 @@ def save_pages(source: Source, out: Path, progress: Callable[[int], None]) -> No
     """
     if out.exists():
         raise SourceError(f"{out}: got an existing path, expected a new folder")
-    temporary = out.with_name(f".{out.name}-{os.getpid()}")
-    temporary.mkdir(parents=True)
-    save = partial(_save_page, source, temporary)
-    workers = len(os.sched_getaffinity(0))
-    try:
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as temporary:
+        save = partial(_save_page, source, Path(temporary) / out.name)
+        workers = len(os.sched_getaffinity(0))
         with ProcessPoolExecutor(workers, get_context("forkserver")) as pool:
             for _ in pool.map(save, range(len(source)), chunksize=32):
                 progress(1)
-        temporary.rename(out)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        (Path(temporary) / out.name).rename(out)
 
 
 def _save_page(source: Source, folder: Path, index: int) -> None:

@@ -5,7 +5,6 @@ splines", 1986, used by METAFONT), which look like handwriting from few points.
 """
 
 import hashlib
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -14,9 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter1d
 
-from pipeline.data.charset import CHARACTERS
+from pipeline.data.sources.base import CHARACTERS, Floats
 
-Floats = NDArray[np.float64]
 Complex = NDArray[np.complex128]
 
 CAPITAL_HEIGHT, X_HEIGHT = 16.0, 10.0  # in units of glyphs.txt
@@ -59,10 +57,10 @@ def load_glyphs() -> dict[str, tuple[Glyph, ...]]:
     for number, line in enumerate(_text().splitlines(), 1):
         if line and not line.startswith("#"):
             try:
-                character, weight, *rest = line.split()
-                script = rest[0] == "script"
-                strokes = list(_strokes(rest[script:]))
-                found[character].append(_measure(float(weight), script, strokes))
+                character, weight, path = line.split(maxsplit=2)
+                strokes = path.removeprefix("script ").split("/")
+                points = [_resample(_join(_sections(stroke))) for stroke in strokes]
+                found[character].append(_measure(float(weight), path.startswith("script "), points))
             except (KeyError, ValueError, IndexError) as error:
                 raise ValueError(f"glyphs.txt line {number}: {line!r}: {error}") from error
     assert all(found.values())
@@ -78,17 +76,6 @@ def _text() -> str:
     return files(__package__).joinpath("glyphs.txt").read_text("utf-8")
 
 
-def _strokes(words: list[str]) -> Iterator[Complex]:
-    """Yield the strokes of a path as equidistant points (n,)."""
-    stroke: list[str] = []
-    for word in [*words, "/"]:
-        if word == "/":
-            yield _resample(_join(_sections(stroke)))
-            stroke = []
-        else:
-            stroke.append(word)
-
-
 @dataclass
 class _Section:
     """Points joined by lines or by a curve; the first point is the previous section's last."""
@@ -98,10 +85,10 @@ class _Section:
     corner: bool  # between the previous section and this one
 
 
-def _sections(words: list[str]) -> list[_Section]:
+def _sections(stroke: str) -> list[_Section]:
     sections: list[_Section] = []
     corner = False
-    for word in words:
+    for word in stroke.split():
         if word == "!":
             corner = True
         elif word in ("L", "C"):

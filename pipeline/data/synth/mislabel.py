@@ -1,7 +1,5 @@
 """Label noise: replaces labels by wrong ones, in ways that occur in practice."""
 
-import hashlib
-import json
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,7 +8,8 @@ from typing import Self
 import numpy as np
 
 from beton import rng
-from pipeline.data.sources.base import TEST, DerivedSource, Ints, Source, SourceError
+from pipeline.data.sources import base
+from pipeline.data.sources.base import DerivedSource, Ints, Source, SourceError
 
 KINDS = ("none", "wrong", "permutation", "shuffled")
 KINDS_WITH_RATE = ("symmetric", "pairs")
@@ -76,10 +75,9 @@ class MislabelledSource(DerivedSource):
     """
 
     def __init__(self, source: Source, label_noise: LabelNoise, seed: int = 0) -> None:
-        if not 0 <= seed < 1 << 63:
-            raise SourceError(f"seed {seed}: expected 0 to 2^63 - 1")
+        base.check_seed(seed)
         annotations = source.annotations
-        rows = np.flatnonzero(annotations.splits != TEST)
+        rows = np.flatnonzero(annotations.splits != base.TEST)
         labels = annotations.labels.copy()
         labels[rows] = label_noise.apply(labels[rows], len(annotations.classes), seed)
         super().__init__(source, np.arange(len(source)), replace(annotations, labels=labels))
@@ -93,5 +91,4 @@ class MislabelledSource(DerivedSource):
 
     def digest(self) -> str:
         """Return the digest of the source's digest and the noise's settings."""
-        made_from = json.dumps([self._source.digest(), self.generator], sort_keys=True)
-        return f"sha256:{hashlib.sha256(made_from.encode()).hexdigest()}"
+        return base.digest_of(self._source.digest(), self.generator)

@@ -10,9 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from beton.jit import kernel
-
-Floats = NDArray[np.float64]
-Pixels = NDArray[np.uint8]
+from pipeline.data.sources.base import Floats, Pixels
 
 
 @kernel

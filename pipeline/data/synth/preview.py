@@ -23,8 +23,7 @@ def glyph_table() -> Image.Image:
     for glyphs in load_glyphs().values():
         for glyph in glyphs:
             points = glyph.sharp * (unit, -unit)
-            low, high = points.min(axis=0)[0], points.max(axis=0)[0]
-            points += (CELL / 2 - (low + high) / 2, 0.72 * CELL)
+            points += (CELL / 2 - (points[:, 0].min() + points[:, 0].max()) / 2, 0.72 * CELL)
             cover = np.zeros((CELL, CELL), np.uint8)
             path = np.column_stack([points, np.full(len(points), 1.5)])
             pen.draw_strokes(path, glyph.starts, True, cover)
@@ -62,8 +61,7 @@ def _thumbnail(image: Pixels) -> Pixels:
 
 def _grid(cells: Sequence[Pixels], columns: int) -> Image.Image:
     rows = -(-len(cells) // columns)
-    sheet = np.full((rows * CELL, columns * CELL), 255, np.uint8)
-    for number, cell in enumerate(cells):
-        row, column = divmod(number, columns)
-        sheet[row * CELL : (row + 1) * CELL, column * CELL : (column + 1) * CELL] = cell
-    return Image.fromarray(sheet)
+    sheet = np.full((rows * columns, CELL, CELL), 255, np.uint8)
+    sheet[: len(cells)] = cells
+    pixels = sheet.reshape(rows, columns, CELL, CELL).swapaxes(1, 2)
+    return Image.fromarray(pixels.reshape(rows * CELL, columns * CELL))

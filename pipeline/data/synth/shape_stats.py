@@ -10,12 +10,9 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.ndimage import distance_transform_edt
 
-from pipeline.data.sources.base import Ints, Pixels, Source
-
-Floats = NDArray[np.float64]
+from pipeline.data.sources.base import Floats, Ints, Pixels, Source
 
 RESAMPLES = 2000  # of writers, for an interval
 STATISTICS = (
@@ -43,17 +40,8 @@ def measure_page(page: Pixels) -> Floats:
     box = np.pad(ink[top:bottom, left:right], 1)
     depth = distance_transform_edt(box)[box].mean() - 0.25  # measured from pixels' centres
     width, height = right - left, bottom - top
-    return np.array(
-        [
-            4 * depth,
-            100 * ink.mean(),
-            width,
-            height,
-            (left + right) / 2,
-            (top + bottom) / 2,
-            width / height,
-        ]
-    )
+    x, y = (left + right) / 2, (top + bottom) / 2
+    return np.array([4 * depth, 100 * ink.mean(), width, height, x, y, width / height])
 
 
 def measure(source: Source, progress: Callable[[int], None]) -> Floats:
@@ -72,10 +60,6 @@ class Estimate(NamedTuple):
     low: float
     high: float
 
-    def contains(self, value: float) -> bool:
-        """Return whether a value lies within the interval."""
-        return self.low <= value <= self.high
-
 
 @dataclass(frozen=True)
 class Comparison:
@@ -90,14 +74,15 @@ class Comparison:
     @property
     def agrees(self) -> bool:
         """Whether both synthetic values lie within the real intervals."""
-        return self.real_mean.contains(self.mean) and self.real_spread.contains(self.spread)
+        pairs = ((self.mean, self.real_mean), (self.spread, self.real_spread))
+        return all(real.low <= value <= real.high for value, real in pairs)
 
 
 def compare(real: Floats, writers: Ints, synthetic: Floats) -> list[Comparison]:
     """Compare statistics of real pages (n, 7) by `writers` (n,) with those of synthetic (m, 7)."""
     of_writer = [real[writers == writer] for writer in np.unique(writers)]
-    generator = np.random.default_rng(0)
-    chosen = generator.integers(len(of_writer), size=(RESAMPLES, len(of_writer)))
+    shape = (RESAMPLES, len(of_writer))
+    chosen = np.random.default_rng(0).integers(len(of_writer), size=shape)
     samples = [np.concatenate([of_writer[i] for i in row]) for row in chosen]
     means = np.array([sample.mean(axis=0) for sample in samples])
     spreads = np.array([sample.std(axis=0) for sample in samples])

@@ -20,14 +20,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from beton import rng
-from pipeline.data.charset import CHARACTERS
+from pipeline.data.sources.base import CHARACTERS, Floats
 from pipeline.data.synth.glyphs import CAPITAL_HEIGHT, HALF_WAVES, X_HEIGHT, Glyph, load_glyphs
-
-Floats = NDArray[np.float64]
 
 MAX_STROKES = 4  # of a character
 TREMOR = (2.0, 3.1, 4.7)  # wavelengths in units of glyphs.txt
-_SMALL_LETTERS = frozenset("abcdefghijklmnopqrstuvwxyz")
 
 
 @dataclass(frozen=True)
@@ -121,12 +118,11 @@ class _Deviation:
 
     def __init__(self, numbers: Floats) -> None:
         self.whole, self.warp = numbers[:11], numbers[11:21].reshape(5, 2)
-        rest = numbers[21:].reshape(MAX_STROKES, -1)
         n = 6 + 2 * HALF_WAVES
-        self.stroke = rest[:, :6]
-        self.bend = rest[:, 6:n].reshape(MAX_STROKES, HALF_WAVES, 2)
-        self.tremor = rest[:, n : n + 4 * len(TREMOR)].reshape(MAX_STROKES, -1, 2)
-        self.pressure = rest[:, n + 4 * len(TREMOR) :]
+        parts = np.split(numbers[21:].reshape(MAX_STROKES, -1), (6, n, n + 4 * len(TREMOR)), axis=1)
+        self.stroke, bend, tremor, self.pressure = parts
+        self.bend = bend.reshape(MAX_STROKES, HALF_WAVES, 2)
+        self.tremor = tremor.reshape(MAX_STROKES, -1, 2)
 
 
 def _normal(seed: int, copy: int, sample: int, purpose: int, count: int) -> Floats:
@@ -184,7 +180,7 @@ def _transform(points: Floats, style: WriterStyle, deviation: _Deviation, charac
     """Apply the style's proportions, slant and size to a character's points, in place."""
     whole = deviation.whole
     x, y = points[:, 0], points[:, 1]
-    if character in _SMALL_LETTERS:
+    if character.islower():
         # Descender, x-height and ascender zones have separate heights.
         middle = style.x_height * math.exp(0.03 * whole[1])
         above = CAPITAL_HEIGHT * style.ascender - X_HEIGHT * middle
