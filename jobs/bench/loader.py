@@ -24,15 +24,13 @@ import numpy as np
 import torch
 from PIL import Image
 from rich.console import Console
-from rich.table import Table
 from torch.utils.data import DataLoader, Dataset
 
 from beton.fields import InkField, IntField, NDArrayField
 from beton.loader import Loader
 from beton.ops import Normalize, Op, Pixels, Resize, Scalar
 from beton.writer import write
-from pipeline.experiments import command
-from pipeline.runtime.benchmark import measure
+from pipeline.experiments import benchmark, command
 from pipeline.runtime.hardware import machine
 
 MEAN, STD = 33.3, 78.6  # of MNIST, in grey levels
@@ -47,13 +45,13 @@ class Config:
     size: int = 224
     """Side of an image, in pixels."""
     batch_size: int = 64
-    """SyntheticPages in a batch."""
+    """Pages in a batch."""
     threads: int = 2
     """Threads of inkrun and FFCV, and worker processes of the DataLoader."""
     digits: int = 60_000
     """Number of 28×28 digits of noise."""
     digit_batch: int = 512
-    """SyntheticDigits in a batch."""
+    """Digits in a batch."""
     rounds: int = 5
     """Rounds of each comparison."""
 
@@ -85,11 +83,8 @@ def run_dataloader(pages: PillowPages, batch_size: int, workers: int) -> int:
 
 def run_tensor(images: torch.Tensor, batch_size: int) -> int:
     """Shuffle, gather and normalise a tensor in memory; return the number of digits."""
-    order = torch.randperm(len(images))
-    done = 0
-    for start in range(0, len(images), batch_size):
-        done += len(images[order[start : start + batch_size]].float().sub_(MEAN).div_(STD))
-    return done
+    batches = torch.split(torch.randperm(len(images)), batch_size)
+    return sum(len(images[ids].float().sub_(MEAN).div_(STD)) for ids in batches)
 
 
 def ffcv_epoch(file: Path, batch_size: int, threads: int) -> Callable[[], int]:
@@ -105,10 +100,7 @@ def ffcv_epoch(file: Path, batch_size: int, threads: int) -> Callable[[], int]:
         num_workers=threads,
         order=OrderOption.RANDOM,
         drop_last=False,
-        pipelines={
-            "image": [NDArrayDecoder(), ToTensor()],
-            "label": [IntDecoder(), ToTensor()],
-        },
+        pipelines={"image": [NDArrayDecoder(), ToTensor()], "label": [IntDecoder(), ToTensor()]},
     )
     return lambda: sum(len(image.float().sub_(MEAN).div_(STD)) for image, _ in loader)
 
@@ -127,10 +119,8 @@ def first_batch(file: Path, size: int, cache: Path) -> tuple[float, float]:
     )
     started = time.time()
     environment = {**os.environ, "NUMBA_CACHE_DIR": str(cache)}
-    result = subprocess.run(
-        [sys.executable, "-c", code], env=environment, check=True, capture_output=True, text=True
-    )
-    ended, after_import = map(float, result.stdout.split())
+    output = subprocess.check_output([sys.executable, "-c", code], env=environment, text=True)
+    ended, after_import = map(float, output.split())
     return ended - started, after_import
 
 
@@ -156,16 +146,14 @@ def bench_pages(config: Config, console: Console, folder: Path) -> None:
     beton = folder / "pages.beton"
     summary = write(beton, {"image": InkField(), "label": IntField()}, decoded(files))
     png = sum(file.stat().st_size for file in files)
-    sizes = Table(title=f"Bytes of {len(files)} pages", title_justify="left")
-    for heading in ("", "bytes", "of the PNGs"):
-        sizes.add_column(heading, justify="right" if heading else "left")
-    for name, count in [
-        ("PNG files", png),
-        ("ink payload", summary.payload_bytes["image"]),
-        (".beton file", summary.file_bytes),
-    ]:
-        sizes.add_row(name, f"{count:,}", f"{count / png:.1%}")
-    console.print(sizes)
+    sizes = {
+        "PNG files": png,
+        "ink payload": summary.payload_bytes["image"],
+        ".beton file": summary.file_bytes,
+    }
+    rows = [(name, f"{count:,}", f"{count / png:.1%}") for name, count in sizes.items()]
+    title = f"Bytes of {len(files)} pages"
+    console.print(benchmark.table(["", "bytes", "of the PNGs"], rows, "lrr", title))
 
     fields: dict[str, Op] = {"image": Resize(config.size, config.size), "label": Scalar()}
     pages = PillowPages(files, config.size)
@@ -175,9 +163,8 @@ def bench_pages(config: Config, console: Console, folder: Path) -> None:
             baseline: partial(run_dataloader, pages, config.batch_size, config.threads),
             f"inkrun, {config.threads} threads": partial(run_loader, loader, epochs=40),
         }
-        rates = measure(tasks, config.rounds, baseline)
-    title = f"Shuffled batches of {config.batch_size} pages at {config.size}×{config.size}"
-    console.print(rates.table(title, "images"))
+        title = f"Shuffled batches of {config.batch_size} pages at {config.size}×{config.size}"
+        console.print(benchmark.compare_rates(tasks, config.rounds, baseline, title))
 
     cold = first_batch(beton, config.size, folder / "kernels")
     warm = first_batch(beton, config.size, folder / "kernels")
@@ -209,9 +196,8 @@ def bench_digits(config: Config, console: Console, folder: Path) -> None:
             array = NDArrayField(np.dtype(np.uint8), (28, 28))
             write(ffcv_file, {"image": array, "label": IntField()}, samples)
             tasks["FFCV"] = ffcv_epoch(ffcv_file, config.digit_batch, config.threads)
-        rates = measure(tasks, config.rounds, baseline)
-    title = f"Shuffled batches of {config.digit_batch} digits at 28×28, float32, noise"
-    console.print(rates.table(title, "images"))
+        title = f"Shuffled batches of {config.digit_batch} digits at 28×28, float32, noise"
+        console.print(benchmark.compare_rates(tasks, config.rounds, baseline, title))
 
 
 def main(config: Config) -> None:

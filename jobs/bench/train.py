@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from statistics import median_high
 
 import torch
 from rich.console import Console
@@ -19,13 +20,12 @@ from torch import Tensor, nn
 from beton.loader import Loader
 from beton.ops import Resize, Scalar
 from beton.reader import Reader
-from pipeline.experiments import command
+from pipeline.experiments import benchmark, command
 from pipeline.loading.augment import Augmentation, transform_images
 from pipeline.loading.dataset import View, open_dataset, source_line, split_indices
 from pipeline.models import networks
 from pipeline.recipes.presets import PART1
 from pipeline.recipes.recipe import Recipe
-from pipeline.runtime.benchmark import measure
 from pipeline.runtime.hardware import machine
 from pipeline.training import optim
 from pipeline.training.distributed import Processes, join_processes
@@ -113,19 +113,15 @@ def main(config: Config) -> None:
         def bare(recipe: Recipe, images: Tensor) -> Callable[[], int]:
             return lambda: bare_loop(processes, network(), recipe, images, labels)
 
-        rates = measure(
-            {
-                "bare loop": bare(recipe, canvases),
-                "engine": engine,
-                "bare loop, no augmentation": bare(plain, squares),
-            },
-            config.rounds,
-            "bare loop",
-        )
+        tasks = {
+            "bare loop": bare(recipe, canvases),
+            "engine": engine,
+            "bare loop, no augmentation": bare(plain, squares),
+        }
         origin = source_line(file.info["provenance"])
         title = f"{machine()}; {origin}; {config.size}×{config.size}"
-        console.print(rates.table(title, "images"))
-        share = sorted(loader_shares)[len(loader_shares) // 2]
+        console.print(benchmark.compare_rates(tasks, config.rounds, "bare loop", title))
+        share = median_high(loader_shares)
         console.print(f"waiting for the loader, fraction of the engine's time, median: {share:.2%}")
 
 
