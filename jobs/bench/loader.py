@@ -9,11 +9,11 @@ included if it is installed (extra `ffcv`).
 
 import importlib.util
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
 import time
-import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -127,8 +127,7 @@ def first_batch(file: Path, size: int, cache: Path) -> tuple[float, float]:
 def find_pages(source: Path, folder: Path) -> list[Path]:
     """Return the PNG files of a folder, or of a zip unpacked to `folder`."""
     if source.is_file():
-        with zipfile.ZipFile(source) as archive:
-            archive.extractall(folder)
+        shutil.unpack_archive(source, folder, "zip")
         source = folder
     return sorted(source.rglob("*.png"))
 

@@ -8,6 +8,7 @@ run in turn, with a warm page cache; the table shows medians and ratios.
 """
 
 import multiprocessing
+import shutil
 import sys
 import tempfile
 import zipfile
@@ -47,8 +48,7 @@ def multiply(source: Path, copies: int, folder: Path) -> tuple[Path, list[Path]]
             for copy in range(copies if not member.is_dir() else 0):
                 path = Path(member.filename)
                 new.writestr(f"{path.parent}/{path.stem}-{copy}{path.suffix}", old.read(member))
-    with zipfile.ZipFile(target) as archive:
-        archive.extractall(folder / "unpacked")
+    shutil.unpack_archive(target, folder / "unpacked", "zip")
     return target, sorted((folder / "unpacked").rglob("*.png"))
 
 
