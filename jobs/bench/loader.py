@@ -75,12 +75,6 @@ def run_loader(loader: Loader, epochs: int) -> int:
     return sum(int(b.valid.sum()) for epoch in range(epochs) for b in loader.batches(epoch))
 
 
-def run_dataloader(pages: PillowPages, batch_size: int, workers: int) -> int:
-    """Load the PNG files once; return the number of pages."""
-    batches = DataLoader(pages, batch_size, shuffle=True, num_workers=workers)
-    return sum(len(batch) for batch in batches)
-
-
 def run_tensor(images: torch.Tensor, batch_size: int) -> int:
     """Shuffle, gather and normalise a tensor in memory; return the number of digits."""
     batches = torch.split(torch.randperm(len(images)), batch_size)
@@ -156,10 +150,11 @@ def bench_pages(config: Config, console: Console, folder: Path) -> None:
 
     fields: dict[str, Op] = {"image": Resize(config.size, config.size), "label": Scalar()}
     pages = PillowPages(files, config.size)
+    options = {"batch_size": config.batch_size, "num_workers": config.threads, "shuffle": True}
     baseline = f"DataLoader({config.threads} workers) over Pillow"
     with Loader(beton, config.batch_size, fields, threads=config.threads) as loader:
         tasks = {
-            baseline: partial(run_dataloader, pages, config.batch_size, config.threads),
+            baseline: lambda: sum(len(batch) for batch in DataLoader(pages, **options)),
             f"inkrun, {config.threads} threads": partial(run_loader, loader, epochs=40),
         }
         title = f"Shuffled batches of {config.batch_size} pages at {config.size}×{config.size}"

@@ -63,12 +63,6 @@ def run_pillow(files: list[Path], processes: int) -> int:
         return sum(pixels > 0 for pixels in pool.imap_unordered(decode, files, chunksize=8))
 
 
-def run_prepare(archive: Path, out: Path, processes: int) -> int:
-    """Prepare the archive; return its number of images."""
-    prepared = prepare(open_source(archive), out, workers=processes, force=True)
-    return sum(prepared.images.values())
-
-
 def main(config: Config) -> None:
     """Run the benchmark and print its table."""
     console = Console(width=110)
@@ -76,12 +70,16 @@ def main(config: Config) -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         archive, files = multiply(config.source, config.copies, folder)
-        baseline = f"Pillow decodes, {config.processes} processes"
+        out, processes = folder / "out.beton", config.processes
+
+        def prepare_all() -> int:
+            prepared = prepare(open_source(archive), out, workers=processes, force=True)
+            return sum(prepared.images.values())
+
+        baseline = f"Pillow decodes, {processes} processes"
         tasks = {
-            baseline: partial(run_pillow, files, config.processes),
-            f"inkrun prepares, at most {config.processes} processes": partial(
-                run_prepare, archive, folder / "out.beton", config.processes
-            ),
+            baseline: partial(run_pillow, files, processes),
+            f"inkrun prepares, at most {processes} processes": prepare_all,
         }
         title = f"{len(files):,} images of {config.source.name}"
         console.print(benchmark.compare_rates(tasks, config.rounds, baseline, title))

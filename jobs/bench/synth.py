@@ -83,11 +83,7 @@ def generate(source: Source, out: Path, config: Config) -> tuple[PrepareResult, 
 
 
 def train(
-    data: Path,
-    recipe: Recipe,
-    classes: int,
-    seed: int,
-    start: Mapping[str, Tensor] | None = None,
+    data: Path, recipe: Recipe, classes: int, seed: int, start: Mapping[str, Tensor] | None = None
 ) -> Trainer:
     """Train the small network on a file, from the weights `start` or from random ones."""
     with open_dataset(data) as file, join_processes() as processes:

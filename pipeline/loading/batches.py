@@ -92,7 +92,9 @@ class DeviceLoader:
             threads=torch.get_num_threads() if on_gpu else 1,
             allocate=_pinned if on_gpu else np.empty,
         )
-        self._copy_stream = _stream(device) if on_gpu else None
+        self._copy_stream: torch.cuda.Stream | None = None
+        if on_gpu:
+            self._copy_stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
         self.seconds_waited = 0.0
 
     def __len__(self) -> int:
@@ -176,11 +178,6 @@ class DeviceLoader:
         for tensor in moved.values():
             tensor.record_stream(torch.cuda.current_stream(self.device))
         return moved
-
-
-def _stream(device: torch.device) -> torch.cuda.Stream:
-    stream: torch.cuda.Stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
-    return stream
 
 
 def _pinned(shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
