@@ -18,7 +18,7 @@ from typing import Literal
 
 from beton.reader import Reader
 from pipeline.data.catalog import AUXILIARY
-from pipeline.evaluation.run_config import RunConfig, TrainingConfig
+from pipeline.evaluation.run_config import CheckpointSchedule, RunConfig, TrainingConfig
 from pipeline.evaluation.run_dir import RunDir
 from pipeline.experiments import command, part1
 from pipeline.loading.batches import Decode
@@ -137,11 +137,9 @@ def new_run(config: Config, processes: Processes, file: Reader) -> tuple[RunDir,
         recipe,
         auxiliary=auxiliary if recipe.auxiliary else None,
         decode=config.decode,
-        checkpoints={
-            "every_steps": config.checkpoint_steps,
-            "every_minutes": config.checkpoint_minutes,
-            "keep": config.keep,
-        },
+        checkpoints=CheckpointSchedule(
+            config.checkpoint_steps, config.checkpoint_minutes, config.keep
+        ),
     )
     part1.check(processes, training, file, config.runs)
     run = processes.from_main(lambda: RunDir.new(config.runs / "part1"))

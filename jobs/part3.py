@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from pipeline.evaluation.run_config import ExperimentConfig, TrainingConfig
+from pipeline.evaluation.run_config import CheckpointSchedule, ExperimentConfig, TrainingConfig
 from pipeline.experiments import command, part3
 from pipeline.experiments.study import Study, seed_range
 from pipeline.loading.batches import Decode
@@ -88,7 +88,9 @@ def train(config: Config) -> None:
             seed=seed,
         )
         network = preset.network if own else config.network
-        return TrainingConfig(network, recipe, decode=config.decode, checkpoints={"keep": 1})
+        return TrainingConfig(
+            network, recipe, decode=config.decode, checkpoints=CheckpointSchedule(keep=1)
+        )
 
     with (
         command.open_data(config.data) as file,

@@ -6,7 +6,7 @@ from typing import Any
 
 from pipeline.analysis.pretraining import Start, TrainingCurve
 from pipeline.evaluation.metrics import EpochMetrics
-from pipeline.evaluation.run_config import RunConfig
+from pipeline.evaluation.run_config import CheckpointSchedule, RunConfig
 from pipeline.evaluation.run_dir import TrainingResult
 from pipeline.recipes.recipe import Recipe, Stage
 
@@ -46,7 +46,7 @@ def config(**changed: Any) -> dict[str, Any]:
         "learn_from": "train",
         "validate_on": "validation",
         "decode": "auto",
-        "checkpoints": {},
+        "checkpoints": CheckpointSchedule(),
         "data": "data/part1.beton",
         "fingerprint": "f00",
         "classes": ("1", "A", "a", "m"),

@@ -1,5 +1,6 @@
 """Checkpoints: complete or absent, the last few and the best, due by steps and by minutes."""
 
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -119,6 +120,27 @@ def test_a_step_saved_again_replaces_the_first(tmp_path: Path) -> None:
     found = checkpoints.last(CPU)
     assert found is not None
     assert (found[0]["b"].item(), found[1]["batch"], steps(checkpoints)) == (9, 9, [2])
+
+
+def test_a_copy_without_links_can_be_resumed(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path, keep=1)
+    save(checkpoints, 1, 0.5)
+    (tmp_path / "best").unlink()
+    shutil.copytree(tmp_path / "step-00000001", tmp_path / "best")
+    (tmp_path / "step-copy.zip").touch()
+    save(checkpoints, 2, 0.4)
+    assert (tmp_path / "best").readlink().name == "step-00000002"
+    assert steps(checkpoints) == [2]
+
+
+@pytest.mark.parametrize("text", [None, "", "no pickle"])
+def test_a_damaged_state_is_one_line(text: str | None, tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path)
+    save(checkpoints, 1)
+    state = tmp_path / "step-00000001" / "state.pt"
+    state.unlink() if text is None else state.write_text(text)
+    with pytest.raises(UserError, match=r"state\.pt: damaged; delete .*step-00000001 to resume"):
+        checkpoints.last(CPU)
 
 
 def test_due_by_steps(tmp_path: Path) -> None:

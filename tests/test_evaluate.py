@@ -190,7 +190,7 @@ def test_images_that_cannot_be_decoded_are_named_and_counted(
     first, second = err.splitlines()
     assert first.startswith("set/1/7.png: ")
     assert second == (
-        f"evaluate: {source}: 1 of 21 pictures cannot be decoded; --skip-bad leaves them out"
+        f"evaluate: {source}: 1 of 21 images cannot be decoded; --skip-bad leaves them out"
     )
     status, out, _ = score_here(source, "--skip-bad", "--json")
     printed = json.loads(out)
@@ -208,7 +208,7 @@ def test_the_job_prints_tables_and_errors(
 ) -> None:
     status, out, _ = score_here(write_set(tmp_path / "tiny.beton"))
     assert status == 0
-    assert "100.0%" in out
+    assert "100.0 %" in out
     assert "synthetic data: tiny" in out
     assert "warning" in out
     assert score_here("nowhere") == (2, "", "evaluate: nowhere: no such file or folder\n")

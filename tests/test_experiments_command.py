@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import made_up
 import pytest
 import tyro
 from tiny import CLASSES, write_set
@@ -15,9 +16,7 @@ from jobs import part1, part2, part3
 from pipeline.data.prepare import BadImagesError
 from pipeline.data.sources import SourceError
 from pipeline.errors import UserError
-from pipeline.evaluation.run_config import RunConfig
 from pipeline.experiments import command
-from pipeline.recipes.presets import PART1
 
 JOBS = {"part1": part1, "part2": part2, "part3": part3}
 
@@ -144,11 +143,8 @@ def test_data_that_is_missing_or_does_not_fit_is_refused(tmp_path: Path) -> None
 def of_one_training(job: str) -> dict[str, Any]:
     """The config.json of one training of a job."""
     options = command.options_of(JOBS[job].Config())
-    made = RunConfig(
-        job, options, "small", PART1["fast"].recipe, None, "train", "validation", "auto", {},
-        "data.beton", "sha256:0", CLASSES, {},
-    )  # fmt: skip
-    value: dict[str, Any] = json.loads(json.dumps(made.as_json()))
+    made = made_up.config(job=job, options=options, classes=CLASSES)
+    value: dict[str, Any] = json.loads(json.dumps(made))
     return value
 
 

@@ -137,7 +137,7 @@ with open_dataset(sys.argv[1]) as file, join_processes("no") as processes:
 """
 
 
-def test_several_processes_learn_the_same_as_one(data: Path, tmp_path: Path) -> None:
+def test_several_processes_train_like_one(data: Path, tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text(SCRIPT)
     found: list[Any] = []
@@ -182,8 +182,16 @@ def test_the_batch_can_be_fitted_to_the_memory(data: Path, tmp_path: Path) -> No
     assert (config["recipe"]["batch_size"], config["recipe"]["micro_batch"]) == (64, 64)
 
 
+def test_an_error_of_the_main_process_is_one_line_of_all(data: Path, tmp_path: Path) -> None:
+    (tmp_path / "runs").touch()  # only the main process creates folders
+    done = run_together(2, [JOB, "--data", str(data), *QUICK], tmp_path, ENVIRONMENT)
+    assert [one.returncode for one in done] == [2, 2]
+    assert sum(one.stderr.count("part1: ") for one in done) == 1
+    assert all("Traceback" not in one.stderr for one in done)
+
+
 @pytest.mark.parametrize("processes", [1, 2])
-def test_without_data_it_says_once_how_to_get_some(processes: int, tmp_path: Path) -> None:
+def test_without_data_it_prints_once_how_to_make_some(processes: int, tmp_path: Path) -> None:
     done = run_job([], tmp_path) if processes == 1 else start([*TWO, JOB], tmp_path)
     if processes == 1:  # torch's launcher ends with a status and a page of its own
         assert done.returncode == 2
@@ -194,7 +202,7 @@ def test_without_data_it_says_once_how_to_get_some(processes: int, tmp_path: Pat
     assert list(tmp_path.iterdir()) == []
 
 
-def test_part_1_is_learned_with_synthetic_pages_besides(
+def test_part_1_trains_on_synthetic_pages_too(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def run(*options: str) -> subprocess.CompletedProcess[str]:
@@ -267,7 +275,7 @@ def test_part_1_is_learned_with_synthetic_pages_besides(
         (["--data", "other.beton"], "part1: other.beton: "),
     ],
 )
-def test_options_that_make_no_sense(
+def test_invalid_options_are_one_line(
     options: list[str],
     message: str,
     data: Path,

@@ -1,4 +1,4 @@
-"""Part 1's job, ended in all manners, and gone on with: subprocesses, as its users start it."""
+"""Part 1's job, interrupted in several ways and resumed: subprocesses, as its users start it."""
 
 import json
 import shutil
@@ -108,7 +108,7 @@ def test_a_run_in_two_pieces_is_the_run_in_one(whole: Path, data: Path, tmp_path
     assert all(torch.equal(weights[name], others[name]) for name in weights)
 
 
-def test_what_is_done_is_only_read(whole: Path, tmp_path: Path) -> None:
+def test_a_finished_run_is_only_read(whole: Path, tmp_path: Path) -> None:
     shutil.copytree(whole, tmp_path, symlinks=True, dirs_exist_ok=True)
     again = run_job(["--resume", "runs/part1/latest"], tmp_path)
     assert again.returncode == 0, again.stderr
@@ -134,7 +134,7 @@ def test_what_is_done_is_only_read(whole: Path, tmp_path: Path) -> None:
         (["--resume", "nowhere"], "nowhere: not a run directory: it has no config.json"),
     ],
 )
-def test_resuming_goes_with_the_run_s_own_settings(
+def test_a_resumed_run_has_its_own_options(
     options: list[str],
     message: str,
     whole: Path,
@@ -148,9 +148,7 @@ def test_resuming_goes_with_the_run_s_own_settings(
     assert message in refusal(options, monkeypatch, capsys)
 
 
-def test_runs_of_before_there_were_auxiliary_sets_can_be_gone_on_with(
-    whole: Path, tmp_path: Path
-) -> None:
+def test_runs_from_before_auxiliary_datasets_are_resumed(whole: Path, tmp_path: Path) -> None:
     shutil.copytree(whole, tmp_path, symlinks=True, dirs_exist_ok=True)
     run = folder_of_the_run(tmp_path)
     (run / "result.json").unlink()

@@ -111,7 +111,7 @@ def test_both_arms_of_a_seed_differ_in_their_first_weights_alone(run: Path) -> N
     assert ours == theirs
 
 
-def test_the_beginnings_are_those_of_the_weights(run: Path) -> None:
+def test_starts_are_measured_on_the_first_weights(run: Path) -> None:
     figures = {
         one["name"]: one
         for kind in ("progress", "movement")
@@ -131,7 +131,7 @@ def test_the_beginnings_are_those_of_the_weights(run: Path) -> None:
     assert before["pretrained"][0] == before["pretrained"][1]  # one network on one set
 
 
-def test_the_result_says_what_the_trainings_came_to(run: Path) -> None:
+def test_the_result_has_the_accuracies_of_the_trainings(run: Path) -> None:
     result = read(run / "result.json")
     analysis = result["analysis"]
     assert (analysis["seeds"], analysis["epochs"]) == ([3, 4], 2)
@@ -146,7 +146,7 @@ def test_the_result_says_what_the_trainings_came_to(run: Path) -> None:
     assert result["digits"]["provenance"]["digest"] == "sha256:digits"
 
 
-def test_terminal_and_page_say_the_answer(
+def test_terminal_and_page_show_the_answer(
     done: subprocess.CompletedProcess[str], run: Path
 ) -> None:
     answer = read(run / "result.json")["analysis"]["answer"]
@@ -192,7 +192,7 @@ def assert_equal_results(run: Path, other: Path) -> None:
 @pytest.mark.parametrize(
     ("training", "number"), [("digits", signal.SIGINT), ("scratch-3", signal.SIGTERM)]
 )
-def test_it_goes_on_where_it_was_stopped(
+def test_a_run_that_a_signal_stopped_is_resumed(
     training: str,
     number: signal.Signals,
     run: Path,
@@ -224,7 +224,7 @@ def killed(folder: Path, training: str, steps: int, *arguments: str) -> None:
     job.main()
 
 
-def test_it_goes_on_where_it_was_killed(
+def test_a_run_that_was_killed_is_resumed(
     run: Path,
     folder: Path,
     start: Callable[..., int],
@@ -248,7 +248,7 @@ def test_it_goes_on_where_it_was_killed(
     assert_equal_results(left, run)
 
 
-def test_what_is_finished_is_only_read(
+def test_a_finished_run_is_only_read(
     run: Path, tmp_path: Path, start: Callable[..., int], capsys: pytest.CaptureFixture[str]
 ) -> None:
     copied = shutil.copytree(run, tmp_path / "part2" / "copied")
@@ -272,7 +272,7 @@ def test_two_processes_do_the_same(folder: Path, tmp_path: Path) -> None:
     assert done.stdout.count("epoch 2 of 2") == 2
 
 
-def test_a_test_split_is_what_counts(
+def test_a_test_split_is_validated_on(
     start: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     standard = tmp_path / "standard.beton"
@@ -303,7 +303,7 @@ def test_a_test_split_is_what_counts(
         (["--resume", "nowhere", "--seeds", "3"], "seeds: a resumed run has its own options"),
     ],
 )
-def test_what_is_wrong_is_said_in_one_line(
+def test_invalid_options_are_one_line(
     folder: Path,
     start: Callable[..., int],
     capsys: pytest.CaptureFixture[str],

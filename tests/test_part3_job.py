@@ -139,7 +139,7 @@ def test_the_corrected_loss_has_the_verdict_s_matrix(run: Path) -> None:
     assert [row[place] for place, row in enumerate(matrix)] == [0] * 4
 
 
-def test_figures_are_of_the_answers_that_were_kept(run: Path) -> None:
+def test_accuracies_are_those_of_the_saved_predictions(run: Path) -> None:
     for way in WAYS:
         for seed in (0, 1):
             kept = load_file(run / f"{way}-{seed}" / "test.safetensors")
@@ -148,7 +148,7 @@ def test_figures_are_of_the_answers_that_were_kept(run: Path) -> None:
             assert accuracies[way][seed] == pytest.approx(share)
 
 
-def test_the_terminal_says_what_was_found(
+def test_the_terminal_shows_the_diagnosis(
     done: subprocess.CompletedProcess[str], run: Path
 ) -> None:
     missing = "left out: runs/part2/latest/digits is no finished run (./launch.sh train part2)"
@@ -161,7 +161,7 @@ def test_the_terminal_says_what_was_found(
     assert done.stdout.count("epoch 6 of 6") == 9
 
 
-def test_the_page_says_what_the_result_says(run: Path) -> None:
+def test_the_page_shows_the_result(run: Path) -> None:
     text = (run / "report.html").read_text()
     words = " ".join(" ".join(some) for some in Parsed(text).words.values())
     result = result_of(run)
@@ -169,7 +169,7 @@ def test_the_page_says_what_the_result_says(run: Path) -> None:
     assert f"{100 * result['recovery']['estimates']['forward']['mean']:.2f} %" in words
 
 
-def test_it_goes_on_where_it_was_ended(
+def test_an_interrupted_run_is_resumed(
     run: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ended = tmp_path / "ended"
@@ -190,7 +190,7 @@ def test_it_goes_on_where_it_was_ended(
         assert after[name] == before[name], name
 
 
-def test_part_2_gives_weights_and_bears_witness(
+def test_part_2_gives_weights_and_the_reference_model(
     run: Path,
     folder: Path,
     tmp_path: Path,
@@ -231,7 +231,7 @@ def test_an_arm_is_added_by_an_entry_of_the_table(
     assert "12.34 %" in words["td"]
 
 
-def test_a_witness_of_other_classes_is_left_out(
+def test_models_of_other_classes_are_left_out(
     run: Path,
     folder: Path,
     tmp_path: Path,
@@ -278,7 +278,7 @@ def test_a_witness_of_other_classes_is_left_out(
         (["--resume", "nowhere", "--seeds", "5"], "seeds: a resumed run has its own options"),
     ],
 )
-def test_what_is_wrong_is_said_in_one_line(
+def test_invalid_options_are_one_line(
     folder: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -295,7 +295,7 @@ def test_what_is_wrong_is_said_in_one_line(
     assert sorted(folder.rglob("config.json")) == before
 
 
-def test_only_a_run_of_part_3_can_be_gone_on_with(
+def test_only_a_whole_run_of_part_3_can_be_resumed(
     run: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert start(monkeypatch, folder, "--resume", str(run / "simple")) == 2

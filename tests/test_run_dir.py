@@ -71,8 +71,28 @@ def test_damage_is_reported_in_a_line(name: str, text: str, run: Path) -> None:
 @pytest.mark.parametrize("name", ["config.json", "result.json", "losses.json", "metrics.jsonl"])
 def test_missing_files_are_named(name: str, run: Path) -> None:
     (run / name).unlink()
-    with pytest.raises(UserError, match=f"^{run}: not a run directory: it has no {name}"):
+    says = "an unfinished run" if name == "result.json" else f"it has no {name}"
+    with pytest.raises(UserError, match=f"^{run}: .*{says}"):
         read_run(run)
+
+
+@pytest.mark.parametrize("place", [(), ("recipe",), ("recipe", "stages", 0), ("checkpoints",)])
+def test_a_misspelt_field_is_refused(place: tuple[str | int, ...], run: Path) -> None:
+    written = json.loads((run / "config.json").read_text())
+    inner = written
+    for key in place:
+        inner = inner[key]
+    inner["epohcs"] = 3
+    (run / "config.json").write_text(json.dumps(written))
+    with pytest.raises(UserError, match=r"config\.json: damaged: .*unknown field `epohcs`"):
+        RunDir(run).config()
+
+
+def test_a_folder_in_the_place_of_the_latest_link_is_named_before_training(tmp_path: Path) -> None:
+    (tmp_path / "latest").mkdir()
+    with pytest.raises(UserError, match="latest: got a file or folder, expected a link"):
+        RunDir.new(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["latest"]
 
 
 @pytest.mark.parametrize(("value", "kind"), [([1], "list"), (None, "NoneType"), ("text", "str")])

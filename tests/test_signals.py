@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.runtime import signals as module
 from pipeline.runtime.signals import STOP_SIGNALS, Stopped, StopSignals
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -17,8 +18,9 @@ each = pytest.mark.parametrize("number", STOP_SIGNALS)
 
 
 @pytest.fixture
-def received() -> Iterator[list[int]]:
-    """The signals that reach the handlers from before."""
+def received(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
+    """The signals that reach the handlers from before; every second signal counts at once."""
+    monkeypatch.setattr(module, "REPEAT", -1.0)
     arrived: list[int] = []
     before = {n: signal.signal(n, lambda number, _: arrived.append(number)) for n in STOP_SIGNALS}
     yield arrived
@@ -41,6 +43,20 @@ def test_the_first_is_noted_and_the_second_has_its_usual_effect(
         send(number)
         assert received == [number]
     assert signals.received == number
+
+
+@each
+def test_a_signal_that_a_launcher_repeats_at_once_is_ignored(
+    number: int, received: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "REPEAT", 1.0)
+    with StopSignals() as signals:
+        for repeat in (number, *STOP_SIGNALS):
+            send(repeat)
+        assert (signals.received, received) == (number, [])
+        monkeypatch.setattr(module, "REPEAT", -1.0)
+        send(number)
+    assert received == [number]
 
 
 @each
@@ -98,7 +114,9 @@ def test_other_threads_do_not_note_signals(received: list[int]) -> None:
 
 SCRIPT = """
 import os, signal, sys
+from pipeline.runtime import signals as module
 from pipeline.runtime.signals import StopSignals
+module.REPEAT = -1.0
 number = int(sys.argv[1])
 with StopSignals() as signals:
     os.kill(os.getpid(), number)

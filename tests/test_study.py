@@ -10,7 +10,7 @@ from tiny import CLASSES, write_set
 
 from beton.reader import Reader
 from pipeline.errors import UserError
-from pipeline.evaluation.run_config import ExperimentConfig, TrainingConfig
+from pipeline.evaluation.run_config import CheckpointSchedule, ExperimentConfig, TrainingConfig
 from pipeline.evaluation.run_dir import RunDir
 from pipeline.experiments import study
 from pipeline.experiments.study import Study, seed_range, whole_run
@@ -19,7 +19,9 @@ from pipeline.recipes.recipe import Recipe, Stage
 from pipeline.training.distributed import Processes, join_processes
 
 STAGE = Stage(16, 1, 1e-3)
-TRAINING = TrainingConfig("small", Recipe((STAGE,), batch_size=8), checkpoints={"keep": 1})
+TRAINING = TrainingConfig(
+    "small", Recipe((STAGE,), batch_size=8), checkpoints=CheckpointSchedule(keep=1)
+)
 CONFIG = ExperimentConfig("part9", {"seeds": 2}, CLASSES, {"kind": "synthetic"})
 
 
@@ -48,6 +50,12 @@ def test_planned_trainings_are_all_written_before_the_study(
     assert made.path.parent == tmp_path / "part9"
     assert Study(made.path, processes, "auto").config == config
     assert RunDir(made.path / "second").config().training.start == made.path / "first"
+
+    moved = made.path.rename(tmp_path / "moved")
+    starts = []
+    monkeypatch.setattr(study, "run_training", lambda *given, **_: starts.append(given[2].start))
+    Study(moved, processes, "auto").train("second", file)
+    assert starts == [moved / "first"]  # not that of another copy
 
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt

@@ -26,8 +26,8 @@ A varint is LEB128 of at most three bytes. Neighbouring rows are similar, so nea
 two bytes: about a fifth of the image's PNG.
 
 The value stream has the pixels of the spans, in order. An anti-aliased stroke is solid ink between
-two soft edges, so a span begins with a byte (left << 4 | right), each at most 14. The values of so
-many pixels at the left end and at the right end follow, and the pixels between have the value `ink`
+two soft edges, so a span begins with a byte (left << 4 | right), each at most 14. The values of
+`left` and `right` pixels at its ends follow, and the pixels between have the value `ink`
 of the metadata. Any other span begins with 255, followed by pairs (value byte, varint length) until
 the span is complete.
 
@@ -77,7 +77,7 @@ class Encoded:
 def encode(image: Uint8Array, mode: str = "auto") -> Encoded:
     """Encode a uint8 (h, w) image of 1 to 65535 pixels per side, losslessly.
 
-    `mode` is "runs", "raw", or "auto": the one that takes fewer bytes. The background is the most
+    `mode` is "runs", "raw", or "auto": whichever takes fewer bytes. The background is the most
     frequent value. Raises ValueError for another shape, dtype or mode.
     """
     if mode not in MODES:

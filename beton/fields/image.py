@@ -130,7 +130,7 @@ class RGBImageField(Field):
 class InkField(Field):
     """A single-channel 8-bit image, uint8 (h, w), stored losslessly as runs or as pixels.
 
-    `mode` is "runs", "raw" (pixels), or "auto": for each sample, the one that takes fewer bytes.
+    `mode` is "runs", "raw" (pixels), or "auto": for each sample, whichever takes fewer bytes.
     `beton.codec.ink` describes the payload.
     """
 

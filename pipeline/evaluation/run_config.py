@@ -1,7 +1,7 @@
 """The config.json of run directories: what is trained, on which data, with which options."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +12,22 @@ from pipeline.recipes.recipe import Recipe
 
 
 @dataclass(frozen=True)
+class CheckpointSchedule:
+    """When checkpoints are written, and how many are kept: see `training.checkpoint`."""
+
+    every_steps: int = 0
+    every_minutes: float = 5.0
+    keep: int = 2
+
+
+@dataclass(frozen=True)
 class TrainingConfig:
     """What to train: a network of `networks.NETWORKS`, by a recipe.
 
     Training starts from random weights, or from those in the run directory `start`, except for a
     head that does not fit. It uses the samples of the splits `learn_from` ("train+validation" are
     both) and is validated on `validate_on`. `auxiliary` is the file of the auxiliary dataset, where
-    the recipe mixes one in. `checkpoints` are arguments of `Checkpoints`, by name.
+    the recipe mixes one in.
     """
 
     network: str
@@ -28,7 +37,7 @@ class TrainingConfig:
     validate_on: str = "validation"
     auxiliary: Path | None = None
     decode: Decode = "auto"
-    checkpoints: Mapping[str, Any] = field(default_factory=dict)
+    checkpoints: CheckpointSchedule = CheckpointSchedule()
 
 
 @dataclass(frozen=True)
@@ -63,7 +72,7 @@ class RunConfig:
     learn_from: str
     validate_on: str
     decode: Decode
-    checkpoints: dict[str, Any]
+    checkpoints: CheckpointSchedule
     data: str
     fingerprint: str
     classes: tuple[str, ...]
@@ -84,7 +93,7 @@ class RunConfig:
             learn_from=training.learn_from,
             validate_on=training.validate_on,
             decode=training.decode,
-            checkpoints=dict(training.checkpoints),
+            checkpoints=training.checkpoints,
             data=str(file.path),
             fingerprint=file.fingerprint(),
             classes=tuple(file.info["classes"]),

@@ -9,14 +9,17 @@ import time
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from torch import Tensor
 
+from pipeline.errors import UserError
 from pipeline.evaluation.metrics import EpochMetrics, Scores, score
 from pipeline.evaluation.predict import Predictions
 from pipeline.evaluation.run_config import RunConfig
 from pipeline.runtime.files import convert, read, read_as, read_json, read_tensors
+
+R = TypeVar("R")
 
 
 class RunDir:
@@ -32,6 +35,9 @@ class RunDir:
     def new(cls, root: Path) -> "RunDir":
         """Create the directory `root`/<time> of a new run."""
         root.mkdir(parents=True, exist_ok=True)
+        latest = root / "latest"
+        if latest.exists() and not latest.is_symlink():
+            raise UserError(f"{latest}: got a file or folder, expected a link to a run directory")
         return cls(_new_folder(root))
 
     @property
@@ -142,10 +148,17 @@ class FinishedRun:
         return read_tensors(self.path / "model.safetensors")
 
 
+def read_result(path: Path, kind: type[R]) -> R:
+    """Read the result.json of a run directory. Raises UserError if the run is not finished."""
+    if (path / "config.json").exists() and not RunDir(path).finished:
+        raise UserError(f"{path}: got an unfinished run, expected a finished one (see --resume)")
+    return read_as(path / "result.json", kind)
+
+
 def read_run(path: Path) -> FinishedRun:
     """Read the run directory of a finished training. Raises UserError for any other folder."""
     run = RunDir(path)
-    result, config = read_as(path / "result.json", TrainingResult), run.config()
+    result, config = read_result(path, TrainingResult), run.config()
     predictions = scores = None
     if (path / "answers.safetensors").exists():
         predictions = Predictions(**read_tensors(path / "answers.safetensors"))

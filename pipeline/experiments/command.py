@@ -3,9 +3,11 @@
 The only module of `pipeline` that reads the command line.
 """
 
+import io
 import sys
 from collections.abc import Callable
 from concurrent.futures import BrokenExecutor
+from contextlib import nullcontext, redirect_stderr
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -54,7 +56,9 @@ def parse(options: type[C], *flags: Any) -> C:
     option's name may also be one in the checkout, such as runs/part1/latest. Default values stay
     as they are. Only the main process prints help and mistakes.
     """
-    return tyro.cli(options, config=flags, registry=REGISTRY, console_outputs=launch.is_main())
+    main = launch.is_main()
+    with nullcontext() if main else redirect_stderr(io.StringIO()):
+        return tyro.cli(options, config=flags, registry=REGISTRY, console_outputs=main)
 
 
 @REGISTRY.primitive_rule

@@ -1,6 +1,7 @@
 """Part 1: the recipe and the auxiliary dataset that options ask for, checked before training."""
 
 from contextlib import nullcontext
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -61,4 +62,4 @@ def check(processes: Processes, training: TrainingConfig, file: Reader, checkpoi
         data = DataModule(processes, training.recipe, file, auxiliary=auxiliary)
         for stage in training.recipe.stages:
             networks.check_size(training.network, *data.view(stage).shape)
-    Checkpoints(checkpoints, **training.checkpoints)
+    Checkpoints(checkpoints, **asdict(training.checkpoints))

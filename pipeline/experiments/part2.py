@@ -14,7 +14,7 @@ from pipeline.analysis.pretraining import (
     TrainingCurve,
     analyse,
 )
-from pipeline.evaluation.run_config import TrainingConfig
+from pipeline.evaluation.run_config import CheckpointSchedule, TrainingConfig
 from pipeline.evaluation.run_dir import FinishedRun
 from pipeline.experiments.command import check_classes, evaluation_split
 from pipeline.experiments.study import Study
@@ -71,7 +71,9 @@ def plan(
     The two trainings of a seed differ in `start` alone, which names an earlier training. Raises
     UserError for a recipe that does not suit its dataset or the number of processes.
     """
-    training = TrainingConfig(network, digits, decode=decode, checkpoints={"keep": 1})
+    training = TrainingConfig(
+        network, digits, decode=decode, checkpoints=CheckpointSchedule(keep=1)
+    )
     trainings = {"digits": training}
     for seed in seeds:
         for arm in ARMS:

@@ -68,6 +68,9 @@ class Study:
         if not run.finished:
             self.console.print(f"{name}:")
         training = replace(run.config().training, decode=self.decode)
+        if training.start and training.start.name in self.config.trainings:
+            # Its own training, also where the run directory was moved or copied.
+            training = replace(training, start=self.path / training.start.name)
         return run_training(
             self.processes, run, training, file, self.console, name, whole=self.path
         )

@@ -12,6 +12,7 @@ from beton.errors import BetonError
 from beton.fields import InkField
 from beton.reader import Reader
 from pipeline.data.sources import SPLITS
+from pipeline.errors import UserError
 
 Ids = NDArray[np.int64]
 Floats = NDArray[np.float32]
@@ -34,11 +35,14 @@ def open_dataset(path: Path) -> Reader:
 def split_indices(file: Reader, splits: str) -> Ids:
     """Return the sample numbers of a split: int64 (n,), possibly none.
 
-    "train+validation" joins both splits; "all" is every sample.
+    "train+validation" joins both splits; "all" is every sample. Raises UserError for other names.
     """
     if splits == "all":
         return np.arange(len(file), dtype=np.int64)
-    wanted = [SPLITS.index(split) for split in splits.split("+")]
+    names = splits.split("+")
+    if not {*names} <= {*SPLITS}:
+        raise UserError(f"split: got {splits!r}, expected all, or {' + '.join(SPLITS)}")
+    wanted = [SPLITS.index(name) for name in names]
     return np.flatnonzero(np.isin(file.column("split").metadata, wanted))
 
 

@@ -35,7 +35,7 @@ class Preset:
     pages: int | None = None
 
     def scale(self, pages: int) -> float:
-        """Return the factor of the epochs for a dataset of so many training pages."""
+        """Return the factor of the epochs for a dataset of `pages` training pages."""
         return max(1.0, (self.pages or 0) / max(pages, 1))
 
 

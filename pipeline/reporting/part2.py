@@ -10,6 +10,7 @@ from rich.table import Table as TerminalTable
 
 from pipeline.analysis.pretraining import NORM, Analysis, MetricComparison, PretrainingResult
 from pipeline.analysis.stats import ACCURACY, LOSS, Estimate, Interval, Metric
+from pipeline.evaluation.run_dir import read_result
 from pipeline.recipes.presets import PART2_PUBLISHED
 from pipeline.reporting.common import (
     ABSENT,
@@ -24,7 +25,7 @@ from pipeline.reporting.common import (
 )
 from pipeline.reporting.html import Block, Page, Plot, Section, Sources, Table
 from pipeline.reporting.plots import plot_curves
-from pipeline.runtime.files import read_as, read_json
+from pipeline.runtime.files import read_json
 
 QUESTION = (
     "A network is trained on MNIST from the weights of a network for the digits of part 1. Is it "
@@ -48,7 +49,7 @@ def page_of(paths: Sequence[Path]) -> Page:
     Raises UserError for no path, and for a folder that is not the run directory of a finished run.
     """
     run, earlier = latest_run("part2", paths)
-    result = read_as(run / "result.json", PretrainingResult)
+    result = read_result(run, PretrainingResult)
     trainings = [training_source(run / name, name) for name in result.trainings]
     return Page(
         "Part 2: does pretraining on the digits of part 1 help on MNIST?",
@@ -73,7 +74,7 @@ def page_of(paths: Sequence[Path]) -> Page:
 
 def closing_table(run: Path) -> TerminalTable:
     """Return a table of all comparisons for a terminal."""
-    analysis = read_as(run / "result.json", PretrainingResult).analysis
+    analysis = read_result(run, PretrainingResult).analysis
     title = f"Part 2: {counted(len(analysis.seeds), 'pair')} of trainings, 95 % intervals"
     table = TerminalTable(title=title, title_justify="left", box=None, padding=(0, 1, 0, 0))
     table.add_column("", no_wrap=True)

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from rich.table import Table as TerminalTable
 
 from pipeline.analysis.noise_robust import METHODS, LabelNoiseResult
+from pipeline.evaluation.run_dir import read_result
 from pipeline.recipes.arms import PART3_ARMS
 from pipeline.reporting.common import (
     ABSENT,
@@ -27,7 +28,6 @@ from pipeline.reporting.common import (
 from pipeline.reporting.console import terminal_table
 from pipeline.reporting.html import Block, Page, Plot, PngImage, Section, SourceRun, Sources, Table
 from pipeline.reporting.plots import plot_bars, plot_heat_map
-from pipeline.runtime.files import read_as
 
 QUESTION = (
     "Networks trained on this dataset fail on images with correct labels. What is wrong with its "
@@ -61,7 +61,7 @@ def page_of(paths: Sequence[Path]) -> Page:
     Raises UserError for no path, and for a folder that is not the run directory of a finished run.
     """
     run, earlier = latest_run("part3", paths)
-    result = read_as(run / "result.json", LabelNoiseResult)
+    result = read_result(run, LabelNoiseResult)
     return Page(
         "Part 3: what is wrong with this dataset?",
         QUESTION,
@@ -79,7 +79,7 @@ def page_of(paths: Sequence[Path]) -> Page:
 
 def closing_tables(run: Path) -> list[TerminalTable]:
     """Return the page's tables for a terminal, without the columns that do not fit."""
-    result = read_as(run / "result.json", LabelNoiseResult)
+    result = read_result(run, LabelNoiseResult)
     images = f"{result.test.pictures:,} images with correct labels"
     held_out = f"{result.diagnosis.labels:,} held-out labels"
     return [

@@ -7,6 +7,7 @@ checked field by field (msgspec); tensors are in the safetensors format.
 import json
 import os
 from collections.abc import Callable, Mapping
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -22,11 +23,30 @@ T = TypeVar("T")
 
 
 def convert(value: object, kind: type[T]) -> T:
-    """Make a dataclass of plain data. Raises ValueError that names the field, got and expected."""
+    """Make a dataclass of plain data. Raises ValueError that names the field, got and expected.
+
+    A field that the dataclass does not have is an error too: it may be misspelt.
+    """
     try:
-        return msgspec.convert(value, kind, dec_hook=lambda kind, value: kind(value))
+        made = msgspec.convert(value, kind, dec_hook=lambda kind, value: kind(value))
     except msgspec.ValidationError as error:
         raise ValueError(str(error)) from error
+    _check_fields(value, made, "$")
+    return made
+
+
+def _check_fields(value: Any, made: object, where: str) -> None:
+    if is_dataclass(made):
+        if unknown := value.keys() - {field.name for field in fields(made)}:
+            raise ValueError(f"Object contains unknown field `{min(unknown)}` - at `{where}`")
+        for name, one in value.items():
+            _check_fields(one, getattr(made, name), f"{where}.{name}")
+    elif isinstance(made, dict):
+        for name, one in made.items():
+            _check_fields(value[name], one, f"{where}.{name}")
+    elif isinstance(made, list | tuple):
+        for old, new in zip(value, made, strict=True):
+            _check_fields(old, new, f"{where}[]")
 
 
 def read(path: Path, parse: Callable[[str], T]) -> T:

@@ -23,7 +23,7 @@ def is_main() -> bool:
 
 
 def caller_folder() -> Path:
-    """Return the folder from which the user called launch.sh: the current one if not told."""
+    """Return the folder from which the user called launch.sh, by default the current one."""
     return Path(os.environ.get("INKRUN_CALLER", ""))
 
 
@@ -42,6 +42,10 @@ def run_job(name: str, job: Callable[[], None]) -> int:
     """
     try:
         job()
+    except SystemExit as error:
+        if error.code:  # the parser rejected the command line
+            _wait_for_main()
+        raise
     except (UserError, BetonError, OSError, FloatingPointError) as error:
         _print_error(f"{name}: {error}")
         _wait_for_main()

@@ -2,11 +2,13 @@
 
 import signal
 import threading
+import time
 from pathlib import Path
 from types import FrameType
 from typing import Any, Self
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+REPEAT = 1.0
 
 
 class Stopped(Exception):  # noqa: N818 - a requested stop is not an error
@@ -25,11 +27,14 @@ class Stopped(Exception):  # noqa: N818 - a requested stop is not an error
 class StopSignals:
     """A context that records SIGTERM or SIGINT in `received`, which is 0 before.
 
-    A second signal acts as usual. Outside the main thread, the context does nothing.
+    A second signal acts as usual, unless it comes within `REPEAT` seconds: a terminal signals all
+    processes, and a launcher passes the same signal on. Outside the main thread, the context does
+    nothing.
     """
 
     def __init__(self) -> None:
         self.received = 0
+        self._since = 0.0  # when the first signal came
         self._handlers: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> Self:
@@ -42,8 +47,12 @@ class StopSignals:
         self._restore()
 
     def _receive(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002
-        self.received = number
-        self._restore()
+        now = time.monotonic()
+        if not self.received:
+            self.received, self._since = number, now
+        elif now - self._since > REPEAT:
+            self._restore()
+            signal.raise_signal(number)
 
     def _restore(self) -> None:
         for number, handler in self._handlers.items():

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from pipeline.errors import UserError, check_range
-from pipeline.runtime.files import read_tensors, write_tensors
+from pipeline.runtime.files import read, read_tensors, write_tensors
 
 
 @dataclass
@@ -73,6 +73,8 @@ class Checkpoints:
         _sync(self.root)
         self._saved = time.monotonic()
         best = self.root / "best"
+        if best.is_dir() and not best.is_symlink():  # a copy of the run without links
+            shutil.rmtree(best)
         if score is not None and (not best.exists() or score >= _score(best)):
             link = self.root / ".best"
             link.unlink(missing_ok=True)
@@ -85,7 +87,7 @@ class Checkpoints:
 
     def all(self) -> list[Path]:
         """Return the checkpoints, oldest first."""
-        return sorted(self.root.glob("step-*"))
+        return sorted(path for path in self.root.glob("step-????????") if path.is_dir())
 
     def last(self, device: torch.device) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
         """Load weights and state of the last checkpoint to `device`, None if there is none.
@@ -98,15 +100,15 @@ class Checkpoints:
         weights = read_tensors(last / "model.safetensors", device)
         try:
             state = torch.load(last / "state.pt", map_location=device, weights_only=True)
-        except (RuntimeError, EOFError, UnpicklingError) as error:
+        except (RuntimeError, EOFError, KeyError, FileNotFoundError, UnpicklingError) as error:
             raise UserError(
-                f"{last / 'state.pt'}: damaged; delete {last.name} to resume from the one before it"
+                f"{last / 'state.pt'}: damaged; delete {last} to resume from the one before it"
             ) from error
         return weights, state
 
 
 def _score(path: Path) -> float:
-    return float(json.loads((path / "score.json").read_text()))
+    return read(path / "score.json", lambda text: float(json.loads(text)))
 
 
 def _sync(path: Path) -> None:

@@ -48,10 +48,17 @@ class Processes:
         self._accelerator.wait_for_everyone()
 
     def from_main(self, make: Callable[[], T]) -> T:
-        """Call `make` in the main process; return its result in every process."""
-        results: list[Any] = [make() if self.is_main else None]
-        broadcast_object_list(results)
-        result: T = results[0]
+        """Call `make` in the main process; return its result, or raise its error, in every one."""
+        outcome: list[Any] = [None, None]
+        if self.is_main:
+            try:
+                outcome[0] = make()
+            except (ValueError, OSError) as error:
+                outcome[1] = error
+        broadcast_object_list(outcome)
+        if outcome[1] is not None:
+            raise outcome[1]
+        result: T = outcome[0]
         return result
 
     def mean(self, tensor: Tensor) -> Tensor:

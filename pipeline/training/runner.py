@@ -83,7 +83,7 @@ def run_training(
             validate_on=training.validate_on,
             auxiliary=auxiliary,
             decode=training.decode,
-            checkpoints=Checkpoints(run.path / "checkpoints", **training.checkpoints),
+            checkpoints=Checkpoints(run.path / "checkpoints", **asdict(training.checkpoints)),
         )
         try:
             if processes.is_main:
