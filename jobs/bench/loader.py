@@ -150,11 +150,15 @@ def bench_pages(config: Config, console: Console, folder: Path) -> None:
 
     fields: dict[str, Op] = {"image": Resize(config.size, config.size), "label": Scalar()}
     pages = PillowPages(files, config.size)
-    options = {"batch_size": config.batch_size, "num_workers": config.threads, "shuffle": True}
+
+    def load_pillow() -> int:
+        batches = DataLoader(pages, config.batch_size, shuffle=True, num_workers=config.threads)
+        return sum(len(batch) for batch in batches)
+
     baseline = f"DataLoader({config.threads} workers) over Pillow"
     with Loader(beton, config.batch_size, fields, threads=config.threads) as loader:
-        tasks = {
-            baseline: lambda: sum(len(batch) for batch in DataLoader(pages, **options)),
+        tasks: dict[str, Callable[[], int]] = {
+            baseline: load_pillow,
             f"inkrun, {config.threads} threads": partial(run_loader, loader, epochs=40),
         }
         title = f"Shuffled batches of {config.batch_size} pages at {config.size}×{config.size}"

@@ -12,6 +12,7 @@ import shutil
 import sys
 import tempfile
 import zipfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -77,7 +78,7 @@ def main(config: Config) -> None:
             return sum(prepared.images.values())
 
         baseline = f"Pillow decodes, {processes} processes"
-        tasks = {
+        tasks: dict[str, Callable[[], int]] = {
             baseline: partial(run_pillow, files, processes),
             f"inkrun prepares, at most {processes} processes": prepare_all,
         }

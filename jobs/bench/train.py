@@ -8,7 +8,6 @@ task also omits the augmentations.
 """
 
 import sys
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median_high
@@ -17,11 +16,10 @@ import torch
 from rich.console import Console
 from torch import Tensor, nn
 
-from beton.loader import Loader
-from beton.ops import Resize, Scalar
 from beton.reader import Reader
 from pipeline.experiments import benchmark, command
 from pipeline.loading.augment import Augmentation, transform_images
+from pipeline.loading.batches import DeviceLoader
 from pipeline.loading.dataset import View, open_dataset, source_line, split_indices
 from pipeline.models import networks
 from pipeline.recipes.presets import PART1
@@ -48,14 +46,10 @@ class Config:
 
 def in_memory(file: Reader, view: View) -> tuple[Tensor, Tensor]:
     """Return the training samples: canvases of ink, float32 (n, 1, h, w), and labels (n,)."""
-    ids = split_indices(file, "train")
-    ops = {"image": Resize(*view.canvas), "label": Scalar()}
-    with Loader(file, len(ids), ops, order="sequential", indices=ids) as loader:
-        (batch,) = loader
-        background = file.column("image").metadata["background"][ids]
-        pages = torch.from_numpy(batch["image"])[:, None].float()
-        ink = (pages - torch.from_numpy(background).float().view(-1, 1, 1, 1)).abs() / 255
-        return ink, torch.from_numpy(batch["label"].copy())
+    ids, whole = split_indices(file, "train"), replace(view, whole=True)
+    with DeviceLoader(file, ids, whole, len(ids), device=torch.device("cpu")) as loader:
+        (batch,) = loader.micro_batches()
+        return batch.images, batch.labels.clone()
 
 
 def bare_loop(
@@ -110,13 +104,12 @@ def main(config: Config) -> None:
             loader_shares.append(trainer.performance()["loader_share"])
             return trainer.images
 
-        def bare(recipe: Recipe, images: Tensor) -> Callable[[], int]:
-            return lambda: bare_loop(processes, network(), recipe, images, labels)
-
         tasks = {
-            "bare loop": bare(recipe, canvases),
+            "bare loop": lambda: bare_loop(processes, network(), recipe, canvases, labels),
             "engine": engine,
-            "bare loop, no augmentation": bare(plain, squares),
+            "bare loop, no augmentation": lambda: bare_loop(
+                processes, network(), plain, squares, labels
+            ),
         }
         origin = source_line(file.info["provenance"])
         title = f"{machine()}; {origin}; {config.size}×{config.size}"

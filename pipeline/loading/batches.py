@@ -49,7 +49,7 @@ class DeviceLoader:
     in micro-batches of at most `micro_batch` rows, to limit memory. `scales`, float32 (samples of
     the file,), magnify each page. `decode` places the step from runs to canvases: "auto" chooses
     the device if it is a GPU, else the loader. `seconds_waited` is the time spent waiting for the
-    loader. Close it, or use `with`.
+    loader. `with` stops the loader's threads at its end.
 
     Raises ValueError for no samples, and for fewer training samples than a batch.
     """
@@ -105,10 +105,6 @@ class DeviceLoader:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Stop the loader's threads."""
         self._loader.close()
 
     def micro_batches(self, epoch: int = 0) -> Iterator[MicroBatch]:

@@ -18,7 +18,7 @@ class CombinedLoader:
 
     An epoch is an epoch of `main`. `auxiliary` gives one batch a step, epoch after epoch of its
     own. Sample numbers of `auxiliary` are shifted by `main_samples`, the number of samples in the
-    file of `main`. Closing the loader closes both.
+    file of `main`. `with` stops both loaders at its end.
     """
 
     def __init__(self, main: DeviceLoader, auxiliary: DeviceLoader, main_samples: int) -> None:
@@ -33,8 +33,8 @@ class CombinedLoader:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self._main.close()
-        self._auxiliary.close()
+        self._main.__exit__(*exception)
+        self._auxiliary.__exit__(*exception)
 
     @property
     def seconds_waited(self) -> float:
