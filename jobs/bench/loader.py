@@ -14,17 +14,16 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
 from rich.console import Console
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
 from beton.fields import InkField, IntField, NDArrayField
 from beton.loader import Loader
@@ -54,20 +53,6 @@ class Config:
     """Digits in a batch."""
     rounds: int = 5
     """Rounds of each comparison."""
-
-
-class PillowPages(Dataset[Any]):
-    """The usual dataset: Pillow decodes and resizes one file at a time."""
-
-    def __init__(self, files: list[Path], size: int) -> None:
-        self.files, self.size = files, size
-
-    def __len__(self) -> int:
-        return len(self.files)
-
-    def __getitem__(self, index: int) -> torch.Tensor:
-        image = Image.open(self.files[index]).convert("L").resize((self.size, self.size))
-        return torch.from_numpy(np.asarray(image).copy())
 
 
 def run_loader(loader: Loader, epochs: int) -> int:
@@ -126,18 +111,15 @@ def find_pages(source: Path, folder: Path) -> list[Path]:
     return sorted(source.rglob("*.png"))
 
 
-def decoded(files: list[Path]) -> Iterator[tuple[Any, int]]:
-    """Yield (image, label) of PNG files; the label is the folder's number."""
-    folders = sorted({file.parent for file in files})
-    for file in files:
-        yield np.asarray(Image.open(file).convert("L")), folders.index(file.parent)
-
-
 def bench_pages(config: Config, console: Console, folder: Path) -> None:
     """Print sizes, rates and the time to a first batch of full-resolution pages."""
     files = find_pages(config.source, folder / "pages")
+    folders = sorted({file.parent for file in files})
+    samples = (
+        (np.asarray(Image.open(file).convert("L")), folders.index(file.parent)) for file in files
+    )
     beton = folder / "pages.beton"
-    summary = write(beton, {"image": InkField(), "label": IntField()}, decoded(files))
+    summary = write(beton, {"image": InkField(), "label": IntField()}, samples)
     png = sum(file.stat().st_size for file in files)
     sizes = {
         "PNG files": png,
@@ -149,11 +131,11 @@ def bench_pages(config: Config, console: Console, folder: Path) -> None:
     console.print(benchmark.table(["", "bytes", "of the PNGs"], rows, "lrr", title))
 
     fields: dict[str, Op] = {"image": Resize(config.size, config.size), "label": Scalar()}
-    pages = PillowPages(files, config.size)
+    pages = benchmark.PillowPages(files, (config.size, config.size), Image.Resampling.BICUBIC)
 
     def load_pillow() -> int:
         batches = DataLoader(pages, config.batch_size, shuffle=True, num_workers=config.threads)
-        return sum(len(batch) for batch in batches)
+        return sum(len(images) for images, _ in batches)
 
     baseline = f"DataLoader({config.threads} workers) over Pillow"
     with Loader(beton, config.batch_size, fields, threads=config.threads) as loader:

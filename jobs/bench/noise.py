@@ -61,15 +61,6 @@ class Config:
     seed: int = 0
     """Of the split, the label noise, the weights and the order."""
 
-    @property
-    def mislabellings(self) -> list[LabelNoise]:
-        """All kinds of label noise, each at all its rates."""
-        return [
-            LabelNoise(kind, rate)
-            for kind in self.kinds
-            for rate in (self.rates if kind in KINDS_WITH_RATE else (1.0,))
-        ]
-
 
 class SampledSource(DerivedSource):
     """Images of another source, decoded once, for training and validation."""
@@ -113,15 +104,14 @@ def sample_sources(config: Config) -> tuple[SampledSource, SampledSource]:
 
 def train(
     processes: Processes, config: Config, name: str, source: Source, folder: Path
-) -> tuple[FinishedRun, str]:
-    """Train on a source by part 3's recipe `simple`; return the run and its dataset's source."""
+) -> FinishedRun:
+    """Train on a source by part 3's recipe `simple`."""
     path, preset = folder / f"{name}.beton", PART3_ARMS["simple"].preset
     prepare(source, path)
     recipe = override(preset.recipe, epochs=config.epochs, seed=config.seed)
     with open_dataset(path) as file:
         training = TrainingConfig(preset.network, recipe)
-        run = benchmark.train(processes, folder / name, training, file)
-        return run, source_line(file.info["provenance"])
+        return benchmark.train(processes, folder / name, training, file)
 
 
 @dataclass(frozen=True)
@@ -180,31 +170,35 @@ def main(config: Config) -> None:
     outcomes: list[Outcome] = []
     with tempfile.TemporaryDirectory() as name, join_processes() as processes:
         folder = Path(name)
-        reference, origin = train(processes, config, "reference", others, folder)
+        reference = train(processes, config, "reference", others, folder)
         assert reference.predictions is not None
         truth, classes = reference.predictions.labels.numpy(), own.annotations.classes
         title = (
-            f"{machine()}, precision {processes.precision}; {origin}; {config.learned:,} training "
-            f"images, {config.epochs} epochs, {config.held_out:,} held-out images; accuracy of the "
+            f"{machine()}, precision {processes.precision}; "
+            f"{source_line(reference.config.provenance)}; {config.learned:,} training images, "
+            f"{config.epochs} epochs, {config.held_out:,} held-out images; accuracy of the "
             f"reference model: {percent(reference.result.accuracy or 0.0, 1)}"
         )
         console.print(title)
-        for mislabelling in config.mislabellings:
+        for mislabelling in (
+            LabelNoise(kind, rate)
+            for kind in config.kinds
+            for rate in (config.rates if kind in KINDS_WITH_RATE else (1.0,))
+        ):
             source = MislabelledSource(own, mislabelling, config.seed)
-            run, _ = train(processes, config, str(mislabelling), source, folder)
+            run = train(processes, config, str(mislabelling), source, folder)
             assert run.predictions is not None
             labels, predictions = run.predictions.labels.numpy(), probabilities_of(run.predictions)
-            outcome = Outcome(
-                mislabelling,
-                float((labels != truth).mean()),
-                diagnose(predictions, labels, classes),
-                diagnose(predictions, labels, classes, probabilities_of(reference.predictions)),
+            alone = diagnose(predictions, labels, classes)
+            referenced = diagnose(
+                predictions, labels, classes, probabilities_of(reference.predictions)
             )
-            outcomes.append(outcome)
+            incorrect = float((labels != truth).mean())
+            outcomes.append(Outcome(mislabelling, incorrect, alone, referenced))
             console.print(
-                f"{mislabelling}: {outcome.alone.kind}, {outcome.alone.rate:.1%}; with reference "
-                f"model: {outcome.referenced.kind}, {outcome.referenced.rate:.1%}; incorrect "
-                f"labels: {outcome.incorrect:.1%} ({time.perf_counter() - start:.0f} s)"
+                f"{mislabelling}: {alone.kind}, {alone.rate:.1%}; with reference model: "
+                f"{referenced.kind}, {referenced.rate:.1%}; incorrect labels: {incorrect:.1%} "
+                f"({time.perf_counter() - start:.0f} s)"
             )
     console.print(f"\n{title}")
     console.print(closing_table(outcomes))

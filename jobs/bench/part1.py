@@ -86,7 +86,6 @@ def main(config: Config) -> None:
                 recipe = replace(preset.recipe.scaled(scale), seed=seed)
                 training = TrainingConfig(preset.network, recipe, auxiliary=auxiliary)
                 run = benchmark.train(processes, folder / f"run-{seed}", training, file)
-                origin = source_line(file.info["provenance"])
             evaluation = evaluate(load_model(run.path), path, split="validation")
             scores = evaluation.scores
             rows.append(
@@ -98,9 +97,9 @@ def main(config: Config) -> None:
                 )
             )
             console.print(f"draw {seed}: {', '.join(formatted(rows[-1]))}")
-    others = "all" if config.learned is None else config.learned
     title = (
-        f"{machine()}; {origin}; {config.writers} writers held out, {others} others for training"
+        f"{machine()}; {source_line(run.config.provenance)}; {config.writers} writers held out, "
+        f"{config.learned or 'all'} others for training"
     )
     headings = ["draw", "accuracy", "adapted", "case ignored", "training time"]
     means = [mean(column) for column in zip(*rows, strict=True)]

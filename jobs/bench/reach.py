@@ -28,7 +28,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Subset
 
 from beton.reader import Reader
 from pipeline.analysis.stats import first_reached
@@ -41,7 +41,7 @@ from pipeline.evaluation.predict import predict
 from pipeline.evaluation.run_config import TrainingConfig
 from pipeline.experiments import benchmark, command
 from pipeline.loading.augment import Transforms, transform_images
-from pipeline.loading.dataset import Ids, open_dataset, source_line, split_indices
+from pipeline.loading.dataset import open_dataset, source_line, split_indices
 from pipeline.models import networks
 from pipeline.recipes.presets import PART1, override
 from pipeline.reporting.common import percent
@@ -89,27 +89,6 @@ def png_files(source: Source, folder: Path, console: Console) -> list[Path]:
     else:
         shutil.unpack_archive(source.path, folder, "zip")
     return [folder / source.name(index) for index in range(len(source))]
-
-
-class PillowPages(Dataset[tuple[int, Tensor]]):
-    """The samples `ids` decoded from PNG files: (id, uint8 (height, width)).
-
-    A box filter resizes them to `canvas`, (height, width). It averages areas, as the engine does,
-    except at pixels that straddle an edge.
-    """
-
-    def __init__(self, files: Sequence[Path], ids: Ids, canvas: tuple[int, int]) -> None:
-        self._files, self._ids, self._canvas = files, ids, canvas
-
-    def __len__(self) -> int:
-        return len(self._ids)
-
-    def __getitem__(self, index: int) -> tuple[int, Tensor]:
-        number = int(self._ids[index])
-        height, width = self._canvas
-        with Image.open(self._files[number]) as image:
-            page = image.convert("L").resize((width, height), Image.Resampling.BOX)
-        return number, torch.from_numpy(np.array(page))
 
 
 @dataclass(frozen=True)
@@ -171,7 +150,10 @@ class Published:
         self._batches = self._data.batches_per_epoch
         canvas = self._data.view(self._stage).canvas
         self._loader: DataLoader[Any] = DataLoader(
-            PillowPages(files, split_indices(file, "train"), canvas),
+            Subset(
+                benchmark.PillowPages(files, canvas, Image.Resampling.BOX),
+                split_indices(file, "train").tolist(),
+            ),
             self._recipe.batch_size,
             shuffle=True,
             drop_last=True,
@@ -220,7 +202,7 @@ class Published:
         start = now = time.perf_counter()
         batches = iter(self._loader)
         while len(losses) < self._batches and self._seconds < limit:
-            ids, pages = next(batches)
+            pages, ids = next(batches)
             self._seconds_waited += time.perf_counter() - now
             steps = stage.epochs * self._batches
             factor = optim.lr_factor(stage.schedule, self._steps, steps, stage.warm_up)

@@ -16,7 +16,6 @@ import torch
 from rich.console import Console
 from torch import Tensor, nn
 
-from beton.reader import Reader
 from pipeline.experiments import benchmark, command
 from pipeline.loading.augment import Augmentation, transform_images
 from pipeline.loading.batches import DeviceLoader
@@ -42,14 +41,6 @@ class Config:
     """Epochs of a round; the time to start and end a training counts once."""
     rounds: int = 5
     """Rounds of the comparison."""
-
-
-def in_memory(file: Reader, view: View) -> tuple[Tensor, Tensor]:
-    """Return the training samples: canvases of ink, float32 (n, 1, h, w), and labels (n,)."""
-    ids, whole = split_indices(file, "train"), replace(view, whole=True)
-    with DeviceLoader(file, ids, whole, len(ids), device=torch.device("cpu")) as loader:
-        (batch,) = loader.micro_batches()
-        return batch.images, batch.labels.clone()
 
 
 def bare_loop(
@@ -90,7 +81,11 @@ def main(config: Config) -> None:
     recipe = replace(fast, stages=(stage,), average=0.0, hand=0.0, auxiliary=0.0)
     with open_dataset(config.data) as file, join_processes() as processes:
         classes = len(file.info["classes"])
-        canvases, labels = in_memory(file, View.of(file, config.size, recipe.window))
+        ids = split_indices(file, "train")
+        view = replace(View.of(file, config.size, recipe.window), whole=True)
+        with DeviceLoader(file, ids, view, len(ids), device=torch.device("cpu")) as loader:
+            (batch,) = loader.micro_batches()
+            canvases, labels = batch.images, batch.labels.clone()
         plain = replace(recipe, stages=(replace(stage, augmentation=Augmentation()),))
         squares = canvases[..., : config.size, : config.size].contiguous()
         loader_shares: list[float] = []

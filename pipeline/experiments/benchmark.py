@@ -9,9 +9,14 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from statistics import median
 
+import numpy as np
+import torch
+from PIL import Image
 from rich import box
 from rich.console import Console
 from rich.table import Table
+from torch import Tensor
+from torch.utils.data import Dataset
 
 from beton.reader import Reader
 from pipeline.evaluation.run_config import TrainingConfig
@@ -58,6 +63,28 @@ def compare_rates(
         rows.append([name, *(f"{number:,.0f}" for number in numbers), f"{ratio:,.2f}"])
     headings = ["", "images/s (median)", "slowest", "fastest", f"× {baseline}"]
     return table(headings, rows, "lrrrr", title)
+
+
+class PillowPages(Dataset[tuple[Tensor, int]]):
+    """Images of PNG files, uint8 (height, width), and their numbers, decoded by Pillow.
+
+    They are resized to `canvas`, (height, width). A box filter averages areas, as the engine does,
+    except at pixels that straddle an edge.
+    """
+
+    def __init__(
+        self, files: Sequence[Path], canvas: tuple[int, int], resampling: Image.Resampling
+    ) -> None:
+        self._files, self._canvas, self._resampling = files, canvas, resampling
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        height, width = self._canvas
+        with Image.open(self._files[index]) as image:
+            page = image.convert("L").resize((width, height), self._resampling)
+        return torch.from_numpy(np.array(page)), index
 
 
 def train(
