@@ -103,17 +103,13 @@ def first_batch(file: Path, size: int, cache: Path) -> tuple[float, float]:
     return ended - started, after_import
 
 
-def find_pages(source: Path, folder: Path) -> list[Path]:
-    """Return the PNG files of a folder, or of a zip unpacked to `folder`."""
-    if source.is_file():
-        shutil.unpack_archive(source, folder, "zip")
-        source = folder
-    return sorted(source.rglob("*.png"))
-
-
 def bench_pages(config: Config, console: Console, folder: Path) -> None:
     """Print sizes, rates and the time to a first batch of full-resolution pages."""
-    files = find_pages(config.source, folder / "pages")
+    source = config.source
+    if source.is_file():
+        shutil.unpack_archive(source, folder / "pages", "zip")
+        source = folder / "pages"
+    files = sorted(source.rglob("*.png"))
     folders = sorted({file.parent for file in files})
     samples = (
         (np.asarray(Image.open(file).convert("L")), folders.index(file.parent)) for file in files
@@ -121,11 +117,8 @@ def bench_pages(config: Config, console: Console, folder: Path) -> None:
     beton = folder / "pages.beton"
     summary = write(beton, {"image": InkField(), "label": IntField()}, samples)
     png = sum(file.stat().st_size for file in files)
-    sizes = {
-        "PNG files": png,
-        "ink payload": summary.payload_bytes["image"],
-        ".beton file": summary.file_bytes,
-    }
+    ink = summary.payload_bytes["image"]
+    sizes = {"PNG files": png, "ink payload": ink, ".beton file": summary.file_bytes}
     rows = [(name, f"{count:,}", f"{count / png:.1%}") for name, count in sizes.items()]
     title = f"Bytes of {len(files)} pages"
     console.print(benchmark.table(["", "bytes", "of the PNGs"], rows, "lrr", title))

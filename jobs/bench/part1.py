@@ -88,14 +88,9 @@ def main(config: Config) -> None:
                 run = benchmark.train(processes, folder / f"run-{seed}", training, file)
             evaluation = evaluate(load_model(run.path), path, split="validation")
             scores = evaluation.scores
-            rows.append(
-                (
-                    (evaluation.unadapted or scores).accuracy,
-                    scores.accuracy,
-                    scores.accuracy_ignoring_case or 0.0,
-                    run.result.seconds_training,
-                )
-            )
+            unadapted, ignoring_case = evaluation.unadapted or scores, scores.accuracy_ignoring_case
+            accuracies = unadapted.accuracy, scores.accuracy, ignoring_case or 0.0
+            rows.append((*accuracies, run.result.seconds_training))
             console.print(f"draw {seed}: {', '.join(formatted(rows[-1]))}")
     title = (
         f"{machine()}; {source_line(run.config.provenance)}; {config.writers} writers held out, "

@@ -299,9 +299,7 @@ def main(config: Config) -> None:
         prepare(synthetic.source(AUXILIARY), folder / "auxiliary.beton")
         files = png_files(source, folder / "png", console)
         with open_dataset(folder / "set.beton") as file:
-            train, validation = (
-                len(split_indices(file, split)) for split in ("train", "validation")
-            )
+            train, validation = (len(split_indices(file, s)) for s in ("train", "validation"))
             title = (
                 f"{machine()}; {source_line(file.info['provenance'])}; {train:,} training pages, "
                 f"{validation:,} validation pages of {config.held_out} other writers; precision: "

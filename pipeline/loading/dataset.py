@@ -22,9 +22,8 @@ Floats = NDArray[np.float32]
 def open_dataset(path: Path) -> Reader:
     """Open a file that prep wrote. Raises BetonError for other files, OSError if it is missing."""
     file = Reader(path)
-    wanted = {"image", "label", "split"}
     if not (
-        wanted <= file.fields.keys()
+        {"image", "label", "split"} <= file.fields.keys()
         and isinstance(file.fields["image"], InkField)
         and {"classes", "provenance"} <= file.info.keys()
     ):
