@@ -173,6 +173,7 @@ def main(config: Config) -> None:
         reference = train(processes, config, "reference", others, folder)
         assert reference.predictions is not None
         truth, classes = reference.predictions.labels.numpy(), own.annotations.classes
+        expected = probabilities_of(reference.predictions)
         title = (
             f"{machine()}, precision {processes.precision}; "
             f"{source_line(reference.config.provenance)}; {config.learned:,} training images, "
@@ -190,9 +191,7 @@ def main(config: Config) -> None:
             assert run.predictions is not None
             labels, predictions = run.predictions.labels.numpy(), probabilities_of(run.predictions)
             alone = diagnose(predictions, labels, classes)
-            referenced = diagnose(
-                predictions, labels, classes, probabilities_of(reference.predictions)
-            )
+            referenced = diagnose(predictions, labels, classes, expected)
             incorrect = float((labels != truth).mean())
             outcomes.append(Outcome(mislabelling, incorrect, alone, referenced))
             console.print(

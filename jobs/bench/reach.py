@@ -143,17 +143,14 @@ class Published:
         recipe = replace(preset.recipe, stages=preset.recipe.stages[:1])
         self._recipe = override(recipe, size=config.size, seed=config.seed)
         (self._stage,) = self._recipe.stages
-        self._processes = processes
+        self._processes, self._steps = processes, 0
         self._seconds = self._seconds_waited = 0.0
-        self._steps = 0
         self._data = DataModule(processes, self._recipe, file)  # for validation
         self._batches = self._data.batches_per_epoch
         canvas = self._data.view(self._stage).canvas
+        pages = benchmark.PillowPages(files, canvas, Image.Resampling.BOX)
         self._loader: DataLoader[Any] = DataLoader(
-            Subset(
-                benchmark.PillowPages(files, canvas, Image.Resampling.BOX),
-                split_indices(file, "train").tolist(),
-            ),
+            Subset(pages, split_indices(file, "train").tolist()),
             self._recipe.batch_size,
             shuffle=True,
             drop_last=True,
