@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageFont, ImageOps
 from rich.box import SIMPLE
 from rich.console import Console
 from rich.filesize import decimal
@@ -99,10 +99,10 @@ def inspect(reader: Reader) -> None:
     about.add_column(style="bold")
     about.add_column(overflow="fold")
     about.add_row("page size", decimal(reader.page_size))
-    sums = reader.manifest is not None
-    about.add_row("checksums", "every byte" if sums else "none (the file has no manifest)")
-    for key, value in flatten(reader.info):
-        about.add_row(key, value)
+    sums = "every byte" if reader.manifest else "none (the file has no manifest)"
+    about.add_row("checksums", sums)
+    for row in flatten(reader.info):
+        about.add_row(*row)
     console.print(about)
 
 
@@ -119,8 +119,7 @@ def describe(column: Column) -> str:
     match column.field:
         case IntField() | FloatField():
             values = column.metadata
-            different = len(np.unique(values))
-            return f"{values.min():,} to {values.max():,}, {different:,} distinct"
+            return f"{values.min():,} to {values.max():,}, {len(np.unique(values)):,} distinct"
         case InkField() | RGBImageField():
             width, height = (span(column.metadata[side]) for side in ("width", "height"))
             return f"{width} × {height} pixels"
@@ -173,14 +172,13 @@ def show(reader: Reader, out: Path, count: int, field: str | None, label: str | 
     count = min(count, len(reader))
     samples = np.unique(np.linspace(0, len(reader) - 1, count).round().astype(np.int64))
     reader.check(samples)
-    names = reader.info.get("classes")
     columns = int(np.ceil(np.sqrt(len(samples) * 1.6)))
     rows = -(-len(samples) // columns)
     provenance = reader.info.get("provenance", {})
     origin = ", ".join(str(provenance[key]) for key in ("kind", "source") if key in provenance)
+    width = columns * (CELL + GAP) + GAP
     height = rows * (CELL + CAPTION + GAP) + GAP + (CAPTION if origin else 0)
-    size = columns * (CELL + GAP) + GAP, height
-    grid = Image.new("RGB", size, (235, 235, 235))
+    grid = Image.new("RGB", (width, height), (235, 235, 235))
     draw = ImageDraw.Draw(grid)
     font = ImageFont.load_default(13)
     for position, sample in enumerate(samples.tolist()):
@@ -188,13 +186,10 @@ def show(reader: Reader, out: Path, count: int, field: str | None, label: str | 
         left, top = x * (CELL + GAP) + GAP, y * (CELL + CAPTION + GAP) + GAP
         image = Image.fromarray(images.decode(sample)).convert("RGB")
         image.thumbnail((CELL, CELL), Image.Resampling.BOX)
-        if max(image.size) < CELL:  # small images, by a whole factor, so that pixels stay square
-            zoom = CELL // max(image.size)
-            image = image.resize(
-                (image.width * zoom, image.height * zoom), Image.Resampling.NEAREST
-            )
+        # Small images grow by a whole factor, so that pixels stay square.
+        image = ImageOps.scale(image, CELL // max(image.size), Image.Resampling.NEAREST)
         grid.paste(image, (left + (CELL - image.width) // 2, top + (CELL - image.height) // 2))
-        caption = str(sample) if labels is None else name_of(int(labels.metadata[sample]), names)
+        caption = str(sample) if labels is None else name_of(int(labels.metadata[sample]), reader)
         middle = left + CELL / 2, top + CELL + CAPTION / 2
         draw.text(middle, caption, (0, 0, 0), font, anchor="mm")
     draw.text((GAP, height - GAP), origin, (0, 0, 0), font, anchor="ls")
@@ -208,15 +203,14 @@ def choose(reader: Reader, option: str, name: str | None, *kinds: type) -> Colum
     if name is None and suitable:
         return reader.column(suitable[0])
     if name not in suitable:
-        raise UsageError(
-            f"{option}: got {name or 'none'}, expected a field of {reader.path}: "
-            f"{', '.join(suitable) or 'it has no suitable field'}"
-        )
+        expected = f"a field of {reader.path}: {', '.join(suitable) or 'it has no suitable field'}"
+        raise UsageError(f"{option}: got {name or 'none'}, expected {expected}")
     return reader.column(name)
 
 
-def name_of(label: int, names: Any) -> str:
+def name_of(label: int, reader: Reader) -> str:
     """Return the name of a class, or its number if the file has no name for it."""
+    names = reader.info.get("classes")
     return str(names[label]) if isinstance(names, list) and 0 <= label < len(names) else str(label)
 
 

@@ -36,11 +36,7 @@ class BetonError(ValueError):
         self.expected = expected
 
     def at(
-        self,
-        *,
-        file: StrPath | None = None,
-        field: str | None = None,
-        sample: int | None = None,
+        self, *, file: StrPath | None = None, field: str | None = None, sample: int | None = None
     ) -> None:
         """Add the location to an error; values that it already has stay."""
         if self.file is None and file is not None:
@@ -51,19 +47,15 @@ class BetonError(ValueError):
             self.sample = sample
 
     def __str__(self) -> str:
-        place = []
-        if self.field is not None:
-            place.append(f"field {self.field!r}")
-        if self.sample is not None:
-            place.append(f"sample {self.sample}")
-        parts = [self.file, ", ".join(place), self.reason]
-        facts = []
-        if self.got is not None:
-            facts.append(f"got {self.got}")
-        if self.expected is not None:
-            facts.append(f"expected {self.expected}")
-        line = ": ".join(part for part in parts if part)
-        return f"{line} ({', '.join(facts)})" if facts else line
+        field = None if self.field is None else repr(self.field)
+        place = _listed(field=field, sample=self.sample)
+        facts = _listed(got=self.got, expected=self.expected)
+        line = ": ".join(part for part in (self.file, place, self.reason) if part)
+        return f"{line} ({facts})" if facts else line
+
+
+def _listed(**parts: object) -> str:
+    return ", ".join(f"{name} {value}" for name, value in parts.items() if value is not None)
 
 
 class FormatError(BetonError):

@@ -279,10 +279,8 @@ class Loader:
         Raises ValueError for the state of a loader with different batches.
         """
         for name, expected in self._identity().items():
-            if state.get(name) != expected:
-                raise ValueError(
-                    f"loader state: {name}: got {state.get(name)!r}, expected {expected!r}"
-                )
+            if (got := state.get(name)) != expected:
+                raise ValueError(f"loader state: {name}: got {got!r}, expected {expected!r}")
         position = int(state["epoch"]), int(state["batch"])
         self._check_position(*position)
         self._position = self._next = position

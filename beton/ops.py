@@ -13,19 +13,7 @@ import numpy as np
 
 from beton import fields
 from beton.arrays import Array, Ids, Int64Array
-from beton.codec import ink
-from beton.codec.kernels import (
-    BACKGROUND,
-    DAMAGES,
-    HEIGHT,
-    RUNS,
-    WIDTH,
-    gather,
-    gather_padded,
-    pixels_batch,
-    resize_batch,
-    runs_batch,
-)
+from beton.codec import ink, kernels
 from beton.errors import BetonError, FormatError
 from beton.reader import Column
 from beton.rng import Key
@@ -92,7 +80,7 @@ class FixedArray(Op):
 
         def run(ids: Ids, _key: Key, out: Mapping[str, Array]) -> None:
             payloads = out[""].reshape(rows, -1).view(np.uint8)
-            gather(column.data, column.pointers, ids, payloads)
+            kernels.gather(column.data, column.pointers, ids, payloads)
 
         return Step({"": Spec((rows, *declared.shape), declared.dtype)}, run)
 
@@ -110,7 +98,7 @@ class Bytes(Op):
 
         def run(ids: Ids, _key: Key, out: Mapping[str, Array]) -> None:
             np.take(column.sizes, ids, out=out["size"][: len(ids)])
-            gather_padded(column.data, column.pointers, column.sizes, ids, out[""])
+            kernels.gather_padded(column.data, column.pointers, column.sizes, ids, out[""])
 
         return Step({"": text, "size": size}, run)
 
@@ -131,11 +119,11 @@ class Rgb(Op):
         return Step({"": Spec(shape, np.dtype(np.uint8))}, run)
 
 
-def _scaling(normalize: Normalize | None) -> tuple[np.dtype[Any], float, float]:
-    """Return (dtype, gain, offset): a pixel is stored as value * gain + offset, cast to dtype."""
+def _scaling(normalize: Normalize | None) -> tuple[np.dtype[Any], tuple[float, float]]:
+    """Return dtype, (gain, offset): a pixel is stored as value * gain + offset, cast to dtype."""
     if normalize is None:
-        return np.dtype(np.uint8), 1.0, 0.5
-    return np.dtype(np.float32), 1 / normalize.std, -normalize.mean / normalize.std
+        return np.dtype(np.uint8), (1.0, 0.5)
+    return np.dtype(np.float32), (1 / normalize.std, -normalize.mean / normalize.std)
 
 
 @dataclass(frozen=True)
@@ -151,12 +139,12 @@ class Pixels(Op):
         """Bind to an ink field whose images all have the same size."""
         _require_field(column, self, fields.InkField)
         shape = (rows, *_common_size(column, ids))
-        dtype, gain, offset = _scaling(self.normalize)
+        dtype, (gain, offset) = _scaling(self.normalize)
         scale = np.float32(gain), np.float32(offset)
         table = ink_table(column)
 
         def run(ids: Ids, _key: Key, out: Mapping[str, Array]) -> None:
-            row, status = pixels_batch(column.data, table, ids, *scale, out[""])
+            row, status = kernels.pixels_batch(column.data, table, ids, *scale, out[""])
             _raise_if_damaged(column, ids, row, status)
 
         return Step({"": Spec(shape, dtype)}, run)
@@ -183,12 +171,13 @@ class Resize(Op):
     def bind(self, column: Column, _ids: Ids, rows: int) -> Step:
         """Bind to an ink field."""
         _require_field(column, self, fields.InkField)
-        dtype, gain, offset = _scaling(self.normalize)
+        dtype, scale = _scaling(self.normalize)
         table = ink_table(column)
 
         def run(ids: Ids, key: Key, out: Mapping[str, Array]) -> None:
-            windows = _windows(self.jitter, key, ids, table[ids, HEIGHT : WIDTH + 1])
-            row, status = resize_batch(column.data, table, ids, windows, gain, offset, out[""])
+            sizes = table[ids, kernels.HEIGHT : kernels.WIDTH + 1]
+            windows = _windows(self.jitter, key, ids, sizes)
+            row, status = kernels.resize_batch(column.data, table, ids, windows, *scale, out[""])
             _raise_if_damaged(column, ids, row, status)
 
         return Step({"": Spec((rows, self.height, self.width), dtype)}, run)
@@ -210,7 +199,7 @@ class Runs(Op):
         """Bind to an ink field."""
         _require_field(column, self, fields.InkField)
         table = ink_table(column)
-        capacity = int(np.sort(table[ids, RUNS])[-rows:].sum())
+        capacity = int(np.sort(table[ids, kernels.RUNS])[-rows:].sum())
         outputs = {
             "": Spec((capacity, 4), np.dtype(np.uint16)),
             "offsets": Spec((rows + 1,), np.dtype(np.int64)),
@@ -221,15 +210,15 @@ class Runs(Op):
 
         def run(ids: Ids, key: Key, out: Mapping[str, Array]) -> None:
             n = len(ids)
-            sizes = table[ids, HEIGHT : WIDTH + 1]
+            sizes = table[ids, kernels.HEIGHT : kernels.WIDTH + 1]
             offsets = out["offsets"]
             offsets[0] = 0
-            np.cumsum(table[ids, RUNS], out=offsets[1 : n + 1])
+            np.cumsum(table[ids, kernels.RUNS], out=offsets[1 : n + 1])
             offsets[n + 1 :] = offsets[n]
             out["size"][:n] = sizes
-            out["background"][:n] = table[ids, BACKGROUND]
+            out["background"][:n] = table[ids, kernels.BACKGROUND]
             out["geometry"][:n] = _windows(self.jitter, key, ids, sizes)
-            row, status = runs_batch(column.data, table, ids, offsets, out[""])
+            row, status = kernels.runs_batch(column.data, table, ids, offsets, out[""])
             _raise_if_damaged(column, ids, row, status)
 
         return Step(outputs, run)
@@ -286,5 +275,5 @@ def _common_size(column: Column, ids: Ids) -> tuple[int, int]:
 def _raise_if_damaged(column: Column, ids: Ids, row: int, status: int) -> None:
     if status < 0:
         raise FormatError(
-            DAMAGES[status], file=column.file, field=column.name, sample=int(ids[row])
+            kernels.DAMAGES[status], file=column.file, field=column.name, sample=int(ids[row])
         )

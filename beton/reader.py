@@ -65,12 +65,11 @@ class Reader:
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
-        self._data = _map(self.path)
         with located(file=self.path):
-            self._open()
+            self._data = _map(self.path)
+            self._open(self._data)
 
-    def _open(self) -> None:
-        data = self._data
+    def _open(self, data: Uint8Array) -> None:
         parts = layout.parse(data)
         self.manifest: Manifest | None = None
         self._unverified = np.zeros(0, np.bool_)
@@ -78,10 +77,8 @@ class Reader:
             start, end = parts.manifest
             self.manifest = Manifest.unpack(data[start:end].tobytes())
             pages = -(-(parts.data_end - parts.data_start) // parts.page_size)
-            if len(self.manifest.pages) != pages:
-                raise FormatError(
-                    "number of page checksums", got=len(self.manifest.pages), expected=pages
-                )
+            if (found := len(self.manifest.pages)) != pages:
+                raise FormatError("number of page checksums", got=found, expected=pages)
             for what, expected, part in (
                 ("head", self.manifest.head, data[: parts.data_start]),
                 ("allocation table", self.manifest.table, data[parts.table_start :]),
@@ -89,23 +86,17 @@ class Reader:
                 if zlib.crc32(part.data) != expected:
                     raise ChecksumError(f"{what} has changed since it was written")
             self._unverified = np.ones(pages, np.bool_)
-        locations = layout.validate(parts)
+        payloads = layout.validate(parts)
         self._parts = parts
         self.fields = parts.fields
         self.metadata = parts.metadata
         self.page_size = parts.page_size
         self.info: dict[str, Any] = dict(self.manifest.info) if self.manifest else {}
-        self._columns = {
-            name: Column(
-                str(self.path),
-                name,
-                field,
-                parts.column(name),
-                data,
-                *map(_frozen, locations[name]),
-            )
-            for name, field in self.fields.items()
-        }
+        self._columns = {}
+        for name, field in self.fields.items():
+            payloads[name].setflags(write=False)
+            column = Column(str(self.path), name, field, parts.column(name), data, *payloads[name])
+            self._columns[name] = column
 
     def __len__(self) -> int:
         return len(self.metadata)
@@ -181,21 +172,13 @@ class Reader:
             start = self._parts.data_start + int(page) * self.page_size
             end = min(start + self.page_size, self._parts.data_end)
             if zlib.crc32(data[start:end].data) != self.manifest.pages[page]:
-                raise ChecksumError(
-                    f"page {page} (bytes {start} to {end}) has changed since it was written",
-                    file=self.path,
-                )
+                what = f"page {page} (bytes {start} to {end})"
+                raise ChecksumError(f"{what} has changed since it was written", file=self.path)
             self._unverified[page] = False
 
 
 def _map(path: Path) -> Uint8Array:
     with path.open("rb") as file:
         if os.fstat(file.fileno()).st_size == 0:  # an empty file cannot be mapped
-            raise FormatError("the file is empty", file=path)
+            raise FormatError("the file is empty")
         return np.frombuffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), np.uint8)
-
-
-def _frozen(array: Ids) -> Ids:
-    array = np.ascontiguousarray(array)
-    array.setflags(write=False)
-    return array

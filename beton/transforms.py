@@ -49,12 +49,9 @@ class Jitter:
         window_widths = widths / scale * np.sqrt(aspect)
         window_heights = heights / scale / np.sqrt(aspect)
         geometry = full_geometry(sizes)
-        geometry[:, X0] = (widths - window_widths) / 2 + (2 * right - 1) * self.translate[
-            0
-        ] * widths
-        geometry[:, Y0] = (heights - window_heights) / 2 + (2 * down - 1) * self.translate[
-            1
-        ] * heights
+        across, along = self.translate
+        geometry[:, X0] = (widths - window_widths) / 2 + (2 * right - 1) * across * widths
+        geometry[:, Y0] = (heights - window_heights) / 2 + (2 * down - 1) * along * heights
         geometry[:, WINDOW_WIDTH] = window_widths
         geometry[:, WINDOW_HEIGHT] = window_heights
         geometry[:, SHEAR] = (2 * lean - 1) * self.shear

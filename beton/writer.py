@@ -21,21 +21,9 @@ import numpy as np
 from beton.arrays import Array, Int64Array
 from beton.errors import SampleError, located
 from beton.fields.base import Field
+from beton.format import layout
 from beton.format.encoding import Job, encode_into, is_indexable
 from beton.format.encoding import Skip as Skip
-from beton.format.layout import (
-    ALLOCATION,
-    DESCRIPTOR,
-    HEADER,
-    MANIFEST_ALIGNMENT,
-    MANIFEST_ID,
-    MAX_PAGE_SIZE,
-    MIN_PAGE_SIZE,
-    VERSION,
-    align,
-    check_name,
-    metadata_dtype,
-)
 from beton.format.manifest import Manifest
 from beton.format.paging import Placement, place
 
@@ -85,7 +73,7 @@ def write(
         job = Job(str(target), dict(fields), samples if is_indexable(samples) else None)
         with tempfile.TemporaryFile(dir=target.parent) as spool:
             raw, flat_sizes, skipped = encode_into(spool, job, samples, workers, progress)
-            dtype = metadata_dtype(fields.values())
+            dtype = layout.metadata_dtype(fields.values())
             metadata = np.ndarray(len(raw) // dtype.itemsize, dtype, raw)
             pointers = _pointers(fields, metadata)
             sizes = flat_sizes.reshape(len(metadata), len(pointers))
@@ -94,7 +82,7 @@ def write(
             summary = Summary(len(metadata), skipped, totals)
             given = info(summary) if callable(info) else info or {}
             _check_columns(fields, metadata)
-            head_size = HEADER.itemsize + len(fields) * DESCRIPTOR.itemsize + metadata.nbytes
+            head_size = layout.metadata_start(len(fields)) + metadata.nbytes
             placement = place(sizes, head_size, page_size)
             for position, column in enumerate(pointers.values()):
                 column[:] = placement.pointers[:, position]
@@ -122,7 +110,7 @@ def _check_arguments(
     if not 1 <= len(fields) < 2**16:
         raise SampleError("number of fields", got=len(fields), expected="1 to 65535")
     for name, field in fields.items():
-        check_name(name)
+        layout.check_name(name)
         if not isinstance(field, Field):
             raise SampleError("not a field", field=name, got=repr(field))
     if not is_indexable(samples) and not isinstance(samples, Iterable):
@@ -131,12 +119,8 @@ def _check_arguments(
         )
     if workers < 1:
         raise SampleError("workers", got=workers, expected="at least 1")
-    if page_size is not None and (
-        page_size & (page_size - 1) or not MIN_PAGE_SIZE <= page_size <= MAX_PAGE_SIZE
-    ):
-        raise SampleError(
-            "page size", got=page_size, expected=f"a power of 2, {MIN_PAGE_SIZE} to {MAX_PAGE_SIZE}"
-        )
+    if page_size is not None and not layout.is_page_size(page_size):
+        raise SampleError("page size", got=page_size, expected=layout.PAGE_SIZES)
     if target.is_dir():
         raise SampleError("the target is a folder")
 
@@ -151,7 +135,7 @@ def _assemble(
     info: Mapping[str, Any],
 ) -> int:
     """Write the file and return its size in bytes; `spool` yields all payloads in order."""
-    table = np.zeros(sizes.size + 1, ALLOCATION)
+    table = np.zeros(sizes.size + 1, layout.ALLOCATION)
     table["sample_id"][:-1] = np.repeat(np.arange(len(metadata)), sizes.shape[1])
     table["ptr"][:-1] = placement.pointers.reshape(-1)
     table["size"][:-1] = sizes.reshape(-1)
@@ -159,13 +143,16 @@ def _assemble(
     pages = np.zeros(len(placement.filled), np.uint32)
     manifest = Manifest(info, settings, head=0, table=0, pages=pages)
     # Its length does not depend on the checksums, so the table's position is known now.
-    manifest_start = align(placement.data_end, MANIFEST_ALIGNMENT)
+    manifest_start = layout.align(placement.data_end, layout.MANIFEST_ALIGNMENT)
     table_start = manifest_start + len(manifest.pack())
-    table[-1] = (MANIFEST_ID, manifest_start, table_start - manifest_start)
+    table[-1] = (layout.MANIFEST_ID, manifest_start, table_start - manifest_start)
     head = _head(fields, metadata, placement, table_start)
     with _replacing(target) as file:
         file.write(head)
-        for k, page in enumerate(_pages(placement, spool)):
+        for k, filled in enumerate(placement.filled):
+            page = spool.read(filled)
+            if k + 1 < len(pages):  # the last page is not padded
+                page = page.ljust(placement.page_size, b"\0")
             pages[k] = zlib.crc32(page)
             file.write(page)
         file.write(bytes(manifest_start - placement.data_end))
@@ -178,10 +165,9 @@ def _assemble(
 def _head(
     fields: Mapping[str, Field], metadata: Array, placement: Placement, table_start: int
 ) -> bytes:
-    header = np.array(
-        [(VERSION, len(fields), placement.page_size, len(metadata), table_start)], HEADER
-    )
-    descriptors = np.zeros(len(fields), DESCRIPTOR)
+    numbers = layout.VERSION, len(fields), placement.page_size, len(metadata), table_start
+    header = np.array([numbers], layout.HEADER)
+    descriptors = np.zeros(len(fields), layout.DESCRIPTOR)
     for descriptor, (name, field) in zip(descriptors, fields.items(), strict=True):
         arguments = field.arguments()
         descriptor["type_id"] = field.type_id
@@ -189,14 +175,6 @@ def _head(
         descriptor["arguments"][: len(arguments)] = list(arguments)
     parts = header.tobytes() + descriptors.tobytes() + metadata.tobytes()
     return parts.ljust(placement.data_start, b"\0")
-
-
-def _pages(placement: Placement, spool: IO[bytes]) -> Iterator[bytes]:
-    """Yield the pages; all except the last are padded to the page size."""
-    for filled in placement.filled[:-1]:
-        yield spool.read(filled).ljust(placement.page_size, b"\0")
-    for filled in placement.filled[-1:]:
-        yield spool.read(filled)
 
 
 @contextmanager

@@ -9,7 +9,6 @@ A page is one file without links. Exit status: 0 success, 2 failure, with the re
 """
 
 import sys
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,14 +17,9 @@ import tyro
 from pipeline.errors import UserError
 from pipeline.experiments import command
 from pipeline.reporting import part1, part2, part3
-from pipeline.reporting.html import Page
 from pipeline.runtime.files import read_json
 
-PARTS: dict[str, Callable[[Sequence[Path]], Page]] = {
-    "part1": part1.page_of,
-    "part2": part2.page_of,
-    "part3": part3.page_of,
-}
+PARTS = {"part1": part1.page_of, "part2": part2.page_of, "part3": part3.page_of}
 
 
 @dataclass(frozen=True)

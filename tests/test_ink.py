@@ -111,7 +111,12 @@ def test_one_pixel_on_a_page() -> None:
     page = np.full((900, 1200), 255, np.uint8)
     page[899, 1199] = 254
     encoded = ink.encode(page)
-    assert (encoded.mode, encoded.background, encoded.ink, encoded.runs) == (ink.FLAT, 255, 254, 1)
+    assert (encoded.mode, encoded.background, encoded.ink, encoded.runs) == (
+        kernels.FLAT,
+        255,
+        254,
+        1,
+    )
     assert len(encoded.payload) < 10
     assert np.array_equal(ink.decode(encoded), page)
 
@@ -152,7 +157,7 @@ def test_a_damaged_payload_is_an_error_or_an_image(image: Image, data: st.DataOb
         payload[: data.draw(st.integers(0, len(payload)))] if data.draw(st.booleans()) else payload
     )
     # Opening a file checks the size of raw pixels.
-    damaged = bytes(payload if encoded.mode == ink.RAW else cut)
+    damaged = bytes(payload if encoded.mode == kernels.RAW else cut)
     fields = {**vars(encoded), "payload": damaged}
     try:
         decoded = ink.decode(ink.Encoded(**fields))

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from reference import box_resize
 
 from beton import ops, rng, transforms
-from beton.codec import ink
+from beton.codec import kernels
 from beton.errors import BetonError, ChecksumError
 from beton.fields import (
     BytesField,
@@ -471,7 +471,7 @@ def test_a_damaged_run_stream_names_the_sample(path: Path) -> None:
         column = reader.column("page")
         changed = column.data.copy()
         mode = column.metadata["mode"]
-        bad = int(np.flatnonzero(mode == ink.FLAT)[0]) if (mode == ink.FLAT).any() else 20
+        bad = int(np.flatnonzero(mode == kernels.FLAT)[0]) if (mode == kernels.FLAT).any() else 20
         changed[column.pointers[bad] : column.pointers[bad] + column.sizes[bad]] = 255
         step = ops.Resize(8, 8).bind(
             type(column)(**{**vars(column), "data": changed}), np.arange(SAMPLES), 4

@@ -39,20 +39,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from beton.arrays import RunArray, Uint8Array
-from beton.codec.kernels import (
-    DAMAGES,
-    count_equal,
-    count_runs,
-    find_runs,
-    histogram,
-    pack_spans,
-    pack_values,
-    paint,
-    unpack,
-)
-from beton.codec.kernels import FLAT as FLAT
-from beton.codec.kernels import GREY as GREY
-from beton.codec.kernels import RAW as RAW
+from beton.codec import kernels
 from beton.errors import FormatError
 
 MODES = ("auto", "runs", "raw")
@@ -89,70 +76,63 @@ def encode(image: Uint8Array, mode: str = "auto") -> Encoded:
     image = np.ascontiguousarray(image)
     height, width = image.shape
     background = _most_frequent(image)
-    count = count_runs(image, background)
+    count = kernels.count_runs(image, background)
     # A run takes at least one byte, so images of noise are not packed at all.
     if mode == "runs" or (mode == "auto" and count < image.size):
         runs = np.empty((count, 4), np.uint16)
-        find_runs(image, background, runs)
-        if mode == "runs":
-            return encode_runs(runs, height, width, background)
-        encoded = _pack(runs, height, width, background, image.size + SLACK)
-        if encoded is not None and len(encoded.payload) < image.size:
+        kernels.find_runs(image, background, runs)
+        room = SLACK + LONGEST_RUN * count
+        if mode == "auto":
+            room = min(room, SLACK + image.size)
+        encoded = _pack(runs, height, width, background, room)
+        if encoded is not None and (mode == "runs" or len(encoded.payload) < image.size):
             return encoded
-    return Encoded(RAW, background, 0, count, height, width, image.tobytes())
-
-
-def encode_runs(runs: RunArray, height: int, width: int, background: int) -> Encoded:
-    """Encode an image given as runs (n, 4): maximal, sorted, and inside (height, width)."""
-    encoded = _pack(runs, height, width, background, SLACK + LONGEST_RUN * len(runs))
-    assert encoded is not None
-    return encoded
+    assert mode != "runs"
+    return Encoded(kernels.RAW, background, 0, count, height, width, image.tobytes())
 
 
 def _pack(runs: RunArray, height: int, width: int, background: int, room: int) -> Encoded | None:
     """Encode runs in at most `room` bytes; return None if they may not fit."""
     values = runs[:, 3]
-    flat = len(runs) == 0 or bool((values == values[0]).all())
-    payload = np.empty(min(room, SLACK + LONGEST_RUN * len(runs)), np.uint8)
-    if flat:
+    payload = np.empty(room, np.uint8)
+    if len(runs) == 0 or (values == values[0]).all():
         ink = int(values[0]) if len(runs) else 0
-        size = pack_spans(runs, payload, 0)
+        mode, size = kernels.FLAT, kernels.pack_spans(runs, payload, 0)
     else:
         lengths = runs[:, 2].astype(np.int64) - runs[:, 1]
         ink = int(np.bincount(values, weights=lengths).argmax())
-        size = pack_spans(runs, payload, 4)
+        mode, size = kernels.GREY, kernels.pack_spans(runs, payload, 4)
         payload[:4] = np.array([max(size, 4) - 4], "<u4").view(np.uint8)
-        size = pack_values(runs, ink, payload, size) if size >= 0 else size
+        size = kernels.pack_values(runs, ink, payload, size) if size >= 0 else size
     if size < 0:
         return None
-    data = payload[:size].tobytes()
-    return Encoded(FLAT if flat else GREY, background, ink, len(runs), height, width, data)
+    return Encoded(mode, background, ink, len(runs), height, width, payload[:size].tobytes())
 
 
 def read_runs(encoded: Encoded) -> RunArray:
     """Return the runs (n, 4) of an encoded image. Raises FormatError if its payload is damaged."""
     data = np.frombuffer(encoded.payload, np.uint8)
     runs = np.empty((encoded.runs, 4), np.uint16)
-    size = encoded.height, encoded.width
-    status = unpack(data, 0, len(data), encoded.mode, encoded.background, encoded.ink, *size, runs)
+    numbers = encoded.mode, encoded.background, encoded.ink, encoded.height, encoded.width
+    status = kernels.unpack(data, 0, len(data), *numbers, runs)
     if status < 0:
-        raise FormatError(DAMAGES[status])
+        raise FormatError(kernels.DAMAGES[status])
     return runs
 
 
 def decode(encoded: Encoded) -> Uint8Array:
     """Return the uint8 (h, w) image. Raises FormatError if its payload is damaged."""
-    if encoded.mode == RAW:
+    if encoded.mode == kernels.RAW:
         pixels = np.frombuffer(encoded.payload, np.uint8)
         return pixels.reshape(encoded.height, encoded.width).copy()
     image = np.full((encoded.height, encoded.width), encoded.background, np.uint8)
-    paint(read_runs(encoded), image)
+    kernels.paint(read_runs(encoded), image)
     return image
 
 
 def _most_frequent(image: Uint8Array) -> int:
     flat = image.reshape(-1)
     corner = int(flat[0])
-    if 2 * count_equal(flat, corner) > flat.size:  # most images: no histogram needed
+    if 2 * kernels.count_equal(flat, corner) > flat.size:  # most images: no histogram needed
         return corner
-    return int(histogram(flat).argmax())
+    return int(kernels.histogram(flat).argmax())

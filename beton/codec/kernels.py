@@ -81,6 +81,14 @@ def count_runs(image: Uint8Array, background: int) -> int:
 
 
 @kernel
+def _put_run(runs: RunArray, n: int, row: int, start: int, end: int, value: int) -> None:
+    runs[n, 0] = row
+    runs[n, 1] = start
+    runs[n, 2] = end
+    runs[n, 3] = value
+
+
+@kernel
 def find_runs(image: Uint8Array, background: int, runs: RunArray) -> int:
     """Write the image's runs to `runs`; return their number, or -3 if they do not fit."""
     n = 0
@@ -99,10 +107,7 @@ def find_runs(image: Uint8Array, background: int, runs: RunArray) -> int:
             if value != background:
                 if n == runs.shape[0]:
                     return -3
-                runs[n, 0] = y
-                runs[n, 1] = start
-                runs[n, 2] = x
-                runs[n, 3] = value
+                _put_run(runs, n, y, start, x, value)
                 n += 1
     return n
 
@@ -270,14 +275,6 @@ def _get_difference(data: Uint8Array, at: int, stop: int, old: int) -> tuple[int
     if at + 3 > stop:
         return -1, at
     return _wide(data[at + 1]) | (_wide(data[at + 2]) << 8), at + 3
-
-
-@kernel
-def _put_run(runs: RunArray, n: int, row: int, start: int, end: int, value: int) -> None:
-    runs[n, 0] = row
-    runs[n, 1] = start
-    runs[n, 2] = end
-    runs[n, 3] = value
 
 
 @kernel

@@ -4,7 +4,6 @@ A field handles one sample at a time and knows nothing of files. Its `decode` is
 for single samples and for tests; the loader's kernels read the same records and payloads.
 """
 
-import dataclasses
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
@@ -43,10 +42,9 @@ class Field(ABC):
 
     def settings(self) -> dict[str, Any]:
         """Return all settings as JSON values, for the manifest."""
-        values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
         return {"type": type(self).__name__} | {
             name: value.str if isinstance(value, np.dtype) else value
-            for name, value in values.items()
+            for name, value in vars(self).items()
         }
 
     @abstractmethod

@@ -9,7 +9,7 @@ import simplejpeg
 
 from beton import rng
 from beton.arrays import Array, Int64Array, Uint8Array
-from beton.codec import ink
+from beton.codec import ink, kernels
 from beton.errors import FormatError, SampleError
 from beton.fields.base import UNKNOWN, Field, Payload, first_true
 
@@ -49,9 +49,10 @@ class RGBImageField(Field):
             raise SampleError(
                 "write_mode", got=repr(self.write_mode), expected="raw, jpg, smart or proportion"
             )
-        if self.max_resolution is not None and not 1 <= self.max_resolution <= 65535:
-            raise SampleError("max_resolution", got=self.max_resolution, expected="1 to 65535")
-        if self.max_resolution is not None:  # a plain int, for the JSON of the manifest
+        if self.max_resolution is not None:
+            if not 1 <= self.max_resolution <= 65535:
+                raise SampleError("max_resolution", got=self.max_resolution, expected="1 to 65535")
+            # A plain int, for the JSON of the manifest.
             object.__setattr__(self, "max_resolution", operator.index(self.max_resolution))
         if not 1 <= self.jpeg_quality <= 100:
             raise SampleError("jpeg_quality", got=self.jpeg_quality, expected="1 to 100")
@@ -64,25 +65,21 @@ class RGBImageField(Field):
         """Store a uint8 (h, w, 3) array, or a value that `np.asarray` turns into one."""
         image = np.asarray(value)
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
-            raise SampleError(
-                "not a colour image",
-                got=f"{image.dtype} {image.shape}",
-                expected="uint8 (h, w, 3)",
-            )
+            got = f"{image.dtype} {image.shape}"
+            raise SampleError("not a colour image", got=got, expected="uint8 (h, w, 3)")
         if self.max_resolution is not None:
             image = shrink(image, self.max_resolution)
         height, width = image.shape[:2]
         _check_sides(height, width)
-        image = np.ascontiguousarray(image)
-        compress = self._compresses(image.nbytes, sample)
-        record["mode"] = self.JPG if compress else self.RAW
         record["width"], record["height"] = width, height
-        if not compress:
+        if not self._compresses(image.nbytes, sample):
+            record["mode"] = self.RAW
             return image.tobytes()
+        record["mode"] = self.JPG
         if max(height, width) > JPEG_LIMIT:
-            raise SampleError(
-                "image too large for JPEG", got=(height, width), expected=f"{JPEG_LIMIT} at most"
-            )
+            expected = f"{JPEG_LIMIT} at most"
+            raise SampleError("image too large for JPEG", got=(height, width), expected=expected)
+        image = np.ascontiguousarray(image)
         data: bytes = simplejpeg.encode_jpeg(
             image, quality=self.jpeg_quality, colorspace="RGB", colorsubsampling="420"
         )
@@ -116,14 +113,12 @@ class RGBImageField(Field):
             return payload.reshape(height, width, 3).copy()
         try:
             found = simplejpeg.decode_jpeg_header(payload)[:2]
-            if found != (height, width):  # before memory for the pixels is allocated
-                raise FormatError("JPEG of another size", got=found, expected=(height, width))
-            image: Uint8Array = simplejpeg.decode_jpeg(payload, colorspace="RGB", fastdct=True)
-        except FormatError:
-            raise
+            if found == (height, width):  # checked before memory for the pixels is allocated
+                image: Uint8Array = simplejpeg.decode_jpeg(payload, colorspace="RGB", fastdct=True)
+                return image
         except ValueError as error:
             raise FormatError(f"JPEG cannot be decoded: {error}") from error
-        return image
+        raise FormatError("JPEG of another size", got=found, expected=(height, width))
 
 
 @dataclass(frozen=True)
@@ -179,11 +174,8 @@ class InkField(Field):
         """Store a uint8 (h, w) array, or a value that `np.asarray` turns into one."""
         image = np.asarray(value)
         if image.dtype != np.uint8 or image.ndim != 2:
-            raise SampleError(
-                "not a single-channel image",
-                got=f"{image.dtype} {image.shape}",
-                expected="uint8 (h, w)",
-            )
+            got = f"{image.dtype} {image.shape}"
+            raise SampleError("not a single-channel image", got=got, expected="uint8 (h, w)")
         _check_sides(*image.shape)
         encoded = ink.encode(image, self.mode)
         record["size"] = len(encoded.payload)
@@ -200,20 +192,17 @@ class InkField(Field):
         _validate_sides(column)
         size, runs, mode = (column[name].astype(np.int64) for name in ("size", "runs", "mode"))
         pixels = column["width"].astype(np.int64) * column["height"]
-        raw = mode == ink.RAW
+        raw = mode == kernels.RAW
+        unknown = (mode > kernels.GREY) | (column["reserved"] != 0)
         for reason, wrong in (
-            (
-                "unknown mode or nonzero reserved byte",
-                (mode > ink.GREY) | (column["reserved"] != 0),
-            ),
+            ("unknown mode or nonzero reserved byte", unknown),
             ("incorrect size of a raw image", raw & (size != pixels)),
             ("more runs than bytes", runs > size),
             ("bytes without runs", ~raw & (runs == 0) & (size != 0)),
         ):
             if (i := first_true(wrong)) is not None:
-                raise FormatError(
-                    reason, sample=i, got=f"mode {mode[i]}, {size[i]} bytes, {runs[i]} runs"
-                )
+                got = f"mode {mode[i]}, {size[i]} bytes, {runs[i]} runs"
+                raise FormatError(reason, sample=i, got=got)
 
     def decode(self, record: Any, payload: Uint8Array) -> Uint8Array:
         """Return uint8 (h, w)."""
@@ -224,22 +213,15 @@ class InkField(Field):
 
 def _check_sides(height: int, width: int) -> None:
     if not (1 <= height <= 65535 and 1 <= width <= 65535 and height * width <= MAX_PIXELS):
-        raise SampleError(
-            "invalid image size",
-            got=f"{height} x {width}",
-            expected=f"sides of 1 to 65535, at most {MAX_PIXELS} pixels",
-        )
+        expected = f"sides of 1 to 65535, at most {MAX_PIXELS} pixels"
+        raise SampleError("invalid image size", got=f"{height} x {width}", expected=expected)
 
 
 def _validate_sides(column: Array) -> None:
     pixels = column["width"].astype(np.int64) * column["height"]
     if (i := first_true((pixels < 1) | (pixels > MAX_PIXELS))) is not None:
-        raise FormatError(
-            "invalid image size",
-            sample=i,
-            got=f"{column['height'][i]} x {column['width'][i]}",
-            expected=f"1 to {MAX_PIXELS} pixels",
-        )
+        got, expected = f"{column['height'][i]} x {column['width'][i]}", f"1 to {MAX_PIXELS} pixels"
+        raise FormatError("invalid image size", sample=i, got=got, expected=expected)
 
 
 def shrink(image: Uint8Array, longest: int) -> Uint8Array:

@@ -69,14 +69,12 @@ class BytesField(Field):
         """Store bytes or a uint8 array (n,)."""
         if isinstance(value, np.ndarray):
             if value.dtype != np.uint8 or value.ndim != 1:
-                raise SampleError(
-                    "not bytes", got=f"{value.dtype} {value.shape}", expected="uint8 (n,)"
-                )
+                got = f"{value.dtype} {value.shape}"
+                raise SampleError("not bytes", got=got, expected="uint8 (n,)")
             value = value.tobytes()
         if not isinstance(value, bytes | bytearray):
-            raise SampleError(
-                "not bytes", got=type(value).__name__, expected="bytes or a uint8 array"
-            )
+            got = type(value).__name__
+            raise SampleError("not bytes", got=got, expected="bytes or a uint8 array")
         record["size"] = len(value)
         return value
 
@@ -147,9 +145,8 @@ class NDArrayField(Field):
             raise SampleError("invalid array dtype", got=dtype, expected="numbers or fixed bytes")
         shape = tuple(operator.index(side) for side in self.shape)
         if not 1 <= len(shape) <= 32 or min(shape) < 1:
-            raise SampleError(
-                "invalid array shape", got=shape, expected="1 to 32 dimensions, each at least 1"
-            )
+            expected = "1 to 32 dimensions, each at least 1"
+            raise SampleError("invalid array shape", got=shape, expected=expected)
         object.__setattr__(self, "dtype", dtype)
         object.__setattr__(self, "shape", shape)
         if self.size >= 2**32:
@@ -178,9 +175,7 @@ class NDArrayField(Field):
         name = _DTYPE.fullmatch(text)
         if length > len(rest) or any(rest[length:]) or name is None:
             raise FormatError("invalid array dtype", got=text[:64], expected='e.g. [["", "<f4"]]')
-        shape = head["shape"].tolist()
-        while shape and shape[-1] == 0:  # padding to 32 sides
-            shape.pop()
+        shape = np.trim_zeros(head["shape"], "b")  # padded to 32 sides
         try:
             return cls(np.dtype(name[1].decode()), tuple(shape))
         except SampleError as error:
@@ -192,11 +187,8 @@ class NDArrayField(Field):
         """Store an array of exactly this dtype and shape: a cast would hide a mistake."""
         array = np.asarray(value)
         if array.dtype != self.dtype or array.shape != self.shape:
-            raise SampleError(
-                "incorrect array",
-                got=f"{array.dtype} {array.shape}",
-                expected=f"{self.dtype} {self.shape}",
-            )
+            got, expected = f"{array.dtype} {array.shape}", f"{self.dtype} {self.shape}"
+            raise SampleError("incorrect array", got=got, expected=expected)
         return array.tobytes()
 
     def regions(self, column: Array) -> tuple[Array, Int64Array]:
@@ -220,9 +212,8 @@ class TorchTensorField(NDArrayField):
     type_id = 6
 
     def __post_init__(self) -> None:
-        name = str(self.dtype)
-        if name.startswith("torch."):
-            object.__setattr__(self, "dtype", name.removeprefix("torch."))
+        if str(self.dtype).startswith("torch."):
+            object.__setattr__(self, "dtype", str(self.dtype).removeprefix("torch."))
         super().__post_init__()
 
     def encode(self, value: Any, record: Array, sample: int) -> Payload:

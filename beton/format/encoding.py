@@ -80,9 +80,9 @@ class Job:
                 error.add_note(f"at sample {index} of the dataset for {self.file}")
                 raise
             encoded += 1
+        records, data = metadata[:encoded].tobytes(), b"".join(payloads)
         sizes = np.array([len(payload) for payload in payloads], np.int64)
-        data = b"".join(payloads)
-        return _EncodedChunk(metadata[:encoded].tobytes(), sizes, data, skipped, len(chunk.indices))
+        return _EncodedChunk(records, sizes, data, skipped, len(chunk.indices))
 
     def _encode_sample(self, sample: Any, record: Array, index: int) -> Iterator[Any]:
         for position, (name, field) in enumerate(self.fields.items()):
@@ -104,14 +104,11 @@ class Job:
             if sample.keys() != self.fields.keys():
                 raise SampleError("field names", got=list(sample), expected=list(self.fields))
             return sample[name]
-        if not isinstance(sample, tuple | list) or len(sample) != len(self.fields):
-            got = f"{type(sample).__name__}"
-            if isinstance(sample, tuple | list):
-                got += f" of {len(sample)}"
-            raise SampleError(
-                "not a sample", got=got, expected=f"{len(self.fields)} values, or values by name"
-            )
-        return sample[position]
+        if isinstance(sample, tuple | list) and len(sample) == len(self.fields):
+            return sample[position]
+        count = f" of {len(sample)}" if isinstance(sample, tuple | list) else ""
+        expected = f"{len(self.fields)} values, or values by name"
+        raise SampleError("not a sample", got=type(sample).__name__ + count, expected=expected)
 
 
 _job: Job  # of this worker process

@@ -1,7 +1,6 @@
 """The parts of a file: their dtypes and constants, and the checks of every number in them.
 
-FORMAT.md has the tables. `parse` finds the parts in a file's bytes. `validate` checks every
-pointer, size and count, for all samples at once; compiled kernels rely on these checks. This module
+FORMAT.md has the tables. Compiled kernels rely on the checks of `parse` and `validate`. This module
 decodes no payload and computes no checksum. (`paging` decides where a writer puts the payloads.)
 """
 
@@ -14,11 +13,12 @@ import numpy as np
 from beton.arrays import Array, BoolArray, Int64Array, Uint8Array
 from beton.errors import FormatError, located
 from beton.fields import field_from
-from beton.fields.base import ARGUMENTS_SIZE, UNKNOWN, Field
+from beton.fields.base import ARGUMENTS_SIZE, UNKNOWN, Field, first_true
 
 VERSION = 2
 NAME_SIZE = 16
 MIN_PAGE_SIZE, MAX_PAGE_SIZE = 1 << 12, 1 << 31
+PAGE_SIZES = f"a power of 2, {MIN_PAGE_SIZE} to {MAX_PAGE_SIZE}"
 MANIFEST_ID = 2**64 - 1
 MANIFEST_ALIGNMENT = 8
 
@@ -42,6 +42,16 @@ def align(offset: int, to: int) -> int:
     return -(-offset // to) * to
 
 
+def is_page_size(size: int) -> bool:
+    """Return whether `size` is one of PAGE_SIZES."""
+    return size & (size - 1) == 0 and MIN_PAGE_SIZE <= size <= MAX_PAGE_SIZE
+
+
+def metadata_start(fields: int) -> int:
+    """Return the position of the records in a file with a number of fields."""
+    return HEADER.itemsize + fields * DESCRIPTOR.itemsize
+
+
 def metadata_dtype(fields: Iterable[Field]) -> np.dtype[Any]:
     """Return the dtype of a sample's record, with members f0, f1, ... in field order."""
     return np.dtype([("", field.metadata_dtype) for field in fields], align=True)
@@ -50,11 +60,8 @@ def metadata_dtype(fields: Iterable[Field]) -> np.dtype[Any]:
 def check_name(name: str) -> None:
     """Raise FormatError for a field name that FFCV cannot read or that cannot be printed."""
     if not (1 <= len(name) <= NAME_SIZE and name.isascii() and name.isprintable()):
-        raise FormatError(
-            "invalid name of a field",
-            got=repr(name),
-            expected=f"1 to {NAME_SIZE} printable ASCII characters",
-        )
+        expected = f"1 to {NAME_SIZE} printable ASCII characters"
+        raise FormatError("invalid name of a field", got=repr(name), expected=expected)
 
 
 @dataclass(frozen=True)
@@ -64,7 +71,7 @@ class Layout:
     page_size: int
     fields: dict[str, Field]
     metadata: Array  # (samples,) records, read-only
-    regions: Array  # ALLOCATION rows of all regions that have bytes
+    regions: Array  # ALLOCATION rows of all regions that have bytes, in the order of the data
     manifest: tuple[int, int] | None  # start and end
     data_start: int
     data_end: int  # the end of the last region
@@ -72,8 +79,7 @@ class Layout:
 
     def column(self, name: str) -> Array:
         """Return the records (samples,) of one field."""
-        column: Array = self.metadata[f"f{list(self.fields).index(name)}"]
-        return column
+        return self.metadata[f"f{list(self.fields).index(name)}"]
 
 
 def parse(data: Uint8Array) -> Layout:
@@ -88,26 +94,21 @@ def parse(data: Uint8Array) -> Layout:
     version, count, page_size, samples, table_start = (int(number) for number in header.item())
     if version != VERSION:
         raise FormatError("unsupported version of the format", got=version, expected=VERSION)
-    if page_size & (page_size - 1) or not MIN_PAGE_SIZE <= page_size <= MAX_PAGE_SIZE:
-        raise FormatError(
-            "page size", got=page_size, expected=f"a power of 2, {MIN_PAGE_SIZE} to {MAX_PAGE_SIZE}"
-        )
-    metadata_start = HEADER.itemsize + count * DESCRIPTOR.itemsize
-    if not HEADER.itemsize < metadata_start <= total:
+    if not is_page_size(page_size):
+        raise FormatError("page size", got=page_size, expected=PAGE_SIZES)
+    start = metadata_start(count)
+    if not HEADER.itemsize < start <= total:
         raise FormatError("number of fields", got=count, expected=f"1 to {total // 1041}")
-    fields = _parse_fields(data[HEADER.itemsize : metadata_start].view(DESCRIPTOR))
+    fields = _parse_fields(data[HEADER.itemsize : start].view(DESCRIPTOR))
     dtype = metadata_dtype(fields.values())
-    metadata_end = metadata_start + samples * dtype.itemsize
-    if not metadata_start < metadata_end <= total:
-        most = (total - metadata_start) // dtype.itemsize
+    metadata_end = start + samples * dtype.itemsize
+    if not start < metadata_end <= total:
+        most = (total - start) // dtype.itemsize
         raise FormatError("number of samples", got=samples, expected=f"1 to {most}")
     if not metadata_end <= table_start <= total or (total - table_start) % ALLOCATION.itemsize:
-        raise FormatError(
-            "position of the allocation table",
-            got=table_start,
-            expected=f"{metadata_end} to {total}, whole rows of {ALLOCATION.itemsize} bytes",
-        )
-    metadata = data[metadata_start:metadata_end].view(dtype).copy()
+        expected = f"{metadata_end} to {total}, whole rows of {ALLOCATION.itemsize} bytes"
+        raise FormatError("position of the allocation table", got=table_start, expected=expected)
+    metadata = data[start:metadata_end].view(dtype).copy()
     metadata.setflags(write=False)
     data_start = align(metadata_end, page_size)
     table = data[table_start:].view(ALLOCATION).copy()
@@ -117,23 +118,22 @@ def parse(data: Uint8Array) -> Layout:
         )
     manifest = None
     if len(table) and table[-1]["sample_id"] == MANIFEST_ID:
-        start, size = int(table[-1]["ptr"]), int(table[-1]["size"])
-        if start < data_start or start + size != table_start:
-            raise FormatError("position of the manifest", got=start, expected=table_start - size)
-        manifest = start, start + size
+        at, size = int(table[-1]["ptr"]), int(table[-1]["size"])
+        if at < data_start or at + size != table_start:
+            raise FormatError("position of the manifest", got=at, expected=table_start - size)
+        manifest = at, at + size
         table = table[:-1]
     elif table_start > data_start and (table_start - data_start) % page_size:
         # FFCV writes whole pages, so there was a manifest, and its row is lost.
         expected = f"{data_start} and whole pages of {page_size}, or a manifest"
         raise FormatError("position of the allocation table", got=table_start, expected=expected)
     regions = table[table["size"] > 0]  # FFCV's pointer to an empty region means nothing
+    regions = regions[np.argsort(regions["ptr"], kind="stable")]
     limit = manifest[0] if manifest else table_start
     data_end = _validate_table(regions, samples, page_size, data_start, limit)
-    if manifest and manifest[0] != align(data_end, MANIFEST_ALIGNMENT):
-        raise FormatError(
-            "position of the manifest", got=manifest[0], expected=f"next to {data_end}"
-        )
-    if manifest and data[data_end : manifest[0]].any():
+    if manifest and limit != align(data_end, MANIFEST_ALIGNMENT):
+        raise FormatError("position of the manifest", got=limit, expected=f"next to {data_end}")
+    if manifest and data[data_end:limit].any():
         raise FormatError("nonzero bytes before the manifest", got=data_end)
     return Layout(page_size, fields, metadata, regions, manifest, data_start, data_end, table_start)
 
@@ -155,16 +155,14 @@ def _validate_table(table: Array, samples: int, page_size: int, start: int, limi
     """Check that regions are inside the data and do not overlap; return the end of the last one."""
 
     def reject(reason: str, wrong: BoolArray, expected: str | None = None) -> None:
-        if wrong.any():
-            row = table[wrong.argmax()]
+        if (i := first_true(wrong)) is not None:
+            row = table[i]
             got = f"{row['size']} bytes at {row['ptr']}"
             raise FormatError(reason, sample=int(row["sample_id"]), got=got, expected=expected)
 
-    table = table[np.argsort(table["ptr"], kind="stable")]
     pointers, sizes = table["ptr"], table["size"]
-    reject(
-        "region of a sample that does not exist", table["sample_id"] >= samples, f"below {samples}"
-    )
+    unknown = table["sample_id"] >= samples
+    reject("region of a sample that does not exist", unknown, f"below {samples}")
     # The subtraction wraps around only in rows that the comparison before it rejects.
     outside = (pointers < start) | (pointers > limit) | (sizes > limit - pointers)
     reject("region outside the data", outside, f"{start} to {limit}")
@@ -174,55 +172,38 @@ def _validate_table(table: Array, samples: int, page_size: int, start: int, limi
     return int(pointers[-1] + sizes[-1]) if len(table) else start
 
 
-def validate(layout: Layout) -> dict[str, tuple[Int64Array, Int64Array]]:
-    """Check all records; return pointers and sizes, int64 (samples,), of every field's payloads.
+def validate(layout: Layout) -> dict[str, Int64Array]:
+    """Check all records; return each field's payload pointers and sizes, int64 (2, samples).
 
     A payload must be a region of the same sample and of the size in its record. An empty payload
-    has pointer 0 in the result. A field without payloads has empty arrays. Raises FormatError.
+    has pointer 0 in the result. A field without payloads has (2, 0). Raises FormatError.
     """
-    order = np.argsort(layout.regions["ptr"])
-    regions = layout.regions[order]
-    return {
-        name: _validate_column(name, field, layout.column(name), regions)
-        for name, field in layout.fields.items()
-    }
+    payloads = {}
+    for name, field in layout.fields.items():
+        with located(field=name):
+            payloads[name] = _validate_column(field, layout.column(name), layout.regions)
+    return payloads
 
 
-def _validate_column(
-    name: str, field: Field, column: Array, regions: Array
-) -> tuple[Int64Array, Int64Array]:
-    with located(field=name):
-        field.validate(column)
+def _validate_column(field: Field, column: Array, regions: Array) -> Int64Array:
+    field.validate(column)
     found = field.regions(column)
     if found is None:
-        return np.empty(0, np.int64), np.empty(0, np.int64)
-    pointers, sizes = found
-    present = sizes != 0
+        return np.empty((2, 0), np.int64)
+    samples = np.flatnonzero(found[1])
+    pointers, sizes = (part[samples] for part in found)
 
-    def reject(reason: str, wrong: BoolArray, got: Array, expected: Array | None) -> None:
-        wrong = wrong & present
-        if wrong.any():
-            i = int(wrong.argmax())
-            raise FormatError(
-                reason,
-                field=name,
-                sample=i,
-                got=int(got[i]),
-                expected=None if expected is None else int(expected[i]),
-            )
+    def reject(reason: str, wrong: BoolArray, got: Array, expected: Array | None = None) -> None:
+        if (i := first_true(wrong)) is not None:
+            wanted = None if expected is None else int(expected[i])
+            raise FormatError(reason, sample=int(samples[i]), got=int(got[i]), expected=wanted)
 
-    if len(regions) == 0:
-        reject("pointer to no region", present, pointers, None)
-        return np.zeros(len(column), np.int64), np.zeros(len(column), np.int64)
-    at = np.minimum(np.searchsorted(regions["ptr"], pointers), len(regions) - 1)
-    reject("pointer to no region", regions["ptr"][at] != pointers, pointers, None)
-    owner = regions["sample_id"][at]
-    reject("region belongs to another sample", owner != np.arange(len(column)), owner, None)
-    real = regions["size"][at].astype(np.int64)
-    reject(
-        "size of a region differs from its record",
-        (sizes != UNKNOWN) & (sizes != real),
-        real,
-        sizes,
-    )
-    return np.where(present, pointers, 0).astype(np.int64), np.where(present, real, 0)
+    at, after = (np.searchsorted(regions["ptr"], pointers, side) for side in ("left", "right"))
+    reject("pointer to no region", at == after, pointers)
+    owners, stored = regions["sample_id"][at], regions["size"][at]
+    reject("region belongs to another sample", owners != samples, owners)
+    different = (sizes != UNKNOWN) & (sizes != stored)
+    reject("size of a region differs from its record", different, stored, sizes)
+    result = np.zeros((2, len(column)), np.int64)
+    result[:, samples] = pointers, stored
+    return result

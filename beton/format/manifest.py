@@ -45,13 +45,12 @@ class Manifest:
         }
         try:
             value = {"info": dict(self.info), "fields": self.fields, "checksums": checksums}
-            text = json.dumps(
-                value, sort_keys=True, separators=(",", ":"), allow_nan=False
-            ).encode()
+            text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
         except (TypeError, ValueError, RecursionError) as error:
             raise SampleError(f"info is not JSON: {error}") from error
-        head = np.array([(MAGIC, zlib.crc32(text), len(text))], HEAD)
-        return head.tobytes() + text
+        data = text.encode()
+        head = np.array([(MAGIC, zlib.crc32(data), len(data))], HEAD)
+        return head.tobytes() + data
 
     @classmethod
     def unpack(cls, region: bytes) -> "Manifest":
@@ -60,10 +59,8 @@ class Manifest:
             raise FormatError("manifest without its magic number", got=region[:8])
         head = np.frombuffer(region, HEAD, 1)[0]
         text = region[HEAD.itemsize :]
-        if head["length"] != len(text):
-            raise FormatError(
-                "incorrect length of the manifest", got=int(head["length"]), expected=len(text)
-            )
+        if (length := int(head["length"])) != len(text):
+            raise FormatError("incorrect length of the manifest", got=length, expected=len(text))
         if head["crc"] != zlib.crc32(text):
             raise ChecksumError("manifest has changed since it was written")
         try:
@@ -71,10 +68,8 @@ class Manifest:
             info, fields, sums = value["info"], value["fields"], value["checksums"]
             if not (isinstance(info, dict) and isinstance(fields, dict)):
                 raise TypeError("info and fields must be objects")
-            head_sum, table_sum, pages = (
-                np.frombuffer(bytes.fromhex(sums[name]), ">u4")
-                for name in ("head", "table", "pages")
-            )
-            return cls(info, fields, head_sum.item(), table_sum.item(), pages.astype(np.uint32))
+            names = "head", "table", "pages"
+            crcs = [np.frombuffer(bytes.fromhex(sums[name]), ">u4") for name in names]
+            return cls(info, fields, crcs[0].item(), crcs[1].item(), crcs[2].astype(np.uint32))
         except (ValueError, TypeError, KeyError, RecursionError) as error:
             raise FormatError(f"manifest cannot be read: {error!r}") from error

@@ -9,6 +9,7 @@ import numpy as np
 
 from beton.arrays import Int64Array
 from beton.errors import SampleError
+from beton.fields.base import first_true
 from beton.format.layout import MAX_PAGE_SIZE, align
 
 SMALLEST_CHOSEN_PAGE = 1 << 16
@@ -37,24 +38,23 @@ def choose_page_size(sizes: Int64Array, head_size: int) -> int:
     page and ends every page except the last.
     """
     total, largest = int(sizes.sum()), int(sizes.max(initial=0))
-    best, least = 0, -1
-    page_size = SMALLEST_CHOSEN_PAGE
-    while page_size <= MAX_PAGE_SIZE:
-        if page_size >= largest:
-            bounds = paginate(sizes, page_size)
-            in_last = int(sizes[bounds[-2] :].sum()) if len(bounds) > 1 else 0
-            span = max(0, len(bounds) - 2) * page_size + in_last
-            padding = align(head_size, page_size) - head_size + span - total
-            if padding <= MAX_PADDING * total:
-                return page_size
-            if least < 0 or padding < least:
-                best, least = page_size, padding
-            if page_size >= total:  # a larger page only pads the head more
-                break
-        page_size *= 2
-    if not best:
+    if largest > MAX_PAGE_SIZE:
         raise SampleError("sample too large", got=largest, expected=f"up to {MAX_PAGE_SIZE}")
-    return best
+    paddings = {}  # by page size
+    page_size = SMALLEST_CHOSEN_PAGE
+    while page_size < largest:
+        page_size *= 2
+    while page_size <= MAX_PAGE_SIZE:
+        bounds = paginate(sizes, page_size)
+        in_last = int(sizes[bounds[-2] :].sum()) if len(bounds) > 1 else 0
+        span = max(0, len(bounds) - 2) * page_size + in_last
+        paddings[page_size] = align(head_size, page_size) - head_size + span - total
+        if paddings[page_size] <= MAX_PADDING * total:
+            return page_size
+        if page_size >= total:  # a larger page only pads the head more
+            break
+        page_size *= 2
+    return min(paddings, key=paddings.__getitem__)
 
 
 @dataclass(frozen=True)
@@ -75,11 +75,9 @@ def place(sizes: Int64Array, head_size: int, page_size: int | None = None) -> Pl
     """
     whole = sizes.sum(axis=1) if sizes.shape[1] else np.zeros(0, np.int64)
     size = choose_page_size(whole, head_size) if page_size is None else page_size
-    if (whole > size).any():
-        i = int((whole > size).argmax())
-        raise SampleError(
-            "sample larger than a page", sample=i, got=f"{whole[i]} bytes", expected=f"up to {size}"
-        )
+    if (i := first_true(whole > size)) is not None:
+        got = f"{whole[i]} bytes"
+        raise SampleError("sample larger than a page", sample=i, got=got, expected=f"up to {size}")
     bounds = paginate(whole, size)
     start = align(head_size, size)
     offsets = np.concatenate([[0], np.cumsum(whole)])[bounds]  # of pages in the payload

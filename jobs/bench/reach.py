@@ -43,9 +43,8 @@ from pipeline.experiments import benchmark, command
 from pipeline.loading.augment import Transforms, transform_images
 from pipeline.loading.dataset import open_dataset, source_line, split_indices
 from pipeline.models import networks
-from pipeline.recipes.presets import PART1, override
+from pipeline.recipes.presets import PART1, PART1_PUBLISHED, override
 from pipeline.reporting.common import percent
-from pipeline.reporting.part1 import PUBLISHED
 from pipeline.runtime.hardware import machine
 from pipeline.runtime.progress import progress
 from pipeline.training import optim
@@ -276,7 +275,7 @@ def conclusion(fast: Outcome, published: Outcome, accuracy: float) -> str:
     return (
         f"{start} more than {published.seconds / fast.reached:.1f} times as long. At this speed, "
         f"its first stage of {published.epochs} epochs, with a published accuracy of "
-        f"{percent(PUBLISHED[0], 1)} on the original data, would take {whole:,.0f} s: "
+        f"{percent(PART1_PUBLISHED[0], 1)} on the original data, would take {whole:,.0f} s: "
         f"{whole / fast.reached:,.0f} times as long."
     )
 

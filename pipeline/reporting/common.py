@@ -75,10 +75,8 @@ def command(job: str, options: Mapping[str, Any]) -> str:
     """Return the command line of a run, given its job and stored options."""
     words = ["./launch.sh", "train", job]
     for name, value in options.items():
-        if name != "resume" and value not in (
-            None,
-            "None",
-        ):  # "None" in runs whose options are strings
+        # "None" stands in runs whose options are strings.
+        if name != "resume" and value not in (None, "None"):
             values = value if isinstance(value, list) else [value]
             words += [f"--{name.replace('_', '-')}", *map(str, values)]
     return shlex.join(words)

@@ -29,9 +29,8 @@ def result_table(result: Mapping[str, Any], title: str) -> Table:
 
 def evaluation_table(evaluation: Evaluation) -> Table:
     """Return a table of the main results of an evaluation."""
-    table = result_table(
-        {**evaluation.scores.headline(), "provenance": evaluation.provenance}, "evaluation"
-    )
+    result = {**evaluation.scores.headline(), "provenance": evaluation.provenance}
+    table = result_table(result, "evaluation")
     if evaluation.unadapted is not None:
         table.add_row(
             "accuracy without adapting to writers", f"{evaluation.unadapted.accuracy:.2%}"
@@ -63,9 +62,8 @@ def terminal_table(
     shown = Table(title=title or None, title_justify="left", box=style)
     places = [table.headers.index(name) for name in columns]
     for place in places:
-        shown.add_column(
-            table.headers[place], justify="right" if table.align[place] == "r" else "left"
-        )
+        right = table.align[place] == "r"
+        shown.add_column(table.headers[place], justify="right" if right else "left")
     for row in table.rows:
         shown.add_row(*(row[place] for place in places))
     return shown

@@ -17,6 +17,7 @@ from pipeline.analysis.stats import (
 )
 from pipeline.evaluation.metrics import EpochMetrics, accuracy_interval, reliability
 from pipeline.evaluation.run_dir import FinishedRun
+from pipeline.recipes.presets import PART1_PUBLISHED
 from pipeline.reporting.common import (
     ABSENT,
     class_table,
@@ -30,6 +31,7 @@ from pipeline.reporting.common import (
 from pipeline.reporting.html import Block, Page, Plot, PngImage, Section, Sources, Table
 from pipeline.reporting.plots import line, plot_curves
 from pipeline.reporting.run_groups import RunGroup, group_runs
+from pipeline.runtime.files import read_json
 
 QUESTION = (
     "How accurately does a network classify single handwritten characters when it is trained from "
@@ -37,8 +39,7 @@ QUESTION = (
 )
 THRESHOLDS = (0.5, 0.8, 0.85, 0.88, 0.9)  # accuracies whose first epoch and time are reported
 PAIRS = 15  # confused pairs of classes in the table
-# Published accuracies after each stage of progressive resizing.
-PUBLISHED = (0.8871, 0.8992, 0.9073, 0.9032, 0.9194, 0.9194, 0.9153, 0.9274)
+final_accuracy = attrgetter("scores.accuracy")
 
 
 def page_of(paths: Sequence[Path]) -> Page:
@@ -55,6 +56,11 @@ def page_of(paths: Sequence[Path]) -> Page:
         f" Not included: {path}, because a later run has the same recipe and seed."
         for path in repeated
     )
+    sources = [
+        training_source(run.path, f"{group.name}, seed {seed}")
+        for group in groups
+        for seed, run in group.runs.items()
+    ]
     sections = [
         Section("Training curves", [*_curves(groups), *_stages(groups)]),
         Section("Results", [_figures(groups), *(_comparison(best, other) for other in groups[1:])]),
@@ -67,13 +73,7 @@ def page_of(paths: Sequence[Path]) -> Page:
             [
                 "All results come from these runs; each command repeats its run. Curves and "
                 f"tables use all runs of a group, image files the first run.{repeats}",
-                Sources(
-                    [
-                        training_source(run.path, f"{group.name}, seed {seed}")
-                        for group in groups
-                        for seed, run in group.runs.items()
-                    ]
-                ),
+                Sources(sources),
             ],
         ),
     ]
@@ -88,17 +88,25 @@ def page_of(paths: Sequence[Path]) -> Page:
 
 def _answer(groups: Sequence[RunGroup]) -> str:
     best = groups[0]
-    accuracies = best.values(_accuracy)
     samples = best.samples
-    seeds = f"over {len(best.runs)} seeds" if len(best.runs) > 1 else "in one run"
+    if len(best.runs) > 1:
+        accuracy = _mean(best.values(final_accuracy), percent, "95 % interval over seeds: ")
+        seeds = f"over {len(best.runs)} seeds"
+    else:
+        low, high = accuracy_interval(best.scores.accuracy, samples)
+        accuracy = (
+            f"{percent(best.scores.accuracy)} (95 % interval, given the number of images: "
+            f"{100 * low:.1f} to {100 * high:.1f} %)"
+        )
+        seeds = "in one run"
     others = f", the most accurate of {len(groups)} in this report," if len(groups) > 1 else ""
     case = best.scores.accuracy_ignoring_case
     ignoring = "" if case is None else f", {percent(case)} with case ignored"
     seconds = estimate([run.result.seconds_training for run in best.runs.values()]).mean
     return (
-        f"Recipe {best.name}{others} classifies {_describe_accuracy(accuracies, samples)} of "
-        f"{samples:,} validation images correctly{ignoring}, after {number(seconds)} s of "
-        f"training, {seeds}. {_second_sentence(groups)}"
+        f"Recipe {best.name}{others} classifies {accuracy} of {samples:,} validation images "
+        f"correctly{ignoring}, after {number(seconds)} s of training, {seeds}. "
+        f"{_second_sentence(groups)}"
     )
 
 
@@ -106,39 +114,22 @@ def _second_sentence(groups: Sequence[RunGroup]) -> str:
     if len(groups) > 1:
         return _comparison(groups[0], groups[1])
     scores = groups[0].scores
-    pairs = [f"{c.true} as {c.predicted} (×{c.count})" for c in scores.confusions[:3]]
-    confused = (
-        f"The most frequent errors are {', '.join(pairs)}" if pairs else "There are no errors"
-    )
+    pairs = ", ".join(f"{c.true} as {c.predicted} (×{c.count})" for c in scores.confusions[:3])
+    confused = f"The most frequent errors are {pairs}" if pairs else "There are no errors"
     error = 100 * _calibration_error(groups[0])
     return f"{confused}. Confidence differs from accuracy by {error:.1f} points on average."
 
 
-def _describe_accuracy(values: Sequence[float | None], samples: int) -> str:
-    if len(values) > 1:
-        return _mean(values, percent, "95 % interval over seeds: ")
-    (accuracy,) = values
-    assert accuracy is not None
-    low, high = accuracy_interval(accuracy, samples)
-    span = f"{100 * low:.1f} to {100 * high:.1f} %"
-    return f"{percent(accuracy)} (95 % interval, given the number of images: {span})"
-
-
 def _comparison(first: RunGroup, second: RunGroup) -> str:
     """Compare the accuracies of two groups on the seeds that both have, in a sentence."""
+    both = f"{first.name} and {second.name}"
     if first.config.fingerprint != second.config.fingerprint:
-        return (
-            f"{first.name} and {second.name} were not validated on the same images, so their "
-            "results are not compared."
-        )
+        return f"{both} were not validated on the same images, so their results are not compared."
     shared = sorted(first.runs.keys() & second.runs.keys())
     if not shared:
-        return (
-            f"{first.name} and {second.name} have no seed in common, so their difference is "
-            "unknown."
-        )
-    c = compare(*([_accuracy(group.runs[seed]) for seed in shared] for group in (first, second)))
-    difference = describe_difference(c, first.name, second.name, ACCURACY)
+        return f"{both} have no seed in common, so their difference is unknown."
+    accuracies = ([final_accuracy(g.runs[seed]) for seed in shared] for g in (first, second))
+    difference = describe_difference(compare(*accuracies), first.name, second.name, ACCURACY)
     return f"Compared with {second.name}, on the same images: {difference}."
 
 
@@ -184,26 +175,21 @@ def _stages(groups: Sequence[RunGroup]) -> list[Block]:
         stages = group.config.recipe.stages
         if len(stages) == 1:
             continue
-        published = group.config.options["recipe"] == "progressive"
-        rows = []
-        for place, stage in enumerate(stages):
-            at_end = [
-                [e.accuracy for e in run.history if e.stage == place][-1]
-                for run in group.runs.values()
-            ]
-            row = [f"{place + 1}", f"{stage.size}", f"{stage.epochs}"]
-            row.append(_mean(at_end, percent))
-            rows.append([*row, percent(PUBLISHED[place])] if published else row)
-        headers = ["stage", "size (pixels)", "epochs", "accuracy after the stage"]
-        tables.append(
-            Table(
-                f"{group.name}: accuracy after each stage"
-                + ("; published: reported by others, on the original data." if published else "."),
-                [*headers, "published"] if published else headers,
-                rows,
-                "r" * (len(headers) + published),
-            )
-        )
+        # By run, then by stage; a stage's last epoch replaces those before it.
+        at_end = [{e.stage: e.accuracy for e in run.history} for run in group.runs.values()]
+        places = range(len(stages))
+        columns = {
+            "stage": [f"{place + 1}" for place in places],
+            "size (pixels)": [f"{stage.size}" for stage in stages],
+            "epochs": [f"{stage.epochs}" for stage in stages],
+            "accuracy after the stage": [_mean([a[i] for a in at_end], percent) for i in places],
+        }
+        caption = f"{group.name}: accuracy after each stage"
+        if group.config.options["recipe"] == "progressive":
+            columns["published"] = [percent(one) for one in PART1_PUBLISHED[: len(stages)]]
+            caption += "; published: reported by others, on the original data"
+        rows = [*zip(*columns.values(), strict=True)]
+        tables.append(Table(f"{caption}.", [*columns], rows, "r" * len(columns)))
     return tables
 
 
@@ -216,7 +202,7 @@ def _figures(groups: Sequence[RunGroup]) -> Table:
         )
 
     rows: list[tuple[str, Callable[[FinishedRun], float | None], Callable[[float], str]]] = [
-        ("accuracy", attrgetter("scores.accuracy"), percent),
+        ("accuracy", final_accuracy, percent),
         ("accuracy, case ignored", attrgetter("scores.accuracy_ignoring_case"), percent),
         ("loss (nats)", attrgetter("scores.loss"), lambda value: f"{value:.3f}"),
         ("calibration error (ECE)", attrgetter("scores.calibration_error"), percent),
@@ -230,11 +216,11 @@ def _figures(groups: Sequence[RunGroup]) -> Table:
         mark = f"{100 * threshold:.0f} %"
         rows.append((f"epochs to {mark} accuracy", reached(threshold, "epoch"), number))
         rows.append((f"time to {mark} accuracy (s)", reached(threshold, "seconds"), number))
-    table = [
-        [name, *(_mean(group.values(of), form) for group in groups)] for name, of, form in rows
-    ]
+    table = [[name, *(_mean(g.values(of), form) for g in groups)] for name, of, form in rows]
     table = [row for row in table if set(row[1:]) != {ABSENT}]
-    table.append(["hardware", *(hardware(group.environment) for group in groups)])
+    table.append(
+        ["hardware", *(hardware(read_json(g.first.path, "environment.json")) for g in groups)]
+    )
     samples = groups[0].samples
     seeds = " and ".join(f"{len(group.runs)}" for group in groups)
     return Table(
@@ -294,18 +280,17 @@ def _image_files(groups: Sequence[RunGroup], name: str) -> list[Block]:
 
 
 def _classes(groups: Sequence[RunGroup]) -> Table:
-    columns = [group.scores.per_class for group in groups]
-    if len(groups) > 1:
-        return Table(
-            "F1 of each class, over all seeds.",
-            ["class", "images", *(group.name for group in groups)],
-            [
-                [ones[0].name, str(ones[0].samples), *(percent(one.f1, 1) for one in ones)]
-                for ones in zip(*columns, strict=True)
-                if ones[0].samples
-            ],
-        )
-    return class_table(groups[0].scores)
+    if len(groups) == 1:
+        return class_table(groups[0].scores)
+    return Table(
+        "F1 of each class, over all seeds.",
+        ["class", "images", *(group.name for group in groups)],
+        [
+            [ones[0].name, str(ones[0].samples), *(percent(one.f1, 1) for one in ones)]
+            for ones in zip(*(group.scores.per_class for group in groups), strict=True)
+            if ones[0].samples
+        ],
+    )
 
 
 def _calibration(groups: Sequence[RunGroup]) -> list[Block]:
@@ -335,15 +320,10 @@ def _calibration(groups: Sequence[RunGroup]) -> list[Block]:
     ]
 
 
-def _accuracy(run: FinishedRun) -> float | None:
-    return None if run.scores is None else run.scores.accuracy
-
-
 def _calibration_error(group: RunGroup) -> float:
     """Return the mean over a group's runs; pooled predictions would hide part of the error."""
-    return estimate(
-        [run.scores.calibration_error for run in group.runs.values() if run.scores]
-    ).mean
+    errors = [run.scores.calibration_error for run in group.runs.values() if run.scores]
+    return estimate(errors).mean
 
 
 def _mean(values: Sequence[float | None], form: Callable[[float], str], name: str = "") -> str:

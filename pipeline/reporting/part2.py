@@ -4,12 +4,13 @@ All numbers come from the result.json of a run.
 """
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from rich.table import Table as TerminalTable
 
 from pipeline.analysis.pretraining import NORM, Analysis, MetricComparison, PretrainingResult
-from pipeline.analysis.stats import ACCURACY, LOSS, Estimate, Interval, Metric
+from pipeline.analysis.stats import ACCURACY, LOSS, Estimate, Metric
 from pipeline.evaluation.run_dir import read_result
 from pipeline.recipes.presets import PART2_PUBLISHED
 from pipeline.reporting.common import (
@@ -41,6 +42,18 @@ LEGEND = (
     "this size and spread with 80 % power."
 )
 AS_ABOVE = "Columns as in the first table."
+DISTANCES = (
+    "L2 distance between final and initial weights, in % of the norm of the initial weights, by "
+    "group of layers: stem (near the input), body, head (near the output), and all together. "
+    "Statistics of batch normalisation are excluded."
+)
+AXES = {  # of the curves
+    "accuracy over epochs": ("epochs", "validation accuracy (%)"),
+    "accuracy over seconds": ("training time (s)", "validation accuracy (%)"),
+    "loss over epochs": ("epochs", "validation loss (nats)"),
+    "training loss": ("epochs", "training loss (nats)"),
+    "gradient norm": ("epochs", "gradient norm"),
+}
 
 
 def page_of(paths: Sequence[Path]) -> Page:
@@ -50,24 +63,25 @@ def page_of(paths: Sequence[Path]) -> Page:
     """
     run, earlier = latest_run("part2", paths)
     result = read_result(run, PretrainingResult)
+    analysis = result.analysis
     trainings = [training_source(run / name, name) for name in result.trainings]
     return Page(
         "Part 2: does pretraining on the digits of part 1 help on MNIST?",
         QUESTION,
-        result.analysis.answer,
+        analysis.answer,
         origins([result.digits.provenance, result.mnist.provenance]),
         [
             Section("Experiment", _experiment(run, result)),
             Section("Final accuracy and loss", _final(result)),
-            Section("Learning curves", _learning_curves(result)),
-            Section("Time to accuracy", _times(result)),
-            Section("Stability", _stability(result)),
-            Section("Distance from the initial weights", _distances(result)),
-            Section("Statistical power", _power(result)),
+            Section("Learning curves", _learning_curves(analysis)),
+            Section("Time to accuracy", _times(analysis.times)),
+            Section("Stability", _stability(analysis)),
             Section(
-                "Sources",
-                [*earlier, Sources([experiment_source(run), *trainings])],
+                "Distance from the initial weights",
+                [DISTANCES, _table(f"Distances. {AS_ABOVE}", analysis.movement)],
             ),
+            Section("Statistical power", _power(analysis)),
+            Section("Sources", [*earlier, Sources([experiment_source(run), *trainings])]),
         ],
     )
 
@@ -81,28 +95,27 @@ def closing_table(run: Path) -> TerminalTable:
     for header in ("pretrained", "scratch", "difference", "shown", "needs"):
         table.add_column(header, justify="right")
     for metric in _metrics(analysis):
-        row = _row(metric)
-        difference = row["difference"]
+        name, first, second, difference, _, shown, needed = _row(metric)
         if interval := metric.comparison.interval:  # symmetric, as t intervals are
             difference += f" ± {_value((interval.high - interval.low) / 2, metric.measure)}"
-        shown = row["shown"].partition(",")[0]
-        first, second = row["pretrained"], row["from scratch"]
-        table.add_row(row[""], first, second, difference, shown, row["pairs needed"])
+        table.add_row(name, first, second, difference, shown.partition(",")[0], needed)
     return table
 
 
 def _metrics(analysis: Analysis) -> list[MetricComparison]:
-    """Return the comparisons of all metrics."""
     a = analysis
     return [*a.end, *a.progress, *a.times, *a.stability, *a.movement]
 
 
-def _row(metric: MetricComparison) -> dict[str, str]:
-    """Return the table cells of a metric by the names in `HEADERS`."""
+def _row(metric: MetricComparison) -> tuple[str, ...]:
+    """Return the table cells of a metric under `HEADERS`."""
     comparison, measure = metric.comparison, metric.measure
     interval, difference, needed = comparison.interval, comparison.difference, comparison.needed
     unit = UNITS.get(measure.unit)
-    shown = ABSENT if interval is None else "no"
+    shown = span = ABSENT
+    if interval:
+        span = " to ".join(_value(end, measure, sign=True) for end in (interval.low, interval.high))
+        shown = "no"
     if comparison.shown and difference:
         shown = f"yes, {(measure.more if difference > 0 else measure.less).partition(' ')[0]}"
 
@@ -112,16 +125,15 @@ def _row(metric: MetricComparison) -> dict[str, str]:
         text = _value(found.mean, measure)
         return text if found.runs == len(runs) else f"{text} ({found.runs}/{len(runs)})"
 
-    cells = (
+    return (
         f"{metric.name} ({unit})" if unit else metric.name,
         mean(metric.pretrained_mean, metric.pretrained),
         mean(metric.scratch_mean, metric.scratch),
         ABSENT if difference is None else _value(difference, measure, sign=True),
-        ABSENT if interval is None else _span(interval, measure),
+        span,
         shown,
         ABSENT if needed is None else f"{needed:,}",
     )
-    return dict(zip(HEADERS, cells, strict=True))
 
 
 def _value(value: float, measure: Metric, sign: bool = False) -> str:
@@ -129,13 +141,8 @@ def _value(value: float, measure: Metric, sign: bool = False) -> str:
     return minus(f"{value * measure.scale:{'+' if sign else ''},.{decimals}f}")
 
 
-def _span(interval: Interval, measure: Metric) -> str:
-    low, high = (_value(end, measure, sign=True) for end in (interval.low, interval.high))
-    return f"{low} to {high}"
-
-
 def _table(caption: str, metrics: Sequence[MetricComparison]) -> Table:
-    return Table(caption, HEADERS, [[*_row(one).values()] for one in metrics], wide=True)
+    return Table(caption, HEADERS, [_row(one) for one in metrics], wide=True)
 
 
 def _sentences(metrics: Sequence[MetricComparison]) -> list[Block]:
@@ -144,14 +151,11 @@ def _sentences(metrics: Sequence[MetricComparison]) -> list[Block]:
 
 def _experiment(run: Path, result: PretrainingResult) -> list[Block]:
     analysis, digits, mnist = result.analysis, result.digits, result.mnist
-    others = len(_metrics(analysis)) - 1
     first = result.trainings["digits"]
     trained = result.trainings[f"pretrained-{analysis.seeds[0]}"]
-    accuracy = (
-        f", to an accuracy of {percent(first.accuracy)} on {digits.validated:,} others"
-        if first.accuracy is not None
-        else ""
-    )
+    accuracy = ""
+    if first.accuracy is not None:
+        accuracy = f", to an accuracy of {percent(first.accuracy)} on {digits.validated:,} others"
     return [
         f"One network ({first.network}) was trained on {digits.learned:,} digits of part 1 for "
         f"{first.epochs} epochs, in {first.seconds_training:,.0f} s{accuracy}. The pretrained "
@@ -167,9 +171,9 @@ def _experiment(run: Path, result: PretrainingResult) -> list[Block]:
         "the networks from scratch. All pretrained networks started from the same weights and all "
         "networks were validated on the same images. Other pretraining digits or other validation "
         "images can give other results.",
-        f"Accuracy at the end was chosen in advance to answer the question. The other {others} "
-        "comparisons are descriptive: without any true difference, one in twenty would be shown by "
-        "chance.",
+        "Accuracy at the end was chosen in advance to answer the question. The other "
+        f"{len(_metrics(analysis)) - 1} comparisons are descriptive: without any true difference, "
+        "one in twenty would be shown by chance.",
     ]
 
 
@@ -180,57 +184,35 @@ def _final(result: PretrainingResult) -> list[Block]:
         for metric in analysis.end
         for arm in (metric.pretrained, metric.scratch)
     ]
-    rows = [[*cells] for cells in zip(map(str, analysis.seeds), *columns, strict=True)]
-    published = (percent(PART2_PUBLISHED[arm]) for arm in ("pretrained", "scratch"))
+    pretrained, scratch = (percent(PART2_PUBLISHED[arm]) for arm in ("pretrained", "scratch"))
     return [
         *_sentences(analysis.end),
         _table(LEGEND, analysis.end),
         Table(
             "Accuracy (%) and loss (nats) at the end, by seed.",
             ["seed", "pretrained", "from scratch", "pretrained, loss", "from scratch, loss"],
-            rows,
+            [*zip(map(str, analysis.seeds), *columns, strict=True)],
             "rrrrr",
         ),
-        "Published by others, on the original data: {} (pretrained) and {} (from scratch) after 5 "
-        "epochs of ResNet-18, one training each, which cannot show a difference.".format(
-            *published
-        ),
+        f"Published by others, on the original data: {pretrained} (pretrained) and {scratch} (from "
+        "scratch) after 5 epochs of ResNet-18, one training each, which cannot show a difference.",
     ]
 
 
-def _learning_curves(result: PretrainingResult) -> list[Block]:
-    analysis = result.analysis
+def _learning_curves(analysis: Analysis) -> list[Block]:
+    plot = partial(_plot, analysis)
     return [
         "The area under accuracy is the mean height of its curve from the first to the last "
         "validation. The mean training loss is the mean over all steps.",
         *_sentences(analysis.progress),
         _table(f"Learning curves, summarised. {AS_ABOVE}", analysis.progress),
-        _plot(
-            analysis,
-            "accuracy over epochs",
-            "epochs",
-            "validation accuracy (%)",
-            "Accuracy on the validation images after each epoch.",
-        ),
-        _plot(
-            analysis,
-            "accuracy over seconds",
-            "training time (s)",
-            "validation accuracy (%)",
-            "The same accuracy over training time.",
-        ),
-        _plot(
-            analysis,
-            "loss over epochs",
-            "epochs",
-            "validation loss (nats)",
-            "Loss on the validation images after each epoch.",
-        ),
+        plot("accuracy over epochs", "Accuracy on the validation images after each epoch."),
+        plot("accuracy over seconds", "The same accuracy over training time."),
+        plot("loss over epochs", "Loss on the validation images after each epoch."),
     ]
 
 
-def _times(result: PretrainingResult) -> list[Block]:
-    times = result.analysis.times
+def _times(times: Sequence[MetricComparison]) -> list[Block]:
     partly_reached = [
         one for one in times if len({value is None for value in one.pretrained + one.scratch}) == 2
     ]
@@ -243,24 +225,19 @@ def _times(result: PretrainingResult) -> list[Block]:
     ]
 
 
-def _stability(result: PretrainingResult) -> list[Block]:
-    analysis = result.analysis
-    rows = [
-        [
-            str(one.epoch),
-            *(
-                ABSENT if deviation is None else f"{100 * deviation:.3f}"
-                for deviation in (one.pretrained, one.scratch)
-            ),
-            ABSENT if one.ratio is None else f"{one.ratio:.2f}",
-            *(
-                (f"{one.interval.low:.2f} to {one.interval.high:.2f}", "yes" if one.shown else "no")
-                if one.interval
-                else (ABSENT, ABSENT)
-            ),
-        ]
-        for one in analysis.spreads
-    ]
+def _stability(analysis: Analysis) -> list[Block]:
+    def cell(value: float | None, scale: float = 1, decimals: int = 2) -> str:
+        return ABSENT if value is None else f"{scale * value:.{decimals}f}"
+
+    plot = partial(_plot, analysis)
+    rows = []
+    for one in analysis.spreads:
+        deviations = (cell(arm, 100, 3) for arm in (one.pretrained, one.scratch))
+        span = shown = ABSENT
+        if one.interval:
+            span = f"{one.interval.low:.2f} to {one.interval.high:.2f}"
+            shown = "yes" if one.shown else "no"
+        rows.append([str(one.epoch), *deviations, cell(one.ratio), span, shown])
     return [
         _table(
             "A spike is a rise of the loss from one step to the next that exceeds the median "
@@ -275,37 +252,16 @@ def _stability(result: PretrainingResult) -> list[Block]:
             rows,
             "rrrrrr",
         ),
-        _plot(
-            analysis,
-            "training loss",
-            "epochs",
-            "training loss (nats)",
-            "Training loss on augmented images, averaged over consecutive steps.",
+        plot(
+            "training loss", "Training loss on augmented images, averaged over consecutive steps."
         ),
-        _plot(
-            analysis,
-            "gradient norm",
-            "epochs",
-            "gradient norm",
-            "L2 norm of the gradient, averaged over the steps of each epoch.",
-        ),
+        plot("gradient norm", "L2 norm of the gradient, averaged over the steps of each epoch."),
     ]
 
 
-def _distances(result: PretrainingResult) -> list[Block]:
-    movement = result.analysis.movement
-    return [
-        "L2 distance between final and initial weights, in % of the norm of the initial weights, "
-        "by group of layers: stem (near the input), body, head (near the output), and all "
-        "together. Statistics of batch normalisation are excluded.",
-        _table(f"Distances. {AS_ABOVE}", movement),
-    ]
-
-
-def _power(result: PretrainingResult) -> list[Block]:
-    analysis = result.analysis
-    (accuracy, *_), seeds = analysis.end, len(analysis.seeds)
-    comparison, pairs = accuracy.comparison, counted(seeds, "pair")
+def _power(analysis: Analysis) -> list[Block]:
+    accuracy = analysis.end[0]
+    comparison, pairs = accuracy.comparison, counted(len(analysis.seeds), "pair")
     if comparison.needed is None or not comparison.deviation or not comparison.difference:
         return [
             f"{pairs} of trainings: no spread of the difference in accuracy could be estimated, so "
@@ -321,8 +277,8 @@ def _power(result: PretrainingResult) -> list[Block]:
     ]
 
 
-def _plot(analysis: Analysis, name: str, x_label: str, y_label: str, caption: str) -> Plot:
-    arms = analysis.curves[name]
+def _plot(analysis: Analysis, name: str, caption: str) -> Plot:
+    arms, (x_label, y_label) = analysis.curves[name], AXES[name]
     scale, limits = (100, (None, 100)) if "%" in y_label else (1, (0, None))
     band = " Bands are 95 % intervals of the mean." if len(analysis.seeds) > 1 else ""
     ends = "; ".join(

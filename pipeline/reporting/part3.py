@@ -26,7 +26,7 @@ from pipeline.reporting.common import (
     with_interval,
 )
 from pipeline.reporting.console import terminal_table
-from pipeline.reporting.html import Block, Page, Plot, PngImage, Section, SourceRun, Sources, Table
+from pipeline.reporting.html import Block, Page, Plot, PngImage, Section, Sources, Table
 from pipeline.reporting.plots import plot_bars, plot_heat_map
 
 QUESTION = (
@@ -62,6 +62,11 @@ def page_of(paths: Sequence[Path]) -> Page:
     """
     run, earlier = latest_run("part3", paths)
     result = read_result(run, LabelNoiseResult)
+    test = f"--source {result.test.file} --split {result.test.split}"
+    sources = [
+        training_source(run / name, _label(name), f"./launch.sh evaluate {run / name} {test}")
+        for name in result.trainings
+    ]
     return Page(
         "Part 3: what is wrong with this dataset?",
         QUESTION,
@@ -72,7 +77,7 @@ def page_of(paths: Sequence[Path]) -> Page:
             Section("Inspection", _inspection(run, result)),
             Section("Diagnosis", _diagnosis(result)),
             Section("Training despite the noise", _recovery(result)),
-            Section("Sources", [*earlier, Sources(_sources(run, result))]),
+            Section("Sources", [*earlier, Sources([experiment_source(run), *sources])]),
         ],
     )
 
@@ -103,11 +108,9 @@ def _answer(result: LabelNoiseResult) -> str:
     estimates = result.recovery.estimates
     images = f"{result.test.pictures:,} images with correct labels"
     naive, ceiling = (percent(estimates[method].mean) for method in ("naive", "ceiling"))
-    corrected = (
-        f"{with_interval(estimates['forward'])} when trained on its labels with a corrected loss, "
-        if "forward" in estimates
-        else ""
-    )
+    corrected = ""
+    if forward := estimates.get("forward"):
+        corrected = f"{with_interval(forward)} when trained on its labels with a corrected loss, "
     return (
         f"{result.diagnosis.verdict} Accuracy on {images}: {corrected}{naive} with the ordinary "
         f"loss, {ceiling} when trained on correct labels."
@@ -116,15 +119,12 @@ def _answer(result: LabelNoiseResult) -> str:
 
 def _published(result: LabelNoiseResult) -> list[Block]:
     chance = 1 / len(result.classes)
-    low = any(arm.accuracy < chance / 2 for arm in result.arms.values())
-    below = (
-        [
+    below: list[Block] = []
+    if any(arm.accuracy < chance / 2 for arm in result.arms.values()):
+        below = [
             f"Chance level is {percent(chance)}. An accuracy far below chance is information: a "
             "network must recognise the classes to avoid them so reliably."
         ]
-        if low
-        else []
-    )
     return [
         "These trainings repeat published ones on the dataset's training images. They are tested "
         f"on {result.test.pictures:,} images with correct labels. The published conclusion was "
@@ -168,10 +168,10 @@ def _arms_table(result: LabelNoiseResult) -> Table:
 
 
 def _inspection(run: Path, result: LabelNoiseResult) -> list[Block]:
-    look, classes = result.look, result.classes
-    ranks = look.ranks
+    classes, ranks = result.classes, result.look.ranks
     first, last = percent(ranks[0]), percent(ranks[-1])
-    first_arm, numbers = PART3_ARMS[next(iter(result.arms))].label, _numbers(result)
+    first_arm = PART3_ARMS[next(iter(result.arms))].label
+    histogram = dict(zip(classes, result.look.histogram, strict=True))
     return [
         PngImage(
             run / "folders.png",
@@ -184,10 +184,11 @@ def _inspection(run: Path, result: LabelNoiseResult) -> list[Block]:
         f"for {last}; chance level is {percent(1 / len(classes))} for both.",
         Plot(
             plot_bars(
-                {"": [100 * fraction for fraction in ranks]},
+                {"": ranks},
                 [f"{place + 1}" for place in range(len(ranks))],
                 "rank of the given label",
                 "images (%)",
+                scale=100,
             ),
             f"Bar chart: the label has the first rank for {first} and the last rank for {last}.",
             "Rank of the given label among the classes by predicted probability. Rank 1 is the "
@@ -195,17 +196,9 @@ def _inspection(run: Path, result: LabelNoiseResult) -> list[Block]:
             "likely class.",
         ),
         Plot(
-            plot_bars(
-                {
-                    name: [100 * fraction for fraction in row]
-                    for name, row in zip(classes, look.histogram, strict=True)
-                },
-                _short(classes),
-                "predicted class",
-                "images (%)",
-            ),
+            plot_bars(histogram, _short(classes), "predicted class", "images (%)", scale=100),
             "Bar charts: how often each class is predicted, for each given label.",
-            f"Predicted classes of the images with each given label.{numbers}",
+            f"Predicted classes of the images with each given label.{_numbers(classes)}",
             wide=True,
         ),
     ]
@@ -213,8 +206,6 @@ def _inspection(run: Path, result: LabelNoiseResult) -> list[Block]:
 
 def _diagnosis(result: LabelNoiseResult) -> list[Block]:
     found = result.diagnosis
-    most = math.log2(len(result.classes))
-    strays, misfit = percent(found.strays), percent(found.misfit)
     return [
         f"{found.verdict} {found.assumption}",
         METHOD,
@@ -223,13 +214,13 @@ def _diagnosis(result: LabelNoiseResult) -> list[Block]:
             _matrix(found.matrix, result.classes),
             "Heat map: estimated probability of each given label for each true class.",
             "The estimated transition matrix: probability of each given label (columns) for each "
-            f"true class (rows, named by the assumption above).{_numbers(result)}",
+            f"true class (rows, named by the assumption above).{_numbers(result.classes)}",
         ),
-        f"The mean entropy of its rows is {found.entropy:.2f} bits (maximum {most:.2f}). The "
-        f"mutual information of given label and true class is {found.information:.2f} bits. Of the "
-        f"counted images, {strays} are estimated to be outliers (hard, or in another class's "
-        f"group). The diagnosis does not explain {misfit} of the labels (total variation beyond "
-        "chance).",
+        f"The mean entropy of its rows is {found.entropy:.2f} bits (maximum "
+        f"{math.log2(len(result.classes)):.2f}). The mutual information of given label and true "
+        f"class is {found.information:.2f} bits. Of the counted images, {percent(found.strays)} "
+        "are estimated to be outliers (hard, or in another class's group). The diagnosis does not "
+        f"explain {percent(found.misfit)} of the labels (total variation beyond chance).",
         *_reference_model(result),
         LIMITS,
     ]
@@ -239,11 +230,9 @@ def _reference_model(result: LabelNoiseResult) -> list[Block]:
     reference = result.diagnosis.witness
     if reference is None:
         return ["There was no reference model. Class names follow from the assumption."]
-    use = (
-        "The diagnosis uses its predictions."
-        if reference.heard
-        else "It cannot name half of each group, so the diagnosis does not use its predictions."
-    )
+    use = "The diagnosis uses its predictions."
+    if not reference.heard:
+        use = "It cannot name half of each group, so the diagnosis does not use its predictions."
     return [
         f"The reference model, {result.witness}, was trained on other labels and predicts the same "
         f"images. {use} It agrees with the diagnosis on {percent(reference.agreement)} of the "
@@ -283,17 +272,12 @@ def _evidence_table(result: LabelNoiseResult) -> Table:
 def _recovery(result: LabelNoiseResult) -> list[Block]:
     outcome = result.recovery
     seeds = len(outcome.accuracies["naive"])
-    introduction = (
+    fewer = " Clean or random labels leave nothing to correct, so only two methods are compared."
+    return [
         f"Each method is trained with {counted(seeds, 'seed')}. Equal seeds have equal initial "
         f"weights and order. The ceiling is trained on correct labels: "
         f"{result.clean.pictures:,} images of {result.clean.file}."
-    )
-    if "forward" not in outcome.estimates:
-        introduction += (
-            " Clean or random labels leave nothing to correct, so only two methods are compared."
-        )
-    return [
-        introduction,
+        + ("" if "forward" in outcome.estimates else fewer),
         _methods_table(result),
         *(f"Compared with {METHODS[pair.second]}: {pair.words}." for pair in outcome.pairs),
         "Intervals are over seeds, on one test set.",
@@ -331,17 +315,6 @@ def _methods_table(result: LabelNoiseResult) -> Table:
     )
 
 
-def _sources(run: Path, result: LabelNoiseResult) -> list[SourceRun]:
-    test = f"--source {result.test.file} --split {result.test.split}"
-    return [
-        experiment_source(run),
-        *(
-            training_source(run / name, _label(name), f"./launch.sh evaluate {run / name} {test}")
-            for name in result.trainings
-        ),
-    ]
-
-
 def _label(training: str) -> str:
     """Return the label of a training, given the name of its folder."""
     arm, seed = arm_and_seed(training)
@@ -352,9 +325,8 @@ def _matrix(matrix: Sequence[Sequence[float]], classes: Sequence[str]) -> Figure
     return plot_heat_map(matrix, classes, _short(classes), "true class", "given label")
 
 
-def _numbers(result: LabelNoiseResult) -> str:
+def _numbers(classes: Sequence[str]) -> str:
     """Return a sentence that explains the numbers in a figure, if they replace class names."""
-    classes = result.classes
     if _short(classes) is classes:
         return ""
     return f" Numbers stand for the classes in this order; {classes[0]} is 0."

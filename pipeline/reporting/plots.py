@@ -113,15 +113,19 @@ def plot_heat_map(
 
 @styled
 def plot_bars(
-    panels: Mapping[str, Sequence[float]], names: Sequence[str], x_label: str, y_label: str
+    panels: Mapping[str, Sequence[float]],
+    names: Sequence[str],
+    x_label: str,
+    y_label: str,
+    scale: float = 1,
 ) -> Figure:
-    """Plot a panel of bars for each entry of `panels`, a bar per name, all with one scale."""
+    """Plot a panel of bars for each entry of `panels`, a bar per name; `scale` multiplies y."""
     across = min(5, len(panels))
     down = -(-len(panels) // across)
     figure = new_figure(max(4.5, 1.2 * across + 0.4), 1.3 * down + 0.6)
     grid = list(figure.subplots(down, across, sharex=True, sharey=True, squeeze=False).flat)
     for axes, (title, heights) in zip(grid, panels.items(), strict=False):
-        axes.bar(range(len(names)), heights, color=COLOURS[0], width=0.8)
+        axes.bar(range(len(names)), scale * np.array(heights), color=COLOURS[0], width=0.8)
         axes.set_title(title, fontsize=10)
         axes.set_xticks(range(len(names)), names, fontsize=8)
         axes.tick_params(labelsize=8, length=2)

@@ -15,7 +15,6 @@ from pipeline.evaluation.metrics import EpochMetrics, Scores, score
 from pipeline.evaluation.run_config import RunConfig
 from pipeline.evaluation.run_dir import FinishedRun, read_run
 from pipeline.reporting.common import distinct
-from pipeline.runtime.files import read_json
 
 
 @dataclass(frozen=True)
@@ -54,11 +53,6 @@ class RunGroup:
     def config(self) -> RunConfig:
         """The configuration of the first run."""
         return self.first.config
-
-    @property
-    def environment(self) -> dict[str, Any]:
-        """The environment of the first run."""
-        return read_json(self.first.path, "environment.json")
 
     @property
     def samples(self) -> int:

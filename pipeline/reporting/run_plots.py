@@ -97,10 +97,7 @@ def plot_history(history: Sequence[EpochMetrics], title: str, path: Path) -> Non
     epochs = [epoch.epoch + 1 for epoch in history]
     for axes, name, scale in ((left, "loss", 1), (right, "accuracy", 100)):
         lines = {}
-        for label, key in (
-            ("training, augmented images", f"train_{name}"),
-            ("validation", name),
-        ):
+        for label, key in (("training, augmented images", f"train_{name}"), ("validation", name)):
             values = [getattr(epoch, key) for epoch in history]
             if None not in values:
                 lines[label] = line(epochs, values)
