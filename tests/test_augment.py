@@ -155,7 +155,7 @@ def test_an_invalid_strength(strength: dict[str, float], message: str) -> None:
 
 @given(st.integers(0, 28), st.integers(0, 44))
 def test_the_crop_is_centred_on_the_ink(top: int, left: int) -> None:
-    got = crop(box(top, left, 20, 20), unmoved(1), 32)
+    got = crop(box(top, left, 20, 20), Transforms.identity(1), 32)
     torch.testing.assert_close(got, box(6, 6, 20, 20, (32, 32)), atol=1e-4, rtol=0)
 
 
@@ -164,12 +164,12 @@ def test_centres_without_ink_and_with_specks() -> None:
     speck = 0.1 * box(0, 0, 1, 1, (10, 20)) + box(4, 8, 2, 4, (10, 20))
     torch.testing.assert_close(ink_centres(nothing), torch.zeros(1, 2))
     torch.testing.assert_close(ink_centres(speck), torch.zeros(1, 2))
-    assert not crop(nothing, unmoved(1), 8).any()
+    assert not crop(nothing, Transforms.identity(1), 8).any()
 
 
 def test_a_quarter_turn_and_a_doubling() -> None:
     turn = torch.tensor([[[0.0, -0.5, 0.0], [0.5, 0.0, 0.0]]])
-    got = crop(box(10, 10, 4, 12), turn, 32)
+    got = crop(box(10, 10, 4, 12), Transforms(turn), 32)
     torch.testing.assert_close(got.sum(), torch.tensor(4 * 12 * 4.0), atol=1, rtol=0)
     rows, columns = (got[0, 0].amax(dim=d) > 0.5 for d in (1, 0))
     assert (int(rows.sum()), int(columns.sum())) == (24, 8)
@@ -210,7 +210,7 @@ def test_the_crop_agrees_with_the_formula(seed: int) -> None:
     strong = replace(ALL, pen=0, lighting=0, translation=0.02)
     changes = strong.sample(seed, 0, np.arange(3)).parts()
     size = 24  # the square stays on the page
-    got = crop(pages, changes["affine"], size, changes["perspective"], changes["elastic"])
+    got = crop(pages, Transforms(**changes), size)
     places = (2 * np.arange(size) + 1) / size - 1
     moves = displacements(changes["elastic"], size).double().numpy()
     maps, tilts = (changes[name].double().numpy() for name in ("affine", "perspective"))
@@ -231,14 +231,15 @@ def test_the_crop_agrees_with_the_formula(seed: int) -> None:
 def test_no_perspective_is_the_affine_map(seed: int) -> None:
     pages = torch.rand(5, 1, 40, 56, generator=torch.Generator().manual_seed(seed))
     maps = MAPS.sample(seed, 0, np.arange(5)).affine
-    flat = crop(pages, maps, 32, torch.zeros(5, 2), torch.zeros(5, 2, 6, 6))
-    torch.testing.assert_close(flat, crop(pages, maps, 32))
+    zeros = {"perspective": torch.zeros(5, 2), "elastic": torch.zeros(5, 2, 6, 6)}
+    flat = crop(pages, Transforms(maps, **zeros), 32)
+    torch.testing.assert_close(flat, crop(pages, Transforms(maps), 32))
 
 
 def test_a_warp_is_as_strong_as_fastais() -> None:
     """Sides differ as 1 ± magnitude, and the centre stays fixed."""
     tilts = torch.tensor([[0.0, 0.2]])
-    got = crop(box(8, 16, 32, 32), unmoved(1), 48, tilts)[0, 0]
+    got = crop(box(8, 16, 32, 32), Transforms(unmoved(1), perspective=tilts), 48)[0, 0]
     for row in (11, 24, 36):
         height = (2 * row + 1) / 48 - 1
         assert float(got[row].sum()) == pytest.approx(32 * (1 + 0.2 * height), rel=0.005)

@@ -11,8 +11,9 @@ from tiny import CLASSES, page, write_set
 from beton.loader import Loader
 from beton.ops import Resize
 from jobs.bench import reach as bench_reach
-from jobs.bench.reach import Config, Outcome, PillowPages, closing_table, conclusion
-from pipeline.data.sources.base import CHARACTERS
+from jobs.bench.reach import Config, Outcome, closing_table, conclusion
+from pipeline.data.charset import CHARACTERS
+from pipeline.experiments.benchmark import PillowPages
 from pipeline.loading.dataset import View, open_dataset
 
 FAST = Outcome("inkrun", "small", 48, 24, 2_000, 48_000, 48.0, 0.01, 0.93, 12.0)
@@ -31,9 +32,10 @@ def test_pillow_and_the_engine_give_equal_images(tmp_path: Path) -> None:
         with Loader(file, 3, {"image": Resize(*canvas)}, order="sequential", indices=ids) as loader:
             (batch,) = loader
             engine = batch["image"].astype(int)
-    pillow = [PillowPages(files, ids, canvas)[place] for place in range(3)]
-    assert [number for number, _ in pillow] == ids.tolist()
-    for (_, image), expected in zip(pillow, engine, strict=True):
+    pages = PillowPages(files, canvas, Image.Resampling.BOX)
+    pillow = [pages[number] for number in ids.tolist()]
+    assert [number for _, number in pillow] == ids.tolist()
+    for (image, _), expected in zip(pillow, engine, strict=True):
         assert expected.std() > 0
         assert np.abs(image.numpy().astype(int) - expected).max() <= 1
 

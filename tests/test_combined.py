@@ -18,8 +18,7 @@ from beton.order import Shard
 from beton.reader import Reader
 from pipeline.errors import UserError
 from pipeline.loading.augment import Augmentation
-from pipeline.loading.batches import DeviceLoader, MicroBatch
-from pipeline.loading.combined import CombinedLoader
+from pipeline.loading.batches import CombinedLoader, DeviceLoader, MicroBatch
 from pipeline.loading.dataset import Ids, open_dataset, split_indices
 from pipeline.recipes.mixup import Mixing
 from pipeline.recipes.recipe import Recipe, Stage

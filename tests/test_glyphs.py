@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.data.sources.base import CHARACTERS
+from pipeline.data.charset import CHARACTERS
 from pipeline.data.synth import glyphs
 from pipeline.data.synth.glyphs import (
     CAPITAL_HEIGHT,

@@ -81,7 +81,7 @@ ROOMS = (
     "experiments",
 )
 # The same within pipeline/data, whose packages and modules build on each other.
-DATA_ROOMS = ("sources", "splits", "prepare", "synth", "download", "catalog")
+DATA_ROOMS = ("charset", "sources", "splits", "prepare", "synth", "download", "catalog")
 
 
 def room_of(name: str, prefix: str, rooms: tuple[str, ...]) -> int | None:

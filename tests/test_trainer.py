@@ -243,7 +243,7 @@ def test_a_stage_can_compute_in_float32(file: Reader) -> None:
 
 def test_whole_pages_are_not_augmented(file: Reader) -> None:
     view = View.of(file, 48, None)
-    assert (view.whole, view.canvas, view.pixels) == (True, (48, 64), 48 * 64)
+    assert (view.whole, view.canvas, view.shape) == (True, (48, 64), (48, 64))
     with DeviceLoader(file, split_indices(file, "all"), view, 4, device=CPU) as batches:
         first = next(iter(batches.micro_batches()))
     assert first.images.shape == (4, 1, 48, 64)

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from beton import rng
-from pipeline.data.sources.base import CHARACTERS
+from pipeline.data.charset import CHARACTERS
 from pipeline.data.synth import pen
 from pipeline.data.synth import writers as synth_writers
 from pipeline.data.synth.glyphs import load_glyphs

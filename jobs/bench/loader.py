@@ -9,30 +9,27 @@ included if it is installed (extra `ffcv`).
 
 import importlib.util
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
 import time
-import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
 from rich.console import Console
-from rich.table import Table
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
 from beton.fields import InkField, IntField, NDArrayField
 from beton.loader import Loader
 from beton.ops import Normalize, Op, Pixels, Resize, Scalar
 from beton.writer import write
-from pipeline.experiments import command
-from pipeline.runtime.benchmark import measure
+from pipeline.experiments import benchmark, command
 from pipeline.runtime.hardware import machine
 
 MEAN, STD = 33.3, 78.6  # of MNIST, in grey levels
@@ -47,29 +44,15 @@ class Config:
     size: int = 224
     """Side of an image, in pixels."""
     batch_size: int = 64
-    """SyntheticPages in a batch."""
+    """Pages in a batch."""
     threads: int = 2
     """Threads of inkrun and FFCV, and worker processes of the DataLoader."""
     digits: int = 60_000
     """Number of 28×28 digits of noise."""
     digit_batch: int = 512
-    """SyntheticDigits in a batch."""
+    """Digits in a batch."""
     rounds: int = 5
     """Rounds of each comparison."""
-
-
-class PillowPages(Dataset[Any]):
-    """The usual dataset: Pillow decodes and resizes one file at a time."""
-
-    def __init__(self, files: list[Path], size: int) -> None:
-        self.files, self.size = files, size
-
-    def __len__(self) -> int:
-        return len(self.files)
-
-    def __getitem__(self, index: int) -> torch.Tensor:
-        image = Image.open(self.files[index]).convert("L").resize((self.size, self.size))
-        return torch.from_numpy(np.asarray(image).copy())
 
 
 def run_loader(loader: Loader, epochs: int) -> int:
@@ -77,19 +60,10 @@ def run_loader(loader: Loader, epochs: int) -> int:
     return sum(int(b.valid.sum()) for epoch in range(epochs) for b in loader.batches(epoch))
 
 
-def run_dataloader(pages: PillowPages, batch_size: int, workers: int) -> int:
-    """Load the PNG files once; return the number of pages."""
-    batches = DataLoader(pages, batch_size, shuffle=True, num_workers=workers)
-    return sum(len(batch) for batch in batches)
-
-
 def run_tensor(images: torch.Tensor, batch_size: int) -> int:
     """Shuffle, gather and normalise a tensor in memory; return the number of digits."""
-    order = torch.randperm(len(images))
-    done = 0
-    for start in range(0, len(images), batch_size):
-        done += len(images[order[start : start + batch_size]].float().sub_(MEAN).div_(STD))
-    return done
+    batches = torch.split(torch.randperm(len(images)), batch_size)
+    return sum(len(images[ids].float().sub_(MEAN).div_(STD)) for ids in batches)
 
 
 def ffcv_epoch(file: Path, batch_size: int, threads: int) -> Callable[[], int]:
@@ -105,10 +79,7 @@ def ffcv_epoch(file: Path, batch_size: int, threads: int) -> Callable[[], int]:
         num_workers=threads,
         order=OrderOption.RANDOM,
         drop_last=False,
-        pipelines={
-            "image": [NDArrayDecoder(), ToTensor()],
-            "label": [IntDecoder(), ToTensor()],
-        },
+        pipelines={"image": [NDArrayDecoder(), ToTensor()], "label": [IntDecoder(), ToTensor()]},
     )
     return lambda: sum(len(image.float().sub_(MEAN).div_(STD)) for image, _ in loader)
 
@@ -127,57 +98,46 @@ def first_batch(file: Path, size: int, cache: Path) -> tuple[float, float]:
     )
     started = time.time()
     environment = {**os.environ, "NUMBA_CACHE_DIR": str(cache)}
-    result = subprocess.run(
-        [sys.executable, "-c", code], env=environment, check=True, capture_output=True, text=True
-    )
-    ended, after_import = map(float, result.stdout.split())
+    output = subprocess.check_output([sys.executable, "-c", code], env=environment, text=True)
+    ended, after_import = map(float, output.split())
     return ended - started, after_import
-
-
-def find_pages(source: Path, folder: Path) -> list[Path]:
-    """Return the PNG files of a folder, or of a zip unpacked to `folder`."""
-    if source.is_file():
-        with zipfile.ZipFile(source) as archive:
-            archive.extractall(folder)
-        source = folder
-    return sorted(source.rglob("*.png"))
-
-
-def decoded(files: list[Path]) -> Iterator[tuple[Any, int]]:
-    """Yield (image, label) of PNG files; the label is the folder's number."""
-    folders = sorted({file.parent for file in files})
-    for file in files:
-        yield np.asarray(Image.open(file).convert("L")), folders.index(file.parent)
 
 
 def bench_pages(config: Config, console: Console, folder: Path) -> None:
     """Print sizes, rates and the time to a first batch of full-resolution pages."""
-    files = find_pages(config.source, folder / "pages")
+    source = config.source
+    if source.is_file():
+        shutil.unpack_archive(source, folder / "pages", "zip")
+        source = folder / "pages"
+    files = sorted(source.rglob("*.png"))
+    folders = sorted({file.parent for file in files})
+    samples = (
+        (np.asarray(Image.open(file).convert("L")), folders.index(file.parent)) for file in files
+    )
     beton = folder / "pages.beton"
-    summary = write(beton, {"image": InkField(), "label": IntField()}, decoded(files))
+    summary = write(beton, {"image": InkField(), "label": IntField()}, samples)
     png = sum(file.stat().st_size for file in files)
-    sizes = Table(title=f"Bytes of {len(files)} pages", title_justify="left")
-    for heading in ("", "bytes", "of the PNGs"):
-        sizes.add_column(heading, justify="right" if heading else "left")
-    for name, count in [
-        ("PNG files", png),
-        ("ink payload", summary.payload_bytes["image"]),
-        (".beton file", summary.file_bytes),
-    ]:
-        sizes.add_row(name, f"{count:,}", f"{count / png:.1%}")
-    console.print(sizes)
+    ink = summary.payload_bytes["image"]
+    sizes = {"PNG files": png, "ink payload": ink, ".beton file": summary.file_bytes}
+    rows = [(name, f"{count:,}", f"{count / png:.1%}") for name, count in sizes.items()]
+    title = f"Bytes of {len(files)} pages"
+    console.print(benchmark.table(["", "bytes", "of the PNGs"], rows, "lrr", title))
 
     fields: dict[str, Op] = {"image": Resize(config.size, config.size), "label": Scalar()}
-    pages = PillowPages(files, config.size)
+    pages = benchmark.PillowPages(files, (config.size, config.size), Image.Resampling.BICUBIC)
+
+    def load_pillow() -> int:
+        batches = DataLoader(pages, config.batch_size, shuffle=True, num_workers=config.threads)
+        return sum(len(images) for images, _ in batches)
+
     baseline = f"DataLoader({config.threads} workers) over Pillow"
     with Loader(beton, config.batch_size, fields, threads=config.threads) as loader:
-        tasks = {
-            baseline: partial(run_dataloader, pages, config.batch_size, config.threads),
+        tasks: dict[str, Callable[[], int]] = {
+            baseline: load_pillow,
             f"inkrun, {config.threads} threads": partial(run_loader, loader, epochs=40),
         }
-        rates = measure(tasks, config.rounds, baseline)
-    title = f"Shuffled batches of {config.batch_size} pages at {config.size}×{config.size}"
-    console.print(rates.table(title, "images"))
+        title = f"Shuffled batches of {config.batch_size} pages at {config.size}×{config.size}"
+        console.print(benchmark.compare_rates(tasks, config.rounds, baseline, title))
 
     cold = first_batch(beton, config.size, folder / "kernels")
     warm = first_batch(beton, config.size, folder / "kernels")
@@ -209,9 +169,8 @@ def bench_digits(config: Config, console: Console, folder: Path) -> None:
             array = NDArrayField(np.dtype(np.uint8), (28, 28))
             write(ffcv_file, {"image": array, "label": IntField()}, samples)
             tasks["FFCV"] = ffcv_epoch(ffcv_file, config.digit_batch, config.threads)
-        rates = measure(tasks, config.rounds, baseline)
-    title = f"Shuffled batches of {config.digit_batch} digits at 28×28, float32, noise"
-    console.print(rates.table(title, "images"))
+        title = f"Shuffled batches of {config.digit_batch} digits at 28×28, float32, noise"
+        console.print(benchmark.compare_rates(tasks, config.rounds, baseline, title))
 
 
 def main(config: Config) -> None:

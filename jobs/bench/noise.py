@@ -9,12 +9,11 @@ held-out images are diagnosed, as in part 3: without and with a reference model.
 is the same network, trained on correct labels of other images. The split is random.
 """
 
-import hashlib
 import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -27,18 +26,18 @@ from pipeline.analysis.label_noise import diagnose
 from pipeline.analysis.noise_robust import probabilities_of
 from pipeline.data.prepare import prepare
 from pipeline.data.sources import Source, SourceError, open_source
-from pipeline.data.sources.base import TEST, TRAIN, VALIDATION, Ints, Pixels
+from pipeline.data.sources.base import TEST, TRAIN, VALIDATION, DerivedSource, Ints, Pixels
 from pipeline.data.synth.handwriting import PART3_COUNTS, DigitCounts, SyntheticDigits
 from pipeline.data.synth.mislabel import KINDS, KINDS_WITH_RATE, LabelNoise, MislabelledSource
 from pipeline.evaluation.run_config import TrainingConfig
-from pipeline.evaluation.run_dir import FinishedRun, RunDir
-from pipeline.experiments import command
+from pipeline.evaluation.run_dir import FinishedRun
+from pipeline.experiments import benchmark, command
 from pipeline.loading.dataset import open_dataset, source_line
 from pipeline.recipes.arms import PART3_ARMS
 from pipeline.recipes.presets import override
+from pipeline.reporting.common import percent
 from pipeline.runtime.hardware import machine
 from pipeline.training.distributed import Processes, join_processes
-from pipeline.training.runner import run_training, write_config
 
 EXPECTED = {"none": "clean", "shuffled": "random"}  # where a diagnosis has another name
 
@@ -62,49 +61,24 @@ class Config:
     seed: int = 0
     """Of the split, the label noise, the weights and the order."""
 
-    @property
-    def mislabellings(self) -> list[LabelNoise]:
-        """All kinds of label noise, each at all its rates."""
-        return [
-            LabelNoise(kind, rate)
-            for kind in self.kinds
-            for rate in (self.rates if kind in KINDS_WITH_RATE else (1.0,))
-        ]
 
-
-class SampledSource(Source):
+class SampledSource(DerivedSource):
     """Images of another source, decoded once, for training and validation."""
-
-    looks_for = "some images of another source"
 
     def __init__(self, source: Source, train: Ints, held_out: Ints) -> None:
         rows, entries = np.concatenate([train, held_out]), source.annotations
-        self._source, self._rows = source, rows
-        self._images = [source.image(int(row)) for row in rows]
-        self.annotations = replace(
+        annotations = replace(
             entries,
             labels=entries.labels[rows],
             writers=entries.writers[rows],
             splits=np.repeat([TRAIN, VALIDATION], [len(train), len(held_out)]),
         )
-        self.kind, self.origin, self.path = source.kind, source.origin, source.path
-
-    def name(self, index: int) -> str:
-        """Return the image's name in the other source."""
-        return self._source.name(int(self._rows[index]))
+        super().__init__(source, rows, annotations)
+        self._images = [source.image(int(row)) for row in rows]
 
     def image(self, index: int) -> Pixels:
-        """Return an image."""
+        """Return an image: uint8 (h, w)."""
         return self._images[index]
-
-    def size(self, rows: Ints) -> int:
-        """Return the bytes of the files of the images `rows` (n,)."""
-        return self._source.size(self._rows[rows])
-
-    def digest(self) -> str:
-        """Return a digest of the other source's digest and the chosen rows."""
-        made_from = self._source.digest().encode() + self._rows.tobytes()
-        return f"sha256:{hashlib.sha256(made_from).hexdigest()}"
 
 
 def sample_sources(config: Config) -> tuple[SampledSource, SampledSource]:
@@ -130,18 +104,14 @@ def sample_sources(config: Config) -> tuple[SampledSource, SampledSource]:
 
 def train(
     processes: Processes, config: Config, name: str, source: Source, folder: Path
-) -> tuple[FinishedRun, str]:
-    """Train on a source by part 3's recipe `simple`; return the run and its dataset's source."""
-    path = folder / f"{name}.beton"
+) -> FinishedRun:
+    """Train on a source by part 3's recipe `simple`."""
+    path, preset = folder / f"{name}.beton", PART3_ARMS["simple"].preset
     prepare(source, path)
-    preset = PART3_ARMS["simple"].preset
     recipe = override(preset.recipe, epochs=config.epochs, seed=config.seed)
     with open_dataset(path) as file:
-        run_dir = RunDir(folder / name)
         training = TrainingConfig(preset.network, recipe)
-        write_config(run_dir, "bench", training, file, asdict(config))
-        run = run_training(processes, run_dir, training, file, Console(quiet=True))
-        return run, source_line(file.info["provenance"])
+        return benchmark.train(processes, folder / name, training, file)
 
 
 @dataclass(frozen=True)
@@ -161,34 +131,25 @@ class Outcome:
         return diagnosis.kind == EXPECTED.get(self.mislabelling.kind, self.mislabelling.kind)
 
 
-def percent(fraction: float) -> str:
-    """Format a fraction as a percentage."""
-    return f"{100 * fraction:.1f} %"
-
-
 def estimated(diagnosis: Diagnosis) -> str:
     """Format the estimated noise rate; for clean labels, the detection limit."""
     if diagnosis.detectable is None:
-        return percent(diagnosis.rate)
-    return f"below {percent(diagnosis.detectable)}"
+        return percent(diagnosis.rate, 1)
+    return f"below {percent(diagnosis.detectable, 1)}"
 
 
 def closing_table(outcomes: Sequence[Outcome]) -> Table:
     """Return a row per outcome, in Markdown: the diagnosis without, then with reference model."""
-    table = Table(box=box.MARKDOWN)
-    table.add_column("label noise", no_wrap=True)
-    table.add_column("incorrect labels", justify="right", no_wrap=True)
-    for heading in ("diagnosis", "with reference model"):
-        table.add_column(heading, no_wrap=True)
-        table.add_column("estimated", justify="right", no_wrap=True)
-        table.add_column("correct", no_wrap=True)
+    headings = ["label noise", "incorrect labels"]
+    for name in ("diagnosis", "with reference model"):
+        headings += [name, "estimated", "correct"]
+    rows = []
     for outcome in outcomes:
-        cells = [str(outcome.mislabelling), percent(outcome.incorrect)]
+        rows.append([str(outcome.mislabelling), percent(outcome.incorrect, 1)])
         for diagnosis in (outcome.alone, outcome.referenced):
             correct = "yes" if outcome.is_correct(diagnosis) else "no"
-            cells += [diagnosis.kind, estimated(diagnosis), correct]
-        table.add_row(*cells)
-    return table
+            rows[-1] += [diagnosis.kind, estimated(diagnosis), correct]
+    return benchmark.table(headings, rows, "lrlrllrl", style=box.MARKDOWN)
 
 
 def conclusion(outcomes: Sequence[Outcome]) -> str:
@@ -203,37 +164,40 @@ def conclusion(outcomes: Sequence[Outcome]) -> str:
 
 def main(config: Config) -> None:
     """Run the benchmark and print its table."""
-    console = Console(width=110, highlight=False, soft_wrap=True)
+    console = Console(width=130, highlight=False, soft_wrap=True)
     start = time.perf_counter()
     own, others = sample_sources(config)
     outcomes: list[Outcome] = []
     with tempfile.TemporaryDirectory() as name, join_processes() as processes:
         folder = Path(name)
-        reference, origin = train(processes, config, "reference", others, folder)
+        reference = train(processes, config, "reference", others, folder)
         assert reference.predictions is not None
         truth, classes = reference.predictions.labels.numpy(), own.annotations.classes
+        expected = probabilities_of(reference.predictions)
         title = (
-            f"{machine()}, precision {processes.precision}; {origin}; {config.learned:,} training "
-            f"images, {config.epochs} epochs, {config.held_out:,} held-out images; accuracy of the "
-            f"reference model: {percent(reference.result.accuracy or 0.0)}"
+            f"{machine()}, precision {processes.precision}; "
+            f"{source_line(reference.config.provenance)}; {config.learned:,} training images, "
+            f"{config.epochs} epochs, {config.held_out:,} held-out images; accuracy of the "
+            f"reference model: {percent(reference.result.accuracy or 0.0, 1)}"
         )
         console.print(title)
-        for mislabelling in config.mislabellings:
+        for mislabelling in (
+            LabelNoise(kind, rate)
+            for kind in config.kinds
+            for rate in (config.rates if kind in KINDS_WITH_RATE else (1.0,))
+        ):
             source = MislabelledSource(own, mislabelling, config.seed)
-            run, _ = train(processes, config, str(mislabelling), source, folder)
+            run = train(processes, config, str(mislabelling), source, folder)
             assert run.predictions is not None
             labels, predictions = run.predictions.labels.numpy(), probabilities_of(run.predictions)
-            outcome = Outcome(
-                mislabelling,
-                float((labels != truth).mean()),
-                diagnose(predictions, labels, classes),
-                diagnose(predictions, labels, classes, probabilities_of(reference.predictions)),
-            )
-            outcomes.append(outcome)
+            alone = diagnose(predictions, labels, classes)
+            referenced = diagnose(predictions, labels, classes, expected)
+            incorrect = float((labels != truth).mean())
+            outcomes.append(Outcome(mislabelling, incorrect, alone, referenced))
             console.print(
-                f"{mislabelling}: {outcome.alone.kind}, {outcome.alone.rate:.1%}; with reference "
-                f"model: {outcome.referenced.kind}, {outcome.referenced.rate:.1%}; incorrect "
-                f"labels: {outcome.incorrect:.1%} ({time.perf_counter() - start:.0f} s)"
+                f"{mislabelling}: {alone.kind}, {alone.rate:.1%}; with reference model: "
+                f"{referenced.kind}, {referenced.rate:.1%}; incorrect labels: {incorrect:.1%} "
+                f"({time.perf_counter() - start:.0f} s)"
             )
     console.print(f"\n{title}")
     console.print(closing_table(outcomes))

@@ -10,14 +10,13 @@ import os
 import sys
 import tempfile
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import mean
 from typing import Literal
 
 import numpy as np
 from rich.console import Console
-from rich.table import Table
 
 from pipeline.data.catalog import AUXILIARY, SyntheticData
 from pipeline.data.prepare import prepare
@@ -26,13 +25,11 @@ from pipeline.data.sources.base import TEST, TRAIN
 from pipeline.data.splits import Split, assign_splits
 from pipeline.evaluation.evaluate import evaluate, load_model
 from pipeline.evaluation.run_config import TrainingConfig
-from pipeline.evaluation.run_dir import RunDir
-from pipeline.experiments import command
+from pipeline.experiments import benchmark, command
 from pipeline.loading.dataset import open_dataset, source_line, split_indices
 from pipeline.recipes.presets import PART1
 from pipeline.runtime.hardware import machine
 from pipeline.training.distributed import join_processes
-from pipeline.training.runner import run_training, write_config
 
 
 @dataclass(frozen=True)
@@ -40,7 +37,7 @@ class Config:
     """Measure part 1's recipes on unseen writers."""
 
     source: Path
-    """SyntheticPages in the layout of MIDAS part 1."""
+    """Pages in the layout of MIDAS part 1."""
     writers: int = 3
     """Writers to hold out."""
     draws: int = 4
@@ -77,42 +74,32 @@ def main(config: Config) -> None:
     epochs = config.epochs or preset.recipe.epochs
     rows = []
     with tempfile.TemporaryDirectory() as name, join_processes() as processes:
-        auxiliary = Path(name) / "auxiliary.beton"
-        workers = len(os.sched_getaffinity(0))
+        folder = Path(name)
+        auxiliary, workers = folder / "auxiliary.beton", len(os.sched_getaffinity(0))
         prepare(SyntheticData().source(AUXILIARY), auxiliary, workers=workers)
         for seed in range(config.draws):
-            path = Path(name) / f"{seed}.beton"
+            path = folder / f"{seed}.beton"
             prepare(split_writers(config, seed), path)
             with open_dataset(path) as file:
                 pages = len(split_indices(file, "train"))
                 scale = preset.scale(pages) * epochs / preset.recipe.epochs
                 recipe = replace(preset.recipe.scaled(scale), seed=seed)
-                run_dir = RunDir(Path(name) / f"run-{seed}")
                 training = TrainingConfig(preset.network, recipe, auxiliary=auxiliary)
-                write_config(run_dir, "bench", training, file, asdict(config))
-                run = run_training(processes, run_dir, training, file, Console(quiet=True))
-                origin = source_line(file.info["provenance"])
-            evaluation = evaluate(load_model(run_dir.path), path, split="validation")
+                run = benchmark.train(processes, folder / f"run-{seed}", training, file)
+            evaluation = evaluate(load_model(run.path), path, split="validation")
             scores = evaluation.scores
-            rows.append(
-                (
-                    (evaluation.unadapted or scores).accuracy,
-                    scores.accuracy,
-                    scores.accuracy_ignoring_case or 0.0,
-                    run.result.seconds_training,
-                )
-            )
+            unadapted, ignoring_case = evaluation.unadapted or scores, scores.accuracy_ignoring_case
+            accuracies = unadapted.accuracy, scores.accuracy, ignoring_case or 0.0
+            rows.append((*accuracies, run.result.seconds_training))
             console.print(f"draw {seed}: {', '.join(formatted(rows[-1]))}")
-    others = "all" if config.learned is None else config.learned
     title = (
-        f"{machine()}; {origin}; {config.writers} writers held out, {others} others for training"
+        f"{machine()}; {source_line(run.config.provenance)}; {config.writers} writers held out, "
+        f"{config.learned or 'all'} others for training"
     )
-    table = Table(title=title)
-    for heading in ("draw", "accuracy", "adapted", "case ignored", "training time"):
-        table.add_column(heading, justify="right")
-    for label, row in [*enumerate(rows), ("mean", tuple(map(mean, zip(*rows, strict=True))))]:
-        table.add_row(str(label), *formatted(row))
-    console.print(table)
+    headings = ["draw", "accuracy", "adapted", "case ignored", "training time"]
+    means = [mean(column) for column in zip(*rows, strict=True)]
+    shown = [(str(label), *formatted(row)) for label, row in [*enumerate(rows), ("mean", means)]]
+    console.print(benchmark.table(headings, shown, "rrrrr", title))
 
 
 def formatted(row: Sequence[float]) -> list[str]:

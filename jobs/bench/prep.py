@@ -8,9 +8,11 @@ run in turn, with a warm page cache; the table shows medians and ratios.
 """
 
 import multiprocessing
+import shutil
 import sys
 import tempfile
 import zipfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -21,8 +23,7 @@ from rich.console import Console
 
 from pipeline.data.prepare import prepare
 from pipeline.data.sources import open_source
-from pipeline.experiments import command
-from pipeline.runtime.benchmark import measure
+from pipeline.experiments import benchmark, command
 from pipeline.runtime.hardware import machine
 
 
@@ -48,8 +49,7 @@ def multiply(source: Path, copies: int, folder: Path) -> tuple[Path, list[Path]]
             for copy in range(copies if not member.is_dir() else 0):
                 path = Path(member.filename)
                 new.writestr(f"{path.parent}/{path.stem}-{copy}{path.suffix}", old.read(member))
-    with zipfile.ZipFile(target) as archive:
-        archive.extractall(folder / "unpacked")
+    shutil.unpack_archive(target, folder / "unpacked", "zip")
     return target, sorted((folder / "unpacked").rglob("*.png"))
 
 
@@ -64,12 +64,6 @@ def run_pillow(files: list[Path], processes: int) -> int:
         return sum(pixels > 0 for pixels in pool.imap_unordered(decode, files, chunksize=8))
 
 
-def run_prepare(archive: Path, out: Path, processes: int) -> int:
-    """Prepare the archive; return its number of images."""
-    prepared = prepare(open_source(archive), out, workers=processes, force=True)
-    return sum(prepared.images.values())
-
-
 def main(config: Config) -> None:
     """Run the benchmark and print its table."""
     console = Console(width=110)
@@ -77,15 +71,19 @@ def main(config: Config) -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         archive, files = multiply(config.source, config.copies, folder)
-        baseline = f"Pillow decodes, {config.processes} processes"
-        tasks = {
-            baseline: partial(run_pillow, files, config.processes),
-            f"inkrun prepares, at most {config.processes} processes": partial(
-                run_prepare, archive, folder / "out.beton", config.processes
-            ),
+        out, processes = folder / "out.beton", config.processes
+
+        def prepare_all() -> int:
+            prepared = prepare(open_source(archive), out, workers=processes, force=True)
+            return sum(prepared.images.values())
+
+        baseline = f"Pillow decodes, {processes} processes"
+        tasks: dict[str, Callable[[], int]] = {
+            baseline: partial(run_pillow, files, processes),
+            f"inkrun prepares, at most {processes} processes": prepare_all,
         }
-        rates = measure(tasks, config.rounds, baseline)
-        console.print(rates.table(f"{len(files):,} images of {config.source.name}", "images"))
+        title = f"{len(files):,} images of {config.source.name}"
+        console.print(benchmark.compare_rates(tasks, config.rounds, baseline, title))
 
 
 if __name__ == "__main__":

@@ -12,12 +12,12 @@ only recipe and loading differ.
 """
 
 import math
+import shutil
 import sys
 import tempfile
 import time
-import zipfile
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Subset
 
 from beton.reader import Reader
 from pipeline.analysis.stats import first_reached
@@ -36,20 +36,20 @@ from pipeline.data.catalog import AUXILIARY, SyntheticData
 from pipeline.data.prepare import prepare
 from pipeline.data.sources import Source, open_source
 from pipeline.data.splits import Split
+from pipeline.data.synth.export import save_pages
 from pipeline.evaluation.predict import predict
 from pipeline.evaluation.run_config import TrainingConfig
-from pipeline.evaluation.run_dir import RunDir
-from pipeline.experiments import command
+from pipeline.experiments import benchmark, command
 from pipeline.loading.augment import Transforms, transform_images
-from pipeline.loading.dataset import Ids, open_dataset, source_line, split_indices
+from pipeline.loading.dataset import open_dataset, source_line, split_indices
 from pipeline.models import networks
 from pipeline.recipes.presets import PART1, PART1_PUBLISHED, override
+from pipeline.reporting.common import percent
 from pipeline.runtime.hardware import machine
 from pipeline.runtime.progress import progress
 from pipeline.training import optim
 from pipeline.training.datamodule import DataModule
 from pipeline.training.distributed import Processes, join_processes
-from pipeline.training.runner import run_training, write_config
 
 WORKERS = 2  # of the DataLoader
 
@@ -59,7 +59,7 @@ class Config:
     """Measure the time to a given accuracy."""
 
     source: Path | None = None
-    """SyntheticPages in the layout of MIDAS part 1. Default: synthetic pages."""
+    """Pages in the layout of MIDAS part 1. Default: synthetic pages."""
     writers: int = 40
     """Writers of the synthetic pages."""
     auxiliary_writers: int = 200
@@ -80,39 +80,14 @@ class Config:
 
 def png_files(source: Source, folder: Path, console: Console) -> list[Path]:
     """Return the PNG files of a source's pages, in its order; write or unpack them to `folder`."""
-    root = source.path if source.path.is_dir() else folder
-    files = [root / source.name(index) for index in range(len(source))]
-    if source.origin == "synthetic":
-        with progress(console, "PNG files", len(files)) as advance:
-            for index, path in enumerate(files):
-                path.parent.mkdir(parents=True, exist_ok=True)
-                Image.fromarray(source.image(index)).save(path)
-                advance(1)
-    elif root == folder:
-        with zipfile.ZipFile(source.path) as archive:
-            archive.extractall(folder)
-    return files
-
-
-class PillowPages(Dataset[tuple[int, Tensor]]):
-    """The samples `ids` decoded from PNG files: (id, uint8 (height, width)).
-
-    A box filter resizes them to `canvas`, (height, width). It averages areas, as the engine does,
-    except at pixels that straddle an edge.
-    """
-
-    def __init__(self, files: Sequence[Path], ids: Ids, canvas: tuple[int, int]) -> None:
-        self._files, self._ids, self._canvas = files, ids, canvas
-
-    def __len__(self) -> int:
-        return len(self._ids)
-
-    def __getitem__(self, index: int) -> tuple[int, Tensor]:
-        number = int(self._ids[index])
-        height, width = self._canvas
-        with Image.open(self._files[number]) as image:
-            page = image.convert("L").resize((width, height), Image.Resampling.BOX)
-        return number, torch.from_numpy(np.array(page))
+    if source.path.is_dir():
+        folder = source.path
+    elif source.origin == "synthetic":
+        with progress(console, "PNG files", len(source)) as advance:
+            save_pages(source, folder, advance)
+    else:
+        shutil.unpack_archive(source.path, folder, "zip")
+    return [folder / source.name(index) for index in range(len(source))]
 
 
 @dataclass(frozen=True)
@@ -147,12 +122,12 @@ class Outcome:
             "loader": self.loader,
             "network, image size": f"{self.network}, {self.size}",
             "images/s": f"{self.images / self.seconds:,.0f}",
-            "waiting for the loader": percent(self.loader_share),
+            "waiting for the loader": percent(self.loader_share, 1),
             "seconds per epoch": f"{self.seconds_per_epoch:,.1f}",
             "epochs of the schedule": f"{self.epochs}",
             "epochs trained": f"{self.images / self.images_per_epoch:.2f}",
             "training time (s)": f"{self.seconds:,.0f}",
-            "last accuracy": percent(self.accuracy),
+            "last accuracy": percent(self.accuracy, 1),
             f"time to {percent(accuracy, 0)} accuracy (s)": reached,
         }
 
@@ -164,17 +139,17 @@ class Published:
         self, processes: Processes, config: Config, file: Reader, files: Sequence[Path]
     ) -> None:
         preset = PART1["progressive"]
-        first = preset.recipe.stages[0]
-        self._stage = replace(first, size=config.size or first.size)
-        self._recipe = replace(preset.recipe, stages=(self._stage,), seed=config.seed)
-        self._processes, self._network_name = processes, preset.network
+        recipe = replace(preset.recipe, stages=preset.recipe.stages[:1])
+        self._recipe = override(recipe, size=config.size, seed=config.seed)
+        (self._stage,) = self._recipe.stages
+        self._processes, self._steps = processes, 0
         self._seconds = self._seconds_waited = 0.0
-        self._steps = 0
         self._data = DataModule(processes, self._recipe, file)  # for validation
         self._batches = self._data.batches_per_epoch
         canvas = self._data.view(self._stage).canvas
+        pages = benchmark.PillowPages(files, canvas, Image.Resampling.BOX)
         self._loader: DataLoader[Any] = DataLoader(
-            PillowPages(files, split_indices(file, "train"), canvas),
+            Subset(pages, split_indices(file, "train").tolist()),
             self._recipe.batch_size,
             shuffle=True,
             drop_last=True,
@@ -194,7 +169,9 @@ class Published:
             label = f"published, epoch {epoch + 1} of {self._stage.epochs}"
             with progress(console, label, self._batches * self._recipe.batch_size) as advance:
                 loss = self._train_epoch(epoch, limit, advance)
-            reached = self._validate()
+            with self._data.validation_loader(self._stage) as loader:
+                assert loader is not None
+                reached = predict(self._network, loader, self._processes.precision).accuracy
             console.print(
                 f"{label}: loss {loss:.3f}, validation: accuracy {reached:.2%} "
                 f"({self._seconds:.1f} s of at most {limit:.1f} s)"
@@ -203,7 +180,7 @@ class Published:
                 break
         return Outcome(
             f"DataLoader ({WORKERS} workers), Pillow",
-            self._network_name,
+            PART1["progressive"].network,
             self._stage.size,
             self._stage.epochs,
             self._batches * self._recipe.batch_size,
@@ -221,7 +198,7 @@ class Published:
         start = now = time.perf_counter()
         batches = iter(self._loader)
         while len(losses) < self._batches and self._seconds < limit:
-            ids, pages = next(batches)
+            pages, ids = next(batches)
             self._seconds_waited += time.perf_counter() - now
             steps = stage.epochs * self._batches
             factor = optim.lr_factor(stage.schedule, self._steps, steps, stage.warm_up)
@@ -256,12 +233,6 @@ class Published:
             total += loss.item()
         return total
 
-    def _validate(self) -> float:
-        """Return the accuracy on the held-out pages, which the engine loads."""
-        with self._data.validation_loader(self._stage) as loader:
-            assert loader is not None
-            return predict(self._network, loader, self._processes.precision).accuracy
-
 
 def run_fast(
     processes: Processes, config: Config, file: Reader, folder: Path, console: Console
@@ -269,10 +240,8 @@ def run_fast(
     """Train by `fast` to its end; `folder` holds the auxiliary dataset and gets the run."""
     preset = PART1["fast"]
     recipe = override(preset.recipe, epochs=config.epochs, seed=config.seed)
-    run_dir = RunDir(folder / "run")
     training = TrainingConfig(preset.network, recipe, auxiliary=folder / "auxiliary.beton")
-    write_config(run_dir, "bench", training, file, asdict(config))
-    run = run_training(processes, run_dir, training, file, console, "fast")
+    run = benchmark.train(processes, folder / "run", training, file, console, "fast")
     accuracies = [epoch.accuracy or 0.0 for epoch in run.history]
     return Outcome(
         "inkrun",
@@ -288,21 +257,12 @@ def run_fast(
     )
 
 
-def percent(fraction: float, decimals: int = 1) -> str:
-    """Format a fraction as a percentage."""
-    return f"{100 * fraction:.{decimals}f} %"
-
-
 def closing_table(fast: Outcome, published: Outcome, accuracy: float) -> Table:
     """Return the figures of both trainings, in Markdown."""
-    table = Table(box=box.MARKDOWN)
-    table.add_column("")
-    for heading in ("`fast`", "published, first stage"):
-        table.add_column(heading, justify="right")
-    other = published.figures(accuracy)
-    for name, figure in fast.figures(accuracy).items():
-        table.add_row(name, figure, other[name])
-    return table
+    others = published.figures(accuracy)
+    rows = [(name, figure, others[name]) for name, figure in fast.figures(accuracy).items()]
+    headings = ["", "`fast`", "published, first stage"]
+    return benchmark.table(headings, rows, "lrr", style=box.MARKDOWN)
 
 
 def conclusion(fast: Outcome, published: Outcome, accuracy: float) -> str:
@@ -315,7 +275,7 @@ def conclusion(fast: Outcome, published: Outcome, accuracy: float) -> str:
     return (
         f"{start} more than {published.seconds / fast.reached:.1f} times as long. At this speed, "
         f"its first stage of {published.epochs} epochs, with a published accuracy of "
-        f"{percent(PART1_PUBLISHED[0])} on the original data, would take {whole:,.0f} s: "
+        f"{percent(PART1_PUBLISHED[0], 1)} on the original data, would take {whole:,.0f} s: "
         f"{whole / fast.reached:,.0f} times as long."
     )
 
@@ -335,9 +295,7 @@ def main(config: Config) -> None:
         prepare(synthetic.source(AUXILIARY), folder / "auxiliary.beton")
         files = png_files(source, folder / "png", console)
         with open_dataset(folder / "set.beton") as file:
-            train, validation = (
-                len(split_indices(file, split)) for split in ("train", "validation")
-            )
+            train, validation = (len(split_indices(file, s)) for s in ("train", "validation"))
             title = (
                 f"{machine()}; {source_line(file.info['provenance'])}; {train:,} training pages, "
                 f"{validation:,} validation pages of {config.held_out} other writers; precision: "
@@ -348,7 +306,7 @@ def main(config: Config) -> None:
             fast = run_fast(processes, config, file, folder, console)
             if fast.reached is None:
                 raise SystemExit(
-                    f"bench: accuracy: got {percent(fast.accuracy)} from `fast` in the end, "
+                    f"bench: accuracy: got {percent(fast.accuracy, 1)} from `fast` in the end, "
                     f"expected {percent(config.accuracy, 0)} after some epoch"
                 )
             limit = config.times * fast.reached

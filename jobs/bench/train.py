@@ -8,24 +8,21 @@ task also omits the augmentations.
 """
 
 import sys
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from statistics import median_high
 
 import torch
 from rich.console import Console
 from torch import Tensor, nn
 
-from beton.loader import Loader
-from beton.ops import Resize, Scalar
-from beton.reader import Reader
-from pipeline.experiments import command
+from pipeline.experiments import benchmark, command
 from pipeline.loading.augment import Augmentation, transform_images
+from pipeline.loading.batches import DeviceLoader
 from pipeline.loading.dataset import View, open_dataset, source_line, split_indices
 from pipeline.models import networks
 from pipeline.recipes.presets import PART1
 from pipeline.recipes.recipe import Recipe
-from pipeline.runtime.benchmark import measure
 from pipeline.runtime.hardware import machine
 from pipeline.training import optim
 from pipeline.training.distributed import Processes, join_processes
@@ -44,18 +41,6 @@ class Config:
     """Epochs of a round; the time to start and end a training counts once."""
     rounds: int = 5
     """Rounds of the comparison."""
-
-
-def in_memory(file: Reader, view: View) -> tuple[Tensor, Tensor]:
-    """Return the training samples: canvases of ink, float32 (n, 1, h, w), and labels (n,)."""
-    ids = split_indices(file, "train")
-    ops = {"image": Resize(*view.canvas), "label": Scalar()}
-    with Loader(file, len(ids), ops, order="sequential", indices=ids) as loader:
-        (batch,) = loader
-        background = file.column("image").metadata["background"][ids]
-        pages = torch.from_numpy(batch["image"])[:, None].float()
-        ink = (pages - torch.from_numpy(background).float().view(-1, 1, 1, 1)).abs() / 255
-        return ink, torch.from_numpy(batch["label"].copy())
 
 
 def bare_loop(
@@ -96,7 +81,11 @@ def main(config: Config) -> None:
     recipe = replace(fast, stages=(stage,), average=0.0, hand=0.0, auxiliary=0.0)
     with open_dataset(config.data) as file, join_processes() as processes:
         classes = len(file.info["classes"])
-        canvases, labels = in_memory(file, View.of(file, config.size, recipe.window))
+        ids = split_indices(file, "train")
+        view = replace(View.of(file, config.size, recipe.window), whole=True)
+        with DeviceLoader(file, ids, view, len(ids), device=torch.device("cpu")) as loader:
+            (batch,) = loader.micro_batches()
+            canvases, labels = batch.images, batch.labels.clone()
         plain = replace(recipe, stages=(replace(stage, augmentation=Augmentation()),))
         squares = canvases[..., : config.size, : config.size].contiguous()
         loader_shares: list[float] = []
@@ -110,22 +99,17 @@ def main(config: Config) -> None:
             loader_shares.append(trainer.performance()["loader_share"])
             return trainer.images
 
-        def bare(recipe: Recipe, images: Tensor) -> Callable[[], int]:
-            return lambda: bare_loop(processes, network(), recipe, images, labels)
-
-        rates = measure(
-            {
-                "bare loop": bare(recipe, canvases),
-                "engine": engine,
-                "bare loop, no augmentation": bare(plain, squares),
-            },
-            config.rounds,
-            "bare loop",
-        )
+        tasks = {
+            "bare loop": lambda: bare_loop(processes, network(), recipe, canvases, labels),
+            "engine": engine,
+            "bare loop, no augmentation": lambda: bare_loop(
+                processes, network(), plain, squares, labels
+            ),
+        }
         origin = source_line(file.info["provenance"])
         title = f"{machine()}; {origin}; {config.size}×{config.size}"
-        console.print(rates.table(title, "images"))
-        share = sorted(loader_shares)[len(loader_shares) // 2]
+        console.print(benchmark.compare_rates(tasks, config.rounds, "bare loop", title))
+        share = median_high(loader_shares)
         console.print(f"waiting for the loader, fraction of the engine's time, median: {share:.2%}")
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from beton.reader import Reader
 from pipeline.data.catalog import AUXILIARY
-from pipeline.data.sources.base import CHARACTERS
+from pipeline.data.charset import CHARACTERS
 from pipeline.errors import UserError
 from pipeline.evaluation.run_config import TrainingConfig
 from pipeline.experiments.command import open_data

@@ -151,7 +151,7 @@ def transform_images(images: Tensor, transforms: Transforms, size: int) -> Tenso
 
     `images` are ink, float in [0, 1]; `transforms` are on the same device.
     """
-    images = crop(images, transforms.affine, size, transforms.perspective, transforms.elastic)
+    images = crop(images, transforms, size)
     if transforms.pen is not None:
         images = change_stroke_width(images, transforms.pen)
     if transforms.lighting is not None:
@@ -159,18 +159,12 @@ def transform_images(images: Tensor, transforms: Transforms, size: int) -> Tenso
     return images
 
 
-def crop(
-    images: Tensor,
-    affine: Tensor,
-    size: int,
-    perspective: Tensor | None = None,
-    elastic: Tensor | None = None,
-) -> Tensor:
-    """Crop a square around the ink of each image: (B, 1, H, W) → (B, 1, size, size).
+def crop(images: Tensor, transforms: Transforms, size: int) -> Tensor:
+    """Crop a square around the ink and move it: (B, 1, H, W) → (B, 1, size, size).
 
-    `images` are ink, float in [0, 1], and 0 beyond their edges. `affine`, `perspective` and
-    `elastic` are as in `Transforms`, on the same device. A pixel keeps its scale.
+    Images are 0 beyond their edges. A pixel keeps its scale. Pen and lighting stay unchanged.
     """
+    affine, _, perspective, elastic, _ = transforms
     height, width = images.shape[2:]
     sides = torch.tensor([size / width, size / height], device=images.device)
     theta = affine * sides[:, None]

@@ -7,7 +7,7 @@ page's background, so black on white and white on black give equal images.
 
 import time
 from collections.abc import Iterator
-from itertools import chain
+from itertools import chain, count, zip_longest
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -49,7 +49,7 @@ class DeviceLoader:
     in micro-batches of at most `micro_batch` rows, to limit memory. `scales`, float32 (samples of
     the file,), magnify each page. `decode` places the step from runs to canvases: "auto" chooses
     the device if it is a GPU, else the loader. `seconds_waited` is the time spent waiting for the
-    loader. Close it, or use `with`.
+    loader. `with` stops the loader's threads at its end.
 
     Raises ValueError for no samples, and for fewer training samples than a batch.
     """
@@ -92,7 +92,9 @@ class DeviceLoader:
             threads=torch.get_num_threads() if on_gpu else 1,
             allocate=_pinned if on_gpu else np.empty,
         )
-        self._copy_stream = _stream(device) if on_gpu else None
+        self._copy_stream: torch.cuda.Stream | None = None
+        if on_gpu:
+            self._copy_stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
         self.seconds_waited = 0.0
 
     def __len__(self) -> int:
@@ -103,10 +105,6 @@ class DeviceLoader:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Stop the loader's threads."""
         self._loader.close()
 
     def micro_batches(self, epoch: int = 0) -> Iterator[MicroBatch]:
@@ -130,9 +128,8 @@ class DeviceLoader:
         return batch_ids(order, number, self._batch_size, Shard())
 
     def _split(self, batch: Batch, epoch: int) -> Iterator[MicroBatch]:
-        host = {name: torch.from_numpy(array) for name, array in batch.arrays.items()}
-        host["background"] = torch.from_numpy(self._backgrounds[batch.ids])
-        host["valid"] = torch.from_numpy(batch.valid)
+        of_batch = {"background": self._backgrounds[batch.ids], "valid": batch.valid}
+        host = {name: torch.from_numpy(a) for name, a in {**batch.arrays, **of_batch}.items()}
         if self._augmentation is None:
             transforms = Transforms.identity(len(batch.ids))
         else:
@@ -143,25 +140,20 @@ class DeviceLoader:
             transforms = transforms._replace(affine=affine)
         moved = self._move(host | transforms.parts())
         transforms = Transforms(**{name: moved[name] for name in transforms.parts()})
-        canvases = moved["image"]
+        canvases, backgrounds = moved["image"], moved["background"]
         if self._on_device:
-            canvases = rasterize(
-                canvases,
-                moved["image.offsets"],
-                moved["background"],
-                moved["image.geometry"],
-                *self._view.canvas,
-            )[:, 0]
-        count = len(batch.ids)
-        step = self._micro_batch or count
-        for start in range(0, count, step):
-            rows = slice(start, min(start + step, count))
-            background = moved["background"][rows].float().view(-1, 1, 1, 1)
+            offsets, geometry = moved["image.offsets"], moved["image.geometry"]
+            canvases = rasterize(canvases, offsets, backgrounds, geometry, *self._view.canvas)[:, 0]
+        total = len(batch.ids)
+        step = self._micro_batch or total
+        for start in range(0, total, step):
+            rows = slice(start, min(start + step, total))
+            background = backgrounds[rows].float().view(-1, 1, 1, 1)
             ink = canvases[rows, None].float().sub_(background).abs_().div_(255)
             if not self._view.whole:
                 ink = transform_images(ink, transforms.select(rows), self._view.size)
             labels, valid = moved["label"][rows], moved["valid"][rows]
-            yield MicroBatch(ink, labels, valid, batch.ids[rows], rows.stop == count)
+            yield MicroBatch(ink, labels, valid, batch.ids[rows], rows.stop == total)
 
     def _move(self, host: dict[str, Tensor]) -> dict[str, Tensor]:
         """Copy tensors to the device; afterwards the loader may reuse the host memory.
@@ -178,9 +170,60 @@ class DeviceLoader:
         return moved
 
 
-def _stream(device: torch.device) -> torch.cuda.Stream:
-    stream: torch.cuda.Stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
-    return stream
+class CombinedLoader:
+    """A loader of batches that hold rows of `main`, then rows of `auxiliary`.
+
+    An epoch is an epoch of `main`. `auxiliary` gives one batch a step, epoch after epoch of its
+    own, so which rows share a batch depends on the step alone, on any number of processes. Sample
+    numbers of `auxiliary` are shifted by `main_samples`, the number of samples in the file of
+    `main`. `with` stops both loaders at its end.
+    """
+
+    def __init__(self, main: DeviceLoader, auxiliary: DeviceLoader, main_samples: int) -> None:
+        self._main, self._auxiliary, self._main_samples = main, auxiliary, main_samples
+        self.device = main.device
+
+    def __len__(self) -> int:
+        """Return the number of batches of an epoch."""
+        return len(self._main)
+
+    def __enter__(self) -> "CombinedLoader":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._main.__exit__(*exception)
+        self._auxiliary.__exit__(*exception)
+
+    @property
+    def seconds_waited(self) -> float:
+        """The seconds spent waiting for both loaders."""
+        return self._main.seconds_waited + self._auxiliary.seconds_waited
+
+    def batches(self, epoch: int, start: int = 0) -> Iterator[Iterator[MicroBatch]]:
+        """Yield the batches of an epoch from number `start` on, each as its micro-batches."""
+        first, skipped = divmod(epoch * len(self) + start, len(self._auxiliary))
+        auxiliary = chain(
+            self._auxiliary.batches(first, skipped),
+            chain.from_iterable(map(self._auxiliary.batches, count(first + 1))),
+        )
+        for main in self._main.batches(epoch, start):
+            yield self._concatenate(main, next(auxiliary))
+
+    def ids(self, epoch: int, number: int) -> Ids:
+        """Return the sample numbers of a training batch, over all processes: int64 (n,)."""
+        step = epoch * len(self) + number
+        auxiliary = self._auxiliary.ids(*divmod(step, len(self._auxiliary)))
+        return np.concatenate([self._main.ids(epoch, number), auxiliary + self._main_samples])
+
+    def _concatenate(
+        self, main: Iterator[MicroBatch], auxiliary: Iterator[MicroBatch]
+    ) -> Iterator[MicroBatch]:
+        shifted = (part._replace(ids=part.ids + self._main_samples) for part in auxiliary)
+        for pair in zip_longest(main, shifted):
+            parts = [part for part in pair if part is not None]
+            *tensors, ids, last = zip(*parts, strict=True)
+            images, labels, valid = map(torch.cat, tensors)
+            yield MicroBatch(images, labels, valid, np.concatenate(ids), all(last))
 
 
 def _pinned(shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:

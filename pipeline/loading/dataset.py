@@ -1,5 +1,6 @@
 """A prepared dataset file: its splits, and the view of its pages that a network gets."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,9 +22,8 @@ Floats = NDArray[np.float32]
 def open_dataset(path: Path) -> Reader:
     """Open a file that prep wrote. Raises BetonError for other files, OSError if it is missing."""
     file = Reader(path)
-    wanted = {"image", "label", "split"}
     if not (
-        wanted <= file.fields.keys()
+        {"image", "label", "split"} <= file.fields.keys()
         and isinstance(file.fields["image"], InkField)
         and {"classes", "provenance"} <= file.info.keys()
     ):
@@ -75,19 +75,13 @@ class View:
         """The height and width of an image, in pixels."""
         return self.canvas if self.whole else (self.size, self.size)
 
-    @property
-    def pixels(self) -> int:
-        """The number of pixels of an image."""
-        height, width = self.shape
-        return height * width
-
 
 MAX_EVAL_ROWS, MAX_EVAL_PIXELS = 256, 1 << 22  # of a batch, where no gradients need memory
 
 
 def eval_batch_size(view: View) -> int:
     """Return the number of images in a batch without gradients."""
-    return max(1, min(MAX_EVAL_ROWS, MAX_EVAL_PIXELS // view.pixels))
+    return max(1, min(MAX_EVAL_ROWS, MAX_EVAL_PIXELS // math.prod(view.shape)))
 
 
 def source_line(provenance: Mapping[str, Any]) -> str:

@@ -21,12 +21,7 @@ from beton.codec.kernels import CENTRE, SHEAR, WINDOW_HEIGHT, WINDOW_WIDTH, X0, 
 
 
 def rasterize(
-    runs: Tensor,
-    offsets: Tensor,
-    background: Tensor,
-    geometry: Tensor,
-    height: int,
-    width: int,
+    runs: Tensor, offsets: Tensor, background: Tensor, geometry: Tensor, height: int, width: int
 ) -> Tensor:
     """Return windows of images made of runs: grey levels 0 to 255, float32 (B, 1, height, width).
 

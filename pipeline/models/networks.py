@@ -5,6 +5,7 @@ own learning rate, and a transfer can replace the head.
 """
 
 from collections.abc import Callable, Mapping
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -99,11 +100,6 @@ def small(classes: int, widths: tuple[int, int, int, int] = (16, 48, 96, 160)) -
     )
 
 
-def medium(classes: int) -> Network:
-    """Return `small` with more channels: 0.6 M parameters."""
-    return small(classes, (24, 64, 128, 256))
-
-
 def plain(classes: int) -> Network:
     """Return a plain CNN for small images, such as 28×28 pixels: 0.07 M parameters.
 
@@ -178,7 +174,7 @@ class Residual(nn.Module):
 
 NETWORKS: dict[str, Callable[[int], Network]] = {
     "small": small,
-    "medium": medium,
+    "medium": partial(small, widths=(24, 64, 128, 256)),  # 0.6 M parameters
     "plain": plain,
     "resnet18": resnet18,
     "baseline": baseline,

@@ -60,10 +60,9 @@ class Loss:
         object.__setattr__(self, "transition", rows)
         if self.kind not in PARAMETERS:
             raise UserError(f"loss: got {self.kind}, expected one of {', '.join(PARAMETERS)}")
-        for parameter in fields(self):
+        for parameter in fields(self)[1:]:
             name = parameter.name
-            given = getattr(self, name) != parameter.default
-            if name != "kind" and given and name not in PARAMETERS[self.kind]:
+            if getattr(self, name) != parameter.default and name not in PARAMETERS[self.kind]:
                 expected = " and ".join(PARAMETERS[self.kind]) or "no parameter"
                 raise UserError(f"loss: got {self.kind} with {name}, expected {expected}")
         check_range("label_smoothing", self.label_smoothing, 0, 1)

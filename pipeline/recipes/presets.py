@@ -88,8 +88,7 @@ PART1 = {
     "progressive": Preset("resnet18", _progressive()),
     # The first published notebook, which ran out of memory at batch size 64.
     "baseline": Preset(
-        "baseline",
-        Recipe((Stage(900, 10, 1e-3, loss=Loss(), **ADAM),), micro_batch=4, window=None),
+        "baseline", Recipe((Stage(900, 10, 1e-3, loss=Loss(), **ADAM),), micro_batch=4, window=None)
     ),
 }
 # Published accuracies of `progressive` after each stage, on the original data.

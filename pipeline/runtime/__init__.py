@@ -1,1 +1,1 @@
-"""The environment of a process: launch, signals, progress, hardware, files, benchmarks."""
+"""The environment of a process: launch, signals, progress, hardware, files."""

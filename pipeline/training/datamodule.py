@@ -11,8 +11,7 @@ from beton.order import Shard
 from beton.reader import Reader
 from pipeline.errors import UserError
 from pipeline.loading.augment import Augmentation
-from pipeline.loading.batches import Decode, DeviceLoader
-from pipeline.loading.combined import CombinedLoader
+from pipeline.loading.batches import CombinedLoader, Decode, DeviceLoader
 from pipeline.loading.dataset import Floats, View, eval_batch_size, split_indices
 from pipeline.loading.writer_scale import writer_scales
 from pipeline.recipes.recipe import Recipe, Stage

@@ -6,7 +6,6 @@ can be pickled; open files stay with their process. Each kind of source has its 
 
 import hashlib
 import json
-import string
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -21,7 +20,6 @@ Floats = NDArray[np.float64]
 Pixels = NDArray[np.uint8]
 
 # Of the MIDAS task, in the order of their classes.
-CHARACTERS = string.digits + string.ascii_uppercase + string.ascii_lowercase
 SPLITS = ("train", "validation", "test")
 TRAIN, VALIDATION, TEST = range(3)
 NO_SPLIT = -1  # the source does not name the image's split

@@ -10,8 +10,9 @@ from posixpath import basename, dirname
 
 import numpy as np
 
+from pipeline.data.charset import CHARACTERS
 from pipeline.data.sources.archives import Archive
-from pipeline.data.sources.base import CHARACTERS, Annotations, Source, SourceError
+from pipeline.data.sources.base import Annotations, Source, SourceError
 from pipeline.data.sources.image_folder import ImageFilesSource, image_rows, predefined_splits
 
 _FOLDER = re.compile(r"Sample([0-9]{3})", re.IGNORECASE)
