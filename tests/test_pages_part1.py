@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import save_file
-from test_page import Parsed
+from test_html import Parsed
 
 from pipeline.errors import UserError
 from pipeline.evaluation.metrics import EpochMetrics

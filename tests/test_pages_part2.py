@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from made_up import config, course, result
 from rich.console import Console
-from test_page import Parsed
+from test_html import Parsed
 
 from pipeline.analysis.pretraining import ARMS, Analysis, DatasetUse, PretrainingResult, analyse
 from pipeline.errors import UserError

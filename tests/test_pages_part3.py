@@ -11,7 +11,7 @@ from made_up import config, result
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from rich.console import Console
-from test_page import Parsed
+from test_html import Parsed
 
 from pipeline.analysis.label_noise import diagnose, rank_labels
 from pipeline.analysis.noise_models import KINDS, transition

@@ -17,7 +17,7 @@ import pytest
 import torch
 from rich.console import Console
 from safetensors.torch import load_file
-from test_page import Parsed
+from test_html import Parsed
 from tiny import CLASSES, write_set
 
 from jobs import part2 as job

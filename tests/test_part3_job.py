@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from safetensors.torch import load_file
-from test_page import Parsed
+from test_html import Parsed
 from tiny import CLASSES, page, write_set
 
 from jobs import part3 as job

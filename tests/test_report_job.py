@@ -6,8 +6,8 @@ from pathlib import Path
 
 import made_up
 import pytest
+from test_html import Parsed
 from test_launch import Checkout
-from test_page import Parsed
 from tiny import write_set
 
 from jobs import part1, report
