@@ -30,8 +30,8 @@ Options of train, anywhere after PART; all others are options of the job:
   --cpus N        number of CPU cores for all processes together (default: all)
   --precision P   no, bf16 or fp16 (default: bf16 where the hardware supports it)
 
-Relative paths in arguments start at the folder that you call launch.sh from. PYTHON=python3.12
-./launch.sh setup chooses the Python of .venv.
+Relative paths in arguments start at the folder that you call launch.sh from; RUN may also start at
+the checkout. PYTHON=python3.12 ./launch.sh setup chooses the Python of .venv.
 END
 }
 

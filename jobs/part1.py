@@ -72,7 +72,8 @@ class Config:
     checkpoint_steps: int = 0
     """Steps between checkpoints, in addition to one after every epoch. 0: no additional ones."""
     checkpoint_minutes: float = 5
-    """Minutes between checkpoints, in addition to those of epochs and steps."""
+    """Minutes between checkpoints, in addition to those of epochs and steps. 0: no additional
+    ones."""
     keep: int = 2
     """Number of checkpoints to keep: the last ones, in addition to the best one."""
     decode: Decode = "auto"

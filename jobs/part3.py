@@ -71,6 +71,7 @@ class Config:
 def train(config: Config) -> None:
     """Repeat the published trainings, diagnose and recover, or resume that."""
     run = None
+    part3.check_arms(config.arms)
     if config.resume is not None:
         run = config.resume.resolve()  # the link `latest` changes
         config = command.resumed(config, run, "part3")

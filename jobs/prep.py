@@ -65,7 +65,7 @@ class Config:
     grey: bool = False
     """Render the synthetic part1 with soft edges instead of black and white."""
     mislabel: str | None = None
-    """Corrupt the training labels (never the test set) of --source or of the synthetic part3:
+    """Corrupt all labels of --source or of the synthetic part3, except those of its own test set:
     wrong (all labels), symmetric=RATE, pairs=RATE, permutation, shuffled or none.
     Default: wrong for the synthetic part3, none otherwise."""
     workers: int = len(os.sched_getaffinity(0))

@@ -1,5 +1,6 @@
 """Checkpoints: complete or absent, the last few and the best, due by steps and by minutes."""
 
+import json
 import shutil
 import subprocess
 import sys
@@ -129,8 +130,10 @@ def test_a_copy_without_links_can_be_resumed(tmp_path: Path) -> None:
     shutil.copytree(tmp_path / "step-00000001", tmp_path / "best")
     (tmp_path / "step-copy.zip").touch()
     save(checkpoints, 2, 0.4)
-    assert (tmp_path / "best").readlink().name == "step-00000002"
-    assert steps(checkpoints) == [2]
+    assert json.loads((tmp_path / "best" / "score.json").read_text()) == 0.5  # still the best
+    save(checkpoints, 3, 0.6)
+    assert (tmp_path / "best").readlink().name == "step-00000003"
+    assert steps(checkpoints) == [3]
 
 
 @pytest.mark.parametrize("text", [None, "", "no pickle"])

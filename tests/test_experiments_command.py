@@ -1,11 +1,12 @@
 """What the commands share, and run directories that cannot be resumed."""
 
+import importlib
 import json
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import made_up
 import pytest
@@ -67,6 +68,41 @@ def test_paths_stay_as_given_when_a_job_is_started_directly(
     monkeypatch.delenv("INKRUN_CALLER", raising=False)
     given = ("runs/part1/latest", "--data", "a.beton", "--clean", "../b.beton")
     assert parse(*given) == Options((Path(given[0]),), Path("a.beton"), Path("../b.beton"))
+
+
+PATHS = {  # by command: all options that are paths
+    "evaluate": ["run", "source"],
+    "part1": ["data", "auxiliary", "runs", "resume"],
+    "part2": ["digits", "mnist", "runs", "resume"],
+    "part3": ["data", "test", "clean", "part2", "witness", "runs", "resume"],
+    "prep": ["source", "out"],
+    "report": ["folders", "runs", "out"],
+    "synth": ["out", "table", "compare", "grid"],
+    "bench.loader": ["source"],
+    "bench.noise": ["source"],
+    "bench.part1": ["source"],
+    "bench.prep": ["source"],
+    "bench.reach": ["source"],
+    "bench.train": ["data"],
+}
+
+
+@pytest.mark.parametrize("job", PATHS)
+def test_every_path_option_of_every_command_is_the_callers(
+    job: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = importlib.import_module(f"jobs.{job}").Config
+    hints = get_type_hints(options)
+    assert [name for name, hint in hints.items() if "Path" in str(hint)] == PATHS[job]
+    for name in PATHS[job]:
+        (tmp_path / name).mkdir()
+    positional = [name for name in PATHS[job] if name in ("run", "folders")]
+    named = [f"--{name}={name}" for name in PATHS[job] if name not in positional]
+    monkeypatch.setenv("INKRUN_CALLER", str(tmp_path))
+    monkeypatch.setattr(sys, "argv", ["job", *positional, *named])
+    config = command.parse(options)
+    for name in PATHS[job]:
+        assert getattr(config, name) in (tmp_path / name, (tmp_path / name,))
 
 
 def test_flags_of_tyro_are_passed_on(

@@ -18,9 +18,8 @@ each = pytest.mark.parametrize("number", STOP_SIGNALS)
 
 
 @pytest.fixture
-def received(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
-    """The signals that reach the handlers from before; every second signal counts at once."""
-    monkeypatch.setattr(module, "REPEAT", -1.0)
+def received() -> Iterator[list[int]]:
+    """The signals that reach the handlers from before."""
     arrived: list[int] = []
     before = {n: signal.signal(n, lambda number, _: arrived.append(number)) for n in STOP_SIGNALS}
     yield arrived
@@ -49,8 +48,7 @@ def test_the_first_is_noted_and_the_second_has_its_usual_effect(
 def test_a_signal_that_a_launcher_repeats_at_once_is_ignored(
     number: int, received: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "REPEAT", 1.0)
-    with StopSignals() as signals:
+    with StopSignals(launched=True) as signals:
         for repeat in (number, *STOP_SIGNALS):
             send(repeat)
         assert (signals.received, received) == (number, [])
@@ -114,9 +112,7 @@ def test_other_threads_do_not_note_signals(received: list[int]) -> None:
 
 SCRIPT = """
 import os, signal, sys
-from pipeline.runtime import signals as module
 from pipeline.runtime.signals import StopSignals
-module.REPEAT = -1.0
 number = int(sys.argv[1])
 with StopSignals() as signals:
     os.kill(os.getpid(), number)

@@ -59,7 +59,7 @@ class Config:
     epochs: int = 2
     """Epochs of each training."""
     seed: int = 0
-    """Of the split, the label noise, the weights and the order."""
+    """Seed of the split, the label noise, the weights and the order."""
 
 
 class SampledSource(DerivedSource):

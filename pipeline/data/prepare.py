@@ -31,8 +31,11 @@ class BadImagesError(SourceError):
     """Some images cannot be decoded: `bad` are their names and the reasons."""
 
     def __init__(self, message: str, bad: list[tuple[str, str]]) -> None:
-        super().__init__(message)
-        self.bad = bad
+        super().__init__(message, bad)  # both, for pickle
+        self.message, self.bad = message, bad
+
+    def __str__(self) -> str:
+        return self.message
 
 
 @dataclass(frozen=True)

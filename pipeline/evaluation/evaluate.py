@@ -20,7 +20,7 @@ from pipeline.errors import UserError
 from pipeline.evaluation.metrics import Scores, score
 from pipeline.evaluation.predict import Predictions, load_weights, predict_by_writer, predict_split
 from pipeline.evaluation.run_config import RunConfig
-from pipeline.evaluation.run_dir import RunDir
+from pipeline.evaluation.run_dir import RunDir, check_finished
 from pipeline.loading.batches import DeviceLoader
 from pipeline.loading.dataset import View, eval_batch_size, open_dataset, split_indices
 from pipeline.loading.writer_scale import writer_scales, writers_of
@@ -90,6 +90,7 @@ def load_model(run: Path) -> TrainedModel:
 
     Raises UserError if it is not that of a finished training, or has another version's network.
     """
+    check_finished(run)
     view, config = read_as(run / "view.json", View), RunDir(run).config()
     network = networks.build(config.network, len(config.classes), seed=0)
     load_weights(network, read_tensors(run / "model.safetensors"), run)

@@ -148,10 +148,15 @@ class FinishedRun:
         return read_tensors(self.path / "model.safetensors")
 
 
-def read_result(path: Path, kind: type[R]) -> R:
-    """Read the result.json of a run directory. Raises UserError if the run is not finished."""
+def check_finished(path: Path) -> None:
+    """Raise UserError if a run directory is that of an unfinished run."""
     if (path / "config.json").exists() and not RunDir(path).finished:
         raise UserError(f"{path}: got an unfinished run, expected a finished one (see --resume)")
+
+
+def read_result(path: Path, kind: type[R]) -> R:
+    """Read the result.json of a run directory. Raises UserError if the run is not finished."""
+    check_finished(path)
     return read_as(path / "result.json", kind)
 
 

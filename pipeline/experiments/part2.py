@@ -40,7 +40,7 @@ class Datasets:
 
     def __post_init__(self) -> None:
         check_classes("digits", self.digits, self.mnist)
-        assert self.validate_on
+        evaluation_split("mnist", self.mnist)
 
     @cached_property
     def validate_on(self) -> str:
@@ -115,7 +115,9 @@ def _compare(study: Study, data: Datasets, runs: Mapping[str, FinishedRun]) -> P
         name: TrainingCurve(
             run.history,
             run.losses,
-            measure_start(run, data.mnist, processes.device, processes.precision),
+            measure_start(
+                run, study.training(name), data.mnist, processes.device, processes.precision
+            ),
         )
         for name, run in runs.items()
         if name != "digits"

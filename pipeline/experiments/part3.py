@@ -57,7 +57,7 @@ class Datasets:
                 f"data: {self.data.path} has {samples} validation images of {classes} classes; "
                 "the diagnosis needs 10 images per class and at least 3 classes"
             )
-        assert self.split
+        evaluation_split("test", self.test)
 
     @property
     def classes(self) -> list[str]:
@@ -84,15 +84,19 @@ class PretrainedModels:
 
     def arms(self, keys: Sequence[str]) -> list[ArmSpec]:
         """Return the arms that can be trained. Raises UserError if there are none."""
-        unknown = [key for key in keys if key not in PART3_ARMS]
-        if unknown or not keys:
-            got = ", ".join(unknown) or "none"
-            raise UserError(f"arms: got {got}, expected some of {', '.join(PART3_ARMS)}")
         arms = [PART3_ARMS[key] for key in keys]
         possible = [arm for arm in arms if arm.start is None or arm.start in self.part2]
         if not possible:
             raise UserError(f"arms: cannot train {', '.join(keys)}: {self.missing[0]}")
         return possible
+
+
+def check_arms(keys: Sequence[str]) -> None:
+    """Raise UserError for keys that are not in `PART3_ARMS`, and for none."""
+    unknown = [key for key in keys if key not in PART3_ARMS]
+    if unknown or not keys:
+        got = ", ".join(unknown) or "none"
+        raise UserError(f"arms: got {got}, expected some of {', '.join(PART3_ARMS)}")
 
 
 def find_models(part2: Path, reference: Path | None, classes: Sequence[str]) -> PretrainedModels:

@@ -67,13 +67,17 @@ class Study:
         self.processes.wait()
         if not run.finished:
             self.console.print(f"{name}:")
-        training = replace(run.config().training, decode=self.decode)
-        if training.start and training.start.name in self.config.trainings:
-            # Its own training, also where the run directory was moved or copied.
-            training = replace(training, start=self.path / training.start.name)
         return run_training(
-            self.processes, run, training, file, self.console, name, whole=self.path
+            self.processes, run, self.training(name), file, self.console, name, whole=self.path
         )
+
+    def training(self, name: str) -> TrainingConfig:
+        """Return what is trained in the folder `name`."""
+        training = replace(RunDir(self.path / name).config().training, decode=self.decode)
+        if training.start is None or training.start.name not in self.config.trainings:
+            return training
+        # The study's own training, also where the run directory was moved or copied.
+        return replace(training, start=self.path / training.start.name)
 
     def conclude(
         self,

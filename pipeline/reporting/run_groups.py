@@ -82,7 +82,7 @@ def group_runs(paths: Sequence[Path]) -> tuple[list[RunGroup], list[Path]]:
     repeated = []
     for path in distinct(paths):
         run = read_run(path)
-        runs = runs_of.setdefault(json.dumps(_shared_settings(run.config)), {})
+        runs = runs_of.setdefault(json.dumps(_shared_settings(run.config), sort_keys=True), {})
         seed = run.config.recipe.seed
         if seed in runs:
             repeated.append(runs[seed].path)

@@ -27,13 +27,13 @@ class Stopped(Exception):  # noqa: N818 - a requested stop is not an error
 class StopSignals:
     """A context that records SIGTERM or SIGINT in `received`, which is 0 before.
 
-    A second signal acts as usual, unless it comes within `REPEAT` seconds: a terminal signals all
-    processes, and a launcher passes the same signal on. Outside the main thread, the context does
-    nothing.
+    A second signal acts as usual. `launched` by a launcher, it does so only after `REPEAT` seconds:
+    a terminal signals all processes, and the launcher passes the same signal on to them. Outside
+    the main thread, the context does nothing.
     """
 
-    def __init__(self) -> None:
-        self.received = 0
+    def __init__(self, launched: bool = False) -> None:
+        self.received, self._launched = 0, launched
         self._since = 0.0  # when the first signal came
         self._handlers: dict[signal.Signals, Any] = {}
 
@@ -50,6 +50,8 @@ class StopSignals:
         now = time.monotonic()
         if not self.received:
             self.received, self._since = number, now
+            if not self._launched:
+                self._restore()
         elif now - self._since > REPEAT:
             self._restore()
             signal.raise_signal(number)

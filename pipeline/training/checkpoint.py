@@ -39,7 +39,10 @@ class Checkpoints:
 
     def __post_init__(self) -> None:
         check_range("checkpoints, every_steps", self.every_steps, 0)
-        check_range("checkpoints, every_minutes", self.every_minutes, 0)
+        if not self.every_minutes >= 0:
+            raise UserError(
+                f"checkpoints, every_minutes: got {self.every_minutes}, expected at least 0"
+            )
         check_range("checkpoints, keep", self.keep, 1)
 
     def due(self, step: int) -> bool:
@@ -73,9 +76,9 @@ class Checkpoints:
         _sync(self.root)
         self._saved = time.monotonic()
         best = self.root / "best"
-        if best.is_dir() and not best.is_symlink():  # a copy of the run without links
-            shutil.rmtree(best)
         if score is not None and (not best.exists() or score >= _score(best)):
+            if best.is_dir() and not best.is_symlink():  # a copy of the run without links
+                shutil.rmtree(best)
             link = self.root / ".best"
             link.unlink(missing_ok=True)
             link.symlink_to(path.name)

@@ -82,7 +82,7 @@ class Trainer:
         # Of the epoch's steps so far: losses, accuracies and gradient norms.
         self._sums = torch.zeros(3, device=processes.device)
         self._clock = Clock()
-        self._signals = StopSignals()
+        self._signals = StopSignals(launched=processes.count > 1)
         self._monitor = StepMonitor(processes, checkpoints, self._signals)
         network.to(processes.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._average = moving_average(network, recipe.average) if recipe.average else None

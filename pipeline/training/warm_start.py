@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from beton.reader import Reader
 from pipeline.analysis.pretraining import Start
 from pipeline.evaluation.predict import predict_split
+from pipeline.evaluation.run_config import TrainingConfig
 from pipeline.evaluation.run_dir import FinishedRun
 from pipeline.loading.dataset import View
 from pipeline.training.runner import initial_network
@@ -17,10 +18,13 @@ GROUPS = ("stem", "body", "head")
 
 
 def measure_start(
-    run: FinishedRun, file: Reader, device: torch.device, precision: str = "no"
+    run: FinishedRun,
+    training: TrainingConfig,
+    file: Reader,
+    device: torch.device,
+    precision: str = "no",
 ) -> Start:
-    """Measure the first weights of a finished run on the dataset `file`."""
-    training = run.config.training
+    """Measure the first weights of `run`, a finished `training`, on the dataset `file`."""
     recipe = training.recipe
     first = initial_network(training, len(file.info["classes"]))
     distances = weight_distances(first, run.weights)
