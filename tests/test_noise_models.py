@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy.stats import beta
 
@@ -112,7 +112,8 @@ def test_likelihoods_are_the_integral_over_the_outliers(seed: int, labels: int, 
 
 @settings(max_examples=20)
 @given(seeds, st.sampled_from(["clean", "symmetric", "pairs", "wrong", "random"]))
-def test_the_kind_that_counts_were_sample_counts_from_fits_them_best(seed: int, kind: str) -> None:
+@example(371, "symmetric")
+def test_the_kind_that_counts_were_sampled_from_fits_them_best(seed: int, kind: str) -> None:
     rate = 0.1 + 0.5 * (seed % 97) / 97
     counts = sample_counts(transition(kind, rate, 10), 200, seed)
     fits = {other: fit_noise_model(other, counts, even(10), zeros(10)) for other in KINDS}
@@ -121,7 +122,8 @@ def test_the_kind_that_counts_were_sample_counts_from_fits_them_best(seed: int, 
     if kind in RATED:
         low, high = fits[kind].rate_interval
         assert low <= fits[kind].rate <= high
-        assert abs(fits[kind].rate - rate) < 0.04
+        # Five standard errors of a rate over 2,000 labels; 2 of 400 seeds are off by over 0.04.
+        assert abs(fits[kind].rate - rate) < 0.06
     if kind != "random":
         order = fits[kind].group_classes.argsort()
         np.testing.assert_allclose((counts / 200)[order], transition(kind, rate, 10), atol=0.16)
