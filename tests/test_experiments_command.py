@@ -18,6 +18,7 @@ from pipeline.data.prepare import BadImagesError
 from pipeline.data.sources import SourceError
 from pipeline.errors import UserError
 from pipeline.experiments import command
+from pipeline.loading.batches import Decode
 
 JOBS = {"part1": part1, "part2": part2, "part3": part3}
 
@@ -263,8 +264,9 @@ def test_options_given_beside_resume_replace_the_saved_ones(tmp_path: Path) -> N
     saved = of_several("part3")
     saved["options"] |= {"seed": 7, "decode": "loader", "clean": "c.beton", "arms": ["simple"]}
     (tmp_path / "config.json").write_text(json.dumps(saved))
-    for given, decode in (("auto", "loader"), ("device", "device")):
-        config = part3.Config(resume=tmp_path, decode=given, runs=Path("elsewhere"))  # type: ignore[arg-type]
+    cases: tuple[tuple[Decode, Decode], ...] = (("auto", "loader"), ("device", "device"))
+    for given, decode in cases:
+        config = part3.Config(resume=tmp_path, decode=given, runs=Path("elsewhere"))
         resumed = command.resumed(config, tmp_path, "part3")
         assert (resumed.seed, resumed.arms, resumed.clean) == (7, ("simple",), Path("c.beton"))
         assert (resumed.decode, resumed.runs) == (decode, Path("elsewhere"))

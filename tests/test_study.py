@@ -16,6 +16,7 @@ from pipeline.experiments import study
 from pipeline.experiments.study import Study, seed_range, whole_run
 from pipeline.loading.dataset import open_dataset
 from pipeline.recipes.recipe import Recipe, Stage
+from pipeline.runtime.files import read_json
 from pipeline.training.distributed import Processes, join_processes
 
 STAGE = Stage(16, 1, 1e-3)
@@ -73,7 +74,7 @@ def test_a_training_keeps_the_plan_that_it_began_with(
 ) -> None:
     made = Study.new(tmp_path, processes, "auto", CONFIG)
     assert set(made.config.trainings) == set()
-    assert "trainings" not in RunDir(made.path).read_json("config.json")
+    assert "trainings" not in read_json(made.path, "config.json")
     first = made.train("one", file, TRAINING)
     assert first.config.options == CONFIG.options
     other = replace(TRAINING, recipe=replace(TRAINING.recipe, seed=5))

@@ -76,8 +76,10 @@ class TrainedModel:
             views=self.config.recipe.views,
             scales=scales,
         )
+        if not adapt or scales is None:
+            return predictions, None
         indices, writers = split_indices(file, split), writers_of(file)
-        if not adapt or scales is None or (writers[indices] < 0).all():
+        if (writers[indices] < 0).all():
             return predictions, None
         indices = indices[np.argsort(writers[indices], kind="stable")]
         rows = eval_batch_size(view)

@@ -86,7 +86,7 @@ class RunConfig:
         """Return the configuration of a training on `file`."""
         return cls(
             job=job,
-            options={k: str(v) if isinstance(v, Path) else v for k, v in options.items()},
+            options=dict(options),
             network=training.network,
             recipe=training.recipe,
             start=None if training.start is None else str(training.start),

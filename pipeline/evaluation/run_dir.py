@@ -17,7 +17,7 @@ from pipeline.errors import UserError
 from pipeline.evaluation.metrics import EpochMetrics, Scores, score
 from pipeline.evaluation.predict import Predictions
 from pipeline.evaluation.run_config import RunConfig
-from pipeline.runtime.files import convert, read, read_as, read_json, read_tensors
+from pipeline.runtime.files import convert, read, read_as, read_tensors
 
 R = TypeVar("R")
 
@@ -49,10 +49,6 @@ class RunDir:
         """Write a JSON file, on one line if `indent` is None."""
         text = json.dumps(value, indent=indent, ensure_ascii=False)
         self._write(name, f"{text}\n".encode())
-
-    def read_json(self, name: str) -> dict[str, Any]:
-        """Return the object in a JSON file. Raises UserError if the file is missing or damaged."""
-        return read_json(self.path, name)
 
     def config(self) -> RunConfig:
         """Return config.json. Raises UserError if it is missing or not that of a training."""

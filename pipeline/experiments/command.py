@@ -27,7 +27,7 @@ from pipeline.runtime.files import convert, read_as, read_json
 C = TypeVar("C")
 K = TypeVar("K", RunConfig, ExperimentConfig)
 REGISTRY = ConstructorRegistry()
-BESIDE_RESUME = ("runs", "resume", "decode", "precision", "track")  # options that go with --resume
+RESUME_OPTIONS = ("runs", "resume", "decode", "precision", "track")  # that go with --resume
 
 
 def main(name: str, options: type[C], run: Callable[[C], None], *flags: Any) -> int:
@@ -56,9 +56,9 @@ def parse(options: type[C], *flags: Any) -> C:
     option's name may also be one in the checkout, such as runs/part1/latest. Default values stay
     as they are. Only the main process prints help and mistakes.
     """
-    main = launch.is_main()
-    with nullcontext() if main else redirect_stderr(io.StringIO()):
-        return tyro.cli(options, config=flags, registry=REGISTRY, console_outputs=main)
+    prints = launch.is_main()
+    with nullcontext() if prints else redirect_stderr(io.StringIO()):
+        return tyro.cli(options, config=flags, registry=REGISTRY, console_outputs=prints)
 
 
 @REGISTRY.primitive_rule
@@ -89,12 +89,12 @@ def options_of(config: object) -> dict[str, Any]:
 def saved_config(config: object, run: Path, job: str, kind: type[K]) -> K:
     """Return the config.json of a run directory to resume, of one training or of several.
 
-    Raises UserError if other options than `BESIDE_RESUME` are given, and for a run directory of
+    Raises UserError if other options than `RESUME_OPTIONS` are given, and for a run directory of
     another job or kind.
     """
     defaults = options_of(type(config)())
     for name, value in options_of(config).items():
-        if name not in BESIDE_RESUME and value != defaults[name]:
+        if name not in RESUME_OPTIONS and value != defaults[name]:
             raise UserError(f"{name}: a resumed run has its own options; leave it out")
     written = read_json(run, "config.json")
     if written.get("job") != job:
@@ -111,7 +111,7 @@ def resumed(config: C, run: Path, job: str) -> C:
     "auto". Raises UserError as `saved_config` does.
     """
     saved = saved_config(config, run, job, ExperimentConfig).options
-    given = {name: value for name, value in options_of(config).items() if name in BESIDE_RESUME}
+    given = {name: value for name, value in options_of(config).items() if name in RESUME_OPTIONS}
     if given["decode"] == "auto":
         del given["decode"]
     try:
