@@ -10,8 +10,8 @@ from raw_data import digits, idx_pair, make_tree
 from jobs.bench import noise as bench_noise
 from jobs.bench.noise import Config, Outcome, SampledSource, closing_table, conclusion
 from pipeline.analysis.label_noise import diagnose
+from pipeline.data.base import TRAIN
 from pipeline.data.sources import SourceError
-from pipeline.data.sources.base import TRAIN
 from pipeline.data.synth.mislabel import LabelNoise
 
 

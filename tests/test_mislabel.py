@@ -3,8 +3,8 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from pipeline.data.base import Ints
 from pipeline.data.sources import SourceError
-from pipeline.data.sources.base import Ints
 from pipeline.data.synth.mislabel import KINDS, KINDS_WITH_RATE, LabelNoise
 
 seeds = st.integers(0, 2**63 - 1)

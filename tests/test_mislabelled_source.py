@@ -11,8 +11,8 @@ from raw_data import digits, folders, idx_pair, make_tree
 
 from beton.reader import Reader
 from jobs import prep
+from pipeline.data.base import TEST
 from pipeline.data.sources import Source, SourceError, open_source
-from pipeline.data.sources.base import TEST
 from pipeline.data.synth.mislabel import KINDS, LabelNoise, MislabelledSource
 from pipeline.loading.dataset import source_line
 from pipeline.reporting.html import Page

@@ -16,8 +16,8 @@ from test_html import Parsed
 from tiny import CLASSES, page, write_set
 
 from jobs import part3 as job
+from pipeline.data.base import TRAIN, VALIDATION, Annotations, Ints, Pixels, Source
 from pipeline.data.prepare import prepare
-from pipeline.data.sources.base import TRAIN, VALIDATION, Annotations, Ints, Pixels, Source
 from pipeline.data.synth.mislabel import LabelNoise, MislabelledSource
 from pipeline.recipes.arms import PART3_ARMS, ArmSpec
 from pipeline.recipes.presets import PART3_RECOVERY

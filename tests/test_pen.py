@@ -4,8 +4,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from pipeline.data.base import Floats
 from pipeline.data.charset import CHARACTERS
-from pipeline.data.sources.base import Floats
 from pipeline.data.synth import pen
 from pipeline.data.synth.pen import (
     DIGIT_BOX,

@@ -15,9 +15,7 @@ from beton.errors import BetonError
 from beton.fields import InkField
 from beton.reader import Reader
 from pipeline.data import catalog, download, prepare
-from pipeline.data.prepare import BadImagesError
-from pipeline.data.sources import SourceError, open_source
-from pipeline.data.sources.base import (
+from pipeline.data.base import (
     NO_SPLIT,
     SPLITS,
     TEST,
@@ -26,6 +24,8 @@ from pipeline.data.sources.base import (
     VALIDATION,
     Annotations,
 )
+from pipeline.data.prepare import BadImagesError
+from pipeline.data.sources import SourceError, open_source
 from pipeline.data.splits import Split, assign_splits
 
 # Splits

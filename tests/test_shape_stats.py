@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.data.sources.base import Floats, Ints, Pixels
+from pipeline.data.base import Floats, Ints, Pixels
 from pipeline.data.synth import pen
 from pipeline.data.synth.shape_stats import STATISTICS, compare, measure_page
 

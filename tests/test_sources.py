@@ -30,17 +30,17 @@ from raw_data import (
     saved,
 )
 
+from pipeline.data.archives.base import ZipArchive
+from pipeline.data.base import NO_SPLIT, TEST, TRAIN, VALIDATION
+from pipeline.data.pixels import image_decoder
+from pipeline.data.pixels.image_decoder import decode
 from pipeline.data.sources import (
     ClassSubset,
     ImageError,
     Source,
     SourceError,
-    image_decoder,
     open_source,
 )
-from pipeline.data.sources.archives import ZipArchive
-from pipeline.data.sources.base import NO_SPLIT, TEST, TRAIN, VALIDATION
-from pipeline.data.sources.image_decoder import decode
 
 # Images
 

@@ -12,10 +12,10 @@ from PIL import Image
 
 from beton.reader import Reader
 from pipeline.data import catalog, prepare
+from pipeline.data.base import NO_SPLIT, TEST
 from pipeline.data.charset import CHARACTERS
 from pipeline.data.prepare import PrepareResult
 from pipeline.data.sources import ClassSubset, Source, SourceError, open_source
-from pipeline.data.sources.base import NO_SPLIT, TEST
 from pipeline.data.splits import Split
 from pipeline.data.synth import glyphs
 from pipeline.data.synth import handwriting as synthetic

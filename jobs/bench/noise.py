@@ -24,9 +24,9 @@ from rich.table import Table
 from pipeline.analysis.diagnosis import Diagnosis
 from pipeline.analysis.label_noise import diagnose
 from pipeline.analysis.noise_robust import probabilities_of
+from pipeline.data.base import TEST, TRAIN, VALIDATION, DerivedSource, Ints, Pixels
 from pipeline.data.prepare import prepare
 from pipeline.data.sources import Source, SourceError, open_source
-from pipeline.data.sources.base import TEST, TRAIN, VALIDATION, DerivedSource, Ints, Pixels
 from pipeline.data.synth.handwriting import PART3_COUNTS, DigitCounts, SyntheticDigits
 from pipeline.data.synth.mislabel import KINDS, KINDS_WITH_RATE, LabelNoise, MislabelledSource
 from pipeline.evaluation.run_config import TrainingConfig

@@ -18,10 +18,10 @@ from typing import Literal
 import numpy as np
 from rich.console import Console
 
+from pipeline.data.base import TEST, TRAIN
 from pipeline.data.catalog import AUXILIARY, SyntheticData
 from pipeline.data.prepare import prepare
 from pipeline.data.sources import Source, SourceError, open_source
-from pipeline.data.sources.base import TEST, TRAIN
 from pipeline.data.splits import Split, assign_splits
 from pipeline.evaluation.evaluate import evaluate, load_model
 from pipeline.evaluation.run_config import TrainingConfig

@@ -6,7 +6,7 @@ import urllib.request
 import zipfile
 from pathlib import Path
 
-from pipeline.data.sources.base import SourceError
+from pipeline.data.base import SourceError
 
 TIMEOUT = 30  # seconds without a response
 URLS = {

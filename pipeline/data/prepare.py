@@ -18,7 +18,7 @@ from beton.errors import BetonError
 from beton.fields import BytesField, Field, InkField, IntField
 from beton.format import layout
 from beton.reader import Reader
-from pipeline.data.sources.base import SPLITS, ImageError, Ints, Source, SourceError
+from pipeline.data.base import SPLITS, ImageError, Ints, Source, SourceError
 from pipeline.data.splits import Split, assign_splits
 
 VERSION = 1  # of the file's content: raise it when files of the same source must be written again

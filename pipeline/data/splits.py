@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from beton import rng
-from pipeline.data.sources import base
-from pipeline.data.sources.base import SPLITS, Annotations, Ints, SourceError
+from pipeline.data import base
+from pipeline.data.base import SPLITS, Annotations, Ints, SourceError
 
 
 @dataclass(frozen=True)

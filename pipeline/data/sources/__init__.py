@@ -6,10 +6,10 @@ To add a kind, write a `Source` with a class method `detect(archive)` and add it
 import zipfile
 from pathlib import Path
 
-from pipeline.data.sources.archives import Folder, ZipArchive
-from pipeline.data.sources.base import SPLITS, ClassSubset, ImageError, Source, SourceError
+from pipeline.data.archives.base import Folder, ZipArchive
+from pipeline.data.base import SPLITS, ClassSubset, ImageError, Source, SourceError
 from pipeline.data.sources.idx import Idx, open_idx
-from pipeline.data.sources.image_folder import ImageFolder
+from pipeline.data.sources.image_files import ImageFolder
 from pipeline.data.sources.midas import Midas
 
 SOURCES: tuple[type[ImageFolder] | type[Midas] | type[Idx], ...] = (Idx, Midas, ImageFolder)

@@ -23,10 +23,10 @@ from typing import IO, Any, NamedTuple, Self, cast
 
 import numpy as np
 
-from pipeline.data.sources import base
-from pipeline.data.sources.archives import Archive, Folder, ZipArchive
-from pipeline.data.sources.base import Annotations, Ints, Pixels, Source, SourceError
-from pipeline.data.sources.image_decoder import LONGEST_SIDE
+from pipeline.data import base
+from pipeline.data.archives.base import Archive, Folder, ZipArchive
+from pipeline.data.base import Annotations, Ints, Pixels, Source, SourceError
+from pipeline.data.pixels.image_decoder import LONGEST_SIDE
 
 IMAGES = re.compile(
     r"(?i)(?P<set>.*?)[-_.]*(?P<part>train|t10k|test)[-_.]images([-.]idx3)?([-.]ubyte)?(\.gz)?"

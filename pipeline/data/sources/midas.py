@@ -10,10 +10,10 @@ from posixpath import basename, dirname
 
 import numpy as np
 
+from pipeline.data.archives.base import Archive
+from pipeline.data.base import Annotations, Source, SourceError
 from pipeline.data.charset import CHARACTERS
-from pipeline.data.sources.archives import Archive
-from pipeline.data.sources.base import Annotations, Source, SourceError
-from pipeline.data.sources.image_folder import ImageFilesSource, image_rows, predefined_splits
+from pipeline.data.sources.image_files import ImageFilesSource, image_rows, predefined_splits
 
 _FOLDER = re.compile(r"Sample([0-9]{3})", re.IGNORECASE)
 _FILE = re.compile(r"img[0-9]+-([0-9]+)\.", re.IGNORECASE)

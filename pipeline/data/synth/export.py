@@ -11,8 +11,8 @@ from pathlib import Path
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from pipeline.data.sources.base import Source, SourceError
-from pipeline.data.sources.image_decoder import SYNTHETIC_MARK
+from pipeline.data.base import Source, SourceError
+from pipeline.data.pixels.image_decoder import SYNTHETIC_MARK
 
 
 def save_pages(source: Source, out: Path, progress: Callable[[int], None]) -> None:

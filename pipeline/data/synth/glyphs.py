@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter1d
 
+from pipeline.data.base import Floats
 from pipeline.data.charset import CHARACTERS
-from pipeline.data.sources.base import Floats
 
 Complex = NDArray[np.complex128]
 

@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 
 from beton import rng
+from pipeline.data import base
+from pipeline.data.base import Annotations, Pixels, Source, SourceError
 from pipeline.data.charset import CHARACTERS
-from pipeline.data.sources import base
-from pipeline.data.sources.base import Annotations, Pixels, Source, SourceError
 from pipeline.data.synth import glyphs, pen
 from pipeline.data.synth.mislabel import LabelNoise
 from pipeline.data.synth.writers import write_character

@@ -8,8 +8,8 @@ from typing import Self
 import numpy as np
 
 from beton import rng
-from pipeline.data.sources import base
-from pipeline.data.sources.base import DerivedSource, Ints, Source, SourceError
+from pipeline.data import base
+from pipeline.data.base import DerivedSource, Ints, Source, SourceError
 
 KINDS = ("none", "wrong", "permutation", "shuffled")
 KINDS_WITH_RATE = ("symmetric", "pairs")

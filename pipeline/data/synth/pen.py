@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from beton.jit import kernel
-from pipeline.data.sources.base import Floats, Pixels
+from pipeline.data.base import Floats, Pixels
 
 
 @kernel

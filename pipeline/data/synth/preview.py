@@ -6,7 +6,7 @@ import numpy as np
 from PIL import Image
 
 from beton import rng
-from pipeline.data.sources.base import Pixels, Source
+from pipeline.data.base import Pixels, Source
 from pipeline.data.synth import pen
 from pipeline.data.synth.glyphs import CAPITAL_HEIGHT, load_glyphs
 

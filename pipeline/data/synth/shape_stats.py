@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy.ndimage import distance_transform_edt
 
-from pipeline.data.sources.base import Floats, Ints, Pixels, Source
+from pipeline.data.base import Floats, Ints, Pixels, Source
 
 RESAMPLES = 2000  # of writers, for an interval
 STATISTICS = (

@@ -20,8 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from beton import rng
+from pipeline.data.base import Floats
 from pipeline.data.charset import CHARACTERS
-from pipeline.data.sources.base import Floats
 from pipeline.data.synth.glyphs import CAPITAL_HEIGHT, HALF_WAVES, X_HEIGHT, Glyph, load_glyphs
 
 MAX_STROKES = 4  # of a character

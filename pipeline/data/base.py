@@ -8,9 +8,9 @@ import hashlib
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,8 @@ from numpy.typing import NDArray
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 Pixels = NDArray[np.uint8]
+# Grey levels (h, w): uint8, or deeper (uint16, int32 or float32), in the units of the file.
+Grey = NDArray[Any]
 
 # Of the MIDAS task, in the order of their classes.
 SPLITS = ("train", "validation", "test")
@@ -28,6 +30,22 @@ UNKNOWN_WRITER = -1  # the source does not name the image's writer
 
 class SourceError(ValueError):
     """A source cannot be used; the message is one line with its path and the reason."""
+
+
+class LayoutError(SourceError):
+    """A layout is ambiguous or contradictory; `suggestions` are options that settle it.
+
+    Each suggestion is a string of command-line options. The message ends with all of them.
+    """
+
+    def __init__(self, reason: str, suggestions: Sequence[str] = ()) -> None:
+        super().__init__(reason, tuple(suggestions))  # both, for pickle
+        self.reason, self.suggestions = reason, tuple(suggestions)
+
+    def __str__(self) -> str:
+        if not self.suggestions:
+            return self.reason
+        return f"{self.reason}; use {', or '.join(self.suggestions)}"
 
 
 class ImageError(ValueError):
@@ -43,6 +61,39 @@ def check_seed(seed: int) -> None:
 def digest_of(*values: object) -> str:
     """Return "sha256:…" of JSON values."""
     return f"sha256:{hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()}"
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The meaning of a source's paths and tables; it is printed and stored in the manifest.
+
+    `class_from`, `split_from` and `writer_from` name a folder level, a pattern or a table as the
+    options --class-from, --split-from and --writer-from do where these can, or describe it in
+    words; "" means that the source does not define it. `dataset` is the known name of the dataset,
+    if any. `left_out` counts the files that are not part of the dataset, by kind. `notes` are
+    facts, `warnings` are doubts, one sentence each.
+    """
+
+    reader: str
+    class_from: str = ""
+    split_from: str = ""
+    writer_from: str = ""
+    dataset: str = ""
+    left_out: Mapping[str, int] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+
+class Decoded(NamedTuple):
+    """A decoded image: grey levels (h, w), how the file stored them, and how they were changed.
+
+    `mode` is Pillow's mode of the file (L, RGB, RGBA, P, 1, I;16, F …). `changes` are words such as
+    "turned upright" or "composited on paper".
+    """
+
+    grey: Grey
+    mode: str = "L"
+    changes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -85,7 +136,8 @@ class Source(ABC):
     """A labelled dataset of images.
 
     `origin` is "real" or "synthetic"; `ignored_files` counts the files that are not part of the
-    dataset; `generator` holds the settings of synthetic images or labels.
+    dataset; `generator` holds the settings of synthetic images or labels. `groups` (n,) are equal
+    for images of one file, which must share a split; None if each image has a file of its own.
     """
 
     kind: str
@@ -94,8 +146,10 @@ class Source(ABC):
 
     path: Path
     annotations: Annotations
+    layout: Layout = Layout("synthetic")
     ignored_files: int = 0
     generator: Mapping[str, Any] | None = None
+    groups: Ints | None = None
 
     def __len__(self) -> int:
         return len(self.annotations.labels)
@@ -113,11 +167,15 @@ class Source(ABC):
         """Return an image's name in the source."""
 
     @abstractmethod
-    def image(self, index: int) -> Pixels:
-        """Decode an image: uint8 (h, w).
+    def image(self, index: int) -> Grey:
+        """Decode an image: grey levels (h, w).
 
         Raises ImageError if this image alone cannot be decoded, else SourceError or OSError.
         """
+
+    def decoded(self, index: int) -> Decoded:
+        """Decode an image, with how the file stored it. Raises as `image` does."""
+        return Decoded(self.image(index))
 
     def size(self, rows: Ints) -> int:
         """Return the bytes of the files that hold the images `rows` (n,): 0 without files."""
@@ -148,15 +206,21 @@ class DerivedSource(Source):
     def __init__(self, source: Source, rows: Ints, annotations: Annotations) -> None:
         self._source, self._rows, self.annotations = source, rows, annotations
         self.kind, self.origin, self.path = source.kind, source.origin, source.path
+        self.layout = source.layout
         self.ignored_files, self.generator = source.ignored_files, source.generator
+        self.groups = None if source.groups is None else source.groups[rows]
 
     def name(self, index: int) -> str:
         """Return an image's name in the other source."""
         return self._source.name(int(self._rows[index]))
 
-    def image(self, index: int) -> Pixels:
-        """Decode an image: uint8 (h, w)."""
+    def image(self, index: int) -> Grey:
+        """Decode an image: grey levels (h, w)."""
         return self._source.image(int(self._rows[index]))
+
+    def decoded(self, index: int) -> Decoded:
+        """Decode an image, with how the file stored it."""
+        return self._source.decoded(int(self._rows[index]))
 
     def size(self, rows: Ints) -> int:
         """Return the bytes of the files that hold the images `rows` (n,)."""

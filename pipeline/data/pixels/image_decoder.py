@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from beton.jit import kernel
-from pipeline.data.sources.base import ImageError, Pixels
+from pipeline.data.base import ImageError, Pixels
 
 # Some of Pillow's other formats start programs or fetch other files.
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP", "PPM")

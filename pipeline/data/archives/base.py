@@ -21,7 +21,7 @@ from typing import IO, Any
 import deflate
 import numpy as np
 
-from pipeline.data.sources.base import ImageError, SourceError
+from pipeline.data.base import ImageError, SourceError
 
 LARGEST_FILE = 1 << 30  # bytes
 # Deflate compresses at most 1032 to 1. A small image of blank paper may come near this ratio; a

@@ -6,10 +6,10 @@ from contextlib import suppress
 from itertools import pairwise
 from posixpath import basename, dirname  # names are strings here: paths would be slow
 
-from pipeline.data.sources import base
-from pipeline.data.sources.archives import Archive
-from pipeline.data.sources.base import Annotations, ImageError, Ints, Pixels, Source, SourceError
-from pipeline.data.sources.image_decoder import SUFFIXES, decode, is_marked_synthetic
+from pipeline.data import base
+from pipeline.data.archives.base import Archive
+from pipeline.data.base import Annotations, ImageError, Ints, Pixels, Source, SourceError
+from pipeline.data.pixels.image_decoder import SUFFIXES, decode, is_marked_synthetic
 
 SPLIT_FOLDERS = {
     **dict.fromkeys(("train", "training"), base.TRAIN),

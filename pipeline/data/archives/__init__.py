@@ -1,0 +1,1 @@
+"""Folders, zip and tar archives behind one interface."""
