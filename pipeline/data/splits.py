@@ -11,6 +11,8 @@ from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 from beton import rng
 from pipeline.data import base
@@ -51,10 +53,14 @@ class Split:
         return "-".join(map(str, shown))
 
 
-def assign_splits(annotations: Annotations, split: Split, seed: int) -> Ints:
+def assign_splits(
+    annotations: Annotations, split: Split, seed: int, groups: Ints | None = None
+) -> Ints:
     """Return each image's split, int64 (n,) indices into SPLITS; predefined splits stay.
 
-    Raises SourceError if writers are held out but unknown, and for a seed outside 0 to 2^63 - 1.
+    Free images with the same number in `groups` (n,) share a split, which is drawn for the first of
+    them; held-out writers take precedence. Raises SourceError if writers are held out but unknown,
+    and for a seed outside 0 to 2^63 - 1.
     """
     base.check_seed(seed)
     splits = annotations.splits.copy()
@@ -62,8 +68,24 @@ def assign_splits(annotations: Annotations, split: Split, seed: int) -> Ints:
     if split.writers:
         splits[free] = _by_writer(annotations, free, split.writers, seed)
     else:
-        splits[free] = _stratified(annotations.labels[free], split.percentages, _keys(seed, free))
+        ids = free if groups is None else groups[free]
+        _, first, group = np.unique(ids, return_index=True, return_inverse=True)
+        drawn = free[first]
+        labels, keys = annotations.labels[drawn], _keys(seed, drawn)
+        splits[free] = _stratified(labels, split.percentages, keys)[group]
     return splits
+
+
+def join_groups(*groups: Ints) -> Ints:
+    """Return the finest groups (n,) that join all images which share any of the given groups."""
+    joined, *others = groups
+    for other in others:
+        n = len(joined)
+        _, left = np.unique(joined, return_inverse=True)
+        _, right = np.unique(other, return_inverse=True)
+        edges = coo_array((np.ones(n, np.bool_), (left, n + right)), (2 * n, 2 * n))
+        joined = connected_components(edges, directed=False)[1][left].astype(np.int64)
+    return joined
 
 
 def _keys(seed: int, ids: Ints) -> NDArray[np.uint64]:
