@@ -5,6 +5,7 @@ the hand-writing task and MNIST are always available: missing data are replaced 
 """
 
 import re
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,24 +20,41 @@ from pipeline.data.synth.mislabel import LabelNoise, MislabelledSource
 
 @dataclass(frozen=True)
 class CatalogEntry:
-    """A dataset's possible paths in the folder of raw data, and its classes, if not all."""
+    """A dataset's possible paths in the folder of raw data, and its classes, if not all.
+
+    The names of files that may hold it match `similar` (lower case), and none of the dataset is
+    generated while such a file is there.
+    """
 
     paths: tuple[str, ...]
     classes: tuple[str, ...] = ()
+    similar: str = r"(?!)"
 
 
-_PART1_PATHS = ("trainPart1.zip", "trainPart1", "part1.zip", "part1")
+ARCHIVE_SUFFIXES = (".zip", "", ".tar.gz", ".tgz", ".tar")
+SUFFIXES = (*ARCHIVE_SUFFIXES, ".npz", ".csv", ".mat", ".parquet")
+
+
+def _paths(*names: str, suffixes: Sequence[str] = ARCHIVE_SUFFIXES) -> tuple[str, ...]:
+    return tuple(f"{name}{suffix}" for name in names for suffix in suffixes)
+
+
+_PART1_PATHS, _PART1_SIMILAR = _paths("trainPart1", "part1"), r"(train)?[ _-]*part[ _-]*1\b.*"
+_IDX_PATHS = _paths(*("train-images-idx3-ubyte", "train-images.idx3-ubyte"), suffixes=("", ".gz"))
 MAIN_DATASETS = {
-    "part1": CatalogEntry(_PART1_PATHS),
-    "part2": CatalogEntry(_PART1_PATHS, tuple(DIGITS)),
-    "part3": CatalogEntry(("mnistTask3.zip", "mnistTask3", "part3.zip", "part3")),
+    "part1": CatalogEntry(_PART1_PATHS, similar=_PART1_SIMILAR),
+    "part2": CatalogEntry(_PART1_PATHS, tuple(DIGITS), _PART1_SIMILAR),
+    "part3": CatalogEntry(
+        _paths("mnistTask3", "part3"), similar=r"(mnist[ _-]*)?(task|part)[ _-]*3\b.*"
+    ),
     "mnist": CatalogEntry(
-        ("MNIST", "mnist", "mnist.zip", "train-images-idx3-ubyte", "train-images-idx3-ubyte.gz")
+        (*_paths("MNIST", "mnist"), "mnist.npz", *_IDX_PATHS),
+        similar=r"(mnist(?![ _-]*task)|(train|t10k)-(images|labels)|digit-recognizer).*",
     ),
 }
 CATALOG = {
     **MAIN_DATASETS,
-    "fashion-mnist": CatalogEntry(("FashionMNIST", "fashion-mnist", "fashion-mnist.zip")),
+    "fashion-mnist": CatalogEntry(_paths("FashionMNIST", "fashion-mnist")),
     **{
         f"emnist-{part}": CatalogEntry(
             tuple(f"{place}/emnist-{part}" for place in ("EMNIST/raw", "emnist", "gzip.zip"))
@@ -138,6 +156,11 @@ class SourceFinder:
             path, found_by = raw_path, "data/raw"
         elif self.download:
             path, found_by = download(name, self.raw), "--download"
+        elif similar := find_similar(name, self.raw):
+            raise SourceError(
+                f"{name}: {similar} may hold it, under another name than {_entry(name).paths[0]}; "
+                f"use --source {shlex.quote(str(similar))}, or --synthetic to generate {name}"
+            )
         elif name in MAIN_DATASETS:
             return self.synthetic.source(name), SYNTHETIC_BY_DEFAULT
         else:
@@ -172,8 +195,15 @@ def find_raw(name: str, raw: Path) -> Path | None:
     return None
 
 
+def find_similar(name: str, raw: Path) -> Path | None:
+    """Return a path below `raw` whose name suggests that it holds a dataset, None without one."""
+    pattern = re.compile(_entry(name).similar)
+    found = raw.iterdir() if raw.is_dir() else ()
+    return min((path for path in found if pattern.fullmatch(path.name.lower())), default=None)
+
+
 def _entry(name: str) -> CatalogEntry:
-    return CATALOG.get(name, CatalogEntry((f"{name}.zip", name)))
+    return CATALOG.get(name, CatalogEntry(_paths(name, suffixes=SUFFIXES)))
 
 
 def _dataset_name(path: Path) -> str:
@@ -181,5 +211,6 @@ def _dataset_name(path: Path) -> str:
     for name, entry in CATALOG.items():
         if path.name in entry.paths:
             return name
-    stem = re.sub(r"\.(zip|gz)$", "", path.resolve().name, flags=re.IGNORECASE)
+    suffixes = "|".join(re.escape(suffix) for suffix in SUFFIXES if suffix)
+    stem = re.sub(rf"({suffixes}|\.gz)$", "", path.resolve().name, flags=re.IGNORECASE)
     return re.sub(r"[^\w.-]+", "-", stem).lstrip("-.") or "data"
