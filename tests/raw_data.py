@@ -28,8 +28,10 @@ def saved(image: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
 
 
 def picture(number: int, height: int = 5, width: int = 7) -> bytes:
-    """A PNG with pixels that depend on `number`."""
-    pixels = np.random.default_rng(number).integers(0, 256, (height, width), dtype=np.uint8)
+    """A PNG of light paper with pixels inside that depend on `number`."""
+    pixels = np.full((height, width), 250, np.uint8)
+    inside = pixels[1:-1, 1:-1]
+    inside[:] = np.random.default_rng(number).integers(0, 256, inside.shape, dtype=np.uint8)
     return saved(Image.fromarray(pixels))
 
 
@@ -120,6 +122,8 @@ def idx_pair(prefix: str, images: Pixels, labels: Sequence[int], packed: bool) -
 
 
 def digits(count: int, seed: int = 0) -> tuple[Pixels, list[int]]:
-    """Images (count, 4, 6) and labels 0 to 9."""
-    images = np.random.default_rng(seed).integers(0, 256, (count, 4, 6), dtype=np.uint8)
+    """Light ink on dark paper, images (count, 4, 6), and labels 0 to 9."""
+    images = np.zeros((count, 4, 6), np.uint8)
+    inside = images[:, 1:-1, 1:-1]
+    inside[:] = np.random.default_rng(seed).integers(0, 256, inside.shape, dtype=np.uint8)
     return images, [i % 10 for i in range(count)]
