@@ -180,9 +180,7 @@ class _Card:
         rows = rows[np.argsort(self.labels[rows], kind="stable")]
         ordered = self.labels[rows]
         starts, ends = np.searchsorted(ordered, shown), np.searchsorted(ordered, shown, "right")
-        return [
-            _spaced(rows[start:end], count) for start, end in zip(starts, ends, strict=True)
-        ]
+        return [_spaced(rows[start:end], count) for start, end in zip(starts, ends, strict=True)]
 
     def _tile(self, sample: int) -> Pixels:
         return thumbnail(self.images.decode(sample), int(self.paper[sample]))

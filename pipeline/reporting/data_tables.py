@@ -107,7 +107,9 @@ def class_counts(classes: Sequence[str], labels: Ints, splits: Ints) -> Renderab
     """Return the images of each class by split; of many classes, the first and a summary."""
     places = [split for split in (*range(len(SPLITS)), NO_SPLIT) if (splits == split).any()]
     shown = list(range(min(len(classes), SHOWN_CLASSES)))
-    counts = {split: np.bincount(labels[splits == split], minlength=len(classes)) for split in places}
+    counts = {
+        split: np.bincount(labels[splits == split], minlength=len(classes)) for split in places
+    }
     titles = {split: SPLITS[split] if split != NO_SPLIT else "no split" for split in places}
     if places == [NO_SPLIT]:
         titles = {NO_SPLIT: "images"}
@@ -162,6 +164,8 @@ def _grid(facts: Iterable[tuple[str, str]]) -> Table:
 
 def _warnings(sentences: Sequence[str]) -> RenderableType:
     return Group(*(Text(f"  warning: {visible(one)}", style="yellow") for one in sentences))
+
+
 def prepared_table(results: Mapping[str, PrepareResult]) -> Table:
     """Return a table with a row per prepared dataset."""
     columns = ("images", "classes", *SPLITS, "raw MB", "file MB", "s")
