@@ -8,7 +8,15 @@ from posixpath import basename, dirname  # names are strings here: paths would b
 
 from pipeline.data import base
 from pipeline.data.archives.base import Archive
-from pipeline.data.base import Annotations, ImageError, Ints, Pixels, Source, SourceError
+from pipeline.data.base import (
+    Annotations,
+    Decoded,
+    Grey,
+    ImageError,
+    Ints,
+    Source,
+    SourceError,
+)
 from pipeline.data.pixels.image_decoder import SUFFIXES, decode, is_marked_synthetic
 
 SPLIT_FOLDERS = {
@@ -36,8 +44,12 @@ class ImageFilesSource(Source):
         """Return an image's path in the folder or archive."""
         return self._archive.names[self._rows[index]]
 
-    def image(self, index: int) -> Pixels:
-        """Read and decode one file: uint8 (h, w). Raises ImageError or OSError."""
+    def image(self, index: int) -> Grey:
+        """Read and decode one file: grey levels (h, w). Raises ImageError or OSError."""
+        return self.decoded(index).grey
+
+    def decoded(self, index: int) -> Decoded:
+        """Read and decode one file. Raises ImageError or OSError."""
         return decode(self._archive.read(self._rows[index]))
 
     def size(self, rows: Ints) -> int:
