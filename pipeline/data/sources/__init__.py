@@ -6,7 +6,7 @@ To add a kind, write a `Source` with a class method `detect(archive)` and add it
 import zipfile
 from pathlib import Path
 
-from pipeline.data.archives.base import Folder, ZipArchive
+from pipeline.data.archives import Folder, ZipArchive
 from pipeline.data.base import SPLITS, ClassSubset, ImageError, Source, SourceError
 from pipeline.data.sources.idx import Idx, open_idx
 from pipeline.data.sources.image_files import ImageFolder

@@ -24,7 +24,7 @@ from typing import IO, Any, NamedTuple, Self, cast
 import numpy as np
 
 from pipeline.data import base
-from pipeline.data.archives.base import Archive, Folder, ZipArchive
+from pipeline.data.archives import Archive, Folder, ZipArchive
 from pipeline.data.base import Annotations, Ints, Pixels, Source, SourceError
 from pipeline.data.pixels.image_decoder import LONGEST_SIDE
 
