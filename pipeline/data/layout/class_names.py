@@ -40,7 +40,9 @@ def name_samples(classes: Column) -> tuple[Column, list[str]]:
     if len(named) == len(characters):
         return classes.renamed(named), ["Sample001 … Sample062 are 0–9, A–Z and a–z"]
     others = [v for v, c in zip(classes.values, characters, strict=True) if c is None]
-    return classes, [f"{listed(others)} are no characters of MIDAS part 1: folders name the classes"]
+    return classes, [
+        f"{listed(others)} are no characters of MIDAS part 1: folders name the classes"
+    ]
 
 
 def midas_writers(paths: Paths, rows: Ints) -> tuple[Column, list[str]]:

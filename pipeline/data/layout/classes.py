@@ -65,9 +65,7 @@ def find_classes(paths: Paths, split: SplitLevel) -> FolderClasses | None:
 class _LevelReader:
     """The parts (l,) of each labelled folder, of which one is the class."""
 
-    def __init__(
-        self, paths: Paths, rest: list[tuple[Part, ...]], labelled: Sequence[int]
-    ) -> None:
+    def __init__(self, paths: Paths, rest: list[tuple[Part, ...]], labelled: Sequence[int]) -> None:
         self.paths, self.rest, self.labelled = paths, rest, labelled
         self.depth = len(rest[labelled[0]])
         columns = zip(*(rest[i] for i in labelled), strict=True)
@@ -139,8 +137,10 @@ class _LevelReader:
         parents = {name for names in self.names[:-1] for name in names}
         samples = all(sample_number(name) is not None for name in self.names[-1])
         containers = all(map(is_no_class, parents))
-        return self.is_repeated(self.depth - 1) and (containers or samples) and not any(
-            map(is_writer, parents)
+        return (
+            self.is_repeated(self.depth - 1)
+            and (containers or samples)
+            and not any(map(is_writer, parents))
         )
 
     def several_parents(self) -> LayoutError:
@@ -227,9 +227,7 @@ def _refuse_mixed_samples(
     paths: Paths, rest: Sequence[tuple[Part, ...]], labelled: Sequence[int]
 ) -> None:
     """Raise LayoutError if other folders are beside the numbered folders of MIDAS part 1."""
-    samples = {
-        i for i in labelled if any(sample_number(part.name) is not None for part in rest[i])
-    }
+    samples = {i for i in labelled if any(sample_number(part.name) is not None for part in rest[i])}
     others = set(labelled) - samples
     if len(samples) < 2 or not others:
         return
@@ -298,8 +296,13 @@ def _exclusion(paths: Paths, chosen: Callable[[int], bool]) -> list[str]:
     if any(chosen(i) and not folder for i, folder in enumerate(paths.folders)):
         return []
     folders, _ = topmost(paths.folders, chosen)
-    covered = sum(any(f[: len(top)] == top for top in folders) for f in map(
-        paths.folders.__getitem__, filter(chosen, range(len(paths.folders)))
-    )) if len(folders) <= MOST_PATTERNS else 0
+    covered = (
+        sum(
+            any(f[: len(top)] == top for top in folders)
+            for f in map(paths.folders.__getitem__, filter(chosen, range(len(paths.folders))))
+        )
+        if len(folders) <= MOST_PATTERNS
+        else 0
+    )
     complete = covered == sum(map(chosen, range(len(paths.folders))))
     return [option("exclude", *map(below, folders))] if folders and complete else []

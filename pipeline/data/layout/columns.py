@@ -61,7 +61,9 @@ def levels_of(rule: object, paths: Paths) -> list[frozenset[int]]:
     if not isinstance(rule, FolderRule):
         return [frozenset()] * len(paths.folders)
     return [
-        frozenset(level % len(folder) for level in rule.levels if -len(folder) <= level < len(folder))
+        frozenset(
+            level % len(folder) for level in rule.levels if -len(folder) <= level < len(folder)
+        )
         for folder in paths.folders
     ]
 

@@ -77,19 +77,13 @@ class Inference:
         return ImageLayout(self._rows[rows], annotations, layout)
 
     def _select(self, names: Sequence[str]) -> Ints:
-        """Return the images that --exclude and --include leave, and count the files they do not."""
-        options, everything = self.options, self.archive.names
-        for option, patterns in (("exclude", options.exclude), ("include", options.include)):
-            for pattern in patterns:
-                alone = LayoutOptions(include=(pattern,))
-                if not any(map(alone.selects, everything)):
-                    raise refusals.no_match(self.archive.path, option, pattern)
+        """Return the images that --exclude and --include leave."""
+        options = self.options
         if not options.exclude and not options.include:
             return np.arange(len(names))
         rows = np.flatnonzero([options.selects(name) for name in names])
         if not len(rows):
             raise LayoutError(f"{self.archive.path}: --exclude and --include leave no images")
-        self.left_out["excluded by option"] = sum(not options.selects(n) for n in everything)
         return rows
 
     def _split_level(self) -> SplitLevel:
@@ -114,7 +108,9 @@ class Inference:
         except LayoutError as error:
             refused = error
         try:
-            table = find_table(self.archive, self.paths.names, self.options)
+            unless_excluded = LayoutOptions(exclude=self.options.exclude).selects
+            archive = self.archive.select(unless_excluded) if self.options.exclude else self.archive
+            table = find_table(archive, self.paths.names, self.options)
         except LayoutError:
             if found is None and refused is None:
                 raise
@@ -219,7 +215,9 @@ class Inference:
         if rule := self.options.writer_from:
             column = self._column(rule, "writers").rows(rows)
             if not column.values:
-                raise LayoutError(f"{self.paths.root}: --writer-from {rule} gives no image a writer")
+                raise LayoutError(
+                    f"{self.paths.root}: --writer-from {rule} gives no image a writer"
+                )
             return column
         column = Column.of([None], "", np.zeros(len(self.paths.names), np.int64))
         if found and found.writer_from:

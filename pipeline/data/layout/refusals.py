@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Mapping
-from pathlib import Path
 
 import numpy as np
 
@@ -19,11 +18,6 @@ _NAME_RULES = (
     r"(?:^|/)([^/]*[^/0-9._ -])[-_. ]*[0-9]+\.[^/.]*$",
     r"(?:^|/)([^/_-]+)[_-][^/]*$",
 )
-
-
-def no_match(root: Path, option_name: str, pattern: str) -> LayoutError:
-    """Return the error for a pattern that matches no file."""
-    return LayoutError(f"{root}: --{option_name} {pattern!r} matches no file")
 
 
 def no_classes(paths: Paths, level: SplitLevel) -> LayoutError:
@@ -77,9 +71,7 @@ def unmatched(paths: Paths, rule: str, rows: Ints) -> LayoutError:
     )
 
 
-def check_splits(
-    paths: Paths, splits: Column, rows: Ints, meanings: Mapping[str, int]
-) -> None:
+def check_splits(paths: Paths, splits: Column, rows: Ints, meanings: Mapping[str, int]) -> None:
     """Raise LayoutError if an image among `rows` (m,) has no split, or an unknown one."""
     unknown = [code for code, value in enumerate(splits.values) if value not in meanings]
     bad = np.flatnonzero(np.isin(splits.codes, [*unknown, NONE]))

@@ -130,9 +130,7 @@ def _choose(
     candidates = several or list(meanings)
     if len(candidates) < 2 or (not several and len({*map(_only, meanings.values())}) == 1):
         return candidates[0] if candidates else None
-    rules = [
-        folder_rule(paths.folders, [own[k : k + 1] for own in parts]) for k in candidates
-    ]
+    rules = [folder_rule(paths.folders, [own[k : k + 1] for own in parts]) for k in candidates]
     shown = "; ".join(listed(sorted(meanings[k])) for k in candidates)
     raise LayoutError(
         f"{paths.root}: several levels of folders are named like splits: {shown}",
@@ -155,7 +153,9 @@ def _mixed_level(
             for i, own in enumerate(parts)
             if len(own) > k and own[k].name in names
         }
-        return [option("exclude", *map(below, sorted(places)))] if len(places) <= MOST_PATTERNS else []
+        return (
+            [option("exclude", *map(below, sorted(places)))] if len(places) <= MOST_PATTERNS else []
+        )
 
     rule = folder_rule(paths.folders, [own[k : k + 1] or None for own in parts])
     levels = {own[k].level for own in parts if len(own) > k}

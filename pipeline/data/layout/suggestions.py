@@ -68,11 +68,11 @@ def _leads_on(
         return len(found.annotations.classes) >= min_classes
     except LayoutError as error:
         return questions > 1 and any(
-            _leads_on(
-                archive, names, with_suggestion(options, other), min_classes, questions - 1
-            )
+            _leads_on(archive, names, with_suggestion(options, other), min_classes, questions - 1)
             for other in error.suggestions
         )
+    except SourceError:
+        return False
 
 
 def _some_of_each_folder(archive: Archive, names: Sequence[str]) -> list[str]:

@@ -21,9 +21,7 @@ class TableMatch:
     warnings: tuple[str, ...]
 
 
-def find_table(
-    archive: Archive, names: Sequence[str], options: LayoutOptions
-) -> TableMatch | None:
+def find_table(archive: Archive, names: Sequence[str], options: LayoutOptions) -> TableMatch | None:
     """Return the table that names images, None if there is none."""
     del archive, names, options
     return None

@@ -15,19 +15,26 @@ _SPLIT_WORDS = {
     **dict.fromkeys(("test", "testing", "tst", "tests"), base.TEST),
 }
 # Words that add nothing to the name of a split: trainingSet, train_images, test data.
-_AFFIXES = ("sets", "set", "datasets", "dataset", "data", "images", "image", "imgs", "img")
-_AFFIXES += ("folder", "split", "samples", "files", "png", "jpg")
+_AFFIXES = (
+    *("sets", "set", "datasets", "dataset", "data", "images", "image", "imgs", "img"),
+    *("folder", "split", "samples", "files", "png", "jpg"),
+)
 _WORDS = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|[^\W\d_a-zA-Z]+|[0-9]+")
 
 # Folders that hold files of one format or one purpose, and say nothing of an image's class.
 _CONTAINERS = frozenset(
-    ("images", "image", "imgs", "img", "data", "dataset", "raw", "photos", "pictures", "files")
-    + ("png", "pngs", "jpg", "jpgs", "jpeg", "jpegs", "bmp", "tif", "tiff", "gif", "webp")
+    (
+        *("images", "image", "imgs", "img", "data", "dataset", "raw", "photos", "files"),
+        *("png", "pngs", "jpg", "jpgs", "jpeg", "jpegs", "bmp", "tif", "tiff", "gif", "webp"),
+    )
 )
-_MASKS = frozenset(("msk", "masks", "labels", "annotations", "groundtruth", "gt"))
-_LEFTOVERS = frozenset(
-    ("preview", "previews", "thumb", "thumbs", "thumbnail", "thumbnails", "unlabeled", "unlabelled")
-    + ("unsorted", "tmp", "temp", "backup", "newfolder", "prediction", "predictions", "pred")
+# Folders beside those of classes that are hardly classes themselves.
+_NO_CLASSES = _CONTAINERS | frozenset(
+    (
+        *("msk", "masks", "labels", "annotations", "groundtruth", "gt", "preview", "previews"),
+        *("thumb", "thumbs", "thumbnail", "thumbnails", "unlabeled", "unlabelled", "unsorted"),
+        *("tmp", "temp", "backup", "newfolder", "prediction", "predictions", "pred"),
+    )
 )
 _WRITER = re.compile(
     r"((writer|user|author|subject|person|student|participant|volunteer|scribe|contributor)"
@@ -36,7 +43,9 @@ _WRITER = re.compile(
 )
 _PARTITION = re.compile(r"hsf_[0-9]", re.IGNORECASE)
 _REPEATED_PARTITION = re.compile(r"train_[0-9a-f]{2}(_[0-9a-f]{2})*", re.IGNORECASE)
-_COPY = re.compile(r"(.+?)[ _]?(-[ _]?(copy|kopie|copie|copia)|\(([0-9]+|copy)\)| copy)( .*)?", re.I)
+_COPY = re.compile(
+    r"(.+?)[ _]?(-[ _]?(copy|kopie|copie|copia)|\(([0-9]+|copy)\)| copy)( .*)?", re.I
+)
 _NUMBER_WORDS = frozenset(
     ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 )
@@ -59,7 +68,9 @@ def splits_of(names: Iterable[str]) -> dict[str, int]:
     Folders that differ only in the split, such as mnist_train and mnist_test, stand for splits too.
     """
     parsed = {name: _split_and_rest(name) for name in names}
-    found = {name: split for name, (split, rest) in parsed.items() if split is not None and not rest}
+    found = {
+        name: split for name, (split, rest) in parsed.items() if split is not None and not rest
+    }
     related: dict[tuple[str, ...], dict[str, int]] = {}
     for name, (split, rest) in parsed.items():
         if split is not None and rest:
@@ -99,12 +110,7 @@ def is_container(name: str) -> bool:
 
 def is_no_class(name: str) -> bool:
     """Return whether a folder beside others is hardly a class: images, masks, preview …"""
-    return normalize(name) in _CONTAINERS | _MASKS | _LEFTOVERS
-
-
-def is_leftover(name: str) -> bool:
-    """Return whether a folder beside classes is hardly one: preview, thumbs, unlabelled …"""
-    return normalize(name) in _LEFTOVERS
+    return normalize(name) in _NO_CLASSES
 
 
 def copied_from(name: str) -> str | None:
