@@ -21,7 +21,7 @@ from pipeline.data.base import ImageError, Pixels
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP", "PPM")
 SUFFIXES = (
     *(".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp"),
-    *(".ppm", ".pgm", ".pbm", ".pnm"),
+    *(".ppm", ".pgm", ".pbm", ".pnm", ".jfif", ".jpe", ".jp2", ".heic"),
 )
 LONGEST_SIDE = 65535
 SYNTHETIC_MARK = "inkrun's generator, synthetic"  # of a PNG file's tEXt chunk "Source"
@@ -41,7 +41,7 @@ def is_marked_synthetic(data: bytes | bytearray) -> bool:
     return data.startswith(_PNG_START) and b"tEXtSource\0" + SYNTHETIC_MARK.encode() in data[:256]
 
 
-def decode(data: bytes | bytearray) -> Pixels:
+def decode(data: bytes | bytearray, page: int = 0) -> Pixels:
     """Return the first frame of an image file as uint8 (h, w); EXIF rotation is not applied.
 
     Raises ImageError for bytes that Pillow cannot decode, for sides longer than 65,535 pixels, and
@@ -188,3 +188,13 @@ def _convert_to_grey(rows: Pixels, step: int, out: Pixels) -> None:
         else:
             for x in range(width):
                 out[y, x] = _luma(row, 4 * x)
+
+
+def pages(data: bytes | bytearray) -> tuple[int, ...]:
+    with Image.open(BytesIO(data)) as image:
+        return tuple(range(getattr(image, "n_frames", 1)))
+
+
+def sniff(head: bytes) -> str | None:
+    signatures = {b"\x89PNG": "PNG", b"\xff\xd8\xff": "JPEG", b"GIF8": "GIF", b"II*\0": "TIFF"}
+    return next((kind for mark, kind in signatures.items() if head.startswith(mark)), None)
