@@ -13,7 +13,7 @@ from pathlib import Path
 from pipeline.data.download import download
 from pipeline.data.layout.options import LayoutOptions
 from pipeline.data.sources import ClassSubset, Source, SourceError, open_source
-from pipeline.data.sources.idx import EMNIST
+from pipeline.data.sources.known_sets import EMNIST
 from pipeline.data.synth import handwriting
 from pipeline.data.synth.handwriting import DIGITS, SyntheticDigits, SyntheticPages
 from pipeline.data.synth.mislabel import LabelNoise, MislabelledSource
