@@ -11,19 +11,15 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from pipeline.data.base import NO_SPLIT, Annotations, Ints, Layout
-from pipeline.data.pixels.survey import Survey
+from pipeline.data.pixels.survey import POLARITY_IN_WORDS, Survey
 from pipeline.data.prepare import PrepareResult
 from pipeline.data.sources import SPLITS
 from pipeline.data.synth.shape_stats import Comparison
 
 SHOWN_CLASSES = 10  # in the terminal, with their counts
 ACROSS = 66  # characters of class names up to which classes are columns of the terminal's table
+SHOWN_SIZES = 3
 LONGEST_NAME = 40  # characters of a class in the terminal
-POLARITIES = {
-    "dark": "dark ink on light paper",
-    "light": "light ink on dark paper",
-    "each": "each image's most frequent value is its paper",
-}
 
 
 def counted(count: int, noun: str, plural: str = "") -> str:
@@ -80,34 +76,41 @@ def _level(level: str) -> str:
     return f"folder {abs(number) + (number > 0)} from the {'outside' if number > 0 else 'inside'}"
 
 
-def layout_facts(layout: Layout) -> list[tuple[str, str]]:
+def layout_facts(layout: Layout, classes: int, writers: int) -> list[tuple[str, str]]:
     """Return what a layout says as pairs of a term and its description, without its warnings."""
-    facts = [("reader", layout.reader), ("dataset", layout.dataset)]
-    for term, rule in (
-        ("class", layout.class_from),
-        ("split", layout.split_from),
-        ("writer", layout.writer_from),
-    ):
-        facts.append((term, origin_of(rule)))
-    facts.append(("left out", by_count(layout.left_out)))
+    split = origin_of(layout.split_from) or "not given"
+    facts = [
+        ("reader", f"{layout.reader}, {layout.dataset}" if layout.dataset else layout.reader),
+        ("class", _joined(origin_of(layout.class_from), counted(classes, "class", "classes"))),
+        ("split", split),
+        ("writer", _joined(origin_of(layout.writer_from), counted(writers, "writer"))),
+        ("left out", by_count(layout.left_out)),
+    ]
+    if not writers and not layout.writer_from:
+        facts = [fact for fact in facts if fact[0] != "writer"]
     return [(term, visible(text)) for term, text in facts if text]
+
+
+def _joined(*texts: str) -> str:
+    return "; ".join(text for text in texts if text)
 
 
 def layout_lines(layout: Layout, annotations: Annotations) -> RenderableType:
     """Return what a layout means for the terminal: rules, classes, files left out, warnings."""
-    facts = layout_facts(layout)
-    if writers := len(annotations.writer_names):
-        facts.append(("writers", f"{writers:,}"))
+    classes = annotations.classes
+    facts = layout_facts(layout, len(classes), len(annotations.writer_names))
     facts += [("note", visible(note)) for note in layout.notes]
-    table = class_counts(annotations.classes, annotations.labels, annotations.splits)
-    return Group(_grid(facts), table, _warnings(layout.warnings))
+    counts = class_counts(classes, annotations.labels, annotations.splits)
+    return Group(_grid(facts), counts, _warnings(layout.warnings))
 
 
 def class_counts(classes: Sequence[str], labels: Ints, splits: Ints) -> RenderableType:
     """Return the images of each class by split; of many classes, the first and a summary."""
     places = [split for split in (*range(len(SPLITS)), NO_SPLIT) if (splits == split).any()]
     shown = list(range(min(len(classes), SHOWN_CLASSES)))
-    counts = {split: np.bincount(labels[splits == split], minlength=len(classes)) for split in places}
+    counts = {
+        split: np.bincount(labels[splits == split], minlength=len(classes)) for split in places
+    }
     titles = {split: SPLITS[split] if split != NO_SPLIT else "no split" for split in places}
     if places == [NO_SPLIT]:
         titles = {NO_SPLIT: "images"}
@@ -144,8 +147,37 @@ def spread(labels: Ints, classes: Sequence[str]) -> str:
 
 def survey_facts(survey: Survey) -> list[tuple[str, str]]:
     """Return what the pixels of a dataset show as pairs of a term and its description."""
-    height, width, count = survey.sizes[0]
-    return [("sizes", f"{height} x {width} {count}")]
+    blank, copies = survey.blank, survey.copies
+    facts = [
+        ("size", _sizes(survey)),
+        ("stored as", _joined(by_count(survey.modes), by_count(survey.changes))),
+        ("polarity", POLARITY_IN_WORDS[survey.polarity]),
+        ("grey scale", survey.scale_in_words),
+    ]
+    if blank:
+        classes = by_count(survey.blank_by_class)
+        facts.append(("blank", f"{counted(blank, 'image')}; by class: {classes}"))
+    if copies.groups:
+        text = f"{copies.images:,} images in {counted(copies.groups, 'group')} of equal pixels"
+        text += f"; groups in several splits: {copies.across_splits:,}"
+        facts.append(("copies", f"{text}, in several classes: {copies.disagreeing:,}"))
+    if clean := [
+        term for term, found in (("blank", blank), ("copies", copies.groups)) if not found
+    ]:
+        facts.append((" or ".join(clean), "none"))
+    return [(term, text) for term, text in facts if text]
+
+
+def _sizes(survey: Survey) -> str:
+    """Return the commonest sizes, as height × width."""
+    if survey.distinct_sizes == 1:
+        height, width, _ = survey.sizes[0]
+        return f"{height} × {width} pixels (height × width), all images"
+    shown = survey.sizes[:SHOWN_SIZES]
+    parts = [f"{height} × {width} ({count:,})" for height, width, count in shown]
+    if more := survey.distinct_sizes - len(shown):
+        parts.append(f"{more:,} more")
+    return f"height × width (images): {', '.join(parts)}"
 
 
 def survey_lines(survey: Survey) -> RenderableType:
@@ -162,6 +194,8 @@ def _grid(facts: Iterable[tuple[str, str]]) -> Table:
 
 def _warnings(sentences: Sequence[str]) -> RenderableType:
     return Group(*(Text(f"  warning: {visible(one)}", style="yellow") for one in sentences))
+
+
 def prepared_table(results: Mapping[str, PrepareResult]) -> Table:
     """Return a table with a row per prepared dataset."""
     columns = ("images", "classes", *SPLITS, "raw MB", "file MB", "s")
