@@ -50,7 +50,8 @@ class SideBySide:
     def html(self, name: str) -> str:
         """Return the tables as HTML."""
         parts = [table.html(f"{name}-{number}") for number, table in enumerate(self.tables)]
-        return f'<div class="side-by-side full">{"".join(parts)}</div>'
+        width = " full" if len(parts) > 1 else ""
+        return f'<div class="side-by-side{width}">{"".join(parts)}</div>'
 
 
 def write_card(path: Path, dataset: Path, *, name: str) -> None:
@@ -146,7 +147,10 @@ class _Card:
         elif reader := self.info["provenance"].get("reader"):
             facts.append(("reader", reader))
         if "split" in settings:
-            facts.append(("splits drawn", f"{settings['split']}, seed {settings.get('seed', 0)}"))
+            drawn = f"{settings['split']}, seed {settings.get('seed', 0)}"
+            if self.layout and self.layout.split_from:
+                drawn += ", for images without a given split"
+            facts.append(("drawn splits", drawn))
         blocks: list[Block] = [Facts(facts)] if facts else []
         if not self.layout:
             blocks.append("The file does not describe its layout: an earlier version wrote it.")
@@ -189,13 +193,12 @@ class _Card:
         if more := len(self.classes) - len(rows):
             text += f" {more:,} further classes are not listed."
         headers = ["class", *SPLITS, "all"]
-        parts = 1 if len(rows) < LONG_TABLE else TABLES
-        size = -(-len(rows) // parts)
+        size = len(rows) if len(rows) <= LONG_TABLE else -(-len(rows) // TABLES)
         tables = []
         for start in range(0, len(rows), size):
             part = rows[start : start + size]
             empty = frozenset(n for n, row in enumerate(part) if row[1 + TRAIN] == "0")
-            caption = f"Images of classes {start + 1} to {start + len(part)}."
+            caption = f"Images of classes {start + 1:,} to {start + len(part):,} by split."
             tables.append(Table(caption, headers, part, highlight=empty))
         return [text, SideBySide(tables)]
 
@@ -229,12 +232,14 @@ class _Card:
         """Return skipped, blank and inverted images and copies, as far as the file names them."""
         blocks: list[Block] = []
         if self.skipped:
-            shown = [(visible(name), reason) for name, reason in self.skipped[:SHOWN_SKIPPED]]
-            blocks += ["Images that could not be decoded, with reasons:", Facts(shown)]
+            shown = [f"{visible(name)}: {reason}" for name, reason in self.skipped[:SHOWN_SKIPPED]]
+            if more := len(self.skipped) - len(shown):
+                shown.append(f"{more:,} more")
+            blocks.append(Facts([("skipped", shown)]))
         strips = []
         constant = np.flatnonzero(self.images.metadata["runs"] == 0)
         inverted = np.array(self.pixels.get("paper", {}).get("samples", ()), np.int64)
-        for title, found in (("blank", constant), ("most frequent value is ink", inverted)):
+        for title, found in (("one grey level", constant), ("more ink than paper", inverted)):
             if len(found):
                 strips.append(self._strip(title, counted(len(found), "image"), _spaced(found)))
         pairs = self.survey.copies.examples if self.survey else ()

@@ -3,6 +3,7 @@
 Names of files and classes are data: they are never markup, and control characters are escaped.
 """
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
@@ -31,7 +32,7 @@ def visible(name: str) -> str:
     """Return a name in which spaces at its ends and unprintable characters can be seen."""
     inner = name.strip(" ")
     start = len(name) - len(name.lstrip(" ")) if inner else len(name)
-    text = "␠" * start + inner + "␠" * (len(name) - start - len(inner))
+    text = "␣" * start + inner + "␣" * (len(name) - start - len(inner))
     shown = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
     return shown or "(empty name)"
 
@@ -45,35 +46,26 @@ def listed(names: Sequence[str], limit: int = 5) -> str:
 
 
 def by_count(counts: Mapping[str, int], limit: int = 6) -> str:
-    """List what was counted, the most frequent first: "L 740, RGB 4"."""
+    """List what was counted, the most frequent first: "L ×740, RGB ×4"."""
     ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
-    parts = [f"{visible(name)} {count:,}" for name, count in ordered[:limit]]
+    parts = [f"{visible(name)} ×{count:,}" for name, count in ordered[:limit]]
     if rest := ordered[limit:]:
-        parts.append(f"{len(rest):,} other kinds {sum(count for _, count in rest):,}")
+        parts.append(f"{len(rest):,} other kinds ×{sum(count for _, count in rest):,}")
     return ", ".join(parts)
 
 
 def origin_of(rule: str) -> str:
-    """Return what a layout says of a class, split or writer, and in words if it is an option."""
-    kind, _, value = rule.partition(":")
-    match kind:
-        case "folder" if value:
-            places = " and ".join(_level(level) for level in value.split(","))
-            return f"{rule} (names of the {places})"
-        case "name" if value:
-            return f"{rule} (a pattern of the path)"
-        case "table" if value:
-            return f"{rule} (a table)"
-    return rule
-
-
-def _level(level: str) -> str:
-    number = int(level) if level.removeprefix("-").isdigit() else 0
-    if number == 0:
-        return "outermost folder"
-    if number == -1:
-        return "innermost folder"
-    return f"folder {abs(number) + (number > 0)} from the {'outside' if number > 0 else 'inside'}"
+    """Return what a layout says of a class, split or writer; folder levels also in words."""
+    if not re.fullmatch(r"folder:-?[0-9]+(,-?[0-9]+)*", rule):
+        return rule
+    levels = [int(level) for level in rule.removeprefix("folder:").split(",")]
+    if levels in ([0], [-1]):
+        return f"{rule} (the {'innermost' if levels[0] else 'outermost'} folder)"
+    if min(levels) < 0 <= max(levels):
+        return rule
+    places = " and ".join(str(level + 1 if level >= 0 else -level) for level in levels)
+    side = "outside" if levels[0] >= 0 else "inside"
+    return f"{rule} ({'folder' if len(levels) == 1 else 'folders'} {places} from the {side})"
 
 
 def layout_facts(layout: Layout, classes: int, writers: int) -> list[tuple[str, str]]:
@@ -116,12 +108,14 @@ def class_counts(classes: Sequence[str], labels: Ints, splits: Ints) -> Renderab
         titles = {NO_SPLIT: "images"}
     names = [visible(classes[label]) for label in shown]
     if sum(map(len, names)) + 2 * len(names) <= ACROSS:
-        table = Table("  class", *(Column(Text(n), justify="right") for n in names), box=None)
+        table = Table(
+            "  class", *(Column(Text(n), justify="right") for n in names), box=None, pad_edge=False
+        )
         for split in places:
             table.add_row(f"  {titles[split]}", *(f"{counts[split][one]:,}" for one in shown))
     else:
         columns = (Column(title, justify="right") for title in titles.values())
-        table = Table("  class", *columns, box=None)
+        table = Table("  class", *columns, box=None, pad_edge=False)
         for label, name in zip(shown, names, strict=True):
             table.add_row(
                 Text(f"  {_cut(name)}"),
@@ -186,7 +180,9 @@ def survey_lines(survey: Survey) -> RenderableType:
 
 
 def _grid(facts: Iterable[tuple[str, str]]) -> Table:
-    table = Table(Column(style="dim", no_wrap=True), Column(), show_header=False, box=None)
+    table = Table(
+        Column(style="dim", no_wrap=True), Column(), show_header=False, box=None, pad_edge=False
+    )
     for term, text in facts:
         table.add_row(Text(f"  {term}"), Text(text))
     return table
