@@ -19,6 +19,7 @@ from beton.fields import BytesField, Field, InkField, IntField
 from beton.format import layout
 from beton.reader import Reader
 from pipeline.data.base import SPLITS, ImageError, Ints, Source, SourceError
+from pipeline.data.pixels.options import PixelOptions
 from pipeline.data.splits import Split, assign_splits
 
 VERSION = 1  # of the file's content: raise it when files of the same source must be written again
@@ -93,6 +94,7 @@ def prepare(
     skip_bad: bool = False,
     force: bool = False,
     progress: Callable[[int], None] | None = None,
+    pixels: PixelOptions = PixelOptions(),
 ) -> PrepareResult:
     """Write a source to the file `out`, unless `out` is up to date.
 
@@ -101,6 +103,7 @@ def prepare(
     call. If an error is raised, `out` stays as it was. Raises BadImagesError if images cannot be
     decoded and `skip_bad` is not set; SourceError, BetonError or OSError for other failures.
     """
+    del pixels
     start = time.perf_counter()
     split = split or Split()
     samples = _Samples(source, assign_splits(source.annotations, split, seed))

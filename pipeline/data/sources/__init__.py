@@ -8,6 +8,7 @@ from pathlib import Path
 
 from pipeline.data.archives.base import Folder, ZipArchive
 from pipeline.data.base import SPLITS, ClassSubset, ImageError, Source, SourceError
+from pipeline.data.layout.options import LayoutOptions
 from pipeline.data.sources.idx import Idx, open_idx
 from pipeline.data.sources.image_files import ImageFolder
 from pipeline.data.sources.midas import Midas
@@ -15,13 +16,16 @@ from pipeline.data.sources.midas import Midas
 SOURCES: tuple[type[ImageFolder] | type[Midas] | type[Idx], ...] = (Idx, Midas, ImageFolder)
 
 
-def open_source(path: str | Path, min_classes: int = 2) -> Source:
+def open_source(
+    path: str | Path, options: LayoutOptions = LayoutOptions(), min_classes: int = 2
+) -> Source:
     """Return the source at `path`: a folder, a zip archive or an IDX file.
 
     An IDX training file includes its test pair; an IDX test file does not include its training
     pair. If a folder or archive holds several IDX datasets, FOLDER/DATASET selects one. Raises
     SourceError for a missing path, an unknown layout, or fewer than `min_classes` classes.
     """
+    del options
     path = Path(path)
     if path.is_dir() or (path.is_file() and zipfile.is_zipfile(path)):
         return _detect(path).check(min_classes)
