@@ -5,7 +5,6 @@ version wrote, has a card of its classes and images.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,14 @@ from beton.reader import Reader
 from pipeline.data.base import SPLITS, TRAIN, Ints, Layout, Pixels
 from pipeline.data.pixels.survey import POLARITY_IN_WORDS, Survey
 from pipeline.loading.dataset import open_dataset
+from pipeline.reporting.card_elements import (
+    Bins,
+    Histograms,
+    SampleGrid,
+    SideBySide,
+    Strip,
+    thumbnail,
+)
 from pipeline.reporting.data_tables import (
     counted,
     layout_facts,
@@ -23,9 +30,7 @@ from pipeline.reporting.data_tables import (
     survey_facts,
     visible,
 )
-from pipeline.reporting.html import Block, Facts, Page, Plot, Section, Table, Warnings
-from pipeline.reporting.plots import plot_histograms
-from pipeline.reporting.sample_grid import SampleGrid, Strip, thumbnail
+from pipeline.reporting.html import Block, Facts, Page, Section, Table, Warnings
 from pipeline.runtime.files import convert
 
 SAMPLES = 8  # images of a class
@@ -39,19 +44,6 @@ FITS = {
     "letterbox": "whole images in their proportions, with paper around them",
     "stretch": "images are stretched to the median proportions",
 }
-
-
-@dataclass(frozen=True)
-class SideBySide:
-    """Tables beside each other where the page is wide enough, else one below the other."""
-
-    tables: Sequence[Table]
-
-    def html(self, name: str) -> str:
-        """Return the tables as HTML."""
-        parts = [table.html(f"{name}-{number}") for number, table in enumerate(self.tables)]
-        width = " full" if len(parts) > 1 else ""
-        return f'<div class="side-by-side{width}">{"".join(parts)}</div>'
 
 
 def write_card(path: Path, dataset: Path, *, name: str) -> None:
@@ -207,7 +199,7 @@ class _Card:
         facts: list[tuple[str, str]] = survey_facts(self.survey) if self.survey else []
         if not self.survey and "polarity" in self.pixels:
             facts.append(("polarity", POLARITY_IN_WORDS[self.pixels["polarity"]]))
-        panels: dict[str, tuple[Sequence[float], Sequence[int]]] = {}
+        panels: dict[str, Bins] = {}
         for side in ("height", "width"):
             values = self.images.metadata[side].astype(np.int64)
             low, high = int(values.min()), int(values.max())
@@ -216,16 +208,14 @@ class _Card:
             facts.append((side, f"{low:,}" if same else f"{low:,} to {high:,}, median {middle}"))
             if not same:
                 counts, edges = np.histogram(values, min(BINS, high - low + 1))
-                panels[f"{side} (pixels)"] = edges.tolist(), counts.tolist()
+                panels[f"{side} (pixels)"] = Bins(edges.tolist(), counts.tolist())
         facts.append(("network's input", FITS[self.pixels.get("fit", "stretch")]))
         if self.survey and len(self.survey.ink.counts) > 1:
             percents = [100 * edge for edge in self.survey.ink.edges]
-            panels["ink (% of pixels)"] = percents, self.survey.ink.counts
+            panels["ink (% of pixels)"] = Bins(percents, self.survey.ink.counts)
         blocks: list[Block] = [Facts(facts)]
         if panels:
-            names = " and ".join(panels)
-            alt = f"Histograms of {names}"
-            blocks.append(Plot(plot_histograms(panels, "images"), alt, f"{alt}, all images."))
+            blocks.append(Histograms(panels, "Numbers of images by size and by fraction of ink."))
         return blocks
 
     def suspicious_blocks(self) -> list[Block]:
