@@ -156,10 +156,10 @@ class _Card:
         strips = []
         for label, rows in zip(shown.tolist(), chosen, strict=True):
             title, number = self.classes[label], int(self.counts[label].sum())
-            strips.append(self._strip(title, counted(number, "image"), rows))
+            strips.append(self._strip(title, f"×{number:,}", rows))
         text = (
-            f"Up to {count} training images of each class, evenly spaced, whole and in their "
-            "proportions. Margins have the grey of the image's paper."
+            f"Up to {count} training images of each class, evenly spaced, and the number of all "
+            "its images. Each is shown whole, in its proportions, with margins of its paper's grey."
         )
         if len(shown) < len(self.classes):
             text += f" {len(shown):,} of {len(self.classes):,} classes are shown, evenly spaced."
@@ -177,20 +177,21 @@ class _Card:
 
     def class_blocks(self) -> list[Block]:
         """Return the images of each class by split."""
-        rows = [
-            [name, *(f"{count:,}" for count in counts), f"{sum(counts):,}"]
-            for name, counts in zip(self.classes, self.counts.tolist(), strict=True)
-        ][:MOST_CLASSES]
-        text = f"{spread(self.labels, self.classes)}.".capitalize()
-        if more := len(self.classes) - len(rows):
-            text += f" {more:,} further classes are not listed."
+        smallest = np.argsort(self.counts.sum(1), kind="stable")[:MOST_CLASSES]
+        rows = []
+        for label in np.sort(smallest).tolist():
+            counts = self.counts[label].tolist()
+            rows.append([self.classes[label], *(f"{n:,}" for n in (*counts, sum(counts)))])
+        text = f"{spread(self.labels, self.classes)}."
+        if len(rows) < len(self.classes):
+            text += f" The {len(rows):,} classes with the fewest images are listed."
         headers = ["class", *SPLITS, "all"]
         size = len(rows) if len(rows) <= LONG_TABLE else -(-len(rows) // TABLES)
         tables = []
         for start in range(0, len(rows), size):
             part = rows[start : start + size]
             empty = frozenset(n for n, row in enumerate(part) if row[1 + TRAIN] == "0")
-            caption = f"Images of classes {start + 1:,} to {start + len(part):,} by split."
+            caption = "Images of each class by split."
             tables.append(Table(caption, headers, part, highlight=empty))
         return [text, SideBySide(tables)]
 
