@@ -35,7 +35,8 @@ Column = NDArray[np.float64]
 def is_blank(measures: Measures) -> Mask:
     """Return which images (n,) show nothing: their 8-bit pixels differ by less than 16."""
     darkest, lightest = measures["darkest"].astype(np.int64), measures["lightest"].astype(np.int64)
-    return np.less(lightest - darkest, BLANK_CONTRAST)
+    blank: Mask = lightest - darkest < BLANK_CONTRAST
+    return blank
 
 
 def _is_evidence(border: Column, inner: Column, whole: Column, lobes: Column) -> Mask:
@@ -69,7 +70,8 @@ def decide_polarity(measures: Measures) -> str | None:
 def _has_dark_background(measures: Measures) -> Mask:
     """Return whether each image's most frequent value is up to the image's threshold."""
     levels = measures["dark_level"].astype(np.int64) + measures["light_level"]
-    return np.less_equal(measures["background"], levels // 2)
+    dark: Mask = measures["background"] <= levels // 2
+    return dark
 
 
 def paper(measures: Measures, polarity: str) -> NDArray[np.uint8]:
