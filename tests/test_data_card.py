@@ -24,7 +24,7 @@ from beton.fields import BytesField, InkField, IntField
 from pipeline.data.base import NO_SPLIT, TEST, TRAIN, VALIDATION, Annotations, Decoded, Layout
 from pipeline.data.pixels.survey import Survey, measure, read_measures
 from pipeline.reporting import data_card
-from pipeline.reporting.card_elements import GAP, TILE, Bins, Histograms, thumbnail
+from pipeline.reporting.card_elements import FRAME, TILE, Bins, Histograms, thumbnail
 from pipeline.reporting.data_card import write_card
 from pipeline.reporting.data_tables import layout_lines, origin_of, survey_lines, visible
 
@@ -203,7 +203,7 @@ def test_samples_are_training_images_evenly_spaced(tmp_path: Path) -> None:
     images = [np.full((4, 4), level, np.uint8) for level in levels]
     splits = [VALIDATION if level % 10 == 0 else TRAIN for level in levels]
     text = card(dataset(tmp_path, images, [0] * 50 + [1] * 50, "ab", splits))
-    tiles = sheet(text)[::TILE, ::TILE].tolist()
+    tiles = sheet(text)[TILE // 2 :: TILE, TILE // 2 :: TILE].tolist()
     for label, shown_levels in enumerate(tiles):
         trained = [level for level in range(50 * label, 50 * label + 50) if level % 10]
         gaps = np.diff([trained.index(level) for level in shown_levels])
@@ -233,15 +233,14 @@ def test_a_thumbnail_keeps_proportions_on_the_paper_of_its_image(
 ) -> None:
     image = np.full((height, width), 255 - paper if paper != 255 - paper else 0, np.uint8)
     tile = thumbnail(image, paper)
-    inner = tile[:-GAP, :-GAP].astype(int)
+    inner = tile[1:-1, 1:-1]
     assert tile.shape == (TILE, TILE)
-    assert (tile[-GAP:] == 255).all()
-    assert (tile[:, -GAP:] == 255).all()
+    assert all((edge == FRAME).all() for edge in (tile[0], tile[-1], tile[:, 0], tile[:, -1]))
     rows, columns = (np.ptp(np.flatnonzero((inner != paper).any(axis))) + 1 for axis in (1, 0))
     scale = rows / height if height >= width else columns / width
     assert abs(rows - max(1, scale * height)) <= 1
     assert abs(columns - max(1, scale * width)) <= 1
-    assert max(rows, columns) > (TILE - GAP) / 2
+    assert max(rows, columns) > (TILE - 2) / 2
 
 
 @given(st.lists(st.integers(0, 10**6), min_size=1, max_size=20))

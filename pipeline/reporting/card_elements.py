@@ -17,8 +17,8 @@ from PIL import Image
 from pipeline.data.base import Pixels
 from pipeline.reporting.html import Table
 
-TILE = 64  # pixels: the square of a thumbnail in a sheet, with its gap
-GAP = 2  # white pixels at the right and lower edge of a thumbnail
+TILE = 64  # pixels: the square of a thumbnail in a sheet, with a frame of one pixel
+FRAME = 200  # the frame's grey: visible on black and on white
 SHEET_ROWS = 128  # strips in a sheet; browsers limit the height of an image
 PLOT = 240, 132  # pixels: width and height of a histogram, with its labels
 TOP, BASE = 20, 92  # pixels: the ends of its y axis
@@ -104,7 +104,7 @@ def thumbnail(image: Pixels, paper: int) -> Pixels:
 
     Large images are area-averaged; small ones are magnified by a whole number.
     """
-    inner = TILE - GAP
+    inner = TILE - 2
     height, width = image.shape
     longest = max(height, width)
     if longest <= inner:
@@ -112,9 +112,9 @@ def thumbnail(image: Pixels, paper: int) -> Pixels:
     else:
         size = max(1, round(width * inner / longest)), max(1, round(height * inner / longest))
         shown = np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BOX))
-    tile = np.full((TILE, TILE), 255, np.uint8)
-    tile[:inner, :inner] = paper
-    top, left = (inner - shown.shape[0]) // 2, (inner - shown.shape[1]) // 2
+    tile = np.full((TILE, TILE), FRAME, np.uint8)
+    tile[1:-1, 1:-1] = paper
+    top, left = ((TILE - side) // 2 for side in shown.shape)
     tile[top : top + shown.shape[0], left : left + shown.shape[1]] = shown
     return tile
 
