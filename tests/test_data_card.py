@@ -133,7 +133,12 @@ def test_warnings_of_layout_pixels_and_skipped_images_come_first(doubtful: Path)
     warned = re.findall(r"<li>(.*?)</li>", text.split('<ul class="warnings"')[1].split("</ul>")[0])
     assert titles[0] == f"{len(warned)} warnings"
     assert warned[0] == "a doubt &lt;b&gt;"
-    for part in ("equal pixels", "blank", "could not be decoded", "no training images: "):
+    for part in (
+        "equal pixels",
+        "blank",
+        "skipped 1 image that cannot be decoded: train/&lt;i&gt;.png",
+        "no training images: ",
+    ):
         assert any(part in sentence for sentence in warned), part
 
 

@@ -104,8 +104,8 @@ class _Card:
         sentences += self.survey.warnings if self.survey else ()
         if self.skipped:
             names = listed([name for name, _ in self.skipped])
-            left_out = counted(len(self.skipped), "image")
-            sentences.append(f"{left_out} could not be decoded and were skipped: {names}")
+            number = counted(len(self.skipped), "image")
+            sentences.append(f"skipped {number} that cannot be decoded: {names}")
         untrained = [
             name for name, row in zip(self.classes, self.counts, strict=True) if not row[TRAIN]
         ]
