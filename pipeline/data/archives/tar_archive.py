@@ -49,7 +49,7 @@ class TarArchive(ArchiveFile):
             members = read_members(self._pread, os.fstat(self._file.fileno()).st_size)
         except DamagedTarError as error:
             raise SourceError(f"{path}: expected a complete tar archive: {error}") from None
-        names = [with_slashes(member.name) for member in members]
+        names = with_slashes([member.name for member in members])
         refuse_unsafe_names(path, names)
         for member in members:
             if member.danger:
