@@ -316,7 +316,7 @@ def test_a_zip_has_the_members_that_zipfile_finds(tmp_path_factory: Tmp, data: b
 
 
 @given(data=zips(), position=st.integers(0), value=st.integers(1, 255), cut=st.booleans())
-@settings(max_examples=200)
+@settings(max_examples=150)
 def test_a_damaged_zip_is_refused_or_read_as_zipfile_reads_it(
     tmp_path_factory: Tmp, data: bytes, position: int, value: int, cut: bool
 ) -> None:
@@ -505,7 +505,8 @@ def tars(draw: st.DrawFn) -> tuple[bytes, dict[str, bytes]]:
     if form != tarfile.USTAR_FORMAT:
         paths = st.one_of(names, st.integers(90, 300).map("long/".ljust))
         paths = paths.map(lambda name: name.replace(" ", "_"))
-    files, file = {}, io.BytesIO()
+    files: dict[str, bytes] = {}
+    file = io.BytesIO()
     with tarfile.open(fileobj=file, mode="w", format=form) as archive:
         for name in draw(st.lists(paths, max_size=5, unique=True)):
             if draw(st.booleans()):
@@ -553,7 +554,7 @@ def test_a_cut_tar_is_refused_wherever_it_ends(tmp_path: Path) -> None:
 
 
 @given(position=st.integers(0), value=st.integers(1, 255))
-@settings(max_examples=200)
+@settings(max_examples=120)
 def test_a_damaged_tar_is_refused_or_read(tmp_path_factory: Tmp, position: int, value: int) -> None:
     path = tmp_path_factory.getbasetemp() / "damaged.tar"
     data = bytearray(make_tar(path, {"ä" * 60: b"x" * 600, "b": b"y", "c": b"z"}).read_bytes())

@@ -11,6 +11,8 @@ import lzma
 import os
 import tempfile
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, cast
 
@@ -30,9 +32,6 @@ from pipeline.data.base import SourceError
 # Headers and padding of small files compress well, and bitmaps of blank paper may reach 150 to 1.
 SUSPICIOUS_SIZE, SUSPICIOUS_RATIO = 1 << 28, 250
 LARGEST_INFLATED = 1 << 38  # bytes
-
-_COMPRESSIONS = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ\0": "xz"}
-_DAMAGED = (EOFError, zlib.error, lzma.LZMAError)
 
 
 class TarArchive(ArchiveFile):
@@ -79,7 +78,7 @@ class TarArchive(ArchiveFile):
     def _open_file(self) -> IO[bytes]:
         """Open the archive, or a temporary file with its inflated content."""
         file = super()._open_file()
-        if (compression := _compression(file.read(8))) is None:
+        if (compression := _compression(file.read(BLOCK))) is None:
             return file
         with file:
             file.seek(0)
@@ -96,24 +95,37 @@ class TarArchive(ArchiveFile):
 
 
 def is_tar(path: Path) -> bool:
-    """Return whether a file begins as a tar archive, compressed or not."""
+    """Return whether a file begins as a tar archive, compressed or not.
+
+    Raises SourceError for a compressed file whose beginning is damaged.
+    """
     with path.open("rb") as file:
         first = file.read(BLOCK)
         if compression := _compression(first):
             file.seek(0)
-            try:
+            with _damage_reported(path, compression):
                 first = _stream(file, compression).read(BLOCK)
-            except (*_DAMAGED, gzip.BadGzipFile):
-                return False
-            except OSError as error:
-                if error.errno is not None:
-                    raise
-                return False  # bz2's error for damaged data
     return is_tar_header(first)
 
 
 def _compression(head: bytes) -> str | None:
-    return next((name for mark, name in _COMPRESSIONS.items() if head.startswith(mark)), None)
+    if head.startswith(b"\x1f\x8b\x08"):
+        return "gzip"
+    if head.startswith(b"BZh") and head[4:10] == b"1AY&SY":
+        return "bzip2"
+    return "xz" if head.startswith(b"\xfd7zXZ\0") else None
+
+
+@contextmanager
+def _damage_reported(path: Path, compression: str) -> Iterator[None]:
+    """Raise SourceError where a compressed file turns out to be damaged."""
+    try:
+        yield
+    except (EOFError, OSError, zlib.error, lzma.LZMAError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise  # of the system; gzip and bz2 have errors without a number
+        reason = " ".join(str(error).split())
+        raise SourceError(f"{path}: expected a complete {compression} file: {reason}") from None
 
 
 def _stream(file: IO[bytes], compression: str) -> IO[bytes]:
@@ -132,26 +144,25 @@ def _inflate(path: Path, file: IO[bytes], compression: str, target: IO[bytes]) -
     """
     packed, size = os.fstat(file.fileno()).st_size, 0
     stream = _stream(file, compression)
-    try:
-        while block := stream.read(1 << 20):
-            size += len(block)
-            if size > LARGEST_INFLATED or (
-                size > SUSPICIOUS_SIZE and size > SUSPICIOUS_RATIO * packed
-            ):
-                raise SourceError(
-                    f"{path}: refused: {packed:,} bytes inflate to more than {size:,}: "
-                    "a decompression bomb"
-                )
+    while True:
+        with _damage_reported(path, compression):
+            block = stream.read(1 << 20)
+        if not block:
+            return size
+        size += len(block)
+        suspicious = size > SUSPICIOUS_SIZE and size > SUSPICIOUS_RATIO * packed
+        if suspicious or size > LARGEST_INFLATED:
+            raise SourceError(
+                f"{path}: refused: {packed:,} bytes inflate to more than {size:,}: "
+                "a decompression bomb"
+            )
+        try:
             target.write(block)
-        target.flush()
-    except (*_DAMAGED, OSError) as error:
-        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+            target.flush()
+        except OSError as error:
+            if error.errno != errno.ENOSPC:
+                raise
             raise SourceError(
                 f"{path}: no room in {tempfile.gettempdir()} for its inflated content: "
                 "set TMPDIR to a folder with more, or unpack it and use the folder"
             ) from None
-        if isinstance(error, OSError) and error.errno is not None:
-            raise
-        reason = " ".join(str(error).split())
-        raise SourceError(f"{path}: expected a complete {compression} file: {reason}") from None
-    return size
