@@ -24,6 +24,7 @@ from pipeline.data.archives.streams import StoredStream
 from pipeline.data.archives.tar_directory import (
     BLOCK,
     DamagedTarError,
+    Member,
     is_tar_header,
     read_members,
 )
@@ -37,24 +38,22 @@ LARGEST_INFLATED = 1 << 38  # bytes
 class TarArchive(ArchiveFile):
     """A tar archive, also compressed by gzip, bzip2 or xz.
 
-    Raises SourceError if it is damaged or unsafe, and OSError if there is no room to inflate it.
+    Raises SourceError if it is damaged or unsafe.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._inflated_size: int | None = None
-        self._file = self._open_file()
+        self._file = file = self._open_file()
         try:
-            members = read_members(self._pread, os.fstat(self._file.fileno()).st_size)
-        except DamagedTarError as error:
-            raise SourceError(f"{path}: expected a complete tar archive: {error}") from None
-        names = with_slashes([member.name for member in members])
-        refuse_unsafe_names(path, names)
-        for member in members:
-            if member.danger:
-                raise refused(path, member.name, member.danger)
-            if member.size > LARGEST_FILE:
-                raise refused(path, member.name, f"has {member.size:,} bytes, more than 1 GiB")
+            members = read_members(self._pread, os.fstat(file.fileno()).st_size)
+            names = with_slashes([member.name for member in members])
+            _refuse_unsafe(path, names, members)
+        except BaseException as error:
+            file.close()
+            if isinstance(error, DamagedTarError):
+                raise SourceError(f"{path}: expected a complete tar archive: {error}") from None
+            raise
         names, rows, left_out = arrange(names)
         offsets = np.array([members[row].offset for row in rows], np.int64)
         super().__init__(path, names, offsets, [members[row].size for row in rows], left_out)
@@ -94,6 +93,16 @@ class TarArchive(ArchiveFile):
         return inflated
 
 
+def _refuse_unsafe(path: Path, names: list[str], members: list[Member]) -> None:
+    """Raise SourceError if any member is unsafe."""
+    refuse_unsafe_names(path, names)
+    for name, member in zip(names, members, strict=True):
+        if member.danger:
+            raise refused(path, name, member.danger)
+        if member.size > LARGEST_FILE:
+            raise refused(path, name, f"has {member.size:,} bytes, more than 1 GiB")
+
+
 def is_tar(path: Path) -> bool:
     """Return whether a file begins as a tar archive, compressed or not.
 
@@ -104,7 +113,8 @@ def is_tar(path: Path) -> bool:
         if compression := _compression(first):
             file.seek(0)
             with _damage_reported(path, compression):
-                first = _stream(file, compression).read(BLOCK)
+                # As much as a block of bzip2: damage anywhere in it changes its beginning.
+                first = _stream(file, compression).read(1 << 20)[:BLOCK]
     return is_tar_header(first)
 
 
