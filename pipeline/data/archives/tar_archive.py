@@ -115,7 +115,7 @@ def is_tar(path: Path) -> bool:
             with _damage_reported(path, compression):
                 # As much as a block of bzip2: damage anywhere in it changes its beginning.
                 first = _stream(file, compression).read(1 << 20)[:BLOCK]
-    return is_tar_header(first)
+    return is_tar_header(first) or first[257:262] == b"ustar"  # even if it is damaged
 
 
 def _compression(head: bytes) -> str | None:
