@@ -13,7 +13,7 @@ import pytest
 from numpy.typing import NDArray
 from raw_data import digits, idx_pair, make_tree, make_zip
 
-from pipeline.data.archives.base import Archive, Folder, ZipArchive
+from pipeline.data.archives import Archive, Folder, ZipArchive
 from pipeline.data.base import NO_SPLIT, TEST, TRAIN, VALIDATION, LayoutError, Source, SourceError
 from pipeline.data.layout.options import LayoutOptions
 from pipeline.data.sources.idx import Idx, open_idx
