@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pipeline.data.archives.base import Folder
+from pipeline.data.archives import Folder
 from pipeline.data.base import LayoutError
 from pipeline.data.layout.options import LayoutOptions
 from pipeline.data.layout.tables import TableMatch, find_table, read_table
