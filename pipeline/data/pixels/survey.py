@@ -80,8 +80,8 @@ class Copies:
     """Groups of images with equal pixels; blank images are in none.
 
     `images` are in `groups` of two or more. `across_splits` of the groups are in several splits,
-    `disagreeing` of them in several classes. `examples` are the names of the first two images of
-    some groups, those that disagree first.
+    `disagreeing` of them in several classes. `examples` are the names of two images of some groups,
+    groups of several classes first.
     """
 
     groups: int
