@@ -6,6 +6,7 @@ stored in 16 would otherwise become almost one grey level.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -36,6 +37,11 @@ class Scale:
         fractions = (grey.astype(np.float64) - self.low) / (self.high - self.low)
         levels: Pixels = np.rint(255 * fractions.clip(0, 1)).astype(np.uint8)
         return levels
+
+
+def full_scale(dtype: np.dtype[Any]) -> Scale:
+    """Return the range of a format: 0 to 1 for floats, else 16 bits; uint8 ignores it."""
+    return Scale(0.0, _FLOAT_RANGES[0] if dtype.kind == "f" else _WORD_RANGE)
 
 
 def choose_scale(measures: Measures) -> Scale | None:
