@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.data import base
-from pipeline.data.archives.base import Archive, Folder
+from pipeline.data.archives import Archive, Folder
 from pipeline.data.base import (
     Annotations,
     Decoded,
