@@ -10,14 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from beton.reader import Reader
 from pipeline.data.base import SPLITS, TRAIN, Ints, Layout, Pixels
-from pipeline.data.pixels.survey import Survey
+from pipeline.data.pixels.survey import POLARITY_IN_WORDS, Survey
 from pipeline.loading.dataset import open_dataset
 from pipeline.reporting.data_tables import (
-    POLARITIES,
     counted,
     layout_facts,
     listed,
@@ -36,6 +34,7 @@ MOST_CLASSES = 400  # in the grid and in the tables
 LONG_TABLE = 20  # rows from which on a table is divided into several, side by side
 TABLES = 3
 BINS = 30
+SHOWN_SKIPPED = 20
 FITS = {
     "letterbox": "whole images in their proportions, with paper around them",
     "stretch": "images are stretched to the median proportions",
@@ -51,7 +50,8 @@ class SideBySide:
     def html(self, name: str) -> str:
         """Return the tables as HTML."""
         parts = [table.html(f"{name}-{number}") for number, table in enumerate(self.tables)]
-        return f'<div class="side-by-side full">{"".join(parts)}</div>'
+        width = " full" if len(parts) > 1 else ""
+        return f'<div class="side-by-side{width}">{"".join(parts)}</div>'
 
 
 def write_card(path: Path, dataset: Path, *, name: str) -> None:
@@ -67,7 +67,7 @@ def write_card(path: Path, dataset: Path, *, name: str) -> None:
 def data_page(file: Reader, name: str) -> Page:
     """Return the data card of an open dataset. Raises as `write_card` does."""
     card = _Card(file)
-    sections = {
+    sections: dict[str, list[Block]] = {
         counted(len(card.warnings), "warning"): [Warnings(card.warnings)] if card.warnings else [],
         "Layout": card.layout_blocks(),
         "Samples": card.sample_blocks(),
@@ -140,13 +140,17 @@ class _Card:
         settings = self.info.get("prepare", {})
         facts: list[tuple[str, str | Sequence[str]]] = []
         if self.layout:
-            facts += layout_facts(self.layout)
+            writers = len(self.info.get("writers", ()))
+            facts += layout_facts(self.layout, len(self.classes), writers)
             if self.layout.notes:
                 facts.append(("notes", [visible(note) for note in self.layout.notes]))
         elif reader := self.info["provenance"].get("reader"):
             facts.append(("reader", reader))
         if "split" in settings:
-            facts.append(("splits drawn", f"{settings['split']}, seed {settings.get('seed', 0)}"))
+            drawn = f"{settings['split']}, seed {settings.get('seed', 0)}"
+            if self.layout and self.layout.split_from:
+                drawn += ", for images without a given split"
+            facts.append(("drawn splits", drawn))
         blocks: list[Block] = [Facts(facts)] if facts else []
         if not self.layout:
             blocks.append("The file does not describe its layout: an earlier version wrote it.")
@@ -157,13 +161,10 @@ class _Card:
         count = min(SAMPLES, max(2, MOST_SAMPLES // len(self.classes)))
         shown = _spaced(np.arange(len(self.classes)), MOST_CLASSES)
         chosen = self._chosen(shown, count)
-        self.file.check(np.concatenate(chosen), {"image"})
         strips = []
         for label, rows in zip(shown.tolist(), chosen, strict=True):
             title, number = self.classes[label], int(self.counts[label].sum())
-            remark = counted(number, "image") if number else "no images"
-            alt = f"{counted(len(rows), 'image')} of the class {title}"
-            strips.append(Strip(title, remark, alt, [self._tile(row) for row in rows.tolist()]))
+            strips.append(self._strip(title, counted(number, "image"), rows))
         text = (
             f"Up to {count} training images of each class, evenly spaced, whole and in their "
             "proportions. Margins have the grey of the image's paper."
@@ -180,12 +181,7 @@ class _Card:
         rows = rows[np.argsort(self.labels[rows], kind="stable")]
         ordered = self.labels[rows]
         starts, ends = np.searchsorted(ordered, shown), np.searchsorted(ordered, shown, "right")
-        return [
-            _spaced(rows[start:end], count) for start, end in zip(starts, ends, strict=True)
-        ]
-
-    def _tile(self, sample: int) -> Pixels:
-        return thumbnail(self.images.decode(sample), int(self.paper[sample]))
+        return [_spaced(rows[start:end], count) for start, end in zip(starts, ends, strict=True)]
 
     def class_blocks(self) -> list[Block]:
         """Return the images of each class by split."""
@@ -197,41 +193,34 @@ class _Card:
         if more := len(self.classes) - len(rows):
             text += f" {more:,} further classes are not listed."
         headers = ["class", *SPLITS, "all"]
-        parts = 1 if len(rows) < LONG_TABLE else TABLES
-        size = -(-len(rows) // parts)
+        size = len(rows) if len(rows) <= LONG_TABLE else -(-len(rows) // TABLES)
         tables = []
         for start in range(0, len(rows), size):
             part = rows[start : start + size]
             empty = frozenset(n for n, row in enumerate(part) if row[1 + TRAIN] == "0")
-            caption = f"Images of classes {start + 1} to {start + len(part)}."
+            caption = f"Images of classes {start + 1:,} to {start + len(part):,} by split."
             tables.append(Table(caption, headers, part, highlight=empty))
         return [text, SideBySide(tables)]
 
     def pixel_blocks(self) -> list[Block]:
         """Return how files became pixels, and the distributions of size and ink."""
-        facts: list[tuple[str, str | Sequence[str]]] = []
-        if "polarity" in self.pixels:
-            facts.append(("polarity", POLARITIES[self.pixels["polarity"]]))
-        facts.append(("fit", FITS[self.pixels.get("fit", "stretch")]))
-        facts += survey_facts(self.survey) if self.survey else ()
-        records = self.images.metadata
-        panels = {}
+        facts: list[tuple[str, str]] = survey_facts(self.survey) if self.survey else []
+        if not self.survey and "polarity" in self.pixels:
+            facts.append(("polarity", POLARITY_IN_WORDS[self.pixels["polarity"]]))
+        panels: dict[str, tuple[Sequence[float], Sequence[int]]] = {}
         for side in ("height", "width"):
-            values = records[side].astype(np.int64)
-            if values.min() == values.max():
-                facts.append((side, f"{values[0]:,} pixels, all images"))
-            else:
-                facts.append(
-                    (side, f"{values.min():,} to {values.max():,}, median {np.median(values):,.0f}")
-                )
-                bins = min(BINS, int(np.ptp(values)) + 1)
-                counts, edges = np.histogram(values, bins)
+            values = self.images.metadata[side].astype(np.int64)
+            low, high = int(values.min()), int(values.max())
+            middle = f"{np.median(values):,.0f}"
+            same = low == high
+            facts.append((side, f"{low:,}" if same else f"{low:,} to {high:,}, median {middle}"))
+            if not same:
+                counts, edges = np.histogram(values, min(BINS, high - low + 1))
                 panels[f"{side} (pixels)"] = edges.tolist(), counts.tolist()
-        if self.survey:
-            panels["ink (% of pixels)"] = (
-                [100 * edge for edge in self.survey.ink.edges],
-                self.survey.ink.counts,
-            )
+        facts.append(("network's input", FITS[self.pixels.get("fit", "stretch")]))
+        if self.survey and len(self.survey.ink.counts) > 1:
+            percents = [100 * edge for edge in self.survey.ink.edges]
+            panels["ink (% of pixels)"] = percents, self.survey.ink.counts
         blocks: list[Block] = [Facts(facts)]
         if panels:
             names = " and ".join(panels)
@@ -240,11 +229,45 @@ class _Card:
         return blocks
 
     def suspicious_blocks(self) -> list[Block]:
-        """Return the images that the survey names as blank, inverted or copied."""
-        return []
+        """Return skipped, blank and inverted images and copies, as far as the file names them."""
+        blocks: list[Block] = []
+        if self.skipped:
+            shown = [f"{visible(name)}: {reason}" for name, reason in self.skipped[:SHOWN_SKIPPED]]
+            if more := len(self.skipped) - len(shown):
+                shown.append(f"{more:,} more")
+            blocks.append(Facts([("skipped", shown)]))
+        strips = []
+        constant = np.flatnonzero(self.images.metadata["runs"] == 0)
+        inverted = np.array(self.pixels.get("paper", {}).get("samples", ()), np.int64)
+        for title, found in (("one grey level", constant), ("more ink than paper", inverted)):
+            if len(found):
+                strips.append(self._strip(title, counted(len(found), "image"), _spaced(found)))
+        pairs = self.survey.copies.examples if self.survey else ()
+        rows = self._rows_named([name for pair in pairs for name in pair])
+        for pair in pairs:
+            found = np.array([rows[name] for name in pair if name in rows], np.int64)
+            if len(found):
+                strips.append(self._strip(listed(pair), "equal pixels", found))
+        return [*blocks, SampleGrid(strips)] if strips else blocks
+
+    def _strip(self, title: str, remark: str, rows: Ints) -> Strip:
+        self.file.check(rows, {"image"})
+        tiles = [thumbnail(self.images.decode(row), int(self.paper[row])) for row in rows.tolist()]
+        return Strip(title, remark, f"{title}: {counted(len(rows), 'image')}", tiles)
+
+    def _rows_named(self, names: Sequence[str]) -> dict[str, int]:
+        """Return the samples with these names; a file may lack names."""
+        if not names or "name" not in self.file.fields:
+            return {}
+        wanted = {name.encode(): name for name in names}
+        column = self.file.column("name")
+        candidates = np.flatnonzero(np.isin(column.sizes, [len(name) for name in wanted]))
+        self.file.check(candidates, {"name"})
+        found = ((column.payload(row).tobytes(), row) for row in candidates.tolist())
+        return {wanted[name]: row for name, row in found if name in wanted}
 
 
-def _spaced(rows: NDArray[np.int64], count: int) -> NDArray[np.int64]:
+def _spaced(rows: Ints, count: int = SAMPLES) -> Ints:
     """Return up to `count` of the rows, evenly spaced, with the first and the last."""
     if len(rows) <= count:
         return rows

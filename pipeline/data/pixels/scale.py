@@ -6,6 +6,7 @@ stored in 16 would otherwise become almost one grey level.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -31,6 +32,11 @@ class Scale:
         gain = 255 / (self.high - self.low) if self.high > self.low else 0.0
         levels = (grey.astype(np.float64) - self.low) * gain
         return np.rint(levels).clip(0, 255).astype(np.uint8)
+
+
+def full_scale(dtype: np.dtype[Any]) -> Scale:
+    """Return the range of a format: 0 to 1 for floats, else 16 bits; uint8 ignores it."""
+    return Scale(0.0, _FLOAT_RANGES[0] if dtype.kind == "f" else _WORD_RANGE)
 
 
 def choose_scale(measures: Measures) -> Scale | None:
