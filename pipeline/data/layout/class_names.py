@@ -1,7 +1,7 @@
 """Names of classes: cleaned, or translated where folders are numbers or codes of characters."""
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from pipeline.data.base import Ints, LayoutError
 from pipeline.data.charset import sample_character, sample_number
@@ -21,9 +21,9 @@ def clean_classes(paths: Paths, classes: Column) -> tuple[Column, list[str]]:
     if "" in names:
         raise LayoutError(f"{paths.root}: {classes.rule} gives a class without a name")
     warnings = []
-    if merged := _duplicates(names, [n.casefold() for n in names], same=True):
-        warnings.append(f"folders that differ in spaces around their names are one class: {merged}")
-    if similar := _duplicates(names, [n.casefold() for n in names], same=False):
+    if merged := _groups(classes.values, names):
+        warnings.append(f"names that differ in spaces alone are one class: {merged}")
+    if similar := _groups(sorted(set(names)), [name.casefold() for name in sorted(set(names))]):
         warnings.append(f"classes differ in case alone: {similar}")
     return classes.renamed(names), warnings
 
@@ -66,10 +66,10 @@ def _is_handwritten(folder: Sequence[str]) -> bool:
     return "hnd" in names or not names & _PRINTED
 
 
-def _duplicates(names: Iterable[str], keys: Iterable[str], *, same: bool) -> str:
-    """List the names that are equal (`same`), or that differ but have equal keys."""
+def _groups(names: Sequence[str], keys: Sequence[str]) -> str:
+    """List the names with equal keys, if they are longer than a character."""
     groups: dict[str, list[str]] = {}
     for name, key in zip(names, keys, strict=True):
-        groups.setdefault(name if same else key, []).append(name)
-    found = [sorted(set(g)) for g in groups.values() if len(g) > 1 and (same or len(set(g)) > 1)]
-    return listed("/".join(map(repr, group)) for group in found)
+        groups.setdefault(key, []).append(name)
+    found = [sorted(g) for g in groups.values() if len(g) > 1 and max(map(len, g)) > 1]
+    return listed(" and ".join(map(repr, group)) for group in found)

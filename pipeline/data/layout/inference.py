@@ -19,7 +19,7 @@ from pipeline.data.layout.options import FolderRule, LayoutOptions, Rule, TableR
 from pipeline.data.layout.paths import Paths, essential_parts
 from pipeline.data.layout.splits import SplitLevel, check_split_classes, find_splits, predefined
 from pipeline.data.layout.tables import TableMatch, find_table, read_table
-from pipeline.data.layout.vocabulary import split_of, splits_of
+from pipeline.data.layout.vocabulary import splits_of
 
 
 @dataclass(frozen=True)
@@ -114,10 +114,10 @@ class Inference:
         except LayoutError:
             if found is None and refused is None:
                 raise
+        unclear = refused is not None or (found is not None and not found.clear)
         complete = table is not None and None not in table.labels
-        if table and (complete or not refused) and (found is None or not found.clear):
-            if complete or found is None:
-                return None, table
+        if table and (complete if unclear else found is None):
+            return None, table
         if refused:
             raise refused
         if found is None:
