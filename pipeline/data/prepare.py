@@ -10,7 +10,7 @@ request. The file stores its source and settings, so that an up-to-date file is 
 import json
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -140,13 +140,11 @@ def prepare(
     if built:
         out.parent.mkdir(parents=True, exist_ok=True)
         scale = Scale(*pixels.scale) if pixels.scale else None
+        build = _Build(source, out, split, seed, pixels, skip_bad, info, scale)
         try:
-            _write(
-                _Build(source, out, split, seed, pixels, skip_bad, info, scale), workers, progress
-            )
-        except _ScaleError as other:
-            again = _Build(source, out, split, seed, pixels, skip_bad, info, other.scale)
-            _write(again, workers, None)
+            _write(build, workers, progress)
+        except _ScaleError as error:
+            _write(replace(build, scale=error.scale), workers, None)
     with Reader(out) as reader:
         counts = np.bincount(reader.column("split").metadata, minlength=len(SPLITS)).tolist()
         return PrepareResult(
