@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pipeline.data.base import Ints, LayoutError
 from pipeline.data.charset import sample_character, sample_number
 from pipeline.data.layout.columns import Column, clean
-from pipeline.data.layout.paths import Paths, listed
+from pipeline.data.layout.folders.paths import Paths, listed
 
 MIDAS = "MIDAS part 1"
 MIDAS_WRITER = r"name:(?i)(?:^|/)img[0-9]+-([0-9]{3})\.[^/]*$"

@@ -13,13 +13,18 @@ from pipeline.data.archives.base import Archive
 from pipeline.data.base import NO_SPLIT, SPLITS, Annotations, Ints, Layout, LayoutError
 from pipeline.data.layout import refusals
 from pipeline.data.layout.class_names import MIDAS, clean_classes, midas_writers, name_samples
-from pipeline.data.layout.classes import FolderClasses, find_classes
 from pipeline.data.layout.columns import NONE, Column, column_of, levels_of
+from pipeline.data.layout.folders.classes import FolderClasses, find_classes
+from pipeline.data.layout.folders.paths import Paths, essential_parts
+from pipeline.data.layout.folders.splits import (
+    SplitLevel,
+    check_split_classes,
+    find_splits,
+    predefined,
+)
+from pipeline.data.layout.folders.vocabulary import splits_of
 from pipeline.data.layout.options import FolderRule, LayoutOptions, Rule, TableRule
-from pipeline.data.layout.paths import Paths, essential_parts
-from pipeline.data.layout.splits import SplitLevel, check_split_classes, find_splits, predefined
 from pipeline.data.layout.tables import TableMatch, find_table, read_table
-from pipeline.data.layout.vocabulary import splits_of
 
 
 @dataclass(frozen=True)

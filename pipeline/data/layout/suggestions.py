@@ -8,9 +8,9 @@ import numpy as np
 
 from pipeline.data.archives.base import Archive
 from pipeline.data.base import LayoutError, SourceError
+from pipeline.data.layout.folders.paths import Paths
 from pipeline.data.layout.inference import ImageLayout, Inference
 from pipeline.data.layout.options import LayoutOptions, parse_rule
-from pipeline.data.layout.paths import Paths
 
 _TRIED_NAMES = 50  # of each folder
 _QUESTIONS = 3  # that may follow each other

@@ -24,8 +24,8 @@ from pipeline.data.base import (
     LayoutError,
     Source,
 )
+from pipeline.data.layout.folders.paths import below, listed, option
 from pipeline.data.layout.options import LayoutOptions
-from pipeline.data.layout.paths import below, listed, option
 from pipeline.data.layout.suggestions import infer_layout
 from pipeline.data.pixels.image_decoder import SUFFIXES, decode, is_marked_synthetic, pages, sniff
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from pipeline.data.base import LayoutError
 from pipeline.data.charset import hex_character, sample_number
-from pipeline.data.layout.paths import (
+from pipeline.data.layout.folders.paths import (
     MOST_PATTERNS,
     Part,
     Paths,
@@ -15,8 +15,8 @@ from pipeline.data.layout.paths import (
     option,
     topmost,
 )
-from pipeline.data.layout.splits import SplitLevel
-from pipeline.data.layout.vocabulary import (
+from pipeline.data.layout.folders.splits import SplitLevel
+from pipeline.data.layout.folders.vocabulary import (
     are_characters,
     copied_from,
     is_no_class,

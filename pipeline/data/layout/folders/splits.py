@@ -8,7 +8,7 @@ import numpy as np
 
 from pipeline.data import base
 from pipeline.data.base import SPLITS, Ints, LayoutError
-from pipeline.data.layout.paths import (
+from pipeline.data.layout.folders.paths import (
     MOST_PATTERNS,
     Part,
     Paths,
@@ -18,7 +18,7 @@ from pipeline.data.layout.paths import (
     option,
     topmost,
 )
-from pipeline.data.layout.vocabulary import may_be_class, splits_of
+from pipeline.data.layout.folders.vocabulary import may_be_class, splits_of
 
 
 @dataclass(frozen=True)
