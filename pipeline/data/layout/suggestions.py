@@ -51,6 +51,8 @@ def with_suggestion(options: LayoutOptions, suggestion: str) -> LayoutOptions:
                 options = replace(options, split_from=parse_rule(name, value))
             case "--writer-from":
                 options = replace(options, writer_from=parse_rule(name, value))
+            case "--columns":
+                options = replace(options, columns=LayoutOptions.parse(columns=value).columns)
             case _:
                 raise SourceError(f"{name}: no option of a layout")
     return options
