@@ -24,6 +24,7 @@ from pipeline.data.layout.folders.splits import (
 )
 from pipeline.data.layout.folders.vocabulary import splits_of
 from pipeline.data.layout.options import FolderRule, LayoutOptions, Rule, TableRule
+from pipeline.data.layout.table_formats import SUFFIXES
 from pipeline.data.layout.tables import TableMatch, find_table, read_table
 
 
@@ -113,9 +114,7 @@ class Inference:
         except LayoutError as error:
             refused = error
         try:
-            unless_excluded = LayoutOptions(exclude=self.options.exclude).selects
-            archive = self.archive.select(unless_excluded) if self.options.exclude else self.archive
-            table = find_table(archive, self.paths.names, self.options)
+            table = self._find_table()
         except LayoutError:
             if found is None and refused is None:
                 raise
@@ -131,6 +130,15 @@ class Inference:
             refusals.check_table_agrees(self.paths, found, table)
             self.notes.append(f"{table.file} also names labels; folders give the classes")
         return found, None
+
+    def _find_table(self) -> TableMatch | None:
+        """Return the table that gives the images' classes, None if there is none."""
+        archive = self.archive
+        if not any(name.lower().endswith(SUFFIXES) for name in archive.names):
+            return None
+        if exclude := self.options.exclude:
+            archive = archive.select(LayoutOptions(exclude=exclude).selects)
+        return find_table(archive, self.paths.names, self.options)
 
     def _classes(self, found: FolderClasses | None, table: TableMatch | None) -> Column:
         if rule := self.options.class_from:
@@ -167,7 +175,9 @@ class Inference:
             if not with_class[i] and level.splits[i] is not None:
                 self._leave_out(f"unlabelled images of {level.names[i]}", count)
             elif table or isinstance(self.options.class_from, TableRule):
-                self._leave_out(f"images that {classes.rule} does not name", count)
+                reason = f"images that {classes.rule} does not name"
+                self._leave_out(reason, count)
+                self.warnings.append(f"{reason} are left out")
             else:
                 unmatched.append(i)
         if unmatched:

@@ -7,7 +7,7 @@ To add a kind, write a `Source` with a class method `detect(archive, options)` a
 from dataclasses import replace
 from pathlib import Path
 
-from pipeline.data.archives import Archive, open_archive
+from pipeline.data.archives import Archive, SingleFile, open_archive
 from pipeline.data.base import (
     SPLITS,
     ClassSubset,
@@ -47,13 +47,18 @@ def _detect(archive: Archive, options: LayoutOptions, min_classes: int) -> Sourc
     source: Source | None = None
     for kind in ARRAY_KINDS:
         source = source or kind.detect(selected, options)
+    arrays = "; ".join(kind.expected_layout for kind in ARRAY_KINDS)
+    if source is None and isinstance(archive, SingleFile):
+        raise SourceError(
+            f"{archive.path}: expected a folder, a complete zip archive or tar archive, or {arrays}"
+        )
     source = source or ImageFiles.detect(archive, options, min_classes)
     if source is not None:
         return _with_excluded(source, archive, selected)
-    layouts = [kind.expected_layout for kind in ARRAY_KINDS] + [ImageFiles.expected_layout]
     found = ", ".join(archive.names[:3]) + (", …" if len(archive.names) > 3 else "")
     raise SourceError(
-        f"{archive.path}: expected {'; '.join(layouts)}; got {len(archive.names)} files: {found}"
+        f"{archive.path}: expected {arrays}; {ImageFiles.expected_layout}; "
+        f"got {len(archive.names)} files: {found}"
     )
 
 

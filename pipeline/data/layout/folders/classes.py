@@ -113,7 +113,7 @@ class _LevelReader:
         elif _are_classes(self.names[inner]):
             if not any(_are_classes(names) for names in self.names[:inner]):
                 return self.read(inner)
-        elif not self.is_repeated(inner) and not _are_classes(self.names[outer]):
+        elif self.are_own_classes():
             return self.read(inner, clear=False)
         raise self.ambiguous()
 
@@ -194,6 +194,16 @@ class _LevelReader:
             parents.setdefault(own[level].name, own[:level]) != own[:level]
             for own in (self.rest[i] for i in self.labelled)
         )
+
+    def are_own_classes(self) -> bool:
+        """Return whether innermost folders can be classes, grouped by others: cat/siamese.
+
+        They cannot if one is below several others, if others are characters, or if most hold one
+        image.
+        """
+        several = sum(self.paths.counts[i] > 1 for i in self.labelled)
+        grouped = not self.is_repeated(self.depth - 1) and 2 * several >= len(self.labelled)
+        return grouped and not any(map(_are_classes, self.names[:-1]))
 
     def values(self, level: int) -> list[str | None]:
         """Return each folder's name at a level, None for unlabelled folders."""
