@@ -4,11 +4,12 @@ import re
 from collections.abc import Sequence
 
 from pipeline.data.base import Ints, LayoutError
-from pipeline.data.charset import sample_character, sample_number
+from pipeline.data.charset import hex_character, sample_character, sample_number
 from pipeline.data.layout.columns import Column, clean
 from pipeline.data.layout.folders.paths import Paths, listed
+from pipeline.data.layout.folders.vocabulary import is_partition, is_repeated_partition
 
-MIDAS = "MIDAS part 1"
+MIDAS, NIST = "MIDAS part 1", "NIST SD19"
 MIDAS_WRITER = r"name:(?i)(?:^|/)img[0-9]+-([0-9]{3})\.[^/]*$"
 
 _WRITER = re.compile(MIDAS_WRITER.removeprefix("name:"))
@@ -28,21 +29,30 @@ def clean_classes(paths: Paths, classes: Column) -> tuple[Column, list[str]]:
     return classes.renamed(names), warnings
 
 
-def name_samples(classes: Column) -> tuple[Column, list[str]]:
-    """Return the characters of MIDAS part 1 instead of its numbers, and notes.
+def name_characters(paths: Paths, classes: Column) -> tuple[Column, str, list[str]]:
+    """Return characters instead of the numbers or codes of folders, the dataset, and notes.
 
-    Folders of other names, or with numbers that are no character's, stay as they are.
+    Numbers are those of MIDAS part 1, codes those of NIST SD19. Other names stay as they are.
     """
+    if all(map(hex_character, classes.values)) and any(map(_of_nist, _all_names(paths))):
+        return classes.renamed([hex_character(v) or v for v in classes.values]), NIST, []
     if not all(sample_number(value) is not None for value in classes.values):
-        return classes, []
+        return classes, "", []
     characters = [sample_character(value) for value in classes.values]
-    named = [character for character in characters if character is not None]
-    if len(named) == len(characters):
-        return classes.renamed(named), ["Sample001 … Sample062 are 0–9, A–Z and a–z"]
     others = [v for v, c in zip(classes.values, characters, strict=True) if c is None]
-    return classes, [
-        f"{listed(others)} are no characters of MIDAS part 1: folders name the classes"
-    ]
+    if others:
+        note = f"{listed(others)} are no characters of MIDAS part 1: folders name the classes"
+        return classes, "", [note]
+    named = classes.renamed([character or "" for character in characters])
+    return named, MIDAS, ["Sample001 … Sample062 are 0–9, A–Z and a–z"]
+
+
+def _of_nist(name: str) -> bool:
+    return is_partition(name) or is_repeated_partition(name)
+
+
+def _all_names(paths: Paths) -> set[str]:
+    return {name for folder in paths.folders for name in folder}
 
 
 def midas_writers(paths: Paths, rows: Ints) -> tuple[Column, list[str]]:

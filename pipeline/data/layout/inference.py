@@ -12,7 +12,7 @@ import numpy as np
 from pipeline.data.archives.base import Archive
 from pipeline.data.base import NO_SPLIT, SPLITS, Annotations, Ints, Layout, LayoutError
 from pipeline.data.layout import refusals
-from pipeline.data.layout.class_names import MIDAS, clean_classes, midas_writers, name_samples
+from pipeline.data.layout.class_names import MIDAS, clean_classes, midas_writers, name_characters
 from pipeline.data.layout.columns import NONE, Column, column_of, levels_of
 from pipeline.data.layout.folders.classes import FolderClasses, find_classes
 from pipeline.data.layout.folders.paths import Paths, essential_parts
@@ -23,7 +23,7 @@ from pipeline.data.layout.folders.splits import (
     predefined,
 )
 from pipeline.data.layout.folders.vocabulary import splits_of
-from pipeline.data.layout.options import FolderRule, LayoutOptions, Rule, TableRule
+from pipeline.data.layout.options import FolderRule, LayoutOptions, NameRule, Rule, TableRule
 from pipeline.data.layout.table_formats import SUFFIXES
 from pipeline.data.layout.tables import TableMatch, find_table, read_table
 
@@ -95,6 +95,10 @@ class Inference:
     def _split_level(self) -> SplitLevel:
         options = self.options
         rules = (options.class_from, options.split_from, options.writer_from)
+        if isinstance(options.split_from, FolderRule | NameRule):
+            column = column_of(options.split_from, self.paths)
+            if not splits_of(column.values):
+                refusals.check_splits(self.paths, column, np.arange(len(self.paths.names)), {})
         used = zip(*(levels_of(rule, self.paths) for rule in rules), strict=True)
         parts = essential_parts(self.paths.folders, [a | b | c for a, b, c in used])
         if options.class_from and options.split_from:
@@ -162,17 +166,22 @@ class Inference:
         Raises LayoutError if images outside the splits' folders have none.
         """
         paths, labelled = self.paths, classes.codes != NONE
+        if not labelled.any():
+            raise LayoutError(f"{paths.root}: {classes.rule} gives no image a class")
         if found:
             for folder, reason in found.left_out.items():
                 labelled[paths.folder_of == folder] = False
                 self._leave_out(reason, int(paths.counts[folder]))
         with_class = np.bincount(paths.folder_of[labelled], minlength=len(paths.folders))
+        matched = {level.names[i] for i in np.flatnonzero(with_class).tolist()}
+        by_name = isinstance(self.options.class_from, NameRule)
         unmatched = []
         for i in np.flatnonzero(with_class < paths.counts).tolist():
             count = int(paths.counts[i] - with_class[i])
             if found and i in found.left_out:
                 continue
-            if not with_class[i] and level.splits[i] is not None:
+            in_split = level.splits[i] is not None and not (by_name and level.names[i] in matched)
+            if in_split and not with_class[i]:
                 self._leave_out(f"unlabelled images of {level.names[i]}", count)
             elif table or isinstance(self.options.class_from, TableRule):
                 reason = f"images that {classes.rule} does not name"
@@ -183,20 +192,16 @@ class Inference:
         if unmatched:
             rows = np.flatnonzero(~labelled & np.isin(paths.folder_of, unmatched))
             raise refusals.unmatched(paths, classes.rule, rows)
-        if not labelled.any():
-            raise LayoutError(f"{paths.root}: {classes.rule} gives no image a class")
         return np.flatnonzero(labelled)
 
     def _name_classes(self, classes: Column, found: FolderClasses | None) -> tuple[Column, str]:
         """Return the final classes and the known name of the dataset."""
         classes, warnings = clean_classes(self.paths, classes)
         self.warnings += warnings
-        dataset = found.dataset if found else ""
+        dataset = ""
         if self._of_folders(found):
-            named, notes = name_samples(classes)
+            classes, dataset, notes = name_characters(self.paths, classes)
             self.notes += notes
-            dataset = MIDAS if named is not classes else dataset
-            classes = named
         return classes.rows(np.arange(len(classes.codes))), dataset
 
     def _of_folders(self, found: FolderClasses | None) -> bool:

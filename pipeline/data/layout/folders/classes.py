@@ -38,7 +38,6 @@ class FolderClasses:
     writers: list[str | None]
     class_from: str
     writer_from: str = ""
-    dataset: str = ""
     left_out: dict[int, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     clear: bool = True
@@ -124,8 +123,7 @@ class _LevelReader:
         if len(known) < len(partitions) or not all(map(hex_character, codes)):
             return None
         found = self.read(self.depth - 2)
-        found.classes = [None if name is None else hex_character(name) for name in found.classes]
-        found.dataset, found.notes = "NIST SD19", [_partitions(partitions)]
+        found.notes = [_partitions(partitions)]
         if not all(map(is_repeated_partition, partitions)):
             for i in self.labelled:
                 if is_repeated_partition(self.rest[i][-1].name):
