@@ -32,7 +32,7 @@ class Members(Folder):
         return self.data[self.names[index]]
 
     def open(self, index: int) -> io.BytesIO:
-        return io.BytesIO(self.read(index))
+        return io.BytesIO(self.data[self.names[index]])
 
 
 def images_of(archive: Members) -> list[str]:
@@ -514,8 +514,19 @@ JUNK = st.recursive(
         st.lists(inner, max_size=4)
         | st.dictionaries(
             st.sampled_from(
-                "file label data image annotations images categories result "
-                "value choices type id a.png b.png split writer".split()
+                sorted(
+                    {
+                        "file",
+                        "label",
+                        "data",
+                        "image",
+                        "annotations",
+                        "images",
+                        "categories",
+                        "value",
+                    }
+                    | {"result", "choices", "type", "id", "a.png", "b.png", "split", "writer"}
+                )
             ),
             inner,
             max_size=4,

@@ -17,6 +17,7 @@ _SUFFIX = re.compile(
 _UPLOAD = re.compile(r"^[0-9a-f]{8}-(?=.)")  # Label Studio's, before the name of an uploaded file
 _UNSAFE = re.compile(r"[^\w.-]")  # left out of the names of uploaded files; spaces become _
 _AMBIGUOUS = -2
+_SAMPLE = 64  # entries that decide whether a comparison is worth trying
 
 Key = Callable[[str], str | None]
 
@@ -24,12 +25,12 @@ Key = Callable[[str], str | None]
 def clean_entry(entry: str) -> str:
     """Return a table's entry as a relative path in NFC: from a path, a Windows path or a URL."""
     entry = unicodedata.normalize("NFC", entry.strip())
-    if "://" in entry or entry.startswith("/data/"):
+    if "://" in entry or entry.startswith("/data/"):  # the second: Label Studio's
         try:
             url = urlsplit(entry)
         except ValueError:  # brackets that are no IPv6 address
             return entry
-        local = parse_qs(url.query).get("d")  # Label Studio's /data/local-files/?d=PATH
+        local = parse_qs(url.query).get("d") if url.path.endswith("/local-files/") else None
         entry = local[0] if local else unquote(url.path)
     parts = entry.replace("\\", "/").split("/")
     return "/".join(part for part in parts if part not in ("", "."))
@@ -105,15 +106,17 @@ class ImageNames:
     def __init__(self, names: Sequence[str]) -> None:
         self.names = [unicodedata.normalize("NFC", name) for name in names]
         self.folders = {name.rpartition("/")[0] for name in self.names}
-        self._loose = set(map(_loose, self.names))
+        self._loose: dict[str, list[int]] = {}
+        for i, name in enumerate(self.names):
+            self._loose.setdefault(_loose(name), []).append(i)
 
     def may_name(self, entry: str) -> bool:
         """Return whether an entry names an image by the loosest comparison."""
         return bool(entry.strip()) and _loose(clean_entry(entry)) in self._loose
 
     def hits(self, entries: Sequence[str]) -> int:
-        """Return how many images distinct entries name at most."""
-        return len({key for e in set(entries) if (key := _loose(clean_entry(e))) in self._loose})
+        """Return how many distinct entries name an image by the loosest comparison."""
+        return sum(map(self.may_name, set(entries)))
 
     def match(self, entries: Sequence[str], file: str) -> Match:
         """Find the image of each entry by the strictest comparison that finds most of them.
@@ -124,8 +127,14 @@ class ImageNames:
         cleaned = [clean_entry(entry) for entry in entries]
         distinct = list(dict.fromkeys(name for name in cleaned if name))
         possible = min(len(distinct), len(self.names))
+        likely = [
+            (name, self._loose[key]) for name in distinct if (key := _loose(name)) in self._loose
+        ]
+        sample = likely[:: 1 + len(likely) // _SAMPLE]
         ambiguous: LayoutError | None = None
         for phrase, entry_key, image_key, upload in self._comparisons(file):
+            if not self._finds_some(sample, entry_key, image_key):
+                continue
             index = self._index(image_key)
             keys = [entry_key(name) for name in distinct]
             repeated = set() if upload else _repeated(keys)
@@ -146,6 +155,16 @@ class ImageNames:
         if ambiguous:
             raise ambiguous
         return Match([-1] * len(entries), "")
+
+    def _finds_some(
+        self, sample: Sequence[tuple[str, list[int]]], entry_key: Key, image_key: Key
+    ) -> bool:
+        """Return whether a comparison finds a quarter of a sample: entries, and likely images."""
+        found = 0
+        for entry, likely in sample:
+            key = entry_key(entry)
+            found += key is not None and any(image_key(self.names[i]) == key for i in likely)
+        return 4 * found >= len(sample) > 0
 
     def _comparisons(self, file: str) -> Iterator[tuple[str, Key, Key, bool]]:
         folder, _, name = file.rpartition("/")

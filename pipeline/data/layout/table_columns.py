@@ -167,7 +167,7 @@ class _Chooser:
         known = [i for i in free if self.squeezed[i] in _KNOWN["file"]]
         others = set().union(*(_KNOWN[kind] for kind in ("label", "split", "writer")), _OTHER)
         unknown = [i for i in free if i not in known and self.squeezed[i] not in others]
-        candidates = self._naming(known) or [i for i in self._naming(unknown) if self._distinct(i)]
+        candidates = self._naming(known) or self._naming([i for i in unknown if self._is_key(i)])
         if not candidates:
             raise NotATableError(f"has no column that names the images; it has {self._list()}")
         if len(candidates) > 1:
@@ -192,8 +192,13 @@ class _Chooser:
         possible = min(len(set(cells)), len(self.names.names))
         return possible > 0 and 2 * self.names.hits(cells) >= possible
 
-    def _distinct(self, column: int) -> bool:
-        return 10 * len(set(self._cells(column))) >= 9 * self._count()
+    def _is_key(self, column: int) -> bool:
+        """Return whether values differ from row to row, and are not numbers under a name."""
+        cells = self._cells(column)
+        named = self.table.columns[column] != str(column + 1)
+        return 10 * len(set(cells)) >= 9 * len(cells) and not (
+            named and all(map(_is_number, cells))
+        )
 
     def _count(self) -> int:
         return len(self.table.rows)
@@ -287,7 +292,8 @@ class _Chooser:
             both = [self.table.columns[i] for i in columns if row[i].strip() in ("1", "1.0")]
             raise TableError(
                 f"gives several labels to one image: {' and '.join(both[:5])} to "
-                f"{row[self.chosen['file']]!r}, expected one"
+                f"{row[self.chosen['file']]!r}, expected one",
+                self._settled("label", columns),
             )
         self.notes.append(f"the {len(columns)} columns of 0 and 1 are the classes")
         if "Unlabeled" in labels:

@@ -26,7 +26,7 @@ _LARGE = 1 << 20
 _MOST_CANDIDATES = 100  # of one suffix; more are annotations of single images
 _SPLITS = {"train", "training", "val", "valid", "validation", "dev", "test", "testing"}
 # Folders that only divide or hold images and cannot be classes.
-_PLAIN_FOLDERS = _SPLITS | {"", "image", "images", "img", "imgs", "data", "words", "png", "jpg"}
+_PLAIN_FOLDERS = _SPLITS | {"", "image", "images", "img", "imgs", "data", "png", "jpg"}
 
 
 @dataclass(frozen=True)
@@ -51,9 +51,12 @@ def find_table(archive: Archive, names: Sequence[str], options: LayoutOptions) -
     `names` (n,) are the images. Raises LayoutError where tables disagree, or where images have no
     folders that could be classes and the only table that names them cannot be used.
     """
+    candidates = _candidates(archive, names, options)
+    if not names or not candidates:
+        return None
     images = ImageNames(names)
     readings, problems = [], []
-    for index in _candidates(archive, images, options) if names else ():
+    for index in candidates:
         file = archive.names[index]
         try:
             readings.append(_read(archive, file, _load(archive, index, images), images, options))
@@ -63,7 +66,7 @@ def find_table(archive: Archive, names: Sequence[str], options: LayoutOptions) -
             problems.append(LayoutError(f"{archive.path}: {file} {error}", error.suggestions))
         except LayoutError as error:
             problems.append(LayoutError(f"{archive.path}: {error.reason}", error.suggestions))
-    flat = all(PurePosixPath(f).name.casefold() in _PLAIN_FOLDERS for f in images.folders)
+    flat = len({name for folder in images.folders if (name := _class_name(folder))}) < 2
     readings = [r for r in readings if 2 * r.found >= r.rows or r.covers(images) >= 0.9]
     readings = [r for r in readings if r.known or flat]
     tables = [t for t in _groups(readings, archive) if t.has_classes()]
@@ -109,6 +112,12 @@ def read_table(
     return merged.finish(images)
 
 
+def _class_name(folder: str) -> str | None:
+    """Return the name of an innermost folder, None if it only divides or holds images."""
+    name = PurePosixPath(folder).name
+    return None if _PLAIN_FOLDERS.intersection(re.split(r"[\W_]+", name.casefold())) else name
+
+
 def _needed(file: str, options: LayoutOptions) -> Set[str]:
     rules = {
         "label": options.class_from,
@@ -121,10 +130,10 @@ def _needed(file: str, options: LayoutOptions) -> Set[str]:
 # --- files
 
 
-def _candidates(archive: Archive, images: ImageNames, options: LayoutOptions) -> list[int]:
+def _candidates(archive: Archive, names: Sequence[str], options: LayoutOptions) -> list[int]:
     """Return the members that may be tables: none that belongs to a single image."""
     options = replace(options, include=())
-    stems = {name.rpartition(".")[0] for name in images.names}
+    stems = {name.rpartition(".")[0] for name in names}
     by_suffix: dict[str, list[int]] = {}
     for index, name in enumerate(archive.names):
         stem, dot, suffix = name.rpartition(".")
@@ -153,34 +162,38 @@ def _load(archive: Archive, index: int, images: ImageNames) -> bytes:
 def _chosen(archive: Archive, file: str, options: LayoutOptions) -> list[tuple[str, bytes]]:
     """Return the relative paths and contents of the tables that `file` names."""
     places = {unicodedata.normalize("NFC", name): i for i, name in enumerate(archive.names)}
-    path = options.folder / Path(file).expanduser()
-    same = [name for name in places if name.rpartition("/")[2] == file]
-    parts = file.split(",")
     try:
-        if file in places:
-            members = [file]
-        elif path.is_file():
+        path = options.folder / Path(file).expanduser()
+        if file not in places and path.is_file():
             if path.stat().st_size > LARGEST_TABLE:
                 raise LayoutError(f"{path}: larger than {LARGEST_TABLE >> 20} MiB")
             return [(_relative(path, archive.path), path.read_bytes())]
-        elif same:
-            members = same
-        elif all(part in places for part in parts):
-            members = parts
-        else:
-            raise LayoutError(f"{archive.path}: no table {file!r}, neither in it nor at {path}")
+        members = _members(places, file)
+        if not members:
+            parts = [_members(places, part) for part in file.split(",")]
+            if not all(parts):
+                raise LayoutError(f"{archive.path}: no table {file!r}, neither in it nor at {path}")
+            members = list(dict.fromkeys(member for part in parts for member in part))
         for member in members:
             if archive.sizes[places[member]] > LARGEST_TABLE:
                 raise LayoutError(
                     f"{archive.path}: {member} is larger than {LARGEST_TABLE >> 20} MiB"
                 )
         return [(member, bytes(archive.read(places[member]))) for member in members]
-    except (OSError, ImageError) as error:
-        raise LayoutError(f"{path}: cannot be read: {error}") from None
-    except ValueError as error:
-        if isinstance(error, SourceError):
-            raise
-        raise LayoutError(f"{file!a} is no file name: {error}") from None
+    except SourceError:
+        raise
+    except (
+        OSError,
+        ImageError,
+        RuntimeError,
+        ValueError,
+    ) as error:  # of a user without home, of \0
+        raise LayoutError(f"{archive.path}: table {file!r} cannot be read: {error}") from None
+
+
+def _members(places: Iterable[str], file: str) -> list[str]:
+    """Return the member `file`, else all members with this name in any folder."""
+    return [file] if file in places else [n for n in places if n.rpartition("/")[2] == file]
 
 
 def _relative(path: Path, root: Path) -> str:
