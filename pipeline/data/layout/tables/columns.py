@@ -6,9 +6,9 @@ import shlex
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
 
-from pipeline.data.layout.image_names import ImageNames
 from pipeline.data.layout.options import COLUMNS
-from pipeline.data.layout.table_formats import DETECTION, NotATableError, Table, TableError
+from pipeline.data.layout.tables.image_names import ImageNames
+from pipeline.data.layout.tables.table import DETECTION, NotATableError, Table, TableError
 
 
 def _words(text: str) -> frozenset[str]:
@@ -40,7 +40,7 @@ _OTHER = _words(
     "fold kfold createdat updatedat leadtime annotationid annotator istrain"
 ).union(_FLAGS, [""])
 _BOXES = ("xmin ymin xmax ymax", "x1 y1 x2 y2", "bbox", "left top width height", "x y width height")
-_SPLIT_VALUE = re.compile(r"(train|val|dev|test|eval|public|private|hold)", re.IGNORECASE)
+_SPLIT_VALUE = re.compile(r"train|val|dev|test", re.IGNORECASE)
 _MISSING = {"nan", "none", "null", "na", "n/a", "<na>", "-"}
 _MOST_SUGGESTIONS = 6
 
@@ -314,15 +314,14 @@ class _Chooser:
         return self.chosen[kind]
 
     def _splits(self) -> list[str | None] | None:
-        given = "split" in self.chosen
+        given = "split" in self.given
         column = self._named("split")
         if column is not None:
             splits = [cell.strip() or None for cell in self._cells(column)]
-            other = next((s for s in splits if s and not _SPLIT_VALUE.match(s)), None)
-            if given or "split" in self.needed or not other:
+            if given or "split" in self.needed or any(s and _SPLIT_VALUE.search(s) for s in splits):
                 self.notes.append(f"column {self._name(column)} is the split")
                 return splits
-            self.warnings.append(f"has a column {self._name(column)} with {other!r}: no split")
+            self.warnings.append(f"has a column {self._name(column)} that names no split")
         for flag, name in _FLAGS.items():
             if flag in self.squeezed and column is None:
                 at = self.squeezed.index(flag)

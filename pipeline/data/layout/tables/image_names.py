@@ -11,11 +11,13 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 from pipeline.data.base import LayoutError
 
-_SUFFIX = re.compile(
-    r"\.(png|jpe?g|jpe|jfif|tiff?|bmp|gif|webp|p[bgnp]m|jp2|j2k|avif|hei[cf])$", re.IGNORECASE
+_SUFFIXES = frozenset(
+    ("png", "jpg", "jpeg", "jpe", "jfif", "tif", "tiff", "bmp", "gif", "webp", "pbm", "pgm")
+    + ("ppm", "pnm", "jp2", "j2k", "avif", "heic", "heif")
 )
 _UPLOAD = re.compile(r"^[0-9a-f]{8}-(?=.)")  # Label Studio's, before the name of an uploaded file
 _UNSAFE = re.compile(r"[^\w.-]")  # left out of the names of uploaded files; spaces become _
+_SIGNS = re.compile(r"[/\\]")  # of a path or an address
 _AMBIGUOUS = -2
 _SAMPLE = 64  # entries that decide whether a comparison is worth trying
 
@@ -25,6 +27,8 @@ Key = Callable[[str], str | None]
 def clean_entry(entry: str) -> str:
     """Return a table's entry as a relative path in NFC: from a path, a Windows path or a URL."""
     entry = unicodedata.normalize("NFC", entry.strip())
+    if not _SIGNS.search(entry):
+        return entry
     if "://" in entry or entry.startswith("/data/"):  # the second: Label Studio's
         try:
             url = urlsplit(entry)
@@ -37,17 +41,22 @@ def clean_entry(entry: str) -> str:
 
 
 def _stem(name: str) -> str:
-    return _SUFFIX.sub("", name)
-
-
-def _upload_stem(entry: str) -> str:
-    folder, slash, name = entry.rpartition("/")
-    return f"{folder}{slash}{_UNSAFE.sub('', _UPLOAD.sub('', _stem(name)).replace(' ', '_'))}"
+    stem, _, suffix = name.rpartition(".")
+    return stem if stem and suffix.lower() in _SUFFIXES else name
 
 
 def _safe_stem(name: str) -> str:
-    folder, slash, base = name.rpartition("/")
-    return f"{folder}{slash}{_UNSAFE.sub('', _stem(base).replace(' ', '_'))}"
+    folder, slash, base = _stem(name).rpartition("/")
+    return folder + slash + _safe(base)
+
+
+def _upload_stem(entry: str) -> str:
+    folder, slash, base = _stem(entry).rpartition("/")
+    return folder + slash + _safe(_UPLOAD.sub("", base) if base[8:9] == "-" else base)
+
+
+def _safe(name: str) -> str:
+    return name if name.isalnum() else _UNSAFE.sub("", name.replace(" ", "_"))
 
 
 def _number(name: str) -> str | None:
@@ -101,10 +110,10 @@ class Match:
 
 
 class ImageNames:
-    """The names of the images of a source, to be found by the entries of its tables."""
+    """The names of the images of a source, in NFC, to be found by the entries of its tables."""
 
     def __init__(self, names: Sequence[str]) -> None:
-        self.names = [unicodedata.normalize("NFC", name) for name in names]
+        self.names = names
         self.folders = {name.rpartition("/")[0] for name in self.names}
         self._loose: dict[str, list[int]] = {}
         for i, name in enumerate(self.names):

@@ -1,48 +1,24 @@
-"""Labels, splits and writers of image files from tables: members of a source, or a user's file."""
+"""Finds the tables of a source that give its images classes, and joins them."""
 
 import re
 import shlex
 import unicodedata
-from collections.abc import Iterable, Sequence, Set
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Sequence, Set
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from pipeline.data.archives.base import Archive
-from pipeline.data.base import ImageError, LayoutError, SourceError
-from pipeline.data.layout.image_names import ImageNames
+from pipeline.data.base import SPLITS, ImageError, LayoutError, SourceError
 from pipeline.data.layout.options import LayoutOptions, TableRule
-from pipeline.data.layout.table_columns import is_header, read_columns
-from pipeline.data.layout.table_formats import (
-    LARGEST_TABLE,
-    SUFFIXES,
-    NotATableError,
-    TableError,
-    parse_forms,
-    parse_table,
-)
+from pipeline.data.layout.tables.formats import SUFFIXES
+from pipeline.data.layout.tables.image_names import ImageNames
+from pipeline.data.layout.tables.reading import Reading, TableMatch, read_one
+from pipeline.data.layout.tables.table import LARGEST_TABLE, NotATableError, TableError
+from pipeline.data.layout.vocabulary import is_container, split_of, splits_of
 
 _HEAD = 1 << 16  # bytes of a large table that must name an image
 _LARGE = 1 << 20
 _MOST_CANDIDATES = 100  # of one suffix; more are annotations of single images
-_SPLITS = {"train", "training", "val", "valid", "validation", "dev", "test", "testing"}
-# Folders that only divide or hold images and cannot be classes.
-_PLAIN_FOLDERS = _SPLITS | {"", "image", "images", "img", "imgs", "data", "png", "jpg"}
-
-
-@dataclass(frozen=True)
-class TableMatch:
-    """What a table gives for each image; None where it does not name the image or has no value.
-
-    `file` is the table as --class-from table:FILE takes it; `format` is its format in words.
-    """
-
-    file: str
-    format: str
-    labels: list[str | None]
-    splits: list[str | None] | None
-    writers: list[str | None] | None
-    notes: tuple[str, ...]
-    warnings: tuple[str, ...]
 
 
 def find_table(archive: Archive, names: Sequence[str], options: LayoutOptions) -> TableMatch | None:
@@ -59,7 +35,7 @@ def find_table(archive: Archive, names: Sequence[str], options: LayoutOptions) -
     for index in candidates:
         file = archive.names[index]
         try:
-            readings.append(_read(archive, file, _load(archive, index, images), images, options))
+            readings.append(read_one(archive, file, _load(archive, index, images), images, options))
         except NotATableError:
             continue
         except TableError as error:
@@ -69,7 +45,7 @@ def find_table(archive: Archive, names: Sequence[str], options: LayoutOptions) -
     flat = len({name for folder in images.folders if (name := _class_name(folder))}) < 2
     readings = [r for r in readings if 2 * r.found >= r.rows or r.covers(images) >= 0.9]
     readings = [r for r in readings if r.known or flat]
-    tables = [t for t in _groups(readings, archive) if t.has_classes()]
+    tables = [t for t in _groups(readings, archive) if t.classes]
     if any(table.known for table in tables):
         tables = [table for table in tables if table.known]
     tables = _drop_repeated(tables, archive)
@@ -78,7 +54,10 @@ def find_table(archive: Archive, names: Sequence[str], options: LayoutOptions) -
             raise problems[0]
         return None
     merged = _merge(tables, archive, ",".join(t.file for t in tables))
-    return merged.finish(images) if merged.covers(images) >= 0.5 else None
+    if merged.covers(images) < 0.5:
+        return None
+    unused = tuple(f"not used: {problem.reason}" for problem in problems)
+    return replace(merged, warnings=merged.warnings + unused).finish(images)
 
 
 def read_table(
@@ -96,7 +75,7 @@ def read_table(
     readings = []
     for member, data in _chosen(archive, wanted, options):
         try:
-            readings.append(_read(archive, member, data, images, options, needed))
+            readings.append(read_one(archive, member, data, images, options, needed))
         except TableError as error:
             raise LayoutError(f"{archive.path}: {member} {error}", error.suggestions) from None
         except LayoutError as error:
@@ -115,7 +94,7 @@ def read_table(
 def _class_name(folder: str) -> str | None:
     """Return the name of an innermost folder, None if it only divides or holds images."""
     name = PurePosixPath(folder).name
-    return None if _PLAIN_FOLDERS.intersection(re.split(r"[\W_]+", name.casefold())) else name
+    return None if split_of(name) is not None or is_container(name) else name
 
 
 def _needed(file: str, options: LayoutOptions) -> Set[str]:
@@ -133,14 +112,18 @@ def _needed(file: str, options: LayoutOptions) -> Set[str]:
 def _candidates(archive: Archive, names: Sequence[str], options: LayoutOptions) -> list[int]:
     """Return the members that may be tables: none that belongs to a single image."""
     options = replace(options, include=())
-    stems = {name.rpartition(".")[0] for name in names}
+    members = [
+        (index, PurePosixPath(name))
+        for index, name in enumerate(archive.names)
+        if name.lower().endswith(SUFFIXES)
+    ]
+    stems = {name.rpartition("/")[2].rpartition(".")[0] for name in names} if members else set()
     by_suffix: dict[str, list[int]] = {}
-    for index, name in enumerate(archive.names):
-        stem, dot, suffix = name.rpartition(".")
-        if f"{dot}{suffix.lower()}" in SUFFIXES and archive.sizes[index] <= LARGEST_TABLE:
-            answer_sheet = "submission" in PurePosixPath(name).name.casefold()
-            if stem not in stems and not answer_sheet and options.selects(name):
-                by_suffix.setdefault(suffix.lower(), []).append(index)
+    for index, path in members:
+        answer_sheet = "submission" in path.name.casefold()
+        small = archive.sizes[index] <= LARGEST_TABLE
+        if small and path.stem not in stems and not answer_sheet and options.selects(str(path)):
+            by_suffix.setdefault(path.suffix.lower(), []).append(index)
     groups = (group for group in by_suffix.values() if len(group) <= _MOST_CANDIDATES)
     return sorted(index for group in groups for index in group)
 
@@ -149,8 +132,7 @@ def _load(archive: Archive, index: int, images: ImageNames) -> bytes:
     """Read a candidate, the whole of a large one only if its beginning names an image."""
     try:
         if archive.sizes[index] > _LARGE and ".json" not in archive.names[index].lower():
-            with archive.open(index) as file:
-                head = file.read(_HEAD).decode("utf-8", "replace")
+            head = archive.head(index, _HEAD).replace(b"\0", b"").decode("utf-8", "replace")
             cells = re.split(r"[\n\r\t;,| ]", head)
             if not any(images.may_name(cell.strip('"')) for cell in cells):
                 raise NotATableError("names no image in its first rows")
@@ -161,7 +143,7 @@ def _load(archive: Archive, index: int, images: ImageNames) -> bytes:
 
 def _chosen(archive: Archive, file: str, options: LayoutOptions) -> list[tuple[str, bytes]]:
     """Return the relative paths and contents of the tables that `file` names."""
-    places = {unicodedata.normalize("NFC", name): i for i, name in enumerate(archive.names)}
+    places = {name: i for i, name in enumerate(archive.names)}
     try:
         path = options.folder / Path(file).expanduser()
         if file not in places and path.is_file():
@@ -182,16 +164,11 @@ def _chosen(archive: Archive, file: str, options: LayoutOptions) -> list[tuple[s
         return [(member, bytes(archive.read(places[member]))) for member in members]
     except SourceError:
         raise
-    except (
-        OSError,
-        ImageError,
-        RuntimeError,
-        ValueError,
-    ) as error:  # of a user without home, of \0
+    except (OSError, ImageError, RuntimeError, ValueError) as error:  # no home, or a \0 in a path
         raise LayoutError(f"{archive.path}: table {file!r} cannot be read: {error}") from None
 
 
-def _members(places: Iterable[str], file: str) -> list[str]:
+def _members(places: Collection[str], file: str) -> list[str]:
     """Return the member `file`, else all members with this name in any folder."""
     return [file] if file in places else [n for n in places if n.rpartition("/")[2] == file]
 
@@ -202,149 +179,9 @@ def _relative(path: Path, root: Path) -> str:
     return resolved.relative_to(root).as_posix() if resolved.is_relative_to(root) else path.name
 
 
-# --- one table
-
-
-@dataclass(frozen=True)
-class _Reading:
-    """Values of each image from one or several tables, with how many rows there are and match."""
-
-    file: str
-    format: str
-    columns: tuple[str, ...]
-    labels: list[str | None]
-    splits: list[str | None] | None
-    writers: list[str | None] | None
-    named: list[bool]  # whether a row names the image
-    rows: int
-    found: int
-    known: bool
-    notes: tuple[str, ...]
-    warnings: tuple[str, ...]
-
-    @property
-    def images(self) -> int:
-        return sum(self.named)
-
-    def covers(self, images: ImageNames) -> float:
-        """Return the fraction of named images, of those in folders with any named image."""
-        folders = [name.rpartition("/")[0] for name in images.names]
-        touched = {folder for folder, named in zip(folders, self.named, strict=True) if named}
-        return self.images / max(1, sum(folder in touched for folder in folders))
-
-    def has_classes(self) -> bool:
-        """Return whether labels differ, and not from image to image."""
-        labels = [label for label in self.labels if label is not None]
-        count = len(set(labels))
-        return count > 1 and (count < len(labels) or count <= 10)
-
-    def finish(self, images: ImageNames) -> TableMatch:
-        """Return the result, with notes on rows and images that have no counterpart."""
-        notes = list(self.notes)
-        if self.found < self.rows:
-            notes.append(f"{self.file}: {self.rows - self.found:,} rows name no image")
-        if self.images < len(images.names):
-            missing = len(images.names) - self.images
-            notes.append(f"{self.file}: {missing:,} images have no row")
-        empty = sum(
-            label is None and named for label, named in zip(self.labels, self.named, strict=True)
-        )
-        if 0 < empty < self.images:
-            notes.append(f"{self.file}: {empty:,} images have a row without label")
-        return TableMatch(
-            self.file,
-            self.format,
-            self.labels,
-            self.splits,
-            self.writers,
-            tuple(notes),
-            self.warnings,
-        )
-
-
-def _read(
-    archive: Archive,
-    file: str,
-    data: bytes,
-    images: ImageNames,
-    options: LayoutOptions,
-    needed: Set[str] = frozenset({"label"}),
-) -> _Reading:
-    """Parse a table, choose its columns and find the images of its rows."""
-    table = parse_table(
-        PurePosixPath(file).suffix.lower(),
-        data,
-        images.may_name,
-        lambda cells: is_header(cells, images, options.columns),
-    )
-    values = read_columns(table, images, options.columns, needed)
-    match = images.match(values.files, file)
-    writers = values.writers
-    notes = list(values.notes)
-    if table.format == "IAM words.txt" and writers is None:
-        writers = _form_writers(archive, values.files)
-    n = len(images.names)
-    named = [False] * n
-    for index in match.indices:
-        if index >= 0:
-            named[index] = True
-    if match.how:
-        notes.append(f"images are found by {match.how}")
-    return _Reading(
-        file,
-        table.format,
-        table.columns,
-        _spread(file, "labels", values.labels or [], match.indices, images),
-        values.splits and _spread(file, "splits", values.splits, match.indices, images),
-        writers and _spread(file, "writers", writers, match.indices, images),
-        named,
-        len(table.rows),
-        sum(index >= 0 for index in match.indices),
-        values.known,
-        (f"{file} ({table.format}): {'; '.join((*notes, *table.notes))}",),
-        tuple(f"{file} {warning}" for warning in (*table.warnings, *values.warnings)),
-    )
-
-
-def _spread(
-    file: str,
-    kind: str,
-    values: Iterable[str | None],
-    indices: Sequence[int],
-    images: ImageNames,
-) -> list[str | None]:
-    """Return the value of each image. Raises LayoutError if rows contradict each other."""
-    spread: list[str | None] = [None] * len(images.names)
-    for value, index in zip(values, indices, strict=False):
-        if index < 0 or value is None:
-            continue
-        if spread[index] not in (None, value):
-            raise LayoutError(
-                f"{file}: got the {kind} {spread[index]!r} and {value!r} for "
-                f"{images.names[index]}, expected one"
-            )
-        spread[index] = value
-    return spread
-
-
-def _form_writers(archive: Archive, words: Sequence[str]) -> list[str | None] | None:
-    """Return the writers of words from IAM's forms.txt: a word's form is its first two parts."""
-    forms = [i for i, name in enumerate(archive.names) if name.rpartition("/")[2] == "forms.txt"]
-    if len(forms) != 1 or archive.sizes[forms[0]] > LARGEST_TABLE:
-        return None
-    try:
-        writers = parse_forms(bytes(archive.read(forms[0])))
-    except (OSError, ImageError) as error:
-        raise TableError(f"needs forms.txt, which cannot be read: {error}") from None
-    return [writers.get("-".join(word.split("-")[:2])) for word in words]
-
-
-# --- several tables
-
-
-def _groups(readings: Sequence[_Reading], archive: Archive) -> list[_Reading]:
+def _groups(readings: Sequence[Reading], archive: Archive) -> list[Reading]:
     """Join tables with the same name in several folders: one for each split."""
-    by_name: dict[str, list[_Reading]] = {}
+    by_name: dict[str, list[Reading]] = {}
     for reading in readings:
         by_name.setdefault(reading.file.rpartition("/")[2], []).append(reading)
     joined = []
@@ -356,13 +193,13 @@ def _groups(readings: Sequence[_Reading], archive: Archive) -> list[_Reading]:
     return joined
 
 
-def _overlap(readings: Sequence[_Reading]) -> bool:
+def _overlap(readings: Sequence[Reading]) -> bool:
     return any(sum(named) > 1 for named in zip(*(r.named for r in readings), strict=True))
 
 
-def _drop_repeated(tables: Sequence[_Reading], archive: Archive) -> list[_Reading]:
+def _drop_repeated(tables: Sequence[Reading], archive: Archive) -> list[Reading]:
     """Drop tables that repeat another; raise LayoutError where two disagree on an image."""
-    kept: list[_Reading] = []
+    kept: list[Reading] = []
     for table in sorted(tables, key=lambda t: (-t.images, t.file)):
         news = True
         for other in kept:
@@ -378,7 +215,7 @@ def _drop_repeated(tables: Sequence[_Reading], archive: Archive) -> list[_Readin
     return sorted(kept, key=lambda t: t.file)
 
 
-def _merge(readings: Sequence[_Reading], archive: Archive, file: str) -> _Reading:
+def _merge(readings: Sequence[Reading], archive: Archive, file: str) -> Reading:
     """Join tables of different images. Raises LayoutError if they disagree."""
     if len(readings) == 1:
         return replace(readings[0], file=file)
@@ -391,7 +228,7 @@ def _merge(readings: Sequence[_Reading], archive: Archive, file: str) -> _Readin
         ]
     writers = [r.writers for r in readings]
     where = f"{archive.path}: {file}"
-    return _Reading(
+    return Reading(
         file,
         readings[0].format,
         readings[0].columns,
@@ -402,18 +239,18 @@ def _merge(readings: Sequence[_Reading], archive: Archive, file: str) -> _Readin
         sum(r.rows for r in readings),
         sum(r.found for r in readings),
         all(r.known for r in readings),
+        any(r.classes for r in readings),
         tuple(note for r in readings for note in r.notes),
         tuple(warning for r in readings for warning in r.warnings),
     )
 
 
-def _split_names(readings: Sequence[_Reading]) -> list[str]:
-    """Return the split that each table's name has, if they differ, as train.csv and test.csv."""
-    parts = []
-    for reading in readings:
-        words = re.split(r"[\W_]+", PurePosixPath(reading.file).stem.casefold())
-        parts += sorted(_SPLITS.intersection(words))[:1]
-    return parts if len(parts) == len(set(parts)) == len(readings) else []
+def _split_names(readings: Sequence[Reading]) -> list[str | None]:
+    """Return the split that each table's name has, as train.csv and test.csv do; [] without any."""
+    stems = [PurePosixPath(reading.file).stem for reading in readings]
+    meanings = splits_of(stems)
+    splits = [SPLITS[meanings[stem]] if stem in meanings else None for stem in stems]
+    return splits if len(set(splits)) > 1 else []
 
 
 def _join(where: str, kind: str, lists: Sequence[list[str | None]], n: int) -> list[str | None]:
