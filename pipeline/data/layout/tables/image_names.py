@@ -1,5 +1,6 @@
 """Image names as tables write them: paths, file names, numbers, addresses of uploads."""
 
+import glob
 import re
 import shlex
 import unicodedata
@@ -12,8 +13,10 @@ from urllib.parse import parse_qs, unquote, urlsplit
 from pipeline.data.base import LayoutError
 
 _SUFFIXES = frozenset(
-    ("png", "jpg", "jpeg", "jpe", "jfif", "tif", "tiff", "bmp", "gif", "webp", "pbm", "pgm")
-    + ("ppm", "pnm", "jp2", "j2k", "avif", "heic", "heif")
+    (
+        *("png", "jpg", "jpeg", "jpe", "jfif", "tif", "tiff", "bmp", "gif", "webp", "pbm", "pgm"),
+        *("ppm", "pnm", "jp2", "j2k", "avif", "heic", "heif"),
+    )
 )
 _UPLOAD = re.compile(r"^[0-9a-f]{8}-(?=.)")  # Label Studio's, before the name of an uploaded file
 _UNSAFE = re.compile(r"[^\w.-]")  # left out of the names of uploaded files; spaces become _
@@ -35,7 +38,7 @@ def clean_entry(entry: str) -> str:
         except ValueError:  # brackets that are no IPv6 address
             return entry
         local = parse_qs(url.query).get("d") if url.path.endswith("/local-files/") else None
-        entry = local[0] if local else unquote(url.path)
+        entry = unicodedata.normalize("NFC", local[0] if local else unquote(url.path))
     parts = entry.replace("\\", "/").split("/")
     return "/".join(part for part in parts if part not in ("", "."))
 
@@ -141,12 +144,13 @@ class ImageNames:
         ]
         sample = likely[:: 1 + len(likely) // _SAMPLE]
         ambiguous: LayoutError | None = None
-        for phrase, entry_key, image_key, upload in self._comparisons(file):
+        for phrase, entry_place, image_place, entry_form, image_form in self._comparisons(file):
+            entry_key, image_key = _then(entry_place, entry_form), _then(image_place, image_form)
             if not self._finds_some(sample, entry_key, image_key):
                 continue
             index = self._index(image_key)
             keys = [entry_key(name) for name in distinct]
-            repeated = set() if upload else _repeated(keys)
+            repeated = set() if entry_form is _upload_stem else _repeated(keys)
             found = [
                 _AMBIGUOUS if key in repeated and key in index else index.get(key, -1)
                 for key in keys
@@ -158,8 +162,8 @@ class ImageNames:
                 ambiguous = ambiguous or self._ambiguity(file, one, index, image_key, entry_key)
                 continue
             where = dict(zip(distinct, found, strict=True))
-            folded = self._fold_rest(where)
-            how = f"{phrase}, {folded:,} of them in any case" if folded else phrase
+            rest = self._match_rest(where, _then(entry_place, _folded), _then(image_place, _folded))
+            how = f"{phrase}, {rest:,} of them in any case and without suffix" if rest else phrase
             return Match([where.get(name, -1) for name in cleaned], how)
         if ambiguous:
             raise ambiguous
@@ -175,7 +179,8 @@ class ImageNames:
             found += key is not None and any(image_key(self.names[i]) == key for i in likely)
         return 4 * found >= len(sample) > 0
 
-    def _comparisons(self, file: str) -> Iterator[tuple[str, Key, Key, bool]]:
+    def _comparisons(self, file: str) -> Iterator[tuple[str, Key, Key, Key, Key]]:
+        """Yield a phrase, the place of an entry and of an image, and the form of both."""
         folder, _, name = file.rpartition("/")
         words = set(re.split(r"[\W_]+", name.casefold()))
         hinted = sorted(f for f in self.folders if f and PurePosixPath(f).name.casefold() in words)
@@ -188,12 +193,7 @@ class ImageNames:
         places += [(f"path in {hint}/", _below(hint), _same) for hint in hinted[:8]]
         for form, entry_form, image_form in _FORMS:
             for place, entry_place, image_place in places:
-                yield (
-                    place + form,
-                    _then(entry_place, entry_form),
-                    _then(image_place, image_form),
-                    entry_form is _upload_stem,
-                )
+                yield place + form, entry_place, image_place, entry_form, image_form
 
     def _index(self, key: Key) -> dict[str | None, int]:
         index: dict[str | None, int] = {}
@@ -203,18 +203,19 @@ class ImageNames:
                 index[of_name] = _AMBIGUOUS if of_name in index else i
         return index
 
-    def _fold_rest(self, where: dict[str, int]) -> int:
-        """Find the other entries in other images, by their paths in any case; return how many."""
+    def _match_rest(self, where: dict[str, int], entry_key: Key, image_key: Key) -> int:
+        """Find the images of other entries among the other images; return how many."""
         used = set(where.values())
-        index: dict[str, int] = {}
-        for i, name in enumerate(self.names):
+        rest = {entry: entry_key(entry) for entry, at in where.items() if at == -1}
+        index: dict[str | None, int] = {}
+        for i, name in enumerate(self.names) if rest else ():
             if i not in used:
-                index[name.casefold()] = -1 if name.casefold() in index else i
-        rest = [(e, e.casefold()) for e, at in where.items() if at == -1 and e.casefold() in index]
-        repeated = _repeated([key for _, key in rest])
-        found = {e: index[key] for e, key in rest if key not in repeated and index[key] != -1}
+                key = image_key(name)
+                index[key] = -1 if key in index else i
+        repeated = _repeated(list(rest.values())) | {None}
+        found = {e: index.get(key, -1) for e, key in rest.items() if key not in repeated}
         where.update(found)
-        return len(found)
+        return sum(at != -1 for at in found.values())
 
     def _ambiguity(
         self,
@@ -235,7 +236,9 @@ class ImageNames:
         )
         return LayoutError(
             f"{file}: {entry!r} names {same[0]} and {same[1]}, expected one image",
-            [f"--exclude {shlex.quote(f'{folder}/*')}" for folder in folders] if apart else (),
+            [f"--exclude {shlex.quote(f'{glob.escape(folder)}/*')}" for folder in folders]
+            if apart
+            else (),
         )
 
 

@@ -99,6 +99,7 @@ def read_one(
     )
     values = read_columns(table, images, options.columns, needed)
     match = images.match(values.files, file)
+    _refuse_row_numbers(values.files, match.indices, images)
     writers = values.writers
     notes = list(values.notes)
     if table.format == "IAM words.txt" and writers is None:
@@ -125,6 +126,22 @@ def read_one(
         (f"{file} ({table.format}): {'; '.join((*notes, *table.notes))}",),
         tuple(f"{file} {warning}" for warning in (*table.warnings, *values.warnings)),
     )
+
+
+def _refuse_row_numbers(entries: Sequence[str], indices: Sequence[int], images: ImageNames) -> None:
+    """Raise TableError if rows count from 0 and images from 1, or the reverse."""
+    missing = [entry for entry, index in zip(entries, indices, strict=True) if index < 0]
+    if len(missing) != 1 or len(entries) != len(images.names) or not missing[0].isdecimal():
+        return
+    stems = [PurePosixPath(name).stem for name in images.names]
+    if not all(text.isdecimal() for text in (*stems, *entries)):
+        return
+    rows, numbers = sorted(map(int, entries)), sorted(map(int, stems))
+    if abs(rows[0] - numbers[0]) == 1 and rows[-1] - rows[0] == numbers[-1] - numbers[0]:
+        raise TableError(
+            f"counts from {rows[0]} to {rows[-1]} and the images from {numbers[0]} to "
+            f"{numbers[-1]}: row numbers are no names of images"
+        )
 
 
 def _are_classes(labels: Iterable[str | None]) -> bool:
