@@ -1,9 +1,11 @@
 """Readers of arrays: IDX, NumPy, rows of pixels, MATLAB, Parquet."""
 
 import gzip
+import io
 import pickle
 import shlex
 import struct
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,14 +13,16 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from PIL import Image
 from raw_data import digits, idx_pair, make_tree, make_zip
 
 from pipeline.data.archives.base import Archive, Folder, ZipArchive
 from pipeline.data.base import NO_SPLIT, TEST, TRAIN, VALIDATION, LayoutError, Source, SourceError
 from pipeline.data.layout.options import LayoutOptions
 from pipeline.data.sources.idx import Idx, open_idx
+from pipeline.data.sources.numpy_arrays import NumpyArrays
 
-KINDS = (Idx,)
+KINDS = (Idx, NumpyArrays)
 
 
 class Selected(Folder):
@@ -330,3 +334,214 @@ def test_given_validation_images_are_not_drawn_again(tmp_path: Path) -> None:
     source = read(make_tree(tmp_path, files))
     assert source.annotations.splits.tolist() == [TRAIN] * 10 + [VALIDATION] * 10 + [TEST] * 10
     assert [source.name(i) for i in (0, 10, 29)] == ["train/0", "validation/0", "test/9"]
+
+
+# NumPy
+
+
+def npz(*args: Any, packed: bool = True, **arrays: Any) -> bytes:
+    file = io.BytesIO()
+    (np.savez_compressed if packed else np.savez)(file, *args, allow_pickle=True, **arrays)
+    return file.getvalue()
+
+
+def npy(array: NDArray[Any]) -> bytes:
+    file = io.BytesIO()
+    np.save(file, array)
+    return file.getvalue()
+
+
+def both(first: str, second: str) -> dict[str, bytes]:
+    """Files of images and labels, each an array of its own."""
+    images, labels = digits(10)
+    form = npz if first.endswith(".npz") else npy
+    return {first: form(images), second: form(np.array(labels))}
+
+
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("make", [make_tree, make_zip])
+def test_keras_arrays_are_a_training_and_a_test_set(
+    tmp_path: Path, packed: bool, make: Callable[..., Path]
+) -> None:
+    train, test = digits(12), digits(10, 1)
+    data = npz(packed=packed, x_train=train[0], y_train=train[1], x_test=test[0], y_test=test[1])
+    source = read(make(tmp_path / "set", {"mnist.npz": data, "readme.md": b"x"}))
+    assert source.annotations.labels.tolist() == train[1] + test[1]
+    assert source.annotations.splits.tolist() == [NO_SPLIT] * 12 + [TEST] * 10
+    assert images_of(source) == [*train[0].tolist(), *test[0].tolist()]
+    assert source.layout.dataset == "MNIST"
+    assert source.layout.left_out == {"other files": 1}
+    assert source.name(12) == "test/0"
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        both("kmnist-train-imgs.npz", "kmnist-train-labels.npz"),
+        both("train_images.npy", "train_labels.npy"),
+        both("data/X_train.npy", "data/y_train.npy"),
+        both("train/images.npy", "train/labels.npy"),
+        both("Xtrain.npy", "Ytrain.npy"),
+        both("X.npy", "Y.npy"),
+        {"a.npz": npz(images=digits(10)[0], labels=digits(10)[1])},
+        {"a.npz": npz(X=digits(10)[0], y=digits(10)[1], names=np.arange(3))},
+        {"train.npz": npz(data=digits(10)[0], target=digits(10)[1])},
+        {"a.npz": npz(train_images=digits(10)[0], train_labels=np.array(digits(10)[1])[:, None])},
+    ],
+    ids=lambda files: " ".join(files),
+)
+def test_names_of_arrays_say_what_they_are(tmp_path: Path, files: dict[str, bytes]) -> None:
+    source = read(make_tree(tmp_path, files))
+    assert images_of(source) == digits(10)[0].tolist()
+    assert labels_of(source) == [str(i) for i in digits(10)[1]]
+
+
+@pytest.mark.parametrize(
+    ("change", "shape"),
+    [
+        (lambda a: a[..., None], (4, 6)),
+        (lambda a: a[:, None], (4, 6)),
+        (lambda a: a[:, :, :4].reshape(10, 16), (4, 4)),
+        (np.asfortranarray, (4, 6)),
+        (lambda a: a.astype(np.float64), (4, 6)),
+        (lambda a: a.astype(np.int64), (4, 6)),
+        (lambda a: a.astype(">u2"), (4, 6)),
+        (lambda a: a[::-1][::-1], (4, 6)),
+    ],
+)
+def test_every_shape_and_type_of_an_array_gives_its_pixels(
+    tmp_path: Path, change: Callable[[Any], Any], shape: tuple[int, int]
+) -> None:
+    images, labels = digits(10)
+    path = make_tree(tmp_path, {"X.npy": npy(change(images)), "y.npy": npy(np.array(labels))})
+    source = read(path)
+    assert images_of(source) == images[:, : shape[0], : shape[1]].tolist()
+    assert source.image(0).dtype == np.uint8
+
+
+@pytest.mark.parametrize("channels_first", [False, True])
+def test_colour_becomes_pillows_grey(tmp_path: Path, channels_first: bool) -> None:
+    colour = np.random.default_rng(0).integers(0, 256, (10, 8, 9, 3), dtype=np.uint8)
+    stored = np.moveaxis(colour, 3, 1) if channels_first else colour
+    source = read(make_tree(tmp_path, {"a.npz": npz(X=stored, y=digits(10)[1])}))
+    for i in range(10):
+        expected = np.array(Image.fromarray(colour[i]).convert("L"))
+        np.testing.assert_array_equal(source.image(i), expected)
+    assert source.decoded(0).mode == "RGB"
+
+
+@pytest.mark.parametrize(
+    ("values", "dtype"),
+    [
+        (np.linspace(0, 1, 240), np.float32),
+        (np.linspace(-1, 1, 240), np.float32),
+        (np.arange(240) * 17, np.uint16),
+        (np.arange(240, dtype=np.uint8) % 17, np.uint16),
+    ],
+)
+def test_pixels_that_are_no_bytes_stay_deep(
+    tmp_path: Path, values: NDArray[Any], dtype: Any
+) -> None:
+    images = values.reshape(10, 4, 6)
+    source = read(make_tree(tmp_path, {"a.npz": npz(X=images, y=digits(10)[1])}))
+    assert source.image(0).dtype == dtype
+    np.testing.assert_array_equal(source.image(9), images[9].astype(dtype))
+    assert any("scale" in note for note in source.layout.notes)
+
+
+def test_true_and_false_pixels_are_255_and_0(tmp_path: Path) -> None:
+    images = digits(10)[0] > 99
+    source = read(make_tree(tmp_path, {"a.npz": npz(X=images, y=digits(10)[1])}))
+    assert images_of(source) == (images * 255).tolist()
+
+
+@pytest.mark.parametrize(
+    ("labels", "classes"),
+    [
+        (np.eye(3)[[0, 2, 1, 0]], ["0", "2", "1", "0"]),
+        (np.array([1.0, 0, 2, 2]), ["1", "0", "2", "2"]),
+        (np.array(["b", "a", "ä", "a"]), ["b", "a", "ä", "a"]),
+        (np.array([b"b", b"a", b"c10", b"c9"]), ["b", "a", "c10", "c9"]),
+    ],
+)
+def test_labels_are_numbers_strings_or_one_hot(
+    tmp_path: Path, labels: NDArray[Any], classes: list[str]
+) -> None:
+    source = read(make_tree(tmp_path, {"a.npz": npz(X=digits(4)[0], y=labels)}))
+    assert labels_of(source) == classes
+
+
+@pytest.mark.parametrize(
+    ("arrays", "reason"),
+    [
+        ({"X": digits(4)[0]}, "without labels"),
+        ({"X": np.array([{}, 1], object), "y": [0, 1]}, "pickled objects"),
+        ({"X": digits(4)[0], "y": [0, 1, 2]}, r"shape \(4, 4, 6\) and 3 labels"),
+        ({"X": np.moveaxis(digits(5)[0], 0, 2), "y": [0, 1, 2, 0, 1]}, "number of images first"),
+        ({"X": digits(4)[0], "y": np.ones((4, 3))}, "not one class each"),
+        ({"X": digits(4)[0], "y": [0, 0.5, 1, 1]}, "no whole numbers"),
+        ({"X": digits(4)[0] * 1j, "y": [0, 1, 0, 1]}, "pixels of type complex128"),
+        ({"X": digits(4)[0] * np.nan, "y": [0, 1, 0, 1]}, "NaN"),
+        ({"X": np.zeros((4, 5, 5, 2)), "y": [0, 1, 0, 1]}, "2 channels"),
+        ({"X": digits(4)[0], "images": digits(4)[0], "y": [0, 1, 0, 1]}, "several arrays of im"),
+    ],
+)
+def test_arrays_that_are_no_dataset_are_refused_in_a_line(
+    tmp_path: Path, arrays: dict[str, Any], reason: str
+) -> None:
+    make_tree(tmp_path, {"a.npz": npz(**arrays)})
+    with pytest.raises(SourceError, match=reason) as caught:
+        read(tmp_path)
+    assert "\n" not in str(caught.value)
+    assert str(tmp_path) in str(caught.value)
+
+
+def test_rows_of_pixels_take_the_shape_that_is_given(tmp_path: Path) -> None:
+    images, labels = digits(10)
+    make_tree(tmp_path, {"a.npz": npz(X=images.reshape(10, 24), y=labels)})
+    sources = suggested(tmp_path)
+    assert images_of(sources["--shape 4x6"]) == images.tolist()
+    with pytest.raises(SourceError, match="rows of 24 pixels, expected 25 for --shape 5x5"):
+        read(tmp_path, "--shape", "5x5")
+
+
+def test_test_images_without_labels_are_left_out(tmp_path: Path) -> None:
+    train, test = digits(12), digits(10, 1)
+    path = make_tree(
+        tmp_path,
+        {"train.npz": npz(x=train[0], y=train[1]), "test.npz": npz(x=test[0])},
+    )
+    source = read(path)
+    assert len(source) == 12
+    assert source.layout.left_out == {"other files": 1}
+    assert any("without labels" in note for note in source.layout.notes)
+
+
+def test_several_sets_of_arrays_are_refused_with_options_that_select_each(tmp_path: Path) -> None:
+    files = {
+        f"{name}-train-{role}.npz": npz(array)
+        for name, count in (("kmnist", 10), ("k49", 12))
+        for role, array in (("imgs", digits(count)[0]), ("labels", np.array(digits(count)[1])))
+    }
+    sources = suggested(make_tree(tmp_path / "prefixes", files))
+    assert {s.layout.dataset: len(s) for s in sources.values()} == {
+        "KMNIST": 10,
+        "Kuzushiji-49": 12,
+    }
+    med = {f"{n}mnist.npz": npz(images=digits(c)[0], labels=digits(c)[1])
+           for n, c in (("path", 10), ("blood", 11))}  # fmt: skip
+    sources = suggested(make_tree(tmp_path / "files", med))
+    assert sorted(map(len, sources.values())) == [10, 11]
+
+
+def test_a_large_array_is_never_whole_in_memory(tmp_path: Path) -> None:
+    images = np.zeros((20_000, 28, 28), np.uint8)
+    images[-1] = 255
+    labels = np.arange(20_000) % 10
+    make_tree(tmp_path / "npz", {"a.npz": npz(X=images, y=labels)})
+    make_tree(tmp_path / "npy", {"X.npy": npy(np.asfortranarray(images)), "y.npy": npy(labels)})
+    tracemalloc.start()
+    for form in ("npz", "npy"):
+        assert read(tmp_path / form).image(19_999).min() == 255
+    assert tracemalloc.get_traced_memory()[1] < images.nbytes / 2
+    tracemalloc.stop()

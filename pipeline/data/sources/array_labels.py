@@ -157,7 +157,7 @@ def to_labels(values: NDArray[Any], place: str) -> NDArray[Any]:
 
     (n, 1) is flattened, one-hot rows (n, classes) become numbers. Raises SourceError for others.
     """
-    if values.ndim == 2 and 1 in values.shape:
+    if values.ndim == 2 and values.shape[1] == 1:
         values = values.reshape(-1)
     if values.ndim == 2 and values.dtype.kind in "iufb":
         ones = (values == 1).sum(axis=1)

@@ -6,6 +6,7 @@ a time, so that no dataset is ever whole in memory.
 
 import gzip
 import hashlib
+import io
 import os
 import tempfile
 import zipfile
@@ -14,7 +15,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from math import prod
+from math import isqrt, prod
 from typing import IO, Any, ClassVar, Protocol, cast
 
 import numpy as np
@@ -29,9 +30,11 @@ from pipeline.data.base import (
     ImageError,
     Ints,
     Layout,
+    LayoutError,
     Source,
     SourceError,
 )
+from pipeline.data.layout.options import LayoutOptions
 from pipeline.data.pixels.image_decoder import LONGEST_SIDE
 from pipeline.data.sources.array_labels import Labelled
 
@@ -66,6 +69,10 @@ class Bytes(ABC):
         if self._file is None:
             self._file = self._open()
         return self._file
+
+    def size(self) -> int:
+        """Return the number of bytes."""
+        return os.fstat(self.open().fileno()).st_size
 
     def pread(self, size: int, offset: int) -> bytes:
         """Return `size` bytes from byte `offset`. Raises SourceError if there are fewer."""
@@ -143,6 +150,102 @@ class StoredBytes(Bytes):
             raise self.error(f"damaged: {error}") from error
 
 
+class ColumnMajor(Bytes):
+    """An array (n, …) that is stored with its first axis fastest, copied into rows once a process.
+
+    It begins at byte `start` of `data`.
+    """
+
+    def __init__(
+        self, data: Bytes, start: int, dtype: np.dtype[Any], shape: tuple[int, ...]
+    ) -> None:
+        self._source, self._start, self._dtype, self._shape = data, start, dtype, shape
+        self.path = data.path
+
+    def _open(self) -> IO[bytes]:
+        count = prod(self._shape)
+        self._source.pread(1, self._start + count * self._dtype.itemsize - 1)  # it is long enough
+        values = np.memmap(
+            self._source.open(), self._dtype, "r", self._start, self._shape, order="F"
+        )
+        step = max(1, BLOCK * len(values) // max(1, values.nbytes))
+        rows = (values[start : start + step] for start in range(0, len(values), step))
+        return spool((np.ascontiguousarray(block).tobytes() for block in rows), None)[0]
+
+
+class PositionedReader(io.RawIOBase):
+    """A stream over bytes with a position of its own, though processes share the open file."""
+
+    def __init__(self, data: Bytes) -> None:
+        super().__init__()
+        self._data, self._size, self._position = data, data.size(), 0
+
+    def readable(self) -> bool:
+        """Return True."""
+        return True
+
+    def seekable(self) -> bool:
+        """Return True."""
+        return True
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """Move to a position and return it."""
+        start = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._size}[whence]
+        if start + offset < 0:
+            raise OSError("a negative position")
+        self._position = start + offset
+        return self._position
+
+    def readinto(self, buffer: Any) -> int:
+        """Read into a buffer and return the number of bytes."""
+        size = max(0, min(len(buffer), self._size - self._position))
+        buffer[:size] = self._data.pread(size, self._position) if size else b""
+        self._position += size
+        return size
+
+
+def distinct_files(archive: Archive, indices: Sequence[int]) -> list[int]:
+    """Return the files without those whose contents equal those of a file before them."""
+    sizes = [archive.sizes[index] for index in indices]
+    seen: set[tuple[int, str]] = set()
+    kept = []
+    for index, size in zip(indices, sizes, strict=True):
+        if sizes.count(size) > 1:
+            key = size, StoredBytes(archive, index).digest()
+            if key in seen:
+                continue
+            seen.add(key)
+        kept.append(index)
+    return kept
+
+
+def image_shape(
+    columns: int, options: LayoutOptions, place: str, *, surely: bool = True
+) -> tuple[int, int] | None:
+    """Return the (height, width) of images in rows of pixels: the option's, or a square.
+
+    None if neither fits and the rows are not `surely` images; else LayoutError.
+    """
+    if options.shape is not None:
+        if prod(options.shape) != columns:
+            height, width = options.shape
+            raise SourceError(
+                f"{place}: got rows of {columns} pixels, expected {height * width} for "
+                f"--shape {height}x{width}"
+            )
+        return options.shape
+    if (side := isqrt(columns)) ** 2 == columns:
+        return side, side
+    if not surely:
+        return None
+    heights = [n for n in range(2, isqrt(columns) + 1) if columns % n == 0][-2:]
+    shapes = [shape for n in heights for shape in ((n, columns // n), (columns // n, n))]
+    raise LayoutError(
+        f"{place}: got rows of {columns} pixels, which is no square image",
+        [f"--shape {height}x{width}" for height, width in shapes],
+    )
+
+
 def spool(blocks: Iterator[bytes], expected: int | None) -> tuple[IO[bytes], int]:
     """Write blocks to an unnamed temporary file, until they exceed `expected` bytes.
 
@@ -200,6 +303,7 @@ class ArrayImages:
         if not (1 <= height <= LONGEST_SIDE and 1 <= width <= LONGEST_SIDE):
             size = f"{width}×{height} pixels"
             raise data.error(f"got images of {size}, expected 1 to 65,535 pixels a side")
+        self.shape = height, width
         self.mode = "RGB" if colours == 3 else "L"
         self.note = ""
         self._target: np.dtype[Any] = np.dtype(np.uint8)
