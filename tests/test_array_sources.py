@@ -6,7 +6,7 @@ import pickle
 import shlex
 import struct
 import tracemalloc
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +21,9 @@ from pipeline.data.base import NO_SPLIT, TEST, TRAIN, VALIDATION, LayoutError, S
 from pipeline.data.layout.options import LayoutOptions
 from pipeline.data.sources.idx import Idx, open_idx
 from pipeline.data.sources.numpy_arrays import NumpyArrays
+from pipeline.data.sources.pixel_table import PixelTable
 
-KINDS = (Idx, NumpyArrays)
+KINDS = (Idx, NumpyArrays, PixelTable)
 
 
 class Selected(Folder):
@@ -545,3 +546,176 @@ def test_a_large_array_is_never_whole_in_memory(tmp_path: Path) -> None:
         assert read(tmp_path / form).image(19_999).min() == 255
     assert tracemalloc.get_traced_memory()[1] < images.nbytes / 2
     tracemalloc.stop()
+
+
+# Tables of pixels
+
+
+def table(
+    images: NDArray[Any],
+    labels: Sequence[Any] | None,
+    header: str | None = "label",
+    *,
+    last: bool = False,
+    end: str = "\n",
+    delimiter: str = ",",
+) -> bytes:
+    """A CSV file of images and labels; `header` is the name of the labels."""
+    rows = [list(map(str, image.reshape(-1))) for image in images]
+    names = [f"pixel{i}" for i in range(len(rows[0]))]
+    if labels is not None:
+        for row, label in zip([names, *rows], [header, *labels], strict=True):
+            row.insert(len(row) if last else 0, str(label))
+    lines = [delimiter.join(row) for row in ([names] if header is not None else []) + rows]
+    return (end.join(lines) + end).encode()
+
+
+def squares(count: int, seed: int = 0) -> tuple[NDArray[np.uint8], list[int]]:
+    """Images (count, 5, 5) on black paper and labels 0 to 9."""
+    images = np.random.default_rng(seed).integers(0, 256, (count, 5, 5), dtype=np.uint8)
+    images[:, [0, -1]] = 0
+    return images, [i % 10 for i in range(count)]
+
+
+SQUARES, SQUARE_LABELS = squares(20)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        table(SQUARES, SQUARE_LABELS),
+        table(SQUARES, SQUARE_LABELS, "class", last=True),
+        table(SQUARES, SQUARE_LABELS, "what"),
+        table(SQUARES, SQUARE_LABELS, None),
+        table(SQUARES, SQUARE_LABELS, None, last=True),
+        table(SQUARES, SQUARE_LABELS, None, end="\r\n"),
+        table(SQUARES, SQUARE_LABELS, None)[:-1],
+        table(SQUARES, SQUARE_LABELS, delimiter=";"),
+        table(SQUARES, SQUARE_LABELS, delimiter="\t", end="\r\n") + b"\r\n\r\n",
+        b"\xef\xbb\xbf" + table(SQUARES, SQUARE_LABELS),
+        b"\xef\xbb\xbf" + table(SQUARES, SQUARE_LABELS, None),
+        table(SQUARES * 1.0, SQUARE_LABELS),
+        table(SQUARES, [f'"{i}"' for i in SQUARE_LABELS]),
+        gzip.compress(table(SQUARES, SQUARE_LABELS)),
+    ],
+)
+@pytest.mark.parametrize("make", [make_tree, make_zip])
+def test_rows_of_pixels_are_images(tmp_path: Path, data: bytes, make: Callable[..., Path]) -> None:
+    source = read(make(tmp_path / "set", {"train.csv": data}))
+    assert images_of(source) == SQUARES.tolist()
+    assert labels_of(source) == list(map(str, SQUARE_LABELS))
+    assert source.image(0).dtype == np.uint8
+
+
+def test_kaggles_digits_leave_out_the_table_without_labels(tmp_path: Path) -> None:
+    files = {
+        "train.csv": table(SQUARES, SQUARE_LABELS),
+        "test.csv": table(squares(9, 1)[0], None, ""),
+        "sample_submission.csv": b"ImageId,Label\n1,0\n2,0\n",
+    }
+    source = read(make_tree(tmp_path, files))
+    assert len(source) == 20
+    assert source.layout.left_out == {"tables without labels": 1, "other files": 1}
+    assert (source.annotations.splits == NO_SPLIT).all()
+    (tmp_path / "train.csv").unlink()
+    with pytest.raises(SourceError, match=r"without labels in test\.csv"):
+        read(tmp_path)
+
+
+def test_a_header_that_was_a_row_is_left_out_and_noted(tmp_path: Path) -> None:
+    order = np.argsort(SQUARE_LABELS, kind="stable")  # as the letters A to Z of Kaggle are
+    rows = table(SQUARES[order], [SQUARE_LABELS[i] for i in order], None)
+    header = ",".join(["0", *(f"0.{i}" for i in range(1, 26))])
+    path = make_tree(tmp_path, {"A_Z Handwritten Data.csv": header.encode() + b"\n" + rows})
+    source = read(path)
+    assert images_of(source) == SQUARES[order].tolist()
+    assert any("became a header" in note for note in source.layout.notes)
+
+
+def test_a_table_and_its_test_are_splits_and_copies_are_read_once(tmp_path: Path) -> None:
+    train, test = (table(*squares(20, seed)) for seed in (0, 1))
+    files = {
+        "sign_mnist_train.csv": train,
+        "sign_mnist_train/sign_mnist_train.csv": train,
+        "sign_mnist_test.csv": test,
+        "sign_mnist_test/sign_mnist_test.csv": test,
+        "sign.png": b"x",
+    }
+    source = read(make_tree(tmp_path, files))
+    assert source.annotations.splits.tolist() == [NO_SPLIT] * 20 + [TEST] * 20
+    assert any("equal contents" in note for note in source.layout.notes)
+
+
+def test_a_label_that_may_be_in_either_column_is_refused(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 9, (20, 5, 5))
+    path = make_tree(tmp_path, {"a.csv": table(noise, SQUARE_LABELS, None)})
+    sources = suggested(path)
+    assert labels_of(sources["--columns label=0"]) == list(map(str, SQUARE_LABELS))
+    assert labels_of(sources["--columns label=25"]) == list(map(str, noise[:, -1, -1]))
+
+
+def test_several_tables_are_refused_with_options_that_select_each(tmp_path: Path) -> None:
+    files = {
+        f"emnist-{part}-{split}.csv": table(*squares(count, i), None)
+        for part, count in (("digits", 10), ("mnist", 12))
+        for i, split in enumerate(("train", "test"))
+    }
+    sources = suggested(make_tree(tmp_path, files))
+    assert [len(s) for s in sources.values()] == [20, 24]
+    digits_ = sources["--include 'emnist-digits*'"]
+    assert digits_.layout.dataset == "EMNIST digits"
+    np.testing.assert_array_equal(digits_.image(3), squares(10)[0][3].T)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "reason"),
+    [
+        (b",7,", b",300,", r"line 3, column \d+: got '300', expected a whole number from 0 to"),
+        (b",7,", b",x,", r"line 3, column \d+: got 'x'"),
+        (b",7,", b",7.5,", r"got '7.5'"),
+        (b",7,", b",-7,", r"got '-7'"),
+        (b",7,", b",,", r"got ''"),
+        (b",7,", b",7,7,", "line 3: got 27 columns, expected 26"),
+        (b",7,", b",", "line 3: got 25 columns, expected 26"),
+    ],
+)
+def test_a_value_that_is_no_pixel_is_named_by_line_and_column(
+    tmp_path: Path, old: bytes, new: bytes, reason: str
+) -> None:
+    images = SQUARES.copy()
+    images[images == 7] = 8
+    images[1, 2, 2] = 7
+    data = table(images, SQUARE_LABELS)
+    assert data.count(old) == 1
+    make_tree(tmp_path, {"train.csv": data.replace(old, new)})
+    with pytest.raises(SourceError, match=reason) as caught:
+        read(tmp_path)
+    assert "train.csv: line 3" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"id,label\n1,0\n2,1\n",
+        b"",
+        b"\n",
+        ("filename," + ",".join("abcdefghijklmnopq") + "\n" + "a.png" + ",0" * 17 + "\n").encode(),
+        (",".join(f"f{c}" for c in "abcdefghijklmnopq") + "\n" + ",".join(["0.5"] * 17)).encode(),
+        bytes(range(256)) * 9,
+    ],
+)
+def test_tables_of_other_things_are_no_pixels(tmp_path: Path, data: bytes) -> None:
+    make_tree(tmp_path, {"a.csv": data})
+    assert PixelTable.detect(Folder(tmp_path)) is None
+
+
+def test_pixels_of_rows_that_are_no_square_take_a_shape(tmp_path: Path) -> None:
+    images = squares(10)[0][:, 1:]
+    sources = suggested(make_tree(tmp_path, {"train.csv": table(images, SQUARE_LABELS[:10])}))
+    assert images_of(sources["--shape 4x5"]) == images.tolist()
+
+
+def test_few_grey_levels_are_left_to_the_datasets_scale(tmp_path: Path) -> None:
+    source = read(make_tree(tmp_path, {"a.csv": table(SQUARES // 16, SQUARE_LABELS)}))
+    assert source.image(0).dtype == np.uint16
+    assert images_of(source) == (SQUARES // 16).tolist()

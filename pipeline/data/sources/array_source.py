@@ -1,33 +1,24 @@
-"""What the readers of arrays have in common: bytes with random access, images in rows, parts.
+"""What the readers of arrays have in common: images in rows, and parts that are splits.
 
-Compressed files are inflated once a process, into unnamed temporary files, and one image is read at
-a time, so that no dataset is ever whole in memory.
+One image is read at a time, so that no dataset is ever whole in memory.
 """
 
-import gzip
-import hashlib
-import io
-import os
-import tempfile
-import zipfile
-import zlib
-from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import glob
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from math import isqrt, prod
-from typing import IO, Any, ClassVar, Protocol, cast
+from shlex import quote
+from typing import Any, Protocol, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.data import base
-from pipeline.data.archives.base import Archive, Folder
+from pipeline.data.archives.base import Archive
 from pipeline.data.base import (
     Annotations,
     Decoded,
     Grey,
-    ImageError,
     Ints,
     Layout,
     LayoutError,
@@ -37,186 +28,15 @@ from pipeline.data.base import (
 from pipeline.data.layout.options import LayoutOptions
 from pipeline.data.pixels.image_decoder import LONGEST_SIDE
 from pipeline.data.sources.array_labels import Labelled
-
-BLOCK = 1 << 20  # bytes
-DEFLATE_LIMIT = 1032  # the largest compression ratio
-DAMAGE = (EOFError, gzip.BadGzipFile, zipfile.BadZipFile, zlib.error, ImageError)
+from pipeline.data.sources.stored_bytes import BLOCK, Bytes
 
 SPLIT_WORDS = {
     **dict.fromkeys(("train", "training"), base.TRAIN),
     **dict.fromkeys(("val", "valid", "validation"), base.VALIDATION),
     **dict.fromkeys(("test", "testing", "t10k"), base.TEST),
 }
-_LEAST_RANGE = 32  # of 8-bit grey levels
+LEAST_RANGE = 32  # of 8-bit grey levels
 _LUMA = (19595, 38470, 7471)  # of red, green and blue in units of 2^-16, as in Pillow
-
-
-class Bytes(ABC):
-    """Bytes with positioned reads. Can be pickled; open files stay with their process."""
-
-    path: str  # for messages
-    _file: IO[bytes] | None = None
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_file": None}
-
-    @abstractmethod
-    def _open(self) -> IO[bytes]:
-        """Return a file with random access."""
-
-    def open(self) -> IO[bytes]:
-        """Return this process's file. Raises SourceError for damage."""
-        if self._file is None:
-            self._file = self._open()
-        return self._file
-
-    def size(self) -> int:
-        """Return the number of bytes."""
-        return os.fstat(self.open().fileno()).st_size
-
-    def pread(self, size: int, offset: int) -> bytes:
-        """Return `size` bytes from byte `offset`. Raises SourceError if there are fewer."""
-        data = os.pread(self.open().fileno(), size, offset)
-        if len(data) < size:
-            raise self.error("was truncated after it was opened")
-        return data
-
-    def error(self, reason: str) -> SourceError:
-        """Return an error with the path."""
-        return SourceError(f"{self.path}: {reason}")
-
-
-class StoredBytes(Bytes):
-    """A file of an archive, inflated if it is gzipped, whatever its suffix.
-
-    `expected` is its size once inflated, if that is known. Raises SourceError for damage.
-    """
-
-    def __init__(self, archive: Archive, index: int) -> None:
-        self._archive, self._index = archive, index
-        self.path = f"{archive.path / archive.names[index]}"
-        self.expected: int | None = None
-        with self._damage_reported(), archive.open(index) as file:
-            self._gzipped = file.read(2) == b"\x1f\x8b"
-
-    @property
-    def limit(self) -> int:
-        """Return the largest number of bytes that the file can hold."""
-        return self._archive.sizes[self._index] * (DEFLATE_LIMIT if self._gzipped else 1)
-
-    def head(self, size: int) -> bytes:
-        """Return up to `size` bytes from the beginning; no more are inflated."""
-        with self._damage_reported(), self._stream() as stream:
-            return stream.read(size)
-
-    def blocks(self) -> Iterator[bytes]:
-        """Yield the content in blocks."""
-        with self._damage_reported(), self._stream() as stream:
-            while block := stream.read(BLOCK):
-                yield block
-
-    def digest(self) -> str:
-        """Return a digest of the inflated content."""
-        digest = hashlib.sha256()
-        for block in self.blocks():
-            digest.update(block)
-        return digest.hexdigest()
-
-    def _open(self) -> IO[bytes]:
-        if isinstance(self._archive, Folder) and not self._gzipped:
-            file, held = self._archive.open(self._index), self._archive.sizes[self._index]
-        else:
-            file, held = spool(self.blocks(), self.expected)
-        if self.expected is not None and held != self.expected:
-            file.close()
-            more = "more" if held > self.expected else f"{held}"
-            raise self.error(f"damaged: got {more} bytes, expected {self.expected}")
-        return file
-
-    @contextmanager
-    def _stream(self) -> Iterator[IO[bytes]]:
-        with self._archive.open(self._index) as file:
-            if self._gzipped:
-                with gzip.open(file) as inflated:
-                    yield cast(IO[bytes], inflated)
-            else:
-                yield file
-
-    @contextmanager
-    def _damage_reported(self) -> Iterator[None]:
-        try:
-            yield
-        except DAMAGE as error:
-            raise self.error(f"damaged: {error}") from error
-
-
-class ColumnMajor(Bytes):
-    """An array (n, …) that is stored with its first axis fastest, copied into rows once a process.
-
-    It begins at byte `start` of `data`.
-    """
-
-    def __init__(
-        self, data: Bytes, start: int, dtype: np.dtype[Any], shape: tuple[int, ...]
-    ) -> None:
-        self._source, self._start, self._dtype, self._shape = data, start, dtype, shape
-        self.path = data.path
-
-    def _open(self) -> IO[bytes]:
-        count = prod(self._shape)
-        self._source.pread(1, self._start + count * self._dtype.itemsize - 1)  # it is long enough
-        values = np.memmap(
-            self._source.open(), self._dtype, "r", self._start, self._shape, order="F"
-        )
-        step = max(1, BLOCK * len(values) // max(1, values.nbytes))
-        rows = (values[start : start + step] for start in range(0, len(values), step))
-        return spool((np.ascontiguousarray(block).tobytes() for block in rows), None)[0]
-
-
-class PositionedReader(io.RawIOBase):
-    """A stream over bytes with a position of its own, though processes share the open file."""
-
-    def __init__(self, data: Bytes) -> None:
-        super().__init__()
-        self._data, self._size, self._position = data, data.size(), 0
-
-    def readable(self) -> bool:
-        """Return True."""
-        return True
-
-    def seekable(self) -> bool:
-        """Return True."""
-        return True
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        """Move to a position and return it."""
-        start = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._size}[whence]
-        if start + offset < 0:
-            raise OSError("a negative position")
-        self._position = start + offset
-        return self._position
-
-    def readinto(self, buffer: Any) -> int:
-        """Read into a buffer and return the number of bytes."""
-        size = max(0, min(len(buffer), self._size - self._position))
-        buffer[:size] = self._data.pread(size, self._position) if size else b""
-        self._position += size
-        return size
-
-
-def distinct_files(archive: Archive, indices: Sequence[int]) -> list[int]:
-    """Return the files without those whose contents equal those of a file before them."""
-    sizes = [archive.sizes[index] for index in indices]
-    seen: set[tuple[int, str]] = set()
-    kept = []
-    for index, size in zip(indices, sizes, strict=True):
-        if sizes.count(size) > 1:
-            key = size, StoredBytes(archive, index).digest()
-            if key in seen:
-                continue
-            seen.add(key)
-        kept.append(index)
-    return kept
 
 
 def image_shape(
@@ -244,21 +64,6 @@ def image_shape(
         f"{place}: got rows of {columns} pixels, which is no square image",
         [f"--shape {height}x{width}" for height, width in shapes],
     )
-
-
-def spool(blocks: Iterator[bytes], expected: int | None) -> tuple[IO[bytes], int]:
-    """Write blocks to an unnamed temporary file, until they exceed `expected` bytes.
-
-    Returns the file and its size.
-    """
-    file, held = cast(IO[bytes], tempfile.TemporaryFile()), 0  # noqa: SIM115, stays open
-    for block in blocks:
-        file.write(block)
-        held += len(block)
-        if expected is not None and held > expected:
-            break
-    file.flush()
-    return file, held
 
 
 class Images(Protocol):
@@ -331,7 +136,7 @@ class ArrayImages:
             return
         low, high, whole = self._range()
         kind = self._dtype.name
-        if whole and low >= 0 and _LEAST_RANGE <= high <= 255:
+        if whole and low >= 0 and LEAST_RANGE <= high <= 255:
             if self._dtype != np.uint8:
                 self.note = f"pixels are {kind} from {low:g} to {high:g}: read as 8-bit grey"
             return
@@ -413,8 +218,6 @@ def splits_of(parts: Sequence[Part]) -> list[int]:
 class ArraySource(Source):
     """A dataset in parts: training, validation and test, in this order."""
 
-    dataset_notes: ClassVar[tuple[str, ...]] = ()
-
     def __init__(
         self, archive: Archive, parts: Sequence[Part], labelled: Labelled, layout: Layout
     ) -> None:
@@ -461,6 +264,39 @@ class ArraySource(Source):
     def _place(self, index: int) -> tuple[Part, int]:
         number = int(np.searchsorted(self._starts, index, "right")) - 1
         return self._parts[number], index - int(self._starts[number])
+
+
+def several_datasets(
+    archive: Archive, groups: Mapping[tuple[str, str], Collection[str]]
+) -> LayoutError:
+    """Return the error for several datasets, with an option that selects each, if one does.
+
+    `groups` are the files of each dataset, by its folder and the prefix of its files' names.
+    """
+    every = {name for files in groups.values() for name in files}
+    suggestions = []
+    for (folder, prefix), own in groups.items():
+        others = sorted(every - {*own})
+        patterns = [f"{folder}/*"] if folder else []
+        patterns += [f"{folder}/{prefix}*".lstrip("/")] if prefix else []
+        options = [("--include", pattern) for pattern in (*patterns, *own)]
+        options += [("--exclude", pattern) for pattern in others[:1]]
+        for option, pattern in options:
+            given = {option.removeprefix("--"): (escape_unless_last(pattern),)}
+            selects = LayoutOptions(**given).selects
+            if {name for name in every if selects(name)} == {*own}:
+                suggestions.append(f"{option} {quote(given[option.removeprefix('--')][0])}")
+                break
+    return LayoutError(
+        f"{archive.path}: got several datasets, expected one: {', '.join(sorted(every))}",
+        suggestions,
+    )
+
+
+def escape_unless_last(pattern: str) -> str:
+    """Escape the characters of a pattern that match others, but for * at its end."""
+    star = pattern.endswith("*")
+    return glob.escape(pattern.removesuffix("*")) + "*" * star
 
 
 def left_out(archive: Archive, used: Sequence[int], **kinds: int) -> dict[str, int]:

@@ -25,14 +25,13 @@ from pipeline.data.base import Layout, LayoutError, SourceError
 from pipeline.data.layout.options import LayoutOptions
 from pipeline.data.sources.array_labels import label_classes
 from pipeline.data.sources.array_source import (
-    BLOCK,
     SPLIT_WORDS,
     ArrayImages,
     ArraySource,
     Part,
-    StoredBytes,
     left_out,
 )
+from pipeline.data.sources.stored_bytes import BLOCK, StoredBytes
 
 _NAME = (
     r"(?i)(?P<set>.*?)[-_.]*(?P<part>train|t10k|test|val|validation)[-_.]{}"

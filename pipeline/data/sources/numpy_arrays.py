@@ -15,7 +15,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from math import prod
 from pathlib import PurePosixPath
-from shlex import quote
 from typing import IO, Any, Self
 
 import numpy as np
@@ -24,23 +23,26 @@ from numpy.typing import NDArray
 
 from pipeline.data import base
 from pipeline.data.archives.base import SUSPICIOUS_RATIO, SUSPICIOUS_SIZE, Archive
-from pipeline.data.base import Layout, LayoutError, SourceError
+from pipeline.data.base import Layout, SourceError
 from pipeline.data.layout.options import LayoutOptions
 from pipeline.data.sources.array_labels import label_classes, to_labels
 from pipeline.data.sources.array_source import (
-    BLOCK,
-    DAMAGE,
     SPLIT_WORDS,
     ArrayImages,
     ArraySource,
+    Part,
+    image_shape,
+    left_out,
+    several_datasets,
+)
+from pipeline.data.sources.stored_bytes import (
+    BLOCK,
+    DAMAGE,
     Bytes,
     ColumnMajor,
-    Part,
     PositionedReader,
     StoredBytes,
     distinct_files,
-    image_shape,
-    left_out,
     spool,
 )
 
@@ -169,7 +171,10 @@ class NumpyArrays(ArraySource):
                 "x_train and y_train, or images and labels"
             )
         if len(complete) > 1:
-            raise _several(archive, complete)
+            raise several_datasets(
+                archive,
+                {(a, b): {array.file for array in f} for (a, b, _), f in complete.items()},
+            )
         [(key, found)] = complete.items()
         copies = len(files) - len(kept)
         return cls._read(archive, key, found, copies, options or LayoutOptions())
@@ -318,26 +323,3 @@ def _flat_note(array: NpyArray, rows: ArrayImages) -> str:
         return ""
     height, width = rows.shape
     return f"rows of {array.shape[1]} pixels are images of {height}×{width}"
-
-
-def _several(
-    archive: Archive, datasets: dict[tuple[str, str, str], list[NamedArray]]
-) -> LayoutError:
-    """Return the error for several datasets, with a pattern that selects each, if one does."""
-    suggestions = []
-    files = {key: {array.file for array in found} for key, found in datasets.items()}
-    for key, own in files.items():
-        others = {file for other, names in files.items() if other != key for file in names}
-        folder = key[0]
-        patterns = [f"{folder}/*"] if folder else []
-        patterns += [f"{folder}/{key[1]}*".lstrip("/")] if key[1] else []
-        patterns += [*own] if len(own) == 1 else []
-        for pattern in patterns:
-            options = LayoutOptions(include=(pattern,))
-            if all(map(options.selects, own)) and not any(map(options.selects, others)):
-                suggestions.append(f"--include {quote(pattern)}")
-                break
-    names = ", ".join(sorted({array.file for found in datasets.values() for array in found}))
-    return LayoutError(
-        f"{archive.path}: got several datasets in {names}, expected one", suggestions
-    )
