@@ -15,15 +15,17 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 from raw_data import digits, idx_pair, make_tree, make_zip
+from scipy.io import savemat
 
 from pipeline.data.archives.base import Archive, Folder, ZipArchive
 from pipeline.data.base import NO_SPLIT, TEST, TRAIN, VALIDATION, LayoutError, Source, SourceError
 from pipeline.data.layout.options import LayoutOptions
 from pipeline.data.sources.idx import Idx, open_idx
+from pipeline.data.sources.matlab import Matlab
 from pipeline.data.sources.numpy_arrays import NumpyArrays
 from pipeline.data.sources.pixel_table import PixelTable
 
-KINDS = (Idx, NumpyArrays, PixelTable)
+KINDS = (Idx, NumpyArrays, Matlab, PixelTable)
 
 
 class Selected(Folder):
@@ -719,3 +721,117 @@ def test_few_grey_levels_are_left_to_the_datasets_scale(tmp_path: Path) -> None:
     source = read(make_tree(tmp_path, {"a.csv": table(SQUARES // 16, SQUARE_LABELS)}))
     assert source.image(0).dtype == np.uint16
     assert images_of(source) == (SQUARES // 16).tolist()
+
+
+# MATLAB
+
+
+def mat(arrays: dict[str, Any], *, packed: bool = True) -> bytes:
+    file = io.BytesIO()
+    savemat(file, arrays, do_compression=packed)
+    return file.getvalue()
+
+
+def emnist_mat(codes: Sequence[int], first: int, counts: tuple[int, int]) -> dict[str, Any]:
+    """EMNIST's structure: images (n, 784) by columns, labels, writers and the characters' codes."""
+    parts = {}
+    for name, count, seed in zip(("train", "test"), counts, (0, 1), strict=True):
+        images, _ = squares(count, seed)
+        labels = first + np.arange(count) % len(codes)
+        parts[name] = {
+            "images": images.transpose(0, 2, 1).reshape(count, 25),
+            "labels": labels[:, None].astype(float),
+            "writers": (100 + np.arange(count) % 3)[:, None].astype(float),
+        }
+    mapping = np.array([[first + i, code] for i, code in enumerate(codes)], np.uint8)
+    return {"dataset": {**parts, "mapping": mapping}}
+
+
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("make", [make_tree, make_zip])
+def test_emnists_matlab_file_is_upright_with_its_characters_and_writers(
+    tmp_path: Path, packed: bool, make: Callable[..., Path]
+) -> None:
+    data = mat(emnist_mat([ord(letter) for letter in LETTERS], 1, (30, 27)), packed=packed)
+    source = read(make(tmp_path / "set", {"matlab/any name.mat": data}))
+    assert source.annotations.classes == tuple(LETTERS)
+    assert labels_of(source)[:30] == [*LETTERS, *"ABCD"]
+    assert images_of(source) == [*squares(30)[0].tolist(), *squares(27, 1)[0].tolist()]
+    assert source.annotations.splits.tolist() == [NO_SPLIT] * 30 + [TEST] * 27
+    assert source.annotations.writer_names == ("0100", "0101", "0102")
+    assert source.layout.dataset == "EMNIST letters"
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_svhns_label_10_is_the_digit_0(tmp_path: Path, packed: bool) -> None:
+    colour = np.random.default_rng(0).integers(0, 256, (20, 6, 7, 3), dtype=np.uint8)
+    labels = np.arange(1, 21) % 11 + (np.arange(1, 21) % 11 == 0)
+    files = {
+        f"{part}_32x32.mat": mat(
+            {"X": colour.transpose(1, 2, 3, 0), "y": labels[:, None]}, packed=packed
+        )
+        for part in ("train", "test")
+    }
+    source = read(make_tree(tmp_path / "a", {"train_32x32.mat": files["train_32x32.mat"]}))
+    assert labels_of(source) == [str(label % 10) for label in labels]
+    for i in range(20):
+        expected = np.array(Image.fromarray(colour[i]).convert("L"))
+        np.testing.assert_array_equal(source.image(i), expected)
+    changed = mat({"X": 255 - colour.transpose(1, 2, 3, 0), "y": labels[None, :]}, packed=packed)
+    extra = mat({"X": 254 - colour.transpose(1, 2, 3, 0) // 2, "y": labels}, packed=packed)
+    files |= {"test_32x32.mat": changed}
+    source = read(make_tree(tmp_path / "b", files))
+    assert (source.annotations.splits == TEST).sum() == 20
+    assert source.layout.dataset == "SVHN"
+    sources = suggested(make_tree(tmp_path / "c", {**files, "extra_32x32.mat": extra}))
+    assert sorted(map(len, sources.values())) == [20, 40]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda a: a,
+        lambda a: a.transpose(1, 2, 0),
+        lambda a: a.reshape(20, 25),
+        lambda a: a.reshape(20, 25).T,
+        lambda a: a.astype(float),
+    ],
+)
+def test_every_order_of_matlabs_axes_gives_the_images(
+    tmp_path: Path, change: Callable[[Any], Any]
+) -> None:
+    images = change(SQUARES)
+    path = make_tree(tmp_path, {"a.mat": mat({"X": images, "y": SQUARE_LABELS, "info": "words"})})
+    source = read(path)
+    assert images_of(source) == SQUARES.tolist()
+    assert labels_of(source) == list(map(str, SQUARE_LABELS))
+    assert bool(source.layout.warnings) == (images.ndim == 2)
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (b"MATLAB 7.3 MAT-file, Platform: GLNXA64".ljust(512) + b"\x89HDF\r\n\x1a\n", "HDF5"),
+        (b"\x89HDF\r\n\x1a\n" + bytes(600), "HDF5"),
+        (b"words", "no MATLAB file"),
+        (mat({"a": np.zeros(3)}), "without images and labels"),
+        (mat({"X": SQUARES, "y": [1, 2]}), r"shape \(20, 5, 5\) and 2 labels"),
+        (mat({"X": SQUARES, "y": SQUARE_LABELS})[:-9], "damaged"),
+        (mat({"X": SQUARES, "y": SQUARE_LABELS}, packed=False)[:-9], "damaged"),
+    ],
+)
+def test_matlab_files_that_are_no_dataset_are_refused_in_a_line(
+    tmp_path: Path, data: bytes, reason: str
+) -> None:
+    make_tree(tmp_path, {"a.mat": data})
+    with pytest.raises(SourceError, match=reason) as caught:
+        read(tmp_path)
+    assert "\n" not in str(caught.value)
+    assert "a.mat" in str(caught.value)
+
+
+def test_a_matlab_file_that_would_inflate_without_end_is_refused(tmp_path: Path) -> None:
+    bomb = mat({"X": np.zeros((200_000, 28, 28), np.uint8), "y": np.zeros(200_000)})
+    make_tree(tmp_path, {"a.mat": bomb})
+    with pytest.raises(SourceError, match="decompression bomb"):
+        read(tmp_path)

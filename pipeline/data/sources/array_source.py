@@ -279,13 +279,13 @@ def several_datasets(
         others = sorted(every - {*own})
         patterns = [f"{folder}/*"] if folder else []
         patterns += [f"{folder}/{prefix}*".lstrip("/")] if prefix else []
-        options = [("--include", pattern) for pattern in (*patterns, *own)]
-        options += [("--exclude", pattern) for pattern in others[:1]]
+        options = [("--include", escaped(pattern)) for pattern in (*patterns, *own)]
+        options += [("--exclude", escaped(name)) for name in others[:1]]
         for option, pattern in options:
-            given = {option.removeprefix("--"): (escape_unless_last(pattern),)}
-            selects = LayoutOptions(**given).selects
+            choice = ((pattern,), ()) if option == "--include" else ((), (pattern,))
+            selects = LayoutOptions(include=choice[0], exclude=choice[1]).selects
             if {name for name in every if selects(name)} == {*own}:
-                suggestions.append(f"{option} {quote(given[option.removeprefix('--')][0])}")
+                suggestions.append(f"{option} {quote(pattern)}")
                 break
     return LayoutError(
         f"{archive.path}: got several datasets, expected one: {', '.join(sorted(every))}",
@@ -293,8 +293,8 @@ def several_datasets(
     )
 
 
-def escape_unless_last(pattern: str) -> str:
-    """Escape the characters of a pattern that match others, but for * at its end."""
+def escaped(pattern: str) -> str:
+    """Escape the characters of a pattern that match others, but not a * at its end."""
     star = pattern.endswith("*")
     return glob.escape(pattern.removesuffix("*")) + "*" * star
 

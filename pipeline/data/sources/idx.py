@@ -6,6 +6,7 @@ idx3, and a file may lie in a folder of its own name. The format is described at
 http://yann.lecun.com/exdb/mnist.
 """
 
+import glob
 import math
 import re
 import struct
@@ -343,14 +344,15 @@ def _patterns(images: str) -> Iterator[str]:
     folder, name = dirname(images), basename(images)
     match = IMAGES.fullmatch(name)
     prefix = match["set"] if match else ""
+    within = glob.escape(folder)
     while folder:
-        yield f"{folder}/*"
+        yield f"{glob.escape(folder)}/*"
         folder = dirname(folder)
     if prefix:
-        yield join(dirname(images), f"{prefix}[-_.]*")
+        yield join(within, f"{glob.escape(prefix)}[-_.]*")
     separator = "." if ".idx" in name else "-"
     suffix = ".gz" if name.endswith(".gz") else ""
-    yield join(dirname(images), f"*[!/]{separator}idx[0-9]-*{suffix}")
+    yield join(within, f"*[!/]{separator}idx[0-9]-*{suffix}")
     yield f"*-idx[0-9]-ubyte{suffix}/*"
     yield f"*[ls].idx[0-9]-ubyte{suffix}"
 

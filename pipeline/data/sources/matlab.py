@@ -64,8 +64,10 @@ _LABEL_WORDS = {"y", "labels", "label", "targets", "gnd"}
 class Element(Bytes):
     """A top-level element of a file, inflated once a process if it is compressed."""
 
-    def __init__(self, file: StoredBytes, start: int, size: int, *, compressed: bool) -> None:
-        self._stored, self._start, self._size = file, start, size
+    def __init__(
+        self, file: StoredBytes, start: int, size: int, order: str, *, compressed: bool
+    ) -> None:
+        self._stored, self._start, self._size, self._order = file, start, size, order
         self._compressed, self.path = compressed, file.path
 
     def blocks(self) -> Iterator[bytes]:
@@ -84,18 +86,20 @@ class Element(Bytes):
                 block = inflater.unconsumed_tail
 
     def _open(self) -> IO[bytes]:
-        head = next(self.blocks(), b"")[:8]
         expected = self._size
         if self._compressed:
+            head = next(self.blocks(), b"")[:8]
             if len(head) < 8:
                 raise self.error("damaged: an empty element")
-            expected = 8 + max(struct.unpack("<I", head[4:])[0], struct.unpack(">I", head[4:])[0])
+            expected = 8 + int(struct.unpack(f"{self._order}II", head)[1])
             if expected > SUSPICIOUS_SIZE and expected > SUSPICIOUS_RATIO * self._size:
-                expected = SUSPICIOUS_RATIO * max(self._size, SUSPICIOUS_SIZE // SUSPICIOUS_RATIO)
+                raise self.error(
+                    f"refused: declares {expected:,} bytes in {self._size:,}: a decompression bomb"
+                )
         file, held = spool(self.blocks(), expected)
         if held > expected:
             file.close()
-            raise self.error(f"refused: more than {expected:,} bytes in {self._size:,}")
+            raise self.error(f"damaged: got more than {expected:,} bytes")
         return file
 
 
@@ -169,7 +173,7 @@ class _Reader:
             self.read_matrix(at, at + inner, f"{name}.{field}", depth + 1)
 
     def _element(self, start: int, end: int) -> tuple[tuple[int, int, int], int]:
-        """Return an element's type, the position and size of its data, and where the next begins."""
+        """Return an element's type, its data's position and size, and where the next begins."""
         if start + 8 > min(end, self._end):
             raise self.data.error("damaged: ends within an array")
         first, second = self._numbers(start, 8, "u4")
@@ -210,7 +214,7 @@ def read_arrays(archive: Archive, index: int) -> list[MatArray]:
         kind, size = struct.unpack(f"{order}II", stored.pread(8, position))
         if position + 8 + size > end:
             raise stored.error("damaged: is cut off within an array")
-        element = Element(stored, position + 8, size, compressed=kind == _COMPRESSED)
+        element = Element(stored, position + 8, size, order, compressed=kind == _COMPRESSED)
         if kind in (_MATRIX, _COMPRESSED) and size:
             arrays += _arrays_of(element, order, compressed=kind == _COMPRESSED)
         if len(arrays) > _MOST_ARRAYS:
@@ -388,8 +392,10 @@ def _emnist(mapping: MatArray, tables: Sequence[NDArray[Any]]) -> Labelled:
         raise SourceError(f"{place}: has no character for some labels")
     classes = tuple(chr(codes[i]) for i in order.tolist())
     part = next((part for part, known in EMNIST.items() if known == classes), "")
-    notes = ("classes are the characters of the file's mapping",)
-    notes += ("its images are stored by columns and are transposed",)
+    notes = (
+        "classes are the characters of the file's mapping",
+        "its images are stored by columns and are transposed",
+    )
     return Labelled(classes, positions.astype(np.int64), f"EMNIST {part}".strip(), True, notes)
 
 
