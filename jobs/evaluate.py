@@ -4,8 +4,8 @@
     ./launch.sh evaluate runs/part1/latest --source data/part1.beton --split validation --json
 
 The source is anything that prep reads (a zip, a folder per class, IDX files), or a .beton file. Its
-classes are some or all of the network's. Exit status: 0 success, 2 failure, with the reason in one
-line.
+classes are some or all of the network's. Its pixels become ink by the rules of the training
+dataset: scale, polarity, fit. Exit status: 0 success, 2 failure, with the reason in one line.
 """
 
 import json
@@ -16,6 +16,7 @@ from typing import Literal
 
 import tyro
 
+from pipeline.data.pixels.options import PolarityOption
 from pipeline.evaluation.evaluate import evaluate, load_model
 from pipeline.experiments import command
 from pipeline.reporting.console import evaluation_table, scores_table
@@ -29,7 +30,7 @@ class Config:
     """Score a trained network on labelled images."""
 
     run: tyro.conf.Positional[Path]
-    """Run directory of the network, for example runs/part1/latest."""
+    """Run directory of the network, for example runs/part1/latest, or a folder with a latest one."""
     source: Path
     """Images to score: a zip, a folder with a folder per class, IDX files, or a .beton file."""
     split: Literal["all", "train", "validation", "test"] = "all"
@@ -38,6 +39,14 @@ class Config:
     """Print everything as JSON, for other programs."""
     skip_bad: bool = False
     """Leave out images that cannot be decoded. By default, they are an error."""
+    polarity: PolarityOption = "auto"
+    """Polarity of the source. dark: ink is darker than the paper; light: it is lighter.
+    each: the most frequent grey level of each image is its paper.
+    auto: by the images; if they contradict the training dataset, that is an error."""
+    allow_blank: bool = False
+    """Accept a source in which many images are blank. By default, they are an error."""
+    layout: command.Flattened = command.LayoutFlags()
+    """Where class, split and writer of an image come from."""
     precision: Precision = "auto"
     """Precision to compute in. no: float32; auto: bf16 if the hardware computes in it, else no."""
 
@@ -51,6 +60,9 @@ def score(config: Config) -> None:
         split=config.split,
         precision=config.precision,
         skip_bad=config.skip_bad,
+        layout=config.layout.options(),
+        polarity=config.polarity,
+        allow_blank=config.allow_blank,
     )
     if config.json:
         print(json.dumps({**asdict(evaluation), "seen": evaluation.seen}, ensure_ascii=False))

@@ -30,7 +30,7 @@ from raw_data import (
     saved,
 )
 
-from pipeline.data.archives.base import ZipArchive
+from pipeline.data.archives import ZipArchive
 from pipeline.data.base import NO_SPLIT, TEST, TRAIN, VALIDATION
 from pipeline.data.pixels import image_decoder
 from pipeline.data.pixels.image_decoder import decode

@@ -4,18 +4,21 @@ The only module of `pipeline` that reads the command line.
 """
 
 import io
+import os
 import sys
 from collections.abc import Callable
 from concurrent.futures import BrokenExecutor
 from contextlib import nullcontext, redirect_stderr
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import msgspec
 import tyro
 from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
 from beton.reader import Reader
+from pipeline.data.layout.options import LayoutOptions
 from pipeline.data.prepare import BadImagesError
 from pipeline.data.sources import SourceError
 from pipeline.errors import UserError
@@ -53,8 +56,9 @@ def parse(options: type[C], *flags: Any) -> C:
     """Return the options of the command line as a dataclass; `flags` are tyro's (`tyro.conf`).
 
     A relative path is one in the folder from which the user called `launch.sh`. A path without an
-    option's name may also be one in the checkout, such as runs/part1/latest. Default values stay
-    as they are. Only the main process prints help and mistakes.
+    option's name may also be one in the checkout, such as runs/part1/latest. In all of them, ~ is
+    the user's home: a shell leaves that of --source=~/x.zip as it is. Default values stay as they
+    are. Only the main process prints help and mistakes.
     """
     prints = launch.is_main()
     with nullcontext() if prints else redirect_stderr(io.StringIO()):
@@ -68,8 +72,9 @@ def _path(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Path] | None:
     positional = tyro.conf.Positional in info.markers
 
     def resolve(words: list[str]) -> Path:
-        path = launch.caller_folder() / words[0]
-        return Path(words[0]) if positional and not path.exists() else path
+        given = os.path.expanduser(words[0])
+        path = launch.caller_folder() / given
+        return Path(given) if positional and not path.exists() else path
 
     return PrimitiveConstructorSpec(
         nargs=1,
@@ -78,6 +83,40 @@ def _path(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Path] | None:
         is_instance=lambda value: isinstance(value, Path),
         str_from_instance=lambda path: [str(path)],
     )
+
+
+@dataclass(frozen=True)
+class LayoutFlags:
+    """Options that correct what is inferred of a source's files; the defaults correct nothing."""
+
+    class_from: str | None = None
+    """Where an image's class comes from. folder:N: the name of its folder, N counted from 0, the
+    outermost below the source, or from -1, the innermost; folder:N,M joins two. name:REGEX: the one
+    group of a pattern for its path. table:FILE.csv: a table. Default: inferred."""
+    split_from: str | None = None
+    """Where an image's split comes from, as in --class-from."""
+    writer_from: str | None = None
+    """Where an image's writer comes from, as in --class-from."""
+    columns: str | None = None
+    """Columns of the table: file=…,label=…,split=…,writer=… Default: inferred."""
+    exclude: tuple[str, ...] = ()
+    """Leave out files whose paths in the source match one of these patterns, such as 'preview/*'."""
+    include: tuple[str, ...] = ()
+    """Leave out files whose paths in the source match none of these patterns."""
+    shape: str | None = None
+    """Height and width of images in rows of pixels, for example 28x28. Default: inferred."""
+    allow_gaps: bool = False
+    """Accept label numbers with large gaps."""
+
+    def options(self) -> LayoutOptions:
+        """Return the options of the layout. Raises SourceError for one that is invalid.
+
+        A relative file of a table is in the folder from which the user called `launch.sh`.
+        """
+        return LayoutOptions.parse(**vars(self), folder=launch.caller_folder())
+
+
+Flattened = Annotated[LayoutFlags, tyro.conf.arg(name="")]  # its options have no prefix
 
 
 def options_of(config: object) -> dict[str, Any]:

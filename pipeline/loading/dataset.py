@@ -6,30 +6,64 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from beton.errors import BetonError
-from beton.fields import InkField
+from beton.arrays import Uint8Array
+from beton.codec import ink
 from beton.reader import Reader
 from pipeline.data.sources import SPLITS
 from pipeline.errors import UserError
+from pipeline.loading.dataset_checks import Fit, Polarity, check_dataset
 
 Ids = NDArray[np.int64]
 Floats = NDArray[np.float32]
 
 
 def open_dataset(path: Path) -> Reader:
-    """Open a file that prep wrote. Raises BetonError for other files, OSError if it is missing."""
+    """Open a file that prep wrote, and check it (`check_dataset`).
+
+    Raises BetonError for other files, OSError if it is missing.
+    """
     file = Reader(path)
-    if not (
-        {"image", "label", "split"} <= file.fields.keys()
-        and isinstance(file.fields["image"], InkField)
-        and {"classes", "provenance"} <= file.info.keys()
-    ):
+    try:
+        check_dataset(file)
+    except BaseException:
         file.close()
-        raise BetonError("not a file that prep writes", file=path)
+        raise
     return file
+
+
+@dataclass(frozen=True)
+class PixelRules:
+    """How the images of a dataset became grey levels, and how these become a network's input.
+
+    `polarity` says which side of the paper's grey level the ink is on; with "each", an image's most
+    frequent value is its paper. `scale` holds the values that became 0 and 255, of images with more
+    than 8 bits. `fit` is that of `View`. The defaults are the rules of files and runs made before
+    there were others.
+    """
+
+    polarity: Polarity = "each"
+    scale: tuple[float, float] | None = None
+    fit: Fit = "stretch"
+
+    @classmethod
+    def of(cls, file: Reader) -> "PixelRules":
+        """Return the rules of a dataset."""
+        return msgspec.convert(file.info.get("pixels", {}), cls)
+
+
+def paper_greys(file: Reader) -> Uint8Array:
+    """Return the grey level of each image's paper: uint8 (n,).
+
+    It is the stored background, except where the dataset's polarity contradicts that.
+    """
+    greys: Uint8Array = file.column("image").metadata["background"].copy()
+    paper = file.info.get("pixels", {}).get("paper", {"samples": [], "greys": []})
+    greys[np.array(paper["samples"], np.int64)] = np.array(paper["greys"], np.uint8)
+    return greys
 
 
 def split_indices(file: Reader, splits: str) -> Ids:
@@ -46,29 +80,62 @@ def split_indices(file: Reader, splits: str) -> Ids:
     return np.flatnonzero(np.isin(file.column("split").metadata, wanted))
 
 
+MAX_PROPORTION = 64  # of a median image, width / height or height / width
+
+
 @dataclass(frozen=True)
 class View:
     """The part of a page that a network sees: a square of `size` pixels around the ink.
 
     The page is first resized to `canvas`, (height, width) in pixels, which sets the scale of the
-    square. With `whole`, the network sees the entire canvas.
+    square. "stretch" stretches it to the canvas. "letterbox" keeps its proportions: the canvas
+    shows a window of the `proportion` (width / height) around the page, filled up with paper. With
+    `whole`, the network sees the entire canvas.
     """
 
     size: int
     canvas: tuple[int, int]
     whole: bool = False
+    fit: Fit = "stretch"
+    proportion: float | None = None
 
     @classmethod
-    def of(cls, file: Reader, size: int, window: float | None) -> "View":
+    def of(cls, file: Reader, size: int, window: float | None, fit: Fit | None = None) -> "View":
         """Return the view whose square is `window` times the height of a page.
 
-        The canvas has the median proportions of the file's pages. A `window` of None shows whole
-        pages, `size` pixels high.
+        The canvas has the median proportion of the file's pages. A `window` of None shows whole
+        pages, `size` pixels high. `fit` is the file's, unless it is given. Raises UserError for
+        pages whose canvas would be too long, or so large that it cannot be computed.
         """
         records = file.column("image").metadata
-        height = max(round(size / (window or 1)), 1)
         proportion = float(np.median(records["width"] / records["height"]))
-        return cls(size, (height, max(round(height * proportion), 1)), window is None)
+        height = max(round(size / (window or 1)), 1)
+        canvas = height, max(round(height * proportion), 1)
+        long = not 1 / MAX_PROPORTION <= proportion <= MAX_PROPORTION
+        if long or max(canvas) > ink.LIMIT:
+            median = [int(np.median(records[side])) for side in ("width", "height")]
+            expected = (
+                f"at most {MAX_PROPORTION} times as long; cut the images into characters"
+                if long
+                else f"sides of at most {ink.LIMIT} pixels; choose a smaller size"
+            )
+            raise UserError(
+                f"{file.path}: got images of {median[0]} × {median[1]} pixels (the median width "
+                f"and height), for a network's input of {canvas[1]} × {canvas[0]}; "
+                f"expected {expected}"
+            )
+        fit = PixelRules.of(file).fit if fit is None else fit
+        return cls(size, canvas, window is None, fit, proportion if fit == "letterbox" else None)
+
+    def on(self, file: Reader, window: float | None) -> "View":
+        """Return the view for the pages of another file, in which a page has the same scale.
+
+        Letterboxed pages get the same input from any file. Where pages are stretched, the canvas
+        has the median proportion of the file, so that most of its pages keep theirs.
+        """
+        if self.whole or self.fit == "letterbox":
+            return self
+        return View.of(file, self.size, window, "stretch")
 
     @property
     def shape(self) -> tuple[int, int]:

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.data import base
-from pipeline.data.archives.base import Archive, Folder, ZipArchive
+from pipeline.data.archives import Archive, Folder, ZipArchive
 from pipeline.data.base import Layout, LayoutError, SourceError
 from pipeline.data.layout.options import LayoutOptions
 from pipeline.data.sources.array_labels import label_classes
