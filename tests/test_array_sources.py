@@ -17,29 +17,16 @@ from PIL import Image
 from raw_data import digits, idx_pair, make_tree, make_zip
 from scipy.io import savemat
 
-from pipeline.data.archives.base import Archive, Folder, ZipArchive
+from pipeline.data.archives import Folder
 from pipeline.data.base import NO_SPLIT, TEST, TRAIN, VALIDATION, LayoutError, Source, SourceError
 from pipeline.data.layout.options import LayoutOptions
-from pipeline.data.sources.idx import Idx, open_idx
-from pipeline.data.sources.matlab import Matlab
-from pipeline.data.sources.numpy_arrays import NumpyArrays
+from pipeline.data.sources import open_source
+from pipeline.data.sources.idx import open_idx
 from pipeline.data.sources.pixel_table import PixelTable
-
-KINDS = (Idx, NumpyArrays, Matlab, PixelTable)
-
-
-class Selected(Folder):
-    """A folder without the files that the options leave out."""
-
-    def __init__(self, path: Path, options: LayoutOptions) -> None:
-        super().__init__(path)
-        pairs = zip(self.names, self.sizes, strict=True)
-        kept = [(name, size) for name, size in pairs if options.selects(name)]
-        self.names, self.sizes = [name for name, _ in kept], [size for _, size in kept]
 
 
 def read(path: Path, *options: str) -> Source:
-    """Open a folder or zip archive with options as on the command line."""
+    """Open a folder or archive with options as on the command line."""
     words = list(options)
     given: dict[str, Any] = {}
     while words:
@@ -48,13 +35,8 @@ def read(path: Path, *options: str) -> Source:
             given[name] = (*given.get(name, ()), words.pop(0))
         else:
             given[name] = value if name == "allow_gaps" else words.pop(0)
-    parsed = LayoutOptions.parse(**given)
-    archive: Archive = Selected(path, parsed) if path.is_dir() else ZipArchive(path)
-    for kind in KINDS:
-        if source := kind.detect(archive, parsed):
-            copy: Source = pickle.loads(pickle.dumps(source))
-            return copy
-    raise SourceError(f"{path}: no array")
+    source: Source = pickle.loads(pickle.dumps(open_source(path, LayoutOptions.parse(**given), 1)))
+    return source
 
 
 def suggested(path: Path, *options: str) -> dict[str, Source]:

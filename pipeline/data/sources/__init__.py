@@ -20,6 +20,10 @@ from pipeline.data.base import (
 from pipeline.data.layout.options import LayoutOptions
 from pipeline.data.sources.idx import Idx, open_idx
 from pipeline.data.sources.image_files import ImageFiles
+from pipeline.data.sources.matlab import Matlab
+from pipeline.data.sources.numpy_arrays import NumpyArrays
+from pipeline.data.sources.parquet import Parquet
+from pipeline.data.sources.pixel_table import PixelTable
 
 
 class Kind(Protocol):
@@ -31,7 +35,7 @@ class Kind(Protocol):
         """Return the archive's source, None if it is of another kind."""
 
 
-ARRAY_KINDS: tuple[Kind, ...] = (Idx,)
+ARRAY_KINDS: tuple[Kind, ...] = (Idx, NumpyArrays, Matlab, Parquet, PixelTable)
 
 
 def open_source(

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.data.archives.base import Archive
+from pipeline.data.archives import Archive
 from pipeline.data.base import Ints, LayoutError, SourceError
 from pipeline.data.layout.options import LayoutOptions
 from pipeline.data.sources.known_sets import EMNIST, Recognized, recognize
@@ -42,7 +42,7 @@ def label_classes(
     Raises SourceError for labels that a known dataset does not have, and LayoutError for large
     gaps between numbers.
     """
-    place = f"{archive.path / name}"
+    place = archive.place(archive.names.index(name))
     if any(part.dtype.kind not in "iu" for part in labels):
         return _strings(labels, place)
     numbers = np.concatenate([part.astype(np.int64) for part in labels])

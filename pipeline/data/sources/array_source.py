@@ -8,13 +8,13 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from math import isqrt, prod
 from shlex import quote
-from typing import Any, Protocol, cast
+from typing import Any, Protocol, Self, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.data import base
-from pipeline.data.archives.base import Archive
+from pipeline.data.archives import Archive
 from pipeline.data.base import (
     Annotations,
     Decoded,
@@ -26,7 +26,7 @@ from pipeline.data.base import (
     SourceError,
 )
 from pipeline.data.layout.options import LayoutOptions
-from pipeline.data.pixels.image_decoder import LONGEST_SIDE
+from pipeline.data.pixels.image_decoder import LONGEST_SIDE, SUFFIXES
 from pipeline.data.sources.array_labels import Labelled
 from pipeline.data.sources.stored_bytes import BLOCK, Bytes
 
@@ -36,6 +36,7 @@ SPLIT_WORDS = {
     **dict.fromkeys(("test", "testing", "t10k"), base.TEST),
 }
 LEAST_RANGE = 32  # of 8-bit grey levels
+MANY_IMAGES = 10  # image files that make a source one of images
 _LUMA = (19595, 38470, 7471)  # of red, green and blue in units of 2^-16, as in Pillow
 
 
@@ -237,6 +238,25 @@ class ArraySource(Source):
             splits=np.repeat(splits_of(parts), counts),
         )
 
+    @classmethod
+    def detect(cls, archive: Archive, options: LayoutOptions | None = None) -> Self | None:
+        """Return the archive's dataset, None if it has no arrays of this kind.
+
+        Arrays beside many image files that are no dataset themselves are ignored. Raises
+        LayoutError for several datasets, SourceError for damaged files and missing labels.
+        """
+        try:
+            return cls.find(archive, options or LayoutOptions())
+        except SourceError:
+            if sum(name.lower().endswith(SUFFIXES) for name in archive.names) < MANY_IMAGES:
+                raise
+            return None
+
+    @classmethod
+    def find(cls, archive: Archive, options: LayoutOptions) -> Self | None:
+        """Return the archive's dataset, whatever other files it has."""
+        raise NotImplementedError
+
     def name(self, index: int) -> str:
         """Return "train/N" or "test/N", N counted from 0."""
         part, row = self._place(index)
@@ -301,7 +321,7 @@ def escaped(pattern: str) -> str:
 
 def left_out(archive: Archive, used: Sequence[int], **kinds: int) -> dict[str, int]:
     """Count the files that are not `used`, by kind: the archive's own, `kinds`, and others."""
-    counts: dict[str, int] = dict(getattr(archive, "left_out", {}))
+    counts: dict[str, int] = dict(archive.left_out)
     named = {kind.replace("_", " "): count for kind, count in kinds.items() if count}
     others = len(archive.names) - len(set(used)) - sum(named.values())
     return {**counts, **named, **({"other files": others} if others > 0 else {})}

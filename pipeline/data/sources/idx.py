@@ -265,7 +265,7 @@ def _open_pair(
 
     Raises SourceError if the labels are missing or their count differs.
     """
-    place = archive.path / pair.images
+    place = archive.place(index[pair.images])
     if pair.labels is None:
         plain = re.sub(r"\.gz$", "", basename(pair.images))
         plain = plain.replace("images", "labels").replace("idx3", "idx1")

@@ -18,7 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.data import base
-from pipeline.data.archives.base import SUSPICIOUS_RATIO, SUSPICIOUS_SIZE, Archive
+from pipeline.data.archives import Archive
+from pipeline.data.archives.zip_archive import SUSPICIOUS_RATIO, SUSPICIOUS_SIZE
 from pipeline.data.base import Layout, SourceError
 from pipeline.data.layout.options import LayoutOptions
 from pipeline.data.sources.array_labels import Labelled, label_classes, to_labels
@@ -252,7 +253,7 @@ class Matlab(ArraySource):
     expected_layout = "MATLAB files of EMNIST or SVHN (.mat of version 5)"
 
     @classmethod
-    def detect(cls, archive: Archive, options: LayoutOptions | None = None) -> Self | None:
+    def find(cls, archive: Archive, options: LayoutOptions) -> Self | None:
         """Return the archive's dataset, None without .mat files.
 
         Raises LayoutError for several datasets, SourceError for damage and for missing labels.
@@ -287,7 +288,7 @@ class Matlab(ArraySource):
         if any(len(pairs) > 1 for pairs in found.values()):
             raise SourceError(f"{archive.path}: got several arrays of images for one split")
         pairs = {split: pairs[0] for split, pairs in sorted(found.items())}
-        return cls._of(archive, prefix, pairs, mapping, options or LayoutOptions())
+        return cls._of(archive, prefix, pairs, mapping, options)
 
     @classmethod
     def _of(

@@ -22,7 +22,8 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from pipeline.data import base
-from pipeline.data.archives.base import SUSPICIOUS_RATIO, SUSPICIOUS_SIZE, Archive
+from pipeline.data.archives import Archive
+from pipeline.data.archives.zip_archive import SUSPICIOUS_RATIO, SUSPICIOUS_SIZE
 from pipeline.data.base import Layout, SourceError
 from pipeline.data.layout.options import LayoutOptions
 from pipeline.data.sources.array_labels import label_classes, to_labels
@@ -147,7 +148,7 @@ class NumpyArrays(ArraySource):
     expected_layout = "NumPy arrays of images and labels (x_train and y_train in .npz or .npy)"
 
     @classmethod
-    def detect(cls, archive: Archive, options: LayoutOptions | None = None) -> Self | None:
+    def find(cls, archive: Archive, options: LayoutOptions) -> Self | None:
         """Return the archive's dataset, None without .npz and .npy files.
 
         Raises LayoutError for several datasets, SourceError for damaged files and missing labels.
@@ -177,7 +178,7 @@ class NumpyArrays(ArraySource):
             )
         [(key, found)] = complete.items()
         copies = len(files) - len(kept)
-        return cls._read(archive, key, found, copies, options or LayoutOptions())
+        return cls._read(archive, key, found, copies, options)
 
     @classmethod
     def _read(

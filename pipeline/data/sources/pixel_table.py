@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from beton.jit import kernel
 from pipeline.data import base
-from pipeline.data.archives.base import Archive
+from pipeline.data.archives import Archive
 from pipeline.data.base import Grey, Ints, Layout, LayoutError, Pixels, SourceError
 from pipeline.data.layout.options import LayoutOptions
 from pipeline.data.pixels.image_decoder import SUFFIXES
@@ -105,12 +105,11 @@ class PixelTable(ArraySource):
     expected_layout = "CSV files with a label and the pixels of an image in each row"
 
     @classmethod
-    def detect(cls, archive: Archive, options: LayoutOptions | None = None) -> Self | None:
+    def find(cls, archive: Archive, options: LayoutOptions) -> Self | None:
         """Return the archive's dataset, None if no CSV file has rows of pixels.
 
         Raises LayoutError for several datasets, SourceError for values that are no pixels.
         """
-        options = options or LayoutOptions()
         files = [i for i, name in enumerate(archive.names) if _TABLE.fullmatch(name)]
         if not 0 < len(files) <= _MOST_TABLES:
             return None

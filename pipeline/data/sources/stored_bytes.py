@@ -19,7 +19,7 @@ from typing import IO, Any, cast
 
 import numpy as np
 
-from pipeline.data.archives.base import Archive, Folder
+from pipeline.data.archives import Archive, Folder
 from pipeline.data.base import ImageError, SourceError
 
 BLOCK = 1 << 20  # bytes
@@ -70,7 +70,7 @@ class StoredBytes(Bytes):
 
     def __init__(self, archive: Archive, index: int) -> None:
         self._archive, self._index = archive, index
-        self.path = f"{archive.path / archive.names[index]}"
+        self.path = archive.place(index)
         self.expected: int | None = None
         with self._damage_reported(), archive.open(index) as file:
             self._gzipped = file.read(2) == b"\x1f\x8b"
