@@ -94,7 +94,7 @@ def prepare(
     skip_bad: bool = False,
     force: bool = False,
     progress: Callable[[int], None] | None = None,
-    pixels: PixelOptions = PixelOptions(),
+    pixels: PixelOptions | None = None,
 ) -> PrepareResult:
     """Write a source to the file `out`, unless `out` is up to date.
 
@@ -103,7 +103,6 @@ def prepare(
     call. If an error is raised, `out` stays as it was. Raises BadImagesError if images cannot be
     decoded and `skip_bad` is not set; SourceError, BetonError or OSError for other failures.
     """
-    del pixels
     start = time.perf_counter()
     split = split or Split()
     samples = _Samples(source, assign_splits(source.annotations, split, seed))
@@ -121,13 +120,13 @@ def prepare(
 
     if built:
         out.parent.mkdir(parents=True, exist_ok=True)
-        pixels = max(_pixels(source, index) for index in (0, len(source) // 2, len(source) - 1))
+        area = max(_pixels(source, index) for index in (0, len(source) // 2, len(source) - 1))
         fields: dict[str, Field] = {
-            "image": InkField("raw" if pixels <= RAW_MAX_PIXELS else "auto"),
+            "image": InkField("raw" if area <= RAW_MAX_PIXELS else "auto"),
             **dict.fromkeys(("label", "split", "writer"), IntField()),
             "name": BytesField(),
         }
-        workers = min(workers, _useful_workers(len(source), pixels))
+        workers = min(workers, _useful_workers(len(source), area))
         writer.write(
             out, fields, samples, info=info_with_skipped, workers=workers, progress=progress
         )

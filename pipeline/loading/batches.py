@@ -186,7 +186,8 @@ class DeviceLoader:
         sizes = self._sizes[ids]
         covered = coverage(sizes, full_geometry(sizes, self._view.proportion), *self._view.canvas)
         difference = self._papers[ids].astype(np.float64) - self._backgrounds[ids]
-        return (difference[:, None, None] * (1 - covered)).astype(np.float32)
+        refill: Floats = (difference[:, None, None] * (1 - covered)).astype(np.float32)
+        return refill
 
     def _move(self, host: dict[str, Tensor]) -> dict[str, Tensor]:
         """Copy tensors to the device; afterwards the loader may reuse the host memory.

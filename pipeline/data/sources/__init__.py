@@ -17,7 +17,7 @@ SOURCES: tuple[type[ImageFolder] | type[Midas] | type[Idx], ...] = (Idx, Midas, 
 
 
 def open_source(
-    path: str | Path, options: LayoutOptions = LayoutOptions(), min_classes: int = 2
+    path: str | Path, options: LayoutOptions | None = None, min_classes: int = 2
 ) -> Source:
     """Return the source at `path`: a folder, a zip archive or an IDX file.
 
