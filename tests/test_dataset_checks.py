@@ -18,6 +18,7 @@ from jobs import evaluate, part1
 from pipeline.errors import UserError
 from pipeline.loading.dataset import open_dataset, source_line
 from pipeline.recipes.recipe import Recipe, Stage
+from pipeline.reporting.common import origins
 from pipeline.runtime import launch
 from pipeline.training.datamodule import DataModule
 from pipeline.training.distributed import join_processes
@@ -216,6 +217,13 @@ def test_jobs_refuse_it_with_exit_status_2(
 def trained_on_tiny(_run: Path) -> object:
     """A stand-in for a trained network: files are checked before it matters."""
     return None
+
+
+def test_a_report_on_a_run_of_unknown_origin_is_refused_and_a_line_names_it_so() -> None:
+    for provenance in ({}, {"kind": "x", "source": "y"}, {"kind": "real", "source": ""}):
+        with pytest.raises(UserError, match=r"provenance: got \{.* prepare the dataset again"):
+            origins([provenance])
+    assert source_line({}) == "unknown data: unknown"
 
 
 def test_a_training_without_samples_is_refused(tmp_path: Path) -> None:

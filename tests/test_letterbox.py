@@ -1,9 +1,10 @@
 """Pages keep their proportions on the way to a network, in training as in evaluation."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -30,6 +31,7 @@ from pipeline.training.datamodule import DataModule
 from pipeline.training.distributed import join_processes
 
 Pixels = NDArray[np.uint8]
+Window = tuple[float, float, float, float, float, float]
 CPU = torch.device("cpu")
 DECODES: tuple[Decode, ...] = ("loader", "device")
 LETTERBOX = {"pixels": {"polarity": "dark", "scale": None, "fit": "letterbox"}}
@@ -43,13 +45,13 @@ def some_images(draw: st.DrawFn) -> list[Pixels]:
     return [numbers.choice(numbers.integers(0, 256, 3, np.uint8), size) for size in sizes]
 
 
-def resized(path: Path, images: Sequence[Pixels], op: ops.Op) -> dict[str, NDArray[np.generic]]:
+def resized(path: Path, images: Sequence[Pixels], op: ops.Op) -> Mapping[str, NDArray[Any]]:
     writer.write(path, {"image": InkField()}, [(image,) for image in images])
     with Loader(path, len(images), {"image": op}, order="sequential", threads=0) as loader:
         return next(iter(loader)).arrays
 
 
-def letterbox(height: int, width: int, proportion: float) -> tuple[float, ...]:
+def letterbox(height: int, width: int, proportion: float) -> Window:
     """The smallest window of a proportion around an image: its centre stays the centre."""
     tall = max(height, width / proportion)
     wide = tall * proportion
@@ -71,9 +73,9 @@ def test_a_window_of_the_proportion_surrounds_the_whole_image(
     for one, image, background, window in zip(
         got, images, runs["image.background"], runs["image.geometry"], strict=True
     ):
-        expected = letterbox(*image.shape, proportion)
+        expected = letterbox(image.shape[0], image.shape[1], proportion)
         np.testing.assert_allclose(window, expected, atol=1e-9)
-        exact = box_resize(image, int(background), expected, height, width)  # type: ignore[arg-type]
+        exact = box_resize(image, int(background), expected, height, width)
         assert np.abs(one - exact).max() <= 0.501
 
 
@@ -94,13 +96,15 @@ def test_images_of_the_proportion_give_the_bytes_of_a_plain_resize(
 
 
 def test_a_window_is_jittered_or_letterboxed_and_has_a_proportion() -> None:
-    for op in (ops.Resize, ops.Runs):
-        options = (8, 8) if op is ops.Resize else ()
-        with pytest.raises(ValueError, match="got a jitter too"):
-            op(*options, jitter=ops.Jitter(shear=1), proportion=1)
-        for proportion in (0, -1, float("inf"), float("nan")):
-            with pytest.raises(ValueError, match="proportion: got"):
-                op(*options, proportion=proportion)
+    with pytest.raises(ValueError, match="got a jitter too"):
+        ops.Resize(8, 8, ops.Jitter(shear=1), proportion=1)
+    with pytest.raises(ValueError, match="got a jitter too"):
+        ops.Runs(ops.Jitter(shear=1), proportion=1)
+    for proportion in (0, -1, float("inf"), float("nan")):
+        with pytest.raises(ValueError, match="proportion: got"):
+            ops.Resize(8, 8, proportion=proportion)
+        with pytest.raises(ValueError, match="proportion: got"):
+            ops.Runs(proportion=proportion)
 
 
 def bar(name: str, _number: int) -> Pixels:
@@ -165,13 +169,13 @@ def test_files_and_views_of_earlier_versions_are_stretched(tmp_path: Path) -> No
 
 
 def test_rules_of_pixels_are_stored_with_a_run_and_earlier_runs_have_none(tmp_path: Path) -> None:
-    pixels = {"polarity": "light", "scale": [4000, 55000], "fit": "letterbox"}
-    pixels["paper"] = {"samples": [1], "greys": [7]}
+    rules = {"polarity": "light", "scale": [4000, 55000], "fit": "letterbox"}
+    pixels = {**rules, "paper": {"samples": [1], "greys": [7]}}
     training = TrainingConfig("small", Recipe((Stage(16, 1, 1e-3),)))
     with open_dataset(write_set(tmp_path / "tiny.beton", info={"pixels": pixels})) as file:
         config = RunConfig.of("test", training, file, {})
     written = json.loads(json.dumps(config.as_json()))
-    assert written["pixels"] == {"polarity": "light", "scale": [4000, 55000], "fit": "letterbox"}
+    assert written["pixels"] == rules
     (tmp_path / "config.json").write_text(json.dumps(written))
     assert read_as(tmp_path / "config.json", RunConfig) == config
     del written["pixels"]

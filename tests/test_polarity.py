@@ -230,7 +230,7 @@ def test_a_source_is_prepared_by_the_rules_of_the_training(
 
 
 def test_a_file_of_another_scale_is_refused(tmp_path: Path) -> None:
-    def scaled(name: str, scale: list[float] | None) -> Path:
+    def scaled(name: str, scale: Sequence[float] | None) -> Path:
         pixels = {"polarity": "dark", "scale": scale, "fit": "stretch"}
         return write_set(tmp_path / name, info={"pixels": pixels})
 

@@ -129,7 +129,7 @@ class Evaluation:
     @property
     def seen(self) -> bool:
         """Whether the network was trained on images of the same source."""
-        trained_on = [one["digest"] for one in (self.learned_from, self.auxiliary) if one]
+        trained_on = [one.get("digest") for one in (self.learned_from, self.auxiliary) if one]
         return self.provenance["digest"] in trained_on
 
 

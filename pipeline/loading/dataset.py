@@ -164,5 +164,5 @@ def eval_batch_size(view: View) -> int:
 
 
 def source_line(provenance: Mapping[str, Any]) -> str:
-    """Return the kind and source of a dataset, in one line."""
-    return f"{provenance['kind']} data: {provenance['source']}"
+    """Return the kind and source of a dataset, in one line; earlier runs may lack them."""
+    return f"{provenance.get('kind', 'unknown')} data: {provenance.get('source', 'unknown')}"
