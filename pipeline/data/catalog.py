@@ -7,12 +7,13 @@ the hand-writing task and MNIST are always available: missing data are replaced 
 import re
 import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from pipeline.data.download import download
+from pipeline.data.layout.options import LayoutOptions
 from pipeline.data.sources import ClassSubset, Source, SourceError, open_source
-from pipeline.data.sources.idx import EMNIST
+from pipeline.data.sources.known_sets import EMNIST
 from pipeline.data.synth import handwriting
 from pipeline.data.synth.handwriting import DIGITS, SyntheticDigits, SyntheticPages
 from pipeline.data.synth.mislabel import LabelNoise, MislabelledSource
@@ -101,7 +102,7 @@ class SyntheticData:
 class SourceFinder:
     """Finds datasets' sources: at `source`, below `raw`, by download, or synthetic.
 
-    `synthetic.label_noise` also applies to the data at `source`.
+    `synthetic.label_noise` also applies to the data at `source`. `layout` says how to read files.
     """
 
     raw: Path = Path("data/raw")
@@ -109,6 +110,7 @@ class SourceFinder:
     download: bool = False
     always_synthetic: bool = False
     synthetic: SyntheticData = SyntheticData()
+    layout: LayoutOptions = field(default_factory=LayoutOptions)
 
     def datasets(self, names: Sequence[str]) -> tuple[str, ...]:
         """Return the datasets to prepare: `names`, or the name of `source`, or all below `raw`.
@@ -175,7 +177,7 @@ class SourceFinder:
                 f"--mislabel: part3 would be read from {path}; "
                 "add --source to mislabel it, or --synthetic"
             )
-        source = open_source(path)
+        source = open_source(path, self.layout)
         if classes := _entry(name).classes:
             source = ClassSubset(source, classes).check()
         if label_noise and label_noise.kind != "none" and self.source is not None:

@@ -7,6 +7,7 @@ image's split depends on its index in the source and on the seed.
 
 import re
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Self
 
 import numpy as np
@@ -74,6 +75,24 @@ def assign_splits(
         labels, keys = annotations.labels[drawn], _keys(seed, drawn)
         splits[free] = _stratified(labels, split.percentages, keys)[group]
     return splits
+
+
+def check_trained(path: Path, annotations: Annotations, rows: Ints, splits: Ints) -> None:
+    """Raise SourceError if a class is validated or tested but never trained on.
+
+    `splits` (n,) are those of the images `rows` (n,), which remain without bad images. A dataset
+    without training images passes: it serves evaluation.
+    """
+    labels = annotations.labels[rows]
+    counts = np.zeros((len(annotations.classes), len(SPLITS)), np.int64)
+    np.add.at(counts, (labels, splits), 1)
+    untrained = np.flatnonzero((counts.sum(1) > 0) & (counts[:, base.TRAIN] == 0))
+    if len(untrained) and counts[:, base.TRAIN].any():
+        names = ", ".join(repr(annotations.classes[label]) for label in untrained)
+        raise SourceError(
+            f"{path}: no training images of {names}, but {counts[untrained].sum()} others; add "
+            "training images, mend damaged ones, or leave the class out of the source"
+        )
 
 
 def join_groups(*groups: Ints) -> Ints:

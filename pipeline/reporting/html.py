@@ -16,7 +16,7 @@ from html import escape
 from importlib.resources import files
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 from xml.etree import ElementTree
 
 from matplotlib import rc_context
@@ -151,7 +151,42 @@ class Sources:
         return f'<dl id="{name}">\n{items}</dl>'
 
 
-Block = str | Table | Plot | PngImage | Sources  # a str is a paragraph
+@dataclass(frozen=True)
+class Facts:
+    """Pairs of a term and its description; a description of several lines is a list."""
+
+    rows: Sequence[tuple[str, str | Sequence[str]]]
+
+    def html(self, name: str) -> str:
+        """Return the pairs as an HTML definition list."""
+        items = ""
+        for term, described in self.rows:
+            lines = [described] if isinstance(described, str) else described
+            items += f"<div><dt>{escape(term)}</dt>"
+            items += "".join(f"<dd>{escape(line)}</dd>" for line in lines) + "</div>\n"
+        return f'<dl class="facts" id="{name}">\n{items}</dl>'
+
+
+@dataclass(frozen=True)
+class Warnings:
+    """Sentences that must be read first."""
+
+    sentences: Sequence[str]
+
+    def html(self, name: str) -> str:
+        """Return the sentences as a highlighted HTML list."""
+        items = "".join(f"<li>{escape(sentence)}</li>\n" for sentence in self.sentences)
+        return f'<ul class="warnings" id="{name}">\n{items}</ul>'
+
+
+class Element(Protocol):
+    """A part of a page that is more than text."""
+
+    def html(self, name: str, /) -> str:
+        """Return the element as HTML; `name` is unique in the page."""
+
+
+Block = str | Element  # a str is a paragraph
 
 
 @dataclass(frozen=True)
