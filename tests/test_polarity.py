@@ -48,10 +48,12 @@ def write(path: Path, images: Sequence[Pixels], papers: dict[int, int], fit: str
     )
 
 
-def inputs(file: Reader, view: View, decode: Decode, rows: int = 3) -> NDArray[np.float32]:
+def inputs(
+    file: Reader, view: View, decode: Decode, rows: int = 3, device: torch.device = CPU
+) -> NDArray[np.float32]:
     ids = np.arange(len(file))
-    with DeviceLoader(file, ids, view, rows, device=CPU, decode=decode) as loader:
-        images = [batch.images[batch.valid, 0].numpy() for batch in loader.micro_batches()]
+    with DeviceLoader(file, ids, view, rows, device=device, decode=decode) as loader:
+        images = [batch.images[batch.valid, 0].cpu().numpy() for batch in loader.micro_batches()]
     return np.concatenate(images)
 
 
@@ -171,6 +173,22 @@ def test_beside_a_page_and_beyond_the_canvas_there_is_no_ink(
             (half,) = loader.micro_batches()
     assert np.allclose(beyond, whole, atol=1e-5)
     assert float(half.images[0].sum()) == pytest.approx(float(whole.sum()) / 4, rel=0.02)
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU; torch sees none")
+@pytest.mark.parametrize("decode", DECODES)
+def test_a_gpu_gives_the_batches_of_the_cpu(decode: Decode, tmp_path: Path) -> None:
+    numbers = np.random.default_rng(0)
+    sizes = numbers.integers(5, 90, (50, 2))
+    images = [numbers.choice(np.array([0, 90, 255], np.uint8), size) for size in sizes]
+    papers = dict.fromkeys(range(0, 50, 3), 255)
+    with open_dataset(write(tmp_path / "a.beton", images, papers, "letterbox")) as file:
+        for window in (None, 0.8):
+            view = View.of(file, 32, window)
+            cpu = inputs(file, view, decode, 16)
+            gpu = inputs(file, view, decode, 16, torch.device("cuda"))
+            np.testing.assert_allclose(gpu, cpu, atol=1e-4)
 
 
 def test_heights_of_ink_are_measured_from_the_paper(tmp_path: Path) -> None:
