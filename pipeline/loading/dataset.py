@@ -81,6 +81,7 @@ def split_indices(file: Reader, splits: str) -> Ids:
 
 
 MAX_PROPORTION = 64  # of a median image, width / height or height / width
+MAX_CANVAS = 1 << 25  # pixels of one, of which a batch has many
 
 
 @dataclass(frozen=True)
@@ -105,26 +106,27 @@ class View:
 
         The canvas has the median proportion of the file's pages. A `window` of None shows whole
         pages, `size` pixels high. `fit` is the file's, unless it is given. Raises UserError for
-        pages whose canvas would be too long, or so large that it cannot be computed.
+        pages that are too long for a canvas.
         """
+        fit = fit or PixelRules.of(file).fit
         records = file.column("image").metadata
-        proportion = float(np.median(records["width"] / records["height"]))
+        proportions = records["width"] / records["height"]
+        median = _geometric_median if fit == "letterbox" else np.median
+        proportion = float(median(proportions))
         height = max(round(size / (window or 1)), 1)
         canvas = height, max(round(height * proportion), 1)
         long = not 1 / MAX_PROPORTION <= proportion <= MAX_PROPORTION
-        if long or max(canvas) > ink.LIMIT:
-            median = [int(np.median(records[side])) for side in ("width", "height")]
+        if long or max(canvas) > ink.LIMIT or math.prod(canvas) > MAX_CANVAS:
+            medians = " × ".join(f"{np.median(records[side]):.0f}" for side in ("width", "height"))
             expected = (
-                f"at most {MAX_PROPORTION} times as long; cut the images into characters"
+                f"at most {MAX_PROPORTION} : 1; cut the images into characters"
                 if long
-                else f"sides of at most {ink.LIMIT} pixels; choose a smaller size"
+                else f"at most {MAX_CANVAS} pixels, {ink.LIMIT} a side; choose a smaller size"
             )
             raise UserError(
-                f"{file.path}: got images of {median[0]} × {median[1]} pixels (the median width "
-                f"and height), for a network's input of {canvas[1]} × {canvas[0]}; "
-                f"expected {expected}"
+                f"{file.path}: got images of {medians} pixels (the median width and height), which "
+                f"would be resized to {canvas[1]} × {canvas[0]}; expected {expected}"
             )
-        fit = PixelRules.of(file).fit if fit is None else fit
         return cls(size, canvas, window is None, fit, proportion if fit == "letterbox" else None)
 
     def on(self, file: Reader, window: float | None) -> "View":
@@ -143,6 +145,16 @@ class View:
         return self.canvas if self.whole else (self.size, self.size)
 
 
+def _geometric_median(values: NDArray[np.float64]) -> float:
+    """Return the median, or the geometric mean of the two values in the middle.
+
+    It treats tall and wide images alike: the median of 1/5 and 5 is 1.
+    """
+    ordered = np.sort(values)
+    low, high = ordered[(len(values) - 1) // 2], ordered[len(values) // 2]
+    return float(low if low == high else np.sqrt(low * high))
+
+
 MAX_EVAL_ROWS, MAX_EVAL_PIXELS = 256, 1 << 22  # of a batch, where no gradients need memory
 
 
@@ -152,5 +164,5 @@ def eval_batch_size(view: View) -> int:
 
 
 def source_line(provenance: Mapping[str, Any]) -> str:
-    """Return the kind and source of a dataset, in one line."""
-    return f"{provenance['kind']} data: {provenance['source']}"
+    """Return the kind and source of a dataset, in one line; earlier runs may lack them."""
+    return f"{provenance.get('kind', 'unknown')} data: {provenance.get('source', 'unknown')}"

@@ -40,7 +40,7 @@ class _Pixels:
 
 @dataclass(frozen=True)
 class _Provenance:
-    kind: Text
+    kind: Literal["real", "synthetic"]
     source: Text
     digest: Text
 
