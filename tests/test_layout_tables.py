@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from pipeline.data.archives import Archive
@@ -596,6 +596,10 @@ JUNK = st.recursive(
     ),
     st.sampled_from([".csv", ".tsv", ".json", ".jsonl", ".txt"]),
 )
+@example(b"null", ".json")
+@example(b"[[]]", ".json")
+@example(b"{}", ".jsonl")
+@example(b"\xff\xfe", ".csv")
 def test_no_contents_end_in_a_traceback(data: bytes, suffix: str) -> None:
     archive = Members(dict.fromkeys(FOUR, b"") | {f"labels{suffix}": data})
     assert "\n" not in outcome(lambda: find(archive))

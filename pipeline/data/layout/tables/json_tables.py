@@ -36,6 +36,8 @@ def parse_json(text: str, is_header: IsHeader) -> Table:
         value = _unwrap(value)
     if isinstance(value, dict):
         return _parse_coco(value)
+    if not isinstance(value, list):
+        raise NotATableError("is no list of objects")
     if len(value) > MOST_ROWS:
         raise NotATableError(f"has more than {MOST_ROWS:,} rows")
     if value and all(isinstance(row, list) for row in value):
