@@ -9,12 +9,12 @@ from pathlib import Path, PurePosixPath
 
 from pipeline.data.archives.base import Archive
 from pipeline.data.base import SPLITS, ImageError, LayoutError, SourceError
+from pipeline.data.layout.folders.vocabulary import is_container, split_of, splits_of
 from pipeline.data.layout.options import LayoutOptions, TableRule
 from pipeline.data.layout.tables.formats import SUFFIXES
 from pipeline.data.layout.tables.image_names import ImageNames
 from pipeline.data.layout.tables.reading import Reading, TableMatch, read_one
 from pipeline.data.layout.tables.table import LARGEST_TABLE, NotATableError, TableError
-from pipeline.data.layout.vocabulary import is_container, split_of, splits_of
 
 _HEAD = 1 << 16  # bytes of a large table that must name an image
 _LARGE = 1 << 20
