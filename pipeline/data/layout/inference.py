@@ -24,8 +24,8 @@ from pipeline.data.layout.folders.splits import (
 )
 from pipeline.data.layout.folders.vocabulary import splits_of
 from pipeline.data.layout.options import FolderRule, LayoutOptions, NameRule, Rule, TableRule
-from pipeline.data.layout.table_formats import SUFFIXES
 from pipeline.data.layout.tables import TableMatch, find_table, read_table
+from pipeline.data.layout.tables.formats import SUFFIXES
 
 
 @dataclass(frozen=True)
