@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from pipeline.data.archives import Archive
 from pipeline.data.base import LayoutError
 from pipeline.data.layout.options import LayoutOptions
+from pipeline.data.layout.suggestions import infer_layout
 from pipeline.data.layout.tables import TableMatch, find_table, read_table
 
 LETTERS = "ABAB"
@@ -406,6 +407,28 @@ def test_iams_words_have_writers_from_its_forms() -> None:
     assert match.labels == ["A", '"', None, "A"]
     assert match.writers == ["000", "000", "001", "001"]
     assert "1 words whose segmentation is marked err" in match.notes[0]
+
+
+def test_the_folders_of_iams_words_are_no_classes() -> None:
+    ids = [f"a0{form}-000-00-0{word}" for form in range(3) for word in range(4)]
+    names = [f"words/{i[:3]}/{i[:7]}/{i}.png" for i in ids]
+    words = "".join(
+        f"{i} {'err' if i[-1] == '0' else 'ok'} 154 4 7 2 5 AT {LETTERS[int(i[-1])]}\n" for i in ids
+    )
+    archive = members(names, words_dot_txt=words)
+    layout = infer_layout(archive, names, LayoutOptions())
+    assert layout.layout.class_from == "table:words.txt"
+    assert layout.annotations.classes == ("A", "B")
+    assert len(layout.rows) == 9
+
+
+def test_a_table_of_some_images_that_contradicts_their_folders_is_ambiguous() -> None:
+    names = [f"{'xy'[i % 2]}/{i}.png" for i in range(12)]
+    text = "file,label\n" + "".join(f"{name},{'AAB'[i % 3]}\n" for i, name in enumerate(names[1:]))
+    archive = members(names, labels_dot_csv=text)
+    with pytest.raises(LayoutError, match="give different classes") as raised:
+        infer_layout(archive, names, LayoutOptions())
+    assert len(raised.value.suggestions) == 2
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ from pipeline.data.layout.tables.table import (
 )
 
 SUFFIXES = (".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".txt")
+IAM_WORDS = "IAM words.txt"  # a format; the folders of its images are forms, never classes
 _IAM_LINE = re.compile(r"(#.*\n|[^\S\n]*\n)*\S+-\d+ (ok|err) -?\d+( -?\d+){4} \S+ \S")
 
 
@@ -72,7 +73,7 @@ def _parse_words(text: str) -> Table:
         bad += cells[1] == "err"
         rows.append([cells[0], cells[8] if cells[1] == "ok" else ""])
     notes = (f"{bad:,} words whose segmentation is marked err have no label",) if bad else ()
-    return Table("IAM words.txt", ("id", "transcription"), rows, notes)
+    return Table(IAM_WORDS, ("id", "transcription"), rows, notes)
 
 
 def parse_forms(data: bytes) -> dict[str, str]:

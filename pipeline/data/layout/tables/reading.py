@@ -8,7 +8,7 @@ from pipeline.data.archives.base import Archive
 from pipeline.data.base import ImageError, LayoutError
 from pipeline.data.layout.options import LayoutOptions
 from pipeline.data.layout.tables.columns import is_header, read_columns
-from pipeline.data.layout.tables.formats import parse_forms, parse_table
+from pipeline.data.layout.tables.formats import IAM_WORDS, parse_forms, parse_table
 from pipeline.data.layout.tables.image_names import ImageNames
 from pipeline.data.layout.tables.table import LARGEST_TABLE, TableError
 
@@ -102,7 +102,7 @@ def read_one(
     _refuse_row_numbers(values.files, match.indices, images)
     writers = values.writers
     notes = list(values.notes)
-    if table.format == "IAM words.txt" and writers is None:
+    if table.format == IAM_WORDS and writers is None:
         writers = _form_writers(archive, values.files)
     n = len(images.names)
     named = [False] * n
