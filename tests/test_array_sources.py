@@ -1,24 +1,39 @@
 """Readers of arrays: IDX, NumPy, rows of pixels, MATLAB, Parquet."""
 
 import gzip
+import importlib
 import io
+import json
 import pickle
 import shlex
 import struct
+import sys
 import tracemalloc
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
-from raw_data import digits, idx_pair, make_tree, make_zip
+from raw_data import digits, idx_pair, make_tree, make_zip, picture, pillow
 from scipy.io import savemat
 
 from pipeline.data.archives import Folder
-from pipeline.data.base import NO_SPLIT, TEST, TRAIN, VALIDATION, LayoutError, Source, SourceError
+from pipeline.data.base import (
+    NO_SPLIT,
+    TEST,
+    TRAIN,
+    VALIDATION,
+    ImageError,
+    LayoutError,
+    Source,
+    SourceError,
+)
 from pipeline.data.layout.options import LayoutOptions
 from pipeline.data.sources import open_source
 from pipeline.data.sources.idx import open_idx
@@ -60,6 +75,9 @@ def images_of(source: Source) -> list[list[list[float]]]:
 def numbered(count: int, first: int = 0) -> tuple[NDArray[np.uint8], list[int]]:
     """Images (count, 4, 6) and labels that count from `first`."""
     return digits(count)[0], [first + i for i in range(count)]
+
+
+pyarrow, pq = map(importlib.import_module, ("pyarrow", "pyarrow.parquet"))
 
 
 # IDX
@@ -813,7 +831,177 @@ def test_matlab_files_that_are_no_dataset_are_refused_in_a_line(
 
 
 def test_a_matlab_file_that_would_inflate_without_end_is_refused(tmp_path: Path) -> None:
-    bomb = mat({"X": np.zeros((200_000, 28, 28), np.uint8), "y": np.zeros(200_000)})
+    bomb = mat({"X": np.zeros((90_000, 28, 28), np.uint8), "y": np.zeros(90_000)})
     make_tree(tmp_path, {"a.mat": bomb})
     with pytest.raises(SourceError, match="decompression bomb"):
         read(tmp_path)
+
+
+# Parquet
+
+
+def parquet(
+    images: Sequence[Any],
+    labels: Sequence[Any],
+    names: Sequence[str] | None = None,
+    *,
+    group: int = 7,
+    **more: Sequence[Any],
+) -> bytes:
+    """A Parquet file as Hugging Face writes it; `images` are bytes, or bytes and a path."""
+    columns = {"image": list(images), "label": list(labels), **{k: [*v] for k, v in more.items()}}
+    written = pyarrow.table(columns)
+    if names is not None:
+        features = {
+            "image": {"_type": "Image"},
+            "label": {"_type": "ClassLabel", "names": list(names)},
+        }
+        info = json.dumps({"info": {"features": features}}).encode()
+        written = written.replace_schema_metadata({b"huggingface": info})
+    file = io.BytesIO()
+    pq.write_table(written, file, row_group_size=group)
+    return file.getvalue()
+
+
+def encoded(count: int, first: int = 0) -> list[dict[str, Any]]:
+    return [{"bytes": picture(first + i), "path": f"{i}.png"} for i in range(count)]
+
+
+@pytest.mark.parametrize("make", [make_tree, make_zip])
+def test_parquet_shards_are_splits_with_the_stored_class_names(
+    tmp_path: Path, make: Callable[..., Path]
+) -> None:
+    files = {
+        "mnist/train-00000-of-00002.parquet": parquet(encoded(10), [0, 1] * 5, ["cat", "dog"]),
+        "mnist/train-00001-of-00002.parquet": parquet(encoded(9, 10), [1] * 9, ["cat", "dog"]),
+        "mnist/test-00000-of-00001-0123456789abcdef.parquet": parquet(
+            encoded(5, 30), [0, 1, 0, 1, -1], ["cat", "dog"]
+        ),
+        "README.md": b"words",
+    }
+    source = read(make(tmp_path / "set", files))
+    assert source.annotations.classes == ("cat", "dog")
+    assert source.annotations.labels.tolist() == [0, 1] * 5 + [1] * 9 + [0, 1, 0, 1]
+    assert source.annotations.splits.tolist() == [NO_SPLIT] * 19 + [TEST] * 4
+    order = np.random.default_rng(0).permutation(len(source)).tolist()
+    for i in [*range(len(source)), *order]:
+        expected = pillow(picture(i if i < 19 else 11 + i))
+        np.testing.assert_array_equal(source.image(i), expected)
+    assert source.decoded(0).mode == "L"
+    assert "1 rows without a label are left out" in source.layout.notes
+    assert source.layout.left_out == {"other files": 1}
+    assert not source.layout.warnings
+
+
+def test_parquet_of_bytes_without_metadata_takes_labels_as_they_are(tmp_path: Path) -> None:
+    data = parquet([picture(i) for i in range(6)], ["b", "a", "b", "a", "c", "c"], writer="xyxyxx")
+    source = read(make_tree(tmp_path, {"0000.parquet": data}))
+    assert labels_of(source) == list("babacc")
+    assert source.annotations.writer_names == ("x", "y")
+    np.testing.assert_array_equal(source.image(5), pillow(picture(5)))
+
+
+def test_parquet_may_name_files_beside_it(tmp_path: Path) -> None:
+    rows = [{"bytes": None, "path": f"../images/{i}.png"} for i in range(6)]
+    files: dict[str, bytes] = {f"images/{i}.png": picture(i) for i in range(5)}
+    files["data/train-00000-of-00003.parquet"] = parquet(rows, [0, 1] * 3)
+    source = read(make_tree(tmp_path, files))
+    np.testing.assert_array_equal(source.image(4), pillow(picture(4)))
+    with pytest.raises(ImageError, match=r"images/5\.png' is not in the source"):
+        source.image(5)
+    assert source.size(np.arange(6)) == sum(map(len, files.values()))
+    assert "1 of 3 shards" in source.layout.warnings[0]
+
+
+def test_several_columns_or_sets_in_parquet_are_refused_with_options(tmp_path: Path) -> None:
+    pictures = [picture(i) for i in range(6)]
+    file = parquet(pictures, [0, 1] * 3, mask=pictures[::-1], target=[1, 1, 0] * 2)
+    sources = suggested(make_tree(tmp_path / "columns", {"train.parquet": file}))
+    assert [len(s) for s in sources.values()] == [6, 6]
+    files = {
+        f"{name}/{part}-00000-of-00001.parquet": parquet(encoded(count), [0, 1] * (count // 2))
+        for name, count in (("a", 6), ("b", 8))
+        for part in ("train", "test")
+    }
+    sources = suggested(make_tree(tmp_path / "sets", files))
+    assert [len(s) for s in sources.values()] == [12, 16]
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (b"PAR1words", "damaged"),
+        (parquet(encoded(4), [0, 1, 0, 2], ["a", "b"]), "labels from 0 to 2, expected 0 to 1"),
+        (parquet(encoded(2), [0, 1], ["a", "a"]), "names two classes alike"),
+        (parquet(encoded(2), [-1, -1], ["a", "b"]), "no row with a label"),
+        (parquet(["a", "b"], [0, 1]), "no column of images; it has image, label"),
+        (parquet(encoded(2), [[0], [1]]), "no numbers or strings"),
+    ],
+)
+def test_parquet_that_is_no_dataset_is_refused_in_a_line(
+    tmp_path: Path, data: bytes, reason: str
+) -> None:
+    make_tree(tmp_path, {"a.parquet": data})
+    with pytest.raises(SourceError, match=reason) as caught:
+        read(tmp_path)
+    assert "\n" not in str(caught.value)
+    assert "a.parquet" in str(caught.value)
+
+
+def test_without_pyarrow_the_extra_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
+    make_tree(tmp_path, {"a.parquet": b"PAR1"})
+    with pytest.raises(SourceError, match=r"pip install 'inkrun\[parquet\]'"):
+        read(tmp_path)
+
+
+# Damage
+
+
+SAMPLES = {
+    "idx": kaggle(digits(9), digits(8, 1)),
+    "npz": {"mnist.npz": npz(x_train=digits(9)[0], y_train=digits(9)[1])},
+    "stored npz": {"a.npz": npz(packed=False, X=digits(9)[0] * 1.5, y=np.eye(3)[[0, 1, 2] * 3])},
+    "npy": both("X.npy", "y.npy"),
+    "table": {"train.csv": table(SQUARES[:9], SQUARE_LABELS[:9])},
+    "packed table": {"train.csv.gz": gzip.compress(table(SQUARES[:9], SQUARE_LABELS[:9], None))},
+    "emnist": {"a.mat": mat(emnist_mat([48, 65], 0, (6, 5)), packed=False)},
+    "packed mat": {"a.mat": mat({"X": SQUARES, "y": SQUARE_LABELS})},
+    "parquet": {"train.parquet": parquet(encoded(9), [0, 1, 2] * 3, ["a", "b", "c"])},
+}
+
+
+@pytest.mark.parametrize("kind", SAMPLES)
+@given(
+    file=st.integers(0, 7),
+    changes=st.lists(st.tuples(st.integers(0, 1 << 20), st.integers(0, 255)), max_size=3),
+    cut=st.none() | st.integers(0, 1 << 20),
+)
+@settings(max_examples=30, deadline=None, derandomize=True)
+def test_damaged_arrays_are_errors_of_ours(
+    tmp_path_factory: pytest.TempPathFactory,
+    kind: str,
+    file: int,
+    changes: list[tuple[int, int]],
+    cut: int | None,
+) -> None:
+    files = dict(SAMPLES[kind])
+    name = sorted(files)[file % len(files)]
+    data = bytearray(files[name])
+    for position, value in changes:
+        # Half of the changes are in the first bytes, where the declarations are.
+        span = len(data) if position % 2 else min(len(data), 200)
+        data[position // 2 % span] = value
+    files[name] = bytes(data[: cut % (len(data) + 1)]) if cut is not None else bytes(data)
+    folder = tmp_path_factory.mktemp("damaged")
+    error: SourceError | None = None
+    try:
+        source = read(make_tree(folder, files))
+        for i in range(len(source)):
+            with suppress(ImageError):
+                assert source.image(i).ndim == 2
+    except SourceError as caught:
+        error = caught
+    assert error is None or ("\n" not in str(error) and str(folder) in str(error))

@@ -320,7 +320,7 @@ def _preferred(names: list[str], words: set[str]) -> list[str]:
 def _holds_images(form: Any) -> bool:
     text = str(form)
     return text in ("binary", "large_binary") or (
-        text.startswith("struct<") and "bytes: " in text and "binary" in text
+        text.startswith("struct<") and "bytes: " in text and "path: " in text
     )
 
 
