@@ -1,4 +1,4 @@
-"""The 62 characters of the MIDAS task, in the order of their classes, and their codes in folders."""
+"""The 62 characters of the MIDAS task, in the order of their classes, and folders that mean one."""
 
 import re
 import string

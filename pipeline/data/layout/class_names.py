@@ -1,14 +1,15 @@
 """Names of classes: cleaned, or translated where folders are numbers or codes of characters."""
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from pipeline.data.base import Ints, LayoutError
-from pipeline.data.charset import sample_character, sample_number
+from pipeline.data.charset import hex_character, sample_character, sample_number
 from pipeline.data.layout.columns import Column, clean
-from pipeline.data.layout.paths import Paths, listed
+from pipeline.data.layout.folders.paths import Paths, listed
+from pipeline.data.layout.folders.vocabulary import is_partition, is_repeated_partition
 
-MIDAS = "MIDAS part 1"
+MIDAS, NIST = "MIDAS part 1", "NIST SD19"
 MIDAS_WRITER = r"name:(?i)(?:^|/)img[0-9]+-([0-9]{3})\.[^/]*$"
 
 _WRITER = re.compile(MIDAS_WRITER.removeprefix("name:"))
@@ -21,28 +22,37 @@ def clean_classes(paths: Paths, classes: Column) -> tuple[Column, list[str]]:
     if "" in names:
         raise LayoutError(f"{paths.root}: {classes.rule} gives a class without a name")
     warnings = []
-    if merged := _duplicates(names, [n.casefold() for n in names], same=True):
-        warnings.append(f"folders that differ in spaces around their names are one class: {merged}")
-    if similar := _duplicates(names, [n.casefold() for n in names], same=False):
+    if merged := _groups(classes.values, names):
+        warnings.append(f"names that differ in spaces alone are one class: {merged}")
+    if similar := _groups(sorted(set(names)), [name.casefold() for name in sorted(set(names))]):
         warnings.append(f"classes differ in case alone: {similar}")
     return classes.renamed(names), warnings
 
 
-def name_samples(classes: Column) -> tuple[Column, list[str]]:
-    """Return the characters of MIDAS part 1 instead of its numbers, and notes.
+def name_characters(paths: Paths, classes: Column) -> tuple[Column, str, list[str]]:
+    """Return characters instead of the numbers or codes of folders, the dataset, and notes.
 
-    Folders of other names, or with numbers that are no character's, stay as they are.
+    Numbers are those of MIDAS part 1, codes those of NIST SD19. Other names stay as they are.
     """
+    if all(map(hex_character, classes.values)) and any(map(_of_nist, _all_names(paths))):
+        return classes.renamed([hex_character(v) or v for v in classes.values]), NIST, []
     if not all(sample_number(value) is not None for value in classes.values):
-        return classes, []
+        return classes, "", []
     characters = [sample_character(value) for value in classes.values]
-    named = [character for character in characters if character is not None]
-    if len(named) == len(characters):
-        return classes.renamed(named), ["Sample001 … Sample062 are 0–9, A–Z and a–z"]
     others = [v for v, c in zip(classes.values, characters, strict=True) if c is None]
-    return classes, [
-        f"{listed(others)} are no characters of MIDAS part 1: folders name the classes"
-    ]
+    if others:
+        note = f"{listed(others)} are no characters of MIDAS part 1: folders name the classes"
+        return classes, "", [note]
+    named = classes.renamed([character or "" for character in characters])
+    return named, MIDAS, ["Sample001 … Sample062 are 0–9, A–Z and a–z"]
+
+
+def _of_nist(name: str) -> bool:
+    return is_partition(name) or is_repeated_partition(name)
+
+
+def _all_names(paths: Paths) -> set[str]:
+    return {name for folder in paths.folders for name in folder}
 
 
 def midas_writers(paths: Paths, rows: Ints) -> tuple[Column, list[str]]:
@@ -66,10 +76,10 @@ def _is_handwritten(folder: Sequence[str]) -> bool:
     return "hnd" in names or not names & _PRINTED
 
 
-def _duplicates(names: Iterable[str], keys: Iterable[str], *, same: bool) -> str:
-    """List the names that are equal (`same`), or that differ but have equal keys."""
+def _groups(names: Sequence[str], keys: Sequence[str]) -> str:
+    """List the names with equal keys, if they are longer than a character."""
     groups: dict[str, list[str]] = {}
     for name, key in zip(names, keys, strict=True):
-        groups.setdefault(name if same else key, []).append(name)
-    found = [sorted(set(g)) for g in groups.values() if len(g) > 1 and (same or len(set(g)) > 1)]
-    return listed("/".join(map(repr, group)) for group in found)
+        groups.setdefault(key, []).append(name)
+    found = [sorted(g) for g in groups.values() if len(g) > 1 and max(map(len, g)) > 1]
+    return listed(" and ".join(map(repr, group)) for group in found)

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from pipeline.data.base import Ints
+from pipeline.data.layout.folders.paths import Paths
+from pipeline.data.layout.folders.vocabulary import natural_sort_key
 from pipeline.data.layout.options import FolderRule, NameRule
-from pipeline.data.layout.paths import Paths
-from pipeline.data.layout.vocabulary import natural_sort_key
 
 NONE = -1  # the code of an image without a value
 

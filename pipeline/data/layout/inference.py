@@ -12,14 +12,20 @@ import numpy as np
 from pipeline.data.archives.base import Archive
 from pipeline.data.base import NO_SPLIT, SPLITS, Annotations, Ints, Layout, LayoutError
 from pipeline.data.layout import refusals
-from pipeline.data.layout.class_names import MIDAS, clean_classes, midas_writers, name_samples
-from pipeline.data.layout.classes import FolderClasses, find_classes
+from pipeline.data.layout.class_names import MIDAS, clean_classes, midas_writers, name_characters
 from pipeline.data.layout.columns import NONE, Column, column_of, levels_of
-from pipeline.data.layout.options import FolderRule, LayoutOptions, Rule, TableRule
-from pipeline.data.layout.paths import Paths, essential_parts
-from pipeline.data.layout.splits import SplitLevel, check_split_classes, find_splits, predefined
+from pipeline.data.layout.folders.classes import FolderClasses, find_classes
+from pipeline.data.layout.folders.paths import Paths, essential_parts
+from pipeline.data.layout.folders.splits import (
+    SplitLevel,
+    check_split_classes,
+    find_splits,
+    predefined,
+)
+from pipeline.data.layout.folders.vocabulary import splits_of
+from pipeline.data.layout.options import FolderRule, LayoutOptions, NameRule, Rule, TableRule
 from pipeline.data.layout.tables import TableMatch, find_table, read_table
-from pipeline.data.layout.vocabulary import split_of, splits_of
+from pipeline.data.layout.tables.formats import SUFFIXES
 
 
 @dataclass(frozen=True)
@@ -89,6 +95,10 @@ class Inference:
     def _split_level(self) -> SplitLevel:
         options = self.options
         rules = (options.class_from, options.split_from, options.writer_from)
+        if isinstance(options.split_from, FolderRule | NameRule):
+            column = column_of(options.split_from, self.paths)
+            if not splits_of(column.values):
+                refusals.check_splits(self.paths, column, np.arange(len(self.paths.names)), {})
         used = zip(*(levels_of(rule, self.paths) for rule in rules), strict=True)
         parts = essential_parts(self.paths.folders, [a | b | c for a, b, c in used])
         if options.class_from and options.split_from:
@@ -108,16 +118,14 @@ class Inference:
         except LayoutError as error:
             refused = error
         try:
-            unless_excluded = LayoutOptions(exclude=self.options.exclude).selects
-            archive = self.archive.select(unless_excluded) if self.options.exclude else self.archive
-            table = find_table(archive, self.paths.names, self.options)
+            table = self._find_table()
         except LayoutError:
             if found is None and refused is None:
                 raise
+        unclear = refused is not None or (found is not None and not found.clear)
         complete = table is not None and None not in table.labels
-        if table and (complete or not refused) and (found is None or not found.clear):
-            if complete or found is None:
-                return None, table
+        if table and (complete if unclear else found is None):
+            return None, table
         if refused:
             raise refused
         if found is None:
@@ -126,6 +134,15 @@ class Inference:
             refusals.check_table_agrees(self.paths, found, table)
             self.notes.append(f"{table.file} also names labels; folders give the classes")
         return found, None
+
+    def _find_table(self) -> TableMatch | None:
+        """Return the table that gives the images' classes, None if there is none."""
+        archive = self.archive
+        if not any(name.lower().endswith(SUFFIXES) for name in archive.names):
+            return None
+        if exclude := self.options.exclude:
+            archive = archive.select(LayoutOptions(exclude=exclude).selects)
+        return find_table(archive, self.paths.names, self.options)
 
     def _classes(self, found: FolderClasses | None, table: TableMatch | None) -> Column:
         if rule := self.options.class_from:
@@ -149,39 +166,42 @@ class Inference:
         Raises LayoutError if images outside the splits' folders have none.
         """
         paths, labelled = self.paths, classes.codes != NONE
+        if not labelled.any():
+            raise LayoutError(f"{paths.root}: {classes.rule} gives no image a class")
         if found:
             for folder, reason in found.left_out.items():
                 labelled[paths.folder_of == folder] = False
                 self._leave_out(reason, int(paths.counts[folder]))
         with_class = np.bincount(paths.folder_of[labelled], minlength=len(paths.folders))
+        matched = {level.names[i] for i in np.flatnonzero(with_class).tolist()}
+        by_name = isinstance(self.options.class_from, NameRule)
         unmatched = []
         for i in np.flatnonzero(with_class < paths.counts).tolist():
             count = int(paths.counts[i] - with_class[i])
             if found and i in found.left_out:
                 continue
-            if not with_class[i] and level.splits[i] is not None:
+            in_split = level.splits[i] is not None and not (by_name and level.names[i] in matched)
+            if in_split and not with_class[i]:
                 self._leave_out(f"unlabelled images of {level.names[i]}", count)
             elif table or isinstance(self.options.class_from, TableRule):
-                self._leave_out(f"images that {classes.rule} does not name", count)
+                reason = f"images that {classes.rule} does not name"
+                self._leave_out(reason, count)
+                self.warnings.append(f"{reason} are left out")
             else:
                 unmatched.append(i)
         if unmatched:
             rows = np.flatnonzero(~labelled & np.isin(paths.folder_of, unmatched))
             raise refusals.unmatched(paths, classes.rule, rows)
-        if not labelled.any():
-            raise LayoutError(f"{paths.root}: {classes.rule} gives no image a class")
         return np.flatnonzero(labelled)
 
     def _name_classes(self, classes: Column, found: FolderClasses | None) -> tuple[Column, str]:
         """Return the final classes and the known name of the dataset."""
         classes, warnings = clean_classes(self.paths, classes)
         self.warnings += warnings
-        dataset = found.dataset if found else ""
+        dataset = ""
         if self._of_folders(found):
-            named, notes = name_samples(classes)
+            classes, dataset, notes = name_characters(self.paths, classes)
             self.notes += notes
-            dataset = MIDAS if named is not classes else dataset
-            classes = named
         return classes.rows(np.arange(len(classes.codes))), dataset
 
     def _of_folders(self, found: FolderClasses | None) -> bool:

@@ -6,11 +6,11 @@ from collections.abc import Mapping
 import numpy as np
 
 from pipeline.data.base import Ints, LayoutError
-from pipeline.data.layout.classes import FolderClasses
 from pipeline.data.layout.columns import NONE, Column
+from pipeline.data.layout.folders.classes import FolderClasses
+from pipeline.data.layout.folders.paths import MOST_PATTERNS, Paths, below, listed, option, topmost
+from pipeline.data.layout.folders.splits import SplitLevel
 from pipeline.data.layout.options import NameRule, TableRule
-from pipeline.data.layout.paths import MOST_PATTERNS, Paths, below, listed, option, topmost
-from pipeline.data.layout.splits import SplitLevel
 from pipeline.data.layout.tables import TableMatch
 
 # What the names of files in one folder may say of their classes: cat.0.jpg, 7_12.png.

@@ -8,9 +8,9 @@ import numpy as np
 
 from pipeline.data.archives.base import Archive
 from pipeline.data.base import LayoutError, SourceError
+from pipeline.data.layout.folders.paths import Paths
 from pipeline.data.layout.inference import ImageLayout, Inference
 from pipeline.data.layout.options import LayoutOptions, parse_rule
-from pipeline.data.layout.paths import Paths
 
 _TRIED_NAMES = 50  # of each folder
 _QUESTIONS = 3  # that may follow each other
@@ -51,6 +51,8 @@ def with_suggestion(options: LayoutOptions, suggestion: str) -> LayoutOptions:
                 options = replace(options, split_from=parse_rule(name, value))
             case "--writer-from":
                 options = replace(options, writer_from=parse_rule(name, value))
+            case "--columns":
+                options = replace(options, columns=LayoutOptions.parse(columns=value).columns)
             case _:
                 raise SourceError(f"{name}: no option of a layout")
     return options

@@ -6,9 +6,8 @@ To add a kind, write a `Source` with a class method `detect(archive, options)` a
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Protocol
 
-from pipeline.data.archives import Archive, open_archive
+from pipeline.data.archives import Archive, SingleFile, open_archive
 from pipeline.data.base import (
     SPLITS,
     ClassSubset,
@@ -20,18 +19,13 @@ from pipeline.data.base import (
 from pipeline.data.layout.options import LayoutOptions
 from pipeline.data.sources.idx import Idx, open_idx
 from pipeline.data.sources.image_files import ImageFiles
+from pipeline.data.sources.matlab import Matlab
+from pipeline.data.sources.numpy_arrays import NumpyArrays
+from pipeline.data.sources.parquet import Parquet
+from pipeline.data.sources.pixel_table import PixelTable
 
-
-class Kind(Protocol):
-    """A class of sources that recognises its own files in an archive."""
-
-    expected_layout: str
-
-    def detect(self, archive: Archive, options: LayoutOptions) -> Source | None:
-        """Return the archive's source, None if it is of another kind."""
-
-
-ARRAY_KINDS: tuple[Kind, ...] = (Idx,)
+ArrayKind = type[Idx] | type[NumpyArrays] | type[Matlab] | type[Parquet] | type[PixelTable]
+ARRAY_KINDS: tuple[ArrayKind, ...] = (Idx, NumpyArrays, Matlab, Parquet, PixelTable)
 
 
 def open_source(
@@ -55,15 +49,21 @@ def _detect(archive: Archive, options: LayoutOptions, min_classes: int) -> Sourc
         raise SourceError(f"{archive.path}: is empty")
     check_patterns(archive, options)
     selected = archive.select(options.selects) if options.exclude or options.include else archive
+    source: Source | None = None
     for kind in ARRAY_KINDS:
-        if source := kind.detect(selected, options):
-            return _with_excluded(source, archive, selected)
-    if source := ImageFiles.detect(archive, options, min_classes):
+        source = source or kind.detect(selected, options)
+    arrays = "; ".join(kind.expected_layout for kind in ARRAY_KINDS)
+    if source is None and isinstance(archive, SingleFile):
+        raise SourceError(
+            f"{archive.path}: expected a folder, a complete zip archive or tar archive, or {arrays}"
+        )
+    source = source or ImageFiles.detect(archive, options, min_classes)
+    if source is not None:
         return _with_excluded(source, archive, selected)
-    layouts = "; ".join(kind.expected_layout for kind in (*ARRAY_KINDS, ImageFiles))
     found = ", ".join(archive.names[:3]) + (", …" if len(archive.names) > 3 else "")
     raise SourceError(
-        f"{archive.path}: expected {layouts}; got {len(archive.names)} files: {found}"
+        f"{archive.path}: expected {arrays}; {ImageFiles.expected_layout}; "
+        f"got {len(archive.names)} files: {found}"
     )
 
 

@@ -24,8 +24,8 @@ from pipeline.data.base import (
     LayoutError,
     Source,
 )
+from pipeline.data.layout.folders.paths import below, listed, option
 from pipeline.data.layout.options import LayoutOptions
-from pipeline.data.layout.paths import below, listed, option
 from pipeline.data.layout.suggestions import infer_layout
 from pipeline.data.pixels.image_decoder import SUFFIXES, decode, is_marked_synthetic, pages, sniff
 
@@ -87,12 +87,13 @@ class ImageFiles(Source):
 
         Raises LayoutError if the layout is ambiguous or gives no classes.
         """
-        images, left_out = find_images(archive)
+        options = options or LayoutOptions()
+        images, left_out = find_images(archive, options)
         if not images:
             return None
         names = [archive.names[i] for i in images]
-        found = infer_layout(archive, names, options or LayoutOptions(), min_classes)
-        _refuse_lost_classes(archive, names, found.rows, options or LayoutOptions())
+        found = infer_layout(archive, names, options, min_classes)
+        _refuse_lost_classes(archive, names, found.rows, options)
         files = np.array(images, np.int64)[found.rows]
         annotations, layout = found.annotations, found.layout
         files, page_numbers, of_file = _split_pages(archive, files)
@@ -134,10 +135,11 @@ class ImageFiles(Source):
         return self._archive.digest(np.flatnonzero(self._counts).tolist())
 
 
-def find_images(archive: Archive) -> tuple[list[int], dict[str, int]]:
+def find_images(archive: Archive, options: LayoutOptions) -> tuple[list[int], dict[str, int]]:
     """Return the numbers of the files that are images, and the other files' counts by kind.
 
-    A known suffix decides, and else the contents.
+    A known suffix decides, and else the contents. Images that options exclude are among them; other
+    excluded files are not counted.
     """
     images, others = [], Counter[str]()
     is_image: dict[str, bool | None] = {}
@@ -148,7 +150,7 @@ def find_images(archive: Archive) -> tuple[list[int], dict[str, int]]:
             known = is_image[suffix] = True if suffix in SUFFIXES else _unless(suffix in _OTHER)
         if known or (known is None and sniff(archive.head(i, _HEAD)) is not None):
             images.append(i)
-        else:
+        elif options.selects(name):
             others[f"{suffix} files" if suffix else "files without suffix"] += 1
     return images, dict(others)
 

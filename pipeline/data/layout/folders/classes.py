@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from pipeline.data.base import LayoutError
 from pipeline.data.charset import hex_character, sample_number
-from pipeline.data.layout.paths import (
+from pipeline.data.layout.folders.paths import (
     MOST_PATTERNS,
     Part,
     Paths,
@@ -15,8 +15,8 @@ from pipeline.data.layout.paths import (
     option,
     topmost,
 )
-from pipeline.data.layout.splits import SplitLevel
-from pipeline.data.layout.vocabulary import (
+from pipeline.data.layout.folders.splits import SplitLevel
+from pipeline.data.layout.folders.vocabulary import (
     are_characters,
     copied_from,
     is_no_class,
@@ -38,7 +38,6 @@ class FolderClasses:
     writers: list[str | None]
     class_from: str
     writer_from: str = ""
-    dataset: str = ""
     left_out: dict[int, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     clear: bool = True
@@ -113,7 +112,7 @@ class _LevelReader:
         elif _are_classes(self.names[inner]):
             if not any(_are_classes(names) for names in self.names[:inner]):
                 return self.read(inner)
-        elif not self.is_repeated(inner) and not _are_classes(self.names[outer]):
+        elif self.are_own_classes():
             return self.read(inner, clear=False)
         raise self.ambiguous()
 
@@ -124,8 +123,7 @@ class _LevelReader:
         if len(known) < len(partitions) or not all(map(hex_character, codes)):
             return None
         found = self.read(self.depth - 2)
-        found.classes = [None if name is None else hex_character(name) for name in found.classes]
-        found.dataset, found.notes = "NIST SD19", [_partitions(partitions)]
+        found.notes = [_partitions(partitions)]
         if not all(map(is_repeated_partition, partitions)):
             for i in self.labelled:
                 if is_repeated_partition(self.rest[i][-1].name):
@@ -194,6 +192,16 @@ class _LevelReader:
             parents.setdefault(own[level].name, own[:level]) != own[:level]
             for own in (self.rest[i] for i in self.labelled)
         )
+
+    def are_own_classes(self) -> bool:
+        """Return whether innermost folders can be classes, grouped by others: cat/siamese.
+
+        They cannot if one is below several others, if others are characters, or if most hold one
+        image.
+        """
+        several = sum(self.paths.counts[i] > 1 for i in self.labelled)
+        grouped = not self.is_repeated(self.depth - 1) and 2 * several >= len(self.labelled)
+        return grouped and not any(map(_are_classes, self.names[:-1]))
 
     def values(self, level: int) -> list[str | None]:
         """Return each folder's name at a level, None for unlabelled folders."""

@@ -10,8 +10,8 @@ from typing import NamedTuple
 import numpy as np
 
 from pipeline.data.base import Ints
+from pipeline.data.layout.folders.vocabulary import is_container, normalize, split_of
 from pipeline.data.layout.options import FolderRule
-from pipeline.data.layout.vocabulary import is_container, normalize, split_of
 
 Folder = tuple[str, ...]
 MOST_PATTERNS = 8  # in one suggestion

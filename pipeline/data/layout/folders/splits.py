@@ -8,7 +8,7 @@ import numpy as np
 
 from pipeline.data import base
 from pipeline.data.base import SPLITS, Ints, LayoutError
-from pipeline.data.layout.paths import (
+from pipeline.data.layout.folders.paths import (
     MOST_PATTERNS,
     Part,
     Paths,
@@ -18,7 +18,7 @@ from pipeline.data.layout.paths import (
     option,
     topmost,
 )
-from pipeline.data.layout.vocabulary import may_be_class, splits_of
+from pipeline.data.layout.folders.vocabulary import may_be_class, splits_of
 
 
 @dataclass(frozen=True)
@@ -50,9 +50,10 @@ def find_splits(paths: Paths, parts: list[tuple[Part, ...]]) -> SplitLevel:
             meanings[k] = found
         elif found and not _are_classes(parts, k, found):
             raise _mixed_level(paths, parts, k, sorted(found), others)
-    k = _choose(paths, parts, meanings)
-    if k is None:
+    chosen_level = _choose(paths, parts, meanings)
+    if chosen_level is None:
         return SplitLevel.none(parts)
+    k = chosen_level
     if outside := [i for i, own in enumerate(parts) if len(own) <= k]:
         inner, _ = topmost(paths.folders, set(outside).__contains__)
         all_below = all(paths.folders[i] for i in outside)
@@ -158,8 +159,8 @@ def _mixed_level(
         )
 
     rule = folder_rule(paths.folders, [own[k : k + 1] or None for own in parts])
-    levels = {own[k].level for own in parts if len(own) > k}
-    as_class = [option("class-from", rule)] if rule and len(levels) == 1 else []
+    innermost = all(len(own) <= k + 1 for own in parts)
+    as_class = [option("class-from", rule)] if rule and innermost else []
     return LayoutError(
         f"{paths.root}: beside the folders {listed(others)} are folders named like splits: "
         f"{listed(splits)}",

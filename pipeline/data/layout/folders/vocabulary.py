@@ -104,12 +104,12 @@ def may_be_class(name: str) -> bool:
 
 
 def is_container(name: str) -> bool:
-    """Return whether a folder only holds files: images, data, png …"""
+    """Return whether a folder only holds files, such as images, data or png."""
     return normalize(name) in _CONTAINERS
 
 
 def is_no_class(name: str) -> bool:
-    """Return whether a folder beside others is hardly a class: images, masks, preview …"""
+    """Return whether a folder beside others is hardly a class, such as masks or preview."""
     return normalize(name) in _NO_CLASSES
 
 
@@ -120,17 +120,17 @@ def copied_from(name: str) -> str | None:
 
 
 def is_writer(name: str) -> bool:
-    """Return whether a folder is named like a writer: writer_01, w3, student 7 …"""
+    """Return whether a folder is named like a writer, such as writer_01, w3 or student 7."""
     return _WRITER.fullmatch(name) is not None
 
 
 def is_partition(name: str) -> bool:
-    """Return whether a folder is a partition of NIST SD19: hsf_0 … hsf_8."""
+    """Return whether a folder is a partition of NIST SD19, hsf_0 to hsf_8."""
     return _PARTITION.fullmatch(name) is not None
 
 
 def is_repeated_partition(name: str) -> bool:
-    """Return whether a folder of NIST SD19 repeats images of the partitions: train_30 …"""
+    """Return whether a folder of NIST SD19, such as train_30, repeats images of partitions."""
     return _REPEATED_PARTITION.fullmatch(name) is not None
 
 
