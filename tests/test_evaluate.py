@@ -235,6 +235,17 @@ def test_a_file_that_is_prepared_takes_no_options_of_raw_images(
         )
 
 
+def test_what_preparation_doubts_is_printed(
+    score_here: Callable[..., tuple[int, str, str]], tmp_path: Path
+) -> None:
+    info = {"layout": {"warnings": ["classes are folders"]}, "survey": {"warnings": ["3 inverted"]}}
+    status, out, _ = score_here(write_set(tmp_path / "tiny.beton", info=info), "--json")
+    assert (status, json.loads(out)["warnings"]) == (0, ["classes are folders", "3 inverted"])
+    status, out, _ = score_here(tmp_path / "tiny.beton")
+    assert "classes are folders" in out
+    assert "3 inverted" in out
+
+
 def test_the_job_prints_tables_and_errors(
     score_here: Callable[..., tuple[int, str, str]], tmp_path: Path
 ) -> None:

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from reference import box_resize
-from tiny import write_set
+from tiny import page, write_set
 
 from beton import ops, writer
 from beton.fields import InkField
@@ -183,20 +183,57 @@ def test_rules_of_pixels_are_stored_with_a_run_and_earlier_runs_have_none(tmp_pa
     assert read_as(tmp_path / "config.json", RunConfig).pixels == PixelRules()
 
 
+def trained_on(path: Path) -> TrainedModel:
+    training = TrainingConfig("small", Recipe((Stage(32, 1, 1e-3),)))
+    with open_dataset(path) as file:
+        config, view = RunConfig.of("test", training, file, {}), View.of(file, 32, 1.0)
+        classes = tuple(file.info["classes"])
+    return TrainedModel(networks.build("small", len(classes), 0), classes, view, config)
+
+
 def test_a_page_has_the_input_of_training_whatever_file_it_comes_from(tmp_path: Path) -> None:
     """A file of wide bars alone has another median proportion, which must not matter."""
     names = ("tall", "wide")
     both = write_set(tmp_path / "both.beton", 2, 0, names, draw=bar, info=LETTERBOX)
     wide = write_set(tmp_path / "wide.beton", 2, 0, names[1:], draw=bar, info=LETTERBOX)
     old = write_set(tmp_path / "old.beton", 2, 0, names[1:], draw=bar)
-    training = TrainingConfig("small", Recipe((Stage(32, 1, 1e-3),)))
-    with open_dataset(both) as file:
-        config, view = RunConfig.of("test", training, file, {}), View.of(file, 32, 1.0)
-    trained = TrainedModel(networks.build("small", 2, 0), names, view, config)
-    expected = inputs(both, view)[1]
+    trained = trained_on(both)
+    assert trained.view.varied
+    expected = inputs(both, trained.view)[1]
     for path in (wide, old):
         with open_dataset(path) as file:
             assert torch.equal(inputs(path, trained.view_of(file))[0], expected)
+
+
+def test_pages_of_one_proportion_have_the_scale_of_their_height_in_files_of_another(
+    tmp_path: Path,
+) -> None:
+    """Margins on the sides of all pages change nothing, as in earlier versions."""
+
+    def widened(name: str, number: int) -> Pixels:
+        return np.pad(page(name, number), ((0, 0), (60, 60)), constant_values=255)
+
+    trained = trained_on(write_set(tmp_path / "tiny.beton", info=LETTERBOX))
+    assert not trained.view.varied
+    path = write_set(tmp_path / "wide.beton", draw=widened, info=LETTERBOX)
+    with open_dataset(path) as file:
+        view = trained.view_of(file)
+        before = View.of(file, 32, 1.0, "stretch")
+    assert view.proportion == 240 / 90
+    assert torch.equal(inputs(path, view), inputs(path, before))
+    narrow = inputs(tmp_path / "tiny.beton", trained.view)
+    assert np.abs(np.subtract(boxes(inputs(path, view)), boxes(narrow))).max() <= 1
+
+
+def test_a_few_wide_pages_of_one_class_make_a_file_varied(tmp_path: Path) -> None:
+    def draw(_name: str, number: int) -> Pixels:
+        return np.pad(bar("tall", 0), ((0, 0), (0, 100 if number % 100 == 0 else 1)))
+
+    path = write_set(tmp_path / "few.beton", 300, 0, ("a",), draw=draw, info=LETTERBOX)
+    with open_dataset(path) as file:
+        view = View.of(file, 8, 1.0)
+        assert (view.proportion, view.varied) == (21 / 100, True)
+        assert view.on(file, 1.0) == view
 
 
 def test_a_run_that_stretches_goes_by_the_proportion_of_each_file(tmp_path: Path) -> None:

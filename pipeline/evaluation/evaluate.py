@@ -41,7 +41,7 @@ class TrainedModel:
     config: RunConfig
 
     def view_of(self, file: Reader) -> View:
-        """Return the view of a file's pages: that of the training, where the pages allow it."""
+        """Return the view of a file's pages, in the scale and the fit of the training."""
         return self.view.on(file, self.config.recipe.window)
 
     def check(self, file: Reader, split: str, source: Path) -> None:
@@ -116,7 +116,8 @@ class Evaluation:
     `learned_from` is the provenance of the training dataset, `auxiliary` that of the auxiliary
     dataset, if any. If writers are known and the recipe scales pages by writer, `scores` are of the
     network adapted to all pages of each writer, without labels, and `unadapted` of the network as
-    trained. `skipped` lists the names of omitted images with reasons.
+    trained. `skipped` lists the names of omitted images with reasons, `warnings` what preparation
+    doubts about the source.
     """
 
     scores: Scores
@@ -125,6 +126,7 @@ class Evaluation:
     learned_from: dict[str, Any]
     auxiliary: dict[str, Any] | None = None
     skipped: Sequence[tuple[str, str]] = ()
+    warnings: Sequence[str] = ()
 
     @property
     def seen(self) -> bool:
@@ -181,6 +183,11 @@ def evaluate(
             learned_from=trained.config.provenance,
             auxiliary=auxiliary.provenance if auxiliary else None,
             skipped=file.info.get("prepare", {}).get("skipped", ()),
+            warnings=[
+                warning
+                for part in ("layout", "survey")
+                for warning in file.info.get(part, {}).get("warnings", ())
+            ],
         )
 
 

@@ -81,6 +81,7 @@ def split_indices(file: Reader, splits: str) -> Ids:
 
 
 MAX_PROPORTION = 64  # of a median image, width / height or height / width
+WIDER, VARIED = 1.05, 0.005  # factor of the proportion; fraction of pages that makes a file varied
 MAX_CANVAS = 1 << 25  # pixels of one, of which a batch has many
 
 
@@ -90,8 +91,9 @@ class View:
 
     The page is first resized to `canvas`, (height, width) in pixels, which sets the scale of the
     square. "stretch" stretches it to the canvas. "letterbox" keeps its proportions: the canvas
-    shows a window of the `proportion` (width / height) around the page, filled up with paper. With
-    `whole`, the network sees the entire canvas.
+    shows a window of the `proportion` (width / height) around the page, filled up with paper. So
+    wider pages become smaller; with `varied`, the file has some of them. With `whole`, the network
+    sees the entire canvas.
     """
 
     size: int
@@ -99,6 +101,7 @@ class View:
     whole: bool = False
     fit: Fit = "stretch"
     proportion: float | None = None
+    varied: bool = False
 
     @classmethod
     def of(cls, file: Reader, size: int, window: float | None, fit: Fit | None = None) -> "View":
@@ -127,17 +130,21 @@ class View:
                 f"{file.path}: got images of {medians} pixels (the median width and height), which "
                 f"would be resized to {canvas[1]} × {canvas[0]}; expected {expected}"
             )
-        return cls(size, canvas, window is None, fit, proportion if fit == "letterbox" else None)
+        if fit == "stretch":
+            return cls(size, canvas, window is None)
+        varied = float((proportions > WIDER * proportion).mean()) > VARIED
+        return cls(size, canvas, window is None, fit, proportion, varied)
 
     def on(self, file: Reader, window: float | None) -> "View":
-        """Return the view for the pages of another file, in which a page has the same scale.
+        """Return the view of another file's pages for a network that is trained on this one.
 
-        Letterboxed pages get the same input from any file. Where pages are stretched, the canvas
-        has the median proportion of the file, so that most of its pages keep theirs.
+        Its canvas has the median proportion of the other file, so that a page's height sets the
+        scale, as it did for the pages of this one. If these varied, a wide page became smaller, and
+        has to become so in any other file too: then the view is the same.
         """
-        if self.whole or self.fit == "letterbox":
+        if self.whole or self.varied:
             return self
-        return View.of(file, self.size, window, "stretch")
+        return View.of(file, self.size, window, self.fit)
 
     @property
     def shape(self) -> tuple[int, int]:
