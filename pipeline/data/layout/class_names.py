@@ -65,10 +65,9 @@ def midas_writers(paths: Paths, rows: Ints) -> tuple[Column, list[str]]:
     for row in rows.tolist():
         match = _WRITER.search(paths.names[row]) if handwritten[paths.folder_of[row]] else None
         values.append(match[1] if match else None)
-    column = Column.of(values, MIDAS_WRITER)
-    if column.values:
-        return column, []
-    return column, ["the numbers in the file names are counters, not writers"]
+    if any(values):
+        return Column.of(values, MIDAS_WRITER), []
+    return Column.of(values, ""), ["the numbers in the file names are counters, not writers"]
 
 
 def _is_handwritten(folder: Sequence[str]) -> bool:

@@ -93,17 +93,22 @@ class Inference:
         return rows
 
     def _split_level(self) -> SplitLevel:
-        options = self.options
+        """Return the splits of folders, and their parts that rules and splits do not use."""
+        options, paths = self.options, self.paths
         rules = (options.class_from, options.split_from, options.writer_from)
-        if isinstance(options.split_from, FolderRule | NameRule):
-            column = column_of(options.split_from, self.paths)
-            if not splits_of(column.values):
-                refusals.check_splits(self.paths, column, np.arange(len(self.paths.names)), {})
-        used = zip(*(levels_of(rule, self.paths) for rule in rules), strict=True)
-        parts = essential_parts(self.paths.folders, [a | b | c for a, b, c in used])
-        if options.class_from and options.split_from:
-            return SplitLevel.none(parts)
-        return find_splits(self.paths, parts)
+        used = zip(*(levels_of(rule, paths) for rule in rules), strict=True)
+        parts = essential_parts(paths.folders, [a | b | c for a, b, c in used])
+        given = options.class_from and options.split_from
+        level = SplitLevel.none(parts) if given else find_splits(paths, parts)
+        if not isinstance(rule := options.split_from, FolderRule | NameRule):
+            return level
+        column = column_of(rule, paths)
+        if not (meanings := splits_of(column.values)):
+            refusals.check_splits(paths, column, np.arange(len(paths.names)), {})
+        if isinstance(rule, FolderRule):
+            names = [rule.value("/".join((*folder, ""))) or "" for folder in paths.folders]
+            level = SplitLevel([meanings.get(n) for n in names], level.rest, str(rule), names)
+        return level
 
     def _find_classes(self, level: SplitLevel) -> tuple[FolderClasses | None, TableMatch | None]:
         """Return the classes of folders, or else the table that gives them.

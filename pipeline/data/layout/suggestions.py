@@ -1,7 +1,7 @@
 """Keeps those suggestions of an error that lead on; each is tried on some names of each folder."""
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -28,12 +28,8 @@ def infer_layout(
         return Inference(archive, names, options).run()
     except LayoutError as error:
         some = _some_of_each_folder(archive, names)
-        works = [
-            suggestion
-            for suggestion in dict.fromkeys(error.suggestions)
-            if _leads_on(archive, some, with_suggestion(options, suggestion), min_classes)
-        ]
-        raise LayoutError(error.reason, works) from None
+        works = _suggestions_that_work(error, archive, some, options, min_classes)
+        raise LayoutError(error.reason, tuple(works)) from None
 
 
 def with_suggestion(options: LayoutOptions, suggestion: str) -> LayoutOptions:
@@ -58,23 +54,30 @@ def with_suggestion(options: LayoutOptions, suggestion: str) -> LayoutOptions:
     return options
 
 
-def _leads_on(
+def _suggestions_that_work(
+    error: LayoutError,
     archive: Archive,
     names: Sequence[str],
     options: LayoutOptions,
     min_classes: int,
     questions: int = _QUESTIONS,
-) -> bool:
-    try:
-        found = Inference(archive, names, options).run()
-        return len(found.annotations.classes) >= min_classes
-    except LayoutError as error:
-        return questions > 1 and any(
-            _leads_on(archive, names, with_suggestion(options, other), min_classes, questions - 1)
-            for other in error.suggestions
-        )
-    except SourceError:
-        return False
+) -> Iterator[str]:
+    """Yield the suggestions that lead to a layout, if necessary by others that follow."""
+    for suggestion in dict.fromkeys(error.suggestions):
+        added = with_suggestion(options, suggestion)
+        try:
+            found = Inference(archive, names, added).run()
+            works = len(found.annotations.classes) >= min_classes
+        except LayoutError as other:
+            # The same error again means that the suggestion changed nothing.
+            works = questions > 1 and other.reason != error.reason
+            works = works and any(
+                _suggestions_that_work(other, archive, names, added, min_classes, questions - 1)
+            )
+        except SourceError:
+            works = False
+        if works:
+            yield suggestion
 
 
 def _some_of_each_folder(archive: Archive, names: Sequence[str]) -> list[str]:

@@ -1,4 +1,4 @@
-"""Finds the level of folders that stands for the class, and the one that stands for the writer."""
+"""Finds the level of folders that is the class, and the level that is the writer."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field

@@ -56,11 +56,13 @@ def find_splits(paths: Paths, parts: list[tuple[Part, ...]]) -> SplitLevel:
     k = chosen_level
     if outside := [i for i, own in enumerate(parts) if len(own) <= k]:
         inner, _ = topmost(paths.folders, set(outside).__contains__)
-        all_below = all(paths.folders[i] for i in outside)
+        patterns = [option("exclude", *map(below, inner))] if inner else []
+        if any(not paths.folders[i] for i in outside):
+            patterns.append(option("include", "*/*"))
         raise LayoutError(
             f"{paths.root}: {int(paths.counts[outside].sum()):,} images are in no split folder "
             f"({listed(sorted(meanings[k]))}), for example {paths.example(outside[0])}",
-            [option("exclude", *map(below, inner)) if all_below else option("include", "*/*")],
+            [" ".join(patterns)],
         )
     chosen = [own[k] for own in parts]
     rule = folder_rule(paths.folders, [(part,) for part in chosen])
