@@ -226,7 +226,8 @@ def test_a_folder_without_its_folders(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "data", [b"", b"id,label\n", bytes(2048), gzip.compress(b"one file", mtime=0), b"PK", b"BZh9 no bzip2"]
+    "data",
+    [b"", b"id,label\n", bytes(2048), gzip.compress(b"one file", mtime=0), b"PK", b"BZh9 no bzip2"],
 )
 def test_any_other_file_is_an_archive_of_one_name(tmp_path: Path, data: bytes) -> None:
     path = tmp_path / f".{unicodedata.normalize('NFD', 'ä')}.csv"
