@@ -98,10 +98,10 @@ class Job:
         return _EncodedChunk(records, b"".join(notes), sizes, data, skipped, len(chunk.indices))
 
     def _encode_sample(self, sample: Any, record: Array, index: int) -> Iterator[Any]:
+        values = self._values(sample)
         for position, (name, field) in enumerate(self.fields.items()):
-            value = self._value(sample, name, position)
             try:
-                payload = field.encode(value, record[f"f{position}"], index)
+                payload = field.encode(values[position], record[f"f{position}"], index)
             except BetonError as error:
                 error.at(field=name)
                 raise
@@ -112,13 +112,14 @@ class Job:
                 # FFCV identifies regions by their pointers: each needs at least one byte.
                 yield payload or b"\0"
 
-    def _value(self, sample: Any, name: str, position: int) -> Any:
+    def _values(self, sample: Any) -> Sequence[Any]:
+        """Return a sample's values in the order of the fields."""
         if isinstance(sample, Mapping):
             if sample.keys() != self.fields.keys():
                 raise SampleError("field names", got=list(sample), expected=list(self.fields))
-            return sample[name]
+            return [sample[name] for name in self.fields]
         if isinstance(sample, tuple | list) and len(sample) == len(self.fields):
-            return sample[position]
+            return sample
         count = f" of {len(sample)}" if isinstance(sample, tuple | list) else ""
         expected = f"{len(self.fields)} values, or values by name"
         raise SampleError("not a sample", got=type(sample).__name__ + count, expected=expected)

@@ -1,6 +1,7 @@
 """Folders and single files behind the interface of an archive; links are followed."""
 
 import hashlib
+import io
 import os
 import stat
 import unicodedata
@@ -12,6 +13,8 @@ import numpy as np
 
 from pipeline.data.archives.base import Archive
 from pipeline.data.archives.names import arrange, junk_kind
+
+_BLOCK = 1 << 20  # bytes
 
 
 class Folder(Archive):
@@ -29,29 +32,33 @@ class Folder(Archive):
 
     def read(self, index: int) -> bytes:
         """Return a file's content."""
-        return self._path(index).read_bytes()
+        with io.FileIO(self._path(index)) as file:
+            return file.readall()
 
     def head(self, index: int, size: int) -> bytes:
         """Return a file's first `size` bytes."""
-        with self._path(index).open("rb", buffering=0) as file:
+        with io.FileIO(self._path(index)) as file:
             return file.read(size)
 
     def open(self, index: int) -> IO[bytes]:
         """Open a file."""
-        return self._path(index).open("rb")
+        return io.BufferedReader(io.FileIO(self._path(index)))
 
     def digest(self, indices: Sequence[int]) -> str:
         """Hash the files' names, sizes and contents."""
         digest = hashlib.sha256()
         for index in indices:
             digest.update(f"{self.names[index]}\0{self.sizes[index]}\0".encode())
+            if self.sizes[index] <= _BLOCK:
+                digest.update(self.read(index))
+                continue
             with self.open(index) as file:
-                while block := file.read(1 << 20):
+                while block := file.read(_BLOCK):
                     digest.update(block)
         return f"sha256:{digest.hexdigest()}"
 
-    def _path(self, index: int) -> Path:
-        return self.path / self._files[int(self._members[index])]
+    def _path(self, index: int) -> str:
+        return f"{self.path}/{self._files[int(self._members[index])]}"  # a Path would be slow
 
 
 class SingleFile(Folder):
@@ -66,9 +73,9 @@ class SingleFile(Folder):
         del index
         return str(self.path)
 
-    def _path(self, index: int) -> Path:
+    def _path(self, index: int) -> str:
         del index
-        return self.path
+        return str(self.path)
 
 
 def _list(path: Path) -> tuple[list[str], list[int]]:

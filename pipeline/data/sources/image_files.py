@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
-from posixpath import basename  # names are strings here: paths would be slow
+from functools import lru_cache
 from typing import Self
 
 import numpy as np
@@ -161,9 +161,14 @@ def _unless(other: bool) -> bool | None:
 
 def _suffix(name: str) -> str:
     """Return a name's suffix in lower case, "" for what follows a point but is no suffix."""
-    stem, _, suffix = basename(name).rpartition(".")
+    stem, _, suffix = name.rpartition(".")
+    return "" if not stem or stem.endswith("/") else _checked_suffix(suffix)
+
+
+@lru_cache(1024)
+def _checked_suffix(suffix: str) -> str:
     short = 0 < len(suffix) <= 8 and suffix.isalnum() and not suffix.isdigit()
-    return f".{suffix.lower()}" if stem and short else ""
+    return f".{suffix.lower()}" if short else ""
 
 
 def _split_pages(archive: Archive, files: Ints) -> tuple[Ints, Ints, Ints]:
