@@ -8,6 +8,7 @@ import pickle
 import shlex
 import struct
 import sys
+import tarfile
 import tracemalloc
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -20,7 +21,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
-from raw_data import digits, idx_pair, make_tree, make_zip, picture, pillow
+from raw_data import digits, folders, idx_pair, make_tree, make_zip, picture, pillow, saved
 from scipy.io import savemat
 
 from pipeline.data.archives import Folder
@@ -389,6 +390,8 @@ def test_keras_arrays_are_a_training_and_a_test_set(
         {"a.npz": npz(images=digits(10)[0], labels=digits(10)[1])},
         {"a.npz": npz(X=digits(10)[0], y=digits(10)[1], names=np.arange(3))},
         {"train.npz": npz(data=digits(10)[0], target=digits(10)[1])},
+        {"a.npz": npz(*digits(10))},
+        both("digits.npy", "digits_labels.npy"),
         {"a.npz": npz(train_images=digits(10)[0], train_labels=np.array(digits(10)[1])[:, None])},
     ],
     ids=lambda files: " ".join(files),
@@ -955,6 +958,78 @@ def test_without_pyarrow_the_extra_is_named(
     make_tree(tmp_path, {"a.parquet": b"PAR1"})
     with pytest.raises(SourceError, match=r"pip install 'inkrun\[parquet\]'"):
         read(tmp_path)
+
+
+# All kinds
+
+
+def tarred(path: Path, files: dict[str, bytes]) -> Path:
+    with tarfile.open(path.with_suffix(".tar.gz"), "w:gz") as archive:
+        for name, data in files.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            archive.addfile(member, io.BytesIO(data))
+    return path.with_suffix(".tar.gz")
+
+
+FORMS: dict[str, dict[str, bytes]] = {
+    "mnist/raw/train-images-idx3-ubyte.gz": idx_pair("mnist/raw/train", *squares(20), True),
+    "mnist.npz": {"mnist.npz": npz(x_train=SQUARES, y_train=SQUARE_LABELS)},
+    "mnist_train.csv": {"mnist_train.csv": table(SQUARES, SQUARE_LABELS)},
+    "mnist.mat": {"mnist.mat": mat({"X": SQUARES, "y": SQUARE_LABELS})},
+    "mnist.parquet": {
+        "mnist.parquet": parquet(
+            [saved(Image.fromarray(image)) for image in SQUARES], SQUARE_LABELS
+        )
+    },
+}
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_a_file_a_folder_a_zip_and_a_tar_are_the_same_dataset(tmp_path: Path, name: str) -> None:
+    files = FORMS[name]
+    folder = make_tree(tmp_path / "tree", files)
+    archives = make_zip(tmp_path / "zip", files), tarred(tmp_path / "tar", files)
+    for path in (folder / name, folder, *archives):
+        source = read(path)
+        assert source.layout.dataset == "MNIST"
+        assert labels_of(source) == list(map(str, SQUARE_LABELS))
+        assert images_of(source) == SQUARES.tolist()
+        assert source.digest() == read(path).digest()
+        assert source.size(np.arange(3)) > 0
+        assert str(tmp_path) not in str(source.layout)
+
+
+@pytest.mark.parametrize(
+    "stray",
+    [
+        {"features.npy": npy(np.zeros((9, 25)))},
+        {"a.npz": b"damaged"},
+        {"digitStruct.mat": b"MATLAB 7.3 MAT-file".ljust(512) + b"\x89HDF\r\n\x1a\n"},
+        {"embeddings.parquet": b"PAR1"},
+        {"scores.csv": table(SQUARES, None, "")},
+    ],
+    ids=lambda files: next(iter(files)),
+)
+def test_arrays_beside_folders_of_images_do_not_stand_in_their_way(
+    tmp_path: Path, stray: dict[str, bytes]
+) -> None:
+    source = read(make_tree(tmp_path, folders() | stray))
+    assert source.annotations.classes == ("0", "1", "10")
+    assert len(source) == 12
+
+
+def test_labels_from_1_to_10_are_a_warning(tmp_path: Path) -> None:
+    labels = [i + 1 for i in SQUARE_LABELS]
+    source = read(make_tree(tmp_path, {"usps.mat": mat({"fea": SQUARES, "gnd": labels})}))
+    assert labels_of(source) == list(map(str, labels))
+    assert "10 may stand for 0" in source.layout.warnings[0]
+
+
+def test_few_columns_are_no_image_unless_a_shape_is_given(tmp_path: Path) -> None:
+    flowers = npz(data=SQUARES[:, :2, :2].reshape(20, 4), target=SQUARE_LABELS)
+    sources = suggested(make_tree(tmp_path, {"iris.npz": flowers}))
+    assert sources["--shape 2x2"].image(0).shape == (2, 2)
 
 
 # Damage

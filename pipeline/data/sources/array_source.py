@@ -36,6 +36,7 @@ SPLIT_WORDS = {
     **dict.fromkeys(("test", "testing", "t10k"), base.TEST),
 }
 LEAST_RANGE = 32  # of 8-bit grey levels
+_FEWEST_PIXELS = 16  # of a row whose shape is inferred; fewer are hardly an image
 MANY_IMAGES = 10  # image files that make a source one of images
 _LUMA = (19595, 38470, 7471)  # of red, green and blue in units of 2^-16, as in Pillow
 
@@ -55,14 +56,15 @@ def image_shape(
                 f"--shape {height}x{width}"
             )
         return options.shape
-    if (side := isqrt(columns)) ** 2 == columns:
+    if (side := isqrt(columns)) ** 2 == columns >= _FEWEST_PIXELS:
         return side, side
     if not surely:
         return None
-    heights = [n for n in range(2, isqrt(columns) + 1) if columns % n == 0][-2:]
+    heights = [n for n in range(1, isqrt(columns) + 1) if columns % n == 0][-2:]
     shapes = [shape for n in heights for shape in ((n, columns // n), (columns // n, n))]
     raise LayoutError(
-        f"{place}: got rows of {columns} pixels, which is no square image",
+        f"{place}: got rows of {columns} pixels, expected a square image of at least "
+        f"{_FEWEST_PIXELS} pixels",
         [f"--shape {height}x{width}" for height, width in shapes],
     )
 

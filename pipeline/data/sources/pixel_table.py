@@ -159,17 +159,17 @@ class PixelTable(ArraySource):
         parts, notes = [], [*labelled.notes]
         deep = max(table.high for table in tables.values()) < LEAST_RANGE
         for split, table in tables.items():
-            form, place = table.form, table.data.path
-            shape = image_shape(form.end - form.first, options, place)
+            form, file = table.form, archive.names[table.index]
+            shape = image_shape(form.end - form.first, options, table.data.path)
             assert shape is not None
             rows = TableRows(table, shape, deep=deep, transposed=labelled.transposed)
             part = "row" if split == base.NO_SPLIT else base.SPLITS[split]
             parts.append(Part(part, split, rows, table.labels, (table.index,)))
             height, width = shape
-            notes.append(f"{prod(shape)} pixels a row of {place} are images of {height}×{width}")
+            notes.append(f"{prod(shape)} pixels a row of {file} are images of {height}×{width}")
             notes += [rows.note] if rows.note else []
             if form.lost_row:
-                notes.append(f"the first line of {place} is a row that became a header; left out")
+                notes.append(f"the first line of {file} is a row that became a header; left out")
         if copies:
             notes.append("the archive holds files with equal contents; one of each is read")
         used = [part.indices[0] for part in parts]
@@ -249,8 +249,8 @@ def _unnamed_columns(
 ) -> tuple[int | None, int, int]:
     """Return the column of the label, and the pixels' first and end, without a header.
 
-    Without `--columns label=N`, the label is the first or the last column: the one that has several
-    values, as the corner of images rarely has. Raises LayoutError if both have.
+    Without `--columns label=N`, the label is the first or the last column, whichever has several
+    values; the corner of images rarely has them. Raises LayoutError if both have.
     """
     last = columns - 1
     chosen = options.columns.get("label", "")
