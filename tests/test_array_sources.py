@@ -246,6 +246,8 @@ def test_different_sets_are_refused_with_options_that_select_each(tmp_path: Path
         read(path)
     named_paths = caught.value.reason.split("a path of its own: ")[1].split(", ")
     assert [len(s) for p in named_paths if (s := open_idx(Path(p)))] == [12, 13]
+    packed = tarred(tmp_path / "gzip", named)
+    assert len(open_source(packed / "emnist-mnist")) == 13
 
 
 def idx_of(values: NDArray[Any], code: int, kind: str) -> bytes:
@@ -538,6 +540,17 @@ def test_several_sets_of_arrays_are_refused_with_options_that_select_each(tmp_pa
            for n, c in (("path", 10), ("blood", 11))}  # fmt: skip
     sources = suggested(make_tree(tmp_path / "files", med))
     assert sorted(map(len, sources.values())) == [10, 11]
+
+
+def test_several_sets_in_one_file_are_refused_without_an_option_that_cannot_work(
+    tmp_path: Path,
+) -> None:
+    arrays: dict[str, Any] = {"a_images": digits(4)[0], "a_labels": [0, 1, 0, 1]}
+    arrays |= {"b_images": digits(4)[0], "b_labels": [0, 1, 0, 1]}
+    make_tree(tmp_path, {"a.npz": npz(**arrays)})
+    with pytest.raises(LayoutError, match="several datasets") as caught:
+        read(tmp_path)
+    assert caught.value.suggestions == ()
 
 
 def test_a_large_array_is_never_whole_in_memory(tmp_path: Path) -> None:

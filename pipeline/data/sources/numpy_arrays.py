@@ -176,7 +176,7 @@ class NumpyArrays(ArraySource):
         if len(complete) > 1:
             raise several_datasets(
                 archive,
-                {(a, b): {array.file for array in f} for (a, b, _), f in complete.items()},
+                [(key[0], key[1], {a.file for a in held}) for key, held in complete.items()],
             )
         [(key, found)] = complete.items()
         copies = len(files) - len(kept)

@@ -129,12 +129,13 @@ class PixelTable(ArraySource):
             key, split = _dataset(archive.names[index])
             datasets.setdefault(key, {}).setdefault(split, []).append(index)
         if len(datasets) > 1 or max(map(len, next(iter(datasets.values())).values())) > 1:
-            groups: dict[tuple[str, str], list[str]] = {}
+            groups: list[tuple[str, str, list[str]]] = []
             for (folder, prefix), splits in datasets.items():
-                most = max(map(len, splits.values()))
-                for name in (archive.names[i] for found in splits.values() for i in found):
-                    key = (folder, prefix) if most == 1 else (name, "")
-                    groups.setdefault(key, []).append(name)
+                own = [archive.names[i] for found in splits.values() for i in found]
+                if len(own) == len(splits):
+                    groups.append((folder, prefix, own))
+                else:  # several tables of one split
+                    groups += [(name, "", [name]) for name in own]
             raise several_datasets(archive, groups)
         [((_, prefix), files_of)] = datasets.items()
         copies, unlabelled = len(labelled) - len(kept), len(forms) - len(labelled)
