@@ -142,6 +142,19 @@ def test_labels_1_to_26_without_a_name_warn_that_letters_would_lie_on_their_side
     assert labels_of(read(named)) == LETTERS
 
 
+def test_an_unknown_part_of_emnist_is_refused(tmp_path: Path) -> None:
+    images, labels = numbered(12, first=1)
+    path = make_tree(tmp_path / "EMNIST", idx_pair("raw/train", images, labels, packed=True))
+    with pytest.raises(SourceError, match="labels from 1 to 12; name the folder emnist-PART"):
+        read(path)
+
+
+def test_pairs_in_folders_named_as_splits_are_one_set(tmp_path: Path) -> None:
+    files = idx_pair("train/train", *digits(12), False) | idx_pair("Test/t10k", *digits(10), True)
+    source = read(make_tree(tmp_path, files))
+    assert source.annotations.splits.tolist() == [NO_SPLIT] * 12 + [TEST] * 10
+
+
 def test_a_known_name_far_from_the_files_is_a_warning(tmp_path: Path) -> None:
     files = idx_pair("mine/train", *digits(10), packed=False)
     source = read(make_tree(tmp_path / "fashion-mnist", files))

@@ -206,6 +206,8 @@ def _parse(name: str, pattern: re.Pattern[str]) -> tuple[Key, int] | None:
     folder = dirname(name)
     if pattern.fullmatch(basename(folder)):  # a folder of the file's own name
         folder = dirname(folder)
+    if basename(folder).lower() in SPLIT_WORDS:
+        folder = dirname(folder)
     return (folder, match["set"]), SPLIT_WORDS[match["part"].lower()]
 
 
