@@ -117,8 +117,8 @@ def recognize(archive: Archive, name: str, prefix: str, labels: Sequence[int]) -
                 if not part and labels:
                     raise SourceError(
                         f"{archive.path}: the name {component!r} does not show which part of "
-                        f"EMNIST it is, nor do labels from {min(labels)} to {max(labels)}; name the "
-                        f"folder emnist-PART, with one of {', '.join(EMNIST)}"
+                        f"EMNIST it is, nor do labels from {min(labels)} to {max(labels)}; name "
+                        f"the folder emnist-PART, with one of {', '.join(EMNIST)}"
                     )
             if part in EMNIST:
                 return Recognized(emnist(part), component, distant)
