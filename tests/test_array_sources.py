@@ -8,6 +8,7 @@ import pickle
 import shlex
 import struct
 import sys
+import tarfile
 import tracemalloc
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -20,7 +21,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
-from raw_data import digits, idx_pair, make_tree, make_zip, picture, pillow
+from raw_data import digits, folders, idx_pair, make_tree, make_zip, picture, pillow, saved
 from scipy.io import savemat
 
 from pipeline.data.archives import Folder
@@ -141,6 +142,19 @@ def test_labels_1_to_26_without_a_name_warn_that_letters_would_lie_on_their_side
     assert labels_of(read(named)) == LETTERS
 
 
+def test_an_unknown_part_of_emnist_is_refused(tmp_path: Path) -> None:
+    images, labels = numbered(12, first=1)
+    path = make_tree(tmp_path / "EMNIST", idx_pair("raw/train", images, labels, packed=True))
+    with pytest.raises(SourceError, match="labels from 1 to 12; name the folder emnist-PART"):
+        read(path)
+
+
+def test_pairs_in_folders_named_as_splits_are_one_set(tmp_path: Path) -> None:
+    files = idx_pair("train/train", *digits(12), False) | idx_pair("Test/t10k", *digits(10), True)
+    source = read(make_tree(tmp_path, files))
+    assert source.annotations.splits.tolist() == [NO_SPLIT] * 12 + [TEST] * 10
+
+
 def test_a_known_name_far_from_the_files_is_a_warning(tmp_path: Path) -> None:
     files = idx_pair("mine/train", *digits(10), packed=False)
     source = read(make_tree(tmp_path / "fashion-mnist", files))
@@ -245,6 +259,8 @@ def test_different_sets_are_refused_with_options_that_select_each(tmp_path: Path
         read(path)
     named_paths = caught.value.reason.split("a path of its own: ")[1].split(", ")
     assert [len(s) for p in named_paths if (s := open_idx(Path(p)))] == [12, 13]
+    packed = tarred(tmp_path / "gzip", named)
+    assert len(open_source(packed / "emnist-mnist")) == 13
 
 
 def idx_of(values: NDArray[Any], code: int, kind: str) -> bytes:
@@ -389,6 +405,8 @@ def test_keras_arrays_are_a_training_and_a_test_set(
         {"a.npz": npz(images=digits(10)[0], labels=digits(10)[1])},
         {"a.npz": npz(X=digits(10)[0], y=digits(10)[1], names=np.arange(3))},
         {"train.npz": npz(data=digits(10)[0], target=digits(10)[1])},
+        {"a.npz": npz(*digits(10))},
+        both("digits.npy", "digits_labels.npy"),
         {"a.npz": npz(train_images=digits(10)[0], train_labels=np.array(digits(10)[1])[:, None])},
     ],
     ids=lambda files: " ".join(files),
@@ -535,6 +553,17 @@ def test_several_sets_of_arrays_are_refused_with_options_that_select_each(tmp_pa
            for n, c in (("path", 10), ("blood", 11))}  # fmt: skip
     sources = suggested(make_tree(tmp_path / "files", med))
     assert sorted(map(len, sources.values())) == [10, 11]
+
+
+def test_several_sets_in_one_file_are_refused_without_an_option_that_cannot_work(
+    tmp_path: Path,
+) -> None:
+    arrays: dict[str, Any] = {"a_images": digits(4)[0], "a_labels": [0, 1, 0, 1]}
+    arrays |= {"b_images": digits(4)[0], "b_labels": [0, 1, 0, 1]}
+    make_tree(tmp_path, {"a.npz": npz(**arrays)})
+    with pytest.raises(LayoutError, match="several datasets") as caught:
+        read(tmp_path)
+    assert caught.value.suggestions == ()
 
 
 def test_a_large_array_is_never_whole_in_memory(tmp_path: Path) -> None:
@@ -955,6 +984,78 @@ def test_without_pyarrow_the_extra_is_named(
     make_tree(tmp_path, {"a.parquet": b"PAR1"})
     with pytest.raises(SourceError, match=r"pip install 'inkrun\[parquet\]'"):
         read(tmp_path)
+
+
+# All kinds
+
+
+def tarred(path: Path, files: dict[str, bytes]) -> Path:
+    with tarfile.open(path.with_suffix(".tar.gz"), "w:gz") as archive:
+        for name, data in files.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            archive.addfile(member, io.BytesIO(data))
+    return path.with_suffix(".tar.gz")
+
+
+FORMS: dict[str, dict[str, bytes]] = {
+    "mnist/raw/train-images-idx3-ubyte.gz": idx_pair("mnist/raw/train", *squares(20), True),
+    "mnist.npz": {"mnist.npz": npz(x_train=SQUARES, y_train=SQUARE_LABELS)},
+    "mnist_train.csv": {"mnist_train.csv": table(SQUARES, SQUARE_LABELS)},
+    "mnist.mat": {"mnist.mat": mat({"X": SQUARES, "y": SQUARE_LABELS})},
+    "mnist.parquet": {
+        "mnist.parquet": parquet(
+            [saved(Image.fromarray(image)) for image in SQUARES], SQUARE_LABELS
+        )
+    },
+}
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_a_file_a_folder_a_zip_and_a_tar_are_the_same_dataset(tmp_path: Path, name: str) -> None:
+    files = FORMS[name]
+    folder = make_tree(tmp_path / "tree", files)
+    archives = make_zip(tmp_path / "zip", files), tarred(tmp_path / "tar", files)
+    for path in (folder / name, folder, *archives):
+        source = read(path)
+        assert source.layout.dataset == "MNIST"
+        assert labels_of(source) == list(map(str, SQUARE_LABELS))
+        assert images_of(source) == SQUARES.tolist()
+        assert source.digest() == read(path).digest()
+        assert source.size(np.arange(3)) > 0
+        assert str(tmp_path) not in str(source.layout)
+
+
+@pytest.mark.parametrize(
+    "stray",
+    [
+        {"features.npy": npy(np.zeros((9, 25)))},
+        {"a.npz": b"damaged"},
+        {"digitStruct.mat": b"MATLAB 7.3 MAT-file".ljust(512) + b"\x89HDF\r\n\x1a\n"},
+        {"embeddings.parquet": b"PAR1"},
+        {"scores.csv": table(SQUARES, None, "")},
+    ],
+    ids=lambda files: next(iter(files)),
+)
+def test_arrays_beside_folders_of_images_do_not_stand_in_their_way(
+    tmp_path: Path, stray: dict[str, bytes]
+) -> None:
+    source = read(make_tree(tmp_path, folders() | stray))
+    assert source.annotations.classes == ("0", "1", "10")
+    assert len(source) == 12
+
+
+def test_labels_from_1_to_10_are_a_warning(tmp_path: Path) -> None:
+    labels = [i + 1 for i in SQUARE_LABELS]
+    source = read(make_tree(tmp_path, {"usps.mat": mat({"fea": SQUARES, "gnd": labels})}))
+    assert labels_of(source) == list(map(str, labels))
+    assert "10 may stand for 0" in source.layout.warnings[0]
+
+
+def test_few_columns_are_no_image_unless_a_shape_is_given(tmp_path: Path) -> None:
+    flowers = npz(data=SQUARES[:, :2, :2].reshape(20, 4), target=SQUARE_LABELS)
+    sources = suggested(make_tree(tmp_path, {"iris.npz": flowers}))
+    assert sources["--shape 2x2"].image(0).shape == (2, 2)
 
 
 # Damage

@@ -134,6 +134,11 @@ def _unknown(
             "labels from 1 to 26 may be the letters of EMNIST, whose images lie on their sides; "
             "if they are, name the folder emnist-letters, so that they are turned and named A to Z"
         )
+    if first == 1 and high == 10:
+        warnings.append(
+            "labels from 1 to 10 may be digits: 10 may stand for 0, or each label for one digit "
+            "less; classes are named by the labels"
+        )
     return Labelled(classes, labels, warnings=tuple(warnings))
 
 

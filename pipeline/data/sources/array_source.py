@@ -4,7 +4,8 @@ One image is read at a time, so that no dataset is ever whole in memory.
 """
 
 import glob
-from collections.abc import Collection, Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from math import isqrt, prod
 from shlex import quote
@@ -36,6 +37,7 @@ SPLIT_WORDS = {
     **dict.fromkeys(("test", "testing", "t10k"), base.TEST),
 }
 LEAST_RANGE = 32  # of 8-bit grey levels
+_FEWEST_PIXELS = 16  # of a row whose shape is inferred; fewer are hardly an image
 MANY_IMAGES = 10  # image files that make a source one of images
 _LUMA = (19595, 38470, 7471)  # of red, green and blue in units of 2^-16, as in Pillow
 
@@ -55,14 +57,15 @@ def image_shape(
                 f"--shape {height}x{width}"
             )
         return options.shape
-    if (side := isqrt(columns)) ** 2 == columns:
+    if (side := isqrt(columns)) ** 2 == columns >= _FEWEST_PIXELS:
         return side, side
     if not surely:
         return None
-    heights = [n for n in range(2, isqrt(columns) + 1) if columns % n == 0][-2:]
+    heights = [n for n in range(1, isqrt(columns) + 1) if columns % n == 0][-2:]
     shapes = [shape for n in heights for shape in ((n, columns // n), (columns // n, n))]
     raise LayoutError(
-        f"{place}: got rows of {columns} pixels, which is no square image",
+        f"{place}: got rows of {columns} pixels, expected a square image of at least "
+        f"{_FEWEST_PIXELS} pixels",
         [f"--shape {height}x{width}" for height, width in shapes],
     )
 
@@ -113,8 +116,11 @@ class ArrayImages:
         self.mode = "RGB" if colours == 3 else "L"
         self.note = ""
         self._target: np.dtype[Any] = np.dtype(np.uint8)
+        if colours == 3:
+            self.note = "colour becomes grey"
         if count and not (trusted and dtype == np.uint8):
-            self._choose_depth(colours)
+            about = self._choose_depth(colours)
+            self.note = "; ".join(filter(None, (self.note, about)))
 
     def image(self, row: int) -> Grey:
         """Return one image (h, w), upright. Raises SourceError for a damaged file."""
@@ -130,22 +136,21 @@ class ArrayImages:
             values = values[0] if len(values) == 1 else _luma(values)
         return np.ascontiguousarray(values.T if self._transposed else values)
 
-    def _choose_depth(self, colours: int) -> None:
-        """Read all values once and choose the type of the grey levels."""
+    def _choose_depth(self, colours: int) -> str:
+        """Read all values once, choose the type of the grey levels, and return a note about it."""
         if self._dtype == np.bool_:
-            self.mode, self.note = "1", "pixels are true and false: 255 and 0"
-            return
+            self.mode = "1"
+            return "pixels are true and false: 255 and 0"
         low, high, whole = self._range()
         kind = self._dtype.name
         if whole and low >= 0 and LEAST_RANGE <= high <= 255:
-            if self._dtype != np.uint8:
-                self.note = f"pixels are {kind} from {low:g} to {high:g}: read as 8-bit grey"
-            return
+            if self._dtype == np.uint8:
+                return ""
+            return f"pixels are {kind} from {low:g} to {high:g}: read as 8-bit grey"
         if self._dtype == np.int8:
             raise self._data.error(
                 f"got signed bytes from {low:g} to {high:g} as pixels, expected 0 to 255"
             )
-        self.note = f"pixels are {kind} from {low:g} to {high:g}: the scale is the dataset's"
         if self._dtype.kind == "f":
             self._target, self.mode = np.dtype(np.float32), "F"
         elif low >= 0 and high < 1 << 16:
@@ -156,6 +161,7 @@ class ArrayImages:
             raise self._data.error(f"got pixels from {low:g} to {high:g}, expected 32 bits")
         if colours == 3:
             self._target, self.mode = np.dtype(np.float32), "F"
+        return f"pixels are {kind} from {low:g} to {high:g}: the scale is the dataset's"
 
     def _range(self) -> tuple[float, float, bool]:
         """Return the lowest and highest value, and whether all are whole numbers."""
@@ -287,15 +293,19 @@ class ArraySource(Source):
 
 
 def several_datasets(
-    archive: Archive, groups: Mapping[tuple[str, str], Collection[str]]
+    archive: Archive, groups: Iterable[tuple[str, str, Collection[str]]]
 ) -> LayoutError:
     """Return the error for several datasets, with an option that selects each, if one does.
 
-    `groups` are the files of each dataset, by its folder and the prefix of its files' names.
+    `groups` are the folder of each dataset, the prefix of its files' names, and its files.
     """
-    every = {name for files in groups.values() for name in files}
+    groups = list(groups)
+    counts = Counter(name for *_, files in groups for name in {*files})
+    every = {*counts}
     suggestions = []
-    for (folder, prefix), own in groups.items():
+    for folder, prefix, own in groups:
+        if any(counts[name] > 1 for name in own):
+            continue  # no choice of files selects one of the datasets in a file
         others = sorted(every - {*own})
         patterns = [f"{folder}/*"] if folder else []
         patterns += [f"{folder}/{prefix}*".lstrip("/")] if prefix else []

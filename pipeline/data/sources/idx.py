@@ -10,7 +10,6 @@ import glob
 import math
 import re
 import struct
-import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from posixpath import basename, dirname, join
@@ -21,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.data import base
-from pipeline.data.archives import Archive, Folder, ZipArchive
+from pipeline.data.archives import Archive, Folder, SingleFile, open_archive
 from pipeline.data.base import Layout, LayoutError, SourceError
 from pipeline.data.layout.options import LayoutOptions
 from pipeline.data.sources.array_labels import label_classes
@@ -207,6 +206,8 @@ def _parse(name: str, pattern: re.Pattern[str]) -> tuple[Key, int] | None:
     folder = dirname(name)
     if pattern.fullmatch(basename(folder)):  # a folder of the file's own name
         folder = dirname(folder)
+    if basename(folder).lower() in SPLIT_WORDS:
+        folder = dirname(folder)
     return (folder, match["set"]), SPLIT_WORDS[match["part"].lower()]
 
 
@@ -370,6 +371,6 @@ def open_idx(path: Path, options: LayoutOptions | None = None) -> Idx | None:
         return Idx.detect(Folder(folder.parent), options, chosen, only)
     if folder.is_dir():
         return Idx.detect(Folder(folder, nested=False), options, chosen, only)
-    if zipfile.is_zipfile(folder):
-        return Idx.detect(ZipArchive(folder), options, chosen, only)
-    return None
+    if not folder.is_file() or isinstance(archive := open_archive(folder), SingleFile):
+        return None
+    return Idx.detect(archive, options, chosen, only)

@@ -14,6 +14,7 @@ from pathlib import Path
 from posixpath import dirname
 
 from pipeline.data.archives import Archive, SingleFile
+from pipeline.data.base import SourceError
 
 _DIGITS = tuple(string.digits)
 _LETTERS = tuple(string.ascii_uppercase)
@@ -89,7 +90,7 @@ def recognize(archive: Archive, name: str, prefix: str, labels: Sequence[int]) -
     """Return the known dataset of a file `name` of an archive, None if no known name is near.
 
     `prefix` is the part of the file's name that names a dataset. The distinct `labels` tell the
-    parts of EMNIST apart where no name does.
+    parts of EMNIST apart where no name does. Raises SourceError if they cannot.
     """
     path = Path(archive.path.absolute())
     if isinstance(archive, SingleFile):
@@ -113,6 +114,12 @@ def recognize(archive: Archive, name: str, prefix: str, labels: Sequence[int]) -
             part = key.removeprefix("emnist") or _normalized(beyond)
             if part not in EMNIST and key == "emnist":
                 part = _part_of_emnist(labels)
+                if not part and labels:
+                    raise SourceError(
+                        f"{archive.path}: the name {component!r} does not show which part of "
+                        f"EMNIST it is, nor do labels from {min(labels)} to {max(labels)}; name "
+                        f"the folder emnist-PART, with one of {', '.join(EMNIST)}"
+                    )
             if part in EMNIST:
                 return Recognized(emnist(part), component, distant)
     return None

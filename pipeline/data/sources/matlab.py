@@ -279,10 +279,10 @@ class Matlab(ArraySource):
                 "X and y, or EMNIST's dataset"
             )
         if len(datasets) > 1:
-            groups = {
-                key: {archive.names[p.index] for pairs in found.values() for p in pairs}
-                for key, found in datasets.items()
-            }
+            groups = [
+                (folder, rest, {archive.names[p.index] for pairs in splits.values() for p in pairs})
+                for (folder, rest), splits in datasets.items()
+            ]
             raise several_datasets(archive, groups)
         [((_, prefix), found)] = datasets.items()
         if any(len(pairs) > 1 for pairs in found.values()):

@@ -12,7 +12,7 @@ import warnings
 import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from pathlib import PurePosixPath
 from typing import IO, Any, Self
@@ -165,6 +165,8 @@ class NumpyArrays(ArraySource):
             if array.role:
                 datasets.setdefault(array.key, []).append(array)
         complete = {key: found for key, found in datasets.items() if _labelled_splits(found)}
+        if not complete and (pair := _pair_by_shape(arrays)):
+            complete = {pair[0].key: pair}
         if not complete:
             names = ", ".join(f"{a.file}: {a.array.shape}" for a in arrays[:4])
             raise SourceError(
@@ -174,7 +176,7 @@ class NumpyArrays(ArraySource):
         if len(complete) > 1:
             raise several_datasets(
                 archive,
-                {(a, b): {array.file for array in f} for (a, b, _), f in complete.items()},
+                [(key[0], key[1], {a.file for a in held}) for key, held in complete.items()],
             )
         [(key, found)] = complete.items()
         copies = len(files) - len(kept)
@@ -285,6 +287,23 @@ def _words(name: str) -> list[str]:
         joined = re.fullmatch(f"([xy])({splits})|({splits})([xy])", word)
         words += [part for part in joined.groups() if part] if joined else [word]
     return words
+
+
+def _pair_by_shape(arrays: Sequence[NamedArray]) -> list[NamedArray]:
+    """Return the only two arrays as images and labels if their shapes leave no doubt, else []."""
+    if len(arrays) != 2:
+        return []
+    labels, images = sorted(arrays, key=lambda array: len(array.array.shape))
+    label_shape, image_shape_ = labels.array.shape, images.array.shape
+    if not (len(label_shape) == 1 and 3 <= len(image_shape_) <= 4):
+        return []
+    if label_shape[0] != image_shape_[0] or {labels.role, images.role} == {"images", "labels"}:
+        return []
+    split = max(labels.split, images.split)
+    return [
+        replace(images, role="images", split=split),
+        replace(labels, role="labels", split=split),
+    ]
 
 
 def _labelled_splits(found: Sequence[NamedArray]) -> list[int]:

@@ -179,10 +179,11 @@ class Parquet(ArraySource):
             key, split = _dataset(name)
             datasets.setdefault(key, {}).setdefault(split, []).append(index)
         if len(datasets) > 1:
-            raise several_datasets(
-                archive,
-                {k: {archive.names[i] for f in s.values() for i in f} for k, s in datasets.items()},
-            )
+            groups = [
+                (folder, rest, {archive.names[i] for found in splits.values() for i in found})
+                for (folder, rest), splits in datasets.items()
+            ]
+            raise several_datasets(archive, groups)
         [((_, prefix), splits)] = datasets.items()
         files = {s: [ParquetFile(archive, i) for i in found] for s, found in sorted(splits.items())}
         return cls._of(archive, prefix, files, options)

@@ -129,12 +129,13 @@ class PixelTable(ArraySource):
             key, split = _dataset(archive.names[index])
             datasets.setdefault(key, {}).setdefault(split, []).append(index)
         if len(datasets) > 1 or max(map(len, next(iter(datasets.values())).values())) > 1:
-            groups: dict[tuple[str, str], list[str]] = {}
+            groups: list[tuple[str, str, list[str]]] = []
             for (folder, prefix), splits in datasets.items():
-                most = max(map(len, splits.values()))
-                for name in (archive.names[i] for found in splits.values() for i in found):
-                    key = (folder, prefix) if most == 1 else (name, "")
-                    groups.setdefault(key, []).append(name)
+                own = [archive.names[i] for found in splits.values() for i in found]
+                if len(own) == len(splits):
+                    groups.append((folder, prefix, own))
+                else:  # several tables of one split
+                    groups += [(name, "", [name]) for name in own]
             raise several_datasets(archive, groups)
         [((_, prefix), files_of)] = datasets.items()
         copies, unlabelled = len(labelled) - len(kept), len(forms) - len(labelled)
@@ -159,17 +160,17 @@ class PixelTable(ArraySource):
         parts, notes = [], [*labelled.notes]
         deep = max(table.high for table in tables.values()) < LEAST_RANGE
         for split, table in tables.items():
-            form, place = table.form, table.data.path
-            shape = image_shape(form.end - form.first, options, place)
+            form, file = table.form, archive.names[table.index]
+            shape = image_shape(form.end - form.first, options, table.data.path)
             assert shape is not None
             rows = TableRows(table, shape, deep=deep, transposed=labelled.transposed)
             part = "row" if split == base.NO_SPLIT else base.SPLITS[split]
             parts.append(Part(part, split, rows, table.labels, (table.index,)))
             height, width = shape
-            notes.append(f"{prod(shape)} pixels a row of {place} are images of {height}×{width}")
+            notes.append(f"{prod(shape)} pixels a row of {file} are images of {height}×{width}")
             notes += [rows.note] if rows.note else []
             if form.lost_row:
-                notes.append(f"the first line of {place} is a row that became a header; left out")
+                notes.append(f"the first line of {file} is a row that became a header; left out")
         if copies:
             notes.append("the archive holds files with equal contents; one of each is read")
         used = [part.indices[0] for part in parts]
@@ -249,8 +250,8 @@ def _unnamed_columns(
 ) -> tuple[int | None, int, int]:
     """Return the column of the label, and the pixels' first and end, without a header.
 
-    Without `--columns label=N`, the label is the first or the last column: the one that has several
-    values, as the corner of images rarely has. Raises LayoutError if both have.
+    Without `--columns label=N`, the label is the first or the last column, whichever has several
+    values; the corner of images rarely has them. Raises LayoutError if both have.
     """
     last = columns - 1
     chosen = options.columns.get("label", "")
