@@ -93,7 +93,8 @@ class ImageFiles(Source):
             return None
         names = [archive.names[i] for i in images]
         found = infer_layout(archive, names, options, min_classes)
-        _refuse_lost_classes(archive, names, found.rows, options)
+        if any(f"{suffix} files" in left_out for suffix in _DRAWINGS):
+            _refuse_lost_classes(archive, names, found.rows, options)
         files = np.array(images, np.int64)[found.rows]
         annotations, layout = found.annotations, found.layout
         files, page_numbers, of_file = _split_pages(archive, files)
@@ -171,9 +172,10 @@ def _split_pages(archive: Archive, files: Ints) -> tuple[Ints, Ints, Ints]:
     found: dict[int, tuple[int, ...]] = {}
     for place, file in enumerate(files.tolist()):
         name = archive.names[file]
-        if name.lower().endswith(_TIFF) or (
-            not _suffix(name) and sniff(archive.head(file, _HEAD)) == "TIFF"
-        ):
+        may_be_tiff = name[-5:].lower().endswith(_TIFF) or (
+            not name.lower().endswith(SUFFIXES) and sniff(archive.head(file, _HEAD)) == "TIFF"
+        )
+        if may_be_tiff:
             with suppress(ImageError):  # a damaged file is reported when it is decoded
                 numbers = pages(archive.read(file))
                 if numbers != (0,):
