@@ -10,15 +10,16 @@ dataset: scale, polarity, fit. Exit status: 0 success, 2 failure, with the reaso
 
 import json
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Literal
 
 import tyro
 
-from pipeline.data.pixels.options import PolarityOption
+from pipeline.errors import UserError
 from pipeline.evaluation.evaluate import evaluate, load_model
 from pipeline.experiments import command
+from pipeline.experiments.data_options import DataOptions
 from pipeline.reporting.console import evaluation_table, scores_table
 from pipeline.runtime import launch
 from pipeline.runtime.hardware import Precision
@@ -30,7 +31,7 @@ class Config:
     """Score a trained network on labelled images."""
 
     run: tyro.conf.Positional[Path]
-    """Run directory of the network, for example runs/part1/latest, or a folder with a latest one."""
+    """Run directory of the network, such as runs/part1/latest; runs/part1 is the latest in it."""
     source: Path
     """Images to score: a zip, a folder with a folder per class, IDX files, or a .beton file."""
     split: Literal["all", "train", "validation", "test"] = "all"
@@ -39,20 +40,18 @@ class Config:
     """Print everything as JSON, for other programs."""
     skip_bad: bool = False
     """Leave out images that cannot be decoded. By default, they are an error."""
-    polarity: PolarityOption = "auto"
-    """Polarity of the source. dark: ink is darker than the paper; light: it is lighter.
-    each: the most frequent grey level of each image is its paper.
-    auto: by the images; if they contradict the training dataset, that is an error."""
-    allow_blank: bool = False
-    """Accept a source in which many images are blank. By default, they are an error."""
-    layout: command.Flattened = command.LayoutFlags()
-    """Where class, split and writer of an image come from."""
+    data: tyro.conf.OmitArgPrefixes[DataOptions] = field(default_factory=DataOptions)
+    """How to understand raw images."""
     precision: Precision = "auto"
     """Precision to compute in. no: float32; auto: bf16 if the hardware computes in it, else no."""
 
 
 def score(config: Config) -> None:
     """Print the scores. Raises UserError, SourceError, BetonError or OSError."""
+    if config.source.suffix == ".beton" and config.data != DataOptions():
+        raise UserError(
+            f"{config.source}: is prepared already; leave out the options of raw images"
+        )
     launch.use_cores()
     evaluation = evaluate(
         load_model(config.run),
@@ -60,9 +59,8 @@ def score(config: Config) -> None:
         split=config.split,
         precision=config.precision,
         skip_bad=config.skip_bad,
-        layout=config.layout.options(),
-        polarity=config.polarity,
-        allow_blank=config.allow_blank,
+        layout=config.data.layout(),
+        pixels=config.data.pixels(),
     )
     if config.json:
         print(json.dumps({**asdict(evaluation), "seen": evaluation.seen}, ensure_ascii=False))

@@ -8,18 +8,19 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from pipeline.data.archives.base import Folder
+from pipeline.data.archives import Archive
 from pipeline.data.base import LayoutError
 from pipeline.data.layout.options import LayoutOptions
+from pipeline.data.layout.suggestions import infer_layout
 from pipeline.data.layout.tables import TableMatch, find_table, read_table
 
 LETTERS = "ABAB"
 
 
-class Members(Folder):
+class Members(Archive):
     """An archive in memory."""
 
     def __init__(self, files: Mapping[str, str | bytes]) -> None:
@@ -31,8 +32,14 @@ class Members(Folder):
     def read(self, index: int) -> bytes:
         return self.data[self.names[index]]
 
+    def head(self, index: int, size: int) -> bytes:
+        return self.data[self.names[index]][:size]
+
+    def digest(self, indices: Sequence[int]) -> str:
+        raise NotImplementedError
+
     def open(self, index: int) -> io.BytesIO:
-        return io.BytesIO(self.read(index))
+        return io.BytesIO(self.data[self.names[index]])
 
 
 def images_of(archive: Members) -> list[str]:
@@ -227,7 +234,7 @@ def test_conflicting_rows_are_refused_and_equal_rows_are_not() -> None:
         "./{}",
         "images/{}",
         "images\\{}",
-        "/home/me/x/images/{}",
+        "/mnt/x/images/{}",
         "C:\\x\\{}",
         "https://a.b/c/{}?d=1",
     ],
@@ -402,6 +409,28 @@ def test_iams_words_have_writers_from_its_forms() -> None:
     assert "1 words whose segmentation is marked err" in match.notes[0]
 
 
+def test_the_folders_of_iams_words_are_no_classes() -> None:
+    ids = [f"a0{form}-000-00-0{word}" for form in range(3) for word in range(4)]
+    names = [f"words/{i[:3]}/{i[:7]}/{i}.png" for i in ids]
+    words = "".join(
+        f"{i} {'err' if i[-1] == '0' else 'ok'} 154 4 7 2 5 AT {LETTERS[int(i[-1])]}\n" for i in ids
+    )
+    archive = members(names, words_dot_txt=words)
+    layout = infer_layout(archive, names, LayoutOptions())
+    assert layout.layout.class_from == "table:words.txt"
+    assert layout.annotations.classes == ("A", "B")
+    assert len(layout.rows) == 9
+
+
+def test_a_table_of_some_images_that_contradicts_their_folders_is_ambiguous() -> None:
+    names = [f"{'xy'[i % 2]}/{i}.png" for i in range(12)]
+    text = "file,label\n" + "".join(f"{name},{'AAB'[i % 3]}\n" for i, name in enumerate(names[1:]))
+    archive = members(names, labels_dot_csv=text)
+    with pytest.raises(LayoutError, match="give different classes") as raised:
+        infer_layout(archive, names, LayoutOptions())
+    assert len(raised.value.suggestions) == 2
+
+
 @pytest.mark.parametrize(
     "value",
     [
@@ -448,6 +477,50 @@ def test_a_table_of_other_images_is_no_table_of_these() -> None:
         read("labels.csv", members(FOUR, labels_dot_csv=other))
     with pytest.raises(LayoutError, match="no table 'none"):
         read("none.csv", members(FOUR))
+
+
+def test_row_numbers_are_no_names_of_images() -> None:
+    names = [f"{i}.png" for i in range(1, 21)]
+    text = "id,label\n" + "".join(f"{i},{i % 3}\n" for i in range(20))
+    assert "counts from 0 to 19 and the images from 1 to 20" in str(
+        refusal(members(names, labels_dot_csv=text))
+    )
+
+
+def test_entries_with_and_without_suffix_may_mix() -> None:
+    text = rows_of(["a.png", "b.png", "c.png", "D"])
+    assert labels(members(FOUR, labels_dot_csv=text)) == list(LETTERS)
+
+
+def test_columns_of_no_known_name_whose_values_are_numbers_name_no_images() -> None:
+    names = [f"{i}.png" for i in range(20)]
+    log = "epoch,lr\n" + "".join(f"{i},{i % 2}\n" for i in range(20))
+    assert find(members(names, log_dot_csv=log)) is None
+
+
+def test_a_table_of_more_images_than_there_are_gives_all_of_them_labels() -> None:
+    many = "".join(f"x{i}.png,{'AB'[i % 2]}\n" for i in range(50))
+    assert labels(members(FOUR, labels_dot_csv=rows_of(FOUR) + many)) == list(LETTERS)
+
+
+def test_a_table_of_few_of_the_images_is_used_only_if_it_is_named() -> None:
+    names = [f"{i:02}x.png" for i in range(20)]
+    text = rows_of(names[:4])
+    archive = members(names, labels_dot_csv=text)
+    assert find(archive) is None
+    match = read("labels.csv", archive)
+    assert match.labels[:5] == [*LETTERS, None]
+    assert any("16 images have no row" in note for note in match.notes)
+    with pytest.raises(LayoutError, match="names 4 of 20 images"):
+        read("labels.csv", members(names, labels_dot_csv=text + "y,A\n" * 9))
+
+
+def test_a_folder_with_signs_of_patterns_is_excluded_by_its_name() -> None:
+    names = [f"{folder}/{i}.png" for folder in ("a[1]", "test") for i in range(4)]
+    error = refusal(members(names, labels_dot_csv=rows_of(["0", "1", "2", "3"])))
+    pattern = shlex.split(error.suggestions[0])[1]
+    options = LayoutOptions.parse(exclude=(pattern,))
+    assert list(filter(options.selects, names)) == names[4:]
 
 
 def test_files_of_single_images_are_not_read() -> None:
@@ -514,8 +587,19 @@ JUNK = st.recursive(
         st.lists(inner, max_size=4)
         | st.dictionaries(
             st.sampled_from(
-                "file label data image annotations images categories result "
-                "value choices type id a.png b.png split writer".split()
+                sorted(
+                    {
+                        "file",
+                        "label",
+                        "data",
+                        "image",
+                        "annotations",
+                        "images",
+                        "categories",
+                        "value",
+                    }
+                    | {"result", "choices", "type", "id", "a.png", "b.png", "split", "writer"}
+                )
             ),
             inner,
             max_size=4,
@@ -535,6 +619,10 @@ JUNK = st.recursive(
     ),
     st.sampled_from([".csv", ".tsv", ".json", ".jsonl", ".txt"]),
 )
+@example(b"null", ".json")
+@example(b"[[]]", ".json")
+@example(b"{}", ".jsonl")
+@example(b"\xff\xfe", ".csv")
 def test_no_contents_end_in_a_traceback(data: bytes, suffix: str) -> None:
     archive = Members(dict.fromkeys(FOUR, b"") | {f"labels{suffix}": data})
     assert "\n" not in outcome(lambda: find(archive))

@@ -78,12 +78,19 @@ def assign_splits(
 
 
 def check_trained(path: Path, annotations: Annotations, rows: Ints, splits: Ints) -> None:
-    """Raise SourceError if a class is validated or tested but never trained on.
+    """Raise SourceError if a class has no image left, or is evaluated but never trained on.
 
     `splits` (n,) are those of the images `rows` (n,), which remain without bad images. A dataset
     without training images passes: it serves evaluation.
     """
     labels = annotations.labels[rows]
+    lost = np.setdiff1d(annotations.labels, labels)
+    if len(lost):
+        names = ", ".join(repr(annotations.classes[label]) for label in lost)
+        raise SourceError(
+            f"{path}: no image of {names} can be decoded; mend them, or leave the class out of the "
+            "source"
+        )
     counts = np.zeros((len(annotations.classes), len(SPLITS)), np.int64)
     np.add.at(counts, (labels, splits), 1)
     untrained = np.flatnonzero((counts.sum(1) > 0) & (counts[:, base.TRAIN] == 0))

@@ -4,7 +4,7 @@ import os
 import tempfile
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from torch import nn
 
 from beton.reader import Reader
 from pipeline.data.layout.options import LayoutOptions
-from pipeline.data.pixels.options import PixelOptions, PolarityOption
+from pipeline.data.pixels.options import PixelOptions
 from pipeline.data.prepare import prepare
 from pipeline.data.sources import open_source
 from pipeline.errors import UserError
@@ -41,7 +41,7 @@ class TrainedModel:
     config: RunConfig
 
     def view_of(self, file: Reader) -> View:
-        """Return the view of a file's pages: that of the training, where the pages allow it."""
+        """Return the view of a file's pages, in the scale and the fit of the training."""
         return self.view.on(file, self.config.recipe.window)
 
     def check(self, file: Reader, split: str, source: Path) -> None:
@@ -116,7 +116,8 @@ class Evaluation:
     `learned_from` is the provenance of the training dataset, `auxiliary` that of the auxiliary
     dataset, if any. If writers are known and the recipe scales pages by writer, `scores` are of the
     network adapted to all pages of each writer, without labels, and `unadapted` of the network as
-    trained. `skipped` lists the names of omitted images with reasons.
+    trained. `skipped` lists the names of omitted images with reasons, `warnings` what preparation
+    doubts about the source.
     """
 
     scores: Scores
@@ -125,11 +126,12 @@ class Evaluation:
     learned_from: dict[str, Any]
     auxiliary: dict[str, Any] | None = None
     skipped: Sequence[tuple[str, str]] = ()
+    warnings: Sequence[str] = ()
 
     @property
     def seen(self) -> bool:
         """Whether the network was trained on images of the same source."""
-        trained_on = [one["digest"] for one in (self.learned_from, self.auxiliary) if one]
+        trained_on = [one.get("digest") for one in (self.learned_from, self.auxiliary) if one]
         return self.provenance["digest"] in trained_on
 
 
@@ -141,16 +143,15 @@ def evaluate(
     device: torch.device | None = None,
     precision: Precision = "auto",
     skip_bad: bool = False,
-    layout: LayoutOptions = LayoutOptions(),
-    polarity: PolarityOption = "auto",
-    allow_blank: bool = False,
+    layout: LayoutOptions | None = None,
+    pixels: PixelOptions | None = None,
 ) -> Evaluation:
     """Score a network on the images at `source`: a .beton file, or a source that can be prepared.
 
-    `split` is "train", "validation", "test" or "all". A source is prepared with the scale and the
-    polarity of the training dataset. `layout`, `polarity` and `allow_blank` are as in prep, and of
-    no use for a .beton file. Raises ValueError, in one line, for a source that cannot be read,
-    contradicts the training's polarity or has classes that the network was not trained on.
+    `split` is "train", "validation", "test" or "all". A source is prepared by the options `layout`
+    and `pixels`, with the scale and the polarity of the training dataset. Raises ValueError, in one
+    line, for a source that cannot be read, contradicts the training or has classes that the network
+    was not trained on.
     """
     device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
     path = source
@@ -159,11 +160,11 @@ def evaluate(
             folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="inkrun-"))
             path, workers = Path(folder) / "source.beton", len(os.sched_getaffinity(0))
             prepare(
-                open_source(source, layout, min_classes=1),
+                open_source(source, layout or LayoutOptions(), min_classes=1),
                 path,
                 workers=workers,
                 skip_bad=skip_bad,
-                pixels=_pixel_options(trained.config.pixels, polarity, allow_blank),
+                pixels=_as_trained(pixels or PixelOptions(), trained.config.pixels),
             )
         file = stack.enter_context(open_dataset(path))
         trained.check(file, split, source)
@@ -182,19 +183,22 @@ def evaluate(
             learned_from=trained.config.provenance,
             auxiliary=auxiliary.provenance if auxiliary else None,
             skipped=file.info.get("prepare", {}).get("skipped", ()),
+            warnings=[
+                warning
+                for part in ("layout", "survey")
+                for warning in file.info.get(part, {}).get("warnings", ())
+            ],
         )
 
 
-def _pixel_options(
-    rules: PixelRules, polarity: PolarityOption, allow_blank: bool
-) -> PixelOptions:
-    """Return the options that prepare images as those of a training were."""
-    expected = None
-    if polarity == "auto" and rules.polarity == "each":
-        polarity = "each"
-    elif polarity == "auto":
-        expected = rules.polarity
-    return PixelOptions(polarity, rules.scale, allow_blank, expected)
+def _as_trained(options: PixelOptions, rules: PixelRules) -> PixelOptions:
+    """Return the options of pixels, completed by the rules of a training dataset."""
+    options = replace(options, scale=rules.scale)
+    if options.polarity != "auto":
+        return options
+    if rules.polarity == "each":
+        return replace(options, polarity="each")
+    return replace(options, expected_polarity=rules.polarity)
 
 
 def cached_predictions(

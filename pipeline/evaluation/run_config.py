@@ -1,7 +1,7 @@
 """The config.json of run directories: what is trained, on which data, with which options."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -79,7 +79,7 @@ class RunConfig:
     classes: tuple[str, ...]
     provenance: dict[str, Any]
     auxiliary: DatasetRef | None = None
-    pixels: PixelRules = PixelRules()
+    pixels: PixelRules = field(default_factory=PixelRules)
 
     @classmethod
     def of(

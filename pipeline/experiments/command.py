@@ -4,21 +4,18 @@ The only module of `pipeline` that reads the command line.
 """
 
 import io
-import os
 import sys
 from collections.abc import Callable
 from concurrent.futures import BrokenExecutor
 from contextlib import nullcontext, redirect_stderr
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 import tyro
 from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
 from beton.reader import Reader
-from pipeline.data.layout.options import LayoutOptions
 from pipeline.data.prepare import BadImagesError
 from pipeline.data.sources import SourceError
 from pipeline.errors import UserError
@@ -72,9 +69,12 @@ def _path(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Path] | None:
     positional = tyro.conf.Positional in info.markers
 
     def resolve(words: list[str]) -> Path:
-        given = os.path.expanduser(words[0])
+        try:
+            given = Path(words[0]).expanduser()
+        except RuntimeError as error:  # ~name without such a user
+            raise ValueError(f"{words[0]}: {error}") from error
         path = launch.caller_folder() / given
-        return Path(given) if positional and not path.exists() else path
+        return given if positional and not path.exists() else path
 
     return PrimitiveConstructorSpec(
         nargs=1,
@@ -83,40 +83,6 @@ def _path(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Path] | None:
         is_instance=lambda value: isinstance(value, Path),
         str_from_instance=lambda path: [str(path)],
     )
-
-
-@dataclass(frozen=True)
-class LayoutFlags:
-    """Options that correct what is inferred of a source's files; the defaults correct nothing."""
-
-    class_from: str | None = None
-    """Where an image's class comes from. folder:N: the name of its folder, N counted from 0, the
-    outermost below the source, or from -1, the innermost; folder:N,M joins two. name:REGEX: the one
-    group of a pattern for its path. table:FILE.csv: a table. Default: inferred."""
-    split_from: str | None = None
-    """Where an image's split comes from, as in --class-from."""
-    writer_from: str | None = None
-    """Where an image's writer comes from, as in --class-from."""
-    columns: str | None = None
-    """Columns of the table: file=…,label=…,split=…,writer=… Default: inferred."""
-    exclude: tuple[str, ...] = ()
-    """Leave out files whose paths in the source match one of these patterns, such as 'preview/*'."""
-    include: tuple[str, ...] = ()
-    """Leave out files whose paths in the source match none of these patterns."""
-    shape: str | None = None
-    """Height and width of images in rows of pixels, for example 28x28. Default: inferred."""
-    allow_gaps: bool = False
-    """Accept label numbers with large gaps."""
-
-    def options(self) -> LayoutOptions:
-        """Return the options of the layout. Raises SourceError for one that is invalid.
-
-        A relative file of a table is in the folder from which the user called `launch.sh`.
-        """
-        return LayoutOptions.parse(**vars(self), folder=launch.caller_folder())
-
-
-Flattened = Annotated[LayoutFlags, tyro.conf.arg(name="")]  # its options have no prefix
 
 
 def options_of(config: object) -> dict[str, Any]:

@@ -81,10 +81,7 @@ class DeviceLoader:
         records = file.column("image").metadata
         self._backgrounds, self._papers = records["background"], paper_greys(file)
         self._sizes = np.stack([records["height"], records["width"]], axis=1).astype(np.int64)
-        # A letterbox shows the stored background beside a page, even if that is not its paper.
-        windows = full_geometry(self._sizes, view.proportion)
-        letterboxed = (windows[:, [WINDOW_HEIGHT, WINDOW_WIDTH]] != self._sizes).any(axis=1)
-        self._refills = bool((letterboxed & (self._papers != self._backgrounds)).any())
+        self._refills = view.fit == "letterbox" and self._any_refill()
         self._loader = Loader(
             file,
             batch_size,
@@ -177,6 +174,12 @@ class DeviceLoader:
             labels, valid = moved["label"][rows], moved["valid"][rows]
             yield MicroBatch(ink, labels, valid, batch.ids[rows], rows.stop == total)
 
+    def _any_refill(self) -> bool:
+        """Return whether a page is letterboxed with a stored background that is not its paper."""
+        others = self._sizes[self._papers != self._backgrounds]
+        windows = full_geometry(others, self._view.proportion)
+        return bool((windows[:, [WINDOW_HEIGHT, WINDOW_WIDTH]] != others).any())
+
     def _refill(self, ids: Ids) -> Floats:
         """Return what to add to canvases to replace background by paper outside of the pages.
 
@@ -186,7 +189,8 @@ class DeviceLoader:
         sizes = self._sizes[ids]
         covered = coverage(sizes, full_geometry(sizes, self._view.proportion), *self._view.canvas)
         difference = self._papers[ids].astype(np.float64) - self._backgrounds[ids]
-        return (difference[:, None, None] * (1 - covered)).astype(np.float32)
+        refill: Floats = (difference[:, None, None] * (1 - covered)).astype(np.float32)
+        return refill
 
     def _move(self, host: dict[str, Tensor]) -> dict[str, Tensor]:
         """Copy tensors to the device; afterwards the loader may reuse the host memory.

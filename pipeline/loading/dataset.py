@@ -81,6 +81,8 @@ def split_indices(file: Reader, splits: str) -> Ids:
 
 
 MAX_PROPORTION = 64  # of a median image, width / height or height / width
+WIDER, VARIED = 1.05, 0.005  # factor of the proportion; fraction of pages that makes a file varied
+MAX_CANVAS = 1 << 25  # pixels of one, of which a batch has many
 
 
 @dataclass(frozen=True)
@@ -89,8 +91,9 @@ class View:
 
     The page is first resized to `canvas`, (height, width) in pixels, which sets the scale of the
     square. "stretch" stretches it to the canvas. "letterbox" keeps its proportions: the canvas
-    shows a window of the `proportion` (width / height) around the page, filled up with paper. With
-    `whole`, the network sees the entire canvas.
+    shows a window of the `proportion` (width / height) around the page, filled up with paper. So
+    wider pages become smaller; with `varied`, the file has some of them. With `whole`, the network
+    sees the entire canvas.
     """
 
     size: int
@@ -98,6 +101,7 @@ class View:
     whole: bool = False
     fit: Fit = "stretch"
     proportion: float | None = None
+    varied: bool = False
 
     @classmethod
     def of(cls, file: Reader, size: int, window: float | None, fit: Fit | None = None) -> "View":
@@ -105,42 +109,57 @@ class View:
 
         The canvas has the median proportion of the file's pages. A `window` of None shows whole
         pages, `size` pixels high. `fit` is the file's, unless it is given. Raises UserError for
-        pages whose canvas would be too long, or so large that it cannot be computed.
+        pages that are too long for a canvas.
         """
+        fit = fit or PixelRules.of(file).fit
         records = file.column("image").metadata
-        proportion = float(np.median(records["width"] / records["height"]))
+        proportions = records["width"] / records["height"]
+        median = _geometric_median if fit == "letterbox" else np.median
+        proportion = float(median(proportions))
         height = max(round(size / (window or 1)), 1)
         canvas = height, max(round(height * proportion), 1)
         long = not 1 / MAX_PROPORTION <= proportion <= MAX_PROPORTION
-        if long or max(canvas) > ink.LIMIT:
-            median = [int(np.median(records[side])) for side in ("width", "height")]
+        if long or max(canvas) > ink.LIMIT or math.prod(canvas) > MAX_CANVAS:
+            medians = " × ".join(f"{np.median(records[side]):.0f}" for side in ("width", "height"))
             expected = (
-                f"at most {MAX_PROPORTION} times as long; cut the images into characters"
+                f"at most {MAX_PROPORTION} : 1; cut the images into characters"
                 if long
-                else f"sides of at most {ink.LIMIT} pixels; choose a smaller size"
+                else f"at most {MAX_CANVAS} pixels, {ink.LIMIT} a side; choose a smaller size"
             )
             raise UserError(
-                f"{file.path}: got images of {median[0]} × {median[1]} pixels (the median width "
-                f"and height), for a network's input of {canvas[1]} × {canvas[0]}; "
-                f"expected {expected}"
+                f"{file.path}: got images of {medians} pixels (the median width and height), which "
+                f"would be resized to {canvas[1]} × {canvas[0]}; expected {expected}"
             )
-        fit = PixelRules.of(file).fit if fit is None else fit
-        return cls(size, canvas, window is None, fit, proportion if fit == "letterbox" else None)
+        if fit == "stretch":
+            return cls(size, canvas, window is None)
+        varied = float((proportions > WIDER * proportion).mean()) > VARIED
+        return cls(size, canvas, window is None, fit, proportion, varied)
 
     def on(self, file: Reader, window: float | None) -> "View":
-        """Return the view for the pages of another file, in which a page has the same scale.
+        """Return the view of another file's pages for a network that is trained on this one.
 
-        Letterboxed pages get the same input from any file. Where pages are stretched, the canvas
-        has the median proportion of the file, so that most of its pages keep theirs.
+        Its canvas has the median proportion of the other file, so that a page's height sets the
+        scale, as it did for the pages of this one. If these varied, a wide page became smaller, and
+        has to become so in any other file too: then the view is the same.
         """
-        if self.whole or self.fit == "letterbox":
+        if self.whole or self.varied:
             return self
-        return View.of(file, self.size, window, "stretch")
+        return View.of(file, self.size, window, self.fit)
 
     @property
     def shape(self) -> tuple[int, int]:
         """The height and width of an image, in pixels."""
         return self.canvas if self.whole else (self.size, self.size)
+
+
+def _geometric_median(values: NDArray[np.float64]) -> float:
+    """Return the median, or the geometric mean of the two values in the middle.
+
+    It treats tall and wide images alike: the median of 1/5 and 5 is 1.
+    """
+    ordered = np.sort(values)
+    low, high = ordered[(len(values) - 1) // 2], ordered[len(values) // 2]
+    return float(low if low == high else np.sqrt(low * high))
 
 
 MAX_EVAL_ROWS, MAX_EVAL_PIXELS = 256, 1 << 22  # of a batch, where no gradients need memory
@@ -152,5 +171,5 @@ def eval_batch_size(view: View) -> int:
 
 
 def source_line(provenance: Mapping[str, Any]) -> str:
-    """Return the kind and source of a dataset, in one line."""
-    return f"{provenance['kind']} data: {provenance['source']}"
+    """Return the kind and source of a dataset, in one line; earlier runs may lack them."""
+    return f"{provenance.get('kind', 'unknown')} data: {provenance.get('source', 'unknown')}"

@@ -40,7 +40,7 @@ class _Pixels:
 
 @dataclass(frozen=True)
 class _Provenance:
-    kind: Text
+    kind: Literal["real", "synthetic"]
     source: Text
     digest: Text
 
@@ -51,6 +51,11 @@ class _Prepare:
 
 
 @dataclass(frozen=True)
+class _Warned:
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class _Info:
     """What the jobs use of a manifest; it may hold more."""
 
@@ -58,6 +63,8 @@ class _Info:
     provenance: _Provenance
     prepare: _Prepare = _Prepare()
     pixels: _Pixels | None = None
+    layout: _Warned = _Warned()
+    survey: _Warned = _Warned()
 
 
 def check_dataset(file: Reader) -> None:

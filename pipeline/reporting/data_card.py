@@ -5,7 +5,6 @@ version wrote, has a card of its classes and images.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,14 @@ from beton.reader import Reader
 from pipeline.data.base import SPLITS, TRAIN, Ints, Layout, Pixels
 from pipeline.data.pixels.survey import POLARITY_IN_WORDS, Survey
 from pipeline.loading.dataset import open_dataset
+from pipeline.reporting.card_elements import (
+    Bins,
+    Histograms,
+    SampleGrid,
+    SideBySide,
+    Strip,
+    thumbnail,
+)
 from pipeline.reporting.data_tables import (
     counted,
     layout_facts,
@@ -23,9 +30,7 @@ from pipeline.reporting.data_tables import (
     survey_facts,
     visible,
 )
-from pipeline.reporting.html import Block, Facts, Page, Plot, Section, Table, Warnings
-from pipeline.reporting.plots import plot_histograms
-from pipeline.reporting.sample_grid import SampleGrid, Strip, thumbnail
+from pipeline.reporting.html import Block, Facts, Page, Section, Table, Warnings
 from pipeline.runtime.files import convert
 
 SAMPLES = 8  # images of a class
@@ -39,19 +44,6 @@ FITS = {
     "letterbox": "whole images in their proportions, with paper around them",
     "stretch": "images are stretched to the median proportions",
 }
-
-
-@dataclass(frozen=True)
-class SideBySide:
-    """Tables beside each other where the page is wide enough, else one below the other."""
-
-    tables: Sequence[Table]
-
-    def html(self, name: str) -> str:
-        """Return the tables as HTML."""
-        parts = [table.html(f"{name}-{number}") for number, table in enumerate(self.tables)]
-        width = " full" if len(parts) > 1 else ""
-        return f'<div class="side-by-side{width}">{"".join(parts)}</div>'
 
 
 def write_card(path: Path, dataset: Path, *, name: str) -> None:
@@ -112,8 +104,8 @@ class _Card:
         sentences += self.survey.warnings if self.survey else ()
         if self.skipped:
             names = listed([name for name, _ in self.skipped])
-            left_out = counted(len(self.skipped), "image")
-            sentences.append(f"{left_out} could not be decoded and were skipped: {names}")
+            number = counted(len(self.skipped), "image")
+            sentences.append(f"skipped {number} that cannot be decoded: {names}")
         untrained = [
             name for name, row in zip(self.classes, self.counts, strict=True) if not row[TRAIN]
         ]
@@ -164,10 +156,10 @@ class _Card:
         strips = []
         for label, rows in zip(shown.tolist(), chosen, strict=True):
             title, number = self.classes[label], int(self.counts[label].sum())
-            strips.append(self._strip(title, counted(number, "image"), rows))
+            strips.append(self._strip(title, f"×{number:,}", rows))
         text = (
-            f"Up to {count} training images of each class, evenly spaced, whole and in their "
-            "proportions. Margins have the grey of the image's paper."
+            f"Up to {count} training images of each class, evenly spaced, and the number of all "
+            "its images. Each is shown whole, in its proportions, with margins of its paper's grey."
         )
         if len(shown) < len(self.classes):
             text += f" {len(shown):,} of {len(self.classes):,} classes are shown, evenly spaced."
@@ -185,20 +177,21 @@ class _Card:
 
     def class_blocks(self) -> list[Block]:
         """Return the images of each class by split."""
-        rows = [
-            [name, *(f"{count:,}" for count in counts), f"{sum(counts):,}"]
-            for name, counts in zip(self.classes, self.counts.tolist(), strict=True)
-        ][:MOST_CLASSES]
-        text = f"{spread(self.labels, self.classes)}.".capitalize()
-        if more := len(self.classes) - len(rows):
-            text += f" {more:,} further classes are not listed."
+        smallest = np.argsort(self.counts.sum(1), kind="stable")[:MOST_CLASSES]
+        rows = []
+        for label in np.sort(smallest).tolist():
+            counts = self.counts[label].tolist()
+            rows.append([self.classes[label], *(f"{n:,}" for n in (*counts, sum(counts)))])
+        text = f"{spread(self.labels, self.classes)}."
+        if len(rows) < len(self.classes):
+            text += f" The {len(rows):,} classes with the fewest images are listed."
         headers = ["class", *SPLITS, "all"]
         size = len(rows) if len(rows) <= LONG_TABLE else -(-len(rows) // TABLES)
         tables = []
         for start in range(0, len(rows), size):
             part = rows[start : start + size]
             empty = frozenset(n for n, row in enumerate(part) if row[1 + TRAIN] == "0")
-            caption = f"Images of classes {start + 1:,} to {start + len(part):,} by split."
+            caption = "Images of each class by split."
             tables.append(Table(caption, headers, part, highlight=empty))
         return [text, SideBySide(tables)]
 
@@ -207,7 +200,7 @@ class _Card:
         facts: list[tuple[str, str]] = survey_facts(self.survey) if self.survey else []
         if not self.survey and "polarity" in self.pixels:
             facts.append(("polarity", POLARITY_IN_WORDS[self.pixels["polarity"]]))
-        panels: dict[str, tuple[Sequence[float], Sequence[int]]] = {}
+        panels: dict[str, Bins] = {}
         for side in ("height", "width"):
             values = self.images.metadata[side].astype(np.int64)
             low, high = int(values.min()), int(values.max())
@@ -216,16 +209,14 @@ class _Card:
             facts.append((side, f"{low:,}" if same else f"{low:,} to {high:,}, median {middle}"))
             if not same:
                 counts, edges = np.histogram(values, min(BINS, high - low + 1))
-                panels[f"{side} (pixels)"] = edges.tolist(), counts.tolist()
+                panels[f"{side} (pixels)"] = Bins(edges.tolist(), counts.tolist())
         facts.append(("network's input", FITS[self.pixels.get("fit", "stretch")]))
         if self.survey and len(self.survey.ink.counts) > 1:
             percents = [100 * edge for edge in self.survey.ink.edges]
-            panels["ink (% of pixels)"] = percents, self.survey.ink.counts
+            panels["ink (% of pixels)"] = Bins(percents, self.survey.ink.counts)
         blocks: list[Block] = [Facts(facts)]
         if panels:
-            names = " and ".join(panels)
-            alt = f"Histograms of {names}"
-            blocks.append(Plot(plot_histograms(panels, "images"), alt, f"{alt}, all images."))
+            blocks.append(Histograms(panels, "Numbers of images by size and by fraction of ink."))
         return blocks
 
     def suspicious_blocks(self) -> list[Block]:

@@ -16,11 +16,11 @@ from html import escape
 from importlib.resources import files
 from itertools import count
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 from xml.etree import ElementTree
 
-from matplotlib import rc_context
-from matplotlib.figure import Figure
+if TYPE_CHECKING:  # importing it takes longer than drawing a page without plots
+    from matplotlib.figure import Figure
 
 PIXELS = 96  # of CSS in an inch
 SMALLEST = 0.55  # fraction of its width to which a plot shrinks on a phone before it scrolls
@@ -84,7 +84,7 @@ class Table:
 class Plot:
     """A matplotlib figure as inline SVG. Raises ValueError for an empty `alt` text."""
 
-    figure: Figure
+    figure: "Figure"
     alt: str
     caption: str
     wide: bool = False
@@ -279,8 +279,10 @@ def _figure(content: str, caption: str, wide: bool) -> str:
     )
 
 
-def _svg(figure: Figure, alt: str, name: str) -> str:
+def _svg(figure: "Figure", alt: str, name: str) -> str:
     """Return a figure as an HTML element, without namespaces, with ids that start with `name`."""
+    from matplotlib import rc_context  # slow to import
+
     file = io.StringIO()
     # No date and no random ids, so that equal figures give equal text.
     no_metadata = dict.fromkeys(("Creator", "Date", "Format", "Type"))

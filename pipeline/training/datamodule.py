@@ -99,12 +99,16 @@ class DataModule:
         batch_size = eval_batch_size(view) * self.processes.count
         return self._loader(self.file, self.validate_on, view, batch_size)
 
+    def _view_of(self, file: Reader, stage: Stage) -> View:
+        view = self.view(stage)
+        return view if file is self.file else view.on(file, self.recipe.window)
+
     def _train_loader(self, file: Reader, split: str, stage: Stage, index: int) -> DeviceLoader:
         recipe = self.recipe
         return self._loader(
             file,
             split,
-            self.view(stage) if file is self.file else self.view(stage).on(file, recipe.window),
+            self._view_of(file, stage),
             recipe.split_rows(recipe.batch_size)[index],
             None if recipe.micro_batch is None else recipe.split_rows(recipe.micro_batch)[index],
             stage.augmentation,
@@ -144,4 +148,5 @@ class DataModule:
     def _scales_of(self, file: Reader) -> Floats | None:
         if not self.recipe.hand:
             return None
-        return writer_scales(file, self.recipe.hand, self.view(self.recipe.stages[0]).proportion)
+        view = self._view_of(file, self.recipe.stages[0])
+        return writer_scales(file, self.recipe.hand, view.proportion)

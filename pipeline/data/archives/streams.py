@@ -4,10 +4,7 @@ import io
 import zipfile
 import zlib
 from collections.abc import Callable
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from _typeshed import WriteableBuffer
+from typing import Any
 
 PositionedRead = Callable[[int, int], bytes]  # of a size, from an offset
 _BLOCK = 1 << 16
@@ -23,7 +20,7 @@ class StoredStream(io.RawIOBase):
         """Return True."""
         return True
 
-    def readinto(self, buffer: "WriteableBuffer") -> int:
+    def readinto(self, buffer: Any) -> int:
         """Fill `buffer` as far as the section goes and return the number of bytes."""
         view = memoryview(buffer).cast("B")
         data = self._read_at(min(len(view), self._end - self._position), self._position)
@@ -47,7 +44,7 @@ class MemberStream(io.RawIOBase):
         """Return True."""
         return True
 
-    def readinto(self, buffer: "WriteableBuffer") -> int:
+    def readinto(self, buffer: Any) -> int:
         """Fill `buffer` with the next bytes and return their number, 0 at the end."""
         view = memoryview(buffer).cast("B")
         data = self._next(len(view)) if len(view) else b""

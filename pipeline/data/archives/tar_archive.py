@@ -11,6 +11,8 @@ import lzma
 import os
 import tempfile
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, cast
 
@@ -22,6 +24,7 @@ from pipeline.data.archives.streams import StoredStream
 from pipeline.data.archives.tar_directory import (
     BLOCK,
     DamagedTarError,
+    Member,
     is_tar_header,
     read_members,
 )
@@ -31,31 +34,26 @@ from pipeline.data.base import SourceError
 SUSPICIOUS_SIZE, SUSPICIOUS_RATIO = 1 << 28, 250
 LARGEST_INFLATED = 1 << 38  # bytes
 
-_COMPRESSIONS = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ\0": "xz"}
-_DAMAGED = (EOFError, zlib.error, lzma.LZMAError)
-
 
 class TarArchive(ArchiveFile):
     """A tar archive, also compressed by gzip, bzip2 or xz.
 
-    Raises SourceError if it is damaged or unsafe, and OSError if there is no room to inflate it.
+    Raises SourceError if it is damaged or unsafe.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._inflated_size: int | None = None
-        self._file = self._open_file()
+        self._file = file = self._open_file()
         try:
-            members = read_members(self._pread, os.fstat(self._file.fileno()).st_size)
-        except DamagedTarError as error:
-            raise SourceError(f"{path}: expected a complete tar archive: {error}") from None
-        names = [with_slashes(member.name) for member in members]
-        refuse_unsafe_names(path, names)
-        for member in members:
-            if member.danger:
-                raise refused(path, member.name, member.danger)
-            if member.size > LARGEST_FILE:
-                raise refused(path, member.name, f"has {member.size:,} bytes, more than 1 GiB")
+            members = read_members(self._pread, os.fstat(file.fileno()).st_size)
+            names = with_slashes([member.name for member in members])
+            _refuse_unsafe(path, names, members)
+        except BaseException as error:
+            file.close()
+            if isinstance(error, DamagedTarError):
+                raise SourceError(f"{path}: expected a complete tar archive: {error}") from None
+            raise
         names, rows, left_out = arrange(names)
         offsets = np.array([members[row].offset for row in rows], np.int64)
         super().__init__(path, names, offsets, [members[row].size for row in rows], left_out)
@@ -79,7 +77,7 @@ class TarArchive(ArchiveFile):
     def _open_file(self) -> IO[bytes]:
         """Open the archive, or a temporary file with its inflated content."""
         file = super()._open_file()
-        if (compression := _compression(file.read(8))) is None:
+        if (compression := _compression(file.read(BLOCK))) is None:
             return file
         with file:
             file.seek(0)
@@ -95,25 +93,49 @@ class TarArchive(ArchiveFile):
         return inflated
 
 
+def _refuse_unsafe(path: Path, names: list[str], members: list[Member]) -> None:
+    """Raise SourceError if any member is unsafe."""
+    refuse_unsafe_names(path, names)
+    for name, member in zip(names, members, strict=True):
+        if member.danger:
+            raise refused(path, name, member.danger)
+        if member.size > LARGEST_FILE:
+            raise refused(path, name, f"has {member.size:,} bytes, more than 1 GiB")
+
+
 def is_tar(path: Path) -> bool:
-    """Return whether a file begins as a tar archive, compressed or not."""
+    """Return whether a file begins as a tar archive, compressed or not.
+
+    Raises SourceError for a compressed file whose beginning is damaged.
+    """
     with path.open("rb") as file:
         first = file.read(BLOCK)
         if compression := _compression(first):
             file.seek(0)
-            try:
-                first = _stream(file, compression).read(BLOCK)
-            except (*_DAMAGED, gzip.BadGzipFile):
-                return False
-            except OSError as error:
-                if error.errno is not None:
-                    raise
-                return False  # bz2's error for damaged data
-    return is_tar_header(first)
+            with _damage_reported(path, compression):
+                # As much as a block of bzip2: damage anywhere in it changes its beginning.
+                first = _stream(file, compression).read(1 << 20)[:BLOCK]
+    return is_tar_header(first) or first[257:262] == b"ustar"  # even if it is damaged
 
 
 def _compression(head: bytes) -> str | None:
-    return next((name for mark, name in _COMPRESSIONS.items() if head.startswith(mark)), None)
+    if head.startswith(b"\x1f\x8b\x08"):
+        return "gzip"
+    if head.startswith(b"BZh") and head[4:10] == b"1AY&SY":
+        return "bzip2"
+    return "xz" if head.startswith(b"\xfd7zXZ\0") else None
+
+
+@contextmanager
+def _damage_reported(path: Path, compression: str) -> Iterator[None]:
+    """Raise SourceError where a compressed file turns out to be damaged."""
+    try:
+        yield
+    except (EOFError, OSError, zlib.error, lzma.LZMAError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise  # of the system; gzip and bz2 have errors without a number
+        reason = " ".join(str(error).split())
+        raise SourceError(f"{path}: expected a complete {compression} file: {reason}") from None
 
 
 def _stream(file: IO[bytes], compression: str) -> IO[bytes]:
@@ -132,26 +154,25 @@ def _inflate(path: Path, file: IO[bytes], compression: str, target: IO[bytes]) -
     """
     packed, size = os.fstat(file.fileno()).st_size, 0
     stream = _stream(file, compression)
-    try:
-        while block := stream.read(1 << 20):
-            size += len(block)
-            if size > LARGEST_INFLATED or (
-                size > SUSPICIOUS_SIZE and size > SUSPICIOUS_RATIO * packed
-            ):
-                raise SourceError(
-                    f"{path}: refused: {packed:,} bytes inflate to more than {size:,}: "
-                    "a decompression bomb"
-                )
+    while True:
+        with _damage_reported(path, compression):
+            block = stream.read(1 << 20)
+        if not block:
+            return size
+        size += len(block)
+        suspicious = size > SUSPICIOUS_SIZE and size > SUSPICIOUS_RATIO * packed
+        if suspicious or size > LARGEST_INFLATED:
+            raise SourceError(
+                f"{path}: refused: {packed:,} bytes inflate to more than {size:,}: "
+                "a decompression bomb"
+            )
+        try:
             target.write(block)
-        target.flush()
-    except (*_DAMAGED, OSError) as error:
-        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+            target.flush()
+        except OSError as error:
+            if error.errno != errno.ENOSPC:
+                raise
             raise SourceError(
                 f"{path}: no room in {tempfile.gettempdir()} for its inflated content: "
                 "set TMPDIR to a folder with more, or unpack it and use the folder"
             ) from None
-        if isinstance(error, OSError) and error.errno is not None:
-            raise
-        reason = " ".join(str(error).split())
-        raise SourceError(f"{path}: expected a complete {compression} file: {reason}") from None
-    return size

@@ -50,7 +50,7 @@ class ZipArchive(ArchiveFile):
             finally:
                 self._file = None
         files = [row for row, name in enumerate(directory.names) if not name.endswith("/")]
-        names = [with_slashes(directory.names[row]) for row in files]
+        names = with_slashes([directory.names[row] for row in files])
         columns = directory.columns[files]
         _refuse_unsafe(path, names, columns, length)
         arranged = arrange(names)

@@ -173,7 +173,7 @@ def _names(data: bytes, starts: list[int], entries: NDArray[np.void]) -> tuple[l
         if name.isascii() and extra < 9:
             names.append(name.decode("ascii"))
             continue
-        if not flag & _UTF8 and (path := _unicode_path(name, data[end : end + extra])):
+        if extra and not flag & _UTF8 and (path := _unicode_path(name, data[end : end + extra])):
             name, flag = path, _UTF8
         try:
             names.append(name.decode())

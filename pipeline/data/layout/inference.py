@@ -24,8 +24,8 @@ from pipeline.data.layout.folders.splits import (
 )
 from pipeline.data.layout.folders.vocabulary import splits_of
 from pipeline.data.layout.options import FolderRule, LayoutOptions, NameRule, Rule, TableRule
-from pipeline.data.layout.table_formats import SUFFIXES
-from pipeline.data.layout.tables import TableMatch, find_table, read_table
+from pipeline.data.layout.tables import IAM_WORDS, TableMatch, find_table, read_table
+from pipeline.data.layout.tables.formats import SUFFIXES
 
 
 @dataclass(frozen=True)
@@ -129,7 +129,7 @@ class Inference:
                 raise
         unclear = refused is not None or (found is not None and not found.clear)
         complete = table is not None and None not in table.labels
-        if table and (complete if unclear else found is None):
+        if table and (table.format == IAM_WORDS or (complete if unclear else found is None)):
             return None, table
         if refused:
             raise refused

@@ -93,14 +93,12 @@ def check_splits(paths: Paths, splits: Column, rows: Ints, meanings: Mapping[str
 
 
 def check_table_agrees(paths: Paths, found: FolderClasses, table: TableMatch) -> None:
-    """Raise LayoutError if a table that labels every image contradicts their folders.
+    """Raise LayoutError if a table contradicts the folders of the images that both label.
 
     Both agree if each class has one label and each label one class, whatever their names are.
     """
     classes = [found.classes[folder] for folder in paths.folder_of.tolist()]
-    pairs = set(zip(classes, table.labels, strict=True))
-    if any(None in pair for pair in pairs):
-        return
+    pairs = {pair for pair in zip(classes, table.labels, strict=True) if None not in pair}
     if len(pairs) == len({c for c, _ in pairs}) == len({label for _, label in pairs}):
         return
     raise LayoutError(

@@ -38,7 +38,8 @@ __all__ = [
 ]
 
 _ORIENTATION = 0x0112  # the EXIF tag
-_PHOTOMETRIC, _BITS = 262, 258  # TIFF tags
+_PHOTOMETRIC, _BITS, _SAMPLE_FORMAT = 262, 258, 339  # TIFF tags
+_UNSIGNED = 1
 _DEEP = {"I": np.int32, "F": np.float32}
 _WORDS = "I;16"  # the beginning of the modes with 16 bits
 
@@ -121,12 +122,15 @@ def _convert(image: Image.Image, kind: str, page: int) -> Decoded:
     # Pillow turns TIFF images itself when it loads them, and then forgets the orientation.
     orientation = _orientation(image) if kind == "TIFF" else 1
     inverted = _white_is_zero(image) if kind == "TIFF" else 0
+    unsigned = kind == "TIFF" and _is_unsigned(image)
     image.load()
     if kind != "TIFF":
         orientation = _orientation(image)
     grey, composited = _to_grey(image, kind)
     if inverted:
         grey = inverted - grey
+    if unsigned and grey.min() < 0:  # Pillow reads all 32-bit numbers as signed
+        grey = grey.view(np.uint32).astype(np.float32)
     if kind != "TIFF":
         grey = _turn(grey, orientation)
     turned = 1 < orientation <= 8
@@ -163,6 +167,12 @@ def _white_is_zero(image: Any) -> int:
     if not image.mode.startswith(_WORDS) or image.tag_v2.get(_PHOTOMETRIC) != 0:
         return 0
     return int((1 << image.tag_v2.get(_BITS, (16,))[0]) - 1)
+
+
+def _is_unsigned(image: Any) -> bool:
+    """Return whether a TIFF image holds whole numbers of 32 bits without a sign."""
+    formats = image.tag_v2.get(_SAMPLE_FORMAT, (_UNSIGNED,))
+    return bool(image.mode == "I" and formats[0] == _UNSIGNED)
 
 
 def _to_grey(image: Image.Image, kind: str) -> tuple[Grey, bool]:

@@ -20,7 +20,10 @@ _FLOAT_RANGES = (1.0, 255.0)
 
 @dataclass(frozen=True)
 class Scale:
-    """A linear map of grey levels to 8 bits: `low` becomes 0 and `high` becomes 255."""
+    """A linear map of grey levels to 8 bits: `low` becomes 0 and `high` becomes 255.
+
+    If both are equal, all grey levels become 0.
+    """
 
     low: float
     high: float
@@ -29,9 +32,11 @@ class Scale:
         """Return grey levels (h, w) as uint8: uint8 unchanged, others mapped, rounded, clipped."""
         if grey.dtype == np.uint8:
             return grey
-        gain = 255 / (self.high - self.low) if self.high > self.low else 0.0
-        levels = (grey.astype(np.float64) - self.low) * gain
-        return np.rint(levels).clip(0, 255).astype(np.uint8)
+        if self.high <= self.low:
+            return np.zeros(grey.shape, np.uint8)
+        fractions = (grey.astype(np.float64) - self.low) / (self.high - self.low)
+        levels: Pixels = np.rint(255 * fractions.clip(0, 1)).astype(np.uint8)
+        return levels
 
 
 def full_scale(dtype: np.dtype[Any]) -> Scale:

@@ -80,8 +80,8 @@ class Copies:
     """Groups of images with equal pixels; blank images are in none.
 
     `images` are in `groups` of two or more. `across_splits` of the groups are in several splits,
-    `disagreeing` of them in several classes. `examples` are the names of the first two images of
-    some groups, those that disagree first.
+    `disagreeing` of them in several classes. `examples` are the names of two images of some groups,
+    groups of several classes first.
     """
 
     groups: int
@@ -251,26 +251,28 @@ def _copy_warnings(copies: Copies, groups: Ints, splits: Ints) -> Iterator[str]:
                     f"{SPLITS[earlier]} images"
                 )
     if copies.disagreeing:
-        yield f"{copies.disagreeing:,} groups of equal images have different labels"
+        yield f"groups of equal images with different labels: {copies.disagreeing:,}"
 
 
 def _blank_warnings(survey: Survey) -> Iterator[str]:
     if survey.blank:
-        yield f"{survey.blank:,} images ({survey.blank / survey.images:.1%}) are blank"
+        few = "1 image is" if survey.blank == 1 else f"{survey.blank:,} images are"
+        yield f"{few} blank ({survey.blank / survey.images:.1%})"
     if survey.blank_classes:
         shown = ", ".join(repr(name) for name in survey.blank_classes[:COMMON_SIZES])
-        yield f"all images of {len(survey.blank_classes):,} classes are blank: {shown}"
+        yield f"classes with only blank images: {shown}"
 
 
 def _polarity_warnings(survey: Survey) -> Iterator[str]:
     words = POLARITY_IN_WORDS[survey.polarity]
     if survey.disagreeing:
         yield (
-            f"the most frequent value of {survey.disagreeing:,} images is ink, not paper "
-            f"({words}); paper is their most frequent value on the other side"
+            f"images whose most frequent value is ink, not paper ({words}): "
+            f"{survey.disagreeing:,}; their paper is the most frequent value on the other side"
         )
     if survey.inverted:
-        yield f"{survey.inverted:,} images look inverted, against {words} in the dataset"
+        few = "1 image looks" if survey.inverted == 1 else f"{survey.inverted:,} images look"
+        yield f"{few} inverted, against {words} in the dataset"
 
 
 def _shape_warnings(measures: Measures) -> Iterator[str]:

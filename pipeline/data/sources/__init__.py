@@ -19,8 +19,13 @@ from pipeline.data.base import (
 from pipeline.data.layout.options import LayoutOptions
 from pipeline.data.sources.idx import Idx, open_idx
 from pipeline.data.sources.image_files import ImageFiles
+from pipeline.data.sources.matlab import Matlab
+from pipeline.data.sources.numpy_arrays import NumpyArrays
+from pipeline.data.sources.parquet import Parquet
+from pipeline.data.sources.pixel_table import PixelTable
 
-ARRAY_KINDS: tuple[type[Idx], ...] = (Idx,)
+ArrayKind = type[Idx] | type[NumpyArrays] | type[Matlab] | type[Parquet] | type[PixelTable]
+ARRAY_KINDS: tuple[ArrayKind, ...] = (Idx, NumpyArrays, Matlab, Parquet, PixelTable)
 
 
 def open_source(

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.data.archives.base import Archive
+from pipeline.data.archives import Archive
 from pipeline.data.base import Ints, LayoutError, SourceError
 from pipeline.data.layout.options import LayoutOptions
 from pipeline.data.sources.known_sets import EMNIST, Recognized, recognize
@@ -42,7 +42,7 @@ def label_classes(
     Raises SourceError for labels that a known dataset does not have, and LayoutError for large
     gaps between numbers.
     """
-    place = f"{archive.path / name}"
+    place = archive.place(archive.names.index(name))
     if any(part.dtype.kind not in "iu" for part in labels):
         return _strings(labels, place)
     numbers = np.concatenate([part.astype(np.int64) for part in labels])
@@ -157,7 +157,7 @@ def to_labels(values: NDArray[Any], place: str) -> NDArray[Any]:
 
     (n, 1) is flattened, one-hot rows (n, classes) become numbers. Raises SourceError for others.
     """
-    if values.ndim == 2 and 1 in values.shape:
+    if values.ndim == 2 and values.shape[1] == 1:
         values = values.reshape(-1)
     if values.ndim == 2 and values.dtype.kind in "iufb":
         ones = (values == 1).sum(axis=1)

@@ -1,161 +1,70 @@
-"""What the readers of arrays have in common: bytes with random access, images in rows, parts.
+"""What the readers of arrays have in common: images in rows, and parts that are splits.
 
-Compressed files are inflated once a process, into unnamed temporary files, and one image is read at
-a time, so that no dataset is ever whole in memory.
+One image is read at a time, so that no dataset is ever whole in memory.
 """
 
-import gzip
-import hashlib
-import os
-import tempfile
-import zipfile
-import zlib
-from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import glob
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from math import prod
-from typing import IO, Any, ClassVar, Protocol, cast
+from math import isqrt, prod
+from shlex import quote
+from typing import Any, Protocol, Self, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.data import base
-from pipeline.data.archives import Archive, Folder
+from pipeline.data.archives import Archive
 from pipeline.data.base import (
     Annotations,
     Decoded,
     Grey,
-    ImageError,
     Ints,
     Layout,
+    LayoutError,
     Source,
     SourceError,
 )
-from pipeline.data.pixels.image_decoder import LONGEST_SIDE
+from pipeline.data.layout.options import LayoutOptions
+from pipeline.data.pixels.image_decoder import LONGEST_SIDE, SUFFIXES
 from pipeline.data.sources.array_labels import Labelled
-
-BLOCK = 1 << 20  # bytes
-DEFLATE_LIMIT = 1032  # the largest compression ratio
-DAMAGE = (EOFError, gzip.BadGzipFile, zipfile.BadZipFile, zlib.error, ImageError)
+from pipeline.data.sources.stored_bytes import BLOCK, Bytes
 
 SPLIT_WORDS = {
     **dict.fromkeys(("train", "training"), base.TRAIN),
     **dict.fromkeys(("val", "valid", "validation"), base.VALIDATION),
     **dict.fromkeys(("test", "testing", "t10k"), base.TEST),
 }
-_LEAST_RANGE = 32  # of 8-bit grey levels
+LEAST_RANGE = 32  # of 8-bit grey levels
+MANY_IMAGES = 10  # image files that make a source one of images
 _LUMA = (19595, 38470, 7471)  # of red, green and blue in units of 2^-16, as in Pillow
 
 
-class Bytes(ABC):
-    """Bytes with positioned reads. Can be pickled; open files stay with their process."""
+def image_shape(
+    columns: int, options: LayoutOptions, place: str, *, surely: bool = True
+) -> tuple[int, int] | None:
+    """Return the (height, width) of images in rows of pixels: the option's, or a square.
 
-    path: str  # for messages
-    _file: IO[bytes] | None = None
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_file": None}
-
-    @abstractmethod
-    def _open(self) -> IO[bytes]:
-        """Return a file with random access."""
-
-    def open(self) -> IO[bytes]:
-        """Return this process's file. Raises SourceError for damage."""
-        if self._file is None:
-            self._file = self._open()
-        return self._file
-
-    def pread(self, size: int, offset: int) -> bytes:
-        """Return `size` bytes from byte `offset`. Raises SourceError if there are fewer."""
-        data = os.pread(self.open().fileno(), size, offset)
-        if len(data) < size:
-            raise self.error("was truncated after it was opened")
-        return data
-
-    def error(self, reason: str) -> SourceError:
-        """Return an error with the path."""
-        return SourceError(f"{self.path}: {reason}")
-
-
-class StoredBytes(Bytes):
-    """A file of an archive, inflated if it is gzipped, whatever its suffix.
-
-    `expected` is its size once inflated, if that is known. Raises SourceError for damage.
+    None if neither fits and the rows are not `surely` images; else LayoutError.
     """
-
-    def __init__(self, archive: Archive, index: int) -> None:
-        self._archive, self._index = archive, index
-        self.path = f"{archive.path / archive.names[index]}"
-        self.expected: int | None = None
-        with self._damage_reported(), archive.open(index) as file:
-            self._gzipped = file.read(2) == b"\x1f\x8b"
-
-    @property
-    def limit(self) -> int:
-        """Return the largest number of bytes that the file can hold."""
-        return self._archive.sizes[self._index] * (DEFLATE_LIMIT if self._gzipped else 1)
-
-    def head(self, size: int) -> bytes:
-        """Return up to `size` bytes from the beginning; no more are inflated."""
-        with self._damage_reported(), self._stream() as stream:
-            return stream.read(size)
-
-    def blocks(self) -> Iterator[bytes]:
-        """Yield the content in blocks."""
-        with self._damage_reported(), self._stream() as stream:
-            while block := stream.read(BLOCK):
-                yield block
-
-    def digest(self) -> str:
-        """Return a digest of the inflated content."""
-        digest = hashlib.sha256()
-        for block in self.blocks():
-            digest.update(block)
-        return digest.hexdigest()
-
-    def _open(self) -> IO[bytes]:
-        if isinstance(self._archive, Folder) and not self._gzipped:
-            file, held = self._archive.open(self._index), self._archive.sizes[self._index]
-        else:
-            file, held = spool(self.blocks(), self.expected)
-        if self.expected is not None and held != self.expected:
-            file.close()
-            more = "more" if held > self.expected else f"{held}"
-            raise self.error(f"damaged: got {more} bytes, expected {self.expected}")
-        return file
-
-    @contextmanager
-    def _stream(self) -> Iterator[IO[bytes]]:
-        with self._archive.open(self._index) as file:
-            if self._gzipped:
-                with gzip.open(file) as inflated:
-                    yield cast(IO[bytes], inflated)
-            else:
-                yield file
-
-    @contextmanager
-    def _damage_reported(self) -> Iterator[None]:
-        try:
-            yield
-        except DAMAGE as error:
-            raise self.error(f"damaged: {error}") from error
-
-
-def spool(blocks: Iterator[bytes], expected: int | None) -> tuple[IO[bytes], int]:
-    """Write blocks to an unnamed temporary file, until they exceed `expected` bytes.
-
-    Returns the file and its size.
-    """
-    file, held = cast(IO[bytes], tempfile.TemporaryFile()), 0  # noqa: SIM115, stays open
-    for block in blocks:
-        file.write(block)
-        held += len(block)
-        if expected is not None and held > expected:
-            break
-    file.flush()
-    return file, held
+    if options.shape is not None:
+        if prod(options.shape) != columns:
+            height, width = options.shape
+            raise SourceError(
+                f"{place}: got rows of {columns} pixels, expected {height * width} for "
+                f"--shape {height}x{width}"
+            )
+        return options.shape
+    if (side := isqrt(columns)) ** 2 == columns:
+        return side, side
+    if not surely:
+        return None
+    heights = [n for n in range(2, isqrt(columns) + 1) if columns % n == 0][-2:]
+    shapes = [shape for n in heights for shape in ((n, columns // n), (columns // n, n))]
+    raise LayoutError(
+        f"{place}: got rows of {columns} pixels, which is no square image",
+        [f"--shape {height}x{width}" for height, width in shapes],
+    )
 
 
 class Images(Protocol):
@@ -200,6 +109,7 @@ class ArrayImages:
         if not (1 <= height <= LONGEST_SIDE and 1 <= width <= LONGEST_SIDE):
             size = f"{width}×{height} pixels"
             raise data.error(f"got images of {size}, expected 1 to 65,535 pixels a side")
+        self.shape = height, width
         self.mode = "RGB" if colours == 3 else "L"
         self.note = ""
         self._target: np.dtype[Any] = np.dtype(np.uint8)
@@ -227,7 +137,7 @@ class ArrayImages:
             return
         low, high, whole = self._range()
         kind = self._dtype.name
-        if whole and low >= 0 and _LEAST_RANGE <= high <= 255:
+        if whole and low >= 0 and LEAST_RANGE <= high <= 255:
             if self._dtype != np.uint8:
                 self.note = f"pixels are {kind} from {low:g} to {high:g}: read as 8-bit grey"
             return
@@ -309,8 +219,6 @@ def splits_of(parts: Sequence[Part]) -> list[int]:
 class ArraySource(Source):
     """A dataset in parts: training, validation and test, in this order."""
 
-    dataset_notes: ClassVar[tuple[str, ...]] = ()
-
     def __init__(
         self, archive: Archive, parts: Sequence[Part], labelled: Labelled, layout: Layout
     ) -> None:
@@ -329,6 +237,25 @@ class ArraySource(Source):
             writers=writers if any(part.writers is not None for part in parts) else None,
             splits=np.repeat(splits_of(parts), counts),
         )
+
+    @classmethod
+    def detect(cls, archive: Archive, options: LayoutOptions | None = None) -> Self | None:
+        """Return the archive's dataset, None if it has no arrays of this kind.
+
+        Arrays beside many image files that are no dataset themselves are ignored. Raises
+        LayoutError for several datasets, SourceError for damaged files and missing labels.
+        """
+        try:
+            return cls.find(archive, options or LayoutOptions())
+        except SourceError:
+            if sum(name.lower().endswith(SUFFIXES) for name in archive.names) < MANY_IMAGES:
+                raise
+            return None
+
+    @classmethod
+    def find(cls, archive: Archive, options: LayoutOptions) -> Self | None:
+        """Return the archive's dataset, whatever other files it has."""
+        raise NotImplementedError
 
     def name(self, index: int) -> str:
         """Return "train/N" or "test/N", N counted from 0."""
@@ -359,9 +286,42 @@ class ArraySource(Source):
         return self._parts[number], index - int(self._starts[number])
 
 
+def several_datasets(
+    archive: Archive, groups: Mapping[tuple[str, str], Collection[str]]
+) -> LayoutError:
+    """Return the error for several datasets, with an option that selects each, if one does.
+
+    `groups` are the files of each dataset, by its folder and the prefix of its files' names.
+    """
+    every = {name for files in groups.values() for name in files}
+    suggestions = []
+    for (folder, prefix), own in groups.items():
+        others = sorted(every - {*own})
+        patterns = [f"{folder}/*"] if folder else []
+        patterns += [f"{folder}/{prefix}*".lstrip("/")] if prefix else []
+        options = [("--include", escaped(pattern)) for pattern in (*patterns, *own)]
+        options += [("--exclude", escaped(name)) for name in others[:1]]
+        for option, pattern in options:
+            choice = ((pattern,), ()) if option == "--include" else ((), (pattern,))
+            selects = LayoutOptions(include=choice[0], exclude=choice[1]).selects
+            if {name for name in every if selects(name)} == {*own}:
+                suggestions.append(f"{option} {quote(pattern)}")
+                break
+    return LayoutError(
+        f"{archive.path}: got several datasets, expected one: {', '.join(sorted(every))}",
+        suggestions,
+    )
+
+
+def escaped(pattern: str) -> str:
+    """Escape the characters of a pattern that match others, but not a * at its end."""
+    star = pattern.endswith("*")
+    return glob.escape(pattern.removesuffix("*")) + "*" * star
+
+
 def left_out(archive: Archive, used: Sequence[int], **kinds: int) -> dict[str, int]:
     """Count the files that are not `used`, by kind: the archive's own, `kinds`, and others."""
-    counts: dict[str, int] = dict(getattr(archive, "left_out", {}))
+    counts: dict[str, int] = dict(archive.left_out)
     named = {kind.replace("_", " "): count for kind, count in kinds.items() if count}
     others = len(archive.names) - len(set(used)) - sum(named.values())
     return {**counts, **named, **({"other files": others} if others > 0 else {})}

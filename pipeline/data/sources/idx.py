@@ -6,6 +6,7 @@ idx3, and a file may lie in a folder of its own name. The format is described at
 http://yann.lecun.com/exdb/mnist.
 """
 
+import glob
 import math
 import re
 import struct
@@ -25,14 +26,13 @@ from pipeline.data.base import Layout, LayoutError, SourceError
 from pipeline.data.layout.options import LayoutOptions
 from pipeline.data.sources.array_labels import label_classes
 from pipeline.data.sources.array_source import (
-    BLOCK,
     SPLIT_WORDS,
     ArrayImages,
     ArraySource,
     Part,
-    StoredBytes,
     left_out,
 )
+from pipeline.data.sources.stored_bytes import BLOCK, StoredBytes
 
 _NAME = (
     r"(?i)(?P<set>.*?)[-_.]*(?P<part>train|t10k|test|val|validation)[-_.]{}"
@@ -265,7 +265,7 @@ def _open_pair(
 
     Raises SourceError if the labels are missing or their count differs.
     """
-    place = archive.path / pair.images
+    place = archive.place(index[pair.images])
     if pair.labels is None:
         plain = re.sub(r"\.gz$", "", basename(pair.images))
         plain = plain.replace("images", "labels").replace("idx3", "idx1")
@@ -344,14 +344,15 @@ def _patterns(images: str) -> Iterator[str]:
     folder, name = dirname(images), basename(images)
     match = IMAGES.fullmatch(name)
     prefix = match["set"] if match else ""
+    within = glob.escape(folder)
     while folder:
-        yield f"{folder}/*"
+        yield f"{glob.escape(folder)}/*"
         folder = dirname(folder)
     if prefix:
-        yield join(dirname(images), f"{prefix}[-_.]*")
+        yield join(within, f"{glob.escape(prefix)}[-_.]*")
     separator = "." if ".idx" in name else "-"
     suffix = ".gz" if name.endswith(".gz") else ""
-    yield join(dirname(images), f"*[!/]{separator}idx[0-9]-*{suffix}")
+    yield join(within, f"*[!/]{separator}idx[0-9]-*{suffix}")
     yield f"*-idx[0-9]-ubyte{suffix}/*"
     yield f"*[ls].idx[0-9]-ubyte{suffix}"
 

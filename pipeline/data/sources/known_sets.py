@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from posixpath import dirname
 
-from pipeline.data.archives.base import Archive
+from pipeline.data.archives import Archive, SingleFile
 
 _DIGITS = tuple(string.digits)
 _LETTERS = tuple(string.ascii_uppercase)
@@ -32,8 +32,8 @@ FASHION = (
 )
 
 # Folders that say nothing about their contents.
-_NEUTRAL = {"", "raw", "gzip", "idx", "data", "ubyte", "matlab", "csv", "npz", "npy"}
-_ENDING = re.compile(r"(\.(zip|tar|tgz|gz)|-(master|main))+$", re.IGNORECASE)
+_NEUTRAL = {"", "raw", "gzip", "idx", "data", "ubyte", "matlab", "train", "test"}
+_ENDING = re.compile(r"(\.(zip|npz|tar|tgz|gz)|-(master|main))+$", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -92,6 +92,8 @@ def recognize(archive: Archive, name: str, prefix: str, labels: Sequence[int]) -
     parts of EMNIST apart where no name does.
     """
     path = Path(archive.path.absolute())
+    if isinstance(archive, SingleFile):
+        path = path.parent
     outwards = [prefix, *reversed(dirname(name).split("/")), path.name]
     if _normalized(path.name) in _NEUTRAL:
         path = path.parent

@@ -6,9 +6,9 @@ import shlex
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
 
-from pipeline.data.layout.image_names import ImageNames
 from pipeline.data.layout.options import COLUMNS
-from pipeline.data.layout.table_formats import DETECTION, NotATableError, Table, TableError
+from pipeline.data.layout.tables.image_names import ImageNames
+from pipeline.data.layout.tables.table import DETECTION, NotATableError, Table, TableError
 
 
 def _words(text: str) -> frozenset[str]:
@@ -40,7 +40,7 @@ _OTHER = _words(
     "fold kfold createdat updatedat leadtime annotationid annotator istrain"
 ).union(_FLAGS, [""])
 _BOXES = ("xmin ymin xmax ymax", "x1 y1 x2 y2", "bbox", "left top width height", "x y width height")
-_SPLIT_VALUE = re.compile(r"(train|val|dev|test|eval|public|private|hold)", re.IGNORECASE)
+_SPLIT_VALUE = re.compile(r"train|val|dev|test", re.IGNORECASE)
 _MISSING = {"nan", "none", "null", "na", "n/a", "<na>", "-"}
 _MOST_SUGGESTIONS = 6
 
@@ -167,7 +167,7 @@ class _Chooser:
         known = [i for i in free if self.squeezed[i] in _KNOWN["file"]]
         others = set().union(*(_KNOWN[kind] for kind in ("label", "split", "writer")), _OTHER)
         unknown = [i for i in free if i not in known and self.squeezed[i] not in others]
-        candidates = self._naming(known) or [i for i in self._naming(unknown) if self._distinct(i)]
+        candidates = self._naming(known) or self._naming([i for i in unknown if self._is_key(i)])
         if not candidates:
             raise NotATableError(f"has no column that names the images; it has {self._list()}")
         if len(candidates) > 1:
@@ -192,8 +192,13 @@ class _Chooser:
         possible = min(len(set(cells)), len(self.names.names))
         return possible > 0 and 2 * self.names.hits(cells) >= possible
 
-    def _distinct(self, column: int) -> bool:
-        return 10 * len(set(self._cells(column))) >= 9 * self._count()
+    def _is_key(self, column: int) -> bool:
+        """Return whether values differ from row to row, and are not numbers under a name."""
+        cells = self._cells(column)
+        named = self.table.columns[column] != str(column + 1)
+        return 10 * len(set(cells)) >= 9 * len(cells) and not (
+            named and all(map(_is_number, cells))
+        )
 
     def _count(self) -> int:
         return len(self.table.rows)
@@ -287,7 +292,8 @@ class _Chooser:
             both = [self.table.columns[i] for i in columns if row[i].strip() in ("1", "1.0")]
             raise TableError(
                 f"gives several labels to one image: {' and '.join(both[:5])} to "
-                f"{row[self.chosen['file']]!r}, expected one"
+                f"{row[self.chosen['file']]!r}, expected one",
+                self._settled("label", columns),
             )
         self.notes.append(f"the {len(columns)} columns of 0 and 1 are the classes")
         if "Unlabeled" in labels:
@@ -308,15 +314,14 @@ class _Chooser:
         return self.chosen[kind]
 
     def _splits(self) -> list[str | None] | None:
-        given = "split" in self.chosen
+        given = "split" in self.given
         column = self._named("split")
         if column is not None:
             splits = [cell.strip() or None for cell in self._cells(column)]
-            other = next((s for s in splits if s and not _SPLIT_VALUE.match(s)), None)
-            if given or "split" in self.needed or not other:
+            if given or "split" in self.needed or any(s and _SPLIT_VALUE.search(s) for s in splits):
                 self.notes.append(f"column {self._name(column)} is the split")
                 return splits
-            self.warnings.append(f"has a column {self._name(column)} with {other!r}: no split")
+            self.warnings.append(f"has a column {self._name(column)} that names no split")
         for flag, name in _FLAGS.items():
             if flag in self.squeezed and column is None:
                 at = self.squeezed.index(flag)

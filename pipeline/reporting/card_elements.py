@@ -1,12 +1,13 @@
-"""Grids of sample images in a page: a strip of thumbnails for each class.
+"""Elements of a data card: grids of sample images, histograms, and tables side by side.
 
 All thumbnails of a grid lie in a few PNG sheets, one row of a sheet for each strip, because
 hundreds of separate images make a page large and slow. A strip shows its row as a background.
+Histograms are drawn without matplotlib, whose import takes several times as long as the card.
 """
 
 import base64
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 
@@ -14,10 +15,13 @@ import numpy as np
 from PIL import Image
 
 from pipeline.data.base import Pixels
+from pipeline.reporting.html import Table
 
-TILE = 64  # pixels: the square of a thumbnail in a sheet, with its gap
-GAP = 2  # white pixels at the right and lower edge of a thumbnail
+TILE = 64  # pixels: the square of a thumbnail in a sheet, with a frame of one pixel
+FRAME = 200  # the frame's grey: visible on black and on white
 SHEET_ROWS = 128  # strips in a sheet; browsers limit the height of an image
+PLOT = 240, 132  # pixels: width and height of a histogram, with its labels
+TOP, BASE = 20, 92  # pixels: the ends of its y axis
 
 
 @dataclass(frozen=True)
@@ -58,12 +62,49 @@ class SampleGrid:
         return f'<div class="full">{lists}</div>'
 
 
+@dataclass(frozen=True)
+class SideBySide:
+    """Tables beside each other where the page is wide enough, else one below the other."""
+
+    tables: Sequence[Table]
+
+    def html(self, name: str) -> str:
+        """Return the tables as HTML."""
+        parts = [table.html(f"{name}-{number}") for number, table in enumerate(self.tables)]
+        width = " full" if len(parts) > 1 else ""
+        return f'<div class="side-by-side{width}">{"".join(parts)}</div>'
+
+
+@dataclass(frozen=True)
+class Bins:
+    """The numbers of images (n,) between edges (n + 1,)."""
+
+    edges: Sequence[float]
+    counts: Sequence[int]
+
+
+@dataclass(frozen=True)
+class Histograms:
+    """Histograms beside each other, by the label of their x axis."""
+
+    panels: Mapping[str, Bins]
+    caption: str
+
+    def html(self, name: str) -> str:
+        """Return the histograms as inline SVG."""
+        plots = "".join(_histogram(label, bins) for label, bins in self.panels.items())
+        return (
+            f'<figure class="card" id="{name}"><div class="scroll histograms">{plots}</div>'
+            f"<figcaption>{escape(self.caption)}</figcaption></figure>"
+        )
+
+
 def thumbnail(image: Pixels, paper: int) -> Pixels:
     """Return an image (h, w) as a tile: whole, in its proportions, on paper.
 
     Large images are area-averaged; small ones are magnified by a whole number.
     """
-    inner = TILE - GAP
+    inner = TILE - 2
     height, width = image.shape
     longest = max(height, width)
     if longest <= inner:
@@ -71,9 +112,9 @@ def thumbnail(image: Pixels, paper: int) -> Pixels:
     else:
         size = max(1, round(width * inner / longest)), max(1, round(height * inner / longest))
         shown = np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BOX))
-    tile = np.full((TILE, TILE), 255, np.uint8)
-    tile[:inner, :inner] = paper
-    top, left = (inner - shown.shape[0]) // 2, (inner - shown.shape[1]) // 2
+    tile = np.full((TILE, TILE), FRAME, np.uint8)
+    tile[1:-1, 1:-1] = paper
+    top, left = ((TILE - side) // 2 for side in shown.shape)
     tile[top : top + shown.shape[0], left : left + shown.shape[1]] = shown
     return tile
 
@@ -87,3 +128,27 @@ def _sheet(strips: Sequence[Strip], columns: int) -> bytes:
     file = io.BytesIO()
     Image.fromarray(sheet.reshape(len(strips) * TILE, columns * TILE)).save(file, "png")
     return file.getvalue()
+
+
+def _histogram(label: str, bins: Bins) -> str:
+    width, height = PLOT
+    low, high, most = bins.edges[0], bins.edges[-1], max(bins.counts)
+    places = [1 + (width - 2) * (edge - low) / (high - low) for edge in bins.edges]
+    bars = ""
+    for left, right, count in zip(places, places[1:], bins.counts, strict=False):
+        if count:  # even one image in a million is a line of one pixel
+            top = BASE - max(1, (BASE - TOP) * count / most)
+            bars += f"M{left:.1f} {BASE}V{top:.1f}H{right:.1f}V{BASE}Z"
+    ends = _short(low), _short(high)
+    alt = f"{label} from {ends[0]} to {ends[1]}, at most {most:,} images in a bar"
+    return f"""<svg viewBox="0 0 {width} {height}" role="img" aria-label="{escape(alt)}">
+<path d="{bars}" fill="#0072b2"/><path d="M0 {BASE}H{width}" stroke="#000"/>
+<text x="0" y="13">{most:,} images</text>
+<text x="0" y="{BASE + 16}">{ends[0]}</text>
+<text x="{width}" y="{BASE + 16}" text-anchor="end">{ends[1]}</text>
+<text x="{width / 2}" y="{BASE + 33}" text-anchor="middle">{escape(label)}</text></svg>
+"""
+
+
+def _short(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
