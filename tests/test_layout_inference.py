@@ -490,6 +490,13 @@ def test_a_table_gives_the_classes_that_folders_do_not(tmp_path: Path) -> None:
     assert table(source) == {("a", ""): 3, ("b", ""): 3}
     assert source.layout.class_from == "table:labels.csv"
     assert source.kind == "files"
+    assert source.layout.left_out == {}
+    assert source.ignored_files == 0
+    digest = source.digest()
+    changed = csv({**labels, "0.png": "b"})
+    assert opened(tmp_path, {"labels.csv": changed}).digest() != digest
+    assert opened(tmp_path, {"labels.csv": csv(labels)}).digest() == digest
+    assert opened(tmp_path, {}, "--writer-from 'name:([0-2])'").digest() != digest
 
 
 def test_a_table_that_contradicts_the_folders_is_refused(tmp_path: Path) -> None:
