@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from raw_data import make_tree, make_zip, picture, saved
 
-from pipeline.data.base import NO_SPLIT, SPLITS, LayoutError, Source
+from pipeline.data.base import NO_SPLIT, SPLITS, LayoutError, Source, SourceError
 from pipeline.data.layout.folders.splits import check_split_classes
 from pipeline.data.layout.options import LayoutOptions
 from pipeline.data.sources import open_source
@@ -60,10 +60,10 @@ def refused(folder: Path, files: Mapping[str, bytes], reason: str, words: str = 
     return caught.value
 
 
-def outcome(path: Path, words: str) -> Source | LayoutError:
+def outcome(path: Path, words: str) -> Source | SourceError:
     try:
         return open_source(path, parse(words))
-    except LayoutError as error:
+    except SourceError as error:
         return error
 
 
@@ -73,6 +73,7 @@ def follow(path: Path, words: str, questions: int = 8) -> None:
     if isinstance(found, Source):
         assert len(found.annotations.classes) > 1
         return
+    assert isinstance(found, LayoutError), words
     assert found.suggestions, words
     assert questions, words
     follow(path, f"{words} {found.suggestions[0]}", questions - 1)
@@ -103,6 +104,7 @@ def table(source: Source) -> Counter[tuple[str, str]]:
         ("seg_train/seg_train", "seg_test/seg_test"),
         ("mnist_png/mnist_train", "mnist_png/mnist_test"),
         ("Train Set", "Test-Set"),
+        ("train_val", "test"),
     ],
 )
 def test_unlabelled_images_of_a_test_folder_are_counted_and_no_class(
@@ -179,7 +181,7 @@ def test_only_folders_below_the_source_are_splits(tmp_path: Path) -> None:
 def test_a_folder_beside_splits_that_is_none_is_refused(
     tmp_path: Path, files: dict[str, bytes], names: str
 ) -> None:
-    assert refused(tmp_path, files, f"beside the folders {names} are folders named").suggestions
+    assert refused(tmp_path, files, f"named like splits, and {names} beside them").suggestions
 
 
 def test_images_outside_all_splits_are_refused(tmp_path: Path) -> None:
@@ -488,6 +490,13 @@ def test_a_table_gives_the_classes_that_folders_do_not(tmp_path: Path) -> None:
     assert table(source) == {("a", ""): 3, ("b", ""): 3}
     assert source.layout.class_from == "table:labels.csv"
     assert source.kind == "files"
+    assert source.layout.left_out == {}
+    assert source.ignored_files == 0
+    digest = source.digest()
+    changed = csv({**labels, "0.png": "b"})
+    assert opened(tmp_path, {"labels.csv": changed}).digest() != digest
+    assert opened(tmp_path, {"labels.csv": csv(labels)}).digest() == digest
+    assert opened(tmp_path, {}, "--writer-from 'name:([0-2])'").digest() != digest
 
 
 def test_a_table_that_contradicts_the_folders_is_refused(tmp_path: Path) -> None:
@@ -589,7 +598,9 @@ def test_any_tree_is_read_or_refused_with_options_that_work(
     folder = tmp_path_factory.mktemp("set")
     files = {f"{name}/{i}.png".lstrip("/"): IMAGE for name in names for i in range(2)}
     path = make_tree(folder / "set", files)
-    found = outcome(path, "") if len({n.rpartition("/")[0] for n in files}) > 1 else None
+    found = outcome(path, "")
     if isinstance(found, LayoutError):
         for suggestion in found.suggestions:
             follow(path, suggestion)
+    else:
+        assert isinstance(found, Source) or "got one class" in str(found)

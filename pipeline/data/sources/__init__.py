@@ -51,13 +51,15 @@ def _detect(archive: Archive, options: LayoutOptions, min_classes: int) -> Sourc
     selected = archive.select(options.selects) if options.exclude or options.include else archive
     source: Source | None = None
     for kind in ARRAY_KINDS:
-        source = source or kind.detect(selected, options)
+        if source is None:  # a source without images is one, and false
+            source = kind.detect(selected, options)
     arrays = "; ".join(kind.expected_layout for kind in ARRAY_KINDS)
     if source is None and isinstance(archive, SingleFile):
         raise SourceError(
             f"{archive.path}: expected a folder, a complete zip archive or tar archive, or {arrays}"
         )
-    source = source or ImageFiles.detect(archive, options, min_classes)
+    if source is None:
+        source = ImageFiles.detect(archive, options, min_classes)
     if source is not None:
         return _with_excluded(source, archive, selected)
     found = ", ".join(archive.names[:3]) + (", …" if len(archive.names) > 3 else "")

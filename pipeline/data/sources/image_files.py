@@ -4,6 +4,7 @@ The layout of the files is inferred in `pipeline.data.layout`; here it is decide
 images, and their pages are counted.
 """
 
+import hashlib
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
@@ -23,6 +24,7 @@ from pipeline.data.base import (
     Layout,
     LayoutError,
     Source,
+    digest_of,
 )
 from pipeline.data.layout.folders.paths import below, listed, option
 from pipeline.data.layout.options import LayoutOptions
@@ -54,7 +56,8 @@ _DRAWINGS = frozenset(
 class ImageFiles(Source):
     """Images in one file each: image i is page `pages[i]` of file `files[i]` of an archive.
 
-    The source is synthetic if its first file is marked as synthetic.
+    The source is synthetic if its first file is marked as synthetic. `by_rules` is whether a table
+    or the user's rules give labels, splits or writers.
     """
 
     expected_layout = "one folder of images per class (0/a.png, 1/b.png, …)"
@@ -66,13 +69,17 @@ class ImageFiles(Source):
         page_numbers: Ints,
         annotations: Annotations,
         layout: Layout,
+        *,
+        by_rules: bool,
     ) -> None:
         self.path, self.annotations, self.layout = archive.path, annotations, layout
         self.kind = layout.reader
         self._archive, self._files, self._pages = archive, files, page_numbers
         self._counts = np.bincount(files)  # the pages of each file
         used = np.flatnonzero(self._counts)
-        self.ignored_files = len(archive.names) - len(used)
+        self._by_rules = by_rules
+        tables = _table_members(archive, layout)
+        self.ignored_files = len(archive.names) - len(used) - len(tables)
         if len(used) < len(files):
             self.groups = np.unique(files, return_inverse=True)[1].astype(np.int64)
         with suppress(ImageError):  # a damaged file is reported when it is decoded
@@ -93,7 +100,8 @@ class ImageFiles(Source):
             return None
         names = [archive.names[i] for i in images]
         found = infer_layout(archive, names, options, min_classes)
-        _refuse_lost_classes(archive, names, found.rows, options)
+        if any(f"{suffix} files" in left_out for suffix in _DRAWINGS):
+            _refuse_lost_classes(archive, names, found.rows, options)
         files = np.array(images, np.int64)[found.rows]
         annotations, layout = found.annotations, found.layout
         files, page_numbers, of_file = _split_pages(archive, files)
@@ -108,9 +116,12 @@ class ImageFiles(Source):
             note = f"{several:,} files hold several pages, and each page is an image"
             layout = replace(layout, notes=(*layout.notes, note))
         counts = Counter(archive.left_out) + Counter(left_out) + Counter(layout.left_out)
+        counts -= Counter(_kind(archive.names[i]) for i in _table_members(archive, layout))
         notes = (*archive.notes, *layout.notes)
         layout = replace(layout, left_out=dict(sorted(counts.items())), notes=notes)
-        return cls(archive, files, page_numbers, annotations, layout)
+        rules = (layout.class_from, layout.split_from, layout.writer_from)
+        by_rules = options.has_rules or any(rule.startswith("table:") for rule in rules)
+        return cls(archive, files, page_numbers, annotations, layout, by_rules=by_rules)
 
     def name(self, index: int) -> str:
         """Return an image's path in the folder or archive, with #PAGE if its file has several."""
@@ -131,8 +142,20 @@ class ImageFiles(Source):
         return sum(self._archive.sizes[file] for file in np.unique(self._files[rows]).tolist())
 
     def digest(self) -> str:
-        """Return the digest of the image files, or of the archive."""
-        return self._archive.digest(np.flatnonzero(self._counts).tolist())
+        """Return the digest of the image files, or of the archive.
+
+        It includes the labels, splits and writers if a table or the user's rules give them.
+        """
+        digest = self._archive.digest(np.flatnonzero(self._counts).tolist())
+        if (
+            not self._by_rules
+            and "table:" not in f"{self.layout.class_from}{self.layout.split_from}"
+        ):
+            return digest
+        given = self.annotations
+        numbers = np.stack([given.labels, given.splits, given.writers]).astype("<i8").tobytes()
+        hashed = hashlib.sha256(numbers).hexdigest()
+        return digest_of(digest, given.classes, given.writer_names, hashed)
 
 
 def find_images(archive: Archive, options: LayoutOptions) -> tuple[list[int], dict[str, int]]:
@@ -151,8 +174,24 @@ def find_images(archive: Archive, options: LayoutOptions) -> tuple[list[int], di
         if known or (known is None and sniff(archive.head(i, _HEAD)) is not None):
             images.append(i)
         elif options.selects(name):
-            others[f"{suffix} files" if suffix else "files without suffix"] += 1
+            others[_kind(name)] += 1
     return images, dict(others)
+
+
+def _kind(name: str) -> str:
+    """Return the kind of a file that is no image."""
+    suffix = _suffix(name)
+    return f"{suffix} files" if suffix else "files without suffix"
+
+
+def _table_members(archive: Archive, layout: Layout) -> list[int]:
+    """Return the numbers of the tables that give a part of the layout."""
+    rules = (layout.class_from, layout.split_from, layout.writer_from)
+    given = [rule.removeprefix("table:") for rule in rules if rule.startswith("table:")]
+    files = {file for rule in given for file in (rule, *rule.split(","))}
+    if not files:
+        return []
+    return [i for i, name in enumerate(archive.names) if name in files or basename(name) in files]
 
 
 def _unless(other: bool) -> bool | None:
@@ -176,9 +215,10 @@ def _split_pages(archive: Archive, files: Ints) -> tuple[Ints, Ints, Ints]:
     found: dict[int, tuple[int, ...]] = {}
     for place, file in enumerate(files.tolist()):
         name = archive.names[file]
-        if name.lower().endswith(_TIFF) or (
-            not _suffix(name) and sniff(archive.head(file, _HEAD)) == "TIFF"
-        ):
+        may_be_tiff = name[-5:].lower().endswith(_TIFF) or (
+            not name.lower().endswith(SUFFIXES) and sniff(archive.head(file, _HEAD)) == "TIFF"
+        )
+        if may_be_tiff:
             with suppress(ImageError):  # a damaged file is reported when it is decoded
                 numbers = pages(archive.read(file))
                 if numbers != (0,):

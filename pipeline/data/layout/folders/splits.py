@@ -164,7 +164,7 @@ def _mixed_level(
     innermost = all(len(own) <= k + 1 for own in parts)
     as_class = [option("class-from", rule)] if rule and innermost else []
     return LayoutError(
-        f"{paths.root}: beside the folders {listed(others)} are folders named like splits: "
-        f"{listed(splits)}",
+        f"{paths.root}: the folders {listed(splits)} are named like splits, and {listed(others)} "
+        "beside them are not",
         [*exclusion(others), *exclusion(splits), *as_class],
     )

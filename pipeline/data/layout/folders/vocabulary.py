@@ -83,19 +83,18 @@ def splits_of(names: Iterable[str]) -> dict[str, int]:
 
 def _split_and_rest(name: str) -> tuple[int | None, tuple[str, ...]]:
     """Return the one split among a name's words, if any, and the words that say something else."""
-    split, rest = None, []
+    meanings, rest = set[int](), []
     for word in _WORDS.findall(unicodedata.normalize("NFC", name)):
         lower = word.lower()
-        meaning = _SPLIT_WORDS.get(lower)
-        for affix in _AFFIXES if meaning is None else ():
-            meaning = _SPLIT_WORDS.get(lower.removesuffix(affix)) if meaning is None else meaning
-        if meaning is not None and split is None:
-            split = meaning
-        elif meaning is not None:
-            return None, ()
+        stems = (lower, *(lower.removesuffix(affix) for affix in _AFFIXES))
+        meaning = next((_SPLIT_WORDS[stem] for stem in stems if stem in _SPLIT_WORDS), None)
+        if meaning is not None:
+            meanings.add(meaning)
         elif lower not in _AFFIXES:
             rest.append(lower)
-    return split, tuple(rest)
+    if meanings == {base.TRAIN, base.VALIDATION}:  # train_val is still to be divided
+        meanings = {base.TRAIN}
+    return (meanings.pop() if len(meanings) == 1 else None), tuple(rest)
 
 
 def may_be_class(name: str) -> bool:
