@@ -33,6 +33,9 @@ from pipeline.runtime.files import convert
 VERSION = 2  # of the file's content: raise it when files of the same source must be written again
 RAW_MAX_PIXELS = 64 * 64  # images up to this size are stored raw, which makes batches fastest
 MAX_BLANK = 0.01  # fraction of a dataset's images
+SCALE_TOLERANCE = (
+    0.1  # of a given scale, by which other images may exceed it before they are clipped
+)
 # Starting a process takes a core for a second, so each one should get seconds of work.
 SECONDS_PER_WORKER, SECONDS_PER_IMAGE, SECONDS_PER_PIXEL = 2.0, 40e-6, 2e-9
 
@@ -70,7 +73,7 @@ class PrepareResult:
 
 
 class _ScaleError(Exception):
-    """The dataset's grey levels need another scale than the one that was used."""
+    """The dataset's grey levels need another scale than the images were decoded with."""
 
     def __init__(self, scale: Scale) -> None:
         self.scale = scale
@@ -229,7 +232,8 @@ class _Build:
             return None
         deep = measures[measures["depth"] > 0]
         low, high = float(deep["low"].min()), float(deep["high"].max())
-        if low < given.low or high > given.high:
+        tolerated = SCALE_TOLERANCE * (given.high - given.low)
+        if low < given.low - tolerated or high > given.high + tolerated:
             raise SourceError(
                 f"{self.source.path}: got grey levels from {low:g} to {high:g}, expected "
                 f"{given.low:g} to {given.high:g}, the scale of the training dataset"
@@ -351,12 +355,14 @@ def _is_up_to_date(out: Path, info: dict[str, Any], skip_bad: bool) -> bool:
     try:
         with Reader(out) as reader:
             reader.verify()
-            found = reader.info
+            found, is_ours = reader.info, reader.manifest is not None
     except BetonError as error:
         with out.open("rb") as file:
             if file.read(2) in (layout.VERSION.to_bytes(2, "little"), b""):
                 return False  # damaged: write it again
         raise SourceError(f"{out}: exists and is no .beton file; --force overwrites it") from error
+    if not is_ours:
+        raise SourceError(f"{out}: was written by another program; --force overwrites it")
     settings = dict(found.get("prepare", {}))
     skipped = settings.pop("skipped", None)
     return (

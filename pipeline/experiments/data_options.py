@@ -23,7 +23,7 @@ class DataOptions:
     writer_from: Annotated[str | None, conf.arg(metavar="RULE")] = None
     """Where the writer comes from, likewise."""
     columns: Annotated[str | None, conf.arg(metavar="NAME=COLUMN,…")] = None
-    """Columns of the table: file=…, label=…, split=…, writer=…, those that you need."""
+    """Columns of the table, some of file=…, label=…, split=…, writer=…. Default: inferred."""
     exclude: Annotated[tuple[str, ...], conf.UseAppendAction, conf.arg(metavar="PATTERN")] = ()
     """Leave out the files, and folders with all their files, whose relative path matches a shell
     pattern; * also matches slashes. May be given several times."""
