@@ -13,7 +13,7 @@ from pipeline.data.archives.base import Archive
 from pipeline.data.base import NO_SPLIT, SPLITS, Annotations, Ints, Layout, LayoutError
 from pipeline.data.layout import refusals
 from pipeline.data.layout.class_names import MIDAS, clean_classes, midas_writers, name_characters
-from pipeline.data.layout.columns import NONE, Column, column_of, levels_of
+from pipeline.data.layout.columns import NONE, Column, clean, column_of, levels_of
 from pipeline.data.layout.folders.classes import FolderClasses, find_classes
 from pipeline.data.layout.folders.paths import Paths, essential_parts
 from pipeline.data.layout.folders.splits import (
@@ -24,7 +24,13 @@ from pipeline.data.layout.folders.splits import (
 )
 from pipeline.data.layout.folders.vocabulary import splits_of
 from pipeline.data.layout.options import FolderRule, LayoutOptions, NameRule, Rule, TableRule
-from pipeline.data.layout.tables import IAM_WORDS, TableMatch, find_table, read_table
+from pipeline.data.layout.tables import (
+    IAM_WORDS,
+    TableMatch,
+    find_split_table,
+    find_table,
+    read_table,
+)
 from pipeline.data.layout.tables.formats import SUFFIXES
 
 
@@ -40,7 +46,8 @@ class ImageLayout:
 class Inference:
     """One interpretation of the images `names` (n,) of an archive.
 
-    Its steps add to `left_out`, `notes` and `warnings`. `table` is the table that gives classes.
+    Its steps add to `left_out`, `notes` and `warnings`, and set `level`, the splits of folders. A
+    `table` is the one that gives classes.
     """
 
     def __init__(self, archive: Archive, names: Sequence[str], options: LayoutOptions) -> None:
@@ -49,12 +56,13 @@ class Inference:
         self.notes: list[str] = []
         self.warnings: list[str] = []
         self._tables: dict[str, TableMatch] = {}
+        self._agreeing: TableMatch | None = None  # labels images as their folders do
         self._rows = self._select(names)
         self.paths = Paths.of(archive.path, [names[row] for row in self._rows])
 
     def run(self) -> ImageLayout:
         """Return the layout. Raises LayoutError if it is ambiguous or contradictory."""
-        level = self._split_level()
+        self.level = level = self._split_level()
         found, table = self._find_classes(level)
         classes = self._classes(found, table)
         rows = self._labelled(classes, level, found, table)
@@ -117,17 +125,18 @@ class Inference:
         """
         if self.options.class_from:
             return None, None
-        found, refused, table = None, None, None
+        found, refused, table, single = None, None, None, False
         try:
             found = find_classes(self.paths, level)
+            single = found is not None and len({*found.classes} - {None}) == 1
         except LayoutError as error:
             refused = error
         try:
             table = self._find_table()
         except LayoutError:
-            if found is None and refused is None:
+            if (found is None or single) and refused is None:
                 raise
-        unclear = refused is not None or (found is not None and not found.clear)
+        unclear = refused is not None or single or (found is not None and not found.clear)
         complete = table is not None and None not in table.labels
         if table and (table.format == IAM_WORDS or (complete if unclear else found is None)):
             return None, table
@@ -138,16 +147,23 @@ class Inference:
         if table:
             refusals.check_table_agrees(self.paths, found, table)
             self.notes.append(f"{table.file} also names labels; folders give the classes")
+            self._agreeing = table
         return found, None
 
     def _find_table(self) -> TableMatch | None:
         """Return the table that gives the images' classes, None if there is none."""
+        if (archive := self._archive_of_tables()) is None:
+            return None
+        return find_table(archive, self.paths.names, self.options)
+
+    def _archive_of_tables(self) -> Archive | None:
+        """Return the files that may be tables, None if there are none."""
         archive = self.archive
         if not any(name.lower().endswith(SUFFIXES) for name in archive.names):
             return None
         if exclude := self.options.exclude:
             archive = archive.select(LayoutOptions(exclude=exclude).selects)
-        return find_table(archive, self.paths.names, self.options)
+        return archive
 
     def _classes(self, found: FolderClasses | None, table: TableMatch | None) -> Column:
         if rule := self.options.class_from:
@@ -157,7 +173,28 @@ class Inference:
             return Column.of(table.labels, str(TableRule(table.file)))
         assert found is not None
         self.notes += found.notes
-        return Column.of(found.classes, found.class_from, self.paths.folder_of)
+        folders = Column.of(found.classes, found.class_from, self.paths.folder_of)
+        return self._completed(folders, self._agreeing) if self._agreeing else folders
+
+    def _completed(self, folders: Column, table: TableMatch) -> Column:
+        """Return the classes of folders, and those that the table gives the other images.
+
+        Raises LayoutError for a label of the table that is no class of a folder.
+        """
+        values: list[str | None] = [*folders.values, None]
+        classes = [values[code] for code in folders.codes.tolist()]
+        pairs = zip(table.labels, classes, strict=True)
+        class_of = {label: name for label, name in pairs if None not in (label, name)}
+        class_of = class_of or {clean(name): name for name in folders.values}
+        missing = [i for i, name in enumerate(classes) if name is None and table.labels[i]]
+        for i in missing:
+            if (label := table.labels[i]) not in class_of:
+                raise refusals.label_without_folder(self.paths, table, str(label), i)
+            classes[i] = class_of[label]
+        if not missing:
+            return folders
+        self.notes.append(f"{table.file} labels {len(missing):,} images outside folders of classes")
+        return Column.of(classes, f"{folders.rule}, {TableRule(table.file)}")
 
     def _labelled(
         self,
@@ -215,23 +252,35 @@ class Inference:
     def _splits(self, level: SplitLevel, table: TableMatch | None, rows: Ints) -> Column:
         """Return the splits that the source gives its images: codes are indices into SPLITS."""
         paths, free = self.paths, Column((), np.full(len(rows), NO_SPLIT), "")
+        tables: list[str] = []
         if rule := self.options.split_from:
             column = self._column(rule, "splits").rows(rows)
         elif level.split_from:
             values = [None if split is None else SPLITS[split] for split in level.splits]
             column = Column.of(values, level.split_from, paths.folder_of).rows(rows)
-        elif table and table.splits and any(table.splits):
-            column = Column.of(table.splits, str(TableRule(table.file))).rows(rows)
+        elif divided := self._split_table(table):
+            column = Column.of(divided.splits or (), str(TableRule(divided.file))).rows(rows)
+            tables = divided.file.split(",")
         else:
             return free
         meanings = splits_of(column.values)
-        refusals.check_splits(paths, column, rows, meanings)
+        refusals.check_splits(paths, column, rows, meanings, tables)
         numbers = np.array([meanings[value] for value in column.values], np.int64)
         splits = predefined(numbers[column.codes])
         if (splits == NO_SPLIT).all():
             self.notes.append(f"{column.rule} names training images alone: prep divides them")
             return free
         return Column(SPLITS, splits, column.rule)
+
+    def _split_table(self, table: TableMatch | None) -> TableMatch | None:
+        """Return the table that gives splits: the one of the classes, or others."""
+        if table and table.splits and any(table.splits):
+            return table
+        if (archive := self._archive_of_tables()) is None:
+            return None
+        if found := find_split_table(archive, self.paths.names, self.options):
+            self._report(found)
+        return found
 
     def _writers(
         self, found: FolderClasses | None, table: TableMatch | None, rows: Ints, dataset: str

@@ -1,7 +1,7 @@
 """Errors of layouts that give no class, no split, or two answers, and what settles them."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -13,10 +13,12 @@ from pipeline.data.layout.folders.splits import SplitLevel
 from pipeline.data.layout.options import NameRule, TableRule
 from pipeline.data.layout.tables import TableMatch
 
-# What the names of files in one folder may say of their classes: cat.0.jpg, 7_12.png.
+# What names of files may say of their classes: cat.0.jpg, 7_12.png, 12_7.png, 12_label7.png.
 _NAME_RULES = (
     r"(?:^|/)([^/]*[^/0-9._ -])[-_. ]*[0-9]+\.[^/.]*$",
     r"(?:^|/)([^/_-]+)[_-][^/]*$",
+    r"[-_. ]([^/_. -]+)\.[^/.]*$",
+    r"(?i)(?:label|class)[-_ =]?([^/_. -]+)[^/]*$",
 )
 
 
@@ -33,6 +35,21 @@ def no_classes(paths: Paths, level: SplitLevel) -> LayoutError:
         "expected one folder of images per class, or a table of labels",
         [option("class-from", rule) for rule in _name_rules(paths, level)],
     )
+
+
+def too_few_classes(
+    paths: Paths, level: SplitLevel, classes: Sequence[str], images: int, expected: int
+) -> LayoutError:
+    """Return the error for one class, or a few, where more are expected."""
+    return LayoutError(
+        f"{paths.root}: got {_classes(classes)} for all {images} images, expected at least "
+        f"{expected} classes",
+        [option("class-from", rule) for rule in _name_rules(paths, level)],
+    )
+
+
+def _classes(names: Sequence[str]) -> str:
+    return f"one class, {names[0]!r}," if len(names) == 1 else f"{len(names)} classes"
 
 
 def _name_rules(paths: Paths, level: SplitLevel) -> list[NameRule]:
@@ -71,8 +88,17 @@ def unmatched(paths: Paths, rule: str, rows: Ints) -> LayoutError:
     )
 
 
-def check_splits(paths: Paths, splits: Column, rows: Ints, meanings: Mapping[str, int]) -> None:
-    """Raise LayoutError if an image among `rows` (m,) has no split, or an unknown one."""
+def check_splits(
+    paths: Paths,
+    splits: Column,
+    rows: Ints,
+    meanings: Mapping[str, int],
+    tables: Sequence[str] = (),
+) -> None:
+    """Raise LayoutError if an image among `rows` (m,) has no split, or an unknown one.
+
+    `tables` are those that prep itself chose for the splits.
+    """
     unknown = [code for code, value in enumerate(splits.values) if value not in meanings]
     bad = np.flatnonzero(np.isin(splits.codes, [*unknown, NONE]))
     if not len(bad):
@@ -88,7 +114,16 @@ def check_splits(paths: Paths, splits: Column, rows: Ints, meanings: Mapping[str
     raise LayoutError(
         f"{paths.root}: {splits.rule} gives {listed(map(repr, got))} as the split of {len(bad):,} "
         f"images, for example {paths.names[int(rows[bad[0]])]}; expected train, validation or test",
-        [option("exclude", *patterns)] if few else [],
+        [option("exclude", *p) for p in (patterns * few, [*map(_literal, tables)]) if p],
+    )
+
+
+def label_without_folder(paths: Paths, table: TableMatch, label: str, row: int) -> LayoutError:
+    """Return the error for a label that a table gives an image, and no folder is named so."""
+    return LayoutError(
+        f"{paths.root}: {table.file} gives {paths.names[row]} the label {label!r}, which is no "
+        "class of the folders",
+        [option("exclude", *map(_literal, table.file.split(",")))],
     )
 
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from pipeline.data.archives.base import Archive
 from pipeline.data.base import LayoutError, SourceError
+from pipeline.data.layout import refusals
 from pipeline.data.layout.folders.paths import Paths
 from pipeline.data.layout.inference import ImageLayout, Inference
 from pipeline.data.layout.options import LayoutOptions, parse_rule
@@ -25,7 +26,13 @@ def infer_layout(
     a layout of `min_classes` classes, or to another question that has an answer.
     """
     try:
-        return Inference(archive, names, options).run()
+        inference = Inference(archive, names, options)
+        found = inference.run()
+        classes = found.annotations.classes
+        if len(classes) < min_classes:
+            paths, level, images = inference.paths, inference.level, len(found.rows)
+            raise refusals.too_few_classes(paths, level, classes, images, min_classes)
+        return found
     except LayoutError as error:
         some = _some_of_each_folder(archive, names)
         works = _suggestions_that_work(error, archive, some, options, min_classes)

@@ -19,6 +19,7 @@ from pipeline.data.layout.folders.splits import SplitLevel
 from pipeline.data.layout.folders.vocabulary import (
     are_characters,
     copied_from,
+    is_fold,
     is_no_class,
     is_partition,
     is_repeated_partition,
@@ -109,6 +110,8 @@ class _LevelReader:
         elif all(map(is_writer, self.names[outer])):
             if self.depth == 2:
                 return self.read(inner, outer)
+        elif self.depth == 2 and all(map(is_fold, self.names[outer])):
+            return self.read(inner)
         elif _are_classes(self.names[inner]):
             if not any(_are_classes(names) for names in self.names[:inner]):
                 return self.read(inner)
@@ -175,8 +178,9 @@ class _LevelReader:
                 others = [rules[other] for other in levels if other != level and rules[other]]
                 if self.depth == 2 and others:
                     suggestions[-1] += f" {option('writer-from', *others)}"
-        if joint := self.rule(*levels):
-            suggestions.append(option("class-from", joint))
+        for first in levels[:-1]:
+            if joint := self.rule(*levels[first:]):
+                suggestions.append(option("class-from", joint))
         if self.depth == 2 and rules[1]:
             suggestions.append(option("class-from", rules[1]))
         return LayoutError(

@@ -5,7 +5,7 @@ Names are compared without case, spaces, hyphens and underscores.
 
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from pipeline.data import base
 
@@ -20,6 +20,8 @@ _AFFIXES = (
     *("folder", "split", "samples", "files", "png", "jpg"),
 )
 _WORDS = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|[^\W\d_a-zA-Z]+|[0-9]+")
+
+_SIZE = re.compile(r"(?<![^\W_])[0-9]+(x[0-9]+)+(?![^\W_])")  # of an array: 13440x32x32
 
 # Folders that hold files of one format or one purpose, and say nothing of an image's class.
 _CONTAINERS = frozenset(
@@ -42,9 +44,11 @@ _WRITER = re.compile(
     re.IGNORECASE,
 )
 _PARTITION = re.compile(r"hsf_[0-9]", re.IGNORECASE)
+_FOLD = re.compile(r"(cv[-_ ]?)?k?fold[-_ ]?[0-9]{1,2}", re.IGNORECASE)
 _REPEATED_PARTITION = re.compile(r"train_[0-9a-f]{2}(_[0-9a-f]{2})*", re.IGNORECASE)
 _COPY = re.compile(
-    r"(.+?)[ _]?(-[ _]?(copy|kopie|copie|copia)|\(([0-9]+|copy)\)| copy)( .*)?", re.I
+    r"(.+?)[ _]?(-[ _]?(copy|kopie|copie|copia)|\(([0-9]+|copy)\)| copy|[-_ ]aug(mented)?)( .*)?",
+    re.IGNORECASE,
 )
 _NUMBER_WORDS = frozenset(
     ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
@@ -65,7 +69,8 @@ def split_of(name: str) -> int | None:
 def splits_of(names: Iterable[str]) -> dict[str, int]:
     """Return the split of each of a level's folders that stands for one.
 
-    Folders that differ only in the split, such as mnist_train and mnist_test, stand for splits too.
+    Folders that differ only in the split, such as mnist_train and mnist_test, stand for splits too,
+    and so do parts of splits if the level has no others: training-a, training-b, testing-a.
     """
     parsed = {name: _split_and_rest(name) for name in names}
     found = {
@@ -78,13 +83,23 @@ def splits_of(names: Iterable[str]) -> dict[str, int]:
     for group in related.values():
         if len(set(group.values())) > 1:
             found |= group
-    return found
+    parts = {
+        name: split
+        for name, (split, rest) in parsed.items()
+        if split is not None and _is_mark(rest)
+    }
+    return parts if len(parts) == len(parsed) and len(set(parts.values())) > 1 else found
+
+
+def _is_mark(words: Sequence[str]) -> bool:
+    """Return whether words only number the parts of a split: a number, a letter or "part"."""
+    return all(len(word) == 1 or word.isdigit() or word == "part" for word in words)
 
 
 def _split_and_rest(name: str) -> tuple[int | None, tuple[str, ...]]:
     """Return the one split among a name's words, if any, and the words that say something else."""
     meanings, rest = set[int](), []
-    for word in _WORDS.findall(unicodedata.normalize("NFC", name)):
+    for word in _WORDS.findall(_SIZE.sub(" ", unicodedata.normalize("NFC", name))):
         lower = word.lower()
         stems = (lower, *(lower.removesuffix(affix) for affix in _AFFIXES))
         meaning = next((_SPLIT_WORDS[stem] for stem in stems if stem in _SPLIT_WORDS), None)
@@ -113,7 +128,7 @@ def is_no_class(name: str) -> bool:
 
 
 def copied_from(name: str) -> str | None:
-    """Return the name that a copy's name was made of: "cat" of "cat - Copy" and "cat (1)"."""
+    """Return the name that a copy's name was made of: "cat" of "cat - Copy" and "cat_aug"."""
     match = _COPY.fullmatch(name.strip())
     return match[1].strip() if match else None
 
@@ -126,6 +141,11 @@ def is_writer(name: str) -> bool:
 def is_partition(name: str) -> bool:
     """Return whether a folder is a partition of NIST SD19, hsf_0 to hsf_8."""
     return _PARTITION.fullmatch(name) is not None
+
+
+def is_fold(name: str) -> bool:
+    """Return whether a folder is a part of a cross-validation, such as fold1."""
+    return _FOLD.fullmatch(name) is not None
 
 
 def is_repeated_partition(name: str) -> bool:

@@ -2,6 +2,6 @@
 
 from pipeline.data.layout.tables.formats import IAM_WORDS
 from pipeline.data.layout.tables.reading import TableMatch
-from pipeline.data.layout.tables.search import find_table, read_table
+from pipeline.data.layout.tables.search import find_split_table, find_table, read_table
 
-__all__ = ["IAM_WORDS", "TableMatch", "find_table", "read_table"]
+__all__ = ["IAM_WORDS", "TableMatch", "find_split_table", "find_table", "read_table"]

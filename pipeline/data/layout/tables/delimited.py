@@ -36,6 +36,8 @@ def parse_rows(
         rows, notes = _split_lines(lines, delimiter)
         names = {"\t": "TSV", ",": "CSV"}
         format_ = names.get(delimiter, f"CSV with {delimiter}")
+    elif _are_images(lines, is_image):
+        rows, notes, format_ = [[line] for line in lines], (), "list of files"
     elif suffix == ".txt":
         rows, notes, format_ = _split_at_spaces(lines, is_image), (), "text list"
     else:
@@ -58,6 +60,12 @@ def _find_delimiter(lines: Sequence[str], is_image: IsImage) -> str | None:
             images = any(is_image(cell) for row in rows for cell in row)
             scores.append((images, count / len(rows), delimiter))
     return max(scores, key=lambda score: score[:2])[2] if scores else None
+
+
+def _are_images(lines: Sequence[str], is_image: IsImage) -> bool:
+    """Return whether most lines are the name of an image and nothing else."""
+    sample = lines[:_SAMPLE]
+    return 2 * sum(map(is_image, sample)) > len(sample)
 
 
 def _split_lines(lines: Sequence[str], delimiter: str) -> tuple[list[list[str]], tuple[str, ...]]:

@@ -1,9 +1,11 @@
 """Finds the tables of a source that give its images classes, and joins them."""
 
+import glob
 import re
 import shlex
 import unicodedata
 from collections.abc import Collection, Sequence, Set
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
@@ -60,6 +62,47 @@ def find_table(archive: Archive, names: Sequence[str], options: LayoutOptions) -
     return replace(merged, warnings=merged.warnings + unused).finish(images)
 
 
+def find_split_table(
+    archive: Archive, names: Sequence[str], options: LayoutOptions
+) -> TableMatch | None:
+    """Return the tables in a source that give most of its images a split, None without any.
+
+    A table has a column of splits, or is itself named as one, such as the lists train.txt and
+    test.txt. Raises LayoutError if tables divide the images in different ways.
+    """
+    images = ImageNames(names)
+    readings = []
+    for index in _candidates(archive, names, options):
+        file = archive.names[index]
+        with suppress(TableError, LayoutError):
+            data = _load(archive, index, images)
+            readings.append(read_one(archive, file, data, images, options, frozenset()))
+    readings = [r for r in readings if 2 * r.found >= r.rows]
+    divided = [r for r in readings if r.splits and any(r.splits)]
+    if not divided:
+        parts = _split_names(readings)
+        divided = [r for r, part in zip(readings, parts, strict=False) if part]
+    if 2 * sum(map(any, zip(*(r.named for r in divided), strict=True))) < len(names) or not divided:
+        return None
+    file = ",".join(reading.file for reading in divided)
+    try:
+        return _merge(divided, archive, file).finish(images)
+    except LayoutError as error:
+        options_of = (f"--split-from {shlex.quote(f'table:{f}')}" for f in _divisions(divided))
+        unused = " ".join(f"--exclude {shlex.quote(glob.escape(r.file))}" for r in divided)
+        raise LayoutError(error.reason, (*options_of, unused)) from None
+
+
+def _divisions(readings: Sequence[Reading]) -> list[str]:
+    """Return the tables with a column of splits, or else the tables in each folder."""
+    if readings[0].splits:
+        return [reading.file for reading in readings]
+    folders: dict[str, list[str]] = {}
+    for reading in readings:
+        folders.setdefault(reading.file.rpartition("/")[0], []).append(reading.file)
+    return [",".join(files) for files in folders.values() if len(files) > 1]
+
+
 def read_table(
     file: str, archive: Archive, names: Sequence[str], options: LayoutOptions
 ) -> TableMatch:
@@ -71,9 +114,12 @@ def read_table(
     """
     images = ImageNames(names)
     wanted = unicodedata.normalize("NFC", file)
+    chosen = _chosen(archive, wanted, options)
     needed = _needed(file, options)
+    if len({*splits_of(PurePosixPath(member).stem for member, _ in chosen).values()}) > 1:
+        needed -= {"split"}
     readings = []
-    for member, data in _chosen(archive, wanted, options):
+    for member, data in chosen:
         try:
             readings.append(read_one(archive, member, data, images, options, needed))
         except TableError as error:
