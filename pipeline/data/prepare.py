@@ -41,11 +41,14 @@ SECONDS_PER_WORKER, SECONDS_PER_IMAGE, SECONDS_PER_PIXEL = 2.0, 40e-6, 2e-9
 
 
 class BadImagesError(SourceError):
-    """Some images cannot be decoded: `bad` are their names and the reasons."""
+    """Some images cannot be decoded: `bad` are their names and the reasons.
 
-    def __init__(self, message: str, bad: list[tuple[str, str]]) -> None:
+    `skippable` is whether the other images are a dataset of all classes.
+    """
+
+    def __init__(self, message: str, bad: list[tuple[str, str]], *, skippable: bool = True) -> None:
         super().__init__(message, bad)  # both, for pickle
-        self.message, self.bad = message, bad
+        self.message, self.bad, self.skippable = message, bad, skippable
 
     def __str__(self) -> str:
         return self.message
@@ -184,11 +187,14 @@ class _Build:
         """
         source = self.source
         bad = [(source.name(index), reason) for index, reason in summary.skipped]
-        if bad and not (self.skip_bad and summary.samples):
-            raise BadImagesError(
-                f"{source.path}: {len(bad)} of {len(source)} images cannot be decoded", bad
-            )
         kept = np.delete(np.arange(len(source)), [index for index, _ in summary.skipped])
+        if bad and not (self.skip_bad and summary.samples):
+            labels = source.annotations.labels
+            raise BadImagesError(
+                f"{source.path}: {len(bad)} of {len(source)} images cannot be decoded",
+                bad,
+                skippable=bool(np.isin(labels, labels[kept]).all()),
+            )
         measures = read_measures(summary.notes)
         scale = self._check_scale(measures)
         self._check_blank(kept, is_blank(measures))

@@ -42,7 +42,8 @@ def main(name: str, options: type[C], run: Callable[[C], None], *flags: Any) -> 
         except BadImagesError as error:
             for image, reason in error.bad:
                 print(f"{image}: {reason}", file=sys.stderr)
-            raise UserError(f"{error}; --skip-bad leaves them out") from error
+            advice = "; --skip-bad leaves them out" if error.skippable else ", all of some class"
+            raise UserError(f"{error}{advice}") from error
         except (SourceError, BrokenExecutor) as error:
             raise UserError(str(error)) from error
 

@@ -22,7 +22,7 @@ from pipeline.data.layout.folders.splits import (
     find_splits,
     predefined,
 )
-from pipeline.data.layout.folders.vocabulary import splits_of
+from pipeline.data.layout.folders.vocabulary import mentions_split, splits_of
 from pipeline.data.layout.options import FolderRule, LayoutOptions, NameRule, Rule, TableRule
 from pipeline.data.layout.tables import (
     IAM_WORDS,
@@ -262,6 +262,7 @@ class Inference:
             column = Column.of(divided.splits or (), str(TableRule(divided.file))).rows(rows)
             tables = divided.file.split(",")
         else:
+            self._warn_of_splits(table)
             return free
         meanings = splits_of(column.values)
         refusals.check_splits(paths, column, rows, meanings, tables)
@@ -281,6 +282,15 @@ class Inference:
         if found := find_split_table(archive, self.paths.names, self.options):
             self._report(found)
         return found
+
+    def _warn_of_splits(self, table: TableMatch | None) -> None:
+        """Warn of tables that are named like splits and are not used."""
+        archive, used = self._archive_of_tables(), table.file.split(",") if table else []
+        for name in archive.names if archive else ():
+            stem, _, suffix = name.rpartition("/")[2].rpartition(".")
+            known = f".{suffix.lower()}" in SUFFIXES and name not in used
+            if known and mentions_split(stem):
+                self.warnings.append(f"{name} may define splits, and is not used")
 
     def _writers(
         self, found: FolderClasses | None, table: TableMatch | None, rows: Ints, dataset: str

@@ -62,10 +62,19 @@ def decode(data: bytes | bytearray, page: int = 0) -> Decoded:
     return _decode_with_pillow(data, page) if plain is None else plain
 
 
+def _what_else(head: bytes) -> str:
+    """Return what a file is that often lies in an image's place, "" if it is none of these."""
+    if head.startswith(b"version https://git-lfs"):
+        return "a pointer of Git LFS, not the image: git lfs pull downloads it"
+    if head.lstrip().lower().startswith((b"<!doctype html", b"<html")):
+        return "a web page, not an image: its download failed"
+    return ""
+
+
 def _decode_with_pillow(data: bytes | bytearray, page: int) -> Decoded:
     kind = sniff(data)
     if kind is None:
-        raise ImageError(f"not recognised as {', '.join(FORMATS)}")
+        raise ImageError(_what_else(bytes(data[:64])) or f"not recognised as {', '.join(FORMATS)}")
     if kind == "AVIF" and not features.check("avif"):
         raise ImageError("AVIF needs a Pillow that was built with AVIF support")
     if kind == "TIFF" and is_preview(data, page):

@@ -25,6 +25,14 @@ from pipeline.data.sources.parquet import Parquet
 from pipeline.data.sources.pixel_table import PixelTable
 
 ArrayKind = type[Idx] | type[NumpyArrays] | type[Matlab] | type[Parquet] | type[PixelTable]
+_MOST_INSPECTED = 100  # files whose kind is named in an error
+_ARCHIVE = "an archive itself: unpack it, or prepare it alone"
+_PICKLE = "a pickle, which can run programs: save its images and labels as .npz"
+_UNREAD = (
+    *((mark, _ARCHIVE) for mark in (b"PK\3\4", b"7z\xbc\xaf", b"Rar!", b"\x1f\x8b", b"BZh")),
+    (b"\x89HDF\r\n", "an HDF5 file: save its images and labels as .npz"),
+    *((bytes((0x80, protocol)), _PICKLE) for protocol in (2, 3, 4, 5)),
+)
 ARRAY_KINDS: tuple[ArrayKind, ...] = (Idx, NumpyArrays, Matlab, Parquet, PixelTable)
 
 
@@ -62,11 +70,20 @@ def _detect(archive: Archive, options: LayoutOptions, min_classes: int) -> Sourc
         source = ImageFiles.detect(archive, options, min_classes)
     if source is not None:
         return _with_excluded(source, archive, selected)
+    _refuse_unread(archive)
     found = ", ".join(archive.names[:3]) + (", …" if len(archive.names) > 3 else "")
     raise SourceError(
         f"{archive.path}: expected {arrays}; {ImageFiles.expected_layout}; "
         f"got {len(archive.names)} files: {found}"
     )
+
+
+def _refuse_unread(archive: Archive) -> None:
+    """Raise SourceError if a file is of a kind that often holds images and is not read."""
+    for i in range(min(len(archive.names), _MOST_INSPECTED)):
+        head = archive.head(i, 8)
+        if kind := next((kind for mark, kind in _UNREAD if head.startswith(mark)), None):
+            raise SourceError(f"{archive.path}: got no images, and {archive.names[i]} is {kind}")
 
 
 def check_patterns(archive: Archive, options: LayoutOptions) -> None:

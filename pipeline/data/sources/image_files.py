@@ -45,6 +45,7 @@ _OTHER = frozenset(
         *(".mp3", ".mp4", ".wav", ".avi", ".mov", ".mkv", ".pt", ".pth", ".onnx", ".lnk"),
     )
 )
+_OTHER_KINDS = frozenset(f"{suffix} files" for suffix in _OTHER)
 # Files that show something and cannot be decoded here: a folder of them may be a class.
 _DRAWINGS = frozenset(
     (
@@ -101,8 +102,9 @@ class ImageFiles(Source):
             return None
         names = [archive.names[i] for i in images]
         found = infer_layout(archive, names, options, min_classes)
-        if any(f"{suffix} files" in left_out for suffix in _DRAWINGS):
-            _refuse_lost_classes(archive, names, found.rows, options)
+        warnings: tuple[str, ...] = ()
+        if any(kind not in _OTHER_KINDS for kind in left_out):
+            warnings = _check_lost_classes(archive, names, found.rows, options)
         files = np.array(images, np.int64)[found.rows]
         annotations, layout = found.annotations, found.layout
         files, page_numbers, of_file = _split_pages(archive, files)
@@ -119,7 +121,9 @@ class ImageFiles(Source):
         counts = Counter(archive.left_out) + Counter(left_out) + Counter(layout.left_out)
         counts -= Counter(_kind(archive.names[i]) for i in _table_members(archive, layout))
         notes = (*archive.notes, *layout.notes)
-        layout = replace(layout, left_out=dict(sorted(counts.items())), notes=notes)
+        warnings = (*layout.warnings, *warnings)
+        left_out = dict(sorted(counts.items()))
+        layout = replace(layout, left_out=left_out, notes=notes, warnings=warnings)
         rules = (layout.class_from, layout.split_from, layout.writer_from)
         by_rules = options.has_rules or any(rule.startswith("table:") for rule in rules)
         return cls(archive, files, page_numbers, annotations, layout, by_rules=by_rules)
@@ -234,18 +238,27 @@ def _split_pages(archive: Archive, files: Ints) -> tuple[Ints, Ints, Ints]:
     return files[of_file], page_numbers, of_file
 
 
-def _refuse_lost_classes(
+def _check_lost_classes(
     archive: Archive, names: Sequence[str], rows: Ints, options: LayoutOptions
-) -> None:
-    """Raise LayoutError for a folder beside the classes that holds drawings alone."""
+) -> tuple[str, ...]:
+    """Return warnings of folders of unknown files beside the classes.
+
+    Raises LayoutError for a folder beside the classes that holds drawings alone.
+    """
     used = {names[row].rpartition("/")[0] for row in rows.tolist()}
     parents = {folder.rpartition("/")[0] for folder in used if folder}
+    with_images = {name.rpartition("/")[0] for name in names}
     lost: dict[str, Counter[str]] = {}
+    unknown: dict[str, None] = {}
     for name in archive.names:
-        folder = name.rpartition("/")[0]
+        folder, suffix = name.rpartition("/")[0], _suffix(name)
         beside = folder and folder not in used and folder.rpartition("/")[0] in parents
-        if (suffix := _suffix(name)) in _DRAWINGS and beside and options.selects(name):
+        if not beside or suffix in _OTHER or not options.selects(name):
+            continue
+        if suffix in _DRAWINGS:
             lost.setdefault(folder, Counter())[suffix] += 1
+        elif folder not in with_images:
+            unknown[folder] = None
     if lost:
         kinds = sum(lost.values(), Counter[str]())
         shown = listed(f"{count:,} {suffix}" for suffix, count in kinds.items())
@@ -254,3 +267,6 @@ def _refuse_lost_classes(
             f"({shown} files), beside folders of images",
             [option("exclude", *(below(tuple(folder.split("/"))) for folder in lost))],
         )
+    if not unknown:
+        return ()
+    return (f"folders beside those of classes hold no image: {listed(unknown)}",)

@@ -112,6 +112,12 @@ def _split_and_rest(name: str) -> tuple[int | None, tuple[str, ...]]:
     return (meanings.pop() if len(meanings) == 1 else None), tuple(rest)
 
 
+def mentions_split(name: str) -> bool:
+    """Return whether a split is among the words of a file's name, as in train_test_split."""
+    words = _WORDS.findall(unicodedata.normalize("NFC", name))
+    return any(word.lower() in _SPLIT_WORDS for word in words)
+
+
 def may_be_class(name: str) -> bool:
     """Return whether a name that also means a split is a common class: a train is a vehicle."""
     return normalize(name) in ("train", "trains")

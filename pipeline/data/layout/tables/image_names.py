@@ -182,7 +182,8 @@ class ImageNames:
     def _comparisons(self, file: str) -> Iterator[tuple[str, Key, Key, Key, Key]]:
         """Yield a phrase, the place of an entry and of an image, and the form of both."""
         folder, _, name = file.rpartition("/")
-        words = set(re.split(r"[\W_]+", name.casefold()))
+        stem = name.casefold().rpartition(".")[0]
+        words = {stem, *re.split(r"[\W_]+", stem)}
         hinted = sorted(f for f in self.folders if f and PurePosixPath(f).name.casefold() in words)
         places: list[tuple[str, Key, Key]] = [("path", _same, _same)]
         if folder:
