@@ -5,7 +5,7 @@ classes. Work is done for each distinct folder, not for each file, wherever that
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -148,7 +148,33 @@ class Inference:
             refusals.check_table_agrees(self.paths, found, table)
             self.notes.append(f"{table.file} also names labels; folders give the classes")
             self._agreeing = table
+        elif found:
+            self._agreeing = self._table_of_unlabelled(found)
         return found, None
+
+    def _table_of_unlabelled(self, found: FolderClasses) -> TableMatch | None:
+        """Return the table that labels images outside the folders of classes, None without any."""
+        paths, unlabelled = self.paths, [name is None for name in found.classes]
+        rows = np.flatnonzero(np.array(unlabelled)[paths.folder_of])
+        if not len(rows) or (archive := self._archive_of_tables()) is None:
+            return None
+        names = [paths.names[row] for row in rows.tolist()]
+        try:
+            table = find_table(archive, names, self.options)
+        except LayoutError as error:
+            if error.suggestions:
+                self.warnings.append(f"not used: {error.reason}")
+            return None
+        if table is None:
+            return None
+        labels: list[str | None] = [None] * len(paths.names)
+        for row, label in zip(rows.tolist(), table.labels, strict=True):
+            labels[row] = label
+        known = {clean(name) for name in found.classes if name is not None}
+        if known.isdisjoint(labels):
+            self.warnings.append(f"{table.file} has labels that are no classes; not used")
+            return None
+        return replace(table, labels=labels, splits=None, writers=None)
 
     def _find_table(self) -> TableMatch | None:
         """Return the table that gives the images' classes, None if there is none."""

@@ -62,7 +62,10 @@ def parse_rule(option: str, text: str) -> Rule:
     """Parse "folder:N[,M]", "name:REGEX" or "table:FILE". Raises SourceError; `option` names it."""
     kind, _, value = text.partition(":")
     if kind == "folder" and re.fullmatch(r"-?[0-9]{1,3}(,-?[0-9]{1,3})*", value):
-        return FolderRule(tuple(map(int, value.split(","))))
+        levels = tuple(map(int, value.split(",")))
+        if len({*levels}) < len(levels):
+            raise SourceError(f"{option} {text!r}: got a level twice")
+        return FolderRule(levels)
     if kind == "name" and value:
         try:
             pattern = re.compile(unicodedata.normalize("NFC", value))

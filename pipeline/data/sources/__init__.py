@@ -16,7 +16,8 @@ from pipeline.data.base import (
     Source,
     SourceError,
 )
-from pipeline.data.layout.options import LayoutOptions
+from pipeline.data.layout.options import COLUMNS, LayoutOptions
+from pipeline.data.pixels.image_decoder import SUFFIXES
 from pipeline.data.sources.idx import Idx, open_idx
 from pipeline.data.sources.image_files import ImageFiles
 from pipeline.data.sources.matlab import Matlab
@@ -26,13 +27,18 @@ from pipeline.data.sources.pixel_table import PixelTable
 
 ArrayKind = type[Idx] | type[NumpyArrays] | type[Matlab] | type[Parquet] | type[PixelTable]
 _MOST_INSPECTED = 100  # files whose kind is named in an error
-_ARCHIVE = "an archive itself: unpack it, or prepare it alone"
+_ARCHIVE = "packed itself: unpack it"
 _PICKLE = "a pickle, which can run programs: save its images and labels as .npz"
 _UNREAD = (
     *((mark, _ARCHIVE) for mark in (b"PK\3\4", b"7z\xbc\xaf", b"Rar!", b"\x1f\x8b", b"BZh")),
     (b"\x89HDF\r\n", "an HDF5 file: save its images and labels as .npz"),
     *((bytes((0x80, protocol)), _PICKLE) for protocol in (2, 3, 4, 5)),
 )
+# The columns that can be chosen in arrays.
+_COLUMNS: dict[type[Source], set[str]] = {
+    PixelTable: {"label"},
+    Parquet: {"file", "label", "writer"},
+}
 ARRAY_KINDS: tuple[ArrayKind, ...] = (Idx, NumpyArrays, Matlab, Parquet, PixelTable)
 
 
@@ -47,9 +53,34 @@ def open_source(
     fewer than `min_classes` classes.
     """
     path, options = Path(path).expanduser(), options or LayoutOptions()
-    if not path.is_dir() and (source := open_idx(path, options)):
-        return source.check(min_classes)
-    return _detect(open_archive(path), options, min_classes).check(min_classes)
+    source: Source | None = None if path.is_dir() else open_idx(path, options)
+    source = source or _detect(open_archive(path), options, min_classes)
+    _refuse_unused(source.check(min_classes), options)
+    return source
+
+
+def _refuse_unused(source: Source, options: LayoutOptions) -> None:
+    """Raise SourceError for options that have no effect on a source."""
+    rules = {
+        "class": options.class_from,
+        "split": options.split_from,
+        "writer": options.writer_from,
+    }
+    unused = [f"--{name}-from" for name, rule in rules.items() if rule]
+    usable = _COLUMNS.get(type(source), set())
+    if isinstance(source, ImageFiles):
+        layout = source.layout
+        tables = "table:" in f"{layout.class_from} {layout.split_from} {layout.writer_from}"
+        unused, usable = [], {*COLUMNS} if tables else set()
+    unused += [f"--columns {name}=…" for name in options.columns if name not in usable]
+    images = isinstance(source, ImageFiles)
+    if options.shape and (images or source.image(0).shape != options.shape):
+        unused.append("--shape")
+    if unused:
+        raise SourceError(
+            f"{source.path}: {', '.join(unused)} would have no effect on this source of the kind "
+            f"{source.kind!r}; leave it out"
+        )
 
 
 def _detect(archive: Archive, options: LayoutOptions, min_classes: int) -> Source:
@@ -58,7 +89,8 @@ def _detect(archive: Archive, options: LayoutOptions, min_classes: int) -> Sourc
     check_patterns(archive, options)
     selected = archive.select(options.selects) if options.exclude or options.include else archive
     source: Source | None = None
-    for kind in ARRAY_KINDS:
+    images = options.has_rules and any(n.lower().endswith(SUFFIXES) for n in archive.names)
+    for kind in () if images else ARRAY_KINDS:
         if source is None:  # a source without images is one, and false
             source = kind.detect(selected, options)
     arrays = "; ".join(kind.expected_layout for kind in ARRAY_KINDS)

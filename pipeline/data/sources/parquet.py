@@ -309,7 +309,12 @@ def choose_columns(file: ParquetFile, options: LayoutOptions) -> Columns:
 
 
 def _chosen(options: LayoutOptions, column: str, types: Mapping[str, Any]) -> list[str]:
-    return [name for name in types if name == options.columns.get(column)]
+    name = options.columns.get(column)
+    if name is not None and name not in types:
+        raise SourceError(
+            f"--columns {column}={name}: no such column; got {', '.join(types)[:200]}"
+        )
+    return [name] if name is not None else []
 
 
 def _preferred(names: list[str], words: set[str]) -> list[str]:

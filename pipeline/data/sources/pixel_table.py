@@ -121,7 +121,7 @@ class PixelTable(ArraySource):
             names = ", ".join(archive.names[i] for i in forms)
             raise SourceError(
                 f"{archive.path}: got rows of pixels without labels in {names}, "
-                "expected a column label"
+                f"expected a column {options.columns.get('label', 'label')}"
             )
         kept = distinct_files(archive, labelled)
         datasets: dict[tuple[str, str], dict[int, list[int]]] = {}
@@ -230,9 +230,10 @@ def _named_columns(names: Sequence[str], options: LayoutOptions) -> tuple[int | 
     """Return the column of the label, and the pixels' first and end; no pixels if parted."""
     chosen = options.columns.get("label", "").lower()
     labels = [i for i, name in enumerate(names) if name == chosen]
-    labels = labels or [i for i, name in enumerate(names) if name in _LABEL_NAMES]
+    if not chosen:
+        labels = [i for i, name in enumerate(names) if name in _LABEL_NAMES]
     pixels = [_PIXEL_NAME.fullmatch(name) is not None for name in names]
-    if not labels and all(pixels[1:-1]) and pixels[0] != pixels[-1]:
+    if not chosen and not labels and all(pixels[1:-1]) and pixels[0] != pixels[-1]:
         side = 0 if pixels[-1] else len(names) - 1
         labels = [] if names[side] in _ROW_NAMES else [side]
     others = [i for i, n in enumerate(names) if i not in labels and n not in _ROW_NAMES]
@@ -257,6 +258,12 @@ def _unnamed_columns(
     chosen = options.columns.get("label", "")
     if chosen in ("0", f"{last}"):
         return int(chosen), int(chosen == "0"), columns - int(chosen != "0")
+    if chosen:
+        raise LayoutError(
+            f"{data.path}: has no column {chosen!r}; without a header, the label is the first or "
+            f"the last column",
+            [f"--columns label={side}" for side in (0, last)],
+        )
     if (prod(options.shape) if options.shape else isqrt(columns) ** 2) == columns:
         return None, 0, columns
     if not options.shape and isqrt(last) ** 2 != last:
