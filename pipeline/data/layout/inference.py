@@ -46,8 +46,8 @@ class ImageLayout:
 class Inference:
     """One interpretation of the images `names` (n,) of an archive.
 
-    Its steps add to `left_out`, `notes` and `warnings`, and set `level`, the splits of folders. A
-    `table` is the one that gives classes.
+    Its steps add to `left_out`, `notes` and `warnings`, and set `level`, the splits of folders.
+    Only a table that gives classes is called `table`.
     """
 
     def __init__(self, archive: Archive, names: Sequence[str], options: LayoutOptions) -> None:
@@ -203,7 +203,7 @@ class Inference:
         return self._completed(folders, self._agreeing) if self._agreeing else folders
 
     def _completed(self, folders: Column, table: TableMatch) -> Column:
-        """Return the classes of folders, and those that the table gives the other images.
+        """Return the classes of folders, completed by the table's labels of other images.
 
         Raises LayoutError for a label of the table that is no class of a folder.
         """

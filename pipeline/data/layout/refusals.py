@@ -97,7 +97,7 @@ def check_splits(
 ) -> None:
     """Raise LayoutError if an image among `rows` (m,) has no split, or an unknown one.
 
-    `tables` are those that prep itself chose for the splits.
+    `tables` give the splits, unless a rule of the user does.
     """
     unknown = [code for code, value in enumerate(splits.values) if value not in meanings]
     bad = np.flatnonzero(np.isin(splits.codes, [*unknown, NONE]))

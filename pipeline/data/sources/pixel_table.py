@@ -229,14 +229,14 @@ def find_form(archive: Archive, index: int, options: LayoutOptions) -> TableForm
 def _named_columns(names: Sequence[str], options: LayoutOptions) -> tuple[int | None, int, int]:
     """Return the column of the label, and the pixels' first and end; no pixels if parted."""
     chosen = options.columns.get("label", "").lower()
-    labels = [i for i, name in enumerate(names) if name == chosen]
-    if not chosen:
-        labels = [i for i, name in enumerate(names) if name in _LABEL_NAMES]
+    known = [i for i, name in enumerate(names) if name in _LABEL_NAMES]
+    labels = [i for i, name in enumerate(names) if name == chosen] if chosen else known
     pixels = [_PIXEL_NAME.fullmatch(name) is not None for name in names]
     if not chosen and not labels and all(pixels[1:-1]) and pixels[0] != pixels[-1]:
         side = 0 if pixels[-1] else len(names) - 1
         labels = [] if names[side] in _ROW_NAMES else [side]
-    others = [i for i, n in enumerate(names) if i not in labels and n not in _ROW_NAMES]
+    taken = {*labels, *known}
+    others = [i for i, name in enumerate(names) if i not in taken and name not in _ROW_NAMES]
     if not others or others[-1] - others[0] >= len(others):
         return None, 0, 0
     return (labels[0] if labels else None), others[0], others[-1] + 1
