@@ -34,25 +34,29 @@ LABELLED = ("path", "label", "split")
 SPLIT_OF = {name: "test" if name[2] in "45" else "train" for name in FOLDERS}
 
 
+def of(name: str, split: str) -> bool:
+    return SPLIT_OF[name] == split
+
+
 @pytest.mark.parametrize(
     "tables",
     [
         {"metadata.csv": rows(LABELLED, *((n, n[0], s) for n, s in SPLIT_OF.items()))},
         {"split.csv": rows(("path", "split"), *SPLIT_OF.items())},
         {
-            f"{split}.csv": rows(LABELLED[:2], *((n, n[0]) for n in FOLDERS if SPLIT_OF[n] == split))
+            f"{split}.csv": rows(LABELLED[:2], *((n, n[0]) for n in FOLDERS if of(n, split)))
             for split in ("train", "test")
         },
         {
-            f"meta/{split}.txt": "\n".join(n for n in FOLDERS if SPLIT_OF[n] == split).encode()
+            f"meta/{split}.txt": "\n".join(n for n in FOLDERS if of(n, split)).encode()
             for split in ("train", "test")
         },
         {
-            f"{split}_list.txt": "\n".join(n[:-4] for n in FOLDERS if SPLIT_OF[n] == split).encode()
+            f"{split}_list.txt": "\n".join(n[:-4] for n in FOLDERS if of(n, split)).encode()
             for split in ("train", "test")
         },
     ],
-
+)
 def test_tables_and_lists_split_the_images_of_folders(
     tmp_path: Path, tables: dict[str, bytes]
 ) -> None:
@@ -125,7 +129,8 @@ def test_a_label_that_is_no_folder_is_refused(tmp_path: Path) -> None:
 
 def test_one_folder_of_images_is_no_class_beside_a_table(tmp_path: Path) -> None:
     files = grid(["hasy-data"], count=6)
-    text = rows(("path", "symbol", "latex"), *((n, i % 2, "ab"[i % 2]) for i, n in enumerate(files)))
+    labels = [(name, i % 2, "ab"[i % 2]) for i, name in enumerate(files)]
+    text = rows(("path", "symbol", "latex"), *labels)
     error = refused(tmp_path, files | {"labels.csv": text}, "no column that is clearly the label")
     assert error.suggestions == ("--columns label=symbol", "--columns label=latex")
     text = rows(("Bild", "Klasse"), *((n, "ab"[i % 2]) for i, n in enumerate(files)))

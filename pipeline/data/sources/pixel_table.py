@@ -121,7 +121,8 @@ class PixelTable(ArraySource):
             names = ", ".join(archive.names[i] for i in forms)
             raise SourceError(
                 f"{archive.path}: got rows of pixels without labels in {names}, "
-                f"expected a column {options.columns.get('label', 'label')}"
+                f"expected a column {options.columns.get('label', 'label')}; labels in a file of "
+                "their own are not read"
             )
         kept = distinct_files(archive, labelled)
         datasets: dict[tuple[str, str], dict[int, list[int]]] = {}
