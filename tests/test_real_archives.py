@@ -130,9 +130,9 @@ def test_a_label_that_is_no_folder_is_refused(tmp_path: Path) -> None:
 def test_one_folder_of_images_is_no_class_beside_a_table(tmp_path: Path) -> None:
     files = grid(["hasy-data"], count=6)
     labels = [(name, i % 2, "ab"[i % 2]) for i, name in enumerate(files)]
-    text = rows(("path", "symbol", "latex"), *labels)
+    text = rows(("path", "symbol_id", "latex"), *labels)
     error = refused(tmp_path, files | {"labels.csv": text}, "no column that is clearly the label")
-    assert error.suggestions == ("--columns label=symbol", "--columns label=latex")
+    assert error.suggestions == ("--columns label=symbol_id", "--columns label=latex")
     text = rows(("Bild", "Klasse"), *((n, "ab"[i % 2]) for i, n in enumerate(files)))
     assert table(opened(tmp_path / "b", files | {"Liste.csv": text})) == {
         ("a", ""): 3,

@@ -163,7 +163,7 @@ class Inference:
             table = find_table(archive, names, self.options)
         except LayoutError as error:
             if error.suggestions:
-                self.warnings.append(f"not used: {error.reason}")
+                self.warnings.append(f"not used: {error}")
             return None
         if table is None:
             return None

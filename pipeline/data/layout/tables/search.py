@@ -53,7 +53,7 @@ def find_table(archive: Archive, names: Sequence[str], options: LayoutOptions) -
     tables = _drop_repeated(tables, archive)
     if not tables:
         if problems and flat:
-            raise problems[0]
+            raise next((p for p in problems if p.suggestions), problems[0])
         return None
     merged = _merge(tables, archive, ",".join(t.file for t in tables))
     if merged.covers(images) < 0.5:
