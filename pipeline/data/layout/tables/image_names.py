@@ -118,13 +118,16 @@ class ImageNames:
     def __init__(self, names: Sequence[str]) -> None:
         self.names = names
         self.folders = {name.rpartition("/")[0] for name in self.names}
-        self._loose: dict[str, list[int]] = {}
-        for i, name in enumerate(self.names):
-            self._loose.setdefault(_loose(name), []).append(i)
+        keys = list(map(_loose, names))
+        self._last = dict(zip(keys, range(len(keys)), strict=True))
+        self._others: dict[str, list[int]] = {}  # without the last: a list for each would be slow
+        for i, key in enumerate(keys) if len(self._last) < len(keys) else ():
+            if self._last[key] != i:
+                self._others.setdefault(key, []).append(i)
 
     def may_name(self, entry: str) -> bool:
         """Return whether an entry names an image by the loosest comparison."""
-        return bool(entry.strip()) and _loose(clean_entry(entry)) in self._loose
+        return bool(entry.strip()) and _loose(clean_entry(entry)) in self._last
 
     def hits(self, entries: Sequence[str]) -> int:
         """Return how many distinct entries name an image by the loosest comparison."""
@@ -140,7 +143,9 @@ class ImageNames:
         distinct = list(dict.fromkeys(name for name in cleaned if name))
         possible = min(len(distinct), len(self.names))
         likely = [
-            (name, self._loose[key]) for name in distinct if (key := _loose(name)) in self._loose
+            (name, [*self._others.get(key, ()), self._last[key]])
+            for name in distinct
+            if (key := _loose(name)) in self._last
         ]
         sample = likely[:: 1 + len(likely) // _SAMPLE]
         ambiguous: LayoutError | None = None
