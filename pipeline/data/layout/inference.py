@@ -6,6 +6,7 @@ classes. Work is done for each distinct folder, not for each file, wherever that
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 
@@ -156,7 +157,7 @@ class Inference:
         """Return the table that labels images outside the folders of classes, None without any."""
         paths, unlabelled = self.paths, [name is None for name in found.classes]
         rows = np.flatnonzero(np.array(unlabelled)[paths.folder_of])
-        if not len(rows) or (archive := self._archive_of_tables()) is None:
+        if not len(rows) or (archive := self._archive_of_tables) is None:
             return None
         names = [paths.names[row] for row in rows.tolist()]
         try:
@@ -178,10 +179,11 @@ class Inference:
 
     def _find_table(self) -> TableMatch | None:
         """Return the table that gives the images' classes, None if there is none."""
-        if (archive := self._archive_of_tables()) is None:
+        if (archive := self._archive_of_tables) is None:
             return None
         return find_table(archive, self.paths.names, self.options)
 
+    @cached_property
     def _archive_of_tables(self) -> Archive | None:
         """Return the files that may be tables, None if there are none."""
         archive = self.archive
@@ -303,7 +305,7 @@ class Inference:
         """Return the table that gives splits: the one of the classes, or others."""
         if table and table.splits and any(table.splits):
             return table
-        if (archive := self._archive_of_tables()) is None:
+        if (archive := self._archive_of_tables) is None:
             return None
         if found := find_split_table(archive, self.paths.names, self.options):
             self._report(found)
@@ -311,7 +313,7 @@ class Inference:
 
     def _warn_of_splits(self, table: TableMatch | None) -> None:
         """Warn of tables that are named like splits and are not used."""
-        archive, used = self._archive_of_tables(), table.file.split(",") if table else []
+        archive, used = self._archive_of_tables, table.file.split(",") if table else []
         for name in archive.names if archive else ():
             stem, _, suffix = name.rpartition("/")[2].rpartition(".")
             known = f".{suffix.lower()}" in SUFFIXES and name not in used

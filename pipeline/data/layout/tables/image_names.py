@@ -88,7 +88,8 @@ _FORMS: tuple[tuple[str, Key, Key], ...] = (
 
 def _loose(name: str) -> str:
     """Return a key that is equal wherever any comparison of two names is."""
-    key = _upload_stem(name.rpartition("/")[2]).casefold()
+    stem = _stem(name[name.rfind("/") + 1 :])
+    key = _safe(_UPLOAD.sub("", stem) if stem[8:9] == "-" else stem).casefold()
     return key.lstrip("0") or "0" if key.isascii() and key.isdecimal() else key
 
 

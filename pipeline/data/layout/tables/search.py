@@ -11,7 +11,12 @@ from pathlib import Path, PurePosixPath
 
 from pipeline.data.archives.base import Archive
 from pipeline.data.base import SPLITS, ImageError, LayoutError, SourceError
-from pipeline.data.layout.folders.vocabulary import is_container, split_of, splits_of
+from pipeline.data.layout.folders.vocabulary import (
+    is_container,
+    mentions_split,
+    split_of,
+    splits_of,
+)
 from pipeline.data.layout.options import LayoutOptions, TableRule
 from pipeline.data.layout.tables.formats import SUFFIXES
 from pipeline.data.layout.tables.image_names import ImageNames
@@ -70,9 +75,12 @@ def find_split_table(
     A table has a column of splits, or is itself named as one, such as the lists train.txt and
     test.txt. Raises LayoutError if tables divide the images in different ways.
     """
+    candidates = [i for i in _candidates(archive, names, options) if _may_split(archive.names[i])]
+    if not candidates:
+        return None
     images = ImageNames(names)
     readings = []
-    for index in _candidates(archive, names, options):
+    for index in candidates:
         file = archive.names[index]
         with suppress(TableError, LayoutError):
             data = _load(archive, index, images)
@@ -91,6 +99,12 @@ def find_split_table(
         options_of = (f"--split-from {shlex.quote(f'table:{f}')}" for f in _divisions(divided))
         unused = " ".join(f"--exclude {shlex.quote(glob.escape(r.file))}" for r in divided)
         raise LayoutError(error.reason, (*options_of, unused)) from None
+
+
+def _may_split(file: str) -> bool:
+    """Return whether a table may give splits: a text only by its name."""
+    path = PurePosixPath(file)
+    return path.suffix.lower() != ".txt" or mentions_split(path.stem)
 
 
 def _divisions(readings: Sequence[Reading]) -> list[str]:
