@@ -102,6 +102,7 @@ def test_a_file_that_may_define_splits_and_cannot_is_a_warning(tmp_path: Path) -
         ("test.csv", b"file,label\n0.png,a\n1.png,b\n2.png,a\n"),
         ("Test.csv", b"Width,Path,ClassId\n5,test/0.png,a\n5,test/1.png,b\n5,test/2.png,a\n"),
         ("test/labels.txt", b"0.png a\n1.png b\n2.png a\n"),
+        ("test.tsv", b"0.png\ta\t0\t5\n1.png\tb\t1\t5\n2.png\ta\t0\t6\n"),
     ],
 )
 def test_a_table_labels_the_test_images_that_no_folder_does(
@@ -111,6 +112,13 @@ def test_a_table_labels_the_test_images_that_no_folder_does(
     source = opened(tmp_path, files | {name: text})
     assert table(source) == {("a", ""): 4, ("b", ""): 4, ("a", "test"): 2, ("b", "test"): 1}
     assert source.layout.class_from == f"folder:1, table:{name}"
+
+
+def test_a_table_about_test_images_without_their_classes_is_not_used(tmp_path: Path) -> None:
+    files = grid(["train"], "ab", count=4) | grid(["test"])
+    source = opened(tmp_path, files | {"test.csv": b"id,age,city\n0,20,x\n1,21,y\n2,20,x\n"})
+    assert table(source) == {("a", ""): 4, ("b", ""): 4}
+    assert source.layout.left_out["unlabelled images of test"] == 3
 
 
 def test_numbers_in_the_table_are_the_folders_that_it_also_names(tmp_path: Path) -> None:

@@ -4,7 +4,9 @@ Each meaning that no rule gives is inferred from folders, and from a table where
 classes. Work is done for each distinct folder, not for each file, wherever that is possible.
 """
 
-from collections.abc import Sequence
+import shlex
+from collections.abc import Sequence, Set
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -160,22 +162,35 @@ class Inference:
         if not len(rows) or (archive := self._archive_of_tables) is None:
             return None
         names = [paths.names[row] for row in rows.tolist()]
+        known = {clean(name) for name in found.classes if name is not None}
         try:
             table = find_table(archive, names, self.options)
         except LayoutError as error:
-            if error.suggestions:
-                self.warnings.append(f"not used: {error}")
-            return None
+            table = self._table_of_classes(archive, names, error, known)
         if table is None:
             return None
         labels: list[str | None] = [None] * len(paths.names)
         for row, label in zip(rows.tolist(), table.labels, strict=True):
             labels[row] = label
-        known = {clean(name) for name in found.classes if name is not None}
         if known.isdisjoint(labels):
             self.warnings.append(f"{table.file} has labels that are no classes; not used")
             return None
         return replace(table, labels=labels, splits=None, writers=None)
+
+    def _table_of_classes(
+        self, archive: Archive, names: Sequence[str], error: LayoutError, known: Set[str]
+    ) -> TableMatch | None:
+        """Return the table by the one suggested column of labels that are all known classes."""
+        found = []
+        for suggestion in error.suggestions:
+            option, *words = shlex.split(suggestion)
+            if option == "--columns":
+                columns = LayoutOptions.parse(columns=words[0]).columns
+                with suppress(LayoutError):
+                    table = find_table(archive, names, replace(self.options, columns=columns))
+                    if table and {*table.labels} - {None} <= known:
+                        found.append(table)
+        return found[0] if len(found) == 1 else None
 
     def _find_table(self) -> TableMatch | None:
         """Return the table that gives the images' classes, None if there is none."""
