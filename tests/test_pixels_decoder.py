@@ -20,8 +20,8 @@ from raw_data import Pixels, chunk, pillow, png, saved
 from pipeline.data.base import Decoded, ImageError
 from pipeline.data.pixels import image_decoder
 from pipeline.data.pixels import png as png_files
-from pipeline.data.pixels.formats import FORMATS, SNIFFED, SUFFIXES
-from pipeline.data.pixels.image_decoder import decode, pages, sniff
+from pipeline.data.pixels.formats import FORMATS, SNIFFED, SUFFIXES, sniff
+from pipeline.data.pixels.image_decoder import decode, pages
 from pipeline.data.pixels.measures import COMPOSITED, TURNED
 
 ORIENTATION = 0x0112

@@ -19,18 +19,17 @@ from PIL import Image, ImageDraw, ImageFont
 
 from beton.codec import ink
 from pipeline.data.base import TEST, TRAIN, VALIDATION, Decoded
-from pipeline.data.pixels.measures import COMPOSITED, TURNED, Measures, read_measures
-from pipeline.data.pixels.scale import Scale, describe_scale
-from pipeline.data.pixels.survey import (
+from pipeline.data.pixels.measures import (
+    COMPOSITED,
     MEASURES,
-    Survey,
-    choose_scale,
-    copy_groups,
-    decide_polarity,
-    is_blank,
+    TURNED,
+    Measures,
     measure,
-    paper,
+    read_measures,
 )
+from pipeline.data.pixels.polarity import decide_polarity, is_blank, paper
+from pipeline.data.pixels.scale import Scale, choose_scale, describe_scale
+from pipeline.data.pixels.survey import Survey, copy_groups
 
 Pixels = NDArray[np.uint8]
 

@@ -21,7 +21,6 @@ Pixels = NDArray[np.uint8]
 # Grey levels (h, w): uint8, or deeper (uint16, int32 or float32), in the units of the file.
 Grey = NDArray[Any]
 
-# Of the MIDAS task, in the order of their classes.
 SPLITS = ("train", "validation", "test")
 TRAIN, VALIDATION, TEST = range(3)
 SYNTHETIC = "synthetic"  # reader of a source without files

@@ -33,9 +33,8 @@ from pipeline.runtime.files import convert
 VERSION = 2  # of the file's content: raise it when files of the same source must be written again
 RAW_MAX_PIXELS = 64 * 64  # images up to this size are stored raw, which makes batches fastest
 MAX_BLANK = 0.01  # fraction of a dataset's images
-SCALE_TOLERANCE = (
-    0.1  # of a given scale, by which other images may exceed it before they are clipped
-)
+# Of a given scale: by how much other images may exceed it. Their values are clipped.
+SCALE_TOLERANCE = 0.1
 # Starting a process takes a core for a second, so each one should get seconds of work.
 SECONDS_PER_WORKER, SECONDS_PER_IMAGE, SECONDS_PER_PIXEL = 2.0, 40e-6, 2e-9
 

@@ -31,6 +31,7 @@ from pipeline.data.sources.array_source import (
     image_shape,
     left_out,
     several_datasets,
+    split_source,
 )
 from pipeline.data.sources.known_sets import EMNIST
 from pipeline.data.sources.stored_bytes import (
@@ -325,7 +326,7 @@ class Matlab(ArraySource):
         layout = Layout(
             reader=cls.kind,
             class_from=", ".join(dict.fromkeys(pair.labels.name for pair in pairs.values())),
-            split_from="names of files and arrays" if len(parts) > 1 else "",
+            split_from=split_source(parts, "names of files and arrays"),
             writer_from=first.writers.name if first.writers else "",
             dataset=labelled.dataset,
             left_out=left_out(archive, [pair.index for pair in pairs.values()]),

@@ -35,6 +35,7 @@ from pipeline.data.sources.array_source import (
     image_shape,
     left_out,
     several_datasets,
+    split_source,
 )
 from pipeline.data.sources.stored_bytes import (
     BLOCK,
@@ -224,7 +225,7 @@ class NumpyArrays(ArraySource):
             class_from=", ".join(
                 pair.array.data.path.removeprefix(f"{archive.path}/") for _, pair in pairs.values()
             ),
-            split_from="names of arrays" if len(parts) > 1 else "",
+            split_from=split_source(parts, "names of arrays"),
             dataset=labelled.dataset,
             left_out=left_out(archive, used),
             notes=tuple(notes),

@@ -28,6 +28,7 @@ from pipeline.data.sources.array_source import (
     Part,
     left_out,
     several_datasets,
+    split_source,
 )
 from pipeline.data.sources.stored_bytes import PositionedReader, StoredBytes
 
@@ -239,7 +240,7 @@ class Parquet(ArraySource):
         layout = Layout(
             reader=cls.kind,
             class_from=f"column {columns.label}",
-            split_from="file names" if len(parts) > 1 else "",
+            split_from=split_source(parts, "file names"),
             writer_from=f"column {columns.writer}" if columns.writer else "",
             dataset=labelled.dataset,
             left_out=left_out(archive, [i for part in parts for i in part.indices]),

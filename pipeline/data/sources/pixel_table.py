@@ -21,7 +21,7 @@ from pipeline.data import base
 from pipeline.data.archives import Archive
 from pipeline.data.base import Grey, Ints, Layout, LayoutError, Pixels, SourceError
 from pipeline.data.layout.options import LayoutOptions
-from pipeline.data.pixels.image_decoder import SUFFIXES
+from pipeline.data.pixels.formats import SUFFIXES
 from pipeline.data.sources.array_labels import label_classes
 from pipeline.data.sources.array_source import (
     LEAST_RANGE,
@@ -31,6 +31,7 @@ from pipeline.data.sources.array_source import (
     image_shape,
     left_out,
     several_datasets,
+    split_source,
 )
 from pipeline.data.sources.stored_bytes import StoredBytes, distinct_files
 
@@ -177,7 +178,7 @@ class PixelTable(ArraySource):
         layout = Layout(
             reader=cls.kind,
             class_from=f"column {first.form.label} of the table",
-            split_from="file names" if len(parts) > 1 else "",
+            split_from=split_source(parts, "file names"),
             dataset=labelled.dataset,
             left_out=left_out(archive, used, tables_without_labels=unlabelled),
             notes=tuple(dict.fromkeys(notes)),

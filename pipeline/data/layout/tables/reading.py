@@ -35,7 +35,6 @@ class Reading:
 
     file: str
     format: str
-    columns: tuple[str, ...]
     labels: list[str | None]
     splits: list[str | None] | None
     writers: list[str | None] | None
@@ -114,7 +113,6 @@ def read_one(
     return Reading(
         file,
         table.format,
-        table.columns,
         _spread(file, "labels", values.labels or [], match.indices, images),
         values.splits and _spread(file, "splits", values.splits, match.indices, images),
         writers and _spread(file, "writers", writers, match.indices, images),
