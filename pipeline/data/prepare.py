@@ -248,13 +248,14 @@ class _Build:
         counts = np.bincount(labels, minlength=len(annotations.classes))
         of_class = np.bincount(labels[blank], minlength=len(annotations.classes))
         whole = np.flatnonzero((counts > 0) & (of_class == counts))
-        example = self.source.name(int(kept[blank.argmax()]))
         if len(whole):
             reason = f"all {counts[whole[0]]:,} images of class {annotations.classes[whole[0]]!r}"
+            blank = labels == whole[0]
         elif blank.mean() > MAX_BLANK:
             reason = f"{blank.sum():,} of {len(blank):,} images"
         else:
             return
+        example = self.source.name(int(kept[blank.argmax()]))
         raise LayoutError(
             f"{self.source.path}: {reason} are blank, for example {example}", ["--allow-blank"]
         )

@@ -318,6 +318,9 @@ class Matlab(ArraySource):
             writers = None if pair.writers is None else _writers(pair.writers, len(table))
             parts.append(Part(part, split, rows, table, (pair.index,), writers))
             notes += [rows.note] if rows.note else []
+            if flat:
+                height, width = rows.shape
+                notes.append(f"rows of {height * width} pixels are images of {height}×{width}")
             if flat and not labelled.transposed:
                 warnings.append(
                     "a file of MATLAB does not show whether rows of pixels are images by rows or "

@@ -211,7 +211,7 @@ def find_form(archive: Archive, index: int, options: LayoutOptions) -> TableForm
     if any(row[i].strip().strip('"').lower().endswith(SUFFIXES) for row in body for i in (0, -1)):
         return None  # a table that names image files
     if header and not lost_row:
-        label, first, end = _named_columns(names, options)
+        label, first, end = _named_columns(names, options, data)
     else:
         label, first, end = _unnamed_columns(data, delimiter, columns, body, options)
     pixel_names = sum(_PIXEL_NAME.fullmatch(name) is not None for name in names)
@@ -227,12 +227,19 @@ def find_form(archive: Archive, index: int, options: LayoutOptions) -> TableForm
     return TableForm(delimiter, columns, header, label, first, end, lost_row)
 
 
-def _named_columns(names: Sequence[str], options: LayoutOptions) -> tuple[int | None, int, int]:
-    """Return the column of the label, and the pixels' first and end; no pixels if parted."""
-    chosen = options.columns.get("label", "").lower()
-    labels = [i for i, name in enumerate(names) if name == chosen]
-    labels = labels or [i for i, name in enumerate(names) if name in _LABEL_NAMES]
+def _named_columns(
+    names: Sequence[str], options: LayoutOptions, data: StoredBytes
+) -> tuple[int | None, int, int]:
+    """Return the column of the label, and the pixels' first and end; no pixels if parted.
+
+    Raises SourceError for a table of pixels without the column that the user names.
+    """
     pixels = [_PIXEL_NAME.fullmatch(name) is not None for name in names]
+    chosen = options.columns.get("label")
+    known = _LABEL_NAMES if chosen is None else {chosen.lower()}
+    labels = [i for i, name in enumerate(names) if name in known]
+    if chosen is not None and not labels and 2 * sum(pixels) > len(names):
+        raise data.error(f"has no column {chosen!r}; its first columns are {', '.join(names[:5])}")
     if not labels and all(pixels[1:-1]) and pixels[0] != pixels[-1]:
         side = 0 if pixels[-1] else len(names) - 1
         labels = [] if names[side] in _ROW_NAMES else [side]
