@@ -17,7 +17,7 @@ from PIL import Image
 from raw_data import make_tree, make_zip, picture, saved
 
 from pipeline.data.base import NO_SPLIT, SPLITS, LayoutError, Source, SourceError
-from pipeline.data.layout.folders.splits import check_split_classes
+from pipeline.data.layout.folders.split_level import check_split_classes
 from pipeline.data.layout.options import LayoutOptions
 from pipeline.data.sources import open_source
 

@@ -291,6 +291,12 @@ def test_several_flags_together_give_the_split() -> None:
     match = find(members(FOUR, t_dot_csv="\n".join(["fname,label,is_valid,is_test", *rows])))
     assert match is not None
     assert match.splits == ["validation", "test", "train", "test"]
+    rows = [
+        f"{name},{label},x,{name == 'b.png'}" for name, label in zip(FOUR, LETTERS, strict=True)
+    ]
+    match = find(members(FOUR, t_dot_csv="\n".join(["fname,label,set,is_valid", *rows])))
+    assert match is not None
+    assert match.splits == ["train", "validation", "train", "train"]
     rows = ["a.png,A,1,0", "b.png,B,0,1", "c.png,A,0,0", "d.png,B,1,0"]
     match = find(members(FOUR, t_dot_csv="\n".join(["fname,label,is_train,is_valid", *rows])))
     assert match is not None

@@ -16,7 +16,7 @@ from pipeline.data.layout.class_names import MIDAS, clean_classes, midas_writers
 from pipeline.data.layout.columns import NONE, Column, column_of, levels_of
 from pipeline.data.layout.folders.classes import FolderClasses, find_classes
 from pipeline.data.layout.folders.paths import Paths, essential_parts
-from pipeline.data.layout.folders.splits import (
+from pipeline.data.layout.folders.split_level import (
     SplitLevel,
     check_split_classes,
     find_splits,

@@ -10,7 +10,7 @@ from pipeline.data.base import Ints, LayoutError
 from pipeline.data.layout.columns import NONE, Column
 from pipeline.data.layout.folders.classes import FolderClasses
 from pipeline.data.layout.folders.paths import MOST_PATTERNS, Paths, below, listed, option, topmost
-from pipeline.data.layout.folders.splits import SplitLevel
+from pipeline.data.layout.folders.split_level import SplitLevel
 from pipeline.data.layout.options import NameRule, TableRule
 from pipeline.data.layout.tables import TableMatch
 

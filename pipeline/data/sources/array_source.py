@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from pipeline.data import base
 from pipeline.data.archives import Archive
 from pipeline.data.base import (
+    IMAGE_SUFFIXES,
     Annotations,
     Decoded,
     Grey,
@@ -27,9 +28,8 @@ from pipeline.data.base import (
     SourceError,
 )
 from pipeline.data.layout.folders import vocabulary
-from pipeline.data.layout.folders.splits import predefined
+from pipeline.data.layout.folders.split_level import predefined
 from pipeline.data.layout.options import LayoutOptions
-from pipeline.data.pixels.formats import SUFFIXES
 from pipeline.data.pixels.png import LONGEST_SIDE
 from pipeline.data.sources.array_labels import Labelled
 from pipeline.data.sources.stored_bytes import BLOCK, Bytes
@@ -251,7 +251,7 @@ class ArraySource(Source):
         try:
             return cls.find(archive, options or LayoutOptions())
         except SourceError:
-            if sum(name.lower().endswith(SUFFIXES) for name in archive.names) < MANY_IMAGES:
+            if sum(name.lower().endswith(IMAGE_SUFFIXES) for name in archive.names) < MANY_IMAGES:
                 raise
             return None
 

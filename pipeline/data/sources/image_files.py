@@ -17,6 +17,7 @@ import numpy as np
 
 from pipeline.data.archives import Archive
 from pipeline.data.base import (
+    IMAGE_SUFFIXES,
     Annotations,
     Decoded,
     Grey,
@@ -30,7 +31,7 @@ from pipeline.data.base import (
 from pipeline.data.layout.folders.paths import below, listed, option
 from pipeline.data.layout.options import LayoutOptions
 from pipeline.data.layout.suggestions import infer_layout
-from pipeline.data.pixels.formats import SNIFFED, SUFFIXES, sniff
+from pipeline.data.pixels.formats import SNIFFED, sniff
 from pipeline.data.pixels.image_decoder import decode, pages
 from pipeline.data.pixels.png import is_marked_synthetic
 
@@ -169,7 +170,7 @@ def find_images(archive: Archive, options: LayoutOptions) -> tuple[list[int], di
         suffix = _suffix(name)
         known = is_image.get(suffix)
         if suffix not in is_image:
-            known = suffix in SUFFIXES or (False if suffix in _OTHER else None)
+            known = suffix in IMAGE_SUFFIXES or (False if suffix in _OTHER else None)
             is_image[suffix] = known
         if known or (known is None and sniff(archive.head(i, SNIFFED)) is not None):
             images.append(i)
@@ -212,7 +213,8 @@ def _split_pages(archive: Archive, files: Ints) -> tuple[Ints, Ints, Ints]:
     for place, file in enumerate(files.tolist()):
         name = archive.names[file]
         may_be_tiff = name[-5:].lower().endswith(_TIFF) or (
-            not name.lower().endswith(SUFFIXES) and sniff(archive.head(file, SNIFFED)) == "TIFF"
+            not name.lower().endswith(IMAGE_SUFFIXES)
+            and sniff(archive.head(file, SNIFFED)) == "TIFF"
         )
         if may_be_tiff:
             with suppress(ImageError):  # a damaged file is reported when it is decoded

@@ -19,9 +19,8 @@ from numpy.typing import NDArray
 from beton.jit import kernel
 from pipeline.data import base
 from pipeline.data.archives import Archive
-from pipeline.data.base import Grey, Ints, Layout, LayoutError, Pixels, SourceError
+from pipeline.data.base import IMAGE_SUFFIXES, Grey, Ints, Layout, LayoutError, Pixels, SourceError
 from pipeline.data.layout.options import LayoutOptions
-from pipeline.data.pixels.formats import SUFFIXES
 from pipeline.data.sources.array_labels import label_classes
 from pipeline.data.sources.array_source import (
     LEAST_RANGE,
@@ -208,7 +207,9 @@ def find_form(archive: Archive, index: int, options: LayoutOptions) -> TableForm
     )
     names = [field.strip().strip('"').lower() for field in rows[0]]
     body = rows[1:] if header else rows
-    if any(row[i].strip().strip('"').lower().endswith(SUFFIXES) for row in body for i in (0, -1)):
+    if any(
+        row[i].strip().strip('"').lower().endswith(IMAGE_SUFFIXES) for row in body for i in (0, -1)
+    ):
         return None  # a table that names image files
     if header and not lost_row:
         label, first, end = _named_columns(names, options, data)

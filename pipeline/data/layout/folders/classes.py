@@ -15,7 +15,7 @@ from pipeline.data.layout.folders.paths import (
     option,
     topmost,
 )
-from pipeline.data.layout.folders.splits import SplitLevel
+from pipeline.data.layout.folders.split_level import SplitLevel
 from pipeline.data.layout.folders.vocabulary import (
     are_characters,
     copied_from,

@@ -7,7 +7,7 @@ from pathlib import PurePosixPath
 from pipeline.data.archives.base import Archive
 from pipeline.data.base import ImageError, LayoutError
 from pipeline.data.layout.options import LayoutOptions
-from pipeline.data.layout.tables.columns import is_header, read_columns
+from pipeline.data.layout.tables.column_choice import is_header, read_columns
 from pipeline.data.layout.tables.formats import IAM_WORDS, parse_forms, parse_table
 from pipeline.data.layout.tables.image_names import ImageNames
 from pipeline.data.layout.tables.table import LARGEST_TABLE, TableError

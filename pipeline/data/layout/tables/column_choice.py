@@ -328,7 +328,7 @@ class _Chooser:
                 return splits
             self.warnings.append(f"has a column {self._name(column)} that names no split")
         flags = [i for i in self._free() if self.squeezed[i] in _FLAGS]
-        if column is not None or not flags:
+        if not flags:
             return None
         self.notes.append(f"column {self._join(flags)} is the split")
         return [self._flagged(row, flags) for row in self.table.rows]
