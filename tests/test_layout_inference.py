@@ -499,6 +499,26 @@ def test_a_table_gives_the_classes_that_folders_do_not(tmp_path: Path) -> None:
     assert opened(tmp_path, {}, "--writer-from 'name:([0-2])'").digest() != digest
 
 
+def test_a_table_labels_the_test_images_that_folders_leave_unlabelled(tmp_path: Path) -> None:
+    labels = {name: name.split("/")[1] for name in grid(["train"], "01")}
+    labels |= {f"test/{i}.png": "01"[i % 2] for i in range(4)}
+    files = dict.fromkeys(labels, IMAGE)
+    source = opened(tmp_path / "all", files | {"labels.csv": csv(labels)})
+    assert table(source) == {(c, ""): 3 for c in "01"} | {(c, "test"): 2 for c in "01"}
+    swapped = {**labels, "train/0/0.png": "1"}
+    refused(tmp_path / "other", files | {"labels.csv": csv(swapped)}, "give different classes")
+
+
+def test_a_table_gives_the_classes_where_all_images_are_in_one_folder(tmp_path: Path) -> None:
+    files = {f"pages-2/{i}.png": IMAGE for i in range(6)}
+    labels = csv({name: "ab"[i % 2] for i, name in enumerate(files)})
+    source = opened(tmp_path / "clear", files | {"labels.csv": labels})
+    assert table(source) == {("a", ""): 3, ("b", ""): 3}
+    unclear = "\n".join(f"{n},{i % 2},{i % 3}" for i, n in enumerate(files))
+    unclear = f"path,one,other\n{unclear}"
+    refused(tmp_path / "unclear", files | {"t.csv": unclear.encode()}, "no column that is clearly")
+
+
 def test_a_table_that_contradicts_the_folders_is_refused(tmp_path: Path) -> None:
     files = grid(["cat", "dog"])
     agreeing = csv({name: name[0] for name in files})

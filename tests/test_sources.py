@@ -89,6 +89,7 @@ def test_names_of_windows_archives_are_understood(tmp_path: Path) -> None:
     files = {name.replace("/", "\\"): data for name, data in folders().items()} | {"0\\": b""}
     source = open_source(make_zip(tmp_path / "set.zip", files))
     assert source.annotations.classes == ("0", "1", "10")
+    assert source.ignored_files == 0
 
 
 @pytest.mark.parametrize("make", [make_tree, make_zip])

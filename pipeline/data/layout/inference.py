@@ -125,13 +125,13 @@ class Inference:
         try:
             table = self._find_table()
         except LayoutError:
-            if found is None and refused is None:
+            if refused is None and (found is None or len(found.names) < 2):
                 raise
-        unclear = refused is not None or (found is not None and not found.clear)
-        complete = table is not None and None not in table.labels
-        if table and (table.format == IAM_WORDS or (complete if unclear else found is None)):
+        if table and refused is None and self._is_preferred(table, found):
             return None, table
         if refused:
+            if table and (table.format == IAM_WORDS or None not in table.labels):
+                return None, table
             raise refused
         if found is None:
             raise refusals.no_classes(self.paths, level)
@@ -139,6 +139,23 @@ class Inference:
             refusals.check_table_agrees(self.paths, found, table)
             self.notes.append(f"{table.file} also names labels; folders give the classes")
         return found, None
+
+    def _is_preferred(self, table: TableMatch, found: FolderClasses | None) -> bool:
+        """Return whether a table gives the classes rather than folders.
+
+        It does if folders give none, and, with a label for every image, if they give one class, are
+        unclear, or leave images unlabelled. Raises LayoutError if both disagree in the last case.
+        """
+        if found is None or table.format == IAM_WORDS:
+            return True
+        if None in table.labels:
+            return False
+        if not found.clear or len(found.names) < 2:
+            return True
+        if None in found.classes:
+            refusals.check_table_agrees(self.paths, found, table)
+            return True
+        return False
 
     def _find_table(self) -> TableMatch | None:
         """Return the table that gives the images' classes, None if there is none."""
