@@ -519,6 +519,19 @@ def test_a_table_gives_the_classes_where_all_images_are_in_one_folder(tmp_path: 
     refused(tmp_path / "unclear", files | {"t.csv": unclear.encode()}, "no column that is clearly")
 
 
+def test_names_of_files_give_the_split_if_each_begins_with_one(tmp_path: Path) -> None:
+    files = {f"{c}/{part}_{i}.png": IMAGE for c in "01" for part in ("Train", "test") for i in "12"}
+    source = opened(tmp_path / "all", files)
+    assert table(source) == {(c, split): 2 for c in "01" for split in ("", "test")}
+    given = opened(tmp_path / "all", files, f"--split-from {shlex.quote(source.layout.split_from)}")
+    assert table(given) == table(source)
+    for others in ({"0/5.png": IMAGE}, {"train/train_9.png": IMAGE}):
+        some = opened(
+            tmp_path / "some", {"train/train_1.png": IMAGE, "car/train_1.png": IMAGE} | others
+        )
+        assert not some.layout.split_from
+
+
 def test_a_table_that_contradicts_the_folders_is_refused(tmp_path: Path) -> None:
     files = grid(["cat", "dog"])
     agreeing = csv({name: name[0] for name in files})

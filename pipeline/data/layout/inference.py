@@ -4,6 +4,7 @@ Each meaning that no rule gives is inferred from folders, and from a table where
 classes. Work is done for each distinct folder, not for each file, wherever that is possible.
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -22,10 +23,13 @@ from pipeline.data.layout.folders.split_level import (
     find_splits,
     predefined,
 )
-from pipeline.data.layout.folders.vocabulary import splits_of
+from pipeline.data.layout.folders.vocabulary import SPLIT_WORDS, splits_of
 from pipeline.data.layout.options import FolderRule, LayoutOptions, NameRule, Rule, TableRule
 from pipeline.data.layout.tables import IAM_WORDS, TableMatch, find_table, read_table
 from pipeline.data.layout.tables.formats import SUFFIXES
+
+# Names of files that begin with their split: 0/train_12.png beside 0/test_7.png.
+NAMED_SPLIT = NameRule(re.compile(rf"(?i)(?:^|/)({'|'.join(SPLIT_WORDS)})[-_. ][^/]*$"))
 
 
 @dataclass(frozen=True)
@@ -239,6 +243,10 @@ class Inference:
             column = Column.of(values, level.split_from, paths.folder_of).rows(rows)
         elif table and table.splits and any(table.splits):
             column = Column.of(table.splits, str(TableRule(table.file))).rows(rows)
+        elif NAMED_SPLIT.value(paths.names[int(rows[0])]):  # else all need not be compared
+            column = column_of(NAMED_SPLIT, paths).rows(rows)
+            if NONE in column.codes or len({*splits_of(column.values).values()}) < 2:
+                return free
         else:
             return free
         meanings = splits_of(column.values)
