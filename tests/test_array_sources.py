@@ -526,6 +526,20 @@ def test_rows_of_pixels_take_the_shape_that_is_given(tmp_path: Path) -> None:
         read(tmp_path, "--shape", "5x5")
 
 
+def test_equal_labels_of_two_splits_are_no_copies(tmp_path: Path) -> None:
+    arrays = {
+        f"{name}_{part}": values
+        for part, images in zip(("train", "val", "test"), np.split(SQUARES[:18], 3), strict=True)
+        for name, values in (("x", images), ("y", np.arange(6)))
+    }
+    files = {f"{name}.npy": npy(array) for name, array in arrays.items()}
+    make_tree(tmp_path / "npy", files | {f"copy/{name}": data for name, data in files.items()})
+    for path in (make_zip(tmp_path / "a.npz", files), make_tree(tmp_path / "some", files)):
+        source = read(path)
+        assert np.bincount(source.annotations.splits).tolist() == [6, 6, 6]
+    assert len(read(tmp_path / "npy")) == 18
+
+
 def test_test_images_without_labels_are_left_out(tmp_path: Path) -> None:
     train, test = digits(12), digits(10, 1)
     path = make_tree(

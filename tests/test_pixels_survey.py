@@ -164,7 +164,8 @@ def test_the_scale_is_the_formats_range_or_the_datasets(
     assert [int(scale.to_8bit(grey)[0, 0]) for grey in extremes] == expected
     words = describe_scale(measures, scale)
     assert np.dtype(dtype).name in words
-    assert ("own range" in words) == ((low, high) == values)
+    of_format = low == 0 and high in (1, 255, 65535)
+    assert ("of the format" in words, "own range" in words) == (of_format, not of_format)
     assert "\n" not in words
 
 

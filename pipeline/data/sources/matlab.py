@@ -61,7 +61,7 @@ class Matlab(ArraySource):
         files = [i for i, name in enumerate(archive.names) if name.lower().endswith(".mat")]
         if not files:
             return None
-        kept = distinct_files(archive, files)
+        kept = distinct_files(archive, files, _split_of)
         mapping: MatArray | None = None
         datasets: dict[tuple[str, str], dict[int, list[_Pair]]] = {}
         for index in kept:
@@ -142,13 +142,17 @@ def _words(name: str) -> list[str]:
     return re.findall(r"[^\W_]+", name.lower())
 
 
+def _split_of(file: str) -> int:
+    """Return the split that a file's name and folders give."""
+    return next((SPLIT_WORDS[w] for w in _words(file) if w in SPLIT_WORDS), base.NO_SPLIT)
+
+
 def _pairs(file: str, index: int, arrays: Sequence[MatArray]) -> list[tuple[int, _Pair]]:
     """Return the images and labels of each split in a file."""
     roles: dict[tuple[int, str], list[MatArray]] = {}
     for array in arrays:
         words = _words(array.name)
-        found = [SPLIT_WORDS[word] for word in (*words, *_words(file)) if word in SPLIT_WORDS]
-        split = found[0] if found else base.NO_SPLIT
+        split = next((SPLIT_WORDS[word] for word in words if word in SPLIT_WORDS), _split_of(file))
         for role, names in (
             ("images", _IMAGE_WORDS), ("labels", _LABEL_WORDS), ("writers", {"writers"})
         ):  # fmt: skip

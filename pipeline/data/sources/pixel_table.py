@@ -123,7 +123,7 @@ class PixelTable(ArraySource):
                 f"{archive.path}: got rows of pixels without labels in {names}, "
                 "expected a column label"
             )
-        kept = distinct_files(archive, labelled)
+        kept = distinct_files(archive, labelled, lambda name: _dataset(name)[1])
         datasets: dict[tuple[str, str], dict[int, list[int]]] = {}
         for index in kept:
             key, split = _dataset(archive.names[index])
