@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from raw_data import make_tree, make_zip, picture, saved
 
-from pipeline.data.base import NO_SPLIT, SPLITS, LayoutError, Source, SourceError
+from pipeline.data.base import NO_SPLIT, SPLITS, ImageError, LayoutError, Source, SourceError
 from pipeline.data.layout.folders.split_level import check_split_classes
 from pipeline.data.layout.options import LayoutOptions
 from pipeline.data.sources import open_source
@@ -560,6 +560,14 @@ def test_a_folder_of_drawings_beside_the_classes_is_refused(tmp_path: Path) -> N
     files = grid("01") | {"2/a.eps": b"%!PS", "2/b.svg": b"<svg/>"}
     error = refused(tmp_path, files, "the folders 2 hold no image that can be decoded")
     assert error.suggestions == ("--exclude '2/*'",)
+
+
+def test_pages_under_another_suffix_are_never_dropped_in_silence(tmp_path: Path) -> None:
+    frame = Image.new("L", (5, 7))
+    pages = saved(frame, "TIFF", save_all=True, append_images=[frame])
+    source = opened(tmp_path, grid("01") | {"0/x.png": pages})
+    with pytest.raises(ImageError, match=r"a TIFF file of 2 pages; rename it to \.tif"):
+        source.image([source.name(i) for i in range(len(source))].index("0/x.png"))
 
 
 def test_each_page_of_a_tiff_is_an_image_of_one_group(tmp_path: Path) -> None:

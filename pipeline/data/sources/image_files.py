@@ -138,7 +138,12 @@ class ImageFiles(Source):
 
     def decoded(self, index: int) -> Decoded:
         """Read and decode one image, with how the file stored it. Raises ImageError or OSError."""
-        return decode(self._archive.read(int(self._files[index])), int(self._pages[index]))
+        file, page = int(self._files[index]), int(self._pages[index])
+        data = self._archive.read(file)
+        # Pages are counted by suffix, so that not every file is read twice.
+        if self._counts[file] == 1 and len(numbers := pages(data)) > 1:
+            raise ImageError(f"a TIFF file of {len(numbers)} pages; rename it to .tif")
+        return decode(data, page)
 
     def size(self, rows: Ints) -> int:
         """Return the bytes of the files that hold the images `rows` (n,)."""
