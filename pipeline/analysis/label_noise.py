@@ -21,8 +21,19 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import entr, rel_entr
 
+from pipeline.analysis import class_dependent
 from pipeline.analysis import noise_models as models
-from pipeline.analysis.diagnosis import DECISIVE, Diagnosis, KindEvidence, Matrix, ReferenceReport
+from pipeline.analysis.class_dependent import ClassDependentFit
+from pipeline.analysis.diagnosis import (
+    DECISIVE,
+    DetectionLimit,
+    Diagnosis,
+    Intervals,
+    KindEvidence,
+    Matrix,
+    MatrixEntry,
+    ReferenceReport,
+)
 from pipeline.analysis.noise_models import KINDS, UNIFORM_PRIOR, Floats, Ints, NoiseFit
 
 ANCHOR_FRACTION = 1 / 3  # of each group
@@ -73,10 +84,12 @@ def diagnose(
             "expected at least 3 classes and 10 images for each"
         )
     candidates = []
-    for groups in _candidate_groups(probabilities):
+    for group_scores in _candidate_groups(probabilities):
+        groups = group_scores.argmax(1)
         anchors = _most_informative(probabilities, groups, ANCHOR_FRACTION)
-        candidates.append((groups, anchors, _count_pairs(groups[anchors], labels[anchors], count)))
-    groups, anchors, counts = max(candidates, key=lambda candidate: _information(candidate[2]))
+        table = _count_pairs(groups[anchors], labels[anchors], count)
+        candidates.append((group_scores, groups, anchors, table))
+    group_scores, groups, anchors, counts = max(candidates, key=lambda one: _information(one[3]))
     base = _base_rates(labels, count)
     predicted = scores = np.zeros((count, count))  # by the reference model, per group
     if reference is not None:
@@ -88,10 +101,23 @@ def diagnose(
 
     fits = [models.fit_noise_model(kind, counts, base, scores) for kind in KINDS]
     fits.sort(key=lambda fit: -fit.evidence)  # stable: the first of equal kinds comes first
+    rows = fits[0].transition(base)[fits[0].group_classes]
+    sizes = np.bincount(groups, minlength=count)
+    limits: tuple[DetectionLimit, ...] = ()
+    if fits[0].kind == "clean":
+        limits += tuple(_detectable(kind, fits[0], counts, base) for kind in models.RATED)
+    if fits[0].kind != "random":
+        limits += class_dependent.entry_limits(sizes, rows)
+        entries = class_dependent.find_entries(probabilities, labels, group_scores, fits[0], rows)
+        if fit := class_dependent.fit_class_dependent(
+            fits[0], entries, counts, _smooth(counts, base), base
+        ):
+            fits.insert(0, fit)
     best = fits[0]
     order = np.argsort(best.group_classes)  # the group of each class
     matrix, forward = _smooth(counts[order], base), best.transition(base)
-    prior = (np.bincount(groups, minlength=count) / len(groups))[order]
+    between = _intervals(counts[order], base)
+    prior = (sizes / len(groups))[order]
     entropies = entr(matrix).sum(1) / np.log(2)
     weights = counts.sum(1) / counts.sum()
 
@@ -109,12 +135,16 @@ def diagnose(
         information=float(entr(prior @ matrix).sum() / np.log(2) - prior @ entropies),
         strays=float(weights @ best.outliers),
         misfit=float(weights @ _misfit(counts, best.expected)),
-        detectable=_detectable(best, counts, base) if best.kind == "clean" else None,
+        detectable=limits[0].rate if best.kind == "clean" else None,
         witness=None
         if reference is None
         else _reference_report(
             reference, labels, matrix, best.group_classes[groups], anchors, bool(scores.any())
         ),
+        intervals=between,
+        entries=_entries(best, matrix, between),
+        others=best.others if isinstance(best, ClassDependentFit) else None,
+        limits=limits,
     ).described(classes)
 
 
@@ -130,15 +160,15 @@ def _check(name: str, probabilities: Floats, labels: Ints, classes: int) -> None
         raise ValueError(f"{name}: got rows that are not probabilities, expected a sum of 1")
 
 
-def _candidate_groups(probabilities: Floats) -> tuple[Ints, ...]:
-    """Return three ways to group images by class, each (N,), 0 to C - 1.
+def _candidate_groups(probabilities: Floats) -> tuple[Floats, ...]:
+    """Return three scores to group images by class, each (N, C); the highest is that of the group.
 
     The images of a class share the most likely label, the least likely one (complementary labels),
-    or two neighbouring ones (pair flips), relative to the mean prediction.
+    or two neighbouring ones (pair flips), relative to the mean prediction. Scores are logarithms.
     """
-    lift = probabilities / probabilities.mean(0).clip(1e-12)
+    lift = (probabilities / probabilities.mean(0).clip(1e-12)).clip(1e-300)
     pairs = lift + np.roll(lift, -1, axis=1)
-    return lift.argmax(1), lift.argmin(1), pairs.argmax(1)
+    return np.log(lift), -np.log(lift), np.log(pairs)
 
 
 def _most_informative(probabilities: Floats, groups: Ints, fraction: float) -> Ints:
@@ -233,8 +263,8 @@ def _misfit(counts: Floats, expected: Floats) -> Floats:
     return np.asarray(((distance - chance) / 2).clip(0))
 
 
-def _detectable(clean: NoiseFit, counts: Floats, base: Floats) -> float:
-    """Return the lowest rate of symmetric noise that is detected; 1 if none is.
+def _detectable(kind: str, clean: NoiseFit, counts: Floats, base: Floats) -> DetectionLimit:
+    """Return the lowest rate of a kind that is detected; 1 if none is.
 
     It is detected in 19 of 20 tables of counts sampled with the outliers of `clean`.
     """
@@ -244,16 +274,35 @@ def _detectable(clean: NoiseFit, counts: Floats, base: Floats) -> float:
     outliers = np.tile(clean.outliers, tables)[:, None]
     labels = np.tile(counts.sum(1).astype(np.int64), tables)
 
+    lowest = 1.0
     for rate in models.RATES:
-        noisy = models.transition("symmetric", rate, count)
+        noisy = models.transition(kind, rate, count)
         rows = (1 - outliers) * noisy[classes] + outliers * base
         sampled = generator.multinomial(labels, rows).astype(np.float64)
         likelihoods = (models.log_likelihood(sampled, p, base) for p in (noisy, np.eye(count)))
         gains = np.subtract(*likelihoods)[np.arange(len(classes)), classes]
         evidence = gains.reshape(tables, count).sum(1) - np.log(len(models.RATES))
         if (evidence >= DECISIVE).mean() >= 0.95:
-            return float(rate)
-    return 1.0
+            lowest = float(rate)
+            break
+    return DetectionLimit(f"{kind} noise", "the labels", lowest, lowest)
+
+
+def _intervals(counts: Floats, base: Floats) -> Intervals:
+    low, high = class_dependent.intervals(counts, base)
+    return tuple(tuple(map(tuple, row)) for row in np.stack([low, high], axis=2).tolist())
+
+
+def _entries(fit: NoiseFit, matrix: Floats, between: Intervals) -> tuple[MatrixEntry, ...]:
+    """Return the entries of a fit of class-dependent noise, the largest first."""
+    if not isinstance(fit, ClassDependentFit):
+        return ()
+    places = [(int(fit.group_classes[group]), label) for group, label in fit.entries]
+    places.sort(key=lambda place: -matrix[place])
+    return tuple(
+        MatrixEntry(true, label, float(matrix[true, label]), between[true][label])
+        for true, label in places
+    )
 
 
 def _reference_report(

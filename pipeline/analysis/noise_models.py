@@ -22,7 +22,8 @@ Ints = NDArray[np.int64]
 
 KINDS = ("clean", "symmetric", "pairs", "permutation", "wrong", "random")
 RATED = ("symmetric", "pairs")
-RATES = np.arange(4, 197) / 200  # lower rates are indistinguishable from hard images
+FINE_RATES = np.arange(1, 201) / 200
+RATES = FINE_RATES[3:196]  # lower rates are indistinguishable from hard images
 
 # Outliers, images that are hard or in the wrong group, may have any label. The prior of their
 # fraction of a group is Beta(1/2, 20), with mean 1/41; of a reference model's predictions, uniform.
