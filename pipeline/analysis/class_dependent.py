@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.stats import beta, binom
 
 from pipeline.analysis import noise_models as models
@@ -41,7 +42,7 @@ class ClassDependentFit(NoiseFit):
     entries: Entries
     others: str
 
-    def transition(self, base: Floats) -> Floats:
+    def transition(self, base: Floats) -> Floats:  # noqa: ARG002
         """Return `matrix`."""
         return self.matrix
 
@@ -52,20 +53,19 @@ def significance(classes: int) -> float:
 
 
 def find_entries(
-    probabilities: Floats, labels: Ints, scores: Floats, fit: NoiseFit, rows: Floats
+    probabilities: Floats, labels: Ints, scores: Floats, fit: NoiseFit, base: Floats
 ) -> list[tuple[int, int]]:
     """Return the (group, label) whose frequency neither `fit` nor hard images explain.
 
-    `probabilities` (N, C) are predictions for images with given `labels` (N). The group of an image
-    has the highest of its `scores` (N, C), which are logarithms. `rows` (C, C) are p(label | group)
-    by `fit`.
+    `probabilities` (N, C) are predictions for images with given `labels` (N), whose frequencies are
+    `base` (C). The group of an image has the highest of its `scores` (N, C), which are logarithms.
     """
-    count, groups, found = len(rows), scores.argmax(1), []
-    level, label_groups = significance(count), np.argsort(fit.group_labels)
-    for group in range(count):
+    rows, groups, found = fit.rows(base), scores.argmax(1), []
+    level, label_groups = significance(len(rows)), np.argsort(fit.group_labels)
+    for group, own in enumerate(fit.group_labels):
         members = np.flatnonzero(groups == group)
         size = least_similar(len(members))
-        for label in set(np.unique(labels[members]).tolist()) - {int(fit.group_labels[group])}:
+        for label in set(np.unique(labels[members]).tolist()) - {int(own)}:
             order = np.argsort(probabilities[members, label], kind="stable")
             frequent = int((labels[members[order[:size]]] == label).sum())
             if binom.sf(frequent - 1, size, or_hard(rows[group, label])) <= level:
@@ -81,60 +81,69 @@ def least_similar(members: int) -> int:
     return math.ceil(LEAST_SIMILAR * members)
 
 
-def or_hard(rate: float) -> float:
-    """Return the probability of a label that has this rate or is that of a hard image."""
-    return rate + (1 - rate) * HARD
+def or_hard(rates: Floats) -> Floats:
+    """Return the probabilities of labels with these rates, or of a hard image."""
+    return rates + (1 - rates) * HARD
+
+
+def fit_other_entries(
+    counts: Floats, entries: Entries, base: Floats, reference: Floats
+) -> NoiseFit:
+    """Fit the best kind, except "random", to the counts (C, C) of all labels but `entries`."""
+    rest = np.where(_chosen(entries, len(counts)), 0, counts)
+    kinds = [kind for kind in models.KINDS if kind != "random"]
+    fits = [models.fit_noise_model(kind, rest, base, reference) for kind in kinds]
+    return max(fits, key=lambda fit: fit.evidence)
 
 
 def fit_class_dependent(
-    best: NoiseFit, entries: Entries, counts: Floats, estimate: Floats, base: Floats
+    others: NoiseFit, entries: Entries, counts: Floats, base: Floats, best: NoiseFit
 ) -> ClassDependentFit | None:
-    """Fit a kind to the counts (C, C) of all other entries; return None without decisive evidence.
+    """Add `entries` to the kind `others`; return None without decisive evidence against `best`.
 
-    `estimate` (C, C) is p(label | group) by counts. The cost of each entry is half the logarithm of
-    its group's count (BIC), and that of the choice among C (C - 1) entries.
+    The probability of an entry is its frequency in `counts` (C, C). Its cost is half the logarithm
+    of its group's count (BIC), and that of the choice among C (C - 1) entries.
     """
-    if not entries:
-        return None
-    count = len(counts)
-    chosen = np.zeros((count, count), bool)
-    chosen[tuple(zip(*entries, strict=True))] = True
-    others = best
-    if best.kind in models.RATED:  # perhaps only because of the entries
-        own = np.where(np.eye(count)[best.group_classes], 0, -1e12)
-        rest = np.where(chosen, 0, counts)
-        kinds = ("clean", *models.RATED)
-        fits = [models.fit_noise_model(kind, rest, base, own) for kind in kinds]
-        others = max(fits, key=lambda fit: fit.evidence)
-    rows = np.where(chosen, 0, others.transition(base)[best.group_classes])
-    own_rates = np.where(chosen, estimate, 0)
-    rows *= ((1 - own_rates.sum(1)) / rows.sum(1))[:, None]
-    rows += own_rates
-    gain = _log_likelihood(counts, rows, base)
-    gain -= _log_likelihood(counts, best.transition(base)[best.group_classes], base)
-    sizes = counts.sum(1)[[group for group, _ in entries]]
+    chosen, count = _chosen(entries, len(counts)), len(counts)
+    own = np.where(chosen, smooth(counts, base), 0)
+    rows = np.where(chosen, 0, others.rows(base))
+    rows = rows * ((1 - own.sum(1)) / rows.sum(1))[:, None] + own
+    gain = _log_likelihood(counts, rows, base) - _log_likelihood(counts, best.rows(base), base)
+    sizes = counts.sum(1)[[group for group, _ in entries]].clip(1)
     gain -= float(np.log(sizes).sum() / 2 + len(entries) * np.log(count * (count - 1)))
     if gain < DECISIVE:
         return None
     outliers, expected = models.fit_outliers(counts, rows, base)
-    values = {field.name: getattr(best, field.name) for field in fields(NoiseFit)} | {
+    values = {field.name: getattr(others, field.name) for field in fields(NoiseFit)} | {
         "kind": CLASS_DEPENDENT,
         "outliers": outliers,
         "expected": expected,
         "evidence": best.evidence + gain,
     }
-    matrix = rows[np.argsort(best.group_classes)]
+    matrix = rows[np.argsort(others.group_classes)]
     return ClassDependentFit(**values, matrix=matrix, entries=entries, others=others.kind)
+
+
+def _chosen(entries: Entries, count: int) -> NDArray[np.bool_]:
+    chosen = np.zeros((count, count), np.bool_)
+    for entry in entries:
+        chosen[entry] = True
+    return chosen
 
 
 def _log_likelihood(counts: Floats, rows: Floats, base: Floats) -> float:
     return float(models.log_likelihood(counts, rows, base).trace())
 
 
+def smooth(counts: Floats, base: Floats) -> Floats:
+    """Return counts as rows of frequencies, with one added label per row, distributed as `base`."""
+    return np.asarray((counts + base) / (counts.sum(1, keepdims=True) + 1))
+
+
 def intervals(counts: Floats, base: Floats) -> tuple[Floats, Floats]:
     """Return the limits of 95 % intervals (C, C) of p(label | group), given counts.
 
-    The prior is one label per group, distributed as `base`, as in the estimate.
+    One label per group, distributed as `base`, is added, as in `smooth`.
     """
     successes = counts + base
     failures = counts.sum(1, keepdims=True) + 1 - successes
@@ -155,12 +164,10 @@ def entry_limits(sizes: Ints, rows: Floats) -> tuple[DetectionLimit, DetectionLi
     rates = explained[:, None] + (1 - explained[:, None]) * models.FINE_RATES
     power = binom.sf(needed[:, None] - 1, tested[:, None], rates)
     power[(1 - BOUNDARY) ** used > level] = 0  # too few images to show a gap
-    each = [_lowest(row) for row in power]
+    each, all_of_them = [_lowest(row) for row in power], _lowest(1 - (1 - power).prod(0))
     return (
-        DetectionLimit("one class labelled as one other", "that class's labels", min(each), max(each)),
-        DetectionLimit(
-            "every class labelled as one other", "the labels", *[_lowest(1 - (1 - power).prod(0))] * 2
-        ),
+        DetectionLimit("one class labelled as another", "its labels", min(each), max(each)),
+        DetectionLimit("every class labelled as another", "the labels", all_of_them, all_of_them),
     )
 
 

@@ -66,9 +66,10 @@ class MatrixEntry:
 
 @dataclass(frozen=True)
 class DetectionLimit:
-    """The lowest rate at which a form of noise is detected in 19 of 20 datasets; 1 if never.
+    """The lowest rate at which some noise is detected in 19 of 20 datasets; 1 if at none.
 
-    `rate` is a fraction of `of`. It may depend on the class; `highest` is then the highest.
+    `rate` is a fraction of `of`. If it depends on the class, it is the lowest, and `highest` the
+    highest one.
     """
 
     noise: str
@@ -77,6 +78,8 @@ class DetectionLimit:
     highest: float
 
     def __str__(self) -> str:
+        if self.rate == 1:
+            return f"{self.noise} at any rate"
         to = f" to {self.highest:.1%}" if self.highest > self.rate else ""
         return f"{self.noise} below {self.rate:.1%}{to} of {self.of}"
 
@@ -136,8 +139,7 @@ class Diagnosis:
                     else "The labels are clean, or the class names are permuted: both fit equally "
                     "well, and only a reference model or a few trusted labels can distinguish them"
                 )
-                limits = ", ".join(map(str, self.limits))
-                verdict += f"; noise may be undetected: {limits}."
+                verdict += f"; noise may be undetected: {', '.join(map(str, self.limits))}."
                 if not names_known:
                     assumptions.append("the class names are correct")
             case "symmetric":

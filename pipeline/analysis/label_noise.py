@@ -17,13 +17,14 @@ check it.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from scipy.special import entr, rel_entr
 
 from pipeline.analysis import class_dependent
 from pipeline.analysis import noise_models as models
-from pipeline.analysis.class_dependent import ClassDependentFit
+from pipeline.analysis.class_dependent import ClassDependentFit, smooth
 from pipeline.analysis.diagnosis import (
     DECISIVE,
     DetectionLimit,
@@ -101,21 +102,22 @@ def diagnose(
 
     fits = [models.fit_noise_model(kind, counts, base, scores) for kind in KINDS]
     fits.sort(key=lambda fit: -fit.evidence)  # stable: the first of equal kinds comes first
-    rows = fits[0].transition(base)[fits[0].group_classes]
+    best = fits[0]
     sizes = np.bincount(groups, minlength=count)
     limits: tuple[DetectionLimit, ...] = ()
-    if fits[0].kind == "clean":
-        limits += tuple(_detectable(kind, fits[0], counts, base) for kind in models.RATED)
-    if fits[0].kind != "random":
-        limits += class_dependent.entry_limits(sizes, rows)
-        entries = class_dependent.find_entries(probabilities, labels, group_scores, fits[0], rows)
-        if fit := class_dependent.fit_class_dependent(
-            fits[0], entries, counts, _smooth(counts, base), base
-        ):
-            fits.insert(0, fit)
-    best = fits[0]
+    if best.kind == "clean":
+        limits += tuple(_detectable(kind, best, counts, base) for kind in models.RATED)
+    if best.kind != "random":
+        limits += class_dependent.entry_limits(sizes, best.rows(base))
+        find = partial(class_dependent.find_entries, probabilities, labels, group_scores, base=base)
+        if entries := find(best):
+            others = class_dependent.fit_other_entries(counts, entries, base, scores)
+            entries = find(others)
+            if fit := class_dependent.fit_class_dependent(others, entries, counts, base, best):
+                best = fit
+                fits.insert(0, fit)
     order = np.argsort(best.group_classes)  # the group of each class
-    matrix, forward = _smooth(counts[order], base), best.transition(base)
+    matrix, forward = smooth(counts[order], base), best.transition(base)
     between = _intervals(counts[order], base)
     prior = (sizes / len(groups))[order]
     entropies = entr(matrix).sum(1) / np.log(2)
@@ -200,11 +202,6 @@ def _base_rates(labels: Ints, classes: int) -> Floats:
     return np.asarray((np.bincount(labels, minlength=classes) + 1) / (len(labels) + classes))
 
 
-def _smooth(counts: Floats, base: Floats) -> Floats:
-    """Return counts as rows of frequencies, with one added label per row, distributed as `base`."""
-    return np.asarray((counts + base) / (counts.sum(1, keepdims=True) + 1))
-
-
 def _reference_scores(predicted: Floats, reference: Floats) -> Floats:
     """Return log p(predictions per group | its class), (C, C), minus that of random predictions.
 
@@ -213,7 +210,7 @@ def _reference_scores(predicted: Floats, reference: Floats) -> Floats:
     predicts the same class for similar images.
     """
     base = _base_rates(reference.argmax(1), len(predicted))
-    rows = _smooth(predicted, base)
+    rows = smooth(predicted, base)
     if rows[np.arange(len(rows)), models.best_assignment(rows)].mean() < 1 / 2:
         return np.zeros_like(predicted)
     score = models.log_likelihood(predicted, np.eye(len(predicted)), base, UNIFORM_PRIOR)
@@ -285,7 +282,7 @@ def _detectable(kind: str, clean: NoiseFit, counts: Floats, base: Floats) -> Det
         if (evidence >= DECISIVE).mean() >= 0.95:
             lowest = float(rate)
             break
-    return DetectionLimit(f"{kind} noise", "the labels", lowest, lowest)
+    return DetectionLimit(kind, "the labels", lowest, lowest)
 
 
 def _intervals(counts: Floats, base: Floats) -> Intervals:
@@ -316,7 +313,7 @@ def _reference_report(
     own = np.where(np.eye(len(matrix)), 0, -1e12)  # each group is the class predicted
     fits = [models.fit_noise_model(kind, counts, base, own) for kind in KINDS]
     best = max(fits, key=lambda fit: fit.evidence)
-    rows = _smooth(counts, base)
+    rows = smooth(counts, base)
     return ReferenceReport(
         heard=heard,
         agreement=float((predicted == classes)[anchors].mean()),

@@ -26,11 +26,13 @@ FINE_RATES = np.arange(1, 201) / 200
 RATES = FINE_RATES[3:196]  # lower rates are indistinguishable from hard images
 
 # Outliers, images that are hard or in the wrong group, may have any label. The prior of their
-# fraction of a group is Beta(1/2, 20), with mean 1/41; of a reference model's predictions, uniform.
+# fraction of a group is Beta(1/2, 20), with mean 1/41, if the network recognizes the class, and
+# uniform if it does not: one or the other, equally likely. Of a reference model's predictions, it
+# is uniform.
 _EDGES = np.linspace(0, 1, 61) ** 3
 _FRACTIONS = (_EDGES[1:] + _EDGES[:-1]) / 2
-OUTLIER_PRIOR = -np.diff(betaincc(0.5, 20, _EDGES))
 UNIFORM_PRIOR = np.diff(_EDGES)
+OUTLIER_PRIOR = (UNIFORM_PRIOR - np.diff(betaincc(0.5, 20, _EDGES))) / 2
 
 
 def transition(
@@ -95,6 +97,10 @@ class NoiseFit:
         """The central 95 % interval of the rate."""
         low, high = np.searchsorted(self.weights.cumsum(), [0.025, 0.975])
         return float(self.rates[low]), float(self.rates[high])
+
+    def rows(self, base: Floats) -> Floats:
+        """Return p(given label | group) without outliers: (C, C), groups as rows."""
+        return self.transition(base)[self.group_classes]
 
     def transition(self, base: Floats) -> Floats:
         """Return the matrix of the kind (C, C), true classes as rows; rows of `base` if random."""
