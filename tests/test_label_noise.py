@@ -227,7 +227,7 @@ def test_the_detectable_rate_is_detected_and_falls_with_more_labels() -> None:
         found = diagnose(simulation.predictions, simulation.labels, DIGITS)
         assert found.kind == "clean"
         assert found.detectable is not None
-        assert f"noise below {found.detectable:.1%} may be undetected" in found.verdict
+        assert f"may be undetected: symmetric below {found.detectable:.1%} of" in found.verdict
         least.append(found.detectable)
         noisy = simulate(LabelNoise("symmetric", found.detectable), images=images)
         assert diagnose(noisy.predictions, noisy.labels, DIGITS).kind == "symmetric"

@@ -19,7 +19,7 @@ class KindEvidence:
     """The evidence for one kind of label noise, in nats per label.
 
     `log_likelihood` of the counts is marginal over all free parameters; it includes the predictions
-    of a reference model in use. `behind` is the lead of the best kind, and `error` the standard
+    of a reference model in use. `behind` is the lead of the diagnosed kind, and `error` the standard
     error of that lead. `rate` is the most likely fraction of incorrect labels, None if the kind has
     no rate to fit.
     """
@@ -89,7 +89,7 @@ class Diagnosis:
     """The kind of noise in a dataset's labels, with its parameters and assumptions.
 
     `rate` is the fraction of incorrect labels, with the 95 % interval `between` if it was fitted.
-    `evidence` has the best kind first and rests on `labels` anchors. `matrix` estimates p(given
+    `evidence` has the diagnosed kind first and rests on `labels` anchors. `matrix` estimates p(given
     label | true class), true classes as rows, from counts; `forward` is the exact matrix of the
     verdict, zeros included, for a forward-corrected loss. `entropy` is the mean entropy of the rows
     of `matrix`, and `information` the mutual information between true class and given label, in

@@ -102,6 +102,9 @@ def diagnose(
 
     fits = [models.fit_noise_model(kind, counts, base, scores) for kind in KINDS]
     fits.sort(key=lambda fit: -fit.evidence)  # stable: the first of equal kinds comes first
+    clean = next(fit for fit in fits if fit.kind == "clean")
+    if fits[0].evidence - clean.evidence < DECISIVE:
+        fits.sort(key=lambda fit: fit is not clean)
     best = fits[0]
     sizes = np.bincount(groups, minlength=count)
     limits: tuple[DetectionLimit, ...] = ()

@@ -27,12 +27,13 @@ RATES = FINE_RATES[3:196]  # lower rates are indistinguishable from hard images
 
 # Outliers, images that are hard or in the wrong group, may have any label. The prior of their
 # fraction of a group is Beta(1/2, 20), with mean 1/41, if the network recognizes the class, and
-# uniform if it does not: one or the other, equally likely. Of a reference model's predictions, it
-# is uniform.
+# uniform with probability UNRECOGNIZED. Of a reference model's predictions, it is uniform.
+UNRECOGNIZED = 0.3
 _EDGES = np.linspace(0, 1, 61) ** 3
 _FRACTIONS = (_EDGES[1:] + _EDGES[:-1]) / 2
 UNIFORM_PRIOR = np.diff(_EDGES)
-OUTLIER_PRIOR = (UNIFORM_PRIOR - np.diff(betaincc(0.5, 20, _EDGES))) / 2
+OUTLIER_PRIOR = UNRECOGNIZED * UNIFORM_PRIOR
+OUTLIER_PRIOR -= (1 - UNRECOGNIZED) * np.diff(betaincc(0.5, 20, _EDGES))
 
 
 def transition(
