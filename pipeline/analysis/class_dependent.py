@@ -8,7 +8,8 @@ Two properties distinguish them, and an entry of the transition matrix must have
 - A gap. Noise leaves few images between two classes that the network distinguishes. Predictions for
   classes that resemble each other, such as o and O, are dense at their boundary.
 
-Each test is one-sided and exact (binomial), at odds of 20 to 1 over all entries (Bonferroni).
+Both tests are exact, one-sided and binomial, at odds of 20 to 1: the floor over all C (C - 1)
+entries, the gap, which is tested where there is a floor, over C classes (Bonferroni).
 """
 
 import math
@@ -47,33 +48,48 @@ class ClassDependentFit(NoiseFit):
         return self.matrix
 
 
-def significance(classes: int) -> float:
-    """Return the significance level of each of the tests of all entries."""
-    return math.exp(-DECISIVE) / (classes * (classes - 1))
+def floor_level(classes: int) -> float:
+    """Return the significance level of the test of each entry for a floor."""
+    return gap_level(classes) / (classes - 1)
 
 
-def find_entries(
-    probabilities: Floats, labels: Ints, scores: Floats, fit: NoiseFit, base: Floats
+def gap_level(classes: int) -> float:
+    """Return the significance level of the test of an entry for a gap."""
+    return math.exp(-DECISIVE) / classes
+
+
+def find_floors(
+    probabilities: Floats, labels: Ints, groups: Ints, fit: NoiseFit, base: Floats
 ) -> list[tuple[int, int]]:
-    """Return the (group, label) whose frequency neither `fit` nor hard images explain.
+    """Return the (group, label) with a floor that `fit` does not explain.
 
-    `probabilities` (N, C) are predictions for images with given `labels` (N), whose frequencies are
-    `base` (C). The group of an image has the highest of its `scores` (N, C), which are logarithms.
+    `probabilities` (N, C) are predictions for images in `groups` (N) with given `labels` (N), whose
+    frequencies are `base` (C).
     """
-    rows, groups, found = fit.rows(base), scores.argmax(1), []
-    level, label_groups = significance(len(rows)), np.argsort(fit.group_labels)
+    rows, found = fit.rows(base), []
     for group, own in enumerate(fit.group_labels):
         members = np.flatnonzero(groups == group)
         size = least_similar(len(members))
         for label in set(np.unique(labels[members]).tolist()) - {int(own)}:
             order = np.argsort(probabilities[members, label], kind="stable")
             frequent = int((labels[members[order[:size]]] == label).sum())
-            if binom.sf(frequent - 1, size, or_hard(rows[group, label])) <= level:
-                distance = scores[members, group] - scores[members, label_groups[label]]
-                between = int((distance < np.median(distance) / 2).sum())
-                if binom.cdf(between, len(members), BOUNDARY) <= level:
-                    found.append((group, label))
+            level = binom.sf(frequent - 1, size, or_hard(rows[group, label]))
+            if level <= floor_level(len(rows)):
+                found.append((group, label))
     return found
+
+
+def has_gap(scores: Floats, fit: NoiseFit, entry: tuple[int, int]) -> bool:
+    """Return whether few images of a group lie between it and the group of the label.
+
+    The group of an image has the highest of its `scores` (N, C), which are logarithms.
+    """
+    group, label = entry
+    other = int(np.flatnonzero(fit.group_labels == label)[0])
+    members = scores[scores.argmax(1) == group]
+    distance = members[:, group] - members[:, other]
+    between = int((distance < np.median(distance) / 2).sum())
+    return bool(binom.cdf(between, len(members), BOUNDARY) <= gap_level(scores.shape[1]))
 
 
 def least_similar(members: int) -> int:
@@ -157,13 +173,13 @@ def entry_limits(sizes: Ints, rows: Floats) -> tuple[DetectionLimit, DetectionLi
     second that of one label in every class, at least one of which is found. `rows` (C, C) are
     p(label | group) by the diagnosed kind; the most likely label except the own one is the hardest.
     """
-    level, used = significance(len(sizes)), sizes[sizes > 0]
+    count, used = len(sizes), sizes[sizes > 0]
     tested = np.array([least_similar(size) for size in used])
     explained = np.sort(rows, axis=1)[sizes > 0, -2]
-    needed = binom.isf(level, tested, or_hard(explained)) + 1
+    needed = binom.isf(floor_level(count), tested, or_hard(explained)) + 1
     rates = explained[:, None] + (1 - explained[:, None]) * models.FINE_RATES
     power = binom.sf(needed[:, None] - 1, tested[:, None], rates)
-    power[(1 - BOUNDARY) ** used > level] = 0  # too few images to show a gap
+    power[(1 - BOUNDARY) ** used > gap_level(count)] = 0  # too few images to show a gap
     each, all_of_them = [_lowest(row) for row in power], _lowest(1 - (1 - power).prod(0))
     return (
         DetectionLimit("one class labelled as another", "its labels", min(each), max(each)),

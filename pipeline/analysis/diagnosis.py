@@ -19,9 +19,9 @@ class KindEvidence:
     """The evidence for one kind of label noise, in nats per label.
 
     `log_likelihood` of the counts is marginal over all free parameters; it includes the predictions
-    of a reference model in use. `behind` is the lead of the diagnosed kind, and `error` the standard
-    error of that lead. `rate` is the most likely fraction of incorrect labels, None if the kind has
-    no rate to fit.
+    of a reference model in use. `behind` is the lead of the diagnosed kind, and `error` the
+    standard error of that lead. `rate` is the most likely fraction of incorrect labels, None if the
+    kind has no rate to fit.
     """
 
     kind: str
@@ -89,16 +89,18 @@ class Diagnosis:
     """The kind of noise in a dataset's labels, with its parameters and assumptions.
 
     `rate` is the fraction of incorrect labels, with the 95 % interval `between` if it was fitted.
-    `evidence` has the diagnosed kind first and rests on `labels` anchors. `matrix` estimates p(given
-    label | true class), true classes as rows, from counts; `forward` is the exact matrix of the
-    verdict, zeros included, for a forward-corrected loss. `entropy` is the mean entropy of the rows
-    of `matrix`, and `information` the mutual information between true class and given label, in
-    bits. `strays` is the fraction of outliers: anchors that are hard or in the wrong group.
+    `evidence` has the diagnosed kind first and rests on `labels` anchors. `matrix` estimates
+    p(given label | true class), true classes as rows, from counts; `forward` is the exact matrix of
+    the verdict, zeros included, for a forward-corrected loss. `entropy` is the mean entropy of the
+    rows of `matrix`, and `information` the mutual information between true class and given label,
+    in bits. `strays` is the fraction of outliers: anchors that are hard or in the wrong group.
     `misfit` is the mean total variation between the counts and the verdict's expectation, outliers
     included, beyond sampling noise. `detectable`, for clean labels, is the lowest rate of symmetric
     noise that anchors like these reveal, and `limits` has the lowest rates of other noise too.
     `intervals` are the 95 % intervals of `matrix`. `entries` are those of class-dependent noise,
-    the largest first, and `others` is the kind that fits the other entries.
+    the largest first, and `others` is the kind that fits the other entries. `indistinct` are pairs
+    of classes with labels of each other that noise may cause or, as the network does not
+    distinguish these classes, hard images.
     """
 
     kind: str
@@ -119,6 +121,7 @@ class Diagnosis:
     intervals: Intervals | None = None
     entries: tuple[MatrixEntry, ...] = ()
     others: str | None = None
+    indistinct: tuple[tuple[int, int], ...] = ()
     limits: tuple[DetectionLimit, ...] = ()
 
     def described(self, classes: Sequence[str]) -> "Diagnosis":
@@ -189,6 +192,12 @@ class Diagnosis:
         ]
         if rivals:
             verdict += f" Not distinguishable from: {', '.join(rivals)}."
+        if self.indistinct:
+            pairs = ", ".join(f"{classes[a]} and {classes[b]}" for a, b in self.indistinct)
+            verdict += (
+                f" The network does not distinguish {pairs} well: noise between these classes may "
+                "be undetected at any rate."
+            )
         if self.misfit > MAX_MISFIT:
             verdict += f" No kind fits well: {self.misfit:.0%} of the labels are unexplained."
         if (

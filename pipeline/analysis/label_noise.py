@@ -15,7 +15,7 @@ which is reported with the verdict. A reference model, trained on the same class
 check it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -108,14 +108,17 @@ def diagnose(
     best = fits[0]
     sizes = np.bincount(groups, minlength=count)
     limits: tuple[DetectionLimit, ...] = ()
+    indistinct: tuple[tuple[int, int], ...] = ()
     if best.kind == "clean":
         limits += tuple(_detectable(kind, best, counts, base) for kind in models.RATED)
     if best.kind != "random":
         limits += class_dependent.entry_limits(sizes, best.rows(base))
-        find = partial(class_dependent.find_entries, probabilities, labels, group_scores, base=base)
-        if entries := find(best):
-            others = class_dependent.fit_other_entries(counts, entries, base, scores)
-            entries = find(others)
+        find = partial(class_dependent.find_floors, probabilities, labels, groups, base=base)
+        if floors := find(best):
+            others = class_dependent.fit_other_entries(counts, floors, base, scores)
+            floors = find(others)
+            entries = [one for one in floors if class_dependent.has_gap(group_scores, others, one)]
+            indistinct = _pairs(others, set(floors) - set(entries))
             if fit := class_dependent.fit_class_dependent(others, entries, counts, base, best):
                 best = fit
                 fits.insert(0, fit)
@@ -149,6 +152,7 @@ def diagnose(
         intervals=between,
         entries=_entries(best, matrix, between),
         others=best.others if isinstance(best, ClassDependentFit) else None,
+        indistinct=indistinct,
         limits=limits,
     ).described(classes)
 
@@ -303,6 +307,16 @@ def _entries(fit: NoiseFit, matrix: Floats, between: Intervals) -> tuple[MatrixE
         MatrixEntry(true, label, float(matrix[true, label]), between[true][label])
         for true, label in places
     )
+
+
+def _pairs(fit: NoiseFit, entries: Iterable[tuple[int, int]]) -> tuple[tuple[int, int], ...]:
+    """Return the pairs of classes of entries (group, label), each once, in order."""
+    class_of_label = fit.group_classes[np.argsort(fit.group_labels)]
+    pairs = {
+        tuple(sorted((int(fit.group_classes[group]), int(class_of_label[label]))))
+        for group, label in entries
+    }
+    return tuple((one, other) for one, other in sorted(pairs))
 
 
 def _reference_report(

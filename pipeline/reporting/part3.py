@@ -55,8 +55,7 @@ CLASS_DEPENDENCE = (
     "No kind with one rate for all classes explains some entries of the matrix. Hard images do not "
     "explain them either, for two reasons. The labels are as frequent among the images that the "
     "network finds least similar to the other class. And few predictions lie between the two "
-    "classes, so the network distinguishes them. Both are tested at odds of 20 to 1 over all "
-    "entries."
+    "classes, so the network distinguishes them. Both are tested at odds of 20 to 1."
 )
 LIMITS = (
     "Labels that are a fixed permutation of the class names look like clean labels, because images "
@@ -97,7 +96,10 @@ def closing_tables(run: Path) -> list[TerminalTable]:
     result = read_result(run, LabelNoiseResult)
     images = f"{result.test.pictures:,} images with correct labels"
     held_out = f"{result.diagnosis.labels:,} held-out labels"
-    entries = [terminal_table(table, table.caption) for table in _entries_table(result)]
+    entries = [
+        terminal_table(table, table.caption, tuple(table.headers))
+        for table in _entries_table(result)
+    ]
     return [
         terminal_table(
             _arms_table(result),
@@ -298,19 +300,9 @@ def _limits(result: LabelNoiseResult) -> list[Block]:
         Table(
             "Limits of detection: noise at lower rates may be undetected. From these rates on, it "
             "is detected in 19 of 20 datasets like this one.",
-            ["noise", "limit", "fraction of"],
-            [
-                [
-                    one.noise,
-                    percent(one.rate, 1)
-                    + (
-                        f" to {percent(one.highest, 1)}, by class" if one.highest > one.rate else ""
-                    ),
-                    one.of,
-                ]
-                for one in limits
-            ],
-            "lrl",
+            ["noise", "limit", "in the worst class", "fraction of"],
+            [[one.noise, percent(one.rate, 1), percent(one.highest, 1), one.of] for one in limits],
+            "lrrl",
         )
     ]
 
