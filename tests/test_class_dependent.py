@@ -202,7 +202,7 @@ def trained(images: Floats, labels: Ints, seed: int) -> Floats:
                 network(x[batch]), torch.from_numpy(labels)[batch]
             )
             optimizer.zero_grad()
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
         with torch.no_grad():
             logits = network(x[torch.from_numpy(held_out)])

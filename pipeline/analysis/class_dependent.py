@@ -99,7 +99,7 @@ def least_similar(members: int) -> int:
 
 def or_hard(rates: Floats) -> Floats:
     """Return the probabilities of labels with these rates, or of a hard image."""
-    return rates + (1 - rates) * HARD
+    return np.asarray(rates + (1 - rates) * HARD)
 
 
 def fit_other_entries(
