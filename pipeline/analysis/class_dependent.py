@@ -108,18 +108,20 @@ def fit_other_entries(
     """Fit the best kind, except "random", to the counts (C, C) of all labels but `entries`."""
     rest = np.where(_chosen(entries, len(counts)), 0, counts)
     kinds = [kind for kind in models.KINDS if kind != "random"]
-    fits = [models.fit_noise_model(kind, rest, base, reference) for kind in kinds]
-    return max(fits, key=lambda fit: fit.evidence)
+    return models.fit_noise_models(kinds, rest, base, reference)[0]
 
 
 def fit_class_dependent(
     others: NoiseFit, entries: Entries, counts: Floats, base: Floats, best: NoiseFit
 ) -> ClassDependentFit | None:
-    """Add `entries` to the kind `others`; return None without decisive evidence against `best`.
+    """Add `entries`, if any, to the kind `others`; return None without decisive evidence.
 
-    The probability of an entry is its frequency in `counts` (C, C). Its cost is half the logarithm
-    of its group's count (BIC), and that of the choice among C (C - 1) entries.
+    The evidence is that against the kind `best`. The probability of an entry is its frequency in
+    `counts` (C, C). Its cost is half the logarithm of its group's count (BIC), and that of the
+    choice among C (C - 1) entries.
     """
+    if not entries:
+        return None
     chosen, count = _chosen(entries, len(counts)), len(counts)
     own = np.where(chosen, smooth(counts, base), 0)
     rows = np.where(chosen, 0, others.rows(base))

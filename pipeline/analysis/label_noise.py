@@ -100,11 +100,7 @@ def diagnose(
     if not scores.any():
         predicted = scores
 
-    fits = [models.fit_noise_model(kind, counts, base, scores) for kind in KINDS]
-    fits.sort(key=lambda fit: -fit.evidence)  # stable: the first of equal kinds comes first
-    clean = next(fit for fit in fits if fit.kind == "clean")
-    if fits[0].evidence - clean.evidence < DECISIVE:
-        fits.sort(key=lambda fit: fit is not clean)
+    fits = models.fit_noise_models(KINDS, counts, base, scores)
     best = fits[0]
     sizes = np.bincount(groups, minlength=count)
     limits: tuple[DetectionLimit, ...] = ()
@@ -119,7 +115,8 @@ def diagnose(
             floors = find(others)
             entries = [one for one in floors if class_dependent.has_gap(group_scores, others, one)]
             indistinct = _pairs(others, set(floors) - set(entries))
-            if fit := class_dependent.fit_class_dependent(others, entries, counts, base, best):
+            fit = class_dependent.fit_class_dependent(others, entries, counts, base, best)
+            if fit is not None:
                 best = fit
                 fits.insert(0, fit)
     order = np.argsort(best.group_classes)  # the group of each class

@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 from scipy.special import betaincc, gammaln, logsumexp, softmax
 
+from pipeline.analysis.diagnosis import DECISIVE
+
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
@@ -148,6 +150,21 @@ def fit_noise_model(kind: str, counts: Floats, base: Floats, reference: Floats) 
         evidence += _assignment_score(reference, classes) - choice
     outliers, expected = fit_outliers(counts, family[best][labels], base)
     return NoiseFit(kind, classes, labels, rates, softmax(totals), outliers, expected, evidence)
+
+
+def fit_noise_models(
+    kinds: Sequence[str], counts: Floats, base: Floats, reference: Floats
+) -> list[NoiseFit]:
+    """Fit several kinds and return the best first; clean labels unless there is decisive evidence.
+
+    The parameters are those of `fit_noise_model`.
+    """
+    fits = [fit_noise_model(kind, counts, base, reference) for kind in kinds]
+    fits.sort(key=lambda fit: -fit.evidence)  # stable: the first of equal kinds comes first
+    clean = next(fit for fit in fits if fit.kind == "clean")
+    if fits[0].evidence - clean.evidence < DECISIVE:
+        fits.sort(key=lambda fit: fit is not clean)
+    return fits
 
 
 def log_likelihood(
