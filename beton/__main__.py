@@ -19,7 +19,7 @@ from rich.table import Table
 from beton.arrays import Array
 from beton.errors import BetonError
 from beton.fields import FloatField, InkField, IntField, NDArrayField, RGBImageField
-from beton.reader import Column, Reader
+from beton.reader import NO_CHECKSUMS, Column, Reader
 
 CELL, CAPTION, GAP = 128, 18, 6  # pixels, in the grid of `show`
 
@@ -99,8 +99,7 @@ def inspect(reader: Reader) -> None:
     about.add_column(style="bold")
     about.add_column(overflow="fold")
     about.add_row("page size", decimal(reader.page_size))
-    sums = "every byte" if reader.manifest else "none (the file has no manifest)"
-    about.add_row("checksums", sums)
+    about.add_row("checksums", "every byte" if reader.manifest else NO_CHECKSUMS)
     for row in flatten(reader.info):
         about.add_row(*row)
     console.print(about)
@@ -155,7 +154,7 @@ def verify(reader: Reader) -> None:
     if reader.manifest is None:  # then only decoding can find damage
         for sample in range(len(reader)):
             reader[sample]
-        checked = "no checksums, but every sample can be decoded"
+        checked = f"{NO_CHECKSUMS}; every sample can be decoded"
     print(f"{reader.path}: {len(reader):,} samples, {checked}")
 
 

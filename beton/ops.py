@@ -5,6 +5,7 @@ step, which fills arrays for every batch, in any thread. A project adds an op of
 with a `bind` method. Ops read records and payloads from a `Column`, whatever the file's layout.
 """
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
@@ -155,15 +156,19 @@ class Resize(Op):
     """An ink image per sample, area-averaged from its runs: uint8 (b, height, width).
 
     With `normalize`, float32. Every pixel is within half a grey level of the exact box filter, for
-    upscaling and downscaling. The aspect ratio is not preserved.
+    upscaling and downscaling. Without a `proportion` (width / height), every image is stretched to
+    the output. With one, the output shows a window of that proportion around the whole image, with
+    the image's background outside of it.
     """
 
     height: int
     width: int
     jitter: Jitter | None = None
     normalize: Normalize | None = None
+    proportion: float | None = None
 
     def __post_init__(self) -> None:
+        _check_window(self.jitter, self.proportion)
         if not (1 <= self.height <= ink.LIMIT and 1 <= self.width <= ink.LIMIT):
             got = self.height, self.width
             raise ValueError(f"resize: got {got}, expected 1 to {ink.LIMIT} pixels a side")
@@ -176,7 +181,7 @@ class Resize(Op):
 
         def run(ids: Ids, key: Key, out: Mapping[str, Array]) -> None:
             sizes = table[ids, kernels.HEIGHT : kernels.WIDTH + 1]
-            windows = _windows(self.jitter, key, ids, sizes)
+            windows = _windows(self.jitter, self.proportion, key, ids, sizes)
             row, status = kernels.resize_batch(column.data, table, ids, windows, *scale, out[""])
             _raise_if_damaged(column, ids, row, status)
 
@@ -189,11 +194,16 @@ class Runs(Op):
 
     uint16 (capacity, 4) rows of (row, start, end, value), one sample after another; "offsets" int64
     (b + 1,), where each sample's runs start; "size" int32 (b, 2) = (height, width); "background"
-    uint8 (b,); "geometry" float64 (b, 6), the windows of `Jitter.geometry`, or whole images.
-    `capacity` fits any `b` samples. The rows after offsets[-1] are unspecified.
+    uint8 (b,); "geometry" float64 (b, 6), the windows of `Jitter.geometry`, or whole images; a
+    `proportion` is as in `Resize`. `capacity` fits any `b` samples. The rows after offsets[-1] are
+    unspecified.
     """
 
     jitter: Jitter | None = None
+    proportion: float | None = None
+
+    def __post_init__(self) -> None:
+        _check_window(self.jitter, self.proportion)
 
     def bind(self, column: Column, ids: Ids, rows: int) -> Step:
         """Bind to an ink field."""
@@ -217,7 +227,7 @@ class Runs(Op):
             offsets[n + 1 :] = offsets[n]
             out["size"][:n] = sizes
             out["background"][:n] = table[ids, kernels.BACKGROUND]
-            out["geometry"][:n] = _windows(self.jitter, key, ids, sizes)
+            out["geometry"][:n] = _windows(self.jitter, self.proportion, key, ids, sizes)
             row, status = kernels.runs_batch(column.data, table, ids, offsets, out[""])
             _raise_if_damaged(column, ids, row, status)
 
@@ -242,8 +252,19 @@ def ink_table(column: Column) -> Int64Array:
     return np.stack(parts, axis=1, dtype=np.int64)
 
 
-def _windows(jitter: Jitter | None, key: Key, ids: Ids, sizes: Array) -> Array:
-    return jitter.geometry(key, ids, sizes) if jitter else full_geometry(sizes)
+def _check_window(jitter: Jitter | None, proportion: float | None) -> None:
+    if proportion is None:
+        return
+    if not 0 < proportion < math.inf:
+        raise ValueError(f"proportion: got {proportion}, expected a width / height above 0")
+    if jitter is not None:
+        raise ValueError("proportion: got a jitter too, expected one of them: each sets the window")
+
+
+def _windows(
+    jitter: Jitter | None, proportion: float | None, key: Key, ids: Ids, sizes: Array
+) -> Array:
+    return jitter.geometry(key, ids, sizes) if jitter else full_geometry(sizes, proportion)
 
 
 def _require_field(column: Column, op: Op, *kinds: type[fields.Field]) -> None:

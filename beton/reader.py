@@ -23,6 +23,8 @@ from beton.fields.base import Field
 from beton.format import layout
 from beton.format.manifest import Manifest
 
+NO_CHECKSUMS = "no checksums: written by another program"  # about a file without a manifest
+
 
 @dataclass(frozen=True)
 class Column:

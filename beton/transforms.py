@@ -58,12 +58,41 @@ class Jitter:
         return geometry
 
 
-def full_geometry(sizes: Array) -> Float64Array:
-    """Return windows (n, 6) that show whole images of `sizes` (n, 2) = (height, width)."""
+def full_geometry(sizes: Array, proportion: float | None = None) -> Float64Array:
+    """Return windows (n, 6) that show whole images of `sizes` (n, 2) = (height, width).
+
+    With a `proportion` (width / height), every window has it: the smallest one that contains the
+    image, in its middle. The window of an image that has the proportion is the image itself.
+    """
+    heights, widths = sizes.T
     geometry = np.zeros((len(sizes), 6))
-    geometry[:, WINDOW_HEIGHT], geometry[:, WINDOW_WIDTH] = sizes.T
-    geometry[:, CENTRE] = sizes[:, 0] / 2
+    geometry[:, WINDOW_HEIGHT], geometry[:, WINDOW_WIDTH] = heights, widths
+    geometry[:, CENTRE] = heights / 2
+    if proportion is not None:
+        own = widths / heights  # compared as quotients, so that equal proportions are equal
+        geometry[:, WINDOW_HEIGHT] = np.where(own > proportion, widths / proportion, heights)
+        geometry[:, WINDOW_WIDTH] = np.where(own < proportion, heights * proportion, widths)
+        geometry[:, X0] = (widths - geometry[:, WINDOW_WIDTH]) / 2
+        geometry[:, Y0] = (heights - geometry[:, WINDOW_HEIGHT]) / 2
     return geometry
+
+
+def coverage(sizes: Array, geometry: Float64Array, height: int, width: int) -> Array:
+    """Return how much of each pixel the image covers: float64 (n, height, width), from 0 to 1.
+
+    `geometry` (n, 6) are windows without shear on images of `sizes` (n, 2), shown in `height` and
+    `width` pixels. The rest of a pixel shows what is outside the image.
+    """
+    parts = []
+    for size, start, window, pixels in (
+        (sizes[:, 0], geometry[:, Y0], geometry[:, WINDOW_HEIGHT], height),
+        (sizes[:, 1], geometry[:, X0], geometry[:, WINDOW_WIDTH], width),
+    ):
+        edges = start[:, None] + window[:, None] * np.arange(pixels + 1) / pixels
+        inside = np.diff(np.clip(edges, 0, size[:, None]), axis=1)
+        parts.append(inside * pixels / window[:, None])
+    rows, columns = parts
+    return rows[:, :, None] * columns[:, None, :]
 
 
 @dataclass(frozen=True)

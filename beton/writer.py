@@ -13,6 +13,7 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from dataclasses import field as dataclass_field
 from pathlib import Path
 from typing import IO, Any
 
@@ -23,6 +24,7 @@ from beton.errors import SampleError, located
 from beton.fields.base import Field
 from beton.format import layout
 from beton.format.encoding import Job, encode_into, is_indexable
+from beton.format.encoding import Noted as Noted
 from beton.format.encoding import Skip as Skip
 from beton.format.manifest import Manifest
 from beton.format.paging import Placement, place
@@ -34,13 +36,16 @@ Info = Mapping[str, Any]
 class Summary:
     """Samples written, samples skipped as (index, reason), and bytes of each field and the file.
 
-    `file_bytes` is 0 until the file is written.
+    `file_bytes` is 0 until the file is written. `notes` are those of all `Noted` samples, in order.
+    `records` (samples,) are each field's records, for `info` alone.
     """
 
     samples: int
     skipped: list[tuple[int, str]]
     payload_bytes: dict[str, int]
     file_bytes: int = 0
+    notes: bytes = b""
+    records: Mapping[str, Array] = dataclass_field(default_factory=dict, repr=False)
 
 
 def write(
@@ -57,11 +62,12 @@ def write(
 
     `samples` has `len()` and indices (each worker gets a pickled copy and calls `samples[i]`) or is
     an iterable (this process iterates, the workers encode). A sample is a tuple or list in the
-    order of `fields`, a mapping by field name, or a `Skip`. `info` is stored in the manifest as
-    JSON; a callable receives the summary after all samples are encoded, and may raise to abort
-    before the file is written. `page_size` is chosen from the samples by default. `progress` is
-    called with the number of samples done since the last call. With more than one worker, the
-    calling script must be importable (`if __name__ == "__main__":`).
+    order of `fields`, a mapping by field name, a `Noted` sample, or a `Skip`. `info` is stored in
+    the manifest as JSON; a callable receives the summary after all samples are encoded. It may
+    change `summary.records`, and may raise to abort before the file is written. `page_size` is
+    chosen from the samples by default. `progress` is called with the number of samples done since
+    the last call. With more than one worker, the calling script must be importable (`if __name__ ==
+    "__main__":`).
 
     Raises SampleError for an invalid argument or a value that its field cannot store, and OSError
     if the disk is full. An exception of the dataset passes through, with a note that names the
@@ -72,14 +78,15 @@ def write(
         _check_arguments(target, fields, samples, workers, page_size)
         job = Job(str(target), dict(fields), samples if is_indexable(samples) else None)
         with tempfile.TemporaryFile(dir=target.parent) as spool:
-            raw, flat_sizes, skipped = encode_into(spool, job, samples, workers, progress)
+            raw, flat_sizes, skipped, notes = encode_into(spool, job, samples, workers, progress)
             dtype = layout.metadata_dtype(fields.values())
             metadata = np.ndarray(len(raw) // dtype.itemsize, dtype, raw)
             pointers = _pointers(fields, metadata)
             sizes = flat_sizes.reshape(len(metadata), len(pointers))
             totals = dict.fromkeys(fields, 0)
             totals |= zip(pointers, sizes.sum(axis=0).tolist(), strict=True)
-            summary = Summary(len(metadata), skipped, totals)
+            records = {name: metadata[f"f{i}"] for i, name in enumerate(fields)}
+            summary = Summary(len(metadata), skipped, totals, notes=notes, records=records)
             given = info(summary) if callable(info) else info or {}
             _check_columns(fields, metadata)
             head_size = layout.metadata_start(len(fields)) + metadata.nbytes
@@ -87,7 +94,7 @@ def write(
             for position, column in enumerate(pointers.values()):
                 column[:] = placement.pointers[:, position]
             size = _assemble(target, fields, metadata, sizes, spool, placement, given)
-    return replace(summary, file_bytes=size)
+    return replace(summary, file_bytes=size, records={})
 
 
 def _pointers(fields: Mapping[str, Field], metadata: Array) -> dict[str, Array]:

@@ -4,20 +4,22 @@
     ./launch.sh evaluate runs/part1/latest --source data/part1.beton --split validation --json
 
 The source is anything that prep reads (a zip, a folder per class, IDX files), or a .beton file. Its
-classes are some or all of the network's. Exit status: 0 success, 2 failure, with the reason in one
-line.
+classes are some or all of the network's. Its pixels become ink by the rules of the training
+dataset: scale, polarity, fit. Exit status: 0 success, 2 failure, with the reason in one line.
 """
 
 import json
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Literal
 
 import tyro
 
+from pipeline.errors import UserError
 from pipeline.evaluation.evaluate import evaluate, load_model
 from pipeline.experiments import command
+from pipeline.experiments.data_options import DataOptions
 from pipeline.reporting.console import evaluation_table, scores_table
 from pipeline.runtime import launch
 from pipeline.runtime.hardware import Precision
@@ -29,7 +31,7 @@ class Config:
     """Score a trained network on labelled images."""
 
     run: tyro.conf.Positional[Path]
-    """Run directory of the network, for example runs/part1/latest."""
+    """Run directory of the network, such as runs/part1/latest; runs/part1 is the latest in it."""
     source: Path
     """Images to score: a zip, a folder with a folder per class, IDX files, or a .beton file."""
     split: Literal["all", "train", "validation", "test"] = "all"
@@ -38,12 +40,18 @@ class Config:
     """Print everything as JSON, for other programs."""
     skip_bad: bool = False
     """Leave out images that cannot be decoded. By default, they are an error."""
+    data: tyro.conf.OmitArgPrefixes[DataOptions] = field(default_factory=DataOptions)
+    """How to understand raw images."""
     precision: Precision = "auto"
     """Precision to compute in. no: float32; auto: bf16 if the hardware computes in it, else no."""
 
 
 def score(config: Config) -> None:
     """Print the scores. Raises UserError, SourceError, BetonError or OSError."""
+    if config.source.suffix == ".beton" and config.data != DataOptions():
+        raise UserError(
+            f"{config.source}: is prepared already; leave out the options of raw images"
+        )
     launch.use_cores()
     evaluation = evaluate(
         load_model(config.run),
@@ -51,6 +59,8 @@ def score(config: Config) -> None:
         split=config.split,
         precision=config.precision,
         skip_bad=config.skip_bad,
+        layout=config.data.layout(),
+        pixels=config.data.pixels(),
     )
     if config.json:
         print(json.dumps({**asdict(evaluation), "seen": evaluation.seen}, ensure_ascii=False))

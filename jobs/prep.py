@@ -5,27 +5,35 @@
     ./launch.sh prep mnist --download                    download the data if data/raw lacks them
     ./launch.sh prep part1 --synthetic --writers 400     generate them, the default without data
     ./launch.sh prep fashion-wrong --source fashion-mnist --mislabel wrong    corrupt the labels
+    ./launch.sh prep leaves --source leaves.zip --check  only report what prep understands
 
-Each file stores its training, validation and test splits. An up-to-date file is not written again.
+Each file stores its training, validation and test splits, and has a data card, data/NAME.html. An
+up-to-date file is not written again. An ambiguity is an error that names the options to settle it.
 Exit status: 0 success, 2 failure with a one-line error, 130 interrupted.
 """
 
 import os
 import sys
-from dataclasses import dataclass
+from contextlib import ExitStack
+from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Annotated
 
+from rich.console import Console
 from tyro import conf
 
+from pipeline.data.base import SYNTHETIC
 from pipeline.data.catalog import AUXILIARY, SYNTHETIC_BY_DEFAULT, SourceFinder, SyntheticData
 from pipeline.data.prepare import PrepareResult, prepare
 from pipeline.data.sources import SourceError
 from pipeline.data.splits import Split
 from pipeline.data.synth.mislabel import LabelNoise
 from pipeline.experiments import command
+from pipeline.experiments.data_options import DataOptions
 from pipeline.loading.dataset import open_dataset
-from pipeline.reporting.data_tables import prepared_table
+from pipeline.reporting.data_card import write_card
+from pipeline.reporting.data_tables import layout_lines, prepared_table, survey_lines
 from pipeline.runtime.progress import make_console, progress
 
 
@@ -64,6 +72,10 @@ class Config:
     """Number of writers of auxiliary, which is always synthetic."""
     grey: bool = False
     """Render the synthetic part1 with soft edges instead of black and white."""
+    check: bool = False
+    """Report the layout, decode all images and draw the data card, but write no dataset."""
+    data: conf.OmitArgPrefixes[DataOptions] = field(default_factory=DataOptions)
+    """How to understand raw images."""
     mislabel: str | None = None
     """Corrupt all labels of --source or of the synthetic part3, except those of its own test set:
     wrong (all labels), symmetric=RATE, pairs=RATE, permutation, shuffled, none, or
@@ -86,6 +98,7 @@ def prepare_datasets(config: Config) -> None:
         download=config.download,
         always_synthetic=config.synthetic,
         synthetic=synthetic,
+        layout=config.data.layout(),
     )
     results: dict[str, PrepareResult] = {}
     for name in finder.datasets(config.names):
@@ -98,26 +111,45 @@ def prepare_datasets(config: Config) -> None:
             console.print(f"{message}; not replaced")
             continue
         console.print(f"{name}: {found_by} {source.path}, {source}")
-        with progress(console, name, len(source)) as advance:
-            result = results[name] = prepare(
-                source,
-                out,
-                split=None if name == AUXILIARY else split,  # training uses all auxiliary pages
-                seed=config.seed,
-                found_by=found_by,
-                workers=config.workers,
-                skip_bad=config.skip_bad,
-                force=config.force,
-                progress=advance,
-            )
-        if result.replaced and not config.force:
-            console.print(f"{name}: replaced {out}, which had other data or settings")
-        if not result.built:
-            console.print(f"{name}: {out} is up to date; --force writes it again")
-        for image, reason in result.skipped:
-            console.print(f"{name}: skipped {image}: {reason}")
+        if source.layout.reader != SYNTHETIC:
+            console.print(layout_lines(source.layout, source.annotations))
+        with ExitStack() as stack:
+            if config.check:
+                out = Path(stack.enter_context(TemporaryDirectory(prefix="inkrun-"))) / out.name
+            with progress(console, name, len(source)) as advance:
+                result = prepare(
+                    source,
+                    out,
+                    split=None if name == AUXILIARY else split,  # training uses all auxiliary pages
+                    seed=config.seed,
+                    pixels=config.data.pixels(),
+                    found_by=found_by,
+                    workers=config.workers,
+                    skip_bad=config.skip_bad,
+                    force=config.force,
+                    progress=advance,
+                )
+            report(console, name, result, config)
+            card = config.out / f"{name}.html"
+            if result.built or not card.exists():
+                card.parent.mkdir(parents=True, exist_ok=True)
+                write_card(card, out, name=name)
+                console.print(f"{name}: data card {card}")
+        if not config.check:
+            results[name] = result
     if results:
         console.print(prepared_table(results))
+
+
+def report(console: Console, name: str, result: PrepareResult, config: Config) -> None:
+    """Print what happened to a dataset, and what its pixels show."""
+    if result.replaced and not config.force:
+        console.print(f"{name}: replaced {result.path}, which had other data or settings")
+    if not result.built:
+        console.print(f"{name}: {result.path} is up to date; --force writes it again")
+    for image, reason in result.skipped:
+        console.print(f"{name}: skipped {image}: {reason}")
+    console.print(survey_lines(result.survey))
 
 
 def holds_real_data(path: Path) -> bool:

@@ -28,9 +28,18 @@ def saved(image: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
 
 
 def picture(number: int, height: int = 5, width: int = 7) -> bytes:
-    """A PNG with pixels that depend on `number`."""
-    pixels = np.random.default_rng(number).integers(0, 256, (height, width), dtype=np.uint8)
-    return saved(Image.fromarray(pixels))
+    """A PNG of dark ink on light paper that depends on `number`."""
+    ink = scattered_ink(np.random.default_rng(number), 1, height, width)[0]
+    return saved(Image.fromarray(250 - ink))
+
+
+def scattered_ink(generator: np.random.Generator, count: int, height: int, width: int) -> Pixels:
+    """Some pixels of ink, 150 to 249, on black paper that is free at the border: (n, h, w)."""
+    ink = generator.integers(150, 250, (count, height, width), dtype=np.uint8)
+    ink *= generator.random(ink.shape) < 0.3
+    ink[:, height // 2, width // 2] = generator.integers(150, 250, count)
+    ink[:, [0, -1]] = ink[:, :, [0, -1]] = 0
+    return ink
 
 
 def chunk(kind: bytes, data: bytes) -> bytes:
@@ -120,6 +129,6 @@ def idx_pair(prefix: str, images: Pixels, labels: Sequence[int], packed: bool) -
 
 
 def digits(count: int, seed: int = 0) -> tuple[Pixels, list[int]]:
-    """Images (count, 4, 6) and labels 0 to 9."""
-    images = np.random.default_rng(seed).integers(0, 256, (count, 4, 6), dtype=np.uint8)
+    """Light ink on dark paper, images (count, 4, 6), and labels 0 to 9."""
+    images = scattered_ink(np.random.default_rng(seed), count, 4, 6)
     return images, [i % 10 for i in range(count)]

@@ -203,6 +203,49 @@ def test_images_that_cannot_be_decoded_are_named_and_counted(
     assert "[red].zip" in out
 
 
+@pytest.mark.parametrize("given", ["latest", ".", "2026", "latest/.", "../part1"])
+def test_runs_are_named_from_within_their_folder(
+    given: str,
+    run: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """launch.sh starts the job in the checkout; a folder of runs stands for its latest."""
+    folder = tmp_path / "runs" / "part1"
+    shutil.copytree(run, folder / "2026")
+    (folder / "latest").symlink_to("2026")
+    source = write_set(tmp_path / "tiny.beton")
+    monkeypatch.setattr(launch, "use_cores", lambda: 1)
+    monkeypatch.setenv("INKRUN_CALLER", str(folder))
+    monkeypatch.setattr(sys, "argv", ["evaluate", given, f"--source={source}", "--json"])
+    assert job.main() == 0
+    assert json.loads(capsys.readouterr().out)["scores"]["accuracy"] == 1
+
+
+def test_a_file_that_is_prepared_takes_no_options_of_raw_images(
+    score_here: Callable[..., tuple[int, str, str]], tmp_path: Path
+) -> None:
+    source = write_set(tmp_path / "tiny.beton")
+    for option in ("--class-from=folder:0", "--polarity=light", "--allow-blank"):
+        assert score_here(source, option) == (
+            2,
+            "",
+            f"evaluate: {source}: is prepared already; leave out the options of raw images\n",
+        )
+
+
+def test_what_preparation_doubts_is_printed(
+    score_here: Callable[..., tuple[int, str, str]], tmp_path: Path
+) -> None:
+    info = {"layout": {"warnings": ["classes are folders"]}, "survey": {"warnings": ["3 inverted"]}}
+    status, out, _ = score_here(write_set(tmp_path / "tiny.beton", info=info), "--json")
+    assert (status, json.loads(out)["warnings"]) == (0, ["classes are folders", "3 inverted"])
+    status, out, _ = score_here(tmp_path / "tiny.beton")
+    assert "classes are folders" in out
+    assert "3 inverted" in out
+
+
 def test_the_job_prints_tables_and_errors(
     score_here: Callable[..., tuple[int, str, str]], tmp_path: Path
 ) -> None:

@@ -63,6 +63,22 @@ def test_relative_paths_are_the_callers_and_defaults_the_checkouts(
     assert parse("mine", "runs", "none").runs == (caller / "mine", Path("runs"), Path("none"))
 
 
+def test_a_tilde_is_the_users_home_in_every_path(
+    parse: Callable[..., Options], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A shell expands it in `--data ~/x`, not in `--data=~/x`."""
+    home = tmp_path / "home"
+    (home / "runs").mkdir(parents=True)
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.setenv("INKRUN_CALLER", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    found = parse("~/runs", "~/none", "--data=~/a.zip", "--clean=~")
+    assert found == Options((home / "runs", home / "none"), home / "a.zip", home)
+    assert parse("--data=a~/~b").data == tmp_path / "a~/~b"
+    with pytest.raises(SystemExit):
+        parse("--data=~nosuchuser/a")
+
+
 def test_paths_stay_as_given_when_a_job_is_started_directly(
     parse: Callable[..., Options], monkeypatch: pytest.MonkeyPatch
 ) -> None:

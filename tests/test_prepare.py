@@ -26,7 +26,7 @@ from pipeline.data.base import (
 )
 from pipeline.data.prepare import BadImagesError
 from pipeline.data.sources import SourceError, open_source
-from pipeline.data.splits import Split, assign_splits
+from pipeline.data.splits import Split, assign_splits, join_groups
 
 # Splits
 
@@ -86,6 +86,27 @@ def test_a_given_test_set_stays_one(entries: Annotations, text: str, seed: int) 
     alone = Annotations.of(entries.classes, entries.labels[free])
     expected = np.bincount(assign_splits(alone, Split.parse(text), seed), minlength=3)
     assert np.bincount(splits[free], minlength=3).tolist() == expected.tolist()
+
+
+@given(entries(), st.sampled_from(["90-10", "80-10-10", "50-25-25"]), st.integers(0, 99))
+def test_groups_share_a_split(entries: Annotations, text: str, seed: int) -> None:
+    n = len(entries.labels)
+    groups = np.random.default_rng(seed).integers(0, n, n)
+    splits = assign_splits(entries, Split.parse(text), seed, groups)
+    for group in np.unique(groups):
+        assert len(np.unique(splits[groups == group])) == 1
+    alone = assign_splits(entries, Split.parse(text), seed)
+    assert (assign_splits(entries, Split.parse(text), seed, np.arange(n)) == alone).all()
+
+
+@given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), min_size=1, max_size=20))
+def test_joined_groups_are_connected_components(pairs: list[tuple[int, int]]) -> None:
+    left, right = np.array(pairs).T
+    joined = join_groups(left, right)
+    reached = np.equal.outer(left, left) | np.equal.outer(right, right)
+    for _ in pairs:
+        reached = reached @ reached
+    assert (np.equal.outer(joined, joined) == reached).all()
 
 
 def test_a_split_is_a_function_of_its_seed() -> None:
@@ -196,7 +217,8 @@ def test_the_bytes_do_not_depend_on_processes_or_packing(tmp_path: Path) -> None
 
 
 def test_small_images_are_stored_raw_and_pages_as_runs(tmp_path: Path) -> None:
-    for files, mode in ((folders(), "raw"), (midas(), "auto"), (midas() | BAD, "auto")):
+    damaged = midas() | {"hand writing/Sample001/a.png": b"words"}  # the first in order
+    for files, mode in ((folders(), "raw"), (midas(), "auto"), (damaged, "auto")):
         with Reader(prepared(tmp_path, files, skip_bad=True).path) as reader:
             assert reader.fields["image"] == InkField(mode)
 

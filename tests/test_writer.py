@@ -14,7 +14,7 @@ from beton.errors import BetonError, FormatError, SampleError
 from beton.fields import BytesField, Field, IntField
 from beton.format.paging import choose_page_size, paginate, place
 from beton.reader import Reader
-from beton.writer import Skip, Summary, write
+from beton.writer import Noted, Skip, Summary, write
 
 SIZES = st.lists(st.integers(1, 4096), min_size=1, max_size=60).map(np.array)
 NUMBER: dict[str, Field] = {"n": IntField()}
@@ -125,6 +125,21 @@ def test_info_may_wait_for_the_summary(target: Path) -> None:
 
     write(target, NUMBER, [(1,), (2,)], info=info)
     assert Reader(target).info == {"samples": 2, "file": 0}
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_notes_arrive_in_order_and_records_may_change(target: Path, workers: int) -> None:
+    def info(summary: Summary) -> dict[str, Any]:
+        summary.records["n"][:] = np.frombuffer(summary.notes, np.uint8) * 2
+        return {}
+
+    samples = [Noted((0,), bytes([i])) if i % 5 else Skip("bad") for i in range(100)]
+    summary = write(target, NUMBER, samples, info=info, workers=workers)
+    kept = [i for i in range(100) if i % 5]
+    assert [*summary.notes] == kept
+    with Reader(target) as reader:
+        assert reader.column("n").metadata.tolist() == [2 * i for i in kept]
+        reader.verify()
 
 
 def test_info_may_stop_the_writing(target: Path) -> None:

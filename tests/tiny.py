@@ -1,6 +1,6 @@
 """A dataset that trains in seconds: rectangles whose class is their proportions and size."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +34,12 @@ def write_set(
     digest: str = "sha256:tiny",
     draw: Callable[[str, int], NDArray[np.uint8]] = page,
     writer: Callable[[str, int], int] = lambda _name, _number: -1,
+    info: Mapping[str, Any] | None = None,
 ) -> Path:
-    """Write a dataset as prep does; `train` and `validation` are pages per class."""
+    """Write a dataset as prep does; `train` and `validation` are pages per class.
+
+    `info` replaces entries of the manifest, or adds some.
+    """
     samples: list[dict[str, Any]] = []
     for number in range(train + validation):
         for label, name in enumerate(classes):
@@ -63,6 +67,7 @@ def write_set(
             "splits": list(SPLITS),
             "writers": [],
             "provenance": {"kind": "synthetic", "source": "tiny", "digest": digest},
+            **(info or {}),
         },
     )
     return path

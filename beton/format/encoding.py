@@ -30,6 +30,14 @@ class Skip:
     reason: str
 
 
+@dataclass(frozen=True)
+class Noted:
+    """A sample with a note: bytes for the writer's caller that are not stored in the file."""
+
+    sample: Any
+    note: bytes
+
+
 def is_indexable(samples: Any) -> bool:
     """Return whether samples have `len()` and indices, so that workers can index them."""
     return hasattr(samples, "__getitem__") and hasattr(samples, "__len__")
@@ -43,9 +51,10 @@ class _Chunk(NamedTuple):
 
 
 class _EncodedChunk(NamedTuple):
-    """Records and payloads of a chunk; `sizes` (regions,) are in sample order."""
+    """Records, payloads and notes of a chunk; `sizes` (regions,) are in sample order."""
 
     metadata: bytes
+    notes: bytes
     sizes: Int64Array
     payload: bytes
     skipped: list[tuple[int, str]]
@@ -64,6 +73,7 @@ class Job:
         """Encode a chunk. Exceptions carry a note that names the sample."""
         metadata = np.zeros(len(chunk.indices), metadata_dtype(self.fields.values()))
         payloads: list[Any] = []
+        notes = []
         skipped = []
         encoded = 0
         for position, index in enumerate(chunk.indices):
@@ -72,6 +82,9 @@ class Job:
                 if isinstance(sample, Skip):
                     skipped.append((index, sample.reason))
                     continue
+                if isinstance(sample, Noted):
+                    notes.append(sample.note)
+                    sample = sample.sample
                 payloads += self._encode_sample(sample, metadata[encoded : encoded + 1], index)
             except BetonError as error:
                 error.at(file=self.file, sample=index)
@@ -82,13 +95,13 @@ class Job:
             encoded += 1
         records, data = metadata[:encoded].tobytes(), b"".join(payloads)
         sizes = np.array([len(payload) for payload in payloads], np.int64)
-        return _EncodedChunk(records, sizes, data, skipped, len(chunk.indices))
+        return _EncodedChunk(records, b"".join(notes), sizes, data, skipped, len(chunk.indices))
 
     def _encode_sample(self, sample: Any, record: Array, index: int) -> Iterator[Any]:
+        values = self._values(sample)
         for position, (name, field) in enumerate(self.fields.items()):
-            value = self._value(sample, name, position)
             try:
-                payload = field.encode(value, record[f"f{position}"], index)
+                payload = field.encode(values[position], record[f"f{position}"], index)
             except BetonError as error:
                 error.at(field=name)
                 raise
@@ -99,13 +112,14 @@ class Job:
                 # FFCV identifies regions by their pointers: each needs at least one byte.
                 yield payload or b"\0"
 
-    def _value(self, sample: Any, name: str, position: int) -> Any:
+    def _values(self, sample: Any) -> Sequence[Any]:
+        """Return a sample's values in the order of the fields."""
         if isinstance(sample, Mapping):
             if sample.keys() != self.fields.keys():
                 raise SampleError("field names", got=list(sample), expected=list(self.fields))
-            return sample[name]
+            return [sample[name] for name in self.fields]
         if isinstance(sample, tuple | list) and len(sample) == len(self.fields):
-            return sample[position]
+            return sample
         count = f" of {len(sample)}" if isinstance(sample, tuple | list) else ""
         expected = f"{len(self.fields)} values, or values by name"
         raise SampleError("not a sample", got=type(sample).__name__ + count, expected=expected)
@@ -186,18 +200,19 @@ def _encode_all(job: Job, samples: Any, workers: int) -> Generator[_EncodedChunk
 
 def encode_into(
     spool: IO[bytes], job: Job, samples: Any, workers: int, progress: Callable[[int], None] | None
-) -> tuple[bytearray, Int64Array, list[tuple[int, str]]]:
-    """Append all payloads to the spool; return the records, the regions' sizes and the skips."""
-    metadata = bytearray()
+) -> tuple[bytearray, Int64Array, list[tuple[int, str]], bytes]:
+    """Append all payloads to the spool; return records, sizes of regions, skips and notes."""
+    metadata, notes = bytearray(), bytearray()
     sizes = [np.zeros(0, np.int64)]
     skipped: list[tuple[int, str]] = []
     with closing(_encode_all(job, samples, workers)) as chunks:
         for chunk in chunks:
             spool.write(chunk.payload)
             metadata += chunk.metadata
+            notes += chunk.notes
             sizes.append(chunk.sizes)
             skipped += chunk.skipped
             if progress is not None:
                 progress(chunk.done)
     spool.seek(0)
-    return metadata, np.concatenate(sizes), skipped
+    return metadata, np.concatenate(sizes), skipped, bytes(notes)

@@ -41,7 +41,7 @@ from pipeline.evaluation.predict import predict
 from pipeline.evaluation.run_config import TrainingConfig
 from pipeline.experiments import benchmark, command
 from pipeline.loading.augment import Transforms, transform_images
-from pipeline.loading.dataset import open_dataset, source_line, split_indices
+from pipeline.loading.dataset import open_dataset, paper_greys, source_line, split_indices
 from pipeline.models import networks
 from pipeline.recipes.presets import PART1, PART1_PUBLISHED, override
 from pipeline.reporting.common import percent
@@ -158,7 +158,7 @@ class Published:
             generator=torch.Generator().manual_seed(config.seed),
         )
         self._labels = torch.from_numpy(file.column("label").metadata.astype(np.int64))
-        self._backgrounds = torch.from_numpy(file.column("image").metadata["background"].copy())
+        self._papers = torch.from_numpy(paper_greys(file))
         network = networks.build(preset.network, len(file.info["classes"]), config.seed)
         self._network = network.to(processes.device).to(memory_format=torch.channels_last)
         self._optimizer = optim.build(self._network, self._stage)
@@ -222,8 +222,8 @@ class Published:
         total = 0.0
         for start in range(0, len(ids), step):
             rows = slice(start, start + step)
-            backgrounds = self._backgrounds[ids[rows]].float().view(-1, 1, 1, 1)
-            ink = pages[rows, None].float().sub_(backgrounds).abs_().div_(255).to(device)
+            papers = self._papers[ids[rows]].float().view(-1, 1, 1, 1)
+            ink = pages[rows, None].float().sub_(papers).abs_().div_(255).to(device)
             images = transform_images(ink, transforms.select(rows), stage.size)
             with torch.autocast(device.type, torch.bfloat16, self._processes.precision == "bf16"):
                 logits = self._network(images)

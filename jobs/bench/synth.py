@@ -89,7 +89,7 @@ def test(network: nn.Module, data: Path, recipe: Recipe) -> Scores:
     with open_dataset(data) as file:
         view = View.of(file, recipe.stages[-1].size, recipe.window)
         device = next(network.parameters()).device
-        scales = writer_scales(file, recipe.hand) if recipe.hand else None
+        scales = writer_scales(file, recipe.hand, view.proportion) if recipe.hand else None
         predictions = predict_split(network, file, "all", view, device=device, scales=scales)
         return score(predictions.logits, predictions.labels, file.info["classes"])
 

@@ -24,6 +24,7 @@ Grey = NDArray[Any]
 # Of the MIDAS task, in the order of their classes.
 SPLITS = ("train", "validation", "test")
 TRAIN, VALIDATION, TEST = range(3)
+SYNTHETIC = "synthetic"  # reader of a source without files
 NO_SPLIT = -1  # the source does not name the image's split
 UNKNOWN_WRITER = -1  # the source does not name the image's writer
 
@@ -146,7 +147,7 @@ class Source(ABC):
 
     path: Path
     annotations: Annotations
-    layout: Layout = Layout("synthetic")
+    layout: Layout = Layout(SYNTHETIC)
     ignored_files: int = 0
     generator: Mapping[str, Any] | None = None
     groups: Ints | None = None

@@ -5,13 +5,15 @@ the hand-writing task and MNIST are always available: missing data are replaced 
 """
 
 import re
+import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from pipeline.data.download import download
+from pipeline.data.layout.options import LayoutOptions
 from pipeline.data.sources import ClassSubset, Source, SourceError, open_source
-from pipeline.data.sources.idx import EMNIST
+from pipeline.data.sources.known_sets import EMNIST
 from pipeline.data.synth import handwriting
 from pipeline.data.synth.handwriting import DIGITS, SyntheticDigits, SyntheticPages
 from pipeline.data.synth.mislabel import LabelNoise, MislabelledSource
@@ -19,24 +21,41 @@ from pipeline.data.synth.mislabel import LabelNoise, MislabelledSource
 
 @dataclass(frozen=True)
 class CatalogEntry:
-    """A dataset's possible paths in the folder of raw data, and its classes, if not all."""
+    """A dataset's possible paths in the folder of raw data, and its classes, if not all.
+
+    The names of files that may hold it match `similar` (lower case), and none of the dataset is
+    generated while such a file is there.
+    """
 
     paths: tuple[str, ...]
     classes: tuple[str, ...] = ()
+    similar: str = r"(?!)"
 
 
-_PART1_PATHS = ("trainPart1.zip", "trainPart1", "part1.zip", "part1")
+ARCHIVE_SUFFIXES = (".zip", "", ".tar.gz", ".tgz", ".tar")
+SUFFIXES = (*ARCHIVE_SUFFIXES, ".npz", ".csv", ".mat", ".parquet")
+
+
+def _paths(*names: str, suffixes: Sequence[str] = ARCHIVE_SUFFIXES) -> tuple[str, ...]:
+    return tuple(f"{name}{suffix}" for name in names for suffix in suffixes)
+
+
+_PART1_PATHS, _PART1_SIMILAR = _paths("trainPart1", "part1"), r"(train)?[ _-]*part[ _-]*1\b.*"
+_IDX_PATHS = _paths(*("train-images-idx3-ubyte", "train-images.idx3-ubyte"), suffixes=("", ".gz"))
 MAIN_DATASETS = {
-    "part1": CatalogEntry(_PART1_PATHS),
-    "part2": CatalogEntry(_PART1_PATHS, tuple(DIGITS)),
-    "part3": CatalogEntry(("mnistTask3.zip", "mnistTask3", "part3.zip", "part3")),
+    "part1": CatalogEntry(_PART1_PATHS, similar=_PART1_SIMILAR),
+    "part2": CatalogEntry(_PART1_PATHS, tuple(DIGITS), _PART1_SIMILAR),
+    "part3": CatalogEntry(
+        _paths("mnistTask3", "part3"), similar=r"(mnist[ _-]*)?(task|part)[ _-]*3\b.*"
+    ),
     "mnist": CatalogEntry(
-        ("MNIST", "mnist", "mnist.zip", "train-images-idx3-ubyte", "train-images-idx3-ubyte.gz")
+        (*_paths("MNIST", "mnist"), "mnist.npz", *_IDX_PATHS),
+        similar=r"(mnist(?![ _-]*task)|(train|t10k)-(images|labels)|digit-recognizer).*",
     ),
 }
 CATALOG = {
     **MAIN_DATASETS,
-    "fashion-mnist": CatalogEntry(("FashionMNIST", "fashion-mnist", "fashion-mnist.zip")),
+    "fashion-mnist": CatalogEntry(_paths("FashionMNIST", "fashion-mnist")),
     **{
         f"emnist-{part}": CatalogEntry(
             tuple(f"{place}/emnist-{part}" for place in ("EMNIST/raw", "emnist", "gzip.zip"))
@@ -83,7 +102,7 @@ class SyntheticData:
 class SourceFinder:
     """Finds datasets' sources: at `source`, below `raw`, by download, or synthetic.
 
-    `synthetic.label_noise` also applies to the data at `source`.
+    `synthetic.label_noise` also applies to the data at `source`. `layout` says how to read files.
     """
 
     raw: Path = Path("data/raw")
@@ -91,6 +110,7 @@ class SourceFinder:
     download: bool = False
     always_synthetic: bool = False
     synthetic: SyntheticData = SyntheticData()
+    layout: LayoutOptions = field(default_factory=LayoutOptions)
 
     def datasets(self, names: Sequence[str]) -> tuple[str, ...]:
         """Return the datasets to prepare: `names`, or the name of `source`, or all below `raw`.
@@ -138,6 +158,11 @@ class SourceFinder:
             path, found_by = raw_path, "data/raw"
         elif self.download:
             path, found_by = download(name, self.raw), "--download"
+        elif similar := find_similar(name, self.raw):
+            raise SourceError(
+                f"{name}: {similar} may hold it, under another name than {_entry(name).paths[0]}; "
+                f"use --source {shlex.quote(str(similar))}, or --synthetic to generate {name}"
+            )
         elif name in MAIN_DATASETS:
             return self.synthetic.source(name), SYNTHETIC_BY_DEFAULT
         else:
@@ -152,7 +177,7 @@ class SourceFinder:
                 f"--mislabel: part3 would be read from {path}; "
                 "add --source to mislabel it, or --synthetic"
             )
-        source = open_source(path)
+        source = open_source(path, self.layout)
         if classes := _entry(name).classes:
             source = ClassSubset(source, classes).check()
         if label_noise and label_noise.kind != "none" and self.source is not None:
@@ -172,8 +197,15 @@ def find_raw(name: str, raw: Path) -> Path | None:
     return None
 
 
+def find_similar(name: str, raw: Path) -> Path | None:
+    """Return a path below `raw` whose name suggests that it holds a dataset, None without one."""
+    pattern = re.compile(_entry(name).similar)
+    found = raw.iterdir() if raw.is_dir() else ()
+    return min((path for path in found if pattern.fullmatch(path.name.lower())), default=None)
+
+
 def _entry(name: str) -> CatalogEntry:
-    return CATALOG.get(name, CatalogEntry((f"{name}.zip", name)))
+    return CATALOG.get(name, CatalogEntry(_paths(name, suffixes=SUFFIXES)))
 
 
 def _dataset_name(path: Path) -> str:
@@ -181,5 +213,6 @@ def _dataset_name(path: Path) -> str:
     for name, entry in CATALOG.items():
         if path.name in entry.paths:
             return name
-    stem = re.sub(r"\.(zip|gz)$", "", path.resolve().name, flags=re.IGNORECASE)
+    suffixes = "|".join(re.escape(suffix) for suffix in SUFFIXES if suffix)
+    stem = re.sub(rf"({suffixes}|\.gz)$", "", path.resolve().name, flags=re.IGNORECASE)
     return re.sub(r"[^\w.-]+", "-", stem).lstrip("-.") or "data"

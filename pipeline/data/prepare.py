@@ -1,13 +1,16 @@
 """Writes a source's images, labels and splits to one .beton file.
 
-All images are decoded, in several processes. If some cannot be decoded, all of them are reported
-together and no file is written, unless they are skipped on request. The file stores its source and
-settings, so that an up-to-date file is not written again.
+All images are decoded once, in several processes, and measured meanwhile. What only pixels show is
+decided for the whole dataset from these measures, after the last image and before the file is
+written: scale, polarity, blank images, and splits that keep equal images together. If images cannot
+be decoded, all of them are reported together and no file is written, unless they are skipped on
+request. The file stores its source and settings, so that an up-to-date file is not written again.
 """
 
+import json
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +21,21 @@ from beton.errors import BetonError
 from beton.fields import BytesField, Field, InkField, IntField
 from beton.format import layout
 from beton.reader import Reader
-from pipeline.data.base import SPLITS, ImageError, Ints, Source, SourceError
-from pipeline.data.splits import Split, assign_splits
+from pipeline.data.base import SPLITS, ImageError, Ints, LayoutError, Source, SourceError
+from pipeline.data.pixels.measures import DEPTHS, Measures, measure, read_measures
+from pipeline.data.pixels.options import PixelOptions
+from pipeline.data.pixels.polarity import Mask, decide_polarity, is_blank, paper
+from pipeline.data.pixels.scale import Scale, choose_scale, full_scale
+from pipeline.data.pixels.survey import Survey, copy_groups
+from pipeline.data.splits import Split, assign_splits, check_trained, join_groups
+from pipeline.runtime.files import convert
 
-VERSION = 1  # of the file's content: raise it when files of the same source must be written again
+VERSION = 2  # of the file's content: raise it when files of the same source must be written again
 RAW_MAX_PIXELS = 64 * 64  # images up to this size are stored raw, which makes batches fastest
+MAX_BLANK = 0.01  # fraction of a dataset's images
+SCALE_TOLERANCE = (
+    0.1  # of a given scale, by which other images may exceed it before they are clipped
+)
 # Starting a process takes a core for a second, so each one should get seconds of work.
 SECONDS_PER_WORKER, SECONDS_PER_IMAGE, SECONDS_PER_PIXEL = 2.0, 40e-6, 2e-9
 
@@ -43,7 +56,8 @@ class PrepareResult:
     """The file at `path`, and whether it was written (`built`) or up to date.
 
     `replaced` is whether it replaced another file. `images` are counts by split, `skipped` the
-    names of images left out, with reasons; `source_bytes` is the size of the source's files.
+    names of images left out, with reasons; `survey` is what the pixels show; `source_bytes` is the
+    size of the source's files.
     """
 
     path: Path
@@ -52,34 +66,48 @@ class PrepareResult:
     classes: int
     images: dict[str, int]
     skipped: list[tuple[str, str]]
+    survey: Survey
     source_bytes: int
     file_bytes: int
     seconds: float
 
 
+class _ScaleError(Exception):
+    """The dataset's grey levels need another scale than the images were decoded with."""
+
+    def __init__(self, scale: Scale) -> None:
+        self.scale = scale
+
+
 @dataclass(frozen=True)
 class _Samples:
-    """The source as samples for the writer; each worker gets a copy."""
+    """The source as samples for the writer; each worker gets a copy.
+
+    Splits are 0 until all images are measured. Without a `scale`, deep images have the range of
+    their format.
+    """
 
     source: Source
-    splits: Ints
+    scale: Scale | None
 
     def __len__(self) -> int:
         return len(self.source)
 
-    def __getitem__(self, index: int) -> dict[str, Any] | writer.Skip:
+    def __getitem__(self, index: int) -> writer.Noted | writer.Skip:
         try:
-            image = self.source.image(index)
+            decoded = self.source.decoded(index)
         except ImageError as error:
             return writer.Skip(str(error))
+        pixels = (self.scale or full_scale(decoded.grey.dtype)).to_8bit(decoded.grey)
         annotations = self.source.annotations
-        return {
-            "image": image,
+        sample = {
+            "image": pixels,
             "label": int(annotations.labels[index]),
-            "split": int(self.splits[index]),
+            "split": 0,
             "writer": int(annotations.writers[index]),
             "name": self.source.name(index).encode(),
         }
+        return writer.Noted(sample, measure(decoded, pixels))
 
 
 def prepare(
@@ -88,6 +116,7 @@ def prepare(
     *,
     split: Split | None = None,
     seed: int = 0,
+    pixels: PixelOptions | None = None,
     found_by: str = "--source",
     workers: int = 1,
     skip_bad: bool = False,
@@ -99,51 +128,193 @@ def prepare(
     `found_by` says how the source was found, `workers` is the maximum number of processes, `force`
     writes the file in any case; `progress` is called with the number of images done since the last
     call. If an error is raised, `out` stays as it was. Raises BadImagesError if images cannot be
-    decoded and `skip_bad` is not set; SourceError, BetonError or OSError for other failures.
+    decoded and `skip_bad` is not set; LayoutError for pixels or splits that need a decision;
+    SourceError, BetonError or OSError for other failures.
     """
     start = time.perf_counter()
-    split = split or Split()
-    samples = _Samples(source, assign_splits(source.annotations, split, seed))
-    info = _info(source, split, seed, found_by)
+    split, pixels = split or Split(), pixels or PixelOptions()
+    annotations = source.annotations
+    # Before any image is decoded: splits can fail whatever the pixels are.
+    rows = np.arange(len(source))
+    check_trained(source.path, annotations, rows, assign_splits(annotations, split, seed))
+    info = _info(source, split, seed, pixels, found_by)
     existed = out.exists()
     built = force or not _is_up_to_date(out, info, skip_bad)
-
-    def info_with_skipped(summary: writer.Summary) -> dict[str, Any]:
-        bad = [(source.name(index), reason) for index, reason in summary.skipped]
-        if bad and not (skip_bad and summary.samples):
-            raise BadImagesError(
-                f"{source.path}: {len(bad)} of {len(source)} images cannot be decoded", bad
-            )
-        return {**info, "prepare": {**info["prepare"], "skipped": bad}}
-
     if built:
         out.parent.mkdir(parents=True, exist_ok=True)
-        pixels = max(_pixels(source, index) for index in (0, len(source) // 2, len(source) - 1))
-        fields: dict[str, Field] = {
-            "image": InkField("raw" if pixels <= RAW_MAX_PIXELS else "auto"),
-            **dict.fromkeys(("label", "split", "writer"), IntField()),
-            "name": BytesField(),
-        }
-        workers = min(workers, _useful_workers(len(source), pixels))
-        writer.write(
-            out, fields, samples, info=info_with_skipped, workers=workers, progress=progress
-        )
+        scale = Scale(*pixels.scale) if pixels.scale else None
+        build = _Build(source, out, split, seed, pixels, skip_bad, info, scale)
+        try:
+            _write(build, workers, progress)
+        except _ScaleError as error:
+            _write(replace(build, scale=error.scale), workers, None)
     with Reader(out) as reader:
         counts = np.bincount(reader.column("split").metadata, minlength=len(SPLITS)).tolist()
         return PrepareResult(
             path=out,
             built=built,
             replaced=existed and built,
-            classes=len(source.annotations.classes),
+            classes=len(annotations.classes),
             images=dict(zip(SPLITS, counts, strict=True)),
             skipped=[(name, reason) for name, reason in reader.info["prepare"]["skipped"]],
+            survey=convert(reader.info["survey"], Survey),
             source_bytes=info["provenance"]["bytes"],
             file_bytes=out.stat().st_size,
             seconds=time.perf_counter() - start,
         )
 
 
-def _info(source: Source, split: Split, seed: int, found_by: str) -> dict[str, Any]:
+@dataclass(frozen=True)
+class _Build:
+    """One attempt to write a file, and what is decided once all images are measured."""
+
+    source: Source
+    out: Path
+    split: Split
+    seed: int
+    pixels: PixelOptions
+    skip_bad: bool
+    info: dict[str, Any]
+    scale: Scale | None
+
+    def finish(self, summary: writer.Summary) -> dict[str, Any]:
+        """Decide on splits and pixels; return the content of the manifest.
+
+        Raises SourceError, and _ScaleError if the images must be decoded again.
+        """
+        source = self.source
+        bad = [(source.name(index), reason) for index, reason in summary.skipped]
+        if bad and not (self.skip_bad and summary.samples):
+            raise BadImagesError(
+                f"{source.path}: {len(bad)} of {len(source)} images cannot be decoded", bad
+            )
+        kept = np.delete(np.arange(len(source)), [index for index, _ in summary.skipped])
+        measures = read_measures(summary.notes)
+        scale = self._check_scale(measures)
+        self._check_blank(kept, is_blank(measures))
+        polarity = self._polarity(measures)
+        splits = self._splits(kept, copy_groups(measures))
+        summary.records["split"][:] = splits
+        paper_greys = paper(measures, polarity)
+        others = np.flatnonzero(paper_greys != measures["background"])
+        labels = source.annotations.labels[kept]
+        survey = Survey.of(
+            measures,
+            labels,
+            splits,
+            source.annotations.classes,
+            lambda row: source.name(int(kept[row])),
+            polarity,
+            scale,
+        )
+        return {
+            **self.info,
+            "prepare": {**self.info["prepare"], "skipped": bad},
+            "pixels": {
+                "polarity": polarity,
+                "scale": [scale.low, scale.high] if scale else None,
+                "fit": "letterbox",
+                "paper": {"samples": others.tolist(), "greys": paper_greys[others].tolist()},
+            },
+            "survey": asdict(survey),
+        }
+
+    def _check_scale(self, measures: Measures) -> Scale | None:
+        scale = choose_scale(measures)
+        if self.pixels.scale is None:
+            depths = np.unique(measures["depth"][measures["depth"] > 0])
+            used = {self.scale or full_scale(np.dtype(DEPTHS[depth])) for depth in depths}
+            if scale is not None and used != {scale}:
+                raise _ScaleError(scale)
+            return scale
+        given = Scale(*self.pixels.scale)
+        if scale is None:
+            return None
+        deep = measures[measures["depth"] > 0]
+        low, high = float(deep["low"].min()), float(deep["high"].max())
+        tolerated = SCALE_TOLERANCE * (given.high - given.low)
+        if low < given.low - tolerated or high > given.high + tolerated:
+            raise SourceError(
+                f"{self.source.path}: got grey levels from {low:g} to {high:g}, expected "
+                f"{given.low:g} to {given.high:g}, the scale of the training dataset"
+            )
+        return given
+
+    def _check_blank(self, kept: Ints, blank: Mask) -> None:
+        """Raise LayoutError if too many images, or all images of a class, are blank."""
+        if self.pixels.allow_blank or not blank.any():
+            return
+        annotations = self.source.annotations
+        labels = annotations.labels[kept]
+        counts = np.bincount(labels, minlength=len(annotations.classes))
+        of_class = np.bincount(labels[blank], minlength=len(annotations.classes))
+        whole = np.flatnonzero((counts > 0) & (of_class == counts))
+        example = self.source.name(int(kept[blank.argmax()]))
+        if len(whole):
+            reason = f"all {counts[whole[0]]:,} images of class {annotations.classes[whole[0]]!r}"
+        elif blank.mean() > MAX_BLANK:
+            reason = f"{blank.sum():,} of {len(blank):,} images"
+        else:
+            return
+        raise LayoutError(
+            f"{self.source.path}: {reason} are blank, for example {example}", ["--allow-blank"]
+        )
+
+    def _polarity(self, measures: Measures) -> str:
+        """Return the polarity of the dataset. Raises LayoutError if it is undecided."""
+        options, path = self.pixels, self.source.path
+        if options.polarity != "auto":
+            return options.polarity
+        decided, expected = decide_polarity(measures), options.expected_polarity
+        if decided is None and expected is None:
+            raise LayoutError(
+                f"{path}: dark ink on light paper, or light ink on dark paper? the images do not "
+                "show it clearly",
+                ["--polarity dark", "--polarity light", "--polarity each"],
+            )
+        if decided and expected and decided != expected:
+            raise LayoutError(
+                f"{path}: got images with {decided} ink, expected {expected} ink, like the "
+                "training dataset",
+                [f"--polarity {decided}"],
+            )
+        result = decided or expected
+        assert result is not None
+        return result
+
+    def _splits(self, kept: Ints, copies: Ints) -> Ints:
+        """Return the splits of the images `kept`; a drawn split keeps copies together."""
+        annotations = self.source.annotations
+        groups = np.arange(len(self.source))
+        groups[kept] = kept[copies]
+        if self.source.groups is not None:
+            groups = join_groups(groups, self.source.groups)
+        splits = assign_splits(annotations, self.split, self.seed, groups)[kept]
+        check_trained(self.source.path, annotations, kept, splits)
+        return splits
+
+
+def _write(build: _Build, workers: int, progress: Callable[[int], None] | None) -> None:
+    source = build.source
+    count = max(_pixels(source, index) for index in (0, len(source) // 2, len(source) - 1))
+    fields: dict[str, Field] = {
+        "image": InkField("raw" if count <= RAW_MAX_PIXELS else "auto"),
+        **dict.fromkeys(("label", "split", "writer"), IntField()),
+        "name": BytesField(),
+    }
+    writer.write(
+        build.out,
+        fields,
+        _Samples(source, build.scale),
+        info=build.finish,
+        workers=min(workers, _useful_workers(len(source), count)),
+        progress=progress,
+    )
+
+
+def _info(
+    source: Source, split: Split, seed: int, pixels: PixelOptions, found_by: str
+) -> dict[str, Any]:
     """Return what the file says of its source and settings."""
     info: dict[str, Any] = {
         "classes": list(source.annotations.classes),
@@ -157,7 +328,8 @@ def _info(source: Source, split: Split, seed: int, found_by: str) -> dict[str, A
             "bytes": source.size(np.arange(len(source))),
             "via": found_by,
         },
-        "prepare": {"version": VERSION, "split": str(split), "seed": seed},
+        "layout": asdict(source.layout),
+        "prepare": {"version": VERSION, "split": str(split), "seed": seed, **pixels.settings()},
     }
     if source.generator is not None:
         info["generator"] = dict(source.generator)  # for people: no analysis may use it
@@ -183,17 +355,20 @@ def _is_up_to_date(out: Path, info: dict[str, Any], skip_bad: bool) -> bool:
     try:
         with Reader(out) as reader:
             reader.verify()
-            found = reader.info
+            found, is_ours = reader.info, reader.manifest is not None
     except BetonError as error:
         with out.open("rb") as file:
             if file.read(2) in (layout.VERSION.to_bytes(2, "little"), b""):
                 return False  # damaged: write it again
         raise SourceError(f"{out}: exists and is no .beton file; --force overwrites it") from error
+    if not is_ours:
+        raise SourceError(f"{out}: was written by another program; --force overwrites it")
     settings = dict(found.get("prepare", {}))
     skipped = settings.pop("skipped", None)
     return (
         settings == info["prepare"]
         and found.get("classes") == info["classes"]
+        and found.get("layout") == json.loads(json.dumps(info["layout"]))
         and found.get("provenance", {}).get("digest") == info["provenance"]["digest"]
         and (skip_bad or not skipped)
     )

@@ -7,10 +7,13 @@ image's split depends on its index in the source and on the seed.
 
 import re
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 from beton import rng
 from pipeline.data import base
@@ -51,10 +54,14 @@ class Split:
         return "-".join(map(str, shown))
 
 
-def assign_splits(annotations: Annotations, split: Split, seed: int) -> Ints:
+def assign_splits(
+    annotations: Annotations, split: Split, seed: int, groups: Ints | None = None
+) -> Ints:
     """Return each image's split, int64 (n,) indices into SPLITS; predefined splits stay.
 
-    Raises SourceError if writers are held out but unknown, and for a seed outside 0 to 2^63 - 1.
+    Free images with the same number in `groups` (n,) share a split, which is drawn for the first of
+    them; held-out writers take precedence. Raises SourceError if writers are held out but unknown,
+    and for a seed outside 0 to 2^63 - 1.
     """
     base.check_seed(seed)
     splits = annotations.splits.copy()
@@ -62,8 +69,49 @@ def assign_splits(annotations: Annotations, split: Split, seed: int) -> Ints:
     if split.writers:
         splits[free] = _by_writer(annotations, free, split.writers, seed)
     else:
-        splits[free] = _stratified(annotations.labels[free], split.percentages, _keys(seed, free))
+        ids = free if groups is None else groups[free]
+        _, first, group = np.unique(ids, return_index=True, return_inverse=True)
+        drawn = free[first]
+        labels, keys = annotations.labels[drawn], _keys(seed, drawn)
+        splits[free] = _stratified(labels, split.percentages, keys)[group]
     return splits
+
+
+def check_trained(path: Path, annotations: Annotations, rows: Ints, splits: Ints) -> None:
+    """Raise SourceError if a class has no image left, or is evaluated but never trained on.
+
+    `splits` (n,) are those of the images `rows` (n,), which remain without bad images. A dataset
+    without training images passes: it serves evaluation.
+    """
+    labels = annotations.labels[rows]
+    lost = np.setdiff1d(annotations.labels, labels)
+    if len(lost):
+        names = ", ".join(repr(annotations.classes[label]) for label in lost)
+        raise SourceError(
+            f"{path}: no image of {names} can be decoded; mend them, or leave the class out of the "
+            "source"
+        )
+    counts = np.zeros((len(annotations.classes), len(SPLITS)), np.int64)
+    np.add.at(counts, (labels, splits), 1)
+    untrained = np.flatnonzero((counts.sum(1) > 0) & (counts[:, base.TRAIN] == 0))
+    if len(untrained) and counts[:, base.TRAIN].any():
+        names = ", ".join(repr(annotations.classes[label]) for label in untrained)
+        raise SourceError(
+            f"{path}: no training images of {names}, but {counts[untrained].sum()} others; add "
+            "training images, mend damaged ones, or leave the class out of the source"
+        )
+
+
+def join_groups(*groups: Ints) -> Ints:
+    """Return the finest groups (n,) that join all images which share any of the given groups."""
+    joined, *others = groups
+    for other in others:
+        n = len(joined)
+        _, left = np.unique(joined, return_inverse=True)
+        _, right = np.unique(other, return_inverse=True)
+        edges = coo_array((np.ones(n, np.bool_), (left, n + right)), (2 * n, 2 * n))
+        joined = connected_components(edges, directed=False)[1][left].astype(np.int64)
+    return joined
 
 
 def _keys(seed: int, ids: Ints) -> NDArray[np.uint64]:

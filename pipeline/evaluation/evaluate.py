@@ -4,7 +4,7 @@ import os
 import tempfile
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,8 @@ from safetensors import safe_open
 from torch import nn
 
 from beton.reader import Reader
+from pipeline.data.layout.options import LayoutOptions
+from pipeline.data.pixels.options import PixelOptions
 from pipeline.data.prepare import prepare
 from pipeline.data.sources import open_source
 from pipeline.errors import UserError
@@ -22,7 +24,7 @@ from pipeline.evaluation.predict import Predictions, load_weights, predict_by_wr
 from pipeline.evaluation.run_config import RunConfig
 from pipeline.evaluation.run_dir import RunDir, check_finished
 from pipeline.loading.batches import DeviceLoader
-from pipeline.loading.dataset import View, eval_batch_size, open_dataset, split_indices
+from pipeline.loading.dataset import PixelRules, View, eval_batch_size, open_dataset, split_indices
 from pipeline.loading.writer_scale import writer_scales, writers_of
 from pipeline.models import networks
 from pipeline.runtime.files import read_as, read_tensors, write_tensors
@@ -39,20 +41,26 @@ class TrainedModel:
     config: RunConfig
 
     def view_of(self, file: Reader) -> View:
-        """Return the view of a file's pages: for whole pages, the view of the training.
-
-        Otherwise the canvas has the file's own proportions, so that nothing is stretched.
-        """
-        if self.view.whole:
-            return self.view
-        return View.of(file, self.view.size, self.config.recipe.window)
+        """Return the view of a file's pages, in the scale and the fit of the training."""
+        return self.view.on(file, self.config.recipe.window)
 
     def check(self, file: Reader, split: str, source: Path) -> None:
-        """Raise UserError if `file` has other classes than the network, or an empty split."""
+        """Raise UserError if a network cannot be evaluated on a split of `file`.
+
+        It has other classes than the network, other grey levels for the same ink, or an empty
+        split.
+        """
         if unknown := sorted(set(file.info["classes"]) - set(self.classes)):
             raise UserError(
                 f"{source}: got classes that the network was not trained on: {', '.join(unknown)}; "
                 f"expected some of {', '.join(self.classes)}"
+            )
+        got, expected = PixelRules.of(file).scale, self.config.pixels.scale
+        if got and expected and got != expected:
+            raise UserError(
+                f"{source}: got grey levels scaled from {got[0]:g} to {got[1]:g}, expected those "
+                f"of the training, {expected[0]:g} to {expected[1]:g}; evaluate the raw images "
+                "instead, which are scaled as in the training"
             )
         if not len(split_indices(file, split)):
             raise UserError(f"{source}: no images in its split {split!r}")
@@ -65,7 +73,7 @@ class TrainedModel:
         The second value is None without `adapt`, known writers, or a recipe that scales by writer.
         """
         view, hand = self.view_of(file), self.config.recipe.hand
-        scales = writer_scales(file, hand) if hand else None
+        scales = writer_scales(file, hand, view.proportion) if hand else None
         predictions = predict_split(
             self.network,
             file,
@@ -88,10 +96,12 @@ class TrainedModel:
 
 
 def load_model(run: Path) -> TrainedModel:
-    """Read the network of a run directory.
+    """Read the network of a run directory; a folder of run directories stands for its latest.
 
     Raises UserError if it is not that of a finished training, or has another version's network.
     """
+    if not (run / "config.json").exists() and (run / "latest").exists():
+        run = run / "latest"
     check_finished(run)
     view, config = read_as(run / "view.json", View), RunDir(run).config()
     network = networks.build(config.network, len(config.classes), seed=0)
@@ -106,7 +116,8 @@ class Evaluation:
     `learned_from` is the provenance of the training dataset, `auxiliary` that of the auxiliary
     dataset, if any. If writers are known and the recipe scales pages by writer, `scores` are of the
     network adapted to all pages of each writer, without labels, and `unadapted` of the network as
-    trained. `skipped` lists the names of omitted images with reasons.
+    trained. `skipped` lists the names of omitted images with reasons, `warnings` what preparation
+    doubts about the source.
     """
 
     scores: Scores
@@ -115,11 +126,12 @@ class Evaluation:
     learned_from: dict[str, Any]
     auxiliary: dict[str, Any] | None = None
     skipped: Sequence[tuple[str, str]] = ()
+    warnings: Sequence[str] = ()
 
     @property
     def seen(self) -> bool:
         """Whether the network was trained on images of the same source."""
-        trained_on = [one["digest"] for one in (self.learned_from, self.auxiliary) if one]
+        trained_on = [one.get("digest") for one in (self.learned_from, self.auxiliary) if one]
         return self.provenance["digest"] in trained_on
 
 
@@ -131,11 +143,15 @@ def evaluate(
     device: torch.device | None = None,
     precision: Precision = "auto",
     skip_bad: bool = False,
+    layout: LayoutOptions | None = None,
+    pixels: PixelOptions | None = None,
 ) -> Evaluation:
     """Score a network on the images at `source`: a .beton file, or a source that can be prepared.
 
-    `split` is "train", "validation", "test" or "all". Raises ValueError, in one line, for a source
-    that cannot be read or has classes that the network was not trained on.
+    `split` is "train", "validation", "test" or "all". A source is prepared by the options `layout`
+    and `pixels`, with the scale and the polarity of the training dataset. Raises ValueError, in one
+    line, for a source that cannot be read, contradicts the training or has classes that the network
+    was not trained on.
     """
     device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
     path = source
@@ -143,7 +159,13 @@ def evaluate(
         if source.suffix != ".beton":
             folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="inkrun-"))
             path, workers = Path(folder) / "source.beton", len(os.sched_getaffinity(0))
-            prepare(open_source(source, min_classes=1), path, workers=workers, skip_bad=skip_bad)
+            prepare(
+                open_source(source, layout or LayoutOptions(), min_classes=1),
+                path,
+                workers=workers,
+                skip_bad=skip_bad,
+                pixels=_as_trained(pixels or PixelOptions(), trained.config.pixels),
+            )
         file = stack.enter_context(open_dataset(path))
         trained.check(file, split, source)
         both = trained.predict(file, split, device, precision_for(device, precision), adapt=True)
@@ -161,7 +183,22 @@ def evaluate(
             learned_from=trained.config.provenance,
             auxiliary=auxiliary.provenance if auxiliary else None,
             skipped=file.info.get("prepare", {}).get("skipped", ()),
+            warnings=[
+                warning
+                for part in ("layout", "survey")
+                for warning in file.info.get(part, {}).get("warnings", ())
+            ],
         )
+
+
+def _as_trained(options: PixelOptions, rules: PixelRules) -> PixelOptions:
+    """Return the options of pixels, completed by the rules of a training dataset."""
+    options = replace(options, scale=rules.scale)
+    if options.polarity != "auto":
+        return options
+    if rules.polarity == "each":
+        return replace(options, polarity="each")
+    return replace(options, expected_polarity=rules.polarity)
 
 
 def cached_predictions(

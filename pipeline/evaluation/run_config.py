@@ -1,13 +1,13 @@
 """The config.json of run directories: what is trained, on which data, with which options."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from beton.reader import Reader
 from pipeline.loading.batches import Decode
-from pipeline.loading.dataset import open_dataset
+from pipeline.loading.dataset import PixelRules, open_dataset
 from pipeline.recipes.recipe import Recipe
 
 
@@ -61,7 +61,8 @@ class RunConfig:
     """The config.json of one training: all that it takes to resume it.
 
     `options` are the command's, as JSON values. Paths are relative to the folder in which the
-    command ran. Runs made before auxiliary datasets existed have none.
+    command ran. `pixels` are the rules of the dataset, which evaluation applies to other data. Runs
+    made before auxiliary datasets and such rules existed have none, and the earlier rules.
     """
 
     job: str
@@ -78,6 +79,7 @@ class RunConfig:
     classes: tuple[str, ...]
     provenance: dict[str, Any]
     auxiliary: DatasetRef | None = None
+    pixels: PixelRules = field(default_factory=PixelRules)
 
     @classmethod
     def of(
@@ -99,6 +101,7 @@ class RunConfig:
             classes=tuple(file.info["classes"]),
             provenance=file.info["provenance"],
             auxiliary=None if training.auxiliary is None else DatasetRef.of(training.auxiliary),
+            pixels=PixelRules.of(file),
         )
 
     @property

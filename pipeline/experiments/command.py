@@ -53,8 +53,9 @@ def parse(options: type[C], *flags: Any) -> C:
     """Return the options of the command line as a dataclass; `flags` are tyro's (`tyro.conf`).
 
     A relative path is one in the folder from which the user called `launch.sh`. A path without an
-    option's name may also be one in the checkout, such as runs/part1/latest. Default values stay
-    as they are. Only the main process prints help and mistakes.
+    option's name may also be one in the checkout, such as runs/part1/latest. In all of them, ~ is
+    the user's home: a shell leaves that of --source=~/x.zip as it is. Default values stay as they
+    are. Only the main process prints help and mistakes.
     """
     prints = launch.is_main()
     with nullcontext() if prints else redirect_stderr(io.StringIO()):
@@ -68,8 +69,12 @@ def _path(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Path] | None:
     positional = tyro.conf.Positional in info.markers
 
     def resolve(words: list[str]) -> Path:
-        path = launch.caller_folder() / words[0]
-        return Path(words[0]) if positional and not path.exists() else path
+        try:
+            given = Path(words[0]).expanduser()
+        except RuntimeError as error:  # ~name without such a user
+            raise ValueError(f"{words[0]}: {error}") from error
+        path = launch.caller_folder() / given
+        return given if positional and not path.exists() else path
 
     return PrimitiveConstructorSpec(
         nargs=1,

@@ -2,7 +2,8 @@
 
 Each page becomes a canvas (the whole page, area-averaged), either in the loader's kernels or on the
 device, from runs. The network's square is then cropped around the ink. Ink is the distance from the
-page's background, so black on white and white on black give equal images.
+page's paper, so black on white and white on black give equal images. Paper is also what surrounds a
+page: beside a letterboxed page, and beyond the canvas.
 """
 
 import time
@@ -16,11 +17,13 @@ from numpy.typing import DTypeLike, NDArray
 from torch import Tensor
 
 from beton import ops
+from beton.codec.kernels import WINDOW_HEIGHT, WINDOW_WIDTH
 from beton.loader import Batch, Loader
 from beton.order import Shard, batch_ids, epoch_order
 from beton.reader import Reader
+from beton.transforms import coverage, full_geometry
 from pipeline.loading.augment import Augmentation, Transforms, transform_images
-from pipeline.loading.dataset import Floats, Ids, View
+from pipeline.loading.dataset import Floats, Ids, View, paper_greys
 from pipeline.loading.rasterize import rasterize
 
 Decode = Literal["auto", "loader", "device"]
@@ -75,12 +78,19 @@ class DeviceLoader:
         on_gpu = device.type == "cuda"
         self._on_device = decode == "device" or (decode == "auto" and on_gpu)
         self._augmentation, self._seed = augmentation, seed
-        self._backgrounds = file.column("image").metadata["background"]
+        records = file.column("image").metadata
+        self._backgrounds, self._papers = records["background"], paper_greys(file)
+        self._sizes = np.stack([records["height"], records["width"]], axis=1).astype(np.int64)
+        self._refills = view.fit == "letterbox" and self._any_refill()
         self._loader = Loader(
             file,
             batch_size,
             {
-                "image": ops.Runs() if self._on_device else ops.Resize(*view.canvas),
+                "image": (
+                    ops.Runs(proportion=view.proportion)
+                    if self._on_device
+                    else ops.Resize(*view.canvas, proportion=view.proportion)
+                ),
                 "label": ops.Scalar(),
             },
             order="sequential" if augmentation is None else "shuffled",
@@ -128,7 +138,13 @@ class DeviceLoader:
         return batch_ids(order, number, self._batch_size, Shard())
 
     def _split(self, batch: Batch, epoch: int) -> Iterator[MicroBatch]:
-        of_batch = {"background": self._backgrounds[batch.ids], "valid": batch.valid}
+        of_batch: dict[str, NDArray[Any]] = {
+            "background": self._backgrounds[batch.ids],
+            "paper": self._papers[batch.ids],
+            "valid": batch.valid,
+        }
+        if self._refills:
+            of_batch["refill"] = self._refill(batch.ids)
         host = {name: torch.from_numpy(a) for name, a in {**batch.arrays, **of_batch}.items()}
         if self._augmentation is None:
             transforms = Transforms.identity(len(batch.ids))
@@ -140,20 +156,41 @@ class DeviceLoader:
             transforms = transforms._replace(affine=affine)
         moved = self._move(host | transforms.parts())
         transforms = Transforms(**{name: moved[name] for name in transforms.parts()})
-        canvases, backgrounds = moved["image"], moved["background"]
+        canvases, papers = moved["image"], moved["paper"]
         if self._on_device:
             offsets, geometry = moved["image.offsets"], moved["image.geometry"]
-            canvases = rasterize(canvases, offsets, backgrounds, geometry, *self._view.canvas)[:, 0]
+            backgrounds, canvas = moved["background"], self._view.canvas
+            canvases = rasterize(canvases, offsets, backgrounds, geometry, *canvas)[:, 0]
         total = len(batch.ids)
         step = self._micro_batch or total
         for start in range(0, total, step):
             rows = slice(start, min(start + step, total))
-            background = backgrounds[rows].float().view(-1, 1, 1, 1)
-            ink = canvases[rows, None].float().sub_(background).abs_().div_(255)
+            ink = canvases[rows, None].float()
+            if self._refills:
+                ink += moved["refill"][rows, None]
+            ink.sub_(papers[rows].float().view(-1, 1, 1, 1)).abs_().div_(255)
             if not self._view.whole:
                 ink = transform_images(ink, transforms.select(rows), self._view.size)
             labels, valid = moved["label"][rows], moved["valid"][rows]
             yield MicroBatch(ink, labels, valid, batch.ids[rows], rows.stop == total)
+
+    def _any_refill(self) -> bool:
+        """Return whether a page is letterboxed with a stored background that is not its paper."""
+        others = self._sizes[self._papers != self._backgrounds]
+        windows = full_geometry(others, self._view.proportion)
+        return bool((windows[:, [WINDOW_HEIGHT, WINDOW_WIDTH]] != others).any())
+
+    def _refill(self, ids: Ids) -> Floats:
+        """Return what to add to canvases to replace background by paper outside of the pages.
+
+        Area averaging is linear: the background's part of a pixel is what its page does not cover.
+        The result is float32 (b, height, width), and 0 where the background is the paper.
+        """
+        sizes = self._sizes[ids]
+        covered = coverage(sizes, full_geometry(sizes, self._view.proportion), *self._view.canvas)
+        difference = self._papers[ids].astype(np.float64) - self._backgrounds[ids]
+        refill: Floats = (difference[:, None, None] * (1 - covered)).astype(np.float32)
+        return refill
 
     def _move(self, host: dict[str, Tensor]) -> dict[str, Tensor]:
         """Copy tensors to the device; afterwards the loader may reuse the host memory.

@@ -6,30 +6,64 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from beton.errors import BetonError
-from beton.fields import InkField
+from beton.arrays import Uint8Array
+from beton.codec import ink
 from beton.reader import Reader
 from pipeline.data.sources import SPLITS
 from pipeline.errors import UserError
+from pipeline.loading.dataset_checks import Fit, Polarity, check_dataset
 
 Ids = NDArray[np.int64]
 Floats = NDArray[np.float32]
 
 
 def open_dataset(path: Path) -> Reader:
-    """Open a file that prep wrote. Raises BetonError for other files, OSError if it is missing."""
+    """Open a file that prep wrote, and check it (`check_dataset`).
+
+    Raises BetonError for other files, OSError if it is missing.
+    """
     file = Reader(path)
-    if not (
-        {"image", "label", "split"} <= file.fields.keys()
-        and isinstance(file.fields["image"], InkField)
-        and {"classes", "provenance"} <= file.info.keys()
-    ):
+    try:
+        check_dataset(file)
+    except BaseException:
         file.close()
-        raise BetonError("not a file that prep writes", file=path)
+        raise
     return file
+
+
+@dataclass(frozen=True)
+class PixelRules:
+    """How the images of a dataset became grey levels, and how these become a network's input.
+
+    `polarity` says which side of the paper's grey level the ink is on; with "each", an image's most
+    frequent value is its paper. `scale` holds the values that became 0 and 255, of images with more
+    than 8 bits. `fit` is that of `View`. The defaults are the rules of files and runs made before
+    there were others.
+    """
+
+    polarity: Polarity = "each"
+    scale: tuple[float, float] | None = None
+    fit: Fit = "stretch"
+
+    @classmethod
+    def of(cls, file: Reader) -> "PixelRules":
+        """Return the rules of a dataset."""
+        return msgspec.convert(file.info.get("pixels", {}), cls)
+
+
+def paper_greys(file: Reader) -> Uint8Array:
+    """Return the grey level of each image's paper: uint8 (n,).
+
+    It is the stored background, except where the dataset's polarity contradicts that.
+    """
+    greys: Uint8Array = file.column("image").metadata["background"].copy()
+    paper = file.info.get("pixels", {}).get("paper", {"samples": [], "greys": []})
+    greys[np.array(paper["samples"], np.int64)] = np.array(paper["greys"], np.uint8)
+    return greys
 
 
 def split_indices(file: Reader, splits: str) -> Ids:
@@ -46,34 +80,86 @@ def split_indices(file: Reader, splits: str) -> Ids:
     return np.flatnonzero(np.isin(file.column("split").metadata, wanted))
 
 
+MAX_PROPORTION = 64  # of a median image, width / height or height / width
+WIDER, VARIED = 1.05, 0.005  # factor of the proportion; fraction of pages that makes a file varied
+MAX_CANVAS = 1 << 25  # pixels of one, of which a batch has many
+
+
 @dataclass(frozen=True)
 class View:
     """The part of a page that a network sees: a square of `size` pixels around the ink.
 
     The page is first resized to `canvas`, (height, width) in pixels, which sets the scale of the
-    square. With `whole`, the network sees the entire canvas.
+    square. "stretch" stretches it to the canvas. "letterbox" keeps its proportions: the canvas
+    shows a window of the `proportion` (width / height) around the page, filled up with paper. So
+    wider pages become smaller; with `varied`, the file has some of them. With `whole`, the network
+    sees the entire canvas.
     """
 
     size: int
     canvas: tuple[int, int]
     whole: bool = False
+    fit: Fit = "stretch"
+    proportion: float | None = None
+    varied: bool = False
 
     @classmethod
-    def of(cls, file: Reader, size: int, window: float | None) -> "View":
+    def of(cls, file: Reader, size: int, window: float | None, fit: Fit | None = None) -> "View":
         """Return the view whose square is `window` times the height of a page.
 
-        The canvas has the median proportions of the file's pages. A `window` of None shows whole
-        pages, `size` pixels high.
+        The canvas has the median proportion of the file's pages. A `window` of None shows whole
+        pages, `size` pixels high. `fit` is the file's, unless it is given. Raises UserError for
+        pages that are too long for a canvas.
         """
+        fit = fit or PixelRules.of(file).fit
         records = file.column("image").metadata
+        proportions = records["width"] / records["height"]
+        median = _geometric_median if fit == "letterbox" else np.median
+        proportion = float(median(proportions))
         height = max(round(size / (window or 1)), 1)
-        proportion = float(np.median(records["width"] / records["height"]))
-        return cls(size, (height, max(round(height * proportion), 1)), window is None)
+        canvas = height, max(round(height * proportion), 1)
+        long = not 1 / MAX_PROPORTION <= proportion <= MAX_PROPORTION
+        if long or max(canvas) > ink.LIMIT or math.prod(canvas) > MAX_CANVAS:
+            medians = " × ".join(f"{np.median(records[side]):.0f}" for side in ("width", "height"))
+            expected = (
+                f"at most {MAX_PROPORTION} : 1; cut the images into characters"
+                if long
+                else f"at most {MAX_CANVAS} pixels, {ink.LIMIT} a side; choose a smaller size"
+            )
+            raise UserError(
+                f"{file.path}: got images of {medians} pixels (the median width and height), which "
+                f"would be resized to {canvas[1]} × {canvas[0]}; expected {expected}"
+            )
+        if fit == "stretch":
+            return cls(size, canvas, window is None)
+        varied = float((proportions > WIDER * proportion).mean()) > VARIED
+        return cls(size, canvas, window is None, fit, proportion, varied)
+
+    def on(self, file: Reader, window: float | None) -> "View":
+        """Return the view of another file's pages for a network that is trained on this one.
+
+        Its canvas has the median proportion of the other file, so that a page's height sets the
+        scale, as it did for the pages of this one. If these varied, a wide page became smaller, and
+        has to become so in any other file too: then the view is the same.
+        """
+        if self.whole or self.varied:
+            return self
+        return View.of(file, self.size, window, self.fit)
 
     @property
     def shape(self) -> tuple[int, int]:
         """The height and width of an image, in pixels."""
         return self.canvas if self.whole else (self.size, self.size)
+
+
+def _geometric_median(values: NDArray[np.float64]) -> float:
+    """Return the median, or the geometric mean of the two values in the middle.
+
+    It treats tall and wide images alike: the median of 1/5 and 5 is 1.
+    """
+    ordered = np.sort(values)
+    low, high = ordered[(len(values) - 1) // 2], ordered[len(values) // 2]
+    return float(low if low == high else np.sqrt(low * high))
 
 
 MAX_EVAL_ROWS, MAX_EVAL_PIXELS = 256, 1 << 22  # of a batch, where no gradients need memory
@@ -85,5 +171,5 @@ def eval_batch_size(view: View) -> int:
 
 
 def source_line(provenance: Mapping[str, Any]) -> str:
-    """Return the kind and source of a dataset, in one line."""
-    return f"{provenance['kind']} data: {provenance['source']}"
+    """Return the kind and source of a dataset, in one line; earlier runs may lack them."""
+    return f"{provenance.get('kind', 'unknown')} data: {provenance.get('source', 'unknown')}"

@@ -10,15 +10,17 @@ et al. 2020, "Improving robustness against common corruptions by covariate shift
 import numpy as np
 from numpy.typing import NDArray
 
+from beton.codec.kernels import WINDOW_HEIGHT
 from beton.loader import Loader
 from beton.ops import Resize
 from beton.reader import Reader
-from pipeline.loading.dataset import Floats, Ids
+from beton.transforms import full_geometry
+from pipeline.loading.dataset import Floats, Ids, paper_greys
 
 TALL_QUANTILE = 0.7  # of a writer's ink heights: the height of the tall characters
 MIN_PAGES = 10  # of a writer, for a scale of their own
 SIDE = 144  # pixels of the square in which heights are measured
-INK_THRESHOLD = 64  # grey levels from the background, of 255
+INK_THRESHOLD = 64  # grey levels from the paper, of 255
 
 
 def writers_of(file: Reader) -> Ids:
@@ -26,13 +28,18 @@ def writers_of(file: Reader) -> Ids:
     return np.asarray(file.column("writer").metadata).astype(np.int64)
 
 
-def writer_scales(file: Reader, target: float) -> Floats:
+def writer_scales(file: Reader, target: float, proportion: float | None = None) -> Floats:
     """Return the magnification of each page: float32 (n,).
 
     It brings the writer's tall characters to the fraction `target` of the page's height. Writers
-    with fewer than ten pages get the scale of the whole file.
+    with fewer than ten pages get the scale of the whole file. `proportion` is that of the view;
+    where pages are letterboxed, heights are fractions of the letterbox.
     """
     heights, writers = ink_heights(file), writers_of(file)
+    if proportion is not None:
+        records = file.column("image").metadata
+        sizes = np.stack([records["height"], records["width"]], axis=1).astype(np.int64)
+        heights *= sizes[:, 0] / full_geometry(sizes, proportion)[:, WINDOW_HEIGHT]
     scales = np.full(len(file), _scale(heights, target))
     for writer in np.unique(writers[writers >= 0]):
         own = writers == writer
@@ -48,13 +55,13 @@ def _scale(heights: NDArray[np.float64], target: float) -> float:
 
 def ink_heights(file: Reader) -> NDArray[np.float64]:
     """Return the height of the ink of each page, as a fraction of the page: float64 (n,)."""
-    backgrounds = file.column("image").metadata["background"].astype(np.int16)
+    papers = paper_greys(file).astype(np.int16)
     heights = np.empty(len(file))
     with Loader(file, 64, {"image": Resize(SIDE, SIDE)}, order="sequential") as loader:
         for batch in loader:
             ids = batch.ids[batch.valid]
             pages = batch["image"][batch.valid].astype(np.int16)
-            distance = np.abs(pages - backgrounds[ids, None, None])
+            distance = np.abs(pages - papers[ids, None, None])
             inked = (distance > INK_THRESHOLD).any(axis=2)
             first, last = inked.argmax(axis=1), SIDE - inked[:, ::-1].argmax(axis=1)
             heights[ids] = np.where(inked.any(axis=1), (last - first) / SIDE, 0)

@@ -109,8 +109,19 @@ def latest_run(job: str, paths: Iterable[Path]) -> tuple[Path, list[Block]]:
 
 
 def origins(provenances: Iterable[Mapping[str, Any]]) -> Sequence[Mapping[str, Any]]:
-    """Return the provenances without duplicates of kind and source, in the given order."""
-    return [*{(one["kind"], one["source"]): one for one in provenances}.values()]
+    """Return the provenances without duplicates of kind and source, in the given order.
+
+    Raises UserError for a run on a dataset without a known origin, which is not opened any more.
+    """
+    found = {}
+    for one in provenances:
+        if one.get("kind") not in ("real", "synthetic") or not one.get("source"):
+            raise UserError(
+                f"provenance: got {dict(one)} of a run's dataset, expected the kind real or "
+                "synthetic, and a source; prepare the dataset again and train on it"
+            )
+        found[one["kind"], one["source"]] = one
+    return [*found.values()]
 
 
 def training_source(path: Path, used_for: str, repeat: str = "") -> SourceRun:

@@ -46,6 +46,8 @@ def evaluation_table(evaluation: Evaluation) -> Table:
         )
     if evaluation.seen:
         table.add_row("warning", "the network was trained on this source, perhaps on these images")
+    for warning in evaluation.warnings:
+        table.add_row("warning", warning)
     return table
 
 

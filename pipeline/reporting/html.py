@@ -16,11 +16,11 @@ from html import escape
 from importlib.resources import files
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol
 from xml.etree import ElementTree
 
-from matplotlib import rc_context
-from matplotlib.figure import Figure
+if TYPE_CHECKING:  # importing it takes longer than drawing a page without plots
+    from matplotlib.figure import Figure
 
 PIXELS = 96  # of CSS in an inch
 SMALLEST = 0.55  # fraction of its width to which a plot shrinks on a phone before it scrolls
@@ -84,7 +84,7 @@ class Table:
 class Plot:
     """A matplotlib figure as inline SVG. Raises ValueError for an empty `alt` text."""
 
-    figure: Figure
+    figure: "Figure"
     alt: str
     caption: str
     wide: bool = False
@@ -151,7 +151,42 @@ class Sources:
         return f'<dl id="{name}">\n{items}</dl>'
 
 
-Block = str | Table | Plot | PngImage | Sources  # a str is a paragraph
+@dataclass(frozen=True)
+class Facts:
+    """Pairs of a term and its description; a description of several lines is a list."""
+
+    rows: Sequence[tuple[str, str | Sequence[str]]]
+
+    def html(self, name: str) -> str:
+        """Return the pairs as an HTML definition list."""
+        items = ""
+        for term, described in self.rows:
+            lines = [described] if isinstance(described, str) else described
+            items += f"<div><dt>{escape(term)}</dt>"
+            items += "".join(f"<dd>{escape(line)}</dd>" for line in lines) + "</div>\n"
+        return f'<dl class="facts" id="{name}">\n{items}</dl>'
+
+
+@dataclass(frozen=True)
+class Warnings:
+    """Sentences that must be read first."""
+
+    sentences: Sequence[str]
+
+    def html(self, name: str) -> str:
+        """Return the sentences as a highlighted HTML list."""
+        items = "".join(f"<li>{escape(sentence)}</li>\n" for sentence in self.sentences)
+        return f'<ul class="warnings" id="{name}">\n{items}</ul>'
+
+
+class Element(Protocol):
+    """A part of a page that is more than text."""
+
+    def html(self, name: str, /) -> str:
+        """Return the element as HTML; `name` is unique in the page."""
+
+
+Block = str | Element  # a str is a paragraph
 
 
 @dataclass(frozen=True)
@@ -244,8 +279,10 @@ def _figure(content: str, caption: str, wide: bool) -> str:
     )
 
 
-def _svg(figure: Figure, alt: str, name: str) -> str:
+def _svg(figure: "Figure", alt: str, name: str) -> str:
     """Return a figure as an HTML element, without namespaces, with ids that start with `name`."""
+    from matplotlib import rc_context  # slow to import
+
     file = io.StringIO()
     # No date and no random ids, so that equal figures give equal text.
     no_metadata = dict.fromkeys(("Creator", "Date", "Format", "Type"))

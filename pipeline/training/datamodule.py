@@ -41,6 +41,7 @@ class DataModule:
         recipe, classes = self.recipe, self.file.info["classes"]
         for stage in recipe.stages:
             stage.loss.check(len(classes))
+            self.view(stage)
         self._check_batch_size(self.file, self.learn_from, 0)
         if not recipe.auxiliary:
             return
@@ -62,6 +63,8 @@ class DataModule:
         if batch_size % processes:
             raise UserError(f"{got}, expected a multiple of {processes} processes")
         samples = len(split_indices(file, split))
+        if not samples:
+            raise UserError(f"{file.path}: no images to train on in its split {split!r}")
         if batch_size > samples:
             raise UserError(f"{got}, expected at most {samples} samples")
         micro_batch = recipe.split_rows(recipe.micro_batch or recipe.batch_size // processes)[index]
@@ -96,12 +99,16 @@ class DataModule:
         batch_size = eval_batch_size(view) * self.processes.count
         return self._loader(self.file, self.validate_on, view, batch_size)
 
+    def _view_of(self, file: Reader, stage: Stage) -> View:
+        view = self.view(stage)
+        return view if file is self.file else view.on(file, self.recipe.window)
+
     def _train_loader(self, file: Reader, split: str, stage: Stage, index: int) -> DeviceLoader:
         recipe = self.recipe
         return self._loader(
             file,
             split,
-            View.of(file, stage.size, recipe.window),
+            self._view_of(file, stage),
             recipe.split_rows(recipe.batch_size)[index],
             None if recipe.micro_batch is None else recipe.split_rows(recipe.micro_batch)[index],
             stage.augmentation,
@@ -132,10 +139,14 @@ class DataModule:
 
     @cached_property
     def _scales(self) -> Floats | None:
-        return writer_scales(self.file, self.recipe.hand) if self.recipe.hand else None
+        return self._scales_of(self.file)
 
     @cached_property
     def _auxiliary_scales(self) -> Floats | None:
-        if self.auxiliary is None or not self.recipe.hand:
+        return None if self.auxiliary is None else self._scales_of(self.auxiliary)
+
+    def _scales_of(self, file: Reader) -> Floats | None:
+        if not self.recipe.hand:
             return None
-        return writer_scales(self.auxiliary, self.recipe.hand)
+        view = self._view_of(file, self.recipe.stages[0])
+        return writer_scales(file, self.recipe.hand, view.proportion)

@@ -1,190 +1,207 @@
-"""Decodes image files to 8-bit grey pixels, equal to Pillow's `convert("L")`.
+"""Decodes an image file of any format to grey levels, upright and on paper.
 
-Pillow decodes all formats and all unusual or damaged files. A plain PNG (8 bits a channel, not
-interlaced) takes a fast path, a seventh of the time: libdeflate inflates the file in one call, and
-compiled kernels undo the filters and convert the channels by Pillow's own formula.
+Pillow decodes all formats and all unusual or damaged files; a plain PNG takes a fast path. Opaque
+8-bit images equal Pillow's `convert("L")`. Images of more than 8 bits keep their values, because
+only the whole dataset shows how to scale them.
 """
 
-import struct
+import importlib
 import warnings
-import zlib
 from io import BytesIO
+from typing import Any
 
-import deflate
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError, features
 
-from beton.jit import kernel
-from pipeline.data.base import ImageError, Pixels
-
-# Some of Pillow's other formats start programs or fetch other files.
-FORMATS = ("PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP", "PPM")
-SUFFIXES = (
-    *(".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp"),
-    *(".ppm", ".pgm", ".pbm", ".pnm"),
+from pipeline.data.base import Decoded, Grey, ImageError
+from pipeline.data.pixels.formats import ANIMATED, FORMATS, SUFFIXES, sniff
+from pipeline.data.pixels.measures import COMPOSITED, TURNED
+from pipeline.data.pixels.png import (
+    LONGEST_SIDE,
+    SYNTHETIC_MARK,
+    decode_plain_png,
+    is_marked_synthetic,
+    without_texts,
 )
-LONGEST_SIDE = 65535
-SYNTHETIC_MARK = "inkrun's generator, synthetic"  # of a PNG file's tEXt chunk "Source"
+from pipeline.data.pixels.tiff import is_preview, tiff_pages
+from pipeline.data.pixels.transparency import put_on_paper
 
-_PNG_START = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"
-_CHANNELS = {0: 1, 4: 2, 2: 3, 6: 4}  # of PNG's colour types: grey, grey + alpha, RGB, RGBA
-# Chunks that change no pixel, with the size that Pillow requires.
-_HARMLESS = {
-    **{b"gAMA": 4, b"cHRM": 32, b"sRGB": 1, b"pHYs": 9, b"tIME": 7},
-    **{b"bKGD": None, b"tEXt": None},
-}
-_LONGEST_TEXT = 1 << 16
+__all__ = [
+    "FORMATS",
+    "LONGEST_SIDE",
+    "SUFFIXES",
+    "SYNTHETIC_MARK",
+    "decode",
+    "is_marked_synthetic",
+    "pages",
+    "sniff",
+]
+
+_ORIENTATION = 0x0112  # the EXIF tag
+_PHOTOMETRIC, _BITS, _SAMPLE_FORMAT = 262, 258, 339  # TIFF tags
+_UNSIGNED = 1
+_DEEP = {"I": np.int32, "F": np.float32}
+_WORDS = "I;16"  # the beginning of the modes with 16 bits
 
 
-def is_marked_synthetic(data: bytes | bytearray) -> bool:
-    """Return whether a file is a PNG with SYNTHETIC_MARK."""
-    return data.startswith(_PNG_START) and b"tEXtSource\0" + SYNTHETIC_MARK.encode() in data[:256]
+def pages(data: bytes | bytearray) -> tuple[int, ...]:
+    """Return the frames of a TIFF file that are pages, (0,) for every other format."""
+    return tiff_pages(data) if sniff(data) == "TIFF" else (0,)
 
 
-def decode(data: bytes | bytearray) -> Pixels:
-    """Return the first frame of an image file as uint8 (h, w); EXIF rotation is not applied.
+def decode(data: bytes | bytearray, page: int = 0) -> Decoded:
+    """Decode an image file, or the frame `page` of a TIFF file.
 
-    Raises ImageError for bytes that Pillow cannot decode, for sides longer than 65,535 pixels, and
-    for more pixels than `PIL.Image.MAX_IMAGE_PIXELS`, before anything is inflated.
+    Raises ImageError for bytes that are no image or a damaged one, for animations, for sides longer
+    than 65,535 pixels, and for more pixels than `PIL.Image.MAX_IMAGE_PIXELS`, before anything is
+    inflated.
     """
     if not data:
         raise ImageError("the file is empty")
-    pixels = _decode_plain_png(data)
-    return _decode_with_pillow(data) if pixels is None else pixels
+    plain = decode_plain_png(data)
+    return _decode_with_pillow(data, page) if plain is None else plain
 
 
-def _decode_with_pillow(data: bytes | bytearray) -> Pixels:
+def _decode_with_pillow(data: bytes | bytearray, page: int) -> Decoded:
+    kind = sniff(data)
+    if kind is None:
+        raise ImageError(f"not recognised as {', '.join(FORMATS)}")
+    if kind == "AVIF" and not features.check("avif"):
+        raise ImageError("AVIF needs a Pillow that was built with AVIF support")
+    if kind == "TIFF" and is_preview(data, page):
+        raise ImageError("holds a reduced copy of an image in a format of raw photographs")
+    if kind == "PNG":
+        data = without_texts(data)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about metadata; damaged pixels raise
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         try:
-            with Image.open(BytesIO(data), formats=FORMATS) as image:
-                if max(image.size) > LONGEST_SIDE:
-                    width, height = image.size
-                    raise ImageError(f"got {width}×{height} pixels, expected at most 65,535 a side")
-                # Converting the transparent colour too can fail, and changes no pixel.
-                image.load()
-                image.info.pop("transparency", None)
-                return np.array(image.convert("L"))
+            with _open(data, kind) as image:
+                return _convert(image, kind, page)
         except ImageError:
             raise
         except UnidentifiedImageError:
-            raise ImageError(f"not recognised as {', '.join(FORMATS)}") from None
+            raise ImageError(f"damaged {kind} file") from None
         except Exception as error:  # Pillow raises many types for damaged bytes
             raise ImageError(f"{error}" or type(error).__name__) from error
 
 
-def _decode_plain_png(data: bytes | bytearray) -> Pixels | None:
-    """Return the pixels of a plain PNG, None for other and for damaged files."""
-    if len(data) < 45 or data[:16] != _PNG_START:
-        return None
-    width, height, depth, colour, *methods, crc = struct.unpack_from(">IIBBBBBI", data, 16)
-    channels = _CHANNELS.get(colour)
-    if depth != 8 or any(methods) or channels is None or zlib.crc32(data[12:29]) != crc:
-        return None
-    pixels = width * height
-    if max(width, height) > LONGEST_SIDE or not 0 < pixels <= (Image.MAX_IMAGE_PIXELS or pixels):
-        return None
-    parts: list[memoryview] = []
-    view = memoryview(data)
-    position, before = 33, b"IHDR"
-    while position + 12 <= len(data):
-        size, kind = struct.unpack_from(">I4s", data, position)
-        end = position + 8 + size
-        if kind == b"IDAT" and (not parts or before == b"IDAT"):
-            parts.append(view[position + 8 : end])
-        elif kind == b"IEND":
-            return _decode_rows(b"".join(parts), height, width, channels)
-        elif (
-            kind not in _HARMLESS
-            or _HARMLESS[kind] not in (None, size)
-            or size > _LONGEST_TEXT
-            or view[end : end + 4] != zlib.crc32(view[position + 4 : end]).to_bytes(4, "big")
-        ):
-            return None
-        position, before = end + 4, kind
-    return None
-
-
-def _decode_rows(compressed: bytes, height: int, width: int, channels: int) -> Pixels | None:
-    """Return the pixels uint8 (h, w) of a plain PNG's data, None if they are damaged."""
-    stride = 1 + width * channels
+def _open(data: bytes | bytearray, kind: str) -> Image.Image:
+    """Open a file without decoding its pixels."""
+    if kind != "HEIC":
+        return Image.open(BytesIO(data), formats=(kind,))
     try:
-        inflated = deflate.zlib_decompress(compressed, height * stride)
-    except deflate.DeflateError:
-        return None
-    if len(inflated) != height * stride:
-        return None
-    rows = np.frombuffer(inflated, np.uint8).reshape(height, stride)
-    if not _unfilter(rows, channels):
-        return None
-    if channels < 3:
-        return np.ascontiguousarray(rows[:, 1::channels])
-    pixels = np.empty((height, width), np.uint8)
-    _convert_to_grey(rows, channels, pixels)
-    return pixels
+        heif: Any = importlib.import_module("pillow_heif")
+    except ImportError:
+        raise ImageError("HEIC needs pillow-heif: pip install 'inkrun[heic]'") from None
+    file = heif.open_heif(BytesIO(data))
+    _check_size(*file.size)
+    image: Image.Image = file.to_pillow()
+    return image
 
 
-@kernel
-def _unfilter(rows: Pixels, step: int) -> bool:
-    """Undo PNG's filters in place. Returns False for an unknown filter.
+def _check_size(width: int, height: int) -> None:
+    """Raise ImageError for an image that is too large to decode."""
+    if max(width, height) > LONGEST_SIDE:
+        raise ImageError(f"got {width}×{height} pixels, expected at most 65,535 a side")
+    limit = Image.MAX_IMAGE_PIXELS
+    if limit and width * height > limit:
+        raise ImageError(
+            f"got {width * height:,} pixels, expected at most {limit:,}: it may be a bomb"
+        )
 
-    `rows` (h, 1 + w * step) begin with their filter's number; `step` is the bytes a pixel.
+
+def _convert(image: Image.Image, kind: str, page: int) -> Decoded:
+    """Convert an open image to grey levels, upright and on paper."""
+    if kind in ANIMATED and (frames := getattr(image, "n_frames", 1)) > 1:
+        raise ImageError(f"animated: {frames:,} frames, expected one image")
+    if page:
+        image.seek(page)
+    _check_size(*image.size)
+    mode = image.mode
+    # Pillow turns TIFF images itself when it loads them, and then forgets the orientation.
+    orientation = _orientation(image) if kind == "TIFF" else 1
+    inverted = _white_is_zero(image) if kind == "TIFF" else 0
+    unsigned = kind == "TIFF" and _is_unsigned(image)
+    image.load()
+    if kind != "TIFF":
+        orientation = _orientation(image)
+    grey, composited = _to_grey(image, kind)
+    if inverted:
+        grey = inverted - grey
+    if unsigned and grey.min() < 0:  # Pillow reads all 32-bit numbers as signed
+        grey = grey.view(np.uint32).astype(np.float32)
+    if kind != "TIFF":
+        grey = _turn(grey, orientation)
+    turned = 1 < orientation <= 8
+    changes = ((TURNED,) if turned else ()) + ((COMPOSITED,) if composited else ())
+    return Decoded(np.ascontiguousarray(grey), mode, changes)
+
+
+def _orientation(image: Image.Image) -> int:
+    """Return the EXIF orientation, 1 to 8; 1 is upright."""
+    try:
+        orientation = image.getexif().get(_ORIENTATION, 1)
+    except Exception:  # damaged metadata do not make the pixels wrong
+        return 1
+    return orientation if orientation in range(1, 9) else 1
+
+
+def _turn(grey: Grey, orientation: int) -> Grey:
+    """Turn grey levels (h, w) upright."""
+    if orientation >= 5:  # rows and columns are exchanged
+        grey = grey.T
+        orientation = {5: 1, 6: 2, 7: 3, 8: 4}[orientation]
+    if orientation in (2, 3):
+        grey = grey[:, ::-1]
+    if orientation in (3, 4):
+        grey = grey[::-1]
+    return grey
+
+
+def _white_is_zero(image: Any) -> int:
+    """Return the greatest value of a deep TIFF image whose least is white, 0 for other images.
+
+    Pillow inverts images of up to 8 bits itself.
     """
-    height, stride = rows.shape
-    for y in range(height):
-        kind = rows[y, 0]
-        if kind > 4:
-            return False
-        if kind == 1 or (kind == 4 and y == 0):
-            for x in range(1 + step, stride):
-                rows[y, x] += rows[y, x - step]
-        elif kind == 2 and y > 0:
-            for x in range(1, stride):
-                rows[y, x] += rows[y - 1, x]
-        elif kind == 3:
-            for x in range(1, stride):
-                left = np.uint32(rows[y, x - step]) if x > step else np.uint32(0)
-                above = np.uint32(rows[y - 1, x]) if y > 0 else np.uint32(0)
-                rows[y, x] += np.uint8((left + above) >> np.uint32(1))
-        elif kind == 4:
-            for x in range(1, 1 + step):
-                rows[y, x] += rows[y - 1, x]
-            for x in range(1 + step, stride):
-                left_, above_ = np.int32(rows[y, x - step]), np.int32(rows[y - 1, x])
-                corner = np.int32(rows[y - 1, x - step])
-                # The first two cases agree with Paeth's rule and make blank paper fast.
-                if above_ == corner:
-                    nearest = left_
-                elif left_ == corner:
-                    nearest = above_
-                else:
-                    to_left, to_above = abs(above_ - corner), abs(left_ - corner)
-                    to_corner = abs(left_ + above_ - corner - corner)
-                    nearest = above_ if to_above <= to_corner else corner
-                    if to_left <= to_above and to_left <= to_corner:
-                        nearest = left_
-                rows[y, x] += np.uint8(nearest)
-    return True
+    if not image.mode.startswith(_WORDS) or image.tag_v2.get(_PHOTOMETRIC) != 0:
+        return 0
+    return int((1 << image.tag_v2.get(_BITS, (16,))[0]) - 1)
 
 
-@kernel
-def _luma(row: Pixels, i: int) -> np.uint8:
-    """Return the luma of red, green and blue at row[i]: ITU-R 601-2 in units of 2^-16."""
-    red, green, blue = np.uint32(row[i]), np.uint32(row[i + 1]), np.uint32(row[i + 2])
-    weighed = red * np.uint32(19595) + green * np.uint32(38470) + blue * np.uint32(7471)
-    return np.uint8((weighed + np.uint32(0x8000)) >> np.uint32(16))
+def _is_unsigned(image: Any) -> bool:
+    """Return whether a TIFF image holds whole numbers of 32 bits without a sign."""
+    formats = image.tag_v2.get(_SAMPLE_FORMAT, (_UNSIGNED,))
+    return bool(image.mode == "I" and formats[0] == _UNSIGNED)
 
 
-@kernel
-def _convert_to_grey(rows: Pixels, step: int, out: Pixels) -> None:
-    """Write the luma of unfiltered rows (h, 1 + w * step), `step` 3 or 4, into `out` (h, w)."""
-    height, width = out.shape
-    for y in range(height):
-        row = rows[y, 1:]
-        if step == 3:  # a constant step lets the compiler use vector instructions
-            for x in range(width):
-                out[y, x] = _luma(row, 3 * x)
-        else:
-            for x in range(width):
-                out[y, x] = _luma(row, 4 * x)
+def _to_grey(image: Image.Image, kind: str) -> tuple[Grey, bool]:
+    """Return the grey levels (h, w) of a loaded image, and whether they are composited on paper."""
+    transparent = image.info.get("transparency")
+    if image.mode.startswith(_WORDS) or image.mode in _DEEP:
+        return _deep_grey(image, transparent)
+    if image.mode == "LAB":
+        return np.array(image.getchannel("L")), False
+    if image.has_transparency_data:
+        colours = np.array(image.convert("RGBA"))
+        alpha = colours[:, :, 3]
+        # Some programs write BMP files whose fourth byte is unused and 0.
+        if not (kind == "BMP" and not alpha.any()):
+            grey = np.array(Image.fromarray(colours[:, :, :3]).convert("L"))
+            if put_on_paper(grey, alpha):
+                return grey, True
+    image.info.pop("transparency", None)  # converting it too can fail, and changes no pixel
+    return np.array(image.convert("L")), False
+
+
+def _deep_grey(image: Image.Image, transparent: Any) -> tuple[Grey, bool]:
+    """Return the grey levels (h, w) of an image of more than 8 bits, as for `_to_grey`."""
+    grey = np.array(image).astype(_DEEP.get(image.mode, np.uint16))
+    if image.mode == "F" and not np.isfinite(grey).all():
+        raise ImageError("got NaN or infinite grey levels, expected finite ones")
+    if isinstance(transparent, int) and (clear := grey == transparent).any():
+        opaque = grey[~clear]
+        middle = 1 << 15
+        grey[clear] = 0 if opaque.size and opaque.mean() >= middle else 2 * middle - 1
+        return grey, True
+    return grey, False

@@ -1,50 +1,88 @@
 """Readers of raw datasets, one file per kind.
 
-To add a kind, write a `Source` with a class method `detect(archive)` and add it to `SOURCES`.
+To add a kind, write a `Source` with a class method `detect(archive, options)` and add it to
+`ARRAY_KINDS`.
 """
 
-import zipfile
+from dataclasses import replace
 from pathlib import Path
 
-from pipeline.data.archives.base import Folder, ZipArchive
-from pipeline.data.base import SPLITS, ClassSubset, ImageError, Source, SourceError
+from pipeline.data.archives import Archive, SingleFile, open_archive
+from pipeline.data.base import (
+    SPLITS,
+    ClassSubset,
+    ImageError,
+    LayoutError,
+    Source,
+    SourceError,
+)
+from pipeline.data.layout.options import LayoutOptions
 from pipeline.data.sources.idx import Idx, open_idx
-from pipeline.data.sources.image_files import ImageFolder
-from pipeline.data.sources.midas import Midas
+from pipeline.data.sources.image_files import ImageFiles
+from pipeline.data.sources.matlab import Matlab
+from pipeline.data.sources.numpy_arrays import NumpyArrays
+from pipeline.data.sources.parquet import Parquet
+from pipeline.data.sources.pixel_table import PixelTable
 
-SOURCES: tuple[type[ImageFolder] | type[Midas] | type[Idx], ...] = (Idx, Midas, ImageFolder)
+ArrayKind = type[Idx] | type[NumpyArrays] | type[Matlab] | type[Parquet] | type[PixelTable]
+ARRAY_KINDS: tuple[ArrayKind, ...] = (Idx, NumpyArrays, Matlab, Parquet, PixelTable)
 
 
-def open_source(path: str | Path, min_classes: int = 2) -> Source:
-    """Return the source at `path`: a folder, a zip archive or an IDX file.
+def open_source(
+    path: str | Path, options: LayoutOptions | None = None, min_classes: int = 2
+) -> Source:
+    """Return the source at `path`: a folder, an archive, or a file of arrays.
 
     An IDX training file includes its test pair; an IDX test file does not include its training
     pair. If a folder or archive holds several IDX datasets, FOLDER/DATASET selects one. Raises
-    SourceError for a missing path, an unknown layout, or fewer than `min_classes` classes.
+    LayoutError for an ambiguous layout, and SourceError for a missing path, an unknown layout, or
+    fewer than `min_classes` classes.
     """
-    path = Path(path)
-    if path.is_dir() or (path.is_file() and zipfile.is_zipfile(path)):
-        return _detect(path).check(min_classes)
-    if source := open_idx(path):
+    path, options = Path(path).expanduser(), options or LayoutOptions()
+    if not path.is_dir() and (source := open_idx(path, options)):
         return source.check(min_classes)
-    if path.exists():
-        raise SourceError(
-            f"{path}: expected a folder, a complete zip archive, or a file named "
-            "like train-images-idx3-ubyte[.gz]; unpack other archives first"
-        )
-    raise SourceError(f"{path}: no such file or folder")
+    return _detect(open_archive(path), options, min_classes).check(min_classes)
 
 
-def _detect(path: Path) -> Source:
-    archive = Folder(path) if path.is_dir() else ZipArchive(path)
+def _detect(archive: Archive, options: LayoutOptions, min_classes: int) -> Source:
     if not archive.names:
-        raise SourceError(f"{path}: is empty")
-    for kind in SOURCES:
-        if source := kind.detect(archive):
-            return source
-    layouts = "; ".join(kind.expected_layout for kind in SOURCES)
+        raise SourceError(f"{archive.path}: is empty")
+    check_patterns(archive, options)
+    selected = archive.select(options.selects) if options.exclude or options.include else archive
+    source: Source | None = None
+    for kind in ARRAY_KINDS:
+        if source is None:  # a source without images is one, and false
+            source = kind.detect(selected, options)
+    arrays = "; ".join(kind.expected_layout for kind in ARRAY_KINDS)
+    if source is None and isinstance(archive, SingleFile):
+        raise SourceError(
+            f"{archive.path}: expected a folder, a complete zip archive or tar archive, or {arrays}"
+        )
+    if source is None:
+        source = ImageFiles.detect(archive, options, min_classes)
+    if source is not None:
+        return _with_excluded(source, archive, selected)
     found = ", ".join(archive.names[:3]) + (", …" if len(archive.names) > 3 else "")
-    raise SourceError(f"{path}: expected {layouts}; got {len(archive.names)} files: {found}")
+    raise SourceError(
+        f"{archive.path}: expected {arrays}; {ImageFiles.expected_layout}; "
+        f"got {len(archive.names)} files: {found}"
+    )
 
 
-__all__ = ["SOURCES", "SPLITS", "ClassSubset", "ImageError", "Source", "SourceError", "open_source"]
+def check_patterns(archive: Archive, options: LayoutOptions) -> None:
+    """Raise LayoutError for a pattern of --exclude or --include that matches no file."""
+    for name, patterns in (("exclude", options.exclude), ("include", options.include)):
+        for pattern in patterns:
+            if not any(map(LayoutOptions(include=(pattern,)).selects, archive.names)):
+                raise LayoutError(f"{archive.path}: --{name} {pattern!r} matches no file")
+
+
+def _with_excluded(source: Source, archive: Archive, selected: Archive) -> Source:
+    """Return the source, with the files that options exclude counted in its layout."""
+    if excluded := len(archive.names) - len(selected.names):
+        left_out = {**source.layout.left_out, "excluded by option": excluded}
+        source.layout = replace(source.layout, left_out=left_out)
+    return source
+
+
+__all__ = ["SPLITS", "ClassSubset", "ImageError", "Source", "SourceError", "open_source"]

@@ -1,261 +1,376 @@
-"""IDX files, gzipped or not, in a folder or a zip archive: MNIST, EMNIST, Fashion-MNIST.
+"""IDX files, gzipped or not, in a folder or an archive: MNIST, EMNIST, Fashion-MNIST, QMNIST.
 
 A dataset is a training pair, a test pair or both: `[DATASET-]train-images-idx3-ubyte[.gz]` with
-`…-labels-idx1-ubyte[.gz]`, and the same with t10k or test. Each process inflates gzipped files and
-zip members once, into unnamed temporary files, and reads one image at a time, so that no dataset is
-ever whole in memory. The format is described at http://yann.lecun.com/exdb/mnist.
+`…-labels-idx1-ubyte[.gz]`, and the same with t10k or test. A dot may stand for the hyphen before
+idx3, and a file may lie in a folder of its own name. The format is described at
+http://yann.lecun.com/exdb/mnist.
 """
 
-import gzip
+import glob
 import math
-import os
 import re
-import string
 import struct
-import tempfile
-import zipfile
-import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from posixpath import basename, dirname, join
-from typing import IO, Any, NamedTuple, Self, cast
+from shlex import quote
+from typing import Any, NamedTuple, Self
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pipeline.data import base
-from pipeline.data.archives.base import Archive, Folder, ZipArchive
-from pipeline.data.base import Annotations, Ints, Pixels, Source, SourceError
-from pipeline.data.pixels.image_decoder import LONGEST_SIDE
-
-IMAGES = re.compile(
-    r"(?i)(?P<set>.*?)[-_.]*(?P<part>train|t10k|test)[-_.]images([-.]idx3)?([-.]ubyte)?(\.gz)?"
+from pipeline.data.archives import Archive, Folder, SingleFile, open_archive
+from pipeline.data.base import Layout, LayoutError, SourceError
+from pipeline.data.layout.options import LayoutOptions
+from pipeline.data.sources.array_labels import label_classes
+from pipeline.data.sources.array_source import (
+    SPLIT_WORDS,
+    ArrayImages,
+    ArraySource,
+    Part,
+    left_out,
 )
-_UNSIGNED_BYTE = 8
-_DEFLATE_LIMIT = 1032  # the largest compression ratio
+from pipeline.data.sources.stored_bytes import BLOCK, StoredBytes
 
-_DIGITS = tuple(string.digits)
-_LETTERS = tuple(string.ascii_uppercase)
-_MERGED = (*_DIGITS, *_LETTERS, *"abdefghnqrt")  # similar upper and lower case letters are one
-EMNIST = {
-    "byclass": (*_DIGITS, *_LETTERS, *string.ascii_lowercase),
-    "bymerge": _MERGED,
-    "balanced": _MERGED,
-    "letters": _LETTERS,
-    "digits": _DIGITS,
-    "mnist": _DIGITS,
-}
-FASHION = (
-    *("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat"),
-    *("Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"),
+_NAME = (
+    r"(?i)(?P<set>.*?)[-_.]*(?P<part>train|t10k|test|val|validation)[-_.]{}"
+    r"([-.]idx[0-9])?([-.](ubyte|byte|short|int|float|double))?(\.gz)?"
 )
+IMAGES, LABELS = re.compile(_NAME.format("images")), re.compile(_NAME.format("labels"))
+_TYPES = {8: "u1", 9: "i1", 11: ">i2", 12: ">i4", 13: ">f4", 14: ">f8"}
+_WRITER_COLUMNS = 8  # of QMNIST's labels: the class, NIST's partition, the writer, …
 
 
 class IdxFile:
-    """One IDX file of unsigned bytes, with random access to its data.
+    """The header of an IDX file, and its data in `stored` from byte `start`.
 
-    Can be pickled; open and inflated files stay with their process. Raises SourceError for a
-    damaged file, and for another type or number of dimensions.
+    Raises SourceError for a damaged file and for a number of dimensions not in `dimensions`.
     """
 
-    def __init__(self, archive: Archive, index: int, dimensions: int) -> None:
-        self._archive, self._index = archive, index
-        self._data_start = 4 + 4 * dimensions
-        self._data: IO[bytes] | None = None
-        with archive.open(index) as file:
-            self._gzipped = file.read(2) == b"\x1f\x8b"  # whatever its suffix
-        with self._stream() as stream:
-            header = self._read(stream, self._data_start)
-        if header[:4] != bytes((0, 0, _UNSIGNED_BYTE, dimensions)) or (
-            len(header) < self._data_start
-        ):
-            raise self._error(
+    def __init__(self, archive: Archive, index: int, dimensions: Sequence[int]) -> None:
+        self.stored = StoredBytes(archive, index)
+        header = self.stored.head(4 + 4 * max(dimensions))
+        count = header[3] if len(header) >= 4 else 0
+        self.start = 4 + 4 * count
+        valid = header[:2] == b"\0\0" and len(header) >= self.start and header[2] in _TYPES
+        if not valid or count not in dimensions:
+            raise self.stored.error(
                 f"begins with {header[:4].hex(' ') or 'nothing'}, "
-                f"expected an IDX file of bytes in {dimensions} dimensions"
+                f"expected an IDX file in {' or '.join(map(str, dimensions))} dimensions"
             )
-        self.shape: tuple[int, ...] = struct.unpack(f">{dimensions}I", header[4:])
-        if math.prod(self.shape) > _DEFLATE_LIMIT * archive.sizes[index]:
-            raise self._error(f"its header declares {self.shape}, more than its size can hold")
+        self.dtype: np.dtype[Any] = np.dtype(_TYPES[header[2]])
+        self.shape: tuple[int, ...] = struct.unpack(f">{count}I", header[4 : self.start])
+        size = math.prod(self.shape) * self.dtype.itemsize
+        if size > self.stored.limit:
+            raise self.stored.error(
+                f"its header declares {self.shape}, more than its size can hold"
+            )
+        self.stored.expected = self.start + size
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_data": None}
-
-    def read(self, start: int, size: int) -> bytes:
-        """Return `size` bytes of the data from byte `start`."""
-        if self._data is None:
-            self._data = self._open()
-        data = os.pread(self._data.fileno(), size, self._data_start + start)
-        if len(data) < size:
-            raise self._error("was truncated after it was opened")
-        return data
-
-    def _open(self) -> IO[bytes]:
-        """Return a file with random access: this file, or an inflated temporary copy."""
-        total = self._data_start + math.prod(self.shape)
-        if isinstance(self._archive, Folder) and not self._gzipped:
-            file, held = self._archive.open(self._index), self._archive.sizes[self._index]
-        else:
-            file, held = cast(IO[bytes], tempfile.TemporaryFile()), 0  # noqa: SIM115, stays open
-            with self._stream() as stream:
-                while held <= total and (block := self._read(stream, 1 << 20)):
-                    file.write(block)
-                    held += len(block)
-            file.flush()
-        if held != total:
-            file.close()
-            more = "more" if held > total else f"{held}"
-            raise self._error(f"damaged: got {more} bytes, expected {total}")
-        return file
-
-    @contextmanager
-    def _stream(self) -> Iterator[IO[bytes]]:
-        """Open the file as a stream, inflated if it is gzipped."""
-        with self._archive.open(self._index) as file:
-            if self._gzipped:
-                with gzip.open(file) as inflated:
-                    yield cast(IO[bytes], inflated)
-            else:
-                yield file
-
-    def _read(self, stream: IO[bytes], size: int) -> bytes:
-        try:
-            return stream.read(size)
-        except (EOFError, gzip.BadGzipFile, zipfile.BadZipFile, zlib.error) as error:
-            raise self._error(f"damaged: {error}") from error
-
-    def _error(self, reason: str) -> SourceError:
-        return SourceError(f"{self._archive.path / self._archive.names[self._index]}: {reason}")
+    def values(self) -> NDArray[Any]:
+        """Return all values."""
+        expected = math.prod(self.shape) * self.dtype.itemsize
+        data = bytearray()
+        for start in range(0, expected, BLOCK):
+            data += self.stored.pread(min(BLOCK, expected - start), self.start + start)
+        return np.frombuffer(data, self.dtype).reshape(self.shape)
 
 
 class IdxPair(NamedTuple):
-    """A file of images and the file of their labels, with their indices in the archive."""
+    """The names of a file of images and of its labels, if there are any."""
 
-    name: str
-    images: IdxFile
-    labels: IdxFile
-    indices: tuple[int, int]
+    images: str
+    labels: str | None
 
 
-class Idx(Source):
+class Idx(ArraySource):
     """Images of one size and their labels in IDX files; a t10k or test pair is the test split."""
 
     kind = "idx"
     expected_layout = "IDX files (train-images-idx3-ubyte[.gz] with train-labels-idx1-ubyte[.gz])"
 
-    def __init__(self, archive: Archive, dataset: str, pairs: list[IdxPair]) -> None:
-        self.path = archive.path
-        self._archive, self._pairs = archive, pairs
-        self._used = sorted(index for pair in pairs for index in pair.indices)
-        self.ignored_files = len(archive.names) - len(self._used)
-        counts = [pair.labels.shape[0] for pair in pairs]
-        self._starts = np.cumsum([0, *counts])
-        data = b"".join(pair.labels.read(0, *pair.labels.shape) for pair in pairs)
-        labels = np.frombuffer(data, np.uint8).astype(np.int64)
-        place = f"{archive.path.absolute()}/{dataset}"
-        emnist = re.search(r"emnist-(\w+)", dataset, re.IGNORECASE)
-        self._transposed = emnist is not None  # EMNIST stores columns where MNIST stores rows
-        classes = tuple(map(str, range(int(labels.max(initial=0)) + 1)))
-        if emnist:
-            classes = EMNIST.get(emnist[1].lower(), classes)
-        elif re.search("fashion.?mnist", place, re.IGNORECASE):
-            classes = FASHION
-        if classes == _LETTERS:
-            labels -= 1  # EMNIST numbers its letters from 1
-        if len(labels) and not 0 <= labels.min() <= labels.max() < len(classes):
-            raise SourceError(
-                f"{place}: got labels from {labels.min()} to {labels.max()}, "
-                f"expected {len(classes)} classes"
-            )
-        split = {"train": base.NO_SPLIT, "test": base.TEST}
-        splits = np.repeat([split[pair.name] for pair in pairs], counts)
-        self.annotations = Annotations.of(classes, labels, splits=splits)
-
     @classmethod
     def detect(
-        cls, archive: Archive, chosen: str | None = None, only: str | None = None
+        cls,
+        archive: Archive,
+        options: LayoutOptions | None = None,
+        chosen: str | None = None,
+        only: str | None = None,
     ) -> Self | None:
         """Return the archive's dataset, None if no file has the name of IDX images.
 
         `chosen` selects one dataset of several, `only` selects "train" or "test". Raises
-        SourceError for several datasets and for damaged files.
+        LayoutError for several datasets and SourceError for damaged files.
         """
-        datasets: dict[str, dict[str, int]] = {}
-        for index, name in enumerate(archive.names):  # sorted: a file comes before its .gz
-            if match := IMAGES.fullmatch(basename(name)):
-                part = "train" if match["part"].lower() == "train" else "test"
-                if chosen in (None, match["set"]) and only in (None, part):
-                    images = datasets.setdefault(join(dirname(name), match["set"]), {})
-                    images.setdefault(part, index)
-        if not datasets:
+        found = find_pairs(archive.names, chosen, only)
+        if not found:
             return None
-        if len(datasets) > 1:
-            paths = [str(archive.path / name) for name in datasets]
-            raise SourceError(
-                f"{archive.path}: got several IDX datasets, expected one of: {', '.join(paths)}"
+        index = {name: i for i, name in enumerate(archive.names)}
+        known, copies = _Contents(archive, index), 0
+        for parts in found.values():
+            for split, pairs in parts.items():
+                parts[split] = distinct = known.distinct(pairs)
+                copies += len(pairs) - len(distinct)
+        datasets = dict(found)
+        for key in sorted(found, key=lambda key: (len(found[key]), key)):
+            others = (parts for other, parts in datasets.items() if other != key)
+            if any(known.holds(parts, datasets[key]) for parts in others):
+                copies += len(datasets.pop(key))
+        most = max(len(pairs) for parts in datasets.values() for pairs in parts.values())
+        if len(datasets) > 1 or most > 1:
+            raise _several(archive, datasets, chosen, only)
+        [((_, prefix), parts)] = datasets.items()
+        chosen_pairs = {split: pairs[0] for split, pairs in sorted(parts.items())}
+        return cls._read(archive, index, prefix, chosen_pairs, copies, options or LayoutOptions())
+
+    @classmethod
+    def _read(
+        cls,
+        archive: Archive,
+        index: Mapping[str, int],
+        prefix: str,
+        pairs: Mapping[int, IdxPair],
+        copies: int,
+        options: LayoutOptions,
+    ) -> Self:
+        files = [(split, *_open_pair(archive, index, pair)) for split, pair in pairs.items()]
+        tables = [_labels_and_writers(labels) for _, _, labels in files]
+        first = next(iter(pairs.values())).images
+        labelled = label_classes(archive, first, prefix, [labels for labels, _ in tables], options)
+        parts = []
+        for (split, images, _), pair, (labels, writers) in zip(
+            files, pairs.values(), tables, strict=True
+        ):
+            rows = ArrayImages(
+                images.stored,
+                images.start,
+                images.dtype,
+                images.shape[0],
+                images.shape[1:],
+                transposed=labelled.transposed,
+                trusted=True,
             )
-        [(dataset, images)] = datasets.items()
-        order = sorted(images, reverse=True)  # training before test
-        return cls(archive, dataset, [read_pair(archive, part, images[part]) for part in order])
-
-    def name(self, index: int) -> str:
-        """Return "train/N" or "test/N", N counted from 0."""
-        pair, row = self._place(index)
-        return f"{pair.name}/{row}"
-
-    def image(self, index: int) -> Pixels:
-        """Return one image, uint8 (h, w), upright. Raises SourceError for a damaged file."""
-        pair, row = self._place(index)
-        _, height, width = pair.images.shape
-        data = pair.images.read(row * height * width, height * width)
-        pixels = np.frombuffer(data, np.uint8).reshape(height, width)
-        return np.ascontiguousarray(pixels.T) if self._transposed else pixels
-
-    def size(self, rows: Ints) -> int:
-        """Return the bytes of all the dataset's files, whichever images `rows` are."""
-        del rows
-        return sum(self._archive.sizes[index] for index in self._used)
-
-    def digest(self) -> str:
-        """Return the digest of the dataset's files, or of the zip archive."""
-        return self._archive.digest(self._used)
-
-    def _place(self, index: int) -> tuple[IdxPair, int]:
-        number = int(np.searchsorted(self._starts, index, "right")) - 1
-        return self._pairs[number], index - int(self._starts[number])
+            indices = index[pair.images], index[pair.labels or pair.images]
+            parts.append(Part(base.SPLITS[split], split, rows, labels, indices, writers))
+        notes = [*labelled.notes, *sorted({part.images.note for part in parts} - {""})]
+        if copies:
+            notes.append("the archive holds files with equal contents; one of each is read")
+        layout = Layout(
+            reader=cls.kind,
+            class_from=", ".join(pair.labels or "" for pair in pairs.values()),
+            split_from="file names" if len(parts) > 1 else "",
+            writer_from="column 2 of the labels" if parts[0].writers is not None else "",
+            dataset=labelled.dataset,
+            left_out=left_out(archive, [i for part in parts for i in part.indices]),
+            notes=tuple(notes),
+            warnings=labelled.warnings,
+        )
+        return cls(archive, parts, labelled, layout)
 
 
-def open_idx(path: Path) -> Idx | None:
+Key = tuple[str, str]  # the folder and prefix of a dataset
+
+
+def find_pairs(
+    names: Sequence[str], chosen: str | None = None, only: str | None = None
+) -> dict[Key, dict[int, list[IdxPair]]]:
+    """Return the pairs of each dataset by split, found by names alone.
+
+    Files that differ in their gzip suffix alone are one, and the plain one is used.
+    """
+    found: dict[Key, dict[int, list[IdxPair]]] = {}
+    labels: dict[tuple[Key, int], list[str]] = {}
+    for name in names:
+        if parsed := _parse(name, LABELS):
+            labels.setdefault(parsed, []).append(name)
+    plain = set()
+    for name in sorted(names):  # a file comes before its .gz
+        parsed = _parse(name, IMAGES)
+        if parsed is None or re.sub(r"(?i)\.gz$", "", name) in plain:
+            continue
+        key, split = parsed
+        part = "test" if split == base.TEST else "train"
+        if chosen in (None, key[1]) and only in (None, part):
+            plain.add(re.sub(r"(?i)\.gz$", "", name))
+            pair = IdxPair(name, _match_labels(name, labels.get(parsed, [])))
+            found.setdefault(key, {}).setdefault(split, []).append(pair)
+    return found
+
+
+def _parse(name: str, pattern: re.Pattern[str]) -> tuple[Key, int] | None:
+    """Return the dataset and split of a file's name, None for other names."""
+    match = pattern.fullmatch(basename(name))
+    if match is None:
+        return None
+    folder = dirname(name)
+    if pattern.fullmatch(basename(folder)):  # a folder of the file's own name
+        folder = dirname(folder)
+    if basename(folder).lower() in SPLIT_WORDS:
+        folder = dirname(folder)
+    return (folder, match["set"]), SPLIT_WORDS[match["part"].lower()]
+
+
+def _match_labels(images: str, labels: Sequence[str]) -> str | None:
+    """Return the labels whose name is most like that of the images, None if there are none."""
+
+    def rank(name: str) -> tuple[bool, bool, bool, str]:
+        return (
+            _stem(name) != _stem(images),
+            dirname(name) != dirname(images),
+            ("idx2" in name) == any("idx1" in other for other in labels),
+            name,
+        )
+
+    return min(labels, key=rank, default=None)
+
+
+def _stem(name: str) -> str:
+    """Return a path that is equal for images and their labels."""
+    return re.sub(r"images|labels", "", re.sub(r"idx[0-9]|\.gz$", "", name.lower()))
+
+
+class _Contents:
+    """Compares files by their contents; each file is read at most once."""
+
+    def __init__(self, archive: Archive, index: Mapping[str, int]) -> None:
+        self._archive, self._index = archive, index
+        self._digests: dict[str, str] = {}
+
+    def distinct(self, pairs: Sequence[IdxPair]) -> list[IdxPair]:
+        """Return the pairs with different contents."""
+        if len(pairs) == 1:
+            return list(pairs)
+        return list({self._digest(pair): pair for pair in reversed(pairs)}.values())[::-1]
+
+    def holds(self, whole: Mapping[int, list[IdxPair]], part: Mapping[int, list[IdxPair]]) -> bool:
+        """Return whether all pairs of `part` are in `whole`."""
+        return part.keys() <= whole.keys() and all(
+            {*map(self._digest, part[split])} <= {*map(self._digest, whole[split])}
+            for split in part
+        )
+
+    def _digest(self, pair: IdxPair) -> tuple[str, str]:
+        return self._digest_of(pair.images), self._digest_of(pair.labels) if pair.labels else ""
+
+    def _digest_of(self, name: str) -> str:
+        if name not in self._digests:
+            self._digests[name] = StoredBytes(self._archive, self._index[name]).digest()
+        return self._digests[name]
+
+
+def _open_pair(
+    archive: Archive, index: Mapping[str, int], pair: IdxPair
+) -> tuple[IdxFile, IdxFile]:
+    """Return the images and their labels.
+
+    Raises SourceError if the labels are missing or their count differs.
+    """
+    place = archive.place(index[pair.images])
+    if pair.labels is None:
+        plain = re.sub(r"\.gz$", "", basename(pair.images))
+        plain = plain.replace("images", "labels").replace("idx3", "idx1")
+        raise SourceError(f"{place}: no labels, expected {plain}[.gz] in the same folder")
+    images = IdxFile(archive, index[pair.images], (3, 4))
+    labels = IdxFile(archive, index[pair.labels], (1, 2))
+    if labels.shape[0] != images.shape[0]:
+        raise SourceError(f"{place}: got {images.shape[0]} images and {labels.shape[0]} labels")
+    if labels.dtype.kind == "f" or labels.shape[1:] not in ((), (1,), (_WRITER_COLUMNS,)):
+        raise labels.stored.error(
+            f"got labels {labels.shape} of type {labels.dtype.name}, expected whole numbers: one "
+            f"a row, or QMNIST's {_WRITER_COLUMNS}"
+        )
+    return images, labels
+
+
+def _labels_and_writers(file: IdxFile) -> tuple[NDArray[Any], list[str] | None]:
+    """Return the labels (n,), and the writers' names where the file has QMNIST's columns."""
+    values = file.values().astype(np.int64)
+    if values.shape[1:] == (_WRITER_COLUMNS,):
+        return values[:, 0], [f"{writer:04}" for writer in values[:, 2].tolist()]
+    return values.reshape(-1), None
+
+
+def _several(
+    archive: Archive,
+    datasets: Mapping[Key, Mapping[int, Sequence[IdxPair]]],
+    chosen: str | None,
+    only: str | None,
+) -> LayoutError:
+    """Return the error for several datasets, with options and paths that select one."""
+    paths = [
+        f"{archive.path / folder / prefix}"
+        for folder, prefix in datasets
+        if prefix and _opens(archive, folder, prefix)
+    ]
+    pairs = [pair for parts in datasets.values() for pairs in parts.values() for pair in pairs]
+    files = ", ".join(pair.images for pair in pairs)
+    suggestions = []
+    for parts in datasets.values():
+        first = {split: pairs[0] for split, pairs in parts.items()}
+        others = {split: pairs[-1] for split, pairs in parts.items()}
+        for wanted in (first, others) if first != others else (first,):
+            if pattern := _pattern(archive.names, wanted, chosen, only):
+                suggestions.append(f"--include {quote(pattern)}")
+    also = f", each also a path of its own: {', '.join(paths)}" if paths else ""
+    return LayoutError(
+        f"{archive.path}: got several IDX datasets, expected one: {files}{also}",
+        suggestions,
+    )
+
+
+def _opens(archive: Archive, folder: str, prefix: str) -> bool:
+    """Return whether FOLDER/PREFIX is a path that `open_idx` opens as one dataset."""
+    names = archive.names
+    if isinstance(archive, Folder):
+        names = [basename(name) for name in names if dirname(name) == folder]
+    found = find_pairs(names, prefix)
+    return len(found) == 1 and all(len(p) == 1 for parts in found.values() for p in parts.values())
+
+
+def _pattern(
+    names: Sequence[str], wanted: Mapping[int, IdxPair], chosen: str | None, only: str | None
+) -> str | None:
+    """Return a pattern that selects exactly these pairs, None if no simple one does."""
+    for pattern in _patterns(next(iter(wanted.values())).images):
+        options = LayoutOptions(include=(pattern,))
+        found = find_pairs([name for name in names if options.selects(name)], chosen, only)
+        if [{split: [pair] for split, pair in wanted.items()}] == list(found.values()):
+            return pattern
+    return None
+
+
+def _patterns(images: str) -> Iterator[str]:
+    """Yield patterns for a dataset, from its folder to the form of its files' names."""
+    folder, name = dirname(images), basename(images)
+    match = IMAGES.fullmatch(name)
+    prefix = match["set"] if match else ""
+    within = glob.escape(folder)
+    while folder:
+        yield f"{glob.escape(folder)}/*"
+        folder = dirname(folder)
+    if prefix:
+        yield join(within, f"{glob.escape(prefix)}[-_.]*")
+    separator = "." if ".idx" in name else "-"
+    suffix = ".gz" if name.endswith(".gz") else ""
+    yield join(within, f"*[!/]{separator}idx[0-9]-*{suffix}")
+    yield f"*-idx[0-9]-ubyte{suffix}/*"
+    yield f"*[ls].idx[0-9]-ubyte{suffix}"
+
+
+def open_idx(path: Path, options: LayoutOptions | None = None) -> Idx | None:
     """Return the dataset at a file of images or at FOLDER/DATASET, None if `path` is neither.
 
     A training file includes its test pair; a test file does not include its training pair.
     """
     match = IMAGES.fullmatch(path.name) if path.is_file() else None
     chosen = match["set"] if match else path.name
-    only = "test" if match and match["part"].lower() != "train" else None
-    if path.parent.is_dir():
-        return Idx.detect(Folder(path.parent, nested=False), chosen, only)
-    if zipfile.is_zipfile(path.parent):
-        return Idx.detect(ZipArchive(path.parent), chosen, only)
-    return None
-
-
-def read_pair(archive: Archive, name: str, index: int) -> IdxPair:
-    """Return the images at `index` and their labels.
-
-    Raises SourceError if the labels are missing or their count differs.
-    """
-    path = archive.names[index]
-    plain = re.sub(r"\.gz$", "", basename(path)).replace("images", "labels").replace("idx3", "idx1")
-    candidates = {join(dirname(path), name) for name in (plain, f"{plain}.gz")}
-    place = archive.path / path
-    labels = next((i for i, other in enumerate(archive.names) if other in candidates), None)
-    if labels is None:
-        raise SourceError(f"{place}: no labels, expected {plain}[.gz] in the same folder")
-    pair = IdxPair(name, IdxFile(archive, index, 3), IdxFile(archive, labels, 1), (index, labels))
-    count, height, width = pair.images.shape
-    if pair.labels.shape != (count,):
-        raise SourceError(f"{place}: got {count} images and {pair.labels.shape[0]} labels")
-    if not (1 <= height <= LONGEST_SIDE and 1 <= width <= LONGEST_SIDE):
-        size = f"{width}×{height} pixels"
-        raise SourceError(f"{place}: got images of {size}, expected 1 to 65,535 pixels a side")
-    return pair
+    only = "test" if match and match["part"].lower() in ("test", "t10k") else None
+    folder = path.parent
+    if match and IMAGES.fullmatch(folder.name):  # a folder of the file's own name
+        return Idx.detect(Folder(folder.parent), options, chosen, only)
+    if folder.is_dir():
+        return Idx.detect(Folder(folder, nested=False), options, chosen, only)
+    if not folder.is_file() or isinstance(archive := open_archive(folder), SingleFile):
+        return None
+    return Idx.detect(archive, options, chosen, only)

@@ -1,0 +1,1 @@
+"""What the folders of relative paths mean: split, class and writer."""

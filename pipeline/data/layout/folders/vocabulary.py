@@ -1,0 +1,148 @@
+"""What the names of folders mean: splits, writers, containers of files, and copies.
+
+Names are compared without case, spaces, hyphens and underscores.
+"""
+
+import re
+import unicodedata
+from collections.abc import Iterable
+
+from pipeline.data import base
+
+_SPLIT_WORDS = {
+    **dict.fromkeys(("train", "training", "trn", "trainval"), base.TRAIN),
+    **dict.fromkeys(("val", "valid", "validation", "validate", "dev"), base.VALIDATION),
+    **dict.fromkeys(("test", "testing", "tst", "tests"), base.TEST),
+}
+# Words that add nothing to the name of a split: trainingSet, train_images, test data.
+_AFFIXES = (
+    *("sets", "set", "datasets", "dataset", "data", "images", "image", "imgs", "img"),
+    *("folder", "split", "samples", "files", "png", "jpg"),
+)
+_WORDS = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|[^\W\d_a-zA-Z]+|[0-9]+")
+
+# Folders that hold files of one format or one purpose, and say nothing of an image's class.
+_CONTAINERS = frozenset(
+    (
+        *("images", "image", "imgs", "img", "data", "dataset", "raw", "photos", "files"),
+        *("png", "pngs", "jpg", "jpgs", "jpeg", "jpegs", "bmp", "tif", "tiff", "gif", "webp"),
+    )
+)
+# Folders beside those of classes that are hardly classes themselves.
+_NO_CLASSES = _CONTAINERS | frozenset(
+    (
+        *("msk", "masks", "labels", "annotations", "groundtruth", "gt", "preview", "previews"),
+        *("thumb", "thumbs", "thumbnail", "thumbnails", "unlabeled", "unlabelled", "unsorted"),
+        *("tmp", "temp", "backup", "newfolder", "prediction", "predictions", "pred"),
+    )
+)
+_WRITER = re.compile(
+    r"((writer|user|author|subject|person|student|participant|volunteer|scribe|contributor)"
+    r"([-_ ]?[0-9]+|[-_ ]\w+)|(w|wr|u|usr|subj|s|p)[-_ ]?[0-9]+)",
+    re.IGNORECASE,
+)
+_PARTITION = re.compile(r"hsf_[0-9]", re.IGNORECASE)
+_REPEATED_PARTITION = re.compile(r"train_[0-9a-f]{2}(_[0-9a-f]{2})*", re.IGNORECASE)
+_COPY = re.compile(
+    r"(.+?)[ _]?(-[ _]?(copy|kopie|copie|copia)|\(([0-9]+|copy)\)| copy)( .*)?", re.I
+)
+_NUMBER_WORDS = frozenset(
+    ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+)
+
+
+def normalize(name: str) -> str:
+    """Return a folder's name as it is compared."""
+    return re.sub(r"[-_\s.]+", "", unicodedata.normalize("NFC", name)).casefold()
+
+
+def split_of(name: str) -> int | None:
+    """Return the split that a folder's name stands for, None if it stands for none."""
+    meaning, rest = _split_and_rest(name)
+    return meaning if not rest else None
+
+
+def splits_of(names: Iterable[str]) -> dict[str, int]:
+    """Return the split of each of a level's folders that stands for one.
+
+    Folders that differ only in the split, such as mnist_train and mnist_test, stand for splits too.
+    """
+    parsed = {name: _split_and_rest(name) for name in names}
+    found = {
+        name: split for name, (split, rest) in parsed.items() if split is not None and not rest
+    }
+    related: dict[tuple[str, ...], dict[str, int]] = {}
+    for name, (split, rest) in parsed.items():
+        if split is not None and rest:
+            related.setdefault(rest, {})[name] = split
+    for group in related.values():
+        if len(set(group.values())) > 1:
+            found |= group
+    return found
+
+
+def _split_and_rest(name: str) -> tuple[int | None, tuple[str, ...]]:
+    """Return the one split among a name's words, if any, and the words that say something else."""
+    meanings, rest = set[int](), []
+    for word in _WORDS.findall(unicodedata.normalize("NFC", name)):
+        lower = word.lower()
+        stems = (lower, *(lower.removesuffix(affix) for affix in _AFFIXES))
+        meaning = next((_SPLIT_WORDS[stem] for stem in stems if stem in _SPLIT_WORDS), None)
+        if meaning is not None:
+            meanings.add(meaning)
+        elif lower not in _AFFIXES:
+            rest.append(lower)
+    if meanings == {base.TRAIN, base.VALIDATION}:  # train_val is still to be divided
+        meanings = {base.TRAIN}
+    return (meanings.pop() if len(meanings) == 1 else None), tuple(rest)
+
+
+def may_be_class(name: str) -> bool:
+    """Return whether a name that also means a split is a common class: a train is a vehicle."""
+    return normalize(name) in ("train", "trains")
+
+
+def is_container(name: str) -> bool:
+    """Return whether a folder only holds files, such as images, data or png."""
+    return normalize(name) in _CONTAINERS
+
+
+def is_no_class(name: str) -> bool:
+    """Return whether a folder beside others is hardly a class, such as masks or preview."""
+    return normalize(name) in _NO_CLASSES
+
+
+def copied_from(name: str) -> str | None:
+    """Return the name that a copy's name was made of: "cat" of "cat - Copy" and "cat (1)"."""
+    match = _COPY.fullmatch(name.strip())
+    return match[1].strip() if match else None
+
+
+def is_writer(name: str) -> bool:
+    """Return whether a folder is named like a writer, such as writer_01, w3 or student 7."""
+    return _WRITER.fullmatch(name) is not None
+
+
+def is_partition(name: str) -> bool:
+    """Return whether a folder is a partition of NIST SD19, hsf_0 to hsf_8."""
+    return _PARTITION.fullmatch(name) is not None
+
+
+def is_repeated_partition(name: str) -> bool:
+    """Return whether a folder of NIST SD19, such as train_30, repeats images of partitions."""
+    return _REPEATED_PARTITION.fullmatch(name) is not None
+
+
+def are_characters(names: Iterable[str]) -> bool:
+    """Return whether names are clearly classes of characters: five or more, with 0 or letters."""
+    distinct = set(names)
+    if all(normalize(name) in _NUMBER_WORDS for name in distinct):
+        return len(distinct) >= 5
+    single = all(len(name) == 1 and name.isalnum() for name in distinct)
+    return single and len(distinct) >= 5 and any(n == "0" or not n.isdigit() for n in distinct)
+
+
+def natural_sort_key(name: str) -> tuple[list[str | int], str]:
+    """Return a sort key that puts "2" before "10"."""
+    parts = re.split(r"([0-9]+)", name)
+    return [int(part) if i % 2 else part for i, part in enumerate(parts)], name

@@ -1,0 +1,277 @@
+"""Infers the class, split and writer of image files from their paths, tables and a user's rules.
+
+Each meaning that no rule gives is inferred from folders, and from a table where folders give no
+classes. Work is done for each distinct folder, not for each file, wherever that is possible.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from pipeline.data.archives.base import Archive
+from pipeline.data.base import NO_SPLIT, SPLITS, Annotations, Ints, Layout, LayoutError
+from pipeline.data.layout import refusals
+from pipeline.data.layout.class_names import MIDAS, clean_classes, midas_writers, name_characters
+from pipeline.data.layout.columns import NONE, Column, column_of, levels_of
+from pipeline.data.layout.folders.classes import FolderClasses, find_classes
+from pipeline.data.layout.folders.paths import Paths, essential_parts
+from pipeline.data.layout.folders.splits import (
+    SplitLevel,
+    check_split_classes,
+    find_splits,
+    predefined,
+)
+from pipeline.data.layout.folders.vocabulary import splits_of
+from pipeline.data.layout.options import FolderRule, LayoutOptions, NameRule, Rule, TableRule
+from pipeline.data.layout.tables import IAM_WORDS, TableMatch, find_table, read_table
+from pipeline.data.layout.tables.formats import SUFFIXES
+
+
+@dataclass(frozen=True)
+class ImageLayout:
+    """The images that take part: their numbers `rows` (m,), their annotations and the layout."""
+
+    rows: Ints
+    annotations: Annotations
+    layout: Layout
+
+
+class Inference:
+    """One interpretation of the images `names` (n,) of an archive.
+
+    Its steps add to `left_out`, `notes` and `warnings`. `table` is the table that gives classes.
+    """
+
+    def __init__(self, archive: Archive, names: Sequence[str], options: LayoutOptions) -> None:
+        self.archive, self.options = archive, options
+        self.left_out: dict[str, int] = {}
+        self.notes: list[str] = []
+        self.warnings: list[str] = []
+        self._tables: dict[str, TableMatch] = {}
+        self._rows = self._select(names)
+        self.paths = Paths.of(archive.path, [names[row] for row in self._rows])
+
+    def run(self) -> ImageLayout:
+        """Return the layout. Raises LayoutError if it is ambiguous or contradictory."""
+        level = self._split_level()
+        found, table = self._find_classes(level)
+        classes = self._classes(found, table)
+        rows = self._labelled(classes, level, found, table)
+        classes, dataset = self._name_classes(classes.rows(rows), found)
+        splits = self._splits(level, table, rows)
+        writers = self._writers(found, table, rows, dataset)
+        annotations = Annotations(
+            classes.values, classes.codes, writers.codes, writers.values, splits.codes
+        )
+        if splits.rule:
+            names = [self.paths.names[row] for row in rows]
+            check_split_classes(
+                self.paths.root, classes.values, classes.codes, splits.codes, names.__getitem__
+            )
+        reader = "midas" if dataset == MIDAS else "folders" if self._of_folders(found) else "files"
+        layout = Layout(
+            reader=reader,
+            class_from=classes.rule,
+            split_from=splits.rule,
+            writer_from=writers.rule,
+            dataset=dataset,
+            left_out=dict(self.left_out),
+            notes=tuple(dict.fromkeys(self.notes)),
+            warnings=tuple(dict.fromkeys(self.warnings)),
+        )
+        return ImageLayout(self._rows[rows], annotations, layout)
+
+    def _select(self, names: Sequence[str]) -> Ints:
+        """Return the images that --exclude and --include leave."""
+        options = self.options
+        if not options.exclude and not options.include:
+            return np.arange(len(names))
+        rows = np.flatnonzero([options.selects(name) for name in names])
+        if not len(rows):
+            raise LayoutError(f"{self.archive.path}: --exclude and --include leave no images")
+        return rows
+
+    def _split_level(self) -> SplitLevel:
+        """Return the splits of folders, and their parts that rules and splits do not use."""
+        options, paths = self.options, self.paths
+        rules = (options.class_from, options.split_from, options.writer_from)
+        used = zip(*(levels_of(rule, paths) for rule in rules), strict=True)
+        parts = essential_parts(paths.folders, [a | b | c for a, b, c in used])
+        given = options.class_from and options.split_from
+        level = SplitLevel.none(parts) if given else find_splits(paths, parts)
+        if not isinstance(rule := options.split_from, FolderRule | NameRule):
+            return level
+        column = column_of(rule, paths)
+        if not (meanings := splits_of(column.values)):
+            refusals.check_splits(paths, column, np.arange(len(paths.names)), {})
+        if isinstance(rule, FolderRule):
+            names = [rule.value("/".join((*folder, ""))) or "" for folder in paths.folders]
+            level = SplitLevel([meanings.get(n) for n in names], level.rest, str(rule), names)
+        return level
+
+    def _find_classes(self, level: SplitLevel) -> tuple[FolderClasses | None, TableMatch | None]:
+        """Return the classes of folders, or else the table that gives them.
+
+        Neither if a rule gives them. Raises LayoutError if nothing does, or if both disagree.
+        """
+        if self.options.class_from:
+            return None, None
+        found, refused, table = None, None, None
+        try:
+            found = find_classes(self.paths, level)
+        except LayoutError as error:
+            refused = error
+        try:
+            table = self._find_table()
+        except LayoutError:
+            if found is None and refused is None:
+                raise
+        unclear = refused is not None or (found is not None and not found.clear)
+        complete = table is not None and None not in table.labels
+        if table and (table.format == IAM_WORDS or (complete if unclear else found is None)):
+            return None, table
+        if refused:
+            raise refused
+        if found is None:
+            raise refusals.no_classes(self.paths, level)
+        if table:
+            refusals.check_table_agrees(self.paths, found, table)
+            self.notes.append(f"{table.file} also names labels; folders give the classes")
+        return found, None
+
+    def _find_table(self) -> TableMatch | None:
+        """Return the table that gives the images' classes, None if there is none."""
+        archive = self.archive
+        if not any(name.lower().endswith(SUFFIXES) for name in archive.names):
+            return None
+        if exclude := self.options.exclude:
+            archive = archive.select(LayoutOptions(exclude=exclude).selects)
+        return find_table(archive, self.paths.names, self.options)
+
+    def _classes(self, found: FolderClasses | None, table: TableMatch | None) -> Column:
+        if rule := self.options.class_from:
+            return self._column(rule, "labels")
+        if table:
+            self._report(table)
+            return Column.of(table.labels, str(TableRule(table.file)))
+        assert found is not None
+        self.notes += found.notes
+        return Column.of(found.classes, found.class_from, self.paths.folder_of)
+
+    def _labelled(
+        self,
+        classes: Column,
+        level: SplitLevel,
+        found: FolderClasses | None,
+        table: TableMatch | None,
+    ) -> Ints:
+        """Return the images that have a class, and count the others by reason.
+
+        Raises LayoutError if images outside the splits' folders have none.
+        """
+        paths, labelled = self.paths, classes.codes != NONE
+        if not labelled.any():
+            raise LayoutError(f"{paths.root}: {classes.rule} gives no image a class")
+        if found:
+            for folder, reason in found.left_out.items():
+                labelled[paths.folder_of == folder] = False
+                self._leave_out(reason, int(paths.counts[folder]))
+        with_class = np.bincount(paths.folder_of[labelled], minlength=len(paths.folders))
+        matched = {level.names[i] for i in np.flatnonzero(with_class).tolist()}
+        by_name = isinstance(self.options.class_from, NameRule)
+        unmatched = []
+        for i in np.flatnonzero(with_class < paths.counts).tolist():
+            count = int(paths.counts[i] - with_class[i])
+            if found and i in found.left_out:
+                continue
+            in_split = level.splits[i] is not None and not (by_name and level.names[i] in matched)
+            if in_split and not with_class[i]:
+                self._leave_out(f"unlabelled images of {level.names[i]}", count)
+            elif table or isinstance(self.options.class_from, TableRule):
+                reason = f"images that {classes.rule} does not name"
+                self._leave_out(reason, count)
+                self.warnings.append(f"{reason} are left out")
+            else:
+                unmatched.append(i)
+        if unmatched:
+            rows = np.flatnonzero(~labelled & np.isin(paths.folder_of, unmatched))
+            raise refusals.unmatched(paths, classes.rule, rows)
+        return np.flatnonzero(labelled)
+
+    def _name_classes(self, classes: Column, found: FolderClasses | None) -> tuple[Column, str]:
+        """Return the final classes and the known name of the dataset."""
+        classes, warnings = clean_classes(self.paths, classes)
+        self.warnings += warnings
+        dataset = ""
+        if self._of_folders(found):
+            classes, dataset, notes = name_characters(self.paths, classes)
+            self.notes += notes
+        return classes.rows(np.arange(len(classes.codes))), dataset
+
+    def _of_folders(self, found: FolderClasses | None) -> bool:
+        return found is not None or isinstance(self.options.class_from, FolderRule)
+
+    def _splits(self, level: SplitLevel, table: TableMatch | None, rows: Ints) -> Column:
+        """Return the splits that the source gives its images: codes are indices into SPLITS."""
+        paths, free = self.paths, Column((), np.full(len(rows), NO_SPLIT), "")
+        if rule := self.options.split_from:
+            column = self._column(rule, "splits").rows(rows)
+        elif level.split_from:
+            values = [None if split is None else SPLITS[split] for split in level.splits]
+            column = Column.of(values, level.split_from, paths.folder_of).rows(rows)
+        elif table and table.splits and any(table.splits):
+            column = Column.of(table.splits, str(TableRule(table.file))).rows(rows)
+        else:
+            return free
+        meanings = splits_of(column.values)
+        refusals.check_splits(paths, column, rows, meanings)
+        numbers = np.array([meanings[value] for value in column.values], np.int64)
+        splits = predefined(numbers[column.codes])
+        if (splits == NO_SPLIT).all():
+            self.notes.append(f"{column.rule} names training images alone: prep divides them")
+            return free
+        return Column(SPLITS, splits, column.rule)
+
+    def _writers(
+        self, found: FolderClasses | None, table: TableMatch | None, rows: Ints, dataset: str
+    ) -> Column:
+        """Return the images' writers; the rule is "" if none is known."""
+        if rule := self.options.writer_from:
+            column = self._column(rule, "writers").rows(rows)
+            if not column.values:
+                raise LayoutError(
+                    f"{self.paths.root}: --writer-from {rule} gives no image a writer"
+                )
+            return column
+        column = Column.of([None], "", np.zeros(len(self.paths.names), np.int64))
+        if found and found.writer_from:
+            column = Column.of(found.writers, found.writer_from, self.paths.folder_of)
+        elif table and table.writers and any(table.writers):
+            column = Column.of(table.writers, str(TableRule(table.file)))
+        elif dataset == MIDAS:
+            column, notes = midas_writers(self.paths, rows)
+            self.notes += notes
+            return column.rows(np.arange(len(rows)))
+        return column.rows(rows)
+
+    def _column(self, rule: Rule, kind: str) -> Column:
+        """Return the labels, splits or writers that a rule gives."""
+        if not isinstance(rule, TableRule):
+            return column_of(rule, self.paths)
+        if rule.file not in self._tables:
+            names = self.paths.names
+            self._tables[rule.file] = read_table(rule.file, self.archive, names, self.options)
+            self._report(self._tables[rule.file])
+        values = getattr(self._tables[rule.file], kind)
+        if values is None or not any(values):
+            column = f"--columns {kind.removesuffix('s')}=…"
+            raise LayoutError(f"{self.paths.root}: {rule.file} has no {kind}; {column} names them")
+        return Column.of(values, str(rule))
+
+    def _report(self, table: TableMatch) -> None:
+        self.notes += table.notes
+        self.warnings += table.warnings
+
+    def _leave_out(self, reason: str, count: int) -> None:
+        self.left_out[reason] = self.left_out.get(reason, 0) + count

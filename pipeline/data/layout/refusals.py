@@ -1,0 +1,114 @@
+"""Errors of layouts that give no class, no split, or two answers, and what settles them."""
+
+import re
+from collections.abc import Mapping
+
+import numpy as np
+
+from pipeline.data.base import Ints, LayoutError
+from pipeline.data.layout.columns import NONE, Column
+from pipeline.data.layout.folders.classes import FolderClasses
+from pipeline.data.layout.folders.paths import MOST_PATTERNS, Paths, below, listed, option, topmost
+from pipeline.data.layout.folders.splits import SplitLevel
+from pipeline.data.layout.options import NameRule, TableRule
+from pipeline.data.layout.tables import TableMatch
+
+# What the names of files in one folder may say of their classes: cat.0.jpg, 7_12.png.
+_NAME_RULES = (
+    r"(?:^|/)([^/]*[^/0-9._ -])[-_. ]*[0-9]+\.[^/.]*$",
+    r"(?:^|/)([^/_-]+)[_-][^/]*$",
+)
+
+
+def no_classes(paths: Paths, level: SplitLevel) -> LayoutError:
+    """Return the error for images whose folders and tables give no class."""
+    where = "its folders" if any(paths.folders) else "no folder"
+    if level.split_from:
+        where = f"the folders {listed(sorted(set(level.names)))} give the split, and nothing"
+        reason = f"{where} gives the class"
+    else:
+        reason = f"{where} give no class" if where == "its folders" else f"{where} gives a class"
+    return LayoutError(
+        f"{paths.root}: {reason} of {len(paths.names):,} images, for example {paths.names[0]}; "
+        "expected one folder of images per class, or a table of labels",
+        [option("class-from", rule) for rule in _name_rules(paths, level)],
+    )
+
+
+def _name_rules(paths: Paths, level: SplitLevel) -> list[NameRule]:
+    """Return the rules for file names that give classes to all images of some folders."""
+    found = []
+    for pattern in _NAME_RULES:
+        rule = NameRule(re.compile(pattern))
+        values = [rule.value(name) for name in paths.names]
+        missing = np.array([value is None for value in values])
+        given = np.bincount(paths.folder_of[~missing], minlength=len(paths.folders))
+        partial = (given > 0) & (given < paths.counts)
+        outside = [i for i in np.flatnonzero(given == 0) if level.splits[i] is None]
+        classes = len(set(values) - {None})
+        if not partial.any() and not outside and 2 <= classes <= (~missing).sum() // 2:
+            found.append(rule)
+    return found
+
+
+def unmatched(paths: Paths, rule: str, rows: Ints) -> LayoutError:
+    """Return the error for the images `rows` (m,) to which a rule gives no class."""
+    chosen = np.zeros(len(paths.names), bool)
+    chosen[rows] = True
+    counts = np.bincount(paths.folder_of[rows], minlength=len(paths.folders))
+    whole = counts == paths.counts
+    patterns: list[str] = []
+    if whole[counts > 0].all():
+        inner, _ = topmost(paths.folders, lambda i: bool(counts[i]))
+        patterns = [below(folder) for folder in inner]
+    elif len(rows) <= MOST_PATTERNS:
+        patterns = [_literal(paths.names[row]) for row in rows]
+    few = 0 < len(patterns) <= MOST_PATTERNS
+    return LayoutError(
+        f"{paths.root}: --class-from {rule} gives no class to {len(rows):,} of "
+        f"{len(paths.names):,} images, for example {paths.names[int(rows[0])]}",
+        [option("exclude", *patterns)] if few else [],
+    )
+
+
+def check_splits(paths: Paths, splits: Column, rows: Ints, meanings: Mapping[str, int]) -> None:
+    """Raise LayoutError if an image among `rows` (m,) has no split, or an unknown one."""
+    unknown = [code for code, value in enumerate(splits.values) if value not in meanings]
+    bad = np.flatnonzero(np.isin(splits.codes, [*unknown, NONE]))
+    if not len(bad):
+        return
+    got = sorted({splits.values[code] for code in unknown}) or ["nothing"]
+    counts = np.bincount(paths.folder_of[rows[bad]], minlength=len(paths.folders))
+    of_rows = np.bincount(paths.folder_of[rows], minlength=len(paths.folders))
+    patterns: list[str] = []
+    if (counts[counts > 0] == of_rows[counts > 0]).all():
+        inner, _ = topmost(paths.folders, lambda i: bool(counts[i]))
+        patterns = [below(folder) for folder in inner]
+    few = 0 < len(patterns) <= MOST_PATTERNS
+    raise LayoutError(
+        f"{paths.root}: {splits.rule} gives {listed(map(repr, got))} as the split of {len(bad):,} "
+        f"images, for example {paths.names[int(rows[bad[0]])]}; expected train, validation or test",
+        [option("exclude", *patterns)] if few else [],
+    )
+
+
+def check_table_agrees(paths: Paths, found: FolderClasses, table: TableMatch) -> None:
+    """Raise LayoutError if a table contradicts the folders of the images that both label.
+
+    Both agree if each class has one label and each label one class, whatever their names are.
+    """
+    classes = [found.classes[folder] for folder in paths.folder_of.tolist()]
+    pairs = {pair for pair in zip(classes, table.labels, strict=True) if None not in pair}
+    if len(pairs) == len({c for c, _ in pairs}) == len({label for _, label in pairs}):
+        return
+    raise LayoutError(
+        f"{paths.root}: {table.file} and the folders ({found.class_from}) give different classes",
+        [
+            option("class-from", TableRule(table.file)),
+            *([option("class-from", found.class_from)] if found.class_from.count(":") else []),
+        ],
+    )
+
+
+def _literal(name: str) -> str:
+    return "".join(f"[{c}]" if c in "*?[" else c for c in name)

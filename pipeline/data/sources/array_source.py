@@ -1,0 +1,337 @@
+"""What the readers of arrays have in common: images in rows, and parts that are splits.
+
+One image is read at a time, so that no dataset is ever whole in memory.
+"""
+
+import glob
+from collections import Counter
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+from math import isqrt, prod
+from shlex import quote
+from typing import Any, Protocol, Self, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.data import base
+from pipeline.data.archives import Archive
+from pipeline.data.base import (
+    Annotations,
+    Decoded,
+    Grey,
+    Ints,
+    Layout,
+    LayoutError,
+    Source,
+    SourceError,
+)
+from pipeline.data.layout.options import LayoutOptions
+from pipeline.data.pixels.image_decoder import LONGEST_SIDE, SUFFIXES
+from pipeline.data.sources.array_labels import Labelled
+from pipeline.data.sources.stored_bytes import BLOCK, Bytes
+
+SPLIT_WORDS = {
+    **dict.fromkeys(("train", "training"), base.TRAIN),
+    **dict.fromkeys(("val", "valid", "validation"), base.VALIDATION),
+    **dict.fromkeys(("test", "testing", "t10k"), base.TEST),
+}
+LEAST_RANGE = 32  # of 8-bit grey levels
+_FEWEST_PIXELS = 16  # of a row whose shape is inferred; fewer are hardly an image
+MANY_IMAGES = 10  # image files that make a source one of images
+_LUMA = (19595, 38470, 7471)  # of red, green and blue in units of 2^-16, as in Pillow
+
+
+def image_shape(
+    columns: int, options: LayoutOptions, place: str, *, surely: bool = True
+) -> tuple[int, int] | None:
+    """Return the (height, width) of images in rows of pixels: the option's, or a square.
+
+    None if neither fits and the rows are not `surely` images; else LayoutError.
+    """
+    if options.shape is not None:
+        if prod(options.shape) != columns:
+            height, width = options.shape
+            raise SourceError(
+                f"{place}: got rows of {columns} pixels, expected {height * width} for "
+                f"--shape {height}x{width}"
+            )
+        return options.shape
+    if (side := isqrt(columns)) ** 2 == columns >= _FEWEST_PIXELS:
+        return side, side
+    if not surely:
+        return None
+    heights = [n for n in range(1, isqrt(columns) + 1) if columns % n == 0][-2:]
+    shapes = [shape for n in heights for shape in ((n, columns // n), (columns // n, n))]
+    raise LayoutError(
+        f"{place}: got rows of {columns} pixels, expected a square image of at least "
+        f"{_FEWEST_PIXELS} pixels",
+        [f"--shape {height}x{width}" for height, width in shapes],
+    )
+
+
+class Images(Protocol):
+    """Images that are read by their number."""
+
+    mode: str
+    note: str  # about the values, for people
+
+    def image(self, row: int) -> Grey:
+        """Return an image: grey levels (h, w), upright. Raises SourceError for a damaged file."""
+
+
+class ArrayImages:
+    """Images in rows of an array that begins at byte `start` of `data`.
+
+    `shape` of one image is (h, w), (h, w, 1), (1, h, w), (h, w, 3) or (3, h, w). Colour becomes
+    grey as in Pillow's `convert("L")`. Integers and floats whose values are all whole numbers from
+    0 to 255 become 8-bit grey, bool becomes 0 and 255. Other values stay as they are, and so do
+    numbers that use less than an eighth of a byte's range: the dataset's scale applies to them.
+    Bytes with `trusted` are grey levels as they are, whatever their range.
+    """
+
+    def __init__(
+        self,
+        data: Bytes,
+        start: int,
+        dtype: np.dtype[Any],
+        count: int,
+        shape: tuple[int, ...],
+        *,
+        transposed: bool = False,
+        trusted: bool = False,
+    ) -> None:
+        self._data, self._start, self._dtype, self.count = data, start, dtype, count
+        self._shape, self._transposed = shape, transposed
+        self._channels = _channel_axis(shape)
+        self._bytes = dtype.itemsize * prod(shape)
+        colours = 1 if self._channels is None else shape[self._channels]
+        height, width = (side for axis, side in enumerate(shape) if axis != self._channels)
+        if colours not in (1, 3):
+            raise data.error(f"got images with {colours} channels, expected 1 or 3")
+        if not (1 <= height <= LONGEST_SIDE and 1 <= width <= LONGEST_SIDE):
+            size = f"{width}×{height} pixels"
+            raise data.error(f"got images of {size}, expected 1 to 65,535 pixels a side")
+        self.shape = height, width
+        self.mode = "RGB" if colours == 3 else "L"
+        self.note = ""
+        self._target: np.dtype[Any] = np.dtype(np.uint8)
+        if colours == 3:
+            self.note = "colour becomes grey"
+        if count and not (trusted and dtype == np.uint8):
+            about = self._choose_depth(colours)
+            self.note = "; ".join(filter(None, (self.note, about)))
+
+    def image(self, row: int) -> Grey:
+        """Return one image (h, w), upright. Raises SourceError for a damaged file."""
+        return self._grey(self._data.pread(self._bytes, self._start + row * self._bytes))
+
+    def _grey(self, data: bytes) -> Grey:
+        values = np.frombuffer(data, self._dtype).reshape(self._shape)
+        if self._dtype == np.bool_:
+            values = values.astype(np.uint8) * 255
+        values = values.astype(self._target, copy=False)
+        if self._channels is not None:
+            values = np.moveaxis(values, self._channels, 0)
+            values = values[0] if len(values) == 1 else _luma(values)
+        return np.ascontiguousarray(values.T if self._transposed else values)
+
+    def _choose_depth(self, colours: int) -> str:
+        """Read all values once, choose the type of the grey levels, and return a note about it."""
+        if self._dtype == np.bool_:
+            self.mode = "1"
+            return "pixels are true and false: 255 and 0"
+        low, high, whole = self._range()
+        kind = self._dtype.name
+        if whole and low >= 0 and LEAST_RANGE <= high <= 255:
+            if self._dtype == np.uint8:
+                return ""
+            return f"pixels are {kind} from {low:g} to {high:g}: read as 8-bit grey"
+        if self._dtype == np.int8:
+            raise self._data.error(
+                f"got signed bytes from {low:g} to {high:g} as pixels, expected 0 to 255"
+            )
+        if self._dtype.kind == "f":
+            self._target, self.mode = np.dtype(np.float32), "F"
+        elif low >= 0 and high < 1 << 16:
+            self._target, self.mode = np.dtype(np.uint16), "I;16"
+        elif low >= -(1 << 31) and high < 1 << 31:
+            self._target, self.mode = np.dtype(np.int32), "I"
+        else:
+            raise self._data.error(f"got pixels from {low:g} to {high:g}, expected 32 bits")
+        if colours == 3:
+            self._target, self.mode = np.dtype(np.float32), "F"
+        return f"pixels are {kind} from {low:g} to {high:g}: the scale is the dataset's"
+
+    def _range(self) -> tuple[float, float, bool]:
+        """Return the lowest and highest value, and whether all are whole numbers."""
+        low, high, whole = np.inf, -np.inf, True
+        end, step = self.count * self._bytes, BLOCK // 16 * 16
+        for offset in range(0, end, step):
+            data = self._data.pread(min(step, end - offset), self._start + offset)
+            values = np.frombuffer(data, self._dtype)
+            if self._dtype.kind == "f":
+                if not np.isfinite(values).all():
+                    raise self._data.error("got pixels that are NaN or infinite")
+                whole = whole and bool((values == np.rint(values)).all())
+            low, high = min(low, float(values.min())), max(high, float(values.max()))
+        if self._dtype.kind == "f" and high > np.finfo(np.float32).max:
+            raise self._data.error(f"got pixels up to {high:g}, expected 32-bit floats")
+        return low, high, whole
+
+
+def _channel_axis(shape: tuple[int, ...]) -> int | None:
+    """Return the axis of an image's channels, the last where both can be; None without one."""
+    if len(shape) == 2:
+        return None
+    return 0 if shape[0] in (1, 3) and shape[2] not in (1, 3) else 2
+
+
+def _luma(values: NDArray[Any]) -> Grey:
+    """Return the luma (h, w) of red, green and blue (3, h, w), rounded for bytes."""
+    if values.dtype == np.uint8:
+        wide = sum(values[i].astype(np.uint32) * np.uint32(_LUMA[i]) for i in range(3))
+        return cast(Grey, ((wide + np.uint32(1 << 15)) >> np.uint32(16)).astype(np.uint8))
+    weighed = sum(values[i] * np.float64(_LUMA[i] / (1 << 16)) for i in range(3))
+    return np.asarray(weighed, np.float32)
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part of a dataset, with the split that it is; NO_SPLIT for all in one part.
+
+    `labels` (n,) are whole numbers or strings, `indices` the archive's files that hold the part.
+    """
+
+    name: str
+    split: int
+    images: Images
+    labels: NDArray[Any]
+    indices: tuple[int, ...]
+    writers: Sequence[str] | None = None
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+def splits_of(parts: Sequence[Part]) -> list[int]:
+    """Return the split of each part; training images may become validation if none is given."""
+    splits = [part.split for part in parts]
+    if base.VALIDATION in splits:
+        return splits
+    return [base.NO_SPLIT if split == base.TRAIN else split for split in splits]
+
+
+class ArraySource(Source):
+    """A dataset in parts: training, validation and test, in this order."""
+
+    def __init__(
+        self, archive: Archive, parts: Sequence[Part], labelled: Labelled, layout: Layout
+    ) -> None:
+        self.path, self.layout = archive.path, layout
+        self._archive, self._parts = archive, list(parts)
+        self._used = sorted({index for part in parts for index in part.indices})
+        self.ignored_files = len(archive.names) - len(self._used)
+        counts = [len(part) for part in parts]
+        self._starts = np.cumsum([0, *counts])
+        writers: list[str | None] = []
+        for part in parts:
+            writers += part.writers if part.writers is not None else [None] * len(part)
+        self.annotations = Annotations.of(
+            labelled.classes,
+            labelled.labels,
+            writers=writers if any(part.writers is not None for part in parts) else None,
+            splits=np.repeat(splits_of(parts), counts),
+        )
+
+    @classmethod
+    def detect(cls, archive: Archive, options: LayoutOptions | None = None) -> Self | None:
+        """Return the archive's dataset, None if it has no arrays of this kind.
+
+        Arrays beside many image files that are no dataset themselves are ignored. Raises
+        LayoutError for several datasets, SourceError for damaged files and missing labels.
+        """
+        try:
+            return cls.find(archive, options or LayoutOptions())
+        except SourceError:
+            if sum(name.lower().endswith(SUFFIXES) for name in archive.names) < MANY_IMAGES:
+                raise
+            return None
+
+    @classmethod
+    def find(cls, archive: Archive, options: LayoutOptions) -> Self | None:
+        """Return the archive's dataset, whatever other files it has."""
+        raise NotImplementedError
+
+    def name(self, index: int) -> str:
+        """Return "train/N" or "test/N", N counted from 0."""
+        part, row = self._place(index)
+        return f"{part.name}/{row}"
+
+    def image(self, index: int) -> Grey:
+        """Return one image (h, w), upright. Raises SourceError for a damaged file."""
+        part, row = self._place(index)
+        return part.images.image(row)
+
+    def decoded(self, index: int) -> Decoded:
+        """Return one image, with how the file stored it."""
+        part, row = self._place(index)
+        return Decoded(part.images.image(row), part.images.mode)
+
+    def size(self, rows: Ints) -> int:
+        """Return the bytes of all the dataset's files, whichever images `rows` are."""
+        del rows
+        return sum(self._archive.sizes[index] for index in self._used)
+
+    def digest(self) -> str:
+        """Return the digest of the dataset's files, or of the zip archive."""
+        return self._archive.digest(self._used)
+
+    def _place(self, index: int) -> tuple[Part, int]:
+        number = int(np.searchsorted(self._starts, index, "right")) - 1
+        return self._parts[number], index - int(self._starts[number])
+
+
+def several_datasets(
+    archive: Archive, groups: Iterable[tuple[str, str, Collection[str]]]
+) -> LayoutError:
+    """Return the error for several datasets, with an option that selects each, if one does.
+
+    `groups` are the folder of each dataset, the prefix of its files' names, and its files.
+    """
+    groups = list(groups)
+    counts = Counter(name for *_, files in groups for name in {*files})
+    every = {*counts}
+    suggestions = []
+    for folder, prefix, own in groups:
+        if any(counts[name] > 1 for name in own):
+            continue  # no choice of files selects one of the datasets in a file
+        others = sorted(every - {*own})
+        patterns = [f"{folder}/*"] if folder else []
+        patterns += [f"{folder}/{prefix}*".lstrip("/")] if prefix else []
+        options = [("--include", escaped(pattern)) for pattern in (*patterns, *own)]
+        options += [("--exclude", escaped(name)) for name in others[:1]]
+        for option, pattern in options:
+            choice = ((pattern,), ()) if option == "--include" else ((), (pattern,))
+            selects = LayoutOptions(include=choice[0], exclude=choice[1]).selects
+            if {name for name in every if selects(name)} == {*own}:
+                suggestions.append(f"{option} {quote(pattern)}")
+                break
+    return LayoutError(
+        f"{archive.path}: got several datasets, expected one: {', '.join(sorted(every))}",
+        suggestions,
+    )
+
+
+def escaped(pattern: str) -> str:
+    """Escape the characters of a pattern that match others, but not a * at its end."""
+    star = pattern.endswith("*")
+    return glob.escape(pattern.removesuffix("*")) + "*" * star
+
+
+def left_out(archive: Archive, used: Sequence[int], **kinds: int) -> dict[str, int]:
+    """Count the files that are not `used`, by kind: the archive's own, `kinds`, and others."""
+    counts: dict[str, int] = dict(archive.left_out)
+    named = {kind.replace("_", " "): count for kind, count in kinds.items() if count}
+    others = len(archive.names) - len(set(used)) - sum(named.values())
+    return {**counts, **named, **({"other files": others} if others > 0 else {})}
