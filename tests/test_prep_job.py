@@ -1,11 +1,13 @@
 import gzip
 import os
+import shlex
 import signal
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 from raw_data import digits, folders, idx_pair, make_tree, make_zip, midas, saved
@@ -368,6 +370,41 @@ def test_a_file_of_another_program_is_not_replaced_unasked(tmp_path: Path, prep_
     [line] = failure(prep_here("--source", "set.zip"))
     assert line.endswith("was written by another program; --force overwrites it")
     assert prep_here("--source", "set.zip", "--force").returncode == 0
+
+
+def pages(paper: int, ink: int, classes: str = "ab") -> dict[str, bytes]:
+    """Files of pages with strokes, a folder per class."""
+    found = {}
+    for number, name in enumerate(classes):
+        for i in range(8):
+            pixels = np.full((30, 40), paper, np.uint8)
+            pixels[8 + number : 11 + number, 6 : 20 + i] = ink
+            found[f"{name}/{i}.png"] = saved(Image.fromarray(pixels))
+    return found
+
+
+DOUBTS = {
+    "one page of each polarity": pages(255, 0, "a") | pages(0, 255, "bc"),
+    "a class of blank pages": pages(255, 0) | pages(255, 255, "c"),
+    "many blank pages": pages(255, 0)
+    | {f"a/{i}x.png": saved(Image.new("L", (40, 30))) for i in "12"},
+}
+
+
+@pytest.mark.parametrize("doubt", DOUBTS)
+def test_every_suggestion_about_pixels_settles_the_doubt(
+    tmp_path: Path, prep_here: Prep, doubt: str
+) -> None:
+    make_zip(tmp_path / "set.zip", DOUBTS[doubt])
+    [line] = failure(prep_here("--source", "set.zip"))
+    assert list((tmp_path / "data").iterdir()) == []
+    suggestions = line.partition("; use ")[2].split(", or ")
+    assert suggestions[0].startswith("--")
+    for suggestion in suggestions:
+        run = prep_here("--source", "set.zip", *shlex.split(suggestion), "--force")
+        assert run.returncode == 0, run
+        with Reader(tmp_path / "data" / "set.beton") as reader:
+            assert len(reader) == len(DOUBTS[doubt])
 
 
 def test_linked_folders_are_classes_like_others(tmp_path: Path, prep_here: Prep) -> None:
