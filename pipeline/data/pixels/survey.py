@@ -17,6 +17,7 @@ from pipeline.data.pixels.measures import (
     DEPTHS,
     MEASURES,
     Measures,
+    has_change,
     measure,
     read_measures,
 )
@@ -207,10 +208,7 @@ def _count_modes(measures: Measures) -> dict[str, int]:
 
 
 def _count_changes(measures: Measures) -> dict[str, int]:
-    found = {
-        change: int(np.count_nonzero(measures["changes"] & (1 << i)))
-        for i, change in enumerate(CHANGES)
-    }
+    found = {change: int(np.count_nonzero(has_change(measures, change))) for change in CHANGES}
     return {change: count for change, count in found.items() if count}
 
 
