@@ -369,6 +369,17 @@ def test_pages_with_a_black_frame_are_never_decided_wrongly() -> None:
     assert decide_polarity(records(framed)) in (None, "dark")
 
 
+def test_tight_crops_with_specks_of_paper_decide_nothing() -> None:
+    rng = np.random.default_rng(0)
+    crops = []
+    for height, width in [(60, 14), (12, 50), (16, 16)] * 20:
+        crop = np.zeros((height, width), np.uint8)
+        crop[rng.integers(0, height), rng.integers(0, width)] = 255
+        crop[0, 0] = crop[-1, -1] = 255
+        crops.append(crop)
+    assert decide_polarity(records(crops)) is None
+
+
 def test_blank_images_decide_nothing() -> None:
     assert decide_polarity(records([np.full((9, 9), 255, np.uint8)] * 9)) is None
     assert decide_polarity(np.zeros(0, MEASURES)) is None

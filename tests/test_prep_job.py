@@ -1,10 +1,13 @@
+import gzip
 import os
+import shlex
 import signal
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 from raw_data import digits, folders, idx_pair, make_tree, make_zip, midas, saved
@@ -15,6 +18,7 @@ from pipeline.data.synth import handwriting
 from pipeline.data.synth.handwriting import DigitCounts, SyntheticPages
 
 JOB = Path(__file__).resolve().parents[1] / "jobs" / "prep.py"
+GOLDEN = Path(__file__).parent / "golden"
 Run = subprocess.CompletedProcess[str]
 Prep = Callable[..., Run]
 FEW = ("--auxiliary-writers", "1")  # what goes with part 1 takes no time then
@@ -61,18 +65,22 @@ def test_a_dataset_is_prepared_once(tmp_path: Path, prep_here: Prep) -> None:
     make_zip(tmp_path / "some pages.zip", midas() | {"hand writing/notes.txt": b"x"})
     run = prep(tmp_path, "part1", "--source", "some pages.zip", "--split", "writers=1")
     assert (run.returncode, run.stderr) == (0, "")
-    first, other, *table = [line.strip() for line in run.stdout.splitlines() if line.strip()]
-    assert other == (
-        f"auxiliary: embedded default {SyntheticPages.path}, "
-        "synthetic: 62 images, 62 classes, 1 writers"
-    )
-    assert first == (
+    lines = [line.strip() for line in run.stdout.splitlines() if line.strip()]
+    assert lines[0] == (
         "part1: --source some pages.zip, midas: 12 images, 3 classes, 4 writers; "
         "1 other files ignored"
     )
+    assert (
+        f"auxiliary: embedded default {SyntheticPages.path}, "
+        "synthetic: 62 images, 62 classes, 1 writers"
+    ) in lines
+    layout = lines[: lines.index("part1: data card data/part1.html")]
+    assert {"writer", "left", "class", "polarity"} <= {line.split()[0] for line in layout}
+    assert any(line.split() == ["left", "out", ".txt", "files", "×1"] for line in layout)
     heading = "dataset images classes train validation test raw MB file MB s"
-    assert table[0].split() == heading.split()
-    assert table[-2].split()[:6] == ["part1", "12", "3", "9", "3", "0"]
+    assert lines[-3].split() == heading.split()
+    assert lines[-2].split()[:6] == ["part1", "12", "3", "9", "3", "0"]
+    assert (tmp_path / "data" / "part1.html").exists()
     out = tmp_path / "data" / "part1.beton"
     before = out.stat()
     again = prep_here("part1", "--source", "some pages.zip", "--split", "writers=1")
@@ -155,7 +163,7 @@ def test_all_that_lies_in_the_folder_of_raw_data_is_prepared(
     run = prep_here("--out", "elsewhere", "--seed", "5")
     assert run.returncode == 0, run
     assert "mnist: data/raw data/raw/MNIST, idx: 40 images, 10 classes" in run.stdout
-    files = sorted(path.name for path in (tmp_path / "elsewhere").iterdir())
+    files = sorted(path.name for path in (tmp_path / "elsewhere").glob("*.beton"))
     assert files == ["auxiliary.beton", "mnist.beton", "part1.beton", "part2.beton"]
     with Reader(tmp_path / "elsewhere" / "part2.beton") as reader:
         assert reader.info["classes"] == list("0123456789")
@@ -175,10 +183,9 @@ def test_without_data_the_main_datasets_are_generated(tmp_path: Path, prep_here:
     assert lines[-3].split()[:7] == ["part1", "124", "62", "62", "62", "0", "–"]
     assert lines[-2].split()[:3] == ["part2", "20", "10"]
     assert lines[-1].split()[:3] == ["auxiliary", "62", "62"]
+    names = ("auxiliary", "part1", "part2")
     assert sorted(path.name for path in (tmp_path / "data").iterdir()) == [
-        "auxiliary.beton",
-        "part1.beton",
-        "part2.beton",
+        f"{name}.{suffix}" for name in names for suffix in ("beton", "html")
     ]
     with Reader(tmp_path / "data" / "part1.beton") as reader:
         assert reader.info["provenance"]["kind"] == "synthetic"
@@ -200,7 +207,7 @@ def test_without_data_or_names_all_main_datasets_are_generated(
     monkeypatch.setattr(handwriting, "PART3_COUNTS", DigitCounts(300, 0, 2000))
     assert prep_here("--writers", "1", "--mislabel", "pairs=0.5").returncode == 0
     generators = {}
-    for path in (tmp_path / "data").iterdir():
+    for path in (tmp_path / "data").glob("*.beton"):
         with Reader(path) as reader:
             generators[path.name] = reader.info["generator"]
     assert sorted(generators) == [
@@ -231,7 +238,8 @@ def test_bad_images_are_listed_and_nothing_is_written(tmp_path: Path, prep_here:
     make_zip(tmp_path / "set.zip", folders() | BROKEN)
     lines = failure(prep_here("--source", "set.zip"))
     assert lines == [
-        "1/broken.png: not recognised as PNG, JPEG, BMP, GIF, TIFF, WEBP, PPM",
+        "1/broken.png: not recognised as "
+        "PNG, JPEG, BMP, GIF, TIFF, WEBP, PPM, JPEG2000, AVIF, HEIC",
         "10/3.png: the file is empty",
         "prep: set.zip: 2 of 13 images cannot be decoded; --skip-bad leaves them out",
     ]
@@ -290,6 +298,99 @@ def test_what_is_wrong_is_said_in_one_line(
     assert line.startswith("prep: ")
     assert reason in line
     assert not list(tmp_path.rglob("*.beton"))
+
+
+@pytest.mark.parametrize(
+    ("name", "dataset"),
+    [
+        ("mnist_train.csv", "mnist"),
+        ("digit-recognizer.zip", "mnist"),
+        ("train-labels.idx1-ubyte", "mnist"),
+        ("trainPart1 (1).zip", "part1"),
+        ("Part 1.rar", "part2"),
+        ("mnistTask3-copy.zip", "part3"),
+    ],
+)
+def test_data_under_a_similar_name_are_reported_instead_of_generated_ones(
+    tmp_path: Path, prep_here: Prep, name: str, dataset: str
+) -> None:
+    make_tree(tmp_path / "data" / "raw", {name: b"x", "other.zip": b"x"})
+    [line] = failure(prep_here(dataset))
+    assert line.startswith(f"prep: {dataset}: data/raw/{name} may hold it")
+    assert list((tmp_path / "data").iterdir()) == [tmp_path / "data" / "raw"]
+
+
+@pytest.mark.parametrize("suffix", ["", ".gz"])
+def test_dotted_names_of_mnist_are_found(tmp_path: Path, prep_here: Prep, suffix: str) -> None:
+    pair = idx_pair("train", *digits(40), bool(suffix)).items()
+    dotted = {name.replace("-idx", ".idx"): data for name, data in pair}
+    make_tree(tmp_path / "data" / "raw", dotted)
+    run = prep_here("mnist")
+    assert run.returncode == 0, run
+    assert "mnist: data/raw data/raw, idx: 40 images, 10 classes" in run.stdout
+
+
+def test_a_check_reports_and_draws_and_writes_no_dataset(tmp_path: Path, prep_here: Prep) -> None:
+    make_zip(tmp_path / "leaves.zip", folders(count=6))
+    run = prep_here("--source", "leaves.zip", "--check")
+    assert (run.returncode, run.stderr) == (0, "")
+    assert "polarity" in run.stdout
+    assert list((tmp_path / "data").iterdir()) == [tmp_path / "data" / "leaves.html"]
+
+
+def test_other_rules_write_the_dataset_again(tmp_path: Path, prep_here: Prep) -> None:
+    make_tree(tmp_path / "set", {f"{name}/x.png": data for name, data in folders().items()})
+    source = ("--source", "set", "--class-from")
+    assert prep_here(*source, "folder:0").returncode == 0
+    assert "is up to date" in prep_here(*source, "folder:0").stdout
+    by_file = prep_here(*source, "folder:0,1")
+    assert by_file.returncode == 0, by_file
+    assert "replaced data/set.beton, which had other data or settings" in by_file.stdout
+
+
+def test_a_file_of_another_program_is_not_replaced_unasked(tmp_path: Path, prep_here: Prep) -> None:
+    make_zip(tmp_path / "set.zip", folders())
+    out = tmp_path / "data" / "set.beton"
+    out.parent.mkdir()
+    out.write_bytes(gzip.decompress((GOLDEN / "ffcv-1.0.2.beton.gz").read_bytes()))
+    [line] = failure(prep_here("--source", "set.zip"))
+    assert line.endswith("was written by another program; --force overwrites it")
+    assert prep_here("--source", "set.zip", "--force").returncode == 0
+
+
+def pages(paper: int, ink: int, classes: str = "ab") -> dict[str, bytes]:
+    """Files of pages with strokes, a folder per class."""
+    found = {}
+    for number, name in enumerate(classes):
+        for i in range(8):
+            pixels = np.full((30, 40), paper, np.uint8)
+            pixels[8 + number : 11 + number, 6 : 20 + i] = ink
+            found[f"{name}/{i}.png"] = saved(Image.fromarray(pixels))
+    return found
+
+
+DOUBTS = {
+    "one page of each polarity": pages(255, 0, "a") | pages(0, 255, "bc"),
+    "a class of blank pages": pages(255, 0) | pages(255, 255, "c"),
+    "many blank pages": pages(255, 0)
+    | {f"a/{i}x.png": saved(Image.new("L", (40, 30))) for i in "12"},
+}
+
+
+@pytest.mark.parametrize("doubt", DOUBTS)
+def test_every_suggestion_about_pixels_settles_the_doubt(
+    tmp_path: Path, prep_here: Prep, doubt: str
+) -> None:
+    make_zip(tmp_path / "set.zip", DOUBTS[doubt])
+    [line] = failure(prep_here("--source", "set.zip"))
+    assert list((tmp_path / "data").iterdir()) == []
+    suggestions = line.partition("; use ")[2].split(", or ")
+    assert suggestions[0].startswith("--")
+    for suggestion in suggestions:
+        run = prep_here("--source", "set.zip", *shlex.split(suggestion), "--force")
+        assert run.returncode == 0, run
+        with Reader(tmp_path / "data" / "set.beton") as reader:
+            assert len(reader) == len(DOUBTS[doubt])
 
 
 def test_linked_folders_are_classes_like_others(tmp_path: Path, prep_here: Prep) -> None:

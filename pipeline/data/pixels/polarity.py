@@ -6,8 +6,9 @@ evidence in one of two cases, given here for dark ink; light ink is the mirror i
 - Its border is paper: at most BORDER_INK of the outermost ring is dark, no more than of the whole
   image, and most of a second ring is light. A tight crop of a stroke fails, because ink fills its
   border; a scan with a black frame fails, because its second ring contradicts.
-- Its thin lines are dark, at most half of the image is dark, and the border is hardly darker than
-  the image. This holds on paper whose light varies so much that the border crosses the threshold.
+- Its thin lines are dark, at most half of the image is dark, and the border is no darker than the
+  image, or hardly darker where much is dark. This holds on paper whose light varies so much that
+  the border crosses the threshold, and not for a tight crop with some specks of paper at its edge.
 
 The dataset is decided if at least half of its images are evidence and nine tenths of the evidence
 agree. In experiments, digits, letters, clothes and pages, on even paper and on photographed paper,
@@ -29,7 +30,7 @@ DARK, LIGHT, EACH = "dark", "light", "each"  # the ink; "each": every image's ow
 BLANK_CONTRAST = 16  # grey levels: compression leaves less than this on blank paper
 BORDER_INK = 0.25
 LOBES_OPPOSED, LOBES_CLEAR = 0.3, 0.4
-BORDER_EXCESS = 0.15
+BORDER_EXCESS, SHADED = 0.15, 0.02
 ENOUGH_EVIDENCE, AGREEMENT = 0.5, 0.9
 
 Mask = NDArray[np.bool_]
@@ -46,7 +47,8 @@ def is_blank(measures: Measures) -> Mask:
 def _is_evidence(border: Column, inner: Column, whole: Column, lobes: Column) -> Mask:
     """Return which images show dark ink, given the dark fractions and the lobes of MEASURES."""
     on_paper = (border <= BORDER_INK) & (border <= whole) & (inner <= 0.5)
-    thin = (lobes <= -LOBES_CLEAR) & (whole <= 0.5) & (border <= whole + BORDER_EXCESS)
+    excess = np.where(whole >= SHADED, BORDER_EXCESS, 0)
+    thin = (lobes <= -LOBES_CLEAR) & (whole <= 0.5) & (border <= whole + excess)
     return (on_paper & (lobes <= LOBES_OPPOSED)) | thin
 
 

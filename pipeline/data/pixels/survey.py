@@ -238,8 +238,8 @@ def _copy_warnings(copies: Copies, groups: Ints, splits: Ints) -> Iterator[str]:
     if not copies.groups:
         return
     examples = "; ".join(f"{first!r} and {copy!r}" for first, copy in copies.examples)
-    groups_in_words = "1 group" if copies.groups == 1 else f"{copies.groups:,} groups"
-    yield f"{copies.images:,} images form {groups_in_words} of equal pixels: {examples}"
+    groups_found = "one group" if copies.groups == 1 else f"{copies.groups:,} groups"
+    yield f"{copies.images:,} images form {groups_found} of equal pixels: {examples}"
     for split in range(VALIDATION, len(SPLITS)):
         in_split = splits == split
         for earlier in range(split):
