@@ -78,7 +78,7 @@ def _batch(path: Path) -> Prepared:
                 (batch,) = loader.micro_batches()
             batches.append(batch.images[:, 0].numpy())
         np.testing.assert_allclose(batches[0], batches[1], atol=0.6 / 255)
-        names = [file.column("name").payload(row).tobytes().decode() for row in rows]
+        names = [file.column("name").payload(row).tobytes().decode() for row in rows.tolist()]
         return Prepared(dict(zip(names, batches[0], strict=True)), file.info)
 
 

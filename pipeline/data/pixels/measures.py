@@ -75,7 +75,8 @@ def measure(decoded: Decoded, pixels: Pixels) -> bytes:
 
 def has_change(measures: Measures, change: str) -> NDArray[np.bool_]:
     """Return which images (n,) have a change, one of CHANGES."""
-    return (measures["changes"] & (1 << CHANGES.index(change))) != 0
+    has: NDArray[np.bool_] = (measures["changes"] & (1 << CHANGES.index(change))) != 0
+    return has
 
 
 def _range(grey: Grey) -> tuple[float, float]:
