@@ -94,7 +94,7 @@ class Decoded(NamedTuple):
     """A decoded image: grey levels (h, w), how the file stored them, and how they were changed.
 
     `mode` is Pillow's mode of the file (L, RGB, RGBA, P, 1, I;16, F …). `changes` are words such as
-    "turned upright" or "composited on paper".
+    "turned upright" or "composited on white paper".
     """
 
     grey: Grey

@@ -24,7 +24,15 @@ from beton.reader import Reader
 from pipeline.data.base import SPLITS, ImageError, Ints, LayoutError, Source, SourceError
 from pipeline.data.pixels.measures import DEPTHS, Measures, measure, read_measures
 from pipeline.data.pixels.options import PixelOptions
-from pipeline.data.pixels.polarity import Mask, decide_polarity, is_blank, paper
+from pipeline.data.pixels.polarity import (
+    DARK,
+    LIGHT,
+    Mask,
+    decide_polarity,
+    is_blank,
+    paper,
+    shows_ink,
+)
 from pipeline.data.pixels.scale import Scale, choose_scale, full_scale
 from pipeline.data.pixels.survey import Survey, copy_groups
 from pipeline.data.splits import Split, assign_splits, check_trained, join_groups
@@ -190,7 +198,7 @@ class _Build:
         kept = np.delete(np.arange(len(source)), [index for index, _ in summary.skipped])
         measures = read_measures(summary.notes)
         scale = self._check_scale(measures)
-        self._check_blank(kept, is_blank(measures))
+        self._check_blank(kept, measures, scale)
         polarity = self._polarity(measures)
         splits = self._splits(kept, copy_groups(measures))
         summary.records["split"][:] = splits
@@ -239,8 +247,9 @@ class _Build:
             )
         return given
 
-    def _check_blank(self, kept: Ints, blank: Mask) -> None:
+    def _check_blank(self, kept: Ints, measures: Measures, scale: Scale | None) -> None:
         """Raise LayoutError if too many images, or all images of a class, are blank."""
+        blank: Mask = is_blank(measures)
         if self.pixels.allow_blank or not blank.any():
             return
         annotations = self.source.annotations
@@ -256,6 +265,8 @@ class _Build:
         else:
             return
         example = self.source.name(int(kept[blank.argmax()]))
+        if scale is not None and (measures["depth"][blank] > 0).any():
+            reason += f", with the grey levels {scale.low:g} to {scale.high:g} as black and white,"
         raise LayoutError(
             f"{self.source.path}: {reason} are blank, for example {example}", ["--allow-blank"]
         )
@@ -267,9 +278,10 @@ class _Build:
             return options.polarity
         decided, expected = decide_polarity(measures), options.expected_polarity
         if decided is None and expected is None:
+            dark, light = (int(shows_ink(measures, ink).sum()) for ink in (DARK, LIGHT))
             raise LayoutError(
-                f"{path}: dark ink on light paper, or light ink on dark paper? the images do not "
-                "show it clearly",
+                f"{path}: dark ink on light paper, or light ink on dark paper? of "
+                f"{len(measures):,} images, {dark:,} show dark ink and {light:,} light ink",
                 ["--polarity dark", "--polarity light", "--polarity each"],
             )
         if decided and expected and decided != expected:

@@ -228,7 +228,10 @@ class _Card:
         strips = []
         constant = np.flatnonzero(self.images.metadata["runs"] == 0)
         inverted = np.array(self.pixels.get("paper", {}).get("samples", ()), np.int64)
-        for title, found in (("one grey level", constant), ("more ink than paper", inverted)):
+        for title, found in (
+            ("one grey level", constant),
+            ("most frequent value is ink", inverted),
+        ):
             if len(found):
                 strips.append(self._strip(title, counted(len(found), "image"), _spaced(found)))
         pairs = self.survey.copies.examples if self.survey else ()

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.data.base import SPLITS, VALIDATION, Ints
-from pipeline.data.pixels.measures import CHANGES, DEPTHS, Measures
+from pipeline.data.pixels.measures import CHANGES, DEPTHS, Measures, has_change
 from pipeline.data.pixels.polarity import (
     DARK,
     EACH,
@@ -185,10 +185,7 @@ def _count_modes(measures: Measures) -> dict[str, int]:
 
 
 def _count_changes(measures: Measures) -> dict[str, int]:
-    found = {
-        change: int(np.count_nonzero(measures["changes"] & (1 << i)))
-        for i, change in enumerate(CHANGES)
-    }
+    found = {change: int(np.count_nonzero(has_change(measures, change))) for change in CHANGES}
     return {change: count for change, count in found.items() if count}
 
 
