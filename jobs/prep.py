@@ -78,7 +78,8 @@ class Config:
     """How to understand raw images."""
     mislabel: str | None = None
     """Corrupt all labels of --source or of the synthetic part3, except those of its own test set:
-    wrong (all labels), symmetric=RATE, pairs=RATE, permutation, shuffled or none.
+    wrong (all labels), symmetric=RATE, pairs=RATE, permutation, shuffled, none, or
+    flips=2:7:0.2,3:8:0.1 (of class number 2, 20 % become 7; of 3, 10 % become 8).
     Default: wrong for the synthetic part3, none otherwise."""
     workers: int = len(os.sched_getaffinity(0))
     """Maximum number of processes."""
@@ -130,10 +131,10 @@ def prepare_datasets(config: Config) -> None:
                 )
             report(console, name, result, config)
             card = config.out / f"{name}.html"
-            if result.built or not card.exists():
-                card.parent.mkdir(parents=True, exist_ok=True)
-                write_card(card, out, name=name)
-                console.print(f"{name}: data card {card}")
+            card.parent.mkdir(parents=True, exist_ok=True)
+            # Also of an up-to-date file: --check may have drawn a card of other settings.
+            write_card(card, out, name=name)
+            console.print(f"{name}: data card {card}")
         if not config.check:
             results[name] = result
     if results:

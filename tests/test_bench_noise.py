@@ -8,7 +8,14 @@ import pytest
 from raw_data import digits, idx_pair, make_tree
 
 from jobs.bench import noise as bench_noise
-from jobs.bench.noise import Config, Outcome, SampledSource, closing_table, conclusion
+from jobs.bench.noise import (
+    Config,
+    Outcome,
+    SampledSource,
+    closing_table,
+    conclusion,
+    label_noises,
+)
 from pipeline.analysis.label_noise import diagnose
 from pipeline.data.base import TRAIN
 from pipeline.data.sources import SourceError
@@ -71,6 +78,21 @@ def test_correct_diagnoses_are_counted() -> None:
     assert columns[7] == ["yes", "yes", "yes", "no"]
     assert str(columns[3][0]).startswith("below ")
     assert columns[3][1] == "90.0 %"
+
+
+def test_class_dependent_noise_has_a_case_for_each_rate() -> None:
+    config = Config(kinds=("none", "flips"), flips=("2:7,3:8", "4:9"), flip_rates=(0.1, 0.2))
+    assert [str(noise) for noise in label_noises(config)] == [
+        "none",
+        "flips=2:7:0.1,3:8:0.1",
+        "flips=2:7:0.2,3:8:0.2",
+        "flips=4:9:0.1",
+        "flips=4:9:0.2",
+    ]
+    labels = np.arange(600) % 10
+    clean = diagnose(np.eye(10)[labels], labels, list("0123456789"))
+    found = replace(clean, kind="class-dependent")
+    assert Outcome(LabelNoise.parse("flips=4:9:0.1"), 0.01, found, clean).is_correct(found)
 
 
 def test_it_mislabels_trains_and_prints_a_table(capsys: pytest.CaptureFixture[str]) -> None:

@@ -22,7 +22,8 @@ from beton import writer
 from beton.errors import BetonError
 from beton.fields import BytesField, InkField, IntField
 from pipeline.data.base import NO_SPLIT, TEST, TRAIN, VALIDATION, Annotations, Decoded, Layout
-from pipeline.data.pixels.survey import Survey, measure, read_measures
+from pipeline.data.pixels.measures import measure, read_measures
+from pipeline.data.pixels.survey import Survey
 from pipeline.reporting import data_card
 from pipeline.reporting.card_elements import FRAME, TILE, Bins, Histograms, thumbnail
 from pipeline.reporting.data_card import write_card
@@ -191,7 +192,7 @@ def test_equal_files_have_equal_cards(doubtful: Path) -> None:
 
 def test_images_in_doubt_are_shown(doubtful: Path) -> None:
     text = card(doubtful).split("Images to check")[1]
-    for part in ("train/&lt;i&gt;.png: truncated", "one grey level", "more ink than paper"):
+    for part in ("train/&lt;i&gt;.png: truncated", "one grey level", "most frequent value is ink"):
         assert part in text
     assert "<b>image 4, image 5</b><span>equal pixels</span>" in text
 

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from pipeline.data.base import Ints
 from pipeline.data.sources import SourceError
-from pipeline.data.synth.mislabel import KINDS, KINDS_WITH_RATE, LabelNoise
+from pipeline.data.synth.mislabel import KINDS, KINDS_WITH_RATE, Flip, LabelNoise
 
 seeds = st.integers(0, 2**63 - 1)
 rates = st.integers(0, 1000).map(lambda n: n / 1000)
@@ -62,6 +62,40 @@ def test_pairs_flip_to_the_next_class_at_their_rate(seed: int, classes: int, rat
     wrong = labels != true
     assert within(wrong.sum(), N, rate)
     assert (labels[wrong] == (true[wrong] + 1) % classes).all()
+
+
+@given(seeds)
+def test_flips_have_their_rates_and_change_no_other_class(seed: int) -> None:
+    true, noise = truth(5), LabelNoise.parse("flips=2:4:0.2,2:0:.3,3:1:1")
+    labels = noise.apply(true, 5, seed)
+    for label, rate in ((4, 0.2), (0, 0.3), (2, 0.5)):
+        assert within((labels[true == 2] == label).sum(), (true == 2).sum(), rate)
+    assert (labels[true == 3] == 1).all()
+    others = ~np.isin(true, (2, 3))
+    np.testing.assert_array_equal(labels[others], true[others])
+
+
+@given(st.lists(st.tuples(st.integers(0, 4), st.integers(5, 9), rates), min_size=1, max_size=5))
+def test_flips_are_written_as_they_are_read(flips: list[tuple[int, int, float]]) -> None:
+    flips = [(true, label, rate / 5) for true, label, rate in flips if rate >= 0.01]
+    assume(flips)
+    noise = LabelNoise.of_flips([Flip(*flip) for flip in flips])
+    assert LabelNoise.parse(str(noise)) == LabelNoise.parse(str(LabelNoise.parse(str(noise))))
+    assert str(LabelNoise.parse(str(noise))) == str(noise)
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("flips=1:1:0.2", "got 1:1:0.2, expected another label"),
+        ("flips=1:2:0.6,1:3:0.6", "got rates of class 1 with the sum 1.2, expected at most 1"),
+        ("flips=1:2:0.5,9:3:0.5", "got 9:3:0.5, expected 0 to 4"),
+    ],
+)
+def test_flips_that_cannot_be_are_refused(text: str, reason: str) -> None:
+    with pytest.raises(SourceError, match=reason) as caught:
+        LabelNoise.parse(text).apply(truth(5), 5, 0)
+    assert len(str(caught.value).splitlines()) == 1
 
 
 @given(seeds, class_counts)
@@ -121,6 +155,7 @@ def test_a_kind_is_written_as_it_is_read(kind: str, rate: float) -> None:
         *("", "some", "Wrong", "wrong ", "wrong=0.5", "none=1", "symmetric", "pairs", "pairs="),
         *("symmetric=1.5", "symmetric=-0.1", "symmetric=40%", "pairs=nan", "pairs=1e-3", "0.4"),
         *("symmetric=0,4", "symmetric=0.4\n", "symmetric=.", "permutation=", "shuffled,wrong"),
+        *("flips", "flips=", "flips=1:2", "flips=1:2:20%", "flips=a:b:0.2", "flips=1:2:0.2,"),
     ],
 )
 def test_what_is_no_kind_is_refused(text: str) -> None:

@@ -102,7 +102,7 @@ def test_likelihoods_are_the_integral_over_the_outliers(seed: int, labels: int, 
 
     # Integrates over the square roots of the fractions, whose density has a pole at 0.
     roots = (np.arange(4000) + 0.5) / 4000
-    density = beta.pdf(roots**2, 0.5, 20) * 2 * roots / 4000
+    density = (0.7 * beta.pdf(roots**2, 0.5, 20) + 0.3) * 2 * roots / 4000
     fractions = (roots**2)[:, None, None]
     exact = np.einsum(
         "s,srg->gr", density, np.exp(np.log((1 - fractions) * rows + fractions * base) @ counts.T)

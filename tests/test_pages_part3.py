@@ -40,7 +40,9 @@ def predictions(kind: str, witness: bool) -> tuple[NDArray[np.float64], NDArray[
     """Probabilities of a trained network, given labels, probabilities of a reference model."""
     rng = np.random.default_rng(0)
     true = rng.integers(0, len(CLASSES), 1200)
-    rows = transition(kind, 0.3, len(CLASSES), [1, 2, 3, 0])
+    rows = np.array([[0.7, 0, 0.3, 0], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1.0]])
+    if kind != "class-dependent":
+        rows = transition(kind, 0.3, len(CLASSES), [1, 2, 3, 0])
     labels = np.array([rng.choice(len(CLASSES), p=rows[one]) for one in true])
     own = 0.94 * np.eye(len(CLASSES)) + 0.015
     return rows[true] * 0.98 + 0.005, labels, own[true] if witness else None
@@ -125,6 +127,35 @@ def test_the_answer_comes_first_with_the_provenance(tmp_path: Path) -> None:
     )
     badges = [(one["kind"], one["source"]) for one in page.provenance]
     assert badges == [("real", "fashion-mnist"), ("synthetic", "inkrun's generator")]
+
+
+def test_class_dependent_noise_has_a_marked_matrix_with_intervals(tmp_path: Path) -> None:
+    result = write_run(tmp_path / "run", "class-dependent")
+    found, words = result["diagnosis"], words_of(tmp_path / "run")
+    assert found["kind"] == "class-dependent"
+    assert found["verdict"] in words
+    (entry,) = found["entries"]
+    assert (entry["true"], entry["label"]) == (0, 2)
+    low, high = entry["between"]
+    assert f"{100 * entry['rate']:.1f} % {100 * low:.1f} to {100 * high:.1f} %" in words
+    assert f"{100 * entry['rate']:.0f} ({100 * low:.0f} to {100 * high:.0f}) *" in words
+    assert "Frames mark the entries that stand out." in words
+    assert "one class labelled as another" in words
+    assert "when trained on its labels with a corrected loss" in words
+    (table,) = [t for t in part3.closing_tables(tmp_path / "run") if "stand out" in str(t.title)]
+    assert table.row_count == 1
+
+
+def test_a_result_of_an_earlier_version_is_shown(tmp_path: Path) -> None:
+    result = write_run(tmp_path / "run", "clean")
+    for name in ("intervals", "entries", "others", "indistinct", "limits"):
+        del result["diagnosis"][name]
+    (tmp_path / "run" / "result.json").write_text(json.dumps(result))
+    words = words_of(tmp_path / "run")
+    assert result["diagnosis"]["verdict"] in words
+    assert "Limits of detection" not in words
+    assert "95 % intervals: given labels" not in words
+    assert part3.closing_tables(tmp_path / "run")
 
 
 def test_without_a_correction_the_answer_has_the_other_methods(tmp_path: Path) -> None:

@@ -17,12 +17,12 @@ from PIL import Image, ImageSequence, features
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
 from raw_data import Pixels, chunk, pillow, png, saved
 
-from pipeline.data.base import Decoded, ImageError
+from pipeline.data.base import IMAGE_SUFFIXES, Decoded, ImageError
 from pipeline.data.pixels import image_decoder
 from pipeline.data.pixels import png as png_files
-from pipeline.data.pixels.formats import FORMATS, SNIFFED, SUFFIXES
-from pipeline.data.pixels.image_decoder import decode, pages, sniff
-from pipeline.data.pixels.measures import COMPOSITED, TURNED
+from pipeline.data.pixels.formats import FORMATS, SNIFFED, sniff
+from pipeline.data.pixels.image_decoder import decode, pages
+from pipeline.data.pixels.measures import ON_BLACK, ON_WHITE, TURNED
 
 ORIENTATION = 0x0112
 
@@ -372,8 +372,8 @@ def test_ink_in_the_alpha_channel_is_on_paper_of_the_other_grey(
     if mode == "P":
         options["transparency"] = bytes(range(256))
     decoded = decode(saved(ink_in_alpha(mode, ink), kind, **options))
-    assert decoded.changes == (COMPOSITED,)
     paper = 255 if ink < 128 else 0
+    assert decoded.changes == (ON_WHITE if paper else ON_BLACK,)
     is_ink = letter() < 128
     assert (np.abs(decoded.grey[~is_ink].astype(int) - paper) <= 1).all()
     assert (np.abs(decoded.grey[is_ink].astype(int) - ink) <= 32).all()  # it is not quite opaque
@@ -391,7 +391,7 @@ def test_a_transparent_colour_is_paper(mode: str) -> None:
             image = image.convert("P")
             image.putpalette([0] * 768)  # black ink on black
     decoded = decode(saved(image, transparency=transparent[mode]))
-    assert decoded.changes == (COMPOSITED,)
+    assert decoded.changes == (ON_WHITE,)
     np.testing.assert_array_equal(decoded.grey / decoded.grey.max(), pixels / 255)
 
 
@@ -402,7 +402,7 @@ def test_a_wholly_transparent_image_is_blank_paper() -> None:
         for kind in ("PNG", "TIFF"):
             decoded = decode(saved(image, kind))
             assert (decoded.grey == 255).all()
-            assert decoded.changes == (COMPOSITED,)
+            assert decoded.changes == (ON_WHITE,)
 
 
 @pytest.mark.parametrize("mode", ["RGBA", "LA"])
@@ -727,9 +727,9 @@ def test_postscript_is_never_run(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_suffixes_are_lower_case_and_distinct() -> None:
-    assert len(set(SUFFIXES)) == len(SUFFIXES)
-    assert {".jfif", ".jpe", ".jp2", ".heic", ".avif", ".png"} <= set(SUFFIXES)
-    assert all(suffix == suffix.lower() and suffix.startswith(".") for suffix in SUFFIXES)
+    assert len(set(IMAGE_SUFFIXES)) == len(IMAGE_SUFFIXES)
+    assert {".jfif", ".jpe", ".jp2", ".heic", ".avif", ".png"} <= set(IMAGE_SUFFIXES)
+    assert all(suffix == suffix.lower() and suffix.startswith(".") for suffix in IMAGE_SUFFIXES)
 
 
 # Limits and damage

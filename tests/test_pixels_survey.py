@@ -19,18 +19,24 @@ from PIL import Image, ImageDraw, ImageFont
 
 from beton.codec import ink
 from pipeline.data.base import TEST, TRAIN, VALIDATION, Decoded
-from pipeline.data.pixels.measures import COMPOSITED, TURNED, Measures, read_measures
-from pipeline.data.pixels.scale import Scale, describe_scale
-from pipeline.data.pixels.survey import (
+from pipeline.data.pixels.measures import (
     MEASURES,
-    Survey,
-    choose_scale,
-    copy_groups,
-    decide_polarity,
-    is_blank,
+    ON_BLACK,
+    ON_WHITE,
+    TURNED,
+    Measures,
     measure,
-    paper,
+    read_measures,
 )
+from pipeline.data.pixels.polarity import (
+    decide_polarity,
+    ink_fraction,
+    is_blank,
+    paper,
+    shows_ink,
+)
+from pipeline.data.pixels.scale import Scale, choose_scale, describe_scale
+from pipeline.data.pixels.survey import Survey, copy_groups
 
 Pixels = NDArray[np.uint8]
 
@@ -125,12 +131,12 @@ def test_sparse_changes_never_share_a_hash() -> None:
 
 def test_a_record_holds_how_the_file_stored_the_image() -> None:
     deep = np.array([[4000, 55000]], np.uint16)
-    decoded = Decoded(deep, "I;16B", (TURNED, COMPOSITED, "something else"))
+    decoded = Decoded(deep, "I;16B", (TURNED, ON_WHITE, "something else"))
     (record,) = read_measures(measure(decoded, Scale(0, 65535).to_8bit(deep)))
     assert len(measure(decoded, np.zeros((1, 1), np.uint8))) == MEASURES.itemsize
     assert (record["low"], record["high"], record["depth"]) == (4000, 55000, 1)
     assert (record["darkest"], record["lightest"]) == (16, 214)
-    assert (record["mode"], record["changes"]) == (b"I;16B", 7)
+    assert (record["mode"], record["changes"]) == (b"I;16B", 0b1011)
 
 
 # Scale
@@ -165,7 +171,8 @@ def test_the_scale_is_the_formats_range_or_the_datasets(
     assert [int(scale.to_8bit(grey)[0, 0]) for grey in extremes] == expected
     words = describe_scale(measures, scale)
     assert np.dtype(dtype).name in words
-    assert ("own range" in words) == ((low, high) == values)
+    of_format = low == 0 and high in (1, 255, 65535)
+    assert ("of the format" in words, "own range" in words) == (of_format, not of_format)
     assert "\n" not in words
 
 
@@ -539,3 +546,32 @@ def test_a_survey_of_many_images_takes_little_memory() -> None:
     assert tracemalloc.get_traced_memory()[1] < 150 * n
     tracemalloc.stop()
     assert survey.images == n
+
+
+def test_some_defective_pixels_do_not_determine_the_range_of_deep_values() -> None:
+    deep = np.random.default_rng(0).integers(100, 4000, (40, 40)).astype(np.uint16)
+    deep[3, 3], deep[30, 4] = 65535, 0
+    (record,) = read_measures(measure(Decoded(deep), np.zeros((40, 40), np.uint8)))
+    assert 100 <= record["low"] < 150
+    assert 3950 < record["high"] < 4000
+    few = np.full((40, 40), 4000, np.uint16)
+    few[20, 20:23] = 100  # ink of fewer pixels than may be defective
+    (record,) = read_measures(measure(Decoded(few), np.zeros((40, 40), np.uint8)))
+    assert (record["low"], record["high"]) == (100, 4000)
+
+
+def test_an_image_that_was_composited_shows_its_own_polarity() -> None:
+    """A pen of light colour among dark ones, and a stroke that covers most of its image."""
+    light, thick = np.zeros((20, 20), np.uint8), np.zeros((20, 20), np.uint8)
+    light[4:16, 9:11], thick[:3] = 226, 255
+    found = b"".join(
+        measure(Decoded(one, "RGBA", changes), one)
+        for one, changes in ((light, (ON_BLACK,)), (thick, (ON_WHITE,)), (thick, ()))
+    )
+    measures = read_measures(found)
+    for polarity in ("dark", "light"):
+        assert paper(measures, polarity).tolist()[:2] == [0, 255]
+    assert paper(measures, "each").tolist() == [0, 0, 0]
+    assert shows_ink(measures, "dark").tolist()[:2] == [False, True]
+    assert shows_ink(measures, "light").tolist()[:2] == [True, False]
+    assert ink_fraction(measures, "dark").tolist()[:2] == pytest.approx([24 / 400, 340 / 400])

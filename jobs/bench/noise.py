@@ -3,6 +3,7 @@
     ./launch.sh bench noise                              synthetic digits
     ./launch.sh bench noise --source fashion-mnist       real images
     ./launch.sh bench noise --rates 0.3                  fewer rates, less time
+    ./launch.sh bench noise --kinds none --seed 7        false alarms: correct labels, another seed
 
 For each kind of label noise, a small CNN is trained on some of the labels and its predictions for
 held-out images are diagnosed, as in part 3: without and with a reference model. The reference model
@@ -21,14 +22,19 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from pipeline.analysis.diagnosis import Diagnosis
+from pipeline.analysis.diagnosis import CLASS_DEPENDENT, Diagnosis
 from pipeline.analysis.label_noise import diagnose
 from pipeline.analysis.noise_robust import probabilities_of
 from pipeline.data.base import TEST, TRAIN, VALIDATION, DerivedSource, Ints, Pixels
 from pipeline.data.prepare import prepare
 from pipeline.data.sources import Source, SourceError, open_source
 from pipeline.data.synth.handwriting import PART3_COUNTS, DigitCounts, SyntheticDigits
-from pipeline.data.synth.mislabel import KINDS, KINDS_WITH_RATE, LabelNoise, MislabelledSource
+from pipeline.data.synth.mislabel import (
+    KINDS,
+    KINDS_WITH_RATE,
+    LabelNoise,
+    MislabelledSource,
+)
 from pipeline.evaluation.run_config import TrainingConfig
 from pipeline.evaluation.run_dir import FinishedRun
 from pipeline.experiments import benchmark, command
@@ -39,7 +45,7 @@ from pipeline.reporting.common import percent
 from pipeline.runtime.hardware import machine
 from pipeline.training.distributed import Processes, join_processes
 
-EXPECTED = {"none": "clean", "shuffled": "random"}  # where a diagnosis has another name
+EXPECTED = {"none": "clean", "shuffled": "random", "flips": CLASS_DEPENDENT}  # other names
 
 
 @dataclass(frozen=True)
@@ -48,10 +54,14 @@ class Config:
 
     source: Path | None = None
     """Images with correct labels, at least 3 classes. Default: synthetic digits."""
-    kinds: tuple[str, ...] = (*KINDS, *KINDS_WITH_RATE)
+    kinds: tuple[str, ...] = (*KINDS, *KINDS_WITH_RATE, "flips")
     """Kinds of label noise."""
     rates: tuple[float, ...] = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6)
     """Fractions of labels to corrupt, for the kinds that have a rate."""
+    flips: tuple[str, ...] = ("2:7,3:8,5:6,6:5,7:1", "4:9,9:4")
+    """Class-dependent noise: CLASS:LABEL,… by number, each with every one of --flip-rates."""
+    flip_rates: tuple[float, ...] = (0.1, 0.2, 0.3)
+    """Fractions of the labels of these classes to corrupt."""
     learned: int = 12_000
     """Training images; the reference model gets as many others."""
     held_out: int = 6_000
@@ -131,8 +141,24 @@ class Outcome:
         return diagnosis.kind == EXPECTED.get(self.mislabelling.kind, self.mislabelling.kind)
 
 
+def label_noises(config: Config) -> list[LabelNoise]:
+    """Return the label noises to diagnose."""
+    noises: list[LabelNoise] = []
+    for kind in config.kinds:
+        if kind == "flips":
+            noises += (
+                LabelNoise.parse("flips=" + ",".join(f"{pair}:{rate}" for pair in pairs.split(",")))
+                for pairs in config.flips
+                for rate in config.flip_rates
+            )
+        else:
+            rates = config.rates if kind in KINDS_WITH_RATE else (1.0,)
+            noises += (LabelNoise(kind, rate) for rate in rates)
+    return noises
+
+
 def estimated(diagnosis: Diagnosis) -> str:
-    """Format the estimated noise rate; for clean labels, the detection limit."""
+    """Format the estimated noise rate; for clean labels, the limit of symmetric noise."""
     if diagnosis.detectable is None:
         return percent(diagnosis.rate, 1)
     return f"below {percent(diagnosis.detectable, 1)}"
@@ -167,6 +193,7 @@ def main(config: Config) -> None:
     console = Console(width=130, highlight=False, soft_wrap=True)
     start = time.perf_counter()
     own, others = sample_sources(config)
+    noises = label_noises(config)
     outcomes: list[Outcome] = []
     with tempfile.TemporaryDirectory() as name, join_processes() as processes:
         folder = Path(name)
@@ -181,13 +208,9 @@ def main(config: Config) -> None:
             f"reference model: {percent(reference.result.accuracy or 0.0, 1)}"
         )
         console.print(title)
-        for mislabelling in (
-            LabelNoise(kind, rate)
-            for kind in config.kinds
-            for rate in (config.rates if kind in KINDS_WITH_RATE else (1.0,))
-        ):
+        for number, mislabelling in enumerate(noises):
             source = MislabelledSource(own, mislabelling, config.seed)
-            run = train(processes, config, str(mislabelling), source, folder)
+            run = train(processes, config, f"{number}", source, folder)
             assert run.predictions is not None
             labels, predictions = run.predictions.labels.numpy(), probabilities_of(run.predictions)
             alone = diagnose(predictions, labels, classes)

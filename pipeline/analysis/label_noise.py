@@ -15,14 +15,26 @@ which is reported with the verdict. A reference model, trained on the same class
 check it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from scipy.special import entr, rel_entr
 
+from pipeline.analysis import class_dependent
 from pipeline.analysis import noise_models as models
-from pipeline.analysis.diagnosis import DECISIVE, Diagnosis, KindEvidence, Matrix, ReferenceReport
+from pipeline.analysis.class_dependent import ClassDependentFit, smooth
+from pipeline.analysis.diagnosis import (
+    DECISIVE,
+    DetectionLimit,
+    Diagnosis,
+    Intervals,
+    KindEvidence,
+    Matrix,
+    MatrixEntry,
+    ReferenceReport,
+)
 from pipeline.analysis.noise_models import KINDS, UNIFORM_PRIOR, Floats, Ints, NoiseFit
 
 ANCHOR_FRACTION = 1 / 3  # of each group
@@ -73,10 +85,12 @@ def diagnose(
             "expected at least 3 classes and 10 images for each"
         )
     candidates = []
-    for groups in _candidate_groups(probabilities):
+    for group_scores in _candidate_groups(probabilities):
+        groups = group_scores.argmax(1)
         anchors = _most_informative(probabilities, groups, ANCHOR_FRACTION)
-        candidates.append((groups, anchors, _count_pairs(groups[anchors], labels[anchors], count)))
-    groups, anchors, counts = max(candidates, key=lambda candidate: _information(candidate[2]))
+        table = _count_pairs(groups[anchors], labels[anchors], count)
+        candidates.append((group_scores, groups, anchors, table))
+    group_scores, groups, anchors, counts = max(candidates, key=lambda one: _information(one[3]))
     base = _base_rates(labels, count)
     predicted = scores = np.zeros((count, count))  # by the reference model, per group
     if reference is not None:
@@ -86,12 +100,29 @@ def diagnose(
     if not scores.any():
         predicted = scores
 
-    fits = [models.fit_noise_model(kind, counts, base, scores) for kind in KINDS]
-    fits.sort(key=lambda fit: -fit.evidence)  # stable: the first of equal kinds comes first
+    fits = models.fit_noise_models(KINDS, counts, base, scores)
     best = fits[0]
+    sizes = np.bincount(groups, minlength=count)
+    limits: tuple[DetectionLimit, ...] = ()
+    indistinct: tuple[tuple[int, int], ...] = ()
+    if best.kind == "clean":
+        limits += tuple(_detectable(kind, best, counts, base) for kind in models.RATED)
+    if best.kind != "random":
+        limits += class_dependent.entry_limits(sizes, best.rows(base))
+        find = partial(class_dependent.find_floors, probabilities, labels, groups, base=base)
+        if floors := find(best):
+            others = class_dependent.fit_other_entries(counts, floors, base, scores)
+            floors = find(others)
+            entries = [one for one in floors if class_dependent.has_gap(group_scores, others, one)]
+            indistinct = _pairs(others, set(floors) - set(entries))
+            fit = class_dependent.fit_class_dependent(others, entries, counts, base, best)
+            if fit is not None:
+                best = fit
+                fits.insert(0, fit)
     order = np.argsort(best.group_classes)  # the group of each class
-    matrix, forward = _smooth(counts[order], base), best.transition(base)
-    prior = (np.bincount(groups, minlength=count) / len(groups))[order]
+    matrix, forward = smooth(counts[order], base), best.transition(base)
+    between = _intervals(counts[order], base)
+    prior = (sizes / len(groups))[order]
     entropies = entr(matrix).sum(1) / np.log(2)
     weights = counts.sum(1) / counts.sum()
 
@@ -109,12 +140,17 @@ def diagnose(
         information=float(entr(prior @ matrix).sum() / np.log(2) - prior @ entropies),
         strays=float(weights @ best.outliers),
         misfit=float(weights @ _misfit(counts, best.expected)),
-        detectable=_detectable(best, counts, base) if best.kind == "clean" else None,
+        detectable=limits[0].rate if best.kind == "clean" else None,
         witness=None
         if reference is None
         else _reference_report(
             reference, labels, matrix, best.group_classes[groups], anchors, bool(scores.any())
         ),
+        intervals=between,
+        entries=_entries(best, matrix, between),
+        others=best.others if isinstance(best, ClassDependentFit) else None,
+        indistinct=indistinct,
+        limits=limits,
     ).described(classes)
 
 
@@ -130,15 +166,15 @@ def _check(name: str, probabilities: Floats, labels: Ints, classes: int) -> None
         raise ValueError(f"{name}: got rows that are not probabilities, expected a sum of 1")
 
 
-def _candidate_groups(probabilities: Floats) -> tuple[Ints, ...]:
-    """Return three ways to group images by class, each (N,), 0 to C - 1.
+def _candidate_groups(probabilities: Floats) -> tuple[Floats, ...]:
+    """Return three scores to group images by class, each (N, C); the highest is that of the group.
 
     The images of a class share the most likely label, the least likely one (complementary labels),
-    or two neighbouring ones (pair flips), relative to the mean prediction.
+    or two neighbouring ones (pair flips), relative to the mean prediction. Scores are logarithms.
     """
-    lift = probabilities / probabilities.mean(0).clip(1e-12)
+    lift = (probabilities / probabilities.mean(0).clip(1e-12)).clip(1e-300)
     pairs = lift + np.roll(lift, -1, axis=1)
-    return lift.argmax(1), lift.argmin(1), pairs.argmax(1)
+    return np.log(lift), -np.log(lift), np.log(pairs)
 
 
 def _most_informative(probabilities: Floats, groups: Ints, fraction: float) -> Ints:
@@ -170,11 +206,6 @@ def _base_rates(labels: Ints, classes: int) -> Floats:
     return np.asarray((np.bincount(labels, minlength=classes) + 1) / (len(labels) + classes))
 
 
-def _smooth(counts: Floats, base: Floats) -> Floats:
-    """Return counts as rows of frequencies, with one added label per row, distributed as `base`."""
-    return np.asarray((counts + base) / (counts.sum(1, keepdims=True) + 1))
-
-
 def _reference_scores(predicted: Floats, reference: Floats) -> Floats:
     """Return log p(predictions per group | its class), (C, C), minus that of random predictions.
 
@@ -183,7 +214,7 @@ def _reference_scores(predicted: Floats, reference: Floats) -> Floats:
     predicts the same class for similar images.
     """
     base = _base_rates(reference.argmax(1), len(predicted))
-    rows = _smooth(predicted, base)
+    rows = smooth(predicted, base)
     if rows[np.arange(len(rows)), models.best_assignment(rows)].mean() < 1 / 2:
         return np.zeros_like(predicted)
     score = models.log_likelihood(predicted, np.eye(len(predicted)), base, UNIFORM_PRIOR)
@@ -233,8 +264,8 @@ def _misfit(counts: Floats, expected: Floats) -> Floats:
     return np.asarray(((distance - chance) / 2).clip(0))
 
 
-def _detectable(clean: NoiseFit, counts: Floats, base: Floats) -> float:
-    """Return the lowest rate of symmetric noise that is detected; 1 if none is.
+def _detectable(kind: str, clean: NoiseFit, counts: Floats, base: Floats) -> DetectionLimit:
+    """Return the lowest rate of a kind that is detected; 1 if none is.
 
     It is detected in 19 of 20 tables of counts sampled with the outliers of `clean`.
     """
@@ -244,16 +275,45 @@ def _detectable(clean: NoiseFit, counts: Floats, base: Floats) -> float:
     outliers = np.tile(clean.outliers, tables)[:, None]
     labels = np.tile(counts.sum(1).astype(np.int64), tables)
 
+    lowest = 1.0
     for rate in models.RATES:
-        noisy = models.transition("symmetric", rate, count)
+        noisy = models.transition(kind, rate, count)
         rows = (1 - outliers) * noisy[classes] + outliers * base
         sampled = generator.multinomial(labels, rows).astype(np.float64)
         likelihoods = (models.log_likelihood(sampled, p, base) for p in (noisy, np.eye(count)))
         gains = np.subtract(*likelihoods)[np.arange(len(classes)), classes]
         evidence = gains.reshape(tables, count).sum(1) - np.log(len(models.RATES))
         if (evidence >= DECISIVE).mean() >= 0.95:
-            return float(rate)
-    return 1.0
+            lowest = float(rate)
+            break
+    return DetectionLimit(kind, "the labels", lowest, lowest)
+
+
+def _intervals(counts: Floats, base: Floats) -> Intervals:
+    low, high = class_dependent.intervals(counts, base)
+    return tuple(tuple(map(tuple, row)) for row in np.stack([low, high], axis=2).tolist())
+
+
+def _entries(fit: NoiseFit, matrix: Floats, between: Intervals) -> tuple[MatrixEntry, ...]:
+    """Return the entries of a fit of class-dependent noise, the largest first."""
+    if not isinstance(fit, ClassDependentFit):
+        return ()
+    places = [(int(fit.group_classes[group]), label) for group, label in fit.entries]
+    places.sort(key=lambda place: -matrix[place])
+    return tuple(
+        MatrixEntry(true, label, float(matrix[true, label]), between[true][label])
+        for true, label in places
+    )
+
+
+def _pairs(fit: NoiseFit, entries: Iterable[tuple[int, int]]) -> tuple[tuple[int, int], ...]:
+    """Return the pairs of classes of entries (group, label), each once, in order."""
+    class_of_label = fit.group_classes[np.argsort(fit.group_labels)]
+    pairs = {
+        tuple(sorted((int(fit.group_classes[group]), int(class_of_label[label]))))
+        for group, label in entries
+    }
+    return tuple((one, other) for one, other in sorted(pairs))
 
 
 def _reference_report(
@@ -267,7 +327,7 @@ def _reference_report(
     own = np.where(np.eye(len(matrix)), 0, -1e12)  # each group is the class predicted
     fits = [models.fit_noise_model(kind, counts, base, own) for kind in KINDS]
     best = max(fits, key=lambda fit: fit.evidence)
-    rows = _smooth(counts, base)
+    rows = smooth(counts, base)
     return ReferenceReport(
         heard=heard,
         agreement=float((predicted == classes)[anchors].mean()),

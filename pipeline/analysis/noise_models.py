@@ -17,19 +17,25 @@ from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 from scipy.special import betaincc, gammaln, logsumexp, softmax
 
+from pipeline.analysis.diagnosis import DECISIVE
+
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 KINDS = ("clean", "symmetric", "pairs", "permutation", "wrong", "random")
 RATED = ("symmetric", "pairs")
-RATES = np.arange(4, 197) / 200  # lower rates are indistinguishable from hard images
+FINE_RATES = np.arange(1, 201) / 200
+RATES = FINE_RATES[3:196]  # lower rates are indistinguishable from hard images
 
 # Outliers, images that are hard or in the wrong group, may have any label. The prior of their
-# fraction of a group is Beta(1/2, 20), with mean 1/41; of a reference model's predictions, uniform.
+# fraction of a group is Beta(1/2, 20), with mean 1/41, if the network recognizes the class, and
+# uniform with probability UNRECOGNIZED. Of a reference model's predictions, it is uniform.
+UNRECOGNIZED = 0.3
 _EDGES = np.linspace(0, 1, 61) ** 3
 _FRACTIONS = (_EDGES[1:] + _EDGES[:-1]) / 2
-OUTLIER_PRIOR = -np.diff(betaincc(0.5, 20, _EDGES))
 UNIFORM_PRIOR = np.diff(_EDGES)
+OUTLIER_PRIOR = UNRECOGNIZED * UNIFORM_PRIOR
+OUTLIER_PRIOR -= (1 - UNRECOGNIZED) * np.diff(betaincc(0.5, 20, _EDGES))
 
 
 def transition(
@@ -95,6 +101,10 @@ class NoiseFit:
         low, high = np.searchsorted(self.weights.cumsum(), [0.025, 0.975])
         return float(self.rates[low]), float(self.rates[high])
 
+    def rows(self, base: Floats) -> Floats:
+        """Return p(given label | group) without outliers: (C, C), groups as rows."""
+        return self.transition(base)[self.group_classes]
+
     def transition(self, base: Floats) -> Floats:
         """Return the matrix of the kind (C, C), true classes as rows; rows of `base` if random."""
         if self.kind == "random":
@@ -140,6 +150,21 @@ def fit_noise_model(kind: str, counts: Floats, base: Floats, reference: Floats) 
         evidence += _assignment_score(reference, classes) - choice
     outliers, expected = fit_outliers(counts, family[best][labels], base)
     return NoiseFit(kind, classes, labels, rates, softmax(totals), outliers, expected, evidence)
+
+
+def fit_noise_models(
+    kinds: Sequence[str], counts: Floats, base: Floats, reference: Floats
+) -> list[NoiseFit]:
+    """Fit several kinds and return the best first; clean labels unless there is decisive evidence.
+
+    The parameters are those of `fit_noise_model`.
+    """
+    fits = [fit_noise_model(kind, counts, base, reference) for kind in kinds]
+    fits.sort(key=lambda fit: -fit.evidence)  # stable: the first of equal kinds comes first
+    clean = next(fit for fit in fits if fit.kind == "clean")
+    if fits[0].evidence - clean.evidence < DECISIVE:
+        fits.sort(key=lambda fit: fit is not clean)
+    return fits
 
 
 def log_likelihood(

@@ -24,7 +24,15 @@ from beton.reader import Reader
 from pipeline.data.base import SPLITS, ImageError, Ints, LayoutError, Source, SourceError
 from pipeline.data.pixels.measures import DEPTHS, Measures, measure, read_measures
 from pipeline.data.pixels.options import PixelOptions
-from pipeline.data.pixels.polarity import Mask, decide_polarity, is_blank, paper
+from pipeline.data.pixels.polarity import (
+    DARK,
+    LIGHT,
+    Mask,
+    decide_polarity,
+    is_blank,
+    paper,
+    shows_ink,
+)
 from pipeline.data.pixels.scale import Scale, choose_scale, full_scale
 from pipeline.data.pixels.survey import Survey, copy_groups
 from pipeline.data.splits import Split, assign_splits, check_trained, join_groups
@@ -33,9 +41,8 @@ from pipeline.runtime.files import convert
 VERSION = 2  # of the file's content: raise it when files of the same source must be written again
 RAW_MAX_PIXELS = 64 * 64  # images up to this size are stored raw, which makes batches fastest
 MAX_BLANK = 0.01  # fraction of a dataset's images
-SCALE_TOLERANCE = (
-    0.1  # of a given scale, by which other images may exceed it before they are clipped
-)
+# Of a given scale: by how much other images may exceed it. Their values are clipped.
+SCALE_TOLERANCE = 0.1
 # Starting a process takes a core for a second, so each one should get seconds of work.
 SECONDS_PER_WORKER, SECONDS_PER_IMAGE, SECONDS_PER_PIXEL = 2.0, 40e-6, 2e-9
 
@@ -197,7 +204,7 @@ class _Build:
             )
         measures = read_measures(summary.notes)
         scale = self._check_scale(measures)
-        self._check_blank(kept, is_blank(measures))
+        self._check_blank(kept, measures, scale)
         polarity = self._polarity(measures)
         splits = self._splits(kept, copy_groups(measures))
         summary.records["split"][:] = splits
@@ -246,8 +253,9 @@ class _Build:
             )
         return given
 
-    def _check_blank(self, kept: Ints, blank: Mask) -> None:
+    def _check_blank(self, kept: Ints, measures: Measures, scale: Scale | None) -> None:
         """Raise LayoutError if too many images, or all images of a class, are blank."""
+        blank: Mask = is_blank(measures)
         if self.pixels.allow_blank or not blank.any():
             return
         annotations = self.source.annotations
@@ -255,13 +263,16 @@ class _Build:
         counts = np.bincount(labels, minlength=len(annotations.classes))
         of_class = np.bincount(labels[blank], minlength=len(annotations.classes))
         whole = np.flatnonzero((counts > 0) & (of_class == counts))
-        example = self.source.name(int(kept[blank.argmax()]))
         if len(whole):
             reason = f"all {counts[whole[0]]:,} images of class {annotations.classes[whole[0]]!r}"
+            blank = labels == whole[0]
         elif blank.mean() > MAX_BLANK:
             reason = f"{blank.sum():,} of {len(blank):,} images"
         else:
             return
+        example = self.source.name(int(kept[blank.argmax()]))
+        if scale is not None and (measures["depth"][blank] > 0).any():
+            reason += f", with the grey levels {scale.low:g} to {scale.high:g} as black and white,"
         raise LayoutError(
             f"{self.source.path}: {reason} are blank, for example {example}", ["--allow-blank"]
         )
@@ -273,9 +284,10 @@ class _Build:
             return options.polarity
         decided, expected = decide_polarity(measures), options.expected_polarity
         if decided is None and expected is None:
+            dark, light = (int(shows_ink(measures, ink).sum()) for ink in (DARK, LIGHT))
             raise LayoutError(
-                f"{path}: dark ink on light paper, or light ink on dark paper? the images do not "
-                "show it clearly",
+                f"{path}: dark ink on light paper, or light ink on dark paper? of "
+                f"{len(measures):,} images, {dark:,} show dark ink and {light:,} light ink",
                 ["--polarity dark", "--polarity light", "--polarity each"],
             )
         if decided and expected and decided != expected:

@@ -4,12 +4,14 @@ All numbers come from the result.json of a run.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 from rich.table import Table as TerminalTable
 
+from pipeline.analysis.diagnosis import MatrixEntry
 from pipeline.analysis.noise_robust import METHODS, LabelNoiseResult
 from pipeline.evaluation.run_dir import read_result
 from pipeline.recipes.arms import PART3_ARMS
@@ -29,6 +31,7 @@ from pipeline.reporting.console import terminal_table
 from pipeline.reporting.html import Block, Page, Plot, PngImage, Section, Sources, Table
 from pipeline.reporting.plots import plot_bars, plot_heat_map
 
+MAX_CLASSES = 20  # of a table with a column for each class
 QUESTION = (
     "Networks trained on this dataset fail on images with correct labels. What is wrong with its "
     "labels, and can a network be trained on it nevertheless?"
@@ -47,6 +50,12 @@ METHOD = (
     "points (Patrini et al. 2017). Models of label noise are compared by how well they explain the "
     "counts, with a penalty for free parameters. Complementary labels, which name a class that the "
     "image does not show, are those of Ishida et al. (2017, 2019) and Yu et al. (2018)."
+)
+CLASS_DEPENDENCE = (
+    "No kind with one rate for all classes explains some entries of the matrix. Hard images do not "
+    "explain them either, for two reasons. The labels are as frequent among the images that the "
+    "network finds least similar to the other class. And few predictions lie between the two "
+    "classes, so the network distinguishes them. Both are tested at odds of 20 to 1."
 )
 LIMITS = (
     "Labels that are a fixed permutation of the class names look like clean labels, because images "
@@ -87,6 +96,10 @@ def closing_tables(run: Path) -> list[TerminalTable]:
     result = read_result(run, LabelNoiseResult)
     images = f"{result.test.pictures:,} images with correct labels"
     held_out = f"{result.diagnosis.labels:,} held-out labels"
+    entries = [
+        terminal_table(table, table.caption, tuple(table.headers))
+        for table in _entries_table(result)
+    ]
     return [
         terminal_table(
             _arms_table(result),
@@ -98,6 +111,7 @@ def closing_tables(run: Path) -> list[TerminalTable]:
             f"Log-likelihood of {held_out}, nats per label",
             ("kind", "rate", "log-likelihood", "below best"),
         ),
+        *entries,
         terminal_table(
             _methods_table(result), f"Methods: {images}", ("method", "accuracy", "by seed")
         ),
@@ -210,19 +224,86 @@ def _diagnosis(result: LabelNoiseResult) -> list[Block]:
         f"{found.verdict} {found.assumption}",
         METHOD,
         _evidence_table(result),
+        *([CLASS_DEPENDENCE] if found.entries else []),
+        *_entries_table(result),
         Plot(
-            _matrix(found.matrix, result.classes),
+            _matrix(found.matrix, result.classes, found.entries),
             "Heat map: estimated probability of each given label for each true class.",
             "The estimated transition matrix: probability of each given label (columns) for each "
-            f"true class (rows, named by the assumption above).{_numbers(result.classes)}",
+            "true class (rows, named by the assumption above)."
+            f"{' Frames mark the entries that stand out.' if found.entries else ''}"
+            f"{_numbers(result.classes)}",
         ),
+        *_intervals_table(result),
         f"The mean entropy of its rows is {found.entropy:.2f} bits (maximum "
         f"{math.log2(len(result.classes)):.2f}). The mutual information of given label and true "
         f"class is {found.information:.2f} bits. Of the counted images, {percent(found.strays)} "
         "are estimated to be outliers (hard, or in another class's group). The diagnosis does not "
         f"explain {percent(found.misfit)} of the labels (total variation beyond chance).",
         *_reference_model(result),
+        *_limits(result),
         LIMITS,
+    ]
+
+
+def _entries_table(result: LabelNoiseResult) -> list[Table]:
+    """Return a table of the entries that stand out, if there are any."""
+    rows = [
+        [
+            result.classes[entry.true],
+            result.classes[entry.label],
+            percent(entry.rate, 1),
+            "{:.1f} to {:.1f} %".format(*(100 * limit for limit in entry.between)),
+        ]
+        for entry in result.diagnosis.entries
+    ]
+    caption = "Entries of the transition matrix that stand out, with 95 % intervals"
+    headings = ["true class", "given label", "probability", "interval"]
+    return [Table(caption, headings, rows, "llrr")] if rows else []
+
+
+def _intervals_table(result: LabelNoiseResult) -> list[Block]:
+    """Return the matrix with intervals; no table for results without them or many classes."""
+    found, classes = result.diagnosis, result.classes
+    if found.intervals is None or len(classes) > MAX_CLASSES:
+        return []
+    marked = {(entry.true, entry.label) for entry in found.entries}
+    rows = [
+        [name]
+        + [
+            f"{100 * value:.0f} ({100 * low:.0f} to {100 * high:.0f})"
+            + " *" * ((true, label) in marked)
+            for label, (value, (low, high)) in enumerate(zip(values, limits, strict=True))
+        ]
+        for true, (name, values, limits) in enumerate(
+            zip(classes, found.matrix, found.intervals, strict=True)
+        )
+    ]
+    stars = " Stars mark the entries that stand out." if marked else ""
+    return [
+        Table(
+            "The estimated transition matrix in %, with 95 % intervals: given labels (columns) for "
+            f"each true class (rows).{stars}",
+            ["true class", *classes],
+            rows,
+            wide=True,
+        )
+    ]
+
+
+def _limits(result: LabelNoiseResult) -> list[Block]:
+    """Return the limits of detection by kind; nothing for results without them."""
+    limits = result.diagnosis.limits
+    if not limits:
+        return []
+    return [
+        Table(
+            "Limits of detection: noise at lower rates may be undetected. From these rates on, it "
+            "is detected in 19 of 20 datasets like this one.",
+            ["noise", "limit", "in the worst class", "fraction of"],
+            [[one.noise, percent(one.rate, 1), percent(one.highest, 1), one.of] for one in limits],
+            "lrrl",
+        )
     ]
 
 
@@ -321,8 +402,14 @@ def _label(training: str) -> str:
     return PART3_ARMS[arm].label if seed is None else f"{METHODS[arm]}, seed {seed}"
 
 
-def _matrix(matrix: Sequence[Sequence[float]], classes: Sequence[str]) -> Figure:
-    return plot_heat_map(matrix, classes, _short(classes), "true class", "given label")
+def _matrix(
+    matrix: Sequence[Sequence[float]], classes: Sequence[str], marked: Iterable[MatrixEntry] = ()
+) -> Figure:
+    figure = plot_heat_map(matrix, classes, _short(classes), "true class", "given label")
+    for entry in marked:
+        corner = (entry.label - 0.5, entry.true - 0.5)
+        figure.axes[0].add_patch(Rectangle(corner, 1, 1, fill=False, edgecolor="C3", linewidth=2))
+    return figure
 
 
 def _numbers(classes: Sequence[str]) -> str:

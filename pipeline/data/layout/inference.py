@@ -4,6 +4,7 @@ Each meaning that no rule gives is inferred from folders, and from a table where
 classes. Work is done for each distinct folder, not for each file, wherever that is possible.
 """
 
+import re
 import shlex
 from collections.abc import Sequence, Set
 from contextlib import suppress
@@ -19,13 +20,13 @@ from pipeline.data.layout.class_names import MIDAS, clean_classes, midas_writers
 from pipeline.data.layout.columns import NONE, Column, clean, column_of, levels_of
 from pipeline.data.layout.folders.classes import FolderClasses, find_classes
 from pipeline.data.layout.folders.paths import Paths, essential_parts
-from pipeline.data.layout.folders.splits import (
+from pipeline.data.layout.folders.split_level import (
     SplitLevel,
     check_split_classes,
     find_splits,
     predefined,
 )
-from pipeline.data.layout.folders.vocabulary import mentions_split, splits_of
+from pipeline.data.layout.folders.vocabulary import SPLIT_WORDS, mentions_split, splits_of
 from pipeline.data.layout.options import FolderRule, LayoutOptions, NameRule, Rule, TableRule
 from pipeline.data.layout.tables import (
     IAM_WORDS,
@@ -35,6 +36,9 @@ from pipeline.data.layout.tables import (
     read_table,
 )
 from pipeline.data.layout.tables.formats import SUFFIXES
+
+# Names of files that begin with their split: 0/train_12.png beside 0/test_7.png.
+NAMED_SPLIT = NameRule(re.compile(rf"(?i)(?:^|/)({'|'.join(SPLIT_WORDS)})[-_. ][^/]*$"))
 
 
 @dataclass(frozen=True)
@@ -128,22 +132,21 @@ class Inference:
         """
         if self.options.class_from:
             return None, None
-        found, refused, table, single = None, None, None, False
+        found, refused, table = None, None, None
         try:
             found = find_classes(self.paths, level)
-            single = found is not None and len({*found.classes} - {None}) == 1
         except LayoutError as error:
             refused = error
         try:
             table = self._find_table()
         except LayoutError:
-            if (found is None or single) and refused is None:
+            if refused is None and (found is None or len(found.names) < 2):
                 raise
-        unclear = refused is not None or single or (found is not None and not found.clear)
-        complete = table is not None and None not in table.labels
-        if table and (table.format == IAM_WORDS or (complete if unclear else found is None)):
+        if table and refused is None and self._is_preferred(table, found):
             return None, table
         if refused:
+            if table and (table.format == IAM_WORDS or None not in table.labels):
+                return None, table
             raise refused
         if found is None:
             raise refusals.no_classes(self.paths, level)
@@ -191,6 +194,18 @@ class Inference:
                     if table and {*table.labels} - {None} <= known:
                         found.append(table)
         return found[0] if len(found) == 1 else None
+
+    def _is_preferred(self, table: TableMatch, found: FolderClasses | None) -> bool:
+        """Return whether a table gives the classes rather than folders.
+
+        It does if folders give none, and, with a label for every image, if they give one class or
+        are unclear.
+        """
+        if found is None or table.format == IAM_WORDS:
+            return True
+        if None in table.labels:
+            return False
+        return not found.clear or len(found.names) < 2
 
     def _find_table(self) -> TableMatch | None:
         """Return the table that gives the images' classes, None if there is none."""
@@ -304,6 +319,10 @@ class Inference:
         elif divided := self._split_table(table):
             column = Column.of(divided.splits or (), str(TableRule(divided.file))).rows(rows)
             tables = divided.file.split(",")
+        elif NAMED_SPLIT.value(paths.names[int(rows[0])]):  # else all need not be compared
+            column = column_of(NAMED_SPLIT, paths).rows(rows)
+            if NONE in column.codes or len({*splits_of(column.values).values()}) < 2:
+                return free
         else:
             self._warn_of_splits(table)
             return free

@@ -14,28 +14,11 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError, features
 
 from pipeline.data.base import Decoded, Grey, ImageError
-from pipeline.data.pixels.formats import ANIMATED, FORMATS, SUFFIXES, sniff
-from pipeline.data.pixels.measures import COMPOSITED, TURNED
-from pipeline.data.pixels.png import (
-    LONGEST_SIDE,
-    SYNTHETIC_MARK,
-    decode_plain_png,
-    is_marked_synthetic,
-    without_texts,
-)
+from pipeline.data.pixels.formats import ANIMATED, FORMATS, sniff
+from pipeline.data.pixels.measures import TURNED
+from pipeline.data.pixels.png import LONGEST_SIDE, decode_plain_png, without_texts
 from pipeline.data.pixels.tiff import is_preview, tiff_pages
-from pipeline.data.pixels.transparency import put_on_paper
-
-__all__ = [
-    "FORMATS",
-    "LONGEST_SIDE",
-    "SUFFIXES",
-    "SYNTHETIC_MARK",
-    "decode",
-    "is_marked_synthetic",
-    "pages",
-    "sniff",
-]
+from pipeline.data.pixels.transparency import OPAQUE, change_of, put_on_paper
 
 _ORIENTATION = 0x0112  # the EXIF tag
 _PHOTOMETRIC, _BITS, _SAMPLE_FORMAT = 262, 258, 339  # TIFF tags
@@ -135,7 +118,7 @@ def _convert(image: Image.Image, kind: str, page: int) -> Decoded:
     image.load()
     if kind != "TIFF":
         orientation = _orientation(image)
-    grey, composited = _to_grey(image, kind)
+    grey, paper = _to_grey(image, kind)
     if inverted:
         grey = inverted - grey
     if unsigned and grey.min() < 0:  # Pillow reads all 32-bit numbers as signed
@@ -143,7 +126,7 @@ def _convert(image: Image.Image, kind: str, page: int) -> Decoded:
     if kind != "TIFF":
         grey = _turn(grey, orientation)
     turned = 1 < orientation <= 8
-    changes = ((TURNED,) if turned else ()) + ((COMPOSITED,) if composited else ())
+    changes = ((TURNED,) if turned else ()) + change_of(paper)
     return Decoded(np.ascontiguousarray(grey), mode, changes)
 
 
@@ -184,26 +167,26 @@ def _is_unsigned(image: Any) -> bool:
     return bool(image.mode == "I" and formats[0] == _UNSIGNED)
 
 
-def _to_grey(image: Image.Image, kind: str) -> tuple[Grey, bool]:
-    """Return the grey levels (h, w) of a loaded image, and whether they are composited on paper."""
+def _to_grey(image: Image.Image, kind: str) -> tuple[Grey, int]:
+    """Return the grey levels (h, w) of a loaded image, and the result of `put_on_paper`."""
     transparent = image.info.get("transparency")
     if image.mode.startswith(_WORDS) or image.mode in _DEEP:
         return _deep_grey(image, transparent)
     if image.mode == "LAB":
-        return np.array(image.getchannel("L")), False
+        return np.array(image.getchannel("L")), OPAQUE
     if image.has_transparency_data:
         colours = np.array(image.convert("RGBA"))
         alpha = colours[:, :, 3]
         # Some programs write BMP files whose fourth byte is unused and 0.
         if not (kind == "BMP" and not alpha.any()):
             grey = np.array(Image.fromarray(colours[:, :, :3]).convert("L"))
-            if put_on_paper(grey, alpha):
-                return grey, True
+            if (paper := put_on_paper(grey, alpha)) != OPAQUE:
+                return grey, paper
     image.info.pop("transparency", None)  # converting it too can fail, and changes no pixel
-    return np.array(image.convert("L")), False
+    return np.array(image.convert("L")), OPAQUE
 
 
-def _deep_grey(image: Image.Image, transparent: Any) -> tuple[Grey, bool]:
+def _deep_grey(image: Image.Image, transparent: Any) -> tuple[Grey, int]:
     """Return the grey levels (h, w) of an image of more than 8 bits, as for `_to_grey`."""
     grey = np.array(image).astype(_DEEP.get(image.mode, np.uint16))
     if image.mode == "F" and not np.isfinite(grey).all():
@@ -211,6 +194,7 @@ def _deep_grey(image: Image.Image, transparent: Any) -> tuple[Grey, bool]:
     if isinstance(transparent, int) and (clear := grey == transparent).any():
         opaque = grey[~clear]
         middle = 1 << 15
-        grey[clear] = 0 if opaque.size and opaque.mean() >= middle else 2 * middle - 1
-        return grey, True
-    return grey, False
+        paper = 0 if opaque.size and opaque.mean() >= middle else 255
+        grey[clear] = 257 * paper
+        return grey, paper
+    return grey, OPAQUE

@@ -5,7 +5,7 @@ All numbers are of the 8-bit pixels, except the range of deep values, which dete
 
 An image's *threshold* is the middle between its dark and its light level. The levels are the values
 of the n-th darkest and lightest pixel, n = (height + width) / 16, so that some defective pixels do
-not move them and a dot on a page still does.
+not move them and a dot on a page still does. The range of deep values is of the same pixels.
 """
 
 import struct
@@ -14,22 +14,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from beton.jit import kernel
-from pipeline.data.base import Decoded, Pixels
+from pipeline.data.base import Decoded, Grey, Pixels
 
 Measures = NDArray[np.void]
 
 DEPTHS = ("uint8", "uint16", "int32", "float32")
 TURNED = "turned upright"
-COMPOSITED = "composited on paper"
+ON_WHITE, ON_BLACK = "composited on white paper", "composited on black paper"
 OTHERWISE = "changed otherwise"
-CHANGES = (TURNED, COMPOSITED, OTHERWISE)  # bit i of `changes`
+CHANGES = (TURNED, ON_WHITE, ON_BLACK, OTHERWISE)  # bit i of `changes`
 
 MEASURES = np.dtype(
     [
         ("hash", "<u8", (2,)),  # 128 bits of shape and pixels
         ("height", "<u4"),
         ("width", "<u4"),
-        ("low", "<f8"),  # the least and greatest value, before they were scaled to 8 bits
+        ("low", "<f8"),  # the range of values before they were scaled to 8 bits
         ("high", "<f8"),
         ("depth", "u1"),  # index into DEPTHS
         ("darkest", "u1"),
@@ -57,7 +57,7 @@ def measure(decoded: Decoded, pixels: Pixels) -> bytes:
     numbers = _describe(pixels)
     grey = decoded.grey
     depth = 0 if grey.dtype == np.uint8 else DEPTHS.index(grey.dtype.name)
-    low, high = (float(grey.min()), float(grey.max())) if depth else numbers[2:4]
+    low, high = _range(grey) if depth else numbers[2:4]
     changes = 0
     for change in decoded.changes:
         changes |= 1 << CHANGES.index(change if change in CHANGES else OTHERWISE)
@@ -71,6 +71,20 @@ def measure(decoded: Decoded, pixels: Pixels) -> bytes:
         decoded.mode.encode()[:8],
         changes,
     )
+
+
+def has_change(measures: Measures, change: str) -> NDArray[np.bool_]:
+    """Return which images (n,) have a change, one of CHANGES."""
+    has: NDArray[np.bool_] = (measures["changes"] & (1 << CHANGES.index(change))) != 0
+    return has
+
+
+def _range(grey: Grey) -> tuple[float, float]:
+    """Return the n-th least and n-th greatest value, or both extremes if these are equal."""
+    rank = max(1, sum(grey.shape) // 16)
+    ordered = np.partition(grey.ravel(), (rank - 1, grey.size - rank))
+    low, high = float(ordered[rank - 1]), float(ordered[grey.size - rank])
+    return (low, high) if low < high else (float(grey.min()), float(grey.max()))
 
 
 def read_measures(records: bytes) -> Measures:

@@ -15,8 +15,7 @@ from PIL import Image
 
 from beton.jit import kernel
 from pipeline.data.base import Decoded, Pixels
-from pipeline.data.pixels.measures import COMPOSITED
-from pipeline.data.pixels.transparency import put_on_paper
+from pipeline.data.pixels.transparency import change_of, put_on_paper
 
 LONGEST_SIDE = 65535
 SYNTHETIC_MARK = "inkrun's generator, synthetic"  # of a PNG file's tEXt chunk "Source"
@@ -131,8 +130,8 @@ def _decode_rows(
     else:
         grey = np.empty((height, width), np.uint8)
         _convert_to_grey(rows, channels, grey)
-    if channels % 2 == 0 and put_on_paper(grey, rows[:, channels::channels]):
-        return Decoded(grey, mode, (COMPOSITED,))
+    if channels % 2 == 0:
+        return Decoded(grey, mode, change_of(put_on_paper(grey, rows[:, channels::channels])))
     return Decoded(grey, mode)
 
 

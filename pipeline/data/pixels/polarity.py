@@ -16,12 +16,14 @@ reached nine tenths. Tight crops of single strokes and letters stayed below half
 was correct. Only crops of frames thicker than a twelfth of the image are decided against the
 user's intention: they are the same images as light squares on dark paper. Noise and textures have
 no paper and stay undecided.
+
+An image that was composited on paper shows its paper, whatever its pixels are.
 """
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.data.pixels.measures import Measures
+from pipeline.data.pixels.measures import ON_BLACK, ON_WHITE, Measures, has_change
 
 DARK, LIGHT, EACH = "dark", "light", "each"  # the ink; "each": every image's own background
 
@@ -55,9 +57,12 @@ def shows_ink(measures: Measures, ink: str) -> Mask:
     border, inner, whole, lobes = (
         measures[name].astype(np.float64) for name in ("border_dark", "inner_dark", "dark", "lobes")
     )
+    composited, otherwise = ON_WHITE, ON_BLACK
     if ink == LIGHT:
         border, inner, whole, lobes = 1 - border, 1 - inner, 1 - whole, -lobes
-    return _is_evidence(border, inner, whole, lobes) & ~is_blank(measures)
+        composited, otherwise = otherwise, composited
+    evidence = _is_evidence(border, inner, whole, lobes) & ~has_change(measures, otherwise)
+    return (evidence | has_change(measures, composited)) & ~is_blank(measures)
 
 
 def decide_polarity(measures: Measures) -> str | None:
@@ -80,6 +85,14 @@ def _has_dark_background(measures: Measures) -> Mask:
     return dark
 
 
+def _has_light_paper(measures: Measures, polarity: str) -> Mask:
+    """Return whether the paper of each image is lighter than its ink."""
+    if polarity == EACH:
+        return ~_has_dark_background(measures)
+    light = has_change(measures, ON_WHITE)
+    return light if polarity == LIGHT else light | ~has_change(measures, ON_BLACK)
+
+
 def paper(measures: Measures, polarity: str) -> NDArray[np.uint8]:
     """Return each image's grey level of the paper, uint8 (n,).
 
@@ -87,21 +100,14 @@ def paper(measures: Measures, polarity: str) -> NDArray[np.uint8]:
     then it is the most frequent value on the other side of the threshold. The paper of a blank
     image, and of every image for polarity "each", is the stored background.
     """
-    background = measures["background"]
-    if polarity == EACH:
-        return background.copy()
-    dark = _has_dark_background(measures)
-    inked, other = (
-        (dark, measures["light_paper"]) if polarity == DARK else (~dark, measures["dark_paper"])
-    )
-    return np.where(inked & ~is_blank(measures), other, background)
+    light = _has_light_paper(measures, polarity)
+    inked = (light == _has_dark_background(measures)) & ~is_blank(measures)
+    other = np.where(light, measures["light_paper"], measures["dark_paper"])
+    return np.where(inked, other, measures["background"])
 
 
 def ink_fraction(measures: Measures, polarity: str) -> Column:
     """Return the fraction of each image's pixels (n,) on the side of the ink; 0 if blank."""
     dark = measures["dark"].astype(np.float64)
-    if polarity == EACH:
-        ink = np.where(_has_dark_background(measures), 1 - dark, dark)
-    else:
-        ink = dark if polarity == DARK else 1 - dark
+    ink = np.where(_has_light_paper(measures, polarity), dark, 1 - dark)
     return np.where(is_blank(measures), 0.0, ink)

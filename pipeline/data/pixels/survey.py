@@ -12,39 +12,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.data.base import SPLITS, VALIDATION, Ints
-from pipeline.data.pixels.measures import (
-    CHANGES,
-    DEPTHS,
-    MEASURES,
-    Measures,
-    measure,
-    read_measures,
-)
+from pipeline.data.pixels.measures import CHANGES, DEPTHS, Measures, has_change
 from pipeline.data.pixels.polarity import (
     DARK,
     EACH,
     LIGHT,
-    decide_polarity,
     ink_fraction,
     is_blank,
     paper,
     shows_ink,
 )
-from pipeline.data.pixels.scale import Scale, choose_scale, describe_scale
-
-__all__ = [
-    "MEASURES",
-    "Copies",
-    "Histogram",
-    "Survey",
-    "choose_scale",
-    "copy_groups",
-    "decide_polarity",
-    "is_blank",
-    "measure",
-    "paper",
-    "read_measures",
-]
+from pipeline.data.pixels.scale import Scale, describe_scale
 
 COMMON_SIZES = 10
 BINS = 20
@@ -207,10 +185,7 @@ def _count_modes(measures: Measures) -> dict[str, int]:
 
 
 def _count_changes(measures: Measures) -> dict[str, int]:
-    found = {
-        change: int(np.count_nonzero(measures["changes"] & (1 << i)))
-        for i, change in enumerate(CHANGES)
-    }
+    found = {change: int(np.count_nonzero(has_change(measures, change))) for change in CHANGES}
     return {change: count for change, count in found.items() if count}
 
 

@@ -6,13 +6,20 @@ itself opaque and lacks only corners is completed by its own kind of paper.
 
 from beton.jit import kernel
 from pipeline.data.base import Pixels
+from pipeline.data.pixels.measures import ON_BLACK, ON_WHITE
 
+OPAQUE = -1
 PAGE_CONTRAST = 128  # grey levels between opaque pixels of a page: its ink and its paper
 
 
+def change_of(paper: int) -> tuple[str, ...]:
+    """Return what `put_on_paper` changed, given its result, as `Decoded.changes`."""
+    return {OPAQUE: (), 0: (ON_BLACK,), 255: (ON_WHITE,)}[paper]
+
+
 @kernel
-def put_on_paper(grey: Pixels, alpha: Pixels) -> bool:
-    """Composite grey levels (h, w) on paper in place; False if all pixels are opaque.
+def put_on_paper(grey: Pixels, alpha: Pixels) -> int:
+    """Composite grey levels (h, w) on paper in place; return the paper, OPAQUE if none shows.
 
     A pixel becomes (g * a + paper * (255 - a) + 127) // 255. `paper` is 255 if the mean of g,
     weighted by a, is below 127.5, or if all of a is 0; else it is 0. It is the other way round if
@@ -25,7 +32,7 @@ def put_on_paper(grey: Pixels, alpha: Pixels) -> bool:
         for x in range(width):
             opaque += alpha[y, x] == 255
     if opaque == grey.size:
-        return False
+        return OPAQUE
     covered = 0
     weighed = 0
     darkest = 255
@@ -46,4 +53,4 @@ def put_on_paper(grey: Pixels, alpha: Pixels) -> bool:
         for x in range(width):
             value, weight = int(grey[y, x]), int(alpha[y, x])
             grey[y, x] = (value * weight + paper * (255 - weight) + 127) // 255
-    return True
+    return paper

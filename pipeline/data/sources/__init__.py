@@ -17,7 +17,6 @@ from pipeline.data.base import (
     SourceError,
 )
 from pipeline.data.layout.options import COLUMNS, LayoutOptions
-from pipeline.data.pixels.image_decoder import SUFFIXES
 from pipeline.data.sources.idx import Idx, open_idx
 from pipeline.data.sources.image_files import ImageFiles
 from pipeline.data.sources.matlab import Matlab
@@ -54,26 +53,22 @@ def open_source(
     """
     path, options = Path(path).expanduser(), options or LayoutOptions()
     source: Source | None = None if path.is_dir() else open_idx(path, options)
-    source = source or _detect(open_archive(path), options, min_classes)
+    if source is not None:
+        _refuse_rules(path, options)
+    else:
+        source = _detect(open_archive(path), options, min_classes)
     _refuse_unused(source.check(min_classes), options)
     return source
 
 
 def _refuse_unused(source: Source, options: LayoutOptions) -> None:
-    """Raise SourceError for options that have no effect on a source."""
-    rules = {
-        "class": options.class_from,
-        "split": options.split_from,
-        "writer": options.writer_from,
-    }
-    unused = [f"--{name}-from" for name, rule in rules.items() if rule]
-    usable = _COLUMNS.get(type(source), set())
-    if isinstance(source, ImageFiles):
+    """Raise SourceError for --columns and --shape if they have no effect on a source."""
+    images, usable = isinstance(source, ImageFiles), _COLUMNS.get(type(source), set())
+    if images:
         layout = source.layout
         tables = "table:" in f"{layout.class_from} {layout.split_from} {layout.writer_from}"
-        unused, usable = [], {*COLUMNS} if tables else set()
-    unused += [f"--columns {name}=…" for name in options.columns if name not in usable]
-    images = isinstance(source, ImageFiles)
+        usable = {*COLUMNS} if tables else set()
+    unused = [f"--columns {name}=…" for name in options.columns if name not in usable]
     if options.shape and (images or source.image(0).shape != options.shape):
         unused.append("--shape")
     if unused:
@@ -89,20 +84,20 @@ def _detect(archive: Archive, options: LayoutOptions, min_classes: int) -> Sourc
     check_patterns(archive, options)
     selected = archive.select(options.selects) if options.exclude or options.include else archive
     source: Source | None = None
-    images = options.has_rules and any(n.lower().endswith(SUFFIXES) for n in archive.names)
-    for kind in () if images else ARRAY_KINDS:
+    for kind in () if options.has_rules else ARRAY_KINDS:
         if source is None:  # a source without images is one, and false
             source = kind.detect(selected, options)
     arrays = "; ".join(kind.expected_layout for kind in ARRAY_KINDS)
-    if source is None and isinstance(archive, SingleFile):
-        raise SourceError(
-            f"{archive.path}: expected a folder, a complete zip archive or tar archive, or {arrays}"
-        )
-    if source is None:
+    if source is None and not isinstance(archive, SingleFile):
         source = ImageFiles.detect(archive, options, min_classes)
     if source is not None:
         return _with_excluded(source, archive, selected)
+    _refuse_rules(archive.path, options)
     _refuse_unread(archive)
+    if isinstance(archive, SingleFile):
+        raise SourceError(
+            f"{archive.path}: expected a folder, a complete zip archive or tar archive, or {arrays}"
+        )
     found = ", ".join(archive.names[:3]) + (", …" if len(archive.names) > 3 else "")
     raise SourceError(
         f"{archive.path}: expected {arrays}; {ImageFiles.expected_layout}; "
@@ -116,6 +111,15 @@ def _refuse_unread(archive: Archive) -> None:
         head = archive.head(i, 8)
         if kind := next((kind for mark, kind in _UNREAD if head.startswith(mark)), None):
             raise SourceError(f"{archive.path}: got no images, and {archive.names[i]} is {kind}")
+
+
+def _refuse_rules(path: Path, options: LayoutOptions) -> None:
+    """Raise SourceError if a rule for image files is given; this source has none."""
+    for name in ("class", "split", "writer"):
+        if rule := getattr(options, f"{name}_from"):
+            raise SourceError(
+                f"{path}: --{name}-from {rule} is for image files, and there are none; leave it out"
+            )
 
 
 def check_patterns(archive: Archive, options: LayoutOptions) -> None:

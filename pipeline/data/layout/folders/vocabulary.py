@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 
 from pipeline.data import base
 
-_SPLIT_WORDS = {
+SPLIT_WORDS = {
     **dict.fromkeys(("train", "training", "trn", "trainval"), base.TRAIN),
     **dict.fromkeys(("val", "valid", "validation", "validate", "dev"), base.VALIDATION),
     **dict.fromkeys(("test", "testing", "tst", "tests"), base.TEST),
@@ -102,7 +102,7 @@ def _split_and_rest(name: str) -> tuple[int | None, tuple[str, ...]]:
     for word in _WORDS.findall(_SIZE.sub(" ", unicodedata.normalize("NFC", name))):
         lower = word.lower()
         stems = (lower, *(lower.removesuffix(affix) for affix in _AFFIXES))
-        meaning = next((_SPLIT_WORDS[stem] for stem in stems if stem in _SPLIT_WORDS), None)
+        meaning = next((SPLIT_WORDS[stem] for stem in stems if stem in SPLIT_WORDS), None)
         if meaning is not None:
             meanings.add(meaning)
         elif lower not in _AFFIXES:
@@ -115,7 +115,7 @@ def _split_and_rest(name: str) -> tuple[int | None, tuple[str, ...]]:
 def mentions_split(name: str) -> bool:
     """Return whether a split is among the words of a file's name, as in train_test_split."""
     words = _WORDS.findall(unicodedata.normalize("NFC", name))
-    return any(word.lower() in _SPLIT_WORDS for word in words)
+    return any(word.lower() in SPLIT_WORDS for word in words)
 
 
 def may_be_class(name: str) -> bool:
