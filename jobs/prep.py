@@ -131,10 +131,10 @@ def prepare_datasets(config: Config) -> None:
                 )
             report(console, name, result, config)
             card = config.out / f"{name}.html"
-            if result.built or not card.exists():
-                card.parent.mkdir(parents=True, exist_ok=True)
-                write_card(card, out, name=name)
-                console.print(f"{name}: data card {card}")
+            card.parent.mkdir(parents=True, exist_ok=True)
+            # Also of an up-to-date file: --check may have drawn a card of other settings.
+            write_card(card, out, name=name)
+            console.print(f"{name}: data card {card}")
         if not config.check:
             results[name] = result
     if results:

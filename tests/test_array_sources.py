@@ -526,6 +526,20 @@ def test_rows_of_pixels_take_the_shape_that_is_given(tmp_path: Path) -> None:
         read(tmp_path, "--shape", "5x5")
 
 
+def test_equal_labels_of_two_splits_are_no_copies(tmp_path: Path) -> None:
+    arrays = {
+        f"{name}_{part}": values
+        for part, images in zip(("train", "val", "test"), np.split(SQUARES[:18], 3), strict=True)
+        for name, values in (("x", images), ("y", np.arange(6)))
+    }
+    files = {f"{name}.npy": npy(array) for name, array in arrays.items()}
+    make_tree(tmp_path / "npy", files | {f"copy/{name}": data for name, data in files.items()})
+    for path in (make_zip(tmp_path / "a.npz", files), make_tree(tmp_path / "some", files)):
+        source = read(path)
+        assert np.bincount(source.annotations.splits).tolist() == [6, 6, 6]
+    assert len(read(tmp_path / "npy")) == 18
+
+
 def test_test_images_without_labels_are_left_out(tmp_path: Path) -> None:
     train, test = digits(12), digits(10, 1)
     path = make_tree(
@@ -636,6 +650,22 @@ def test_rows_of_pixels_are_images(tmp_path: Path, data: bytes, make: Callable[.
     assert images_of(source) == SQUARES.tolist()
     assert labels_of(source) == list(map(str, SQUARE_LABELS))
     assert source.image(0).dtype == np.uint8
+
+
+@pytest.mark.parametrize("last", [True, False])
+def test_an_index_without_a_name_is_neither_label_nor_pixel(tmp_path: Path, last: bool) -> None:
+    lines = table(SQUARES, SQUARE_LABELS, last=last).decode().splitlines()
+    indexed = "\n".join([f",{lines[0]}", *(f"{i},{line}" for i, line in enumerate(lines[1:]))])
+    source = read(make_tree(tmp_path, {"train.csv": indexed.encode()}))
+    assert labels_of(source) == list(map(str, SQUARE_LABELS))
+    assert images_of(source) == SQUARES.tolist()
+
+
+def test_a_column_of_pixels_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    make_tree(tmp_path, {"train.csv": table(SQUARES, SQUARE_LABELS)})
+    assert len(read(tmp_path, "--columns", "label=Label")) == 20
+    with pytest.raises(SourceError, match="has no column 'what'; its first columns are label"):
+        read(tmp_path, "--columns", "label=what")
 
 
 def test_kaggles_digits_leave_out_the_table_without_labels(tmp_path: Path) -> None:
@@ -977,6 +1007,27 @@ def test_parquet_that_is_no_dataset_is_refused_in_a_line(
     assert "a.parquet" in str(caught.value)
 
 
+def test_what_parquet_does_not_have_is_refused(tmp_path: Path) -> None:
+    files = {"train.parquet": parquet(encoded(4), [0, 1, 0, 1], ["a", "b"])}
+    make_tree(tmp_path, files)
+    for column in ("file", "label", "writer"):
+        with pytest.raises(SourceError, match="no column 'what'; it has image, label"):
+            read(tmp_path, "--columns", f"{column}=what")
+    make_tree(tmp_path, {"test.parquet": parquet(encoded(4), [0, 1, 0, 1], ["b", "a"])})
+    with pytest.raises(SourceError, match=r"test.parquet: names other classes than train.parquet"):
+        read(tmp_path)
+
+
+def test_a_choice_of_columns_or_shape_shows_in_the_layout(tmp_path: Path) -> None:
+    pictures = [picture(i) for i in range(6)]
+    file = parquet(pictures, [0, 1] * 3, mask=pictures[::-1])
+    first = read(make_tree(tmp_path, {"a.parquet": file}), "--columns", "file=image")
+    assert first.layout != read(tmp_path, "--columns", "file=mask").layout
+    flat = mat({"X": SQUARES.reshape(20, 25)[:, :24], "y": SQUARE_LABELS})
+    wide = read(make_tree(tmp_path / "flat", {"a.mat": flat}), "--shape", "4x6")
+    assert wide.layout != read(tmp_path / "flat", "--shape", "6x4").layout
+
+
 def test_without_pyarrow_the_extra_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -1043,6 +1094,29 @@ def test_arrays_beside_folders_of_images_do_not_stand_in_their_way(
     source = read(make_tree(tmp_path, folders() | stray))
     assert source.annotations.classes == ("0", "1", "10")
     assert len(source) == 12
+
+
+@pytest.mark.parametrize("option", ["--class-from", "--split-from", "--writer-from"])
+def test_rules_for_image_files_are_refused_for_arrays(tmp_path: Path, option: str) -> None:
+    images, labels = digits(10)
+    make_tree(tmp_path / "npz", {"a.npz": npz(x=SQUARES, y=SQUARE_LABELS)})
+    make_tree(tmp_path / "idx", idx_pair("train", images, labels, False))
+    for path in ("npz", "npz/a.npz", "idx", "idx/train-images-idx3-ubyte"):
+        with pytest.raises(SourceError, match=f"{option} folder:0 is for image files"):
+            read(tmp_path / path, option, "folder:0")
+
+
+def test_rules_for_image_files_choose_them_beside_arrays(tmp_path: Path) -> None:
+    make_tree(tmp_path, folders() | {"a.npz": npz(x=SQUARES, y=SQUARE_LABELS)})
+    assert read(tmp_path).layout.reader == "numpy"
+    assert len(read(tmp_path, "--class-from", "folder:0")) == 12
+
+
+def test_a_test_set_alone_is_named_as_the_split(tmp_path: Path) -> None:
+    images, labels = digits(10)
+    source = read(make_tree(tmp_path, idx_pair("t10k", images, labels, False)))
+    assert (source.annotations.splits == TEST).all()
+    assert source.layout.split_from == "file names"
 
 
 def test_labels_from_1_to_10_are_a_warning(tmp_path: Path) -> None:

@@ -22,7 +22,8 @@ from beton import writer
 from beton.errors import BetonError
 from beton.fields import BytesField, InkField, IntField
 from pipeline.data.base import NO_SPLIT, TEST, TRAIN, VALIDATION, Annotations, Decoded, Layout
-from pipeline.data.pixels.survey import Survey, measure, read_measures
+from pipeline.data.pixels.measures import measure, read_measures
+from pipeline.data.pixels.survey import Survey
 from pipeline.reporting import data_card
 from pipeline.reporting.card_elements import FRAME, TILE, Bins, Histograms, thumbnail
 from pipeline.reporting.data_card import write_card

@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from PIL import Image
 from raw_data import make_tree, make_zip, picture, saved
 
-from pipeline.data.base import NO_SPLIT, SPLITS, LayoutError, Source, SourceError
-from pipeline.data.layout.folders.splits import check_split_classes
+from pipeline.data.base import NO_SPLIT, SPLITS, ImageError, LayoutError, Source, SourceError
+from pipeline.data.layout.folders.split_level import check_split_classes
 from pipeline.data.layout.options import LayoutOptions
 from pipeline.data.sources import open_source
 
@@ -499,6 +499,37 @@ def test_a_table_gives_the_classes_that_folders_do_not(tmp_path: Path) -> None:
     assert opened(tmp_path, {}, "--writer-from 'name:([0-2])'").digest() != digest
 
 
+def test_a_table_labels_the_test_images_that_folders_leave_unlabelled(tmp_path: Path) -> None:
+    labels = {name: name.split("/")[1] for name in grid(["train"], "01")}
+    labels |= {f"test/{i}.png": "01"[i % 2] for i in range(4)}
+    files = dict.fromkeys(labels, IMAGE)
+    source = opened(tmp_path / "all", files | {"labels.csv": csv(labels)})
+    assert table(source) == {(c, ""): 3 for c in "01"} | {(c, "test"): 2 for c in "01"}
+    swapped = {**labels, "train/0/0.png": "1"}
+    refused(tmp_path / "other", files | {"labels.csv": csv(swapped)}, "give different classes")
+
+
+def test_a_table_gives_the_classes_where_all_images_are_in_one_folder(tmp_path: Path) -> None:
+    files = {f"pages-2/{i}.png": IMAGE for i in range(6)}
+    labels = csv({name: "ab"[i % 2] for i, name in enumerate(files)})
+    source = opened(tmp_path / "clear", files | {"labels.csv": labels})
+    assert table(source) == {("a", ""): 3, ("b", ""): 3}
+    unclear = "\n".join(f"{n},{i % 2},{i % 3}" for i, n in enumerate(files))
+    unclear = f"path,one,other\n{unclear}"
+    refused(tmp_path / "unclear", files | {"t.csv": unclear.encode()}, "no column that is clearly")
+
+
+def test_names_of_files_give_the_split_if_each_begins_with_one(tmp_path: Path) -> None:
+    files = {f"{c}/{part}_{i}.png": IMAGE for c in "01" for part in ("Train", "test") for i in "12"}
+    source = opened(tmp_path / "all", files)
+    assert table(source) == {(c, split): 2 for c in "01" for split in ("", "test")}
+    given = opened(tmp_path / "all", files, f"--split-from {shlex.quote(source.layout.split_from)}")
+    assert table(given) == table(source)
+    for other in ("0/5.png", "train/train_9.png"):
+        some = dict.fromkeys(("train/train_1.png", "car/train_1.png", other), IMAGE)
+        assert not opened(tmp_path / other[0], some).layout.split_from
+
+
 def test_a_table_that_contradicts_the_folders_is_refused(tmp_path: Path) -> None:
     files = grid(["cat", "dog"])
     agreeing = csv({name: name[0] for name in files})
@@ -529,6 +560,14 @@ def test_a_folder_of_drawings_beside_the_classes_is_refused(tmp_path: Path) -> N
     files = grid("01") | {"2/a.eps": b"%!PS", "2/b.svg": b"<svg/>"}
     error = refused(tmp_path, files, "the folders 2 hold no image that can be decoded")
     assert error.suggestions == ("--exclude '2/*'",)
+
+
+def test_pages_under_another_suffix_are_never_dropped_in_silence(tmp_path: Path) -> None:
+    frame = Image.new("L", (5, 7))
+    pages = saved(frame, "TIFF", save_all=True, append_images=[frame])
+    source = opened(tmp_path, grid("01") | {"0/x.png": pages})
+    with pytest.raises(ImageError, match=r"a TIFF file of 2 pages; rename it to \.tif"):
+        source.image([source.name(i) for i in range(len(source))].index("0/x.png"))
 
 
 def test_each_page_of_a_tiff_is_an_image_of_one_group(tmp_path: Path) -> None:

@@ -286,6 +286,23 @@ def test_fastais_flag_is_a_split_and_a_fold_is_not() -> None:
     assert match.splits == ["validation", "train", "train", "validation"]
 
 
+def test_several_flags_together_give_the_split() -> None:
+    rows = ["a.png,A,True,False", "b.png,B,False,True", "c.png,A,False,False", "d.png,B,0,1.0"]
+    match = find(members(FOUR, t_dot_csv="\n".join(["fname,label,is_valid,is_test", *rows])))
+    assert match is not None
+    assert match.splits == ["validation", "test", "train", "test"]
+    rows = [
+        f"{name},{label},x,{name == 'b.png'}" for name, label in zip(FOUR, LETTERS, strict=True)
+    ]
+    match = find(members(FOUR, t_dot_csv="\n".join(["fname,label,set,is_valid", *rows])))
+    assert match is not None
+    assert match.splits == ["train", "validation", "train", "train"]
+    rows = ["a.png,A,1,0", "b.png,B,0,1", "c.png,A,0,0", "d.png,B,1,0"]
+    match = find(members(FOUR, t_dot_csv="\n".join(["fname,label,is_train,is_valid", *rows])))
+    assert match is not None
+    assert match.splits == ["train", "validation", "test", "train"]
+
+
 def test_a_table_of_splits_alone_needs_no_labels() -> None:
     text = "file,split\na.png,train\nb.png,test\nc.png,train\nd.png,train\n"
     archive = members(FOUR, splits_dot_csv=text)

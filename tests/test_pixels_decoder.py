@@ -17,11 +17,11 @@ from PIL import Image, ImageSequence, features
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
 from raw_data import Pixels, chunk, pillow, png, saved
 
-from pipeline.data.base import Decoded, ImageError
+from pipeline.data.base import IMAGE_SUFFIXES, Decoded, ImageError
 from pipeline.data.pixels import image_decoder
 from pipeline.data.pixels import png as png_files
-from pipeline.data.pixels.formats import FORMATS, SNIFFED, SUFFIXES
-from pipeline.data.pixels.image_decoder import decode, pages, sniff
+from pipeline.data.pixels.formats import FORMATS, SNIFFED, sniff
+from pipeline.data.pixels.image_decoder import decode, pages
 from pipeline.data.pixels.measures import ON_BLACK, ON_WHITE, TURNED
 
 ORIENTATION = 0x0112
@@ -727,9 +727,9 @@ def test_postscript_is_never_run(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_suffixes_are_lower_case_and_distinct() -> None:
-    assert len(set(SUFFIXES)) == len(SUFFIXES)
-    assert {".jfif", ".jpe", ".jp2", ".heic", ".avif", ".png"} <= set(SUFFIXES)
-    assert all(suffix == suffix.lower() and suffix.startswith(".") for suffix in SUFFIXES)
+    assert len(set(IMAGE_SUFFIXES)) == len(IMAGE_SUFFIXES)
+    assert {".jfif", ".jpe", ".jp2", ".heic", ".avif", ".png"} <= set(IMAGE_SUFFIXES)
+    assert all(suffix == suffix.lower() and suffix.startswith(".") for suffix in IMAGE_SUFFIXES)
 
 
 # Limits and damage

@@ -19,19 +19,24 @@ from PIL import Image, ImageDraw, ImageFont
 
 from beton.codec import ink
 from pipeline.data.base import TEST, TRAIN, VALIDATION, Decoded
-from pipeline.data.pixels.measures import ON_BLACK, ON_WHITE, TURNED, Measures, read_measures
-from pipeline.data.pixels.polarity import ink_fraction, shows_ink
-from pipeline.data.pixels.scale import Scale, describe_scale
-from pipeline.data.pixels.survey import (
+from pipeline.data.pixels.measures import (
     MEASURES,
-    Survey,
-    choose_scale,
-    copy_groups,
-    decide_polarity,
-    is_blank,
+    ON_BLACK,
+    ON_WHITE,
+    TURNED,
+    Measures,
     measure,
-    paper,
+    read_measures,
 )
+from pipeline.data.pixels.polarity import (
+    decide_polarity,
+    ink_fraction,
+    is_blank,
+    paper,
+    shows_ink,
+)
+from pipeline.data.pixels.scale import Scale, choose_scale, describe_scale
+from pipeline.data.pixels.survey import Survey, copy_groups
 
 Pixels = NDArray[np.uint8]
 
@@ -166,7 +171,8 @@ def test_the_scale_is_the_formats_range_or_the_datasets(
     assert [int(scale.to_8bit(grey)[0, 0]) for grey in extremes] == expected
     words = describe_scale(measures, scale)
     assert np.dtype(dtype).name in words
-    assert ("own range" in words) == ((low, high) == values)
+    of_format = low == 0 and high in (1, 255, 65535)
+    assert ("of the format" in words, "own range" in words) == (of_format, not of_format)
     assert "\n" not in words
 
 

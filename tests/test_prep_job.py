@@ -338,6 +338,20 @@ def test_a_check_reports_and_draws_and_writes_no_dataset(tmp_path: Path, prep_he
     assert list((tmp_path / "data").iterdir()) == [tmp_path / "data" / "leaves.html"]
 
 
+def test_a_check_of_other_settings_does_not_leave_its_card_with_the_dataset(
+    tmp_path: Path, prep_here: Prep
+) -> None:
+    make_zip(tmp_path / "leaves.zip", folders())
+    card = tmp_path / "data" / "leaves.html"
+    assert prep_here("--source", "leaves.zip").returncode == 0
+    before = card.read_text()
+    assert prep_here("--source", "leaves.zip", "--check", "--polarity=light").returncode == 0
+    assert card.read_text() != before
+    again = prep_here("--source", "leaves.zip")
+    assert "is up to date" in again.stdout
+    assert card.read_text() == before
+
+
 def test_other_rules_write_the_dataset_again(tmp_path: Path, prep_here: Prep) -> None:
     make_tree(tmp_path / "set", {f"{name}/x.png": data for name, data in folders().items()})
     source = ("--source", "set", "--class-from")

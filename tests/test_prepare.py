@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from raw_data import digits, folders, idx_pair, make_tree, make_zip, midas, pillow
+from PIL import Image
+from raw_data import digits, folders, idx_pair, make_tree, make_zip, midas, pillow, saved
 
 from beton.errors import BetonError
 from beton.fields import InkField
@@ -23,6 +24,7 @@ from pipeline.data.base import (
     UNKNOWN_WRITER,
     VALIDATION,
     Annotations,
+    LayoutError,
 )
 from pipeline.data.prepare import BadImagesError
 from pipeline.data.sources import SourceError, open_source
@@ -332,6 +334,14 @@ def test_numbers_of_processes_below_one_are_refused(tmp_path: Path) -> None:
         prepared(tmp_path, folders(), workers=0)
 
 
+def test_the_example_of_a_blank_class_is_of_this_class(tmp_path: Path) -> None:
+    blank = saved(Image.new("L", (5, 5), 255))
+    files = folders() | {"0/blank.png": blank, "1/x.png": blank}
+    files = {name: blank if name.startswith("1/") else data for name, data in files.items()}
+    with pytest.raises(LayoutError, match="class '1' are blank, for example 1/"):
+        prepared(tmp_path, files)
+
+
 # Named sets
 
 
@@ -377,6 +387,7 @@ def test_what_is_given_goes_before_what_lies_there(tmp_path: Path) -> None:
         ("trainPart1.zip", "part1"),
         ("x/mnistTask3", "part3"),
         ("My letters.ZIP", "My-letters"),
+        ("fashion/train-images-idx3-ubyte.gz", "train-images-idx3-ubyte"),
         ("..", None),
     ],
 )

@@ -86,9 +86,10 @@ def test_a_zip_and_its_tree_are_the_same_set(tmp_path: Path, top: str, method: i
 
 
 def test_names_of_windows_archives_are_understood(tmp_path: Path) -> None:
-    files = {name.replace("/", "\\"): data for name, data in folders().items()}
+    files = {name.replace("/", "\\"): data for name, data in folders().items()} | {"0\\": b""}
     source = open_source(make_zip(tmp_path / "set.zip", files))
     assert source.annotations.classes == ("0", "1", "10")
+    assert source.ignored_files == 0
 
 
 @pytest.mark.parametrize("make", [make_tree, make_zip])

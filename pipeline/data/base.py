@@ -21,10 +21,15 @@ Pixels = NDArray[np.uint8]
 # Grey levels (h, w): uint8, or deeper (uint16, int32 or float32), in the units of the file.
 Grey = NDArray[Any]
 
-# Of the MIDAS task, in the order of their classes.
 SPLITS = ("train", "validation", "test")
 TRAIN, VALIDATION, TEST = range(3)
 SYNTHETIC = "synthetic"  # reader of a source without files
+# Of the files that hold images; their formats are in pixels/formats.py.
+IMAGE_SUFFIXES = (
+    *(".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".jif", ".mpo", ".bmp", ".dib", ".gif"),
+    *(".tif", ".tiff", ".webp", ".ppm", ".pgm", ".pbm", ".pnm", ".pfm"),
+    *(".jp2", ".j2k", ".j2c", ".jpf", ".jpx", ".avif", ".heic", ".heif", ".hif"),
+)
 NO_SPLIT = -1  # the source does not name the image's split
 UNKNOWN_WRITER = -1  # the source does not name the image's writer
 

@@ -211,7 +211,7 @@ def _entry(name: str) -> CatalogEntry:
 def _dataset_name(path: Path) -> str:
     """Return the dataset that has this path in CATALOG, or else a name made from the path."""
     for name, entry in CATALOG.items():
-        if path.name in entry.paths:
+        if path.name in entry.paths and path.name not in _IDX_PATHS:  # names of any IDX dataset
             return name
     suffixes = "|".join(re.escape(suffix) for suffix in SUFFIXES if suffix)
     stem = re.sub(rf"({suffixes}|\.gz)$", "", path.resolve().name, flags=re.IGNORECASE)

@@ -41,9 +41,8 @@ from pipeline.runtime.files import convert
 VERSION = 2  # of the file's content: raise it when files of the same source must be written again
 RAW_MAX_PIXELS = 64 * 64  # images up to this size are stored raw, which makes batches fastest
 MAX_BLANK = 0.01  # fraction of a dataset's images
-SCALE_TOLERANCE = (
-    0.1  # of a given scale, by which other images may exceed it before they are clipped
-)
+# Of a given scale: by how much other images may exceed it. Their values are clipped.
+SCALE_TOLERANCE = 0.1
 # Starting a process takes a core for a second, so each one should get seconds of work.
 SECONDS_PER_WORKER, SECONDS_PER_IMAGE, SECONDS_PER_PIXEL = 2.0, 40e-6, 2e-9
 
@@ -258,13 +257,14 @@ class _Build:
         counts = np.bincount(labels, minlength=len(annotations.classes))
         of_class = np.bincount(labels[blank], minlength=len(annotations.classes))
         whole = np.flatnonzero((counts > 0) & (of_class == counts))
-        example = self.source.name(int(kept[blank.argmax()]))
         if len(whole):
             reason = f"all {counts[whole[0]]:,} images of class {annotations.classes[whole[0]]!r}"
+            blank = labels == whole[0]
         elif blank.mean() > MAX_BLANK:
             reason = f"{blank.sum():,} of {len(blank):,} images"
         else:
             return
+        example = self.source.name(int(kept[blank.argmax()]))
         if scale is not None and (measures["depth"][blank] > 0).any():
             reason += f", with the grey levels {scale.low:g} to {scale.high:g} as black and white,"
         raise LayoutError(

@@ -1,7 +1,7 @@
 """Options of every command that reads raw images: what paths, tables and pixels mean."""
 
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated
 
 from tyro import conf
 
@@ -53,10 +53,6 @@ class DataOptions:
             folder=launch.caller_folder(),
         )
 
-    def pixels(
-        self,
-        scale: tuple[float, float] | None = None,
-        expected_polarity: Literal["dark", "light"] | None = None,
-    ) -> PixelOptions:
-        """Return the options of pixels, with what the training dataset determines."""
-        return PixelOptions(self.polarity, scale, self.allow_blank, expected_polarity)
+    def pixels(self) -> PixelOptions:
+        """Return the options of pixels."""
+        return PixelOptions(self.polarity, allow_blank=self.allow_blank)

@@ -4,6 +4,7 @@ The reader has checked the file's structure and checksums. Here its content is c
 that the code behind can trust it: another program may have written it.
 """
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, NoReturn
 
@@ -89,7 +90,7 @@ def check_dataset(file: Reader) -> None:
     except msgspec.ValidationError as error:
         reason = str(error).replace("`$", "`info").replace("Object missing", "missing")
         _refuse(file, f"{FOREIGN}: its manifest: {reason}")
-    if repeated := {name for name in info.classes if info.classes.count(name) > 1}:
+    if repeated := [name for name, count in Counter(info.classes).items() if count > 1]:
         _refuse(file, "classes of one name", got=_listed(sorted(repeated)), expected="one of each")
     _check_range(file, "label", 0, len(info.classes) - 1, f"for {len(info.classes)} classes")
     _check_range(file, "split", 0, len(SPLITS) - 1, f"for {_listed(SPLITS)}")

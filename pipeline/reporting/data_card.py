@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 
 from beton.reader import Reader
-from pipeline.data.base import SPLITS, TRAIN, Ints, Layout, Pixels
+from pipeline.data.base import SPLITS, TRAIN, Ints, Layout
 from pipeline.data.pixels.survey import POLARITY_IN_WORDS, Survey
-from pipeline.loading.dataset import open_dataset
+from pipeline.loading.dataset import open_dataset, paper_greys
 from pipeline.reporting.card_elements import (
     Bins,
     Histograms,
@@ -94,9 +94,7 @@ class _Card:
             len(SPLITS) * self.labels + self.splits, minlength=len(SPLITS) * len(self.classes)
         )
         self.counts: Ints = flat.reshape(len(self.classes), len(SPLITS))
-        self.paper: Pixels = self.images.metadata["background"].copy()
-        if sparse := self.pixels.get("paper"):
-            self.paper[np.array(sparse["samples"], np.int64)] = sparse["greys"]
+        self.paper = paper_greys(file)
         self.warnings = self._all_warnings()
 
     def _all_warnings(self) -> list[str]:

@@ -135,19 +135,3 @@ def plot_bars(
     figure.supxlabel(x_label, fontsize=10)
     figure.supylabel(y_label, fontsize=10)
     return figure
-
-
-@styled
-def plot_histograms(
-    panels: Mapping[str, tuple[Sequence[float], Sequence[int]]], y_label: str
-) -> Figure:
-    """Plot a histogram beside the others for each label of an x axis: n + 1 edges, n counts."""
-    figure = new_figure(6.4, 2.5)
-    grid = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
-    for axes, (label, (edges, counts)) in zip(grid, panels.items(), strict=True):
-        axes.stairs(counts, edges, fill=True, color=COLOURS[0])
-        axes.set_xlabel(label)
-        axes.xaxis.set_major_locator(MaxNLocator(4))
-        axes.grid(visible=False, axis="x")
-    grid[0].set_ylabel(y_label)
-    return figure

@@ -49,7 +49,7 @@ class ZipArchive(ArchiveFile):
                 raise SourceError(f"{path}: expected a complete zip archive: {error}") from None
             finally:
                 self._file = None
-        files = [row for row, name in enumerate(directory.names) if not name.endswith("/")]
+        files = [row for row, name in enumerate(directory.names) if not name.endswith(("/", "\\"))]
         names = with_slashes([directory.names[row] for row in files])
         columns = directory.columns[files]
         _refuse_unsafe(path, names, columns, length)

@@ -4,6 +4,7 @@ Each meaning that no rule gives is inferred from folders, and from a table where
 classes. Work is done for each distinct folder, not for each file, wherever that is possible.
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -16,16 +17,19 @@ from pipeline.data.layout.class_names import MIDAS, clean_classes, midas_writers
 from pipeline.data.layout.columns import NONE, Column, column_of, levels_of
 from pipeline.data.layout.folders.classes import FolderClasses, find_classes
 from pipeline.data.layout.folders.paths import Paths, essential_parts
-from pipeline.data.layout.folders.splits import (
+from pipeline.data.layout.folders.split_level import (
     SplitLevel,
     check_split_classes,
     find_splits,
     predefined,
 )
-from pipeline.data.layout.folders.vocabulary import splits_of
+from pipeline.data.layout.folders.vocabulary import SPLIT_WORDS, splits_of
 from pipeline.data.layout.options import FolderRule, LayoutOptions, NameRule, Rule, TableRule
 from pipeline.data.layout.tables import IAM_WORDS, TableMatch, find_table, read_table
 from pipeline.data.layout.tables.formats import SUFFIXES
+
+# Names of files that begin with their split: 0/train_12.png beside 0/test_7.png.
+NAMED_SPLIT = NameRule(re.compile(rf"(?i)(?:^|/)({'|'.join(SPLIT_WORDS)})[-_. ][^/]*$"))
 
 
 @dataclass(frozen=True)
@@ -125,13 +129,13 @@ class Inference:
         try:
             table = self._find_table()
         except LayoutError:
-            if found is None and refused is None:
+            if refused is None and (found is None or len(found.names) < 2):
                 raise
-        unclear = refused is not None or (found is not None and not found.clear)
-        complete = table is not None and None not in table.labels
-        if table and (table.format == IAM_WORDS or (complete if unclear else found is None)):
+        if table and refused is None and self._is_preferred(table, found):
             return None, table
         if refused:
+            if table and (table.format == IAM_WORDS or None not in table.labels):
+                return None, table
             raise refused
         if found is None:
             raise refusals.no_classes(self.paths, level)
@@ -139,6 +143,23 @@ class Inference:
             refusals.check_table_agrees(self.paths, found, table)
             self.notes.append(f"{table.file} also names labels; folders give the classes")
         return found, None
+
+    def _is_preferred(self, table: TableMatch, found: FolderClasses | None) -> bool:
+        """Return whether a table gives the classes rather than folders.
+
+        It does if folders give none, and, with a label for every image, if they give one class, are
+        unclear, or leave images unlabelled. Raises LayoutError if both disagree in the last case.
+        """
+        if found is None or table.format == IAM_WORDS:
+            return True
+        if None in table.labels:
+            return False
+        if not found.clear or len(found.names) < 2:
+            return True
+        if None in found.classes:
+            refusals.check_table_agrees(self.paths, found, table)
+            return True
+        return False
 
     def _find_table(self) -> TableMatch | None:
         """Return the table that gives the images' classes, None if there is none."""
@@ -222,6 +243,10 @@ class Inference:
             column = Column.of(values, level.split_from, paths.folder_of).rows(rows)
         elif table and table.splits and any(table.splits):
             column = Column.of(table.splits, str(TableRule(table.file))).rows(rows)
+        elif NAMED_SPLIT.value(paths.names[int(rows[0])]):  # else all need not be compared
+            column = column_of(NAMED_SPLIT, paths).rows(rows)
+            if NONE in column.codes or len({*splits_of(column.values).values()}) < 2:
+                return free
         else:
             return free
         meanings = splits_of(column.values)

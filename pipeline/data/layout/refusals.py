@@ -1,5 +1,6 @@
 """Errors of layouts that give no class, no split, or two answers, and what settles them."""
 
+import glob
 import re
 from collections.abc import Mapping
 
@@ -9,7 +10,7 @@ from pipeline.data.base import Ints, LayoutError
 from pipeline.data.layout.columns import NONE, Column
 from pipeline.data.layout.folders.classes import FolderClasses
 from pipeline.data.layout.folders.paths import MOST_PATTERNS, Paths, below, listed, option, topmost
-from pipeline.data.layout.folders.splits import SplitLevel
+from pipeline.data.layout.folders.split_level import SplitLevel
 from pipeline.data.layout.options import NameRule, TableRule
 from pipeline.data.layout.tables import TableMatch
 
@@ -22,12 +23,13 @@ _NAME_RULES = (
 
 def no_classes(paths: Paths, level: SplitLevel) -> LayoutError:
     """Return the error for images whose folders and tables give no class."""
-    where = "its folders" if any(paths.folders) else "no folder"
     if level.split_from:
-        where = f"the folders {listed(sorted(set(level.names)))} give the split, and nothing"
-        reason = f"{where} gives the class"
+        splits = listed(sorted(set(level.names)))
+        reason = f"the folders {splits} give the split, and nothing gives the class"
+    elif any(paths.folders):
+        reason = "its folders give no class"
     else:
-        reason = f"{where} give no class" if where == "its folders" else f"{where} gives a class"
+        reason = "no folder gives a class"
     return LayoutError(
         f"{paths.root}: {reason} of {len(paths.names):,} images, for example {paths.names[0]}; "
         "expected one folder of images per class, or a table of labels",
@@ -62,7 +64,7 @@ def unmatched(paths: Paths, rule: str, rows: Ints) -> LayoutError:
         inner, _ = topmost(paths.folders, lambda i: bool(counts[i]))
         patterns = [below(folder) for folder in inner]
     elif len(rows) <= MOST_PATTERNS:
-        patterns = [_literal(paths.names[row]) for row in rows]
+        patterns = [glob.escape(paths.names[row]) for row in rows]
     few = 0 < len(patterns) <= MOST_PATTERNS
     return LayoutError(
         f"{paths.root}: --class-from {rule} gives no class to {len(rows):,} of "
@@ -108,7 +110,3 @@ def check_table_agrees(paths: Paths, found: FolderClasses, table: TableMatch) ->
             *([option("class-from", found.class_from)] if found.class_from.count(":") else []),
         ],
     )
-
-
-def _literal(name: str) -> str:
-    return "".join(f"[{c}]" if c in "*?[" else c for c in name)

@@ -1,4 +1,4 @@
-"""Image formats by their contents and by their names' suffixes.
+"""Image formats by their contents.
 
 Only these formats are ever tried: some of Pillow's others start programs (PostScript) or have no
 signature, so that any bytes may pass for them (TGA, PCX).
@@ -10,11 +10,6 @@ import re
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP", "PPM", "JPEG2000", "AVIF", "HEIC")
 # Whose files may hold several frames, of which none is the image.
 ANIMATED = ("PNG", "GIF", "WEBP", "AVIF")
-SUFFIXES = (
-    *(".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".jif", ".mpo", ".bmp", ".dib", ".gif"),
-    *(".tif", ".tiff", ".webp", ".ppm", ".pgm", ".pbm", ".pnm", ".pfm"),
-    *(".jp2", ".j2k", ".j2c", ".jpf", ".jpx", ".avif", ".heic", ".heif", ".hif"),
-)
 SNIFFED = 64  # bytes at a file's start that show its format
 
 _SIGNATURES = (

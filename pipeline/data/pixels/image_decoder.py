@@ -14,28 +14,11 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError, features
 
 from pipeline.data.base import Decoded, Grey, ImageError
-from pipeline.data.pixels.formats import ANIMATED, FORMATS, SUFFIXES, sniff
+from pipeline.data.pixels.formats import ANIMATED, FORMATS, sniff
 from pipeline.data.pixels.measures import TURNED
-from pipeline.data.pixels.png import (
-    LONGEST_SIDE,
-    SYNTHETIC_MARK,
-    decode_plain_png,
-    is_marked_synthetic,
-    without_texts,
-)
+from pipeline.data.pixels.png import LONGEST_SIDE, decode_plain_png, without_texts
 from pipeline.data.pixels.tiff import is_preview, tiff_pages
 from pipeline.data.pixels.transparency import OPAQUE, change_of, put_on_paper
-
-__all__ = [
-    "FORMATS",
-    "LONGEST_SIDE",
-    "SUFFIXES",
-    "SYNTHETIC_MARK",
-    "decode",
-    "is_marked_synthetic",
-    "pages",
-    "sniff",
-]
 
 _ORIENTATION = 0x0112  # the EXIF tag
 _PHOTOMETRIC, _BITS, _SAMPLE_FORMAT = 262, 258, 339  # TIFF tags

@@ -49,13 +49,18 @@ def choose_scale(measures: Measures) -> Scale | None:
     deep = measures[measures["depth"] > 0]
     if not len(deep):
         return None
+    return _format_range(deep) or Scale(float(deep["low"].min()), float(deep["high"].max()))
+
+
+def _format_range(deep: Measures) -> Scale | None:
+    """Return the range of the format that images cover at least half of, None without one."""
     low, high = float(deep["low"].min()), float(deep["high"].max())
     floats = deep["depth"] == DEPTHS.index("float32")
     tops = _FLOAT_RANGES if floats.all() else () if floats.any() else (_WORD_RANGE,)
     for top in tops:
         if low >= 0 and high <= top and high - low >= top / 2:
             return Scale(0.0, top)
-    return Scale(low, high)
+    return None
 
 
 def describe_scale(measures: Measures, scale: Scale | None) -> str:
@@ -66,6 +71,9 @@ def describe_scale(measures: Measures, scale: Scale | None) -> str:
     low, high = float(deep["low"].min()), float(deep["high"].max())
     kinds = " and ".join(DEPTHS[depth] for depth in np.unique(deep["depth"]))
     found = f"{len(deep):,} images have {kinds} grey levels from {low:,.6g} to {high:,.6g}"
+    ends = f"{scale.low:,.6g} to {scale.high:,.6g}"
+    if scale == _format_range(deep):
+        return f"{found}; the range of the format, {ends}, becomes 0 to 255"
     if (scale.low, scale.high) == (low, high):
         return f"{found}; the dataset's own range becomes 0 to 255"
-    return f"{found}; {scale.low:,.6g} to {scale.high:,.6g} becomes 0 to 255"
+    return f"{found}; {ends} becomes 0 to 255"

@@ -12,40 +12,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.data.base import SPLITS, VALIDATION, Ints
-from pipeline.data.pixels.measures import (
-    CHANGES,
-    DEPTHS,
-    MEASURES,
-    Measures,
-    has_change,
-    measure,
-    read_measures,
-)
+from pipeline.data.pixels.measures import CHANGES, DEPTHS, Measures, has_change
 from pipeline.data.pixels.polarity import (
     DARK,
     EACH,
     LIGHT,
-    decide_polarity,
     ink_fraction,
     is_blank,
     paper,
     shows_ink,
 )
-from pipeline.data.pixels.scale import Scale, choose_scale, describe_scale
-
-__all__ = [
-    "MEASURES",
-    "Copies",
-    "Histogram",
-    "Survey",
-    "choose_scale",
-    "copy_groups",
-    "decide_polarity",
-    "is_blank",
-    "measure",
-    "paper",
-    "read_measures",
-]
+from pipeline.data.pixels.scale import Scale, describe_scale
 
 COMMON_SIZES = 10
 BINS = 20

@@ -40,6 +40,7 @@ def open_source(
     """
     path, options = Path(path).expanduser(), options or LayoutOptions()
     if not path.is_dir() and (source := open_idx(path, options)):
+        _refuse_rules(path, options)
         return source.check(min_classes)
     return _detect(open_archive(path), options, min_classes).check(min_classes)
 
@@ -50,23 +51,33 @@ def _detect(archive: Archive, options: LayoutOptions, min_classes: int) -> Sourc
     check_patterns(archive, options)
     selected = archive.select(options.selects) if options.exclude or options.include else archive
     source: Source | None = None
-    for kind in ARRAY_KINDS:
+    for kind in () if options.has_rules else ARRAY_KINDS:
         if source is None:  # a source without images is one, and false
             source = kind.detect(selected, options)
     arrays = "; ".join(kind.expected_layout for kind in ARRAY_KINDS)
-    if source is None and isinstance(archive, SingleFile):
-        raise SourceError(
-            f"{archive.path}: expected a folder, a complete zip archive or tar archive, or {arrays}"
-        )
-    if source is None:
+    if source is None and not isinstance(archive, SingleFile):
         source = ImageFiles.detect(archive, options, min_classes)
     if source is not None:
         return _with_excluded(source, archive, selected)
+    _refuse_rules(archive.path, options)
+    if isinstance(archive, SingleFile):
+        raise SourceError(
+            f"{archive.path}: expected a folder, a complete zip archive or tar archive, or {arrays}"
+        )
     found = ", ".join(archive.names[:3]) + (", …" if len(archive.names) > 3 else "")
     raise SourceError(
         f"{archive.path}: expected {arrays}; {ImageFiles.expected_layout}; "
         f"got {len(archive.names)} files: {found}"
     )
+
+
+def _refuse_rules(path: Path, options: LayoutOptions) -> None:
+    """Raise SourceError if a rule for image files is given; this source has none."""
+    for name in ("class", "split", "writer"):
+        if rule := getattr(options, f"{name}_from"):
+            raise SourceError(
+                f"{path}: --{name}-from {rule} is for image files, and there are none; leave it out"
+            )
 
 
 def check_patterns(archive: Archive, options: LayoutOptions) -> None:

@@ -1,6 +1,5 @@
 """Classes from the labels of arrays: known names, numbers or strings."""
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +9,7 @@ from numpy.typing import NDArray
 
 from pipeline.data.archives import Archive
 from pipeline.data.base import Ints, LayoutError, SourceError
+from pipeline.data.layout.folders.vocabulary import natural_sort_key
 from pipeline.data.layout.options import LayoutOptions
 from pipeline.data.sources.known_sets import EMNIST, Recognized, recognize
 
@@ -60,7 +60,7 @@ def _strings(labels: Sequence[NDArray[Any]], place: str) -> Labelled:
     present, positions = np.unique(texts, return_inverse=True)
     if "" in present:
         raise SourceError(f"{place}: got an empty label")
-    order = sorted(range(len(present)), key=lambda i: _natural_sort_key(str(present[i])))
+    order = sorted(range(len(present)), key=lambda i: natural_sort_key(str(present[i])))
     number = np.argsort(np.array(order, np.int64))
     classes = tuple(str(present[i]) for i in order)
     return Labelled(classes, number[positions].astype(np.int64))
@@ -150,11 +150,6 @@ def _empty(classes: Sequence[str], labels: Ints) -> list[str]:
         return []
     names = ", ".join(empty[:_NAMED_AT_MOST]) + (", …" if len(empty) > _NAMED_AT_MOST else "")
     return [f"{len(empty)} of {len(classes)} classes have no images: {names}"]
-
-
-def _natural_sort_key(name: str) -> tuple[list[str | int], str]:
-    parts = re.split(r"([0-9]+)", name)
-    return [int(part) if i % 2 else part for i, part in enumerate(parts)], name
 
 
 def to_labels(values: NDArray[Any], place: str) -> NDArray[Any]:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from pipeline.data import base
 from pipeline.data.archives import Archive
 from pipeline.data.base import (
+    IMAGE_SUFFIXES,
     Annotations,
     Decoded,
     Grey,
@@ -26,16 +27,14 @@ from pipeline.data.base import (
     Source,
     SourceError,
 )
+from pipeline.data.layout.folders import vocabulary
+from pipeline.data.layout.folders.split_level import predefined
 from pipeline.data.layout.options import LayoutOptions
-from pipeline.data.pixels.image_decoder import LONGEST_SIDE, SUFFIXES
+from pipeline.data.pixels.png import LONGEST_SIDE
 from pipeline.data.sources.array_labels import Labelled
 from pipeline.data.sources.stored_bytes import BLOCK, Bytes
 
-SPLIT_WORDS = {
-    **dict.fromkeys(("train", "training"), base.TRAIN),
-    **dict.fromkeys(("val", "valid", "validation"), base.VALIDATION),
-    **dict.fromkeys(("test", "testing", "t10k"), base.TEST),
-}
+SPLIT_WORDS = {**vocabulary.SPLIT_WORDS, "t10k": base.TEST}
 LEAST_RANGE = 32  # of 8-bit grey levels
 _FEWEST_PIXELS = 16  # of a row whose shape is inferred; fewer are hardly an image
 MANY_IMAGES = 10  # image files that make a source one of images
@@ -214,12 +213,10 @@ class Part:
         return len(self.labels)
 
 
-def splits_of(parts: Sequence[Part]) -> list[int]:
-    """Return the split of each part; training images may become validation if none is given."""
-    splits = [part.split for part in parts]
-    if base.VALIDATION in splits:
-        return splits
-    return [base.NO_SPLIT if split == base.TRAIN else split for split in splits]
+def split_source(parts: Iterable[Part], names: str) -> str:
+    """Return `names`, which give the parts' splits, or "" if prep divides all images."""
+    splits = predefined(np.array([part.split for part in parts], np.int64))
+    return names if (splits != base.NO_SPLIT).any() else ""
 
 
 class ArraySource(Source):
@@ -241,7 +238,7 @@ class ArraySource(Source):
             labelled.classes,
             labelled.labels,
             writers=writers if any(part.writers is not None for part in parts) else None,
-            splits=np.repeat(splits_of(parts), counts),
+            splits=predefined(np.repeat([part.split for part in parts], counts)),
         )
 
     @classmethod
@@ -254,7 +251,7 @@ class ArraySource(Source):
         try:
             return cls.find(archive, options or LayoutOptions())
         except SourceError:
-            if sum(name.lower().endswith(SUFFIXES) for name in archive.names) < MANY_IMAGES:
+            if sum(name.lower().endswith(IMAGE_SUFFIXES) for name in archive.names) < MANY_IMAGES:
                 raise
             return None
 

@@ -30,6 +30,7 @@ from pipeline.data.sources.array_source import (
     ArraySource,
     Part,
     left_out,
+    split_source,
 )
 from pipeline.data.sources.stored_bytes import BLOCK, StoredBytes
 
@@ -159,7 +160,7 @@ class Idx(ArraySource):
         layout = Layout(
             reader=cls.kind,
             class_from=", ".join(pair.labels or "" for pair in pairs.values()),
-            split_from="file names" if len(parts) > 1 else "",
+            split_from=split_source(parts, "file names"),
             writer_from="column 2 of the labels" if parts[0].writers is not None else "",
             dataset=labelled.dataset,
             left_out=left_out(archive, [i for part in parts for i in part.indices]),

@@ -17,6 +17,7 @@ import numpy as np
 
 from pipeline.data.archives import Archive
 from pipeline.data.base import (
+    IMAGE_SUFFIXES,
     Annotations,
     Decoded,
     Grey,
@@ -30,10 +31,11 @@ from pipeline.data.base import (
 from pipeline.data.layout.folders.paths import below, listed, option
 from pipeline.data.layout.options import LayoutOptions
 from pipeline.data.layout.suggestions import infer_layout
-from pipeline.data.pixels.image_decoder import SUFFIXES, decode, is_marked_synthetic, pages, sniff
+from pipeline.data.pixels.formats import SNIFFED, sniff
+from pipeline.data.pixels.image_decoder import decode, pages
+from pipeline.data.pixels.png import is_marked_synthetic
 
 _TIFF = (".tif", ".tiff")
-_HEAD = 64  # bytes that show a file's format
 # Files that are certainly no images, so that their contents need no inspection.
 _OTHER = frozenset(
     (
@@ -136,7 +138,12 @@ class ImageFiles(Source):
 
     def decoded(self, index: int) -> Decoded:
         """Read and decode one image, with how the file stored it. Raises ImageError or OSError."""
-        return decode(self._archive.read(int(self._files[index])), int(self._pages[index]))
+        file, page = int(self._files[index]), int(self._pages[index])
+        data = self._archive.read(file)
+        # Pages are counted by suffix, so that not every file is read twice.
+        if self._counts[file] == 1 and len(numbers := pages(data)) > 1:
+            raise ImageError(f"a TIFF file of {len(numbers)} pages; rename it to .tif")
+        return decode(data, page)
 
     def size(self, rows: Ints) -> int:
         """Return the bytes of the files that hold the images `rows` (n,)."""
@@ -148,10 +155,7 @@ class ImageFiles(Source):
         It includes the labels, splits and writers if a table or the user's rules give them.
         """
         digest = self._archive.digest(np.flatnonzero(self._counts).tolist())
-        if (
-            not self._by_rules
-            and "table:" not in f"{self.layout.class_from}{self.layout.split_from}"
-        ):
+        if not self._by_rules:
             return digest
         given = self.annotations
         numbers = np.stack([given.labels, given.splits, given.writers]).astype("<i8").tobytes()
@@ -171,8 +175,9 @@ def find_images(archive: Archive, options: LayoutOptions) -> tuple[list[int], di
         suffix = _suffix(name)
         known = is_image.get(suffix)
         if suffix not in is_image:
-            known = is_image[suffix] = True if suffix in SUFFIXES else _unless(suffix in _OTHER)
-        if known or (known is None and sniff(archive.head(i, _HEAD)) is not None):
+            known = suffix in IMAGE_SUFFIXES or (False if suffix in _OTHER else None)
+            is_image[suffix] = known
+        if known or (known is None and sniff(archive.head(i, SNIFFED)) is not None):
             images.append(i)
         elif options.selects(name):
             others[_kind(name)] += 1
@@ -195,10 +200,6 @@ def _table_members(archive: Archive, layout: Layout) -> list[int]:
     return [i for i, name in enumerate(archive.names) if name in files or basename(name) in files]
 
 
-def _unless(other: bool) -> bool | None:
-    return False if other else None
-
-
 def _suffix(name: str) -> str:
     """Return a name's suffix in lower case, "" for what follows a point but is no suffix."""
     stem, _, suffix = name.rpartition(".")
@@ -217,7 +218,8 @@ def _split_pages(archive: Archive, files: Ints) -> tuple[Ints, Ints, Ints]:
     for place, file in enumerate(files.tolist()):
         name = archive.names[file]
         may_be_tiff = name[-5:].lower().endswith(_TIFF) or (
-            not name.lower().endswith(SUFFIXES) and sniff(archive.head(file, _HEAD)) == "TIFF"
+            not name.lower().endswith(IMAGE_SUFFIXES)
+            and sniff(archive.head(file, SNIFFED)) == "TIFF"
         )
         if may_be_tiff:
             with suppress(ImageError):  # a damaged file is reported when it is decoded

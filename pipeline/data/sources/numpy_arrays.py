@@ -35,6 +35,7 @@ from pipeline.data.sources.array_source import (
     image_shape,
     left_out,
     several_datasets,
+    split_source,
 )
 from pipeline.data.sources.stored_bytes import (
     BLOCK,
@@ -158,7 +159,7 @@ class NumpyArrays(ArraySource):
         ]
         if not files:
             return None
-        kept = distinct_files(archive, files)
+        kept = distinct_files(archive, files, lambda name: _meaning(name)[1:])
         arrays = [array for index in kept for array in _arrays(archive, index)]
         datasets: dict[tuple[str, str, str], list[NamedArray]] = {}
         for array in arrays:
@@ -224,7 +225,7 @@ class NumpyArrays(ArraySource):
             class_from=", ".join(
                 pair.array.data.path.removeprefix(f"{archive.path}/") for _, pair in pairs.values()
             ),
-            split_from="names of arrays" if len(parts) > 1 else "",
+            split_from=split_source(parts, "names of arrays"),
             dataset=labelled.dataset,
             left_out=left_out(archive, used),
             notes=tuple(notes),
@@ -237,7 +238,7 @@ def _arrays(archive: Archive, index: int) -> list[NamedArray]:
     """Return a file's arrays. Raises SourceError for damage and for pickled objects."""
     stored, file = StoredBytes(archive, index), archive.names[index]
     if file.lower().endswith(".npy"):
-        return [_named(file, index, "", NpyArray.read(stored, stored.limit))]
+        return [NamedArray(file, index, NpyArray.read(stored, stored.limit), *_meaning(file))]
     try:
         with _open_npz(stored) as container:
             members = container.infolist()
@@ -257,12 +258,13 @@ def _arrays(archive: Archive, index: int) -> list[NamedArray]:
             )
         data = NpzMember(stored, member.filename)
         key = member.filename.removesuffix(".npy")
-        arrays.append(_named(file, index, key, NpyArray.read(data, declared)))
+        array = NpyArray.read(data, declared)
+        arrays.append(NamedArray(file, index, array, *_meaning(file, key)))
     return arrays
 
 
-def _named(file: str, index: int, key: str, array: NpyArray) -> NamedArray:
-    """Read an array's role and split from its key, or else from its file's name and folders."""
+def _meaning(file: str, key: str = "") -> tuple[tuple[str, str, str], str, int]:
+    """Return an array's dataset, role and split, from its key, or else its file and folders."""
     path = PurePosixPath(file)
     generic = re.fullmatch(r"(arr_[0-9]+)?", key) is not None
     words = [[] if generic else _words(key), _words(path.stem), *map(_words, path.parts[-2::-1])]
@@ -276,7 +278,7 @@ def _named(file: str, index: int, key: str, array: NpyArray) -> NamedArray:
     known = _LABEL_WORDS | _IMAGE_WORDS | SPLIT_WORDS.keys()
     rest = ["-".join(word for word in group if word not in known) for group in words[:2]]
     folder = "/".join(p for p in path.parts[:-1] if not {*_words(p)} <= SPLIT_WORDS.keys())
-    return NamedArray(file, index, array, (folder, rest[1], rest[0]), role, split)
+    return (folder, rest[1], rest[0]), role, split
 
 
 def _words(name: str) -> list[str]:

@@ -28,6 +28,7 @@ from pipeline.data.sources.array_source import (
     Part,
     left_out,
     several_datasets,
+    split_source,
 )
 from pipeline.data.sources.stored_bytes import PositionedReader, StoredBytes
 
@@ -204,7 +205,7 @@ class Parquet(ArraySource):
             rows, labels, used = [], [], [file.index for file in shards]
             writers: list[str] = []
             for number, file in enumerate(shards):
-                _check_columns(file, columns)
+                _check_columns(file, columns, archive.names[first.index])
                 values, links = file.column(columns.label), _links(archive, file, columns, members)
                 given = [i for i, v in enumerate(values) if v is not None and v != -1]
                 unlabelled += len(values) - len(given)
@@ -231,7 +232,7 @@ class Parquet(ArraySource):
         if not parts:
             raise first.stored.error(f"got no row with a label in its column {columns.label!r}")
         labelled = _classes(archive, first, prefix, parts, columns, options)
-        notes = [*labelled.notes]
+        notes = [*labelled.notes, f"images are in the column {columns.image}"]
         if unlabelled:
             notes.append(f"{unlabelled:,} rows without a label are left out")
         if linked:
@@ -239,7 +240,7 @@ class Parquet(ArraySource):
         layout = Layout(
             reader=cls.kind,
             class_from=f"column {columns.label}",
-            split_from="file names" if len(parts) > 1 else "",
+            split_from=split_source(parts, "file names"),
             writer_from=f"column {columns.writer}" if columns.writer else "",
             dataset=labelled.dataset,
             left_out=left_out(archive, [i for part in parts for i in part.indices]),
@@ -289,9 +290,9 @@ def choose_columns(file: ParquetFile, options: LayoutOptions) -> Columns:
     ]
     labels = [n for n, kind in kinds.items() if kind == "ClassLabel"]
     labels = labels or [name for name in types if name.lower() in _LABEL_NAMES]
-    images = _chosen(options, "file", types) or _preferred(images, _IMAGE_NAMES)
-    labels = _chosen(options, "label", types) or _preferred(labels, _LABEL_NAMES)
-    writers = _chosen(options, "writer", types) or [
+    images = _chosen(file, options, "file") or _preferred(images, _IMAGE_NAMES)
+    labels = _chosen(file, options, "label") or _preferred(labels, _LABEL_NAMES)
+    writers = _chosen(file, options, "writer") or [
         name for name in types if name.lower() in _WRITER_NAMES
     ]
     if not images or not labels:
@@ -303,13 +304,25 @@ def choose_columns(file: ParquetFile, options: LayoutOptions) -> Columns:
             f"({', '.join(labels)})",
             [f"--columns file={image},label={label}" for image in images for label in labels],
         )
-    names = file.features.get(labels[0], {}).get("names", ())
-    names = tuple(map(str, names)) if isinstance(names, list) else ()
-    return Columns(images[0], labels[0], writers[0] if writers else None, names)
+    writer = writers[0] if writers else None
+    return Columns(images[0], labels[0], writer, _stored_names(file, labels[0]))
 
 
-def _chosen(options: LayoutOptions, column: str, types: Mapping[str, Any]) -> list[str]:
-    return [name for name in types if name == options.columns.get(column)]
+def _stored_names(file: ParquetFile, label: str) -> tuple[str, ...]:
+    """Return the classes' names that a column of labels stores, () without them."""
+    names = file.features.get(label, {}).get("names")
+    return tuple(map(str, names)) if isinstance(names, list) else ()
+
+
+def _chosen(file: ParquetFile, options: LayoutOptions, column: str) -> list[str]:
+    """Return the column that the user names, if any. Raises SourceError if it is not there."""
+    name = options.columns.get(column)
+    if name is None:
+        return []
+    if name not in file.schema.names:
+        held = ", ".join(file.schema.names)[:200]
+        raise file.stored.error(f"got no column {name!r}; it has {held}")
+    return [name]
 
 
 def _preferred(names: list[str], words: set[str]) -> list[str]:
@@ -325,10 +338,13 @@ def _holds_images(form: Any) -> bool:
     )
 
 
-def _check_columns(file: ParquetFile, columns: Columns) -> None:
+def _check_columns(file: ParquetFile, columns: Columns, first: str) -> None:
+    """Raise SourceError if a file has other columns or classes than the file `first`."""
     missing = {columns.image, columns.label, columns.writer} - {*file.schema.names, None}
     if missing:
-        raise file.stored.error(f"got no column {missing.pop()}, which other files have")
+        raise file.stored.error(f"got no column {missing.pop()}, which {first} has")
+    if _stored_names(file, columns.label) != columns.names:
+        raise file.stored.error(f"names other classes than {first}, or in another order")
 
 
 def _classes(

@@ -19,9 +19,8 @@ from numpy.typing import NDArray
 from beton.jit import kernel
 from pipeline.data import base
 from pipeline.data.archives import Archive
-from pipeline.data.base import Grey, Ints, Layout, LayoutError, Pixels, SourceError
+from pipeline.data.base import IMAGE_SUFFIXES, Grey, Ints, Layout, LayoutError, Pixels, SourceError
 from pipeline.data.layout.options import LayoutOptions
-from pipeline.data.pixels.image_decoder import SUFFIXES
 from pipeline.data.sources.array_labels import label_classes
 from pipeline.data.sources.array_source import (
     LEAST_RANGE,
@@ -31,6 +30,7 @@ from pipeline.data.sources.array_source import (
     image_shape,
     left_out,
     several_datasets,
+    split_source,
 )
 from pipeline.data.sources.stored_bytes import StoredBytes, distinct_files
 
@@ -123,7 +123,7 @@ class PixelTable(ArraySource):
                 f"{archive.path}: got rows of pixels without labels in {names}, "
                 "expected a column label"
             )
-        kept = distinct_files(archive, labelled)
+        kept = distinct_files(archive, labelled, lambda name: _dataset(name)[1])
         datasets: dict[tuple[str, str], dict[int, list[int]]] = {}
         for index in kept:
             key, split = _dataset(archive.names[index])
@@ -177,7 +177,7 @@ class PixelTable(ArraySource):
         layout = Layout(
             reader=cls.kind,
             class_from=f"column {first.form.label} of the table",
-            split_from="file names" if len(parts) > 1 else "",
+            split_from=split_source(parts, "file names"),
             dataset=labelled.dataset,
             left_out=left_out(archive, used, tables_without_labels=unlabelled),
             notes=tuple(dict.fromkeys(notes)),
@@ -207,10 +207,12 @@ def find_form(archive: Archive, index: int, options: LayoutOptions) -> TableForm
     )
     names = [field.strip().strip('"').lower() for field in rows[0]]
     body = rows[1:] if header else rows
-    if any(row[i].strip().strip('"').lower().endswith(SUFFIXES) for row in body for i in (0, -1)):
+    if any(
+        row[i].strip().strip('"').lower().endswith(IMAGE_SUFFIXES) for row in body for i in (0, -1)
+    ):
         return None  # a table that names image files
     if header and not lost_row:
-        label, first, end = _named_columns(names, options)
+        label, first, end = _named_columns(names, options, data)
     else:
         label, first, end = _unnamed_columns(data, delimiter, columns, body, options)
     pixel_names = sum(_PIXEL_NAME.fullmatch(name) is not None for name in names)
@@ -226,12 +228,19 @@ def find_form(archive: Archive, index: int, options: LayoutOptions) -> TableForm
     return TableForm(delimiter, columns, header, label, first, end, lost_row)
 
 
-def _named_columns(names: Sequence[str], options: LayoutOptions) -> tuple[int | None, int, int]:
-    """Return the column of the label, and the pixels' first and end; no pixels if parted."""
-    chosen = options.columns.get("label", "").lower()
-    labels = [i for i, name in enumerate(names) if name == chosen]
-    labels = labels or [i for i, name in enumerate(names) if name in _LABEL_NAMES]
+def _named_columns(
+    names: Sequence[str], options: LayoutOptions, data: StoredBytes
+) -> tuple[int | None, int, int]:
+    """Return the column of the label, and the pixels' first and end; no pixels if parted.
+
+    Raises SourceError for a table of pixels without the column that the user names.
+    """
     pixels = [_PIXEL_NAME.fullmatch(name) is not None for name in names]
+    chosen = options.columns.get("label")
+    known = _LABEL_NAMES if chosen is None else {chosen.lower()}
+    labels = [i for i, name in enumerate(names) if name in known]
+    if chosen is not None and not labels and 2 * sum(pixels) > len(names):
+        raise data.error(f"has no column {chosen!r}; its first columns are {', '.join(names[:5])}")
     if not labels and all(pixels[1:-1]) and pixels[0] != pixels[-1]:
         side = 0 if pixels[-1] else len(names) - 1
         labels = [] if names[side] in _ROW_NAMES else [side]

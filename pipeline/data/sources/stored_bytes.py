@@ -12,7 +12,8 @@ import tempfile
 import zipfile
 import zlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from math import prod
 from typing import IO, Any, cast
@@ -180,13 +181,19 @@ class PositionedReader(io.RawIOBase):
         return size
 
 
-def distinct_files(archive: Archive, indices: Sequence[int]) -> list[int]:
-    """Return the files without those whose contents equal those of a file before them."""
-    sizes = [archive.sizes[index] for index in indices]
-    seen: set[tuple[int, str]] = set()
+def distinct_files(
+    archive: Archive, indices: Sequence[int], purpose: Callable[[str], object]
+) -> list[int]:
+    """Return the files without copies: those of equal contents and purpose as a file before.
+
+    `purpose` returns what a file's name says. Labels of training and test may be equal numbers.
+    """
+    sizes = [(archive.sizes[index], purpose(archive.names[index])) for index in indices]
+    counts = Counter(sizes)
+    seen: set[tuple[object, str]] = set()
     kept = []
     for index, size in zip(indices, sizes, strict=True):
-        if sizes.count(size) > 1:
+        if counts[size] > 1:
             key = size, StoredBytes(archive, index).digest()
             if key in seen:
                 continue

@@ -12,7 +12,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from pipeline.data.base import Source, SourceError
-from pipeline.data.pixels.image_decoder import SYNTHETIC_MARK
+from pipeline.data.pixels.png import SYNTHETIC_MARK
 
 
 def save_pages(source: Source, out: Path, progress: Callable[[int], None]) -> None:

@@ -15,7 +15,7 @@ from pipeline.data.layout.folders.paths import (
     option,
     topmost,
 )
-from pipeline.data.layout.folders.splits import SplitLevel
+from pipeline.data.layout.folders.split_level import SplitLevel
 from pipeline.data.layout.folders.vocabulary import (
     are_characters,
     copied_from,
@@ -41,6 +41,11 @@ class FolderClasses:
     left_out: dict[int, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     clear: bool = True
+
+    @property
+    def names(self) -> set[str]:
+        """The distinct classes."""
+        return {name for name in self.classes if name is not None}
 
 
 def find_classes(paths: Paths, split: SplitLevel) -> FolderClasses | None:
@@ -175,8 +180,10 @@ class _LevelReader:
                 others = [rules[other] for other in levels if other != level and rules[other]]
                 if self.depth == 2 and others:
                     suggestions[-1] += f" {option('writer-from', *others)}"
-        if joint := self.rule(*levels):
-            suggestions.append(option("class-from", joint))
+        inner = tuple(levels)[-2:]
+        for joined in dict.fromkeys((inner, tuple(levels))):
+            if joint := self.rule(*joined):
+                suggestions.append(option("class-from", joint))
         if self.depth == 2 and rules[1]:
             suggestions.append(option("class-from", rules[1]))
         return LayoutError(
@@ -285,7 +292,7 @@ def _refuse_other_depths(paths: Paths, split: SplitLevel, labelled: Sequence[int
 
 def _refuse_unlikely(paths: Paths, found: FolderClasses) -> None:
     """Raise LayoutError for classes whose names are those of copies or of no class at all."""
-    names = {name for name in found.classes if name is not None}
+    names = found.names
     copies = {name for name in names if copied_from(name) in names - {name}}
     unlikely = copies | {name for name in names if is_no_class(name)}
     if not unlikely or len(names) == 1:

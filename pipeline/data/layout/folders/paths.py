@@ -1,5 +1,6 @@
 """The relative paths of images as folders: a million names have few distinct folders."""
 
+import glob
 import shlex
 import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -46,16 +47,6 @@ class Paths:
         folder_of = number[of_image] if len(names) else of_image
         counts = np.bincount(folder_of, minlength=len(merged)).astype(np.int64)
         return cls(root, names, tuple(merged), folder_of, counts)
-
-    def of_rows(self, rows: Ints) -> "Paths":
-        """Return the paths of some images."""
-        return Paths.of(self.root, [self.names[row] for row in rows])
-
-    def rows_in(self, folders: Iterable[int]) -> Ints:
-        """Return the images directly in some folders."""
-        chosen = np.zeros(len(self.folders), bool)
-        chosen[list(folders)] = True
-        return np.flatnonzero(chosen[self.folder_of])
 
     def example(self, folder: int) -> str:
         """Return the name of the first image directly in a folder."""
@@ -144,7 +135,7 @@ def folder_rule(
 
 def below(folder: Folder) -> str:
     """Return the shell pattern of everything below a folder."""
-    return "".join(f"[{c}]" if c in "*?[" else c for c in "/".join(folder)) + "/*"
+    return f"{glob.escape('/'.join(folder))}/*"
 
 
 def option(name: str, *values: object) -> str:

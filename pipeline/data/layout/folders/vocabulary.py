@@ -9,7 +9,7 @@ from collections.abc import Iterable
 
 from pipeline.data import base
 
-_SPLIT_WORDS = {
+SPLIT_WORDS = {
     **dict.fromkeys(("train", "training", "trn", "trainval"), base.TRAIN),
     **dict.fromkeys(("val", "valid", "validation", "validate", "dev"), base.VALIDATION),
     **dict.fromkeys(("test", "testing", "tst", "tests"), base.TEST),
@@ -87,7 +87,7 @@ def _split_and_rest(name: str) -> tuple[int | None, tuple[str, ...]]:
     for word in _WORDS.findall(unicodedata.normalize("NFC", name)):
         lower = word.lower()
         stems = (lower, *(lower.removesuffix(affix) for affix in _AFFIXES))
-        meaning = next((_SPLIT_WORDS[stem] for stem in stems if stem in _SPLIT_WORDS), None)
+        meaning = next((SPLIT_WORDS[stem] for stem in stems if stem in SPLIT_WORDS), None)
         if meaning is not None:
             meanings.add(meaning)
         elif lower not in _AFFIXES:

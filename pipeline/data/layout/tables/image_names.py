@@ -10,14 +10,9 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from pipeline.data.base import LayoutError
+from pipeline.data.base import IMAGE_SUFFIXES, LayoutError
 
-_SUFFIXES = frozenset(
-    (
-        *("png", "jpg", "jpeg", "jpe", "jfif", "tif", "tiff", "bmp", "gif", "webp", "pbm", "pgm"),
-        *("ppm", "pnm", "jp2", "j2k", "avif", "heic", "heif"),
-    )
-)
+_SUFFIXES = frozenset(suffix[1:] for suffix in IMAGE_SUFFIXES)
 _UPLOAD = re.compile(r"^[0-9a-f]{8}-(?=.)")  # Label Studio's, before the name of an uploaded file
 _UNSAFE = re.compile(r"[^\w.-]")  # left out of the names of uploaded files; spaces become _
 _SIGNS = re.compile(r"[/\\]")  # of a path or an address

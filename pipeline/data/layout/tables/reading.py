@@ -7,7 +7,7 @@ from pathlib import PurePosixPath
 from pipeline.data.archives.base import Archive
 from pipeline.data.base import ImageError, LayoutError
 from pipeline.data.layout.options import LayoutOptions
-from pipeline.data.layout.tables.columns import is_header, read_columns
+from pipeline.data.layout.tables.column_choice import is_header, read_columns
 from pipeline.data.layout.tables.formats import IAM_WORDS, parse_forms, parse_table
 from pipeline.data.layout.tables.image_names import ImageNames
 from pipeline.data.layout.tables.table import LARGEST_TABLE, TableError
@@ -35,7 +35,6 @@ class Reading:
 
     file: str
     format: str
-    columns: tuple[str, ...]
     labels: list[str | None]
     splits: list[str | None] | None
     writers: list[str | None] | None
@@ -114,7 +113,6 @@ def read_one(
     return Reading(
         file,
         table.format,
-        table.columns,
         _spread(file, "labels", values.labels or [], match.indices, images),
         values.splits and _spread(file, "splits", values.splits, match.indices, images),
         writers and _spread(file, "writers", writers, match.indices, images),

@@ -231,7 +231,6 @@ def _merge(readings: Sequence[Reading], archive: Archive, file: str) -> Reading:
     return Reading(
         file,
         readings[0].format,
-        readings[0].columns,
         _join(where, "labels", [r.labels for r in readings], n),
         _join(where, "splits", [s for s in splits if s], n) if any(splits) else None,
         _join(where, "writers", [w for w in writers if w], n) if any(writers) else None,

@@ -33,11 +33,16 @@ _KNOWN = {
         "scribe"
     ),
 }
-_FLAGS = {"isvalid": "validation", "istest": "test"}  # columns of true and false, as fastai's
+# Columns of true and false, as fastai's, and the splits for both.
+_FLAGS = {
+    "isvalid": ("validation", "train"),
+    "istest": ("test", "train"),
+    "istrain": ("train", "test"),
+}
 # Columns that are never a label unless the user names them.
 _OTHER = _words(
     "index unnamed0 width height w h depth channels size filesize sha256 md5 hash url license "
-    "fold kfold createdat updatedat leadtime annotationid annotator istrain"
+    "fold kfold createdat updatedat leadtime annotationid annotator"
 ).union(_FLAGS, [""])
 _BOXES = ("xmin ymin xmax ymax", "x1 y1 x2 y2", "bbox", "left top width height", "x y width height")
 _SPLIT_VALUE = re.compile(r"train|val|dev|test", re.IGNORECASE)
@@ -274,7 +279,7 @@ class _Chooser:
 
     def _one_hot(self, free: Sequence[int]) -> list[str | None] | None:
         """Return the labels of columns of 0 and 1, one for each class; None if these are not."""
-        taken = _KNOWN["split"] | _KNOWN["writer"] | set(_FLAGS) | {"", "istrain"}
+        taken = _KNOWN["split"] | _KNOWN["writer"] | set(_FLAGS) | {""}
         columns = [i for i in free if self.squeezed[i] not in taken and self._is_class(i)]
         if len(columns) < 2:
             return None
@@ -322,13 +327,22 @@ class _Chooser:
                 self.notes.append(f"column {self._name(column)} is the split")
                 return splits
             self.warnings.append(f"has a column {self._name(column)} that names no split")
-        for flag, name in _FLAGS.items():
-            if flag in self.squeezed and column is None:
-                at = self.squeezed.index(flag)
-                self.notes.append(f"column {self._name(at)} is the split")
-                true = (cell.strip().casefold() in ("1", "true") for cell in self._cells(at))
-                return [name if is_true else "train" for is_true in true]
-        return None
+        flags = [i for i in self._free() if self.squeezed[i] in _FLAGS]
+        if not flags:
+            return None
+        self.notes.append(f"column {self._join(flags)} is the split")
+        return [self._flagged(row, flags) for row in self.table.rows]
+
+    def _flagged(self, row: Sequence[str], flags: Sequence[int]) -> str:
+        """Return the split that flags give a row: validation or test if any of them says so."""
+        splits = []
+        for i in flags:
+            is_true, is_false = _FLAGS[self.squeezed[i]]
+            splits.append(
+                is_true if row[i].strip().casefold() in ("1", "1.0", "true") else is_false
+            )
+        named = [split for split in splits if split != "train"]
+        return "validation" if "validation" in named else named[0] if named else "train"
 
 
 def _base(entry: str) -> str:
