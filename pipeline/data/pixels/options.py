@@ -29,4 +29,6 @@ class PixelOptions:
             settings["polarity"] = self.polarity
         if self.scale is not None:
             settings["scale"] = list(self.scale)
+        if self.allow_blank:
+            settings["allow_blank"] = True
         return settings
