@@ -139,9 +139,10 @@ class Inference:
             refused = error
         try:
             table = self._find_table()
-        except LayoutError:
+        except LayoutError as error:
             if refused is None and (found is None or len(found.names) < 2):
                 raise
+            self.warnings.append(f"folders give the classes, no table: {error.reason}")
         if table and refused is None and self._is_preferred(table, found):
             return None, table
         if refused:
