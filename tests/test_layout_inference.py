@@ -643,3 +643,11 @@ def test_any_tree_is_read_or_refused_with_options_that_work(
             follow(path, suggestion)
     else:
         assert isinstance(found, Source) or "got one class" in str(found)
+
+
+def test_a_class_name_of_several_lines_becomes_one_line(tmp_path: Path) -> None:
+    images = {f"{i}.png": picture(i) for i in range(4)}
+    table = b'file,label\n0.png,"a\nb"\n1.png,"a b"\n2.png,c\n3.png,c\n'
+    source = open_source(make_tree(tmp_path, images | {"labels.csv": table}))
+    assert source.annotations.classes == ("a b", "c")
+    assert source.annotations.labels.tolist() == [0, 0, 1, 1]

@@ -69,5 +69,6 @@ def levels_of(rule: object, paths: Paths) -> list[frozenset[int]]:
 
 
 def clean(name: str) -> str:
-    """Return a class name in NFC, without spaces around it and around its slashes."""
-    return "/".join(part.strip() for part in unicodedata.normalize("NFC", name).split("/"))
+    """Return a class name in NFC and one line, without spaces around it and around its slashes."""
+    line = " ".join(unicodedata.normalize("NFC", name).splitlines())
+    return "/".join(part.strip() for part in line.split("/"))
