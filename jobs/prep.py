@@ -47,8 +47,8 @@ class Config:
     Default: the dataset at --source; without --source, all datasets in data/raw;
     if data/raw has none, part1, part2, part3 and mnist."""
     source: Annotated[Path | None, conf.arg(metavar="PATH")] = None
-    """Raw data: a zip archive or folder with one folder of images per class, or IDX files.
-    FOLDER/DATASET selects one of several IDX datasets.
+    """Raw data: a folder, a zip or tar archive, or a file of arrays; docs/prep.md lists what is
+    read. FOLDER/DATASET selects one of several IDX datasets.
     Default: search data/raw; if part1, part2, part3 or mnist are missing, generate them."""
     out: Path = Path("data")
     """Folder of the .beton files."""
@@ -135,7 +135,10 @@ def prepare_datasets(config: Config) -> None:
             # Also of an up-to-date file: --check may have drawn a card of other settings.
             write_card(card, out, name=name)
             console.print(f"{name}: data card {card}")
-        if not config.check:
+        if config.check:
+            console.print(f"{name}: only checked; no dataset is written")
+        else:
+            console.print(f"{name}: dataset {out}")
             results[name] = result
     if results:
         console.print(prepared_table(results))

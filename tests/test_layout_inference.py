@@ -491,7 +491,7 @@ def test_a_table_gives_the_classes_that_folders_do_not(tmp_path: Path) -> None:
     assert source.layout.class_from == "table:labels.csv"
     assert source.kind == "files"
     assert source.layout.left_out == {}
-    assert source.ignored_files == 0
+    assert source.layout.left_out == {}
     digest = source.digest()
     changed = csv({**labels, "0.png": "b"})
     assert opened(tmp_path, {"labels.csv": changed}).digest() != digest
@@ -651,3 +651,11 @@ def test_a_class_name_of_several_lines_becomes_one_line(tmp_path: Path) -> None:
     source = open_source(make_tree(tmp_path, images | {"labels.csv": table}))
     assert source.annotations.classes == ("a b", "c")
     assert source.annotations.labels.tolist() == [0, 0, 1, 1]
+
+
+def test_counters_in_file_names_are_not_suggested_beside_words(tmp_path: Path) -> None:
+    names = [f"{animal}.{i}.png" for animal in ("cat", "dog") for i in range(6)]
+    error = refused(tmp_path, {name: picture(i) for i, name in enumerate(names)}, "gives a class")
+    [suggestion] = error.suggestions
+    options = LayoutOptions.parse(class_from=shlex.split(suggestion)[1])
+    assert open_source(tmp_path, options).annotations.classes == ("cat", "dog")

@@ -78,7 +78,7 @@ def test_a_zip_and_its_tree_are_the_same_set(tmp_path: Path, top: str, method: i
         assert source.annotations.classes == ("0", "1", "10")
         assert source.annotations.writer_names == ()
         assert (source.annotations.splits == NO_SPLIT).all()
-        assert source.ignored_files == 2  # the texts; what systems leave behind is not counted
+        assert source.layout.left_out[".txt files"] == 2
         assert source.size(np.arange(len(source))) == sum(map(len, files.values()))
         for i in (0, 5, 11):
             np.testing.assert_array_equal(source.image(i), pillow(files[source.name(i)]))
@@ -89,7 +89,7 @@ def test_names_of_windows_archives_are_understood(tmp_path: Path) -> None:
     files = {name.replace("/", "\\"): data for name, data in folders().items()} | {"0\\": b""}
     source = open_source(make_zip(tmp_path / "set.zip", files))
     assert source.annotations.classes == ("0", "1", "10")
-    assert source.ignored_files == 0
+    assert source.layout.left_out == {}
 
 
 @pytest.mark.parametrize("make", [make_tree, make_zip])

@@ -141,8 +141,8 @@ class Annotations:
 class Source(ABC):
     """A labelled dataset of images.
 
-    `origin` is "real" or "synthetic"; `ignored_files` counts the files that are not part of the
-    dataset; `generator` holds the settings of synthetic images or labels. `groups` (n,) are equal
+    `origin` is "real" or "synthetic"; `layout` says what the paths and tables of its files mean;
+    `generator` holds the settings of synthetic images or labels. `groups` (n,) are equal
     for images of one file, which must share a split; None if each image has a file of its own.
     """
 
@@ -153,7 +153,6 @@ class Source(ABC):
     path: Path
     annotations: Annotations
     layout: Layout = Layout(SYNTHETIC)
-    ignored_files: int = 0
     generator: Mapping[str, Any] | None = None
     groups: Ints | None = None
 
@@ -164,8 +163,6 @@ class Source(ABC):
         line = f"{self.kind}: {len(self):,} images, {len(self.annotations.classes)} classes"
         if writers := len(self.annotations.writer_names):
             line += f", {writers} writers"
-        if self.ignored_files:
-            line += f"; {self.ignored_files:,} other files ignored"
         return line
 
     @abstractmethod
@@ -213,7 +210,7 @@ class DerivedSource(Source):
         self._source, self._rows, self.annotations = source, rows, annotations
         self.kind, self.origin, self.path = source.kind, source.origin, source.path
         self.layout = source.layout
-        self.ignored_files, self.generator = source.ignored_files, source.generator
+        self.generator = source.generator
         self.groups = None if source.groups is None else source.groups[rows]
 
     def name(self, index: int) -> str:

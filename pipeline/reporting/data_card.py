@@ -104,12 +104,6 @@ class _Card:
             names = listed([name for name, _ in self.skipped])
             number = counted(len(self.skipped), "image")
             sentences.append(f"skipped {number} that cannot be decoded: {names}")
-        untrained = [
-            name for name, row in zip(self.classes, self.counts, strict=True) if not row[TRAIN]
-        ]
-        if untrained:
-            number = counted(len(untrained), "class has", "classes have")
-            sentences.append(f"{number} no training images: {listed(untrained)}")
         return [visible(sentence) for sentence in sentences]
 
     def answer(self) -> str:
@@ -156,8 +150,9 @@ class _Card:
             title, number = self.classes[label], int(self.counts[label].sum())
             strips.append(self._strip(title, f"×{number:,}", rows))
         text = (
-            f"Up to {count} training images of each class, evenly spaced, and the number of all "
-            "its images. Each is shown whole, in its proportions, with margins of its paper's grey."
+            f"Up to {count} images of each class, of the training split if it has any, evenly "
+            "spaced, and the number of all its images. Each is shown whole, in its proportions, "
+            "with margins of its paper's grey."
         )
         if len(shown) < len(self.classes):
             text += f" {len(shown):,} of {len(self.classes):,} classes are shown, evenly spaced."

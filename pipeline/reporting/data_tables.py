@@ -17,6 +17,7 @@ from pipeline.data.prepare import PrepareResult
 from pipeline.data.sources import SPLITS
 from pipeline.data.synth.shape_stats import Comparison
 
+ORDINALS = {1: "first", 2: "second", 3: "third"}
 SHOWN_CLASSES = 10  # in the terminal, with their counts
 ACROSS = 66  # characters of class names up to which classes are columns of the terminal's table
 SHOWN_SIZES = 3
@@ -63,9 +64,11 @@ def origin_of(rule: str) -> str:
         return f"{rule} (the {'innermost' if levels[0] else 'outermost'} folder)"
     if min(levels) < 0 <= max(levels):
         return rule
-    places = " and ".join(str(level + 1 if level >= 0 else -level) for level in levels)
-    side = "outside" if levels[0] >= 0 else "inside"
-    return f"{rule} ({'folder' if len(levels) == 1 else 'folders'} {places} from the {side})"
+    counted_from = [level + 1 if level >= 0 else -level for level in levels]
+    places = " and ".join(ORDINALS.get(place, f"{place}th") for place in counted_from)
+    side = "outermost" if levels[0] >= 0 else "innermost"
+    noun = "folder" if len(levels) == 1 else "folders"
+    return f"{rule} (the {places} {noun}, the {side} first)"
 
 
 def layout_facts(layout: Layout, classes: int, writers: int) -> list[tuple[str, str]]:
@@ -103,9 +106,9 @@ def class_counts(classes: Sequence[str], labels: Ints, splits: Ints) -> Renderab
     counts = {
         split: np.bincount(labels[splits == split], minlength=len(classes)) for split in places
     }
-    titles = {split: SPLITS[split] if split != NO_SPLIT else "no split" for split in places}
-    if places == [NO_SPLIT]:
-        titles = {NO_SPLIT: "images"}
+    titles = {split: SPLITS[split] for split in places if split != NO_SPLIT}
+    if NO_SPLIT in places:
+        titles[NO_SPLIT] = "to divide" if titles else "images"
     names = [visible(classes[label]) for label in shown]
     if sum(map(len, names)) + 2 * len(names) <= ACROSS:
         table = Table(

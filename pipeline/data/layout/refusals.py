@@ -56,7 +56,7 @@ def _classes(names: Sequence[str]) -> str:
 
 def _name_rules(paths: Paths, level: SplitLevel) -> list[NameRule]:
     """Return the rules for file names that give classes to all images of some folders."""
-    found = []
+    found: list[tuple[NameRule, set[str]]] = []
     for pattern in _NAME_RULES:
         rule = NameRule(re.compile(pattern))
         values = [rule.value(name) for name in paths.names]
@@ -64,10 +64,16 @@ def _name_rules(paths: Paths, level: SplitLevel) -> list[NameRule]:
         given = np.bincount(paths.folder_of[~missing], minlength=len(paths.folders))
         partial = (given > 0) & (given < paths.counts)
         outside = [i for i in np.flatnonzero(given == 0) if level.splits[i] is None]
-        classes = len(set(values) - {None})
-        if not partial.any() and not outside and 2 <= classes <= (~missing).sum() // 2:
-            found.append(rule)
-    return found
+        classes = {value for value in values if value is not None}
+        if not partial.any() and not outside and 2 <= len(classes) <= (~missing).sum() // 2:
+            found.append((rule, classes))
+    words = [len(classes) for _, classes in found if not all(map(str.isdigit, classes))]
+    most = min(words, default=len(paths.names))  # beside fewer words, numbers are counters
+    return [
+        rule
+        for rule, classes in found
+        if len(classes) <= most or not all(map(str.isdigit, classes))
+    ]
 
 
 def unmatched(paths: Paths, rule: str, rows: Ints) -> LayoutError:

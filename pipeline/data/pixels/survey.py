@@ -11,7 +11,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.data.base import SPLITS, VALIDATION, Ints
+from pipeline.data.base import SPLITS, TRAIN, VALIDATION, Ints
 from pipeline.data.pixels.measures import CHANGES, DEPTHS, Measures, has_change
 from pipeline.data.pixels.polarity import (
     DARK,
@@ -148,6 +148,7 @@ class Survey:
             warnings=(),
         )
         warnings = (
+            *_split_warnings(splits),
             *_copy_warnings(survey.copies, groups, splits),
             *_blank_warnings(survey),
             *_polarity_warnings(survey),
@@ -209,6 +210,11 @@ def _copies(groups: Ints, labels: Ints, splits: Ints, name: Callable[[int], str]
         disagreeing=len(disagreeing),
         examples=tuple((name(first), name(copy)) for first, copy in pairs.items()),
     )
+
+
+def _split_warnings(splits: Ints) -> Iterator[str]:
+    if not (splits == TRAIN).any():
+        yield "the source gives no training images: the dataset is for evaluation, not for training"
 
 
 def _copy_warnings(copies: Copies, groups: Ints, splits: Ints) -> Iterator[str]:

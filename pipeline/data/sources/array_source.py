@@ -228,7 +228,6 @@ class ArraySource(Source):
         self.path, self.layout = archive.path, layout
         self._archive, self._parts = archive, list(parts)
         self._used = sorted({index for part in parts for index in part.indices})
-        self.ignored_files = len(archive.names) - len(self._used)
         counts = [len(part) for part in parts]
         self._starts = np.cumsum([0, *counts])
         writers: list[str | None] = []

@@ -82,8 +82,6 @@ class ImageFiles(Source):
         self._counts = np.bincount(files)  # the pages of each file
         used = np.flatnonzero(self._counts)
         self._by_rules = by_rules
-        tables = _table_members(archive, layout)
-        self.ignored_files = len(archive.names) - len(used) - len(tables)
         if len(used) < len(files):
             self.groups = np.unique(files, return_inverse=True)[1].astype(np.int64)
         with suppress(ImageError):  # a damaged file is reported when it is decoded
