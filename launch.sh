@@ -14,7 +14,7 @@ Usage: ./launch.sh [COMMAND] [ARGUMENTS]
 
   (none)          set up, prepare data from data/raw (synthetic pages without data), train part 1
   setup [EXTRA…]  create .venv, or use the active virtual environment, and install inkrun into it;
-                  extras: test, track, ffcv, bench
+                  extras: test, track, ffcv, bench, heic, parquet
   prep [NAME…]    convert images to data/NAME.beton           (jobs/prep.py)
   synth           generate synthetic handwriting as PNG files (jobs/synth.py)
   train PART      train part1, part2 or part3                 (jobs/PART.py)

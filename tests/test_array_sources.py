@@ -1033,7 +1033,7 @@ def test_without_pyarrow_the_extra_is_named(
 ) -> None:
     monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
     make_tree(tmp_path, {"a.parquet": b"PAR1"})
-    with pytest.raises(SourceError, match=r"pip install 'inkrun\[parquet\]'"):
+    with pytest.raises(SourceError, match=r"launch.sh setup parquet"):
         read(tmp_path)
 
 

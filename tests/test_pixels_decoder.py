@@ -688,7 +688,7 @@ def test_heic_without_its_package_says_how_to_install_it(monkeypatch: pytest.Mon
         raise ImportError(name)
 
     monkeypatch.setattr(importlib, "import_module", missing)
-    with pytest.raises(ImageError, match=r"pip install 'inkrun\[heic\]'"):
+    with pytest.raises(ImageError, match=r"launch.sh setup heic"):
         decode(HEIC + bytes(60))
 
 

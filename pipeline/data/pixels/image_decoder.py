@@ -85,7 +85,7 @@ def _open(data: bytes | bytearray, kind: str) -> Image.Image:
     try:
         heif: Any = importlib.import_module("pillow_heif")
     except ImportError:
-        raise ImageError("HEIC needs pillow-heif: pip install 'inkrun[heic]'") from None
+        raise ImageError("HEIC needs pillow-heif: ./launch.sh setup heic") from None
     file = heif.open_heif(BytesIO(data))
     _check_size(*file.size)
     image: Image.Image = file.to_pillow()

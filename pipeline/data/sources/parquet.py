@@ -266,7 +266,7 @@ def _pyarrow(stored: StoredBytes) -> Any:
         return importlib.import_module("pyarrow.parquet")
     except ImportError:
         raise stored.error(
-            "needs the package pyarrow to be read: pip install 'inkrun[parquet]'"
+            "needs the package pyarrow to be read: ./launch.sh setup parquet"
         ) from None
 
 
