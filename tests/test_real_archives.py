@@ -271,3 +271,97 @@ def test_a_file_that_is_not_read_is_named_with_its_kind(
 def test_a_pointer_or_web_page_in_an_images_place_is_named(data: bytes, kind: str) -> None:
     with pytest.raises(ImageError, match=kind):
         decode(data)
+
+
+# Several forms of the same images
+
+
+def test_samples_of_splits_are_not_added_to_them(tmp_path: Path) -> None:
+    files = grid(["trainingSet/trainingSet"], "01", count=5) | grid(["testSet"])
+    files |= grid(["trainingSample/trainingSample"], "01", count=2) | grid(["testSample"])
+    error = refused(tmp_path, files, "several sets of splits")
+    sample = "--exclude 'testSample/*' --exclude 'trainingSample/*'"
+    assert sample in error.suggestions
+    assert table(opened(tmp_path, {}, sample)) == {("0", ""): 5, ("1", ""): 5}
+
+
+@pytest.mark.parametrize(
+    "parents", [["original", "resized"], ["28x28", "56x56"], ["digits", "digits - Copy"]]
+)
+def test_versions_of_the_same_images_are_not_mixed(tmp_path: Path, parents: list[str]) -> None:
+    error = refused(tmp_path / "a", grid(parents, "0123456789"), "below several folders")
+    assert f"--include '{parents[0]}/*'" in error.suggestions
+    splits = grid(["train", "test"], parents, "0123456789")
+    error = refused(tmp_path / "b", splits, "below several folders")
+    both = f"--include 'test/{parents[0]}/*' --include 'train/{parents[0]}/*'"
+    assert table(opened(tmp_path / "b", {}, both)) == given("0123456789", 3, 3)
+
+
+@pytest.mark.parametrize("name", ["{i}_mask", "{i}-thumb", "thumb_{i}", "{i} copy"])
+def test_masks_and_thumbnails_beside_the_images_are_no_images(tmp_path: Path, name: str) -> None:
+    files = {f"{c}/{name.format(i=i)}.jpg": IMAGE for c in "ab" for i in range(3)}
+    error = refused(tmp_path, files | grid("ab"), "6 images are named as companions")
+    assert table(opened(tmp_path, {}, error.suggestions[0])) == {("a", ""): 3, ("b", ""): 3}
+    assert table(opened(tmp_path / "alone", files)) == {("a", ""): 3, ("b", ""): 3}
+
+
+# Writers
+
+
+@pytest.mark.parametrize("fields", ["d", "dlu"])
+def test_the_pages_of_nists_writers_are_no_classes(tmp_path: Path, fields: str) -> None:
+    files = {
+        f"by_write/hsf_0/f000{w}_14/{c}000{w}_14/{c}000{w}_14_{i:05}.png": IMAGE
+        for w in range(3)
+        for c in fields
+        for i in range(3)
+    }
+    refused(tmp_path, files, "the class may be one of")
+
+
+def test_folders_of_writers_alone_are_no_classes(tmp_path: Path) -> None:
+    files = {f"writer{w}/{c}_{i}.png": IMAGE for w in range(3) for c in "0123" for i in range(2)}
+    error = refused(tmp_path, files, "are named like writers")
+    source = opened(tmp_path, {}, error.suggestions[0])
+    assert source.annotations.classes == ("0", "1", "2", "3")
+    assert source.annotations.writer_names == ("writer0", "writer1", "writer2")
+
+
+# Classes and tables
+
+
+def test_classes_that_are_the_same_number_are_two_with_a_warning(tmp_path: Path) -> None:
+    source = opened(tmp_path, grid(["01", "1", "2"]))
+    assert source.layout.warnings == ("classes are the same number: '01' and '1'",)
+
+
+def test_a_split_whose_table_gives_several_labels_is_not_left_out(tmp_path: Path) -> None:
+    files = grid(["train", "valid", "test"])
+    for name in ("train", "valid", "test"):
+        several = int(name == "train")
+        lines = ((f"{i}.png", several or i % 2, several or 1 - i % 2) for i in range(3))
+        files[f"{name}/_classes.csv"] = rows(("filename", " cat", " dog"), *lines)
+    refused(tmp_path, files, "train/_classes.csv gives several labels to one image")
+
+
+@pytest.mark.parametrize(
+    ("names", "reason"),
+    [
+        ([f"feature_{i}" for i in range(64)], "expected IDX files"),
+        ([*"abcdefghijklmnop"], "expected IDX files"),
+        ([f"pixel{i}" for i in range(3 * 28 * 28)], "may be the colours of 28×28 pixels"),
+    ],
+)
+def test_columns_that_are_no_grey_levels_are_refused(
+    tmp_path: Path, names: list[str], reason: str
+) -> None:
+    text = rows(("label", *names), *((i % 2, *[i % 7] * len(names)) for i in range(8)))
+    with pytest.raises(SourceError, match=reason):
+        opened(tmp_path, {"train.csv": text})
+
+
+def test_a_shape_is_not_suggested_for_values_beyond_a_byte(tmp_path: Path) -> None:
+    header = ("label", *(f"v{i}" for i in range(24)))
+    text = rows(header, *((i % 2, *range(500, 524)) for i in range(8)))
+    with pytest.raises(SourceError, match="expected IDX files"):
+        opened(tmp_path, {"train.csv": text})

@@ -26,6 +26,9 @@ def clean_classes(paths: Paths, classes: Column) -> tuple[Column, list[str]]:
         warnings.append(f"names that differ in spaces alone are one class: {merged}")
     if similar := _groups(sorted(set(names)), [name.casefold() for name in sorted(set(names))]):
         warnings.append(f"classes differ in case alone: {similar}")
+    numbers = [name.lstrip("0") if name.isdigit() else name for name in sorted(set(names))]
+    if equal := _groups(sorted(set(names)), numbers):
+        warnings.append(f"classes are the same number: {equal}")
     return classes.renamed(names), warnings
 
 

@@ -19,6 +19,7 @@ from pipeline.data.layout import refusals
 from pipeline.data.layout.class_names import MIDAS, clean_classes, midas_writers, name_characters
 from pipeline.data.layout.columns import NONE, Column, clean, column_of, levels_of
 from pipeline.data.layout.folders.classes import FolderClasses, find_classes
+from pipeline.data.layout.folders.companions import check_companions
 from pipeline.data.layout.folders.paths import Paths, essential_parts
 from pipeline.data.layout.folders.split_level import (
     SplitLevel,
@@ -135,6 +136,9 @@ class Inference:
         found, refused, table = None, None, None
         try:
             found = find_classes(self.paths, level)
+            if found:
+                refusals.check_no_writers(self.paths, level, found)
+                check_companions(self.paths, found)
         except LayoutError as error:
             refused = error
         try:

@@ -11,6 +11,7 @@ from pipeline.data.layout.columns import NONE, Column
 from pipeline.data.layout.folders.classes import FolderClasses
 from pipeline.data.layout.folders.paths import MOST_PATTERNS, Paths, below, listed, option, topmost
 from pipeline.data.layout.folders.split_level import SplitLevel
+from pipeline.data.layout.folders.vocabulary import is_surely_writer
 from pipeline.data.layout.options import NameRule, TableRule
 from pipeline.data.layout.tables import TableMatch
 
@@ -36,6 +37,23 @@ def no_classes(paths: Paths, level: SplitLevel) -> LayoutError:
         f"{paths.root}: {reason} of {len(paths.names):,} images, for example {paths.names[0]}; "
         "expected one folder of images per class, or a table of labels",
         [option("class-from", rule) for rule in _name_rules(paths, level)],
+    )
+
+
+def check_no_writers(paths: Paths, level: SplitLevel, found: FolderClasses) -> None:
+    """Raise LayoutError if all classes of folders are named like writers: writer_01, writer_02."""
+    names = sorted(found.names)
+    if len(names) < 2 or not all(map(is_surely_writer, names)):
+        return
+    suggestions = [option("class-from", rule) for rule in _name_rules(paths, level)]
+    if ":" in found.class_from:
+        writers = option("writer-from", found.class_from)
+        suggestions = [f"{rule} {writers}" for rule in suggestions]
+        suggestions.append(option("class-from", found.class_from))
+    raise LayoutError(
+        f"{paths.root}: the folders {listed(names)} are named like writers, and nothing else gives "
+        "the class",
+        suggestions,
     )
 
 

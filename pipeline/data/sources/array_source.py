@@ -60,6 +60,11 @@ def image_shape(
         return side, side
     if not surely:
         return None
+    if (side := isqrt(columns // 3)) ** 2 * 3 == columns and side**2 >= _FEWEST_PIXELS:
+        raise SourceError(
+            f"{place}: got rows of {columns} values, which may be the colours of {side}×{side} "
+            "pixels, expected grey levels: save the images as files or .npz"
+        )
     heights = [n for n in range(1, isqrt(columns) + 1) if columns % n == 0][-2:]
     shapes = [shape for n in heights for shape in ((n, columns // n), (columns // n, n))]
     raise LayoutError(

@@ -218,12 +218,15 @@ def find_form(archive: Archive, index: int, options: LayoutOptions) -> TableForm
         label, first, end = _unnamed_columns(data, delimiter, columns, body, options)
     pixel_names = sum(_PIXEL_NAME.fullmatch(name) is not None for name in names)
     surely = header and not lost_row and pixel_names > 0.9 * columns
+    if header and not lost_row and 2 * pixel_names < columns and not options.shape:
+        return None  # the columns are named for what they measure
     whole = all(_WHOLE.fullmatch(field) for row in body for field in row[first:end])
     if not end or not (surely or (body and whole)):
         return None
     if label is None and options.shape and prod(options.shape) != end - first:
         return None
-    surely = surely or options.shape is not None
+    in_bytes = whole and all(float(f.strip(' "')) < 256 for row in body for f in row[first:end])
+    surely = (surely and in_bytes) or options.shape is not None
     if image_shape(end - first, options, data.path, surely=surely) is None:
         return None
     return TableForm(delimiter, columns, header, label, first, end, lost_row)

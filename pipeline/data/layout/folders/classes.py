@@ -23,6 +23,7 @@ from pipeline.data.layout.folders.vocabulary import (
     is_no_class,
     is_partition,
     is_repeated_partition,
+    is_version,
     is_writer,
 )
 
@@ -120,7 +121,7 @@ class _LevelReader:
         elif _are_classes(self.names[inner]):
             if not any(_are_classes(names) for names in self.names[:inner]):
                 return self.read(inner)
-        elif self.are_own_classes():
+        elif self.are_own_classes() and not self.of_partitions():
             return self.read(inner, clear=False)
         raise self.ambiguous()
 
@@ -138,31 +139,46 @@ class _LevelReader:
                     found.left_out[i] = "images that train_… repeats"
         return found
 
+    def of_partitions(self) -> bool:
+        """Return whether folders are those of writers in NIST SD19's partitions."""
+        return any(is_partition(name) for folder in self.paths.folders for name in folder)
+
     def repeated_under_containers(self) -> bool:
-        """Return whether the same classes are below folders that mean nothing: Bmp and Msk."""
+        """Return whether the same classes are below folders that mean nothing: Bmp and Msk.
+
+        So do versions of the same images: original and processed, 28x28 and 56x56, data and a copy.
+        """
         parents = {name for names in self.names[:-1] for name in names}
         samples = all(sample_number(name) is not None for name in self.names[-1])
         containers = all(map(is_no_class, parents))
+        versions = any(is_version(name) or copied_from(name) in parents for name in parents)
         return (
             self.is_repeated(self.depth - 1)
-            and (containers or samples)
+            and (containers or samples or versions)
             and not any(map(is_writer, parents))
         )
 
     def several_parents(self) -> LayoutError:
         """Return the error for classes below several parents, of which one may be meant."""
-        parents: dict[tuple[str, ...], int] = {}
+        parents: dict[tuple[str, ...], dict[tuple[str, ...], int]] = {}  # in each split
         for i in self.labelled:
-            end = self.rest[i][self.depth - 2].level + 1
-            parent = self.paths.folders[i][:end]
-            parents[parent] = parents.get(parent, 0) + int(self.paths.counts[i])
-        shown = (f"{'/'.join(parent)} ({count:,} images)" for parent, count in parents.items())
+            outer = self.rest[i][: self.depth - 1]
+            places = parents.setdefault(tuple(part.name for part in outer), {})
+            place = self.paths.folders[i][: outer[-1].level + 1]
+            places[place] = places.get(place, 0) + int(self.paths.counts[i])
+        shown = (
+            f"{' and '.join(map('/'.join, places))} ({sum(places.values()):,} images)"
+            for places in parents.values()
+        )
         rule = self.rule(self.depth - 1)
         return LayoutError(
             f"{self.paths.root}: the same classes ({listed(sorted(self.names[-1]), 2)}) are below "
             f"several folders: {listed(shown)}",
             [
-                *(option("include", below(parent)) for parent in list(parents)[:MOST_PATTERNS]),
+                *(
+                    option("include", *map(below, places))
+                    for places in list(parents.values())[:MOST_PATTERNS]
+                ),
                 *([option("class-from", rule)] if rule else []),
             ],
         )

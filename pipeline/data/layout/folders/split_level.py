@@ -18,7 +18,11 @@ from pipeline.data.layout.folders.paths import (
     option,
     topmost,
 )
-from pipeline.data.layout.folders.vocabulary import may_be_class, splits_of
+from pipeline.data.layout.folders.vocabulary import (
+    may_be_class,
+    sets_of_splits,
+    splits_of,
+)
 
 
 @dataclass(frozen=True)
@@ -64,6 +68,8 @@ def find_splits(paths: Paths, parts: list[tuple[Part, ...]]) -> SplitLevel:
             f"({listed(sorted(meanings[k]))}), for example {paths.example(outside[0])}",
             [" ".join(patterns)],
         )
+    if len(sets := sets_of_splits(meanings[k])) > 1:
+        raise _several_sets(paths, parts, k, sets)
     chosen = [own[k] for own in parts]
     rule = folder_rule(paths.folders, [(part,) for part in chosen])
     return SplitLevel(
@@ -149,22 +155,45 @@ def _mixed_level(
     paths: Paths, parts: Sequence[tuple[Part, ...]], k: int, splits: list[str], others: list[str]
 ) -> LayoutError:
     """Return the error for a level with folders that are named like splits, and others."""
-
-    def exclusion(names: list[str]) -> list[str]:
-        places = {
-            paths.folders[i][: own[k].level + 1]
-            for i, own in enumerate(parts)
-            if len(own) > k and own[k].name in names
-        }
-        return (
-            [option("exclude", *map(below, sorted(places)))] if len(places) <= MOST_PATTERNS else []
-        )
-
     rule = folder_rule(paths.folders, [own[k : k + 1] or None for own in parts])
     innermost = all(len(own) <= k + 1 for own in parts)
     as_class = [option("class-from", rule)] if rule and innermost else []
     return LayoutError(
         f"{paths.root}: the folders {listed(splits)} are named like splits, and {listed(others)} "
         "beside them are not",
-        [*exclusion(others), *exclusion(splits), *as_class],
+        [
+            *_exclusion(paths, parts, k, others),
+            *_exclusion(paths, parts, k, splits),
+            *as_class,
+        ],
     )
+
+
+def _several_sets(
+    paths: Paths, parts: Sequence[tuple[Part, ...]], k: int, sets: Sequence[list[str]]
+) -> LayoutError:
+    """Return the error for several sets of splits at a level, which may repeat images."""
+    names = [name for group in sets for name in group]
+    others = [[name for name in names if name not in group] for group in sets]
+    rule = folder_rule(paths.folders, [own[k : k + 1] for own in parts])
+    return LayoutError(
+        f"{paths.root}: the folders {' and '.join(listed(group) for group in sets)} are several "
+        "sets of splits, which may repeat images",
+        [
+            *(e for group in others for e in _exclusion(paths, parts, k, group)),
+            *([option("split-from", rule)] if rule else []),
+        ],
+    )
+
+
+def _exclusion(
+    paths: Paths, parts: Sequence[tuple[Part, ...]], k: int, names: Sequence[str]
+) -> list[str]:
+    """Return the option that excludes folders of a level, none if it would be too long."""
+    places = {
+        paths.folders[i][: own[k].level + 1]
+        for i, own in enumerate(parts)
+        if len(own) > k and own[k].name in names
+    }
+    few = 0 < len(places) <= MOST_PATTERNS
+    return [option("exclude", *map(below, sorted(places)))] if few else []

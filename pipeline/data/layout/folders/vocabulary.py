@@ -38,6 +38,15 @@ _NO_CLASSES = _CONTAINERS | frozenset(
         *("tmp", "temp", "backup", "newfolder", "prediction", "predictions", "pred"),
     )
 )
+# Folders that hold the same images in another form.
+_VERSIONS = frozenset(
+    (
+        *("original", "originals", "orig", "processed", "preprocessed", "augmented", "resized"),
+        *("scaled", "cropped", "crops", "binarized", "binarised", "inverted", "denoised", "noisy"),
+        *("normalized", "normalised", "enhanced", "skeleton", "skeletons", "grey", "gray"),
+        *("grayscale", "greyscale", "rgb", "color", "colour", "binary", "clean", "copy"),
+    )
+)
 _WRITER = re.compile(
     r"((writer|user|author|subject|person|student|participant|volunteer|scribe|contributor)"
     r"([-_ ]?[0-9]+|[-_ ]\w+)|(w|wr|u|usr|subj|s|p)[-_ ]?[0-9]+)",
@@ -91,6 +100,15 @@ def splits_of(names: Iterable[str]) -> dict[str, int]:
     return parts if len(parts) == len(parsed) and len(set(parts.values())) > 1 else found
 
 
+def sets_of_splits(names: Iterable[str]) -> list[list[str]]:
+    """Group names of splits by their other words: train and test, trainSample and testSample."""
+    groups: dict[tuple[str, ...], list[str]] = {}
+    for name in sorted(names):
+        rest = _split_and_rest(name)[1]
+        groups.setdefault(() if _is_mark(rest) else rest, []).append(name)
+    return list(groups.values())
+
+
 def _is_mark(words: Sequence[str]) -> bool:
     """Return whether words only number the parts of a split: a number, a letter or "part"."""
     return all(len(word) == 1 or word.isdigit() or word == "part" for word in words)
@@ -133,6 +151,11 @@ def is_no_class(name: str) -> bool:
     return normalize(name) in _NO_CLASSES
 
 
+def is_version(name: str) -> bool:
+    """Return whether a folder holds one form of images: original, resized or 28x28."""
+    return normalize(name) in _VERSIONS or _SIZE.fullmatch(name) is not None
+
+
 def copied_from(name: str) -> str | None:
     """Return the name that a copy's name was made of: "cat" of "cat - Copy" and "cat_aug"."""
     match = _COPY.fullmatch(name.strip())
@@ -142,6 +165,11 @@ def copied_from(name: str) -> str | None:
 def is_writer(name: str) -> bool:
     """Return whether a folder is named like a writer, such as writer_01, w3 or student 7."""
     return _WRITER.fullmatch(name) is not None
+
+
+def is_surely_writer(name: str) -> bool:
+    """Return whether a folder is named like a writer by a word: writer_01, but no w3."""
+    return is_writer(name) and re.match(r"[^\W\d_]{4}", name) is not None
 
 
 def is_partition(name: str) -> bool:

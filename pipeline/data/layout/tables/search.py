@@ -39,6 +39,7 @@ def find_table(archive: Archive, names: Sequence[str], options: LayoutOptions) -
         return None
     images = ImageNames(names)
     readings, problems = [], []
+    unread: dict[str, LayoutError] = {}  # by their names without folders
     for index in candidates:
         file = archive.names[index]
         try:
@@ -47,6 +48,7 @@ def find_table(archive: Archive, names: Sequence[str], options: LayoutOptions) -
             continue
         except TableError as error:
             problems.append(LayoutError(f"{archive.path}: {file} {error}", error.suggestions))
+            unread.setdefault(PurePosixPath(file).name, problems[-1])
         except LayoutError as error:
             problems.append(LayoutError(f"{archive.path}: {error.reason}", error.suggestions))
     flat = len({name for folder in images.folders if (name := _class_name(folder))}) < 2
@@ -60,6 +62,9 @@ def find_table(archive: Archive, names: Sequence[str], options: LayoutOptions) -
         if problems and flat:
             raise next((p for p in problems if p.suggestions), problems[0])
         return None
+    for part in {PurePosixPath(file).name for table in tables for file in table.file.split(",")}:
+        if part in unread:  # the tables of other splits alone would leave this one out
+            raise unread[part]
     merged = _merge(tables, archive, ",".join(t.file for t in tables))
     if merged.covers(images) < 0.5:
         return None
