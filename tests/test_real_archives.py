@@ -365,3 +365,11 @@ def test_a_shape_is_not_suggested_for_values_beyond_a_byte(tmp_path: Path) -> No
     text = rows(header, *((i % 2, *range(500, 524)) for i in range(8)))
     with pytest.raises(SourceError, match="expected IDX files"):
         opened(tmp_path, {"train.csv": text})
+
+
+def test_a_table_may_name_the_folders_of_numbers_without_zeros(tmp_path: Path) -> None:
+    files = grid(["Final_Training"], ["00000", "00001"], count=4) | grid(["Final_Test"], count=4)
+    text = b"Filename;Width;ClassId\n0.png;5;0\n1.png;5;1\n2.png;6;1\n3.png;6;1\n"
+    source = opened(tmp_path, files | {"GT-final_test.csv": text})
+    assert table(source)["00000", "test"] == 1
+    assert table(source)["00001", "test"] == 3

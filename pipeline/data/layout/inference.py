@@ -170,7 +170,7 @@ class Inference:
         if not len(rows) or (archive := self._archive_of_tables) is None:
             return None
         names = [paths.names[row] for row in rows.tolist()]
-        known = {clean(name) for name in found.classes if name is not None}
+        known = _by_number([name for name in found.classes if name is not None]).keys()
         try:
             table = find_table(archive, names, self.options)
         except LayoutError as error:
@@ -248,7 +248,7 @@ class Inference:
         classes = [values[code] for code in folders.codes.tolist()]
         pairs = zip(table.labels, classes, strict=True)
         class_of = {label: name for label, name in pairs if None not in (label, name)}
-        class_of = class_of or {clean(name): name for name in folders.values}
+        class_of = class_of or _by_number(folders.values)
         missing = [i for i, name in enumerate(classes) if name is None and table.labels[i]]
         for i in missing:
             if (label := table.labels[i]) not in class_of:
@@ -401,3 +401,12 @@ class Inference:
 
     def _leave_out(self, reason: str, count: int) -> None:
         self.left_out[reason] = self.left_out.get(reason, 0) + count
+
+
+def _by_number(folders: Sequence[str]) -> dict[str, str]:
+    """Return each folder by its cleaned name and, if all are different numbers, without zeros."""
+    by_name = {clean(name): name for name in folders}
+    if not all(map(str.isdecimal, by_name)):
+        return by_name
+    numbers = {str(int(name)): folder for name, folder in by_name.items()}
+    return numbers | by_name if len(numbers) == len(by_name) else by_name

@@ -290,6 +290,7 @@ def choose_columns(file: ParquetFile, options: LayoutOptions) -> Columns:
     ]
     labels = [n for n, kind in kinds.items() if kind == "ClassLabel"]
     labels = labels or [name for name in types if name.lower() in _LABEL_NAMES]
+    labels = labels or [name for name in types if name.lower().endswith(("label", "class"))]
     images = _chosen(file, options, "file") or _preferred(images, _IMAGE_NAMES)
     labels = _chosen(file, options, "label") or _preferred(labels, _LABEL_NAMES)
     writers = _chosen(file, options, "writer") or [
