@@ -248,7 +248,7 @@ class Inference:
         classes = [values[code] for code in folders.codes.tolist()]
         pairs = zip(table.labels, classes, strict=True)
         class_of = {label: name for label, name in pairs if None not in (label, name)}
-        class_of = class_of or _by_number(folders.values)
+        class_of = class_of or {**_by_number(folders.values)}
         missing = [i for i, name in enumerate(classes) if name is None and table.labels[i]]
         for i in missing:
             if (label := table.labels[i]) not in class_of:
