@@ -247,12 +247,12 @@ class Inference:
         values: list[str | None] = [*folders.values, None]
         classes = [values[code] for code in folders.codes.tolist()]
         pairs = zip(table.labels, classes, strict=True)
-        class_of = {label: name for label, name in pairs if None not in (label, name)}
-        class_of = class_of or {**_by_number(folders.values)}
+        class_of = {label: name for label, name in pairs if label is not None and name is not None}
+        class_of = class_of or _by_number(folders.values)
         missing = [i for i, name in enumerate(classes) if name is None and table.labels[i]]
         for i in missing:
-            if (label := table.labels[i]) not in class_of:
-                raise refusals.label_without_folder(self.paths, table, str(label), i)
+            if (label := table.labels[i] or "") not in class_of:
+                raise refusals.label_without_folder(self.paths, table, label, i)
             classes[i] = class_of[label]
         if not missing:
             return folders
