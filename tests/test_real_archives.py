@@ -319,6 +319,14 @@ def test_the_pages_of_nists_writers_are_no_classes(tmp_path: Path, fields: str) 
     refused(tmp_path, files, "the class may be one of")
 
 
+@pytest.mark.parametrize(
+    "folders",
+    [["hsf_page/hsf_0", "hsf_page/hsf_1"], ["f0000_14/d0000_14", "f0000_14/u0000_14"]],
+)
+def test_parts_of_nist_alone_are_no_classes(tmp_path: Path, folders: list[str]) -> None:
+    refused(tmp_path, grid(folders), "are named like writers")
+
+
 def test_folders_of_writers_alone_are_no_classes(tmp_path: Path) -> None:
     files = {f"writer{w}/{c}_{i}.png": IMAGE for w in range(3) for c in "0123" for i in range(2)}
     error = refused(tmp_path, files, "are named like writers")

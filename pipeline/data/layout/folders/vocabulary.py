@@ -53,6 +53,7 @@ _WRITER = re.compile(
     re.IGNORECASE,
 )
 _PARTITION = re.compile(r"hsf_[0-9]", re.IGNORECASE)
+_NIST_WRITER = re.compile(r"[a-z][0-9]{4}_[0-9]{2}", re.IGNORECASE)
 _FOLD = re.compile(r"(cv[-_ ]?)?k?fold[-_ ]?[0-9]{1,2}", re.IGNORECASE)
 _REPEATED_PARTITION = re.compile(r"train_[0-9a-f]{2}(_[0-9a-f]{2})*", re.IGNORECASE)
 _COPY = re.compile(
@@ -168,8 +169,9 @@ def is_writer(name: str) -> bool:
 
 
 def is_surely_writer(name: str) -> bool:
-    """Return whether a folder is named like a writer by a word: writer_01, but no w3."""
-    return is_writer(name) and re.match(r"[^\W\d_]{4}", name) is not None
+    """Return whether a folder is surely named for writers: writer_01, hsf_0, f0000_14, but no w3."""
+    named = is_writer(name) and re.match(r"[^\W\d_]{4}", name) is not None
+    return named or is_partition(name) or _NIST_WRITER.fullmatch(name) is not None
 
 
 def is_partition(name: str) -> bool:
