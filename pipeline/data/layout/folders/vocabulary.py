@@ -169,7 +169,7 @@ def is_writer(name: str) -> bool:
 
 
 def is_surely_writer(name: str) -> bool:
-    """Return whether a folder is surely named for writers: writer_01, hsf_0, f0000_14, but no w3."""
+    """Return whether a folder is surely of writers: writer_01, hsf_0 and f0000_14, but not w3."""
     named = is_writer(name) and re.match(r"[^\W\d_]{4}", name) is not None
     return named or is_partition(name) or _NIST_WRITER.fullmatch(name) is not None
 
