@@ -359,6 +359,12 @@ def test_blank_images_are_refused_unless_allowed(
     assert found.info["survey"]["blank_by_class"] == {"h": 1}
 
 
+def test_bytes_of_0_and_1_are_no_blank_images_to_allow(refused: Callable[..., str]) -> None:
+    line = refused(strokes(lambda ink: saved(Image.fromarray((ink > 0).astype(np.uint8)))))
+    assert "got grey levels from 0 to 1, for example in h/0.png, expected 0 to 255" in line
+    assert "--allow-blank" not in line
+
+
 def test_a_colour_transparent_in_a_png_of_sixteen_bits_is_paper(prepared: Prep) -> None:
     def case(ink: Ink) -> bytes:
         deep = grey(ink, 60_000, 0).astype(np.uint16)  # light ink; 0 is transparent

@@ -40,6 +40,7 @@ from pipeline.runtime.files import convert
 
 VERSION = 2  # of the file's content: raise it when files of the same source must be written again
 RAW_MAX_PIXELS = 64 * 64  # images up to this size are stored raw, which makes batches fastest
+FEW_LEVELS = 32  # of 256: images that use fewer hold numbers, such as 0 and 1
 MAX_BLANK = 0.01  # fraction of a dataset's images
 # Of a given scale: by how much other images may exceed it. Their values are clipped.
 SCALE_TOLERANCE = 0.1
@@ -273,6 +274,11 @@ class _Build:
         example = self.source.name(int(kept[blank.argmax()]))
         if scale is not None and (measures["depth"][blank] > 0).any():
             reason += f", with the grey levels {scale.low:g} to {scale.high:g} as black and white,"
+        if 0 < (lightest := int(measures["lightest"].max())) < FEW_LEVELS:
+            raise SourceError(
+                f"{self.source.path}: got grey levels from 0 to {lightest}, for example in "
+                f"{example}, expected 0 to 255: multiply them"
+            )
         raise LayoutError(
             f"{self.source.path}: {reason} are blank, for example {example}", ["--allow-blank"]
         )
