@@ -182,6 +182,8 @@ def find_pairs(
     """
     found: dict[Key, dict[int, list[IdxPair]]] = {}
     labels: dict[tuple[Key, int], list[str]] = {}
+    # The pattern is slow, and an archive may hold a million other names.
+    names = [n for n in names if "images" in (lower := n.lower()) or "labels" in lower]
     for name in names:
         if parsed := _parse(name, LABELS):
             labels.setdefault(parsed, []).append(name)

@@ -16,6 +16,9 @@ _BEGINNINGS = tuple(f"{word}{mark}" for word in _WORDS for mark in ("_", "-", ".
 
 def check_companions(paths: Paths, found: FolderClasses) -> None:
     """Raise LayoutError if images of classes are named as companions of others beside them."""
+    text = "\n".join(paths.names).casefold()
+    if not any(word in text for word in _WORDS):  # most datasets: no name need be read
+        return
     stems = [name.rpartition(".")[0] or name for name in paths.names]
     marked = [i for i, stem in enumerate(stems) if _is_marked(stem)]
     if not marked:
