@@ -22,7 +22,7 @@ from pipeline.data.pixels import image_decoder
 from pipeline.data.pixels import png as png_files
 from pipeline.data.pixels.formats import FORMATS, SNIFFED, sniff
 from pipeline.data.pixels.image_decoder import decode, pages
-from pipeline.data.pixels.measures import ON_BLACK, ON_WHITE, TURNED
+from pipeline.data.pixels.measures import ON_BLACK, ON_WHITE, TURNED, UNREADABLE
 
 ORIENTATION = 0x0112
 
@@ -330,13 +330,18 @@ def test_an_image_with_an_orientation_is_upright_exactly_once(kind: str, orienta
     assert decoded.changes == ((TURNED,) if orientation > 1 else ())
 
 
-def test_a_damaged_orientation_is_ignored() -> None:
+def test_a_damaged_orientation_is_taken_as_upright_and_noted() -> None:
     data = saved(Image.fromarray(letter()))
-    for metadata in (b"", b"II*\0\xff\xff\xff\xff", b"words", exif(9).tobytes()[6:]):
+    for metadata, changes in (
+        (b"", ()),
+        (b"II*\0\xff\xff\xff\xff", ()),
+        (b"words", (UNREADABLE,)),
+        (exif(9).tobytes()[6:], ()),
+    ):
         damaged = data[:33] + chunk(b"eXIf", metadata) + data[33:]
         decoded = decode(damaged)
         np.testing.assert_array_equal(decoded.grey, letter())
-        assert decoded.changes == ()
+        assert decoded.changes == changes
 
 
 # Transparency

@@ -24,6 +24,7 @@ from pipeline.data.pixels.measures import (
     ON_BLACK,
     ON_WHITE,
     TURNED,
+    UNREADABLE,
     Measures,
     measure,
     read_measures,
@@ -131,7 +132,7 @@ def test_sparse_changes_never_share_a_hash() -> None:
 
 def test_a_record_holds_how_the_file_stored_the_image() -> None:
     deep = np.array([[4000, 55000]], np.uint16)
-    decoded = Decoded(deep, "I;16B", (TURNED, ON_WHITE, "something else"))
+    decoded = Decoded(deep, "I;16B", (TURNED, ON_WHITE, UNREADABLE))
     (record,) = read_measures(measure(decoded, Scale(0, 65535).to_8bit(deep)))
     assert len(measure(decoded, np.zeros((1, 1), np.uint8))) == MEASURES.itemsize
     assert (record["low"], record["high"], record["depth"]) == (4000, 55000, 1)
@@ -575,3 +576,14 @@ def test_an_image_that_was_composited_shows_its_own_polarity() -> None:
     assert shows_ink(measures, "dark").tolist()[:2] == [False, True]
     assert shows_ink(measures, "light").tolist()[:2] == [True, False]
     assert ink_fraction(measures, "dark").tolist()[:2] == pytest.approx([24 / 400, 340 / 400])
+
+
+def test_images_with_an_unreadable_orientation_are_a_warning() -> None:
+    drawn = strokes(4, [2])
+    changes = [(UNREADABLE,), (), (UNREADABLE,), (TURNED,)]
+    decoded = [Decoded(one, "L", change) for one, change in zip(drawn, changes, strict=True)]
+    measures = read_measures(b"".join(measure(one, one.grey) for one in decoded))
+    zeros = np.zeros(4, np.int64)
+    survey = Survey.of(measures, zeros, zeros, ["a"], str, "dark", None)
+    assert survey.changes == {UNREADABLE: 2, TURNED: 1}
+    assert any(warning.endswith("taken as upright: 2") for warning in survey.warnings)

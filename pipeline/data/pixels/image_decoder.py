@@ -15,7 +15,7 @@ from PIL import Image, UnidentifiedImageError, features
 
 from pipeline.data.base import Decoded, Grey, ImageError
 from pipeline.data.pixels.formats import ANIMATED, FORMATS, sniff
-from pipeline.data.pixels.measures import TURNED
+from pipeline.data.pixels.measures import TURNED, UNREADABLE
 from pipeline.data.pixels.png import LONGEST_SIDE, decode_plain_png, without_texts
 from pipeline.data.pixels.tiff import is_preview, tiff_pages
 from pipeline.data.pixels.transparency import OPAQUE, change_of, put_on_paper
@@ -112,7 +112,7 @@ def _convert(image: Image.Image, kind: str, page: int) -> Decoded:
     _check_size(*image.size)
     mode = image.mode
     # Pillow turns TIFF images itself when it loads them, and then forgets the orientation.
-    orientation = _orientation(image) if kind == "TIFF" else 1
+    orientation = _orientation(image) if kind == "TIFF" else None
     inverted = _white_is_zero(image) if kind == "TIFF" else 0
     unsigned = kind == "TIFF" and _is_unsigned(image)
     image.load()
@@ -124,18 +124,18 @@ def _convert(image: Image.Image, kind: str, page: int) -> Decoded:
     if unsigned and grey.min() < 0:  # Pillow reads all 32-bit numbers as signed
         grey = grey.view(np.uint32).astype(np.float32)
     if kind != "TIFF":
-        grey = _turn(grey, orientation)
-    turned = 1 < orientation <= 8
-    changes = ((TURNED,) if turned else ()) + change_of(paper)
+        grey = _turn(grey, orientation or 1)
+    turned = UNREADABLE if orientation is None else TURNED if orientation > 1 else None
+    changes = ((turned,) if turned else ()) + change_of(paper)
     return Decoded(np.ascontiguousarray(grey), mode, changes)
 
 
-def _orientation(image: Image.Image) -> int:
-    """Return the EXIF orientation, 1 to 8; 1 is upright."""
+def _orientation(image: Image.Image) -> int | None:
+    """Return the EXIF orientation, 1 to 8, where 1 is upright; None if it cannot be read."""
     try:
         orientation = image.getexif().get(_ORIENTATION, 1)
-    except Exception:  # damaged metadata do not make the pixels wrong
-        return 1
+    except Exception:  # Pillow raises many types; the pixels are right, and the survey counts them
+        return None
     return orientation if orientation in range(1, 9) else 1
 
 

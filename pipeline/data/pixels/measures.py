@@ -21,8 +21,8 @@ Measures = NDArray[np.void]
 DEPTHS = ("uint8", "uint16", "int32", "float32")
 TURNED = "turned upright"
 ON_WHITE, ON_BLACK = "composited on white paper", "composited on black paper"
-OTHERWISE = "changed otherwise"
-CHANGES = (TURNED, ON_WHITE, ON_BLACK, OTHERWISE)  # bit i of `changes`
+UNREADABLE = "taken as upright, with an unreadable orientation"
+CHANGES = (TURNED, ON_WHITE, ON_BLACK, UNREADABLE)  # bit i of `changes`
 
 MEASURES = np.dtype(
     [
@@ -60,7 +60,7 @@ def measure(decoded: Decoded, pixels: Pixels) -> bytes:
     low, high = _range(grey) if depth else numbers[2:4]
     changes = 0
     for change in decoded.changes:
-        changes |= 1 << CHANGES.index(change if change in CHANGES else OTHERWISE)
+        changes |= 1 << CHANGES.index(change)
     return _RECORD.pack(
         *numbers[:2],
         *pixels.shape,

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.data.base import SPLITS, TRAIN, VALIDATION, Ints
-from pipeline.data.pixels.measures import CHANGES, DEPTHS, Measures, has_change
+from pipeline.data.pixels.measures import CHANGES, DEPTHS, UNREADABLE, Measures, has_change
 from pipeline.data.pixels.polarity import (
     DARK,
     EACH,
@@ -268,6 +268,8 @@ def _shape_warnings(measures: Measures) -> Iterator[str]:
 
 
 def _mode_warnings(measures: Measures) -> Iterator[str]:
+    if unreadable := int(np.count_nonzero(has_change(measures, UNREADABLE))):
+        yield f"images whose orientation cannot be read, taken as upright: {unreadable:,}"
     modes = measures["mode"]
     grey = np.isin(modes, _GREY_MODES) | np.char.startswith(modes, b"I;")
     n, in_colour = len(modes), int(np.count_nonzero(~grey))
