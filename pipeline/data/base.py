@@ -94,12 +94,17 @@ class Decoded(NamedTuple):
     """A decoded image: grey levels (h, w), how the file stored them, and how they were changed.
 
     `mode` is Pillow's mode of the file (L, RGB, RGBA, P, 1, I;16, F …). `changes` are words such as
-    "turned upright" or "composited on white paper".
+    "turned upright" or "composited on white paper". `colour` (h, w, 3) are the pixels of an image
+    whose file has colour channels, composited and turned like `grey`, None for grey files. `jpeg`
+    are the file's own bytes where they may be stored as they are: an upright, unchanged JPEG, None
+    for all other images.
     """
 
     grey: Grey
     mode: str = "L"
     changes: tuple[str, ...] = ()
+    colour: NDArray[np.uint8] | None = None
+    jpeg: bytes | None = None
 
 
 @dataclass(frozen=True)

@@ -54,6 +54,9 @@ _PAGE_SIZE = np.array(PAGE_SHAPE[::-1])  # width and height
 SCALE = 23.4  # pixels of a page per unit of glyphs.txt
 MAX_OFFSET = (62, 110)  # pixels, vertical and horizontal: from a character to the page's centre
 DIGIT_SIZE, DIGIT_BOX = 28, 20  # pixels: a digit's image, and the square that the digit fits into
+BORDER, ZOOM = 2, 3  # of a character in EMNIST's format: its margin, and pixels drawn per pixel
+_BLUR = (1, 4, 6, 4, 1)  # weights of a Gaussian blur with a standard deviation of 1 drawn pixel
+BLUR_REACH = 5  # drawn pixels of both sides together: the blur's 2 and the pen's soft edge
 _SUBPIXELS = 64  # coordinates are rounded to 1/64 pixel, for the same image on every machine
 
 
@@ -83,16 +86,48 @@ def draw_digit(points: Floats, starts: NDArray[np.int64]) -> Pixels:
     The digit keeps its proportions, fits into a square of DIGIT_BOX pixels, and has its centre of
     mass at the image's centre (LeCun, Cortes and Burges, http://yann.lecun.com/exdb/mnist).
     """
-    low, high = _box(points)
-    scale = DIGIT_BOX / (high - low).max()
-    cover = np.zeros((2 * DIGIT_SIZE, 2 * DIGIT_SIZE), np.uint8)
-    shift = DIGIT_SIZE - (low + high) / 2 * scale
-    draw_strokes(_to_pixels(points, scale, shift), starts, True, cover)
+    cover = _draw_fitted(points, starts, 2 * DIGIT_SIZE, DIGIT_BOX)
     ink = cover.sum(dtype=np.int64)
     pixels = np.arange(2 * DIGIT_SIZE)
     moments = (int(cover.sum(axis=axis, dtype=np.int64) @ pixels) for axis in (1, 0))
     top, left = ((2 * moment + ink) // (2 * ink) - DIGIT_SIZE // 2 for moment in moments)
     return cover[top : top + DIGIT_SIZE, left : left + DIGIT_SIZE]
+
+
+def draw_character(points: Floats, starts: NDArray[np.int64]) -> Pixels:
+    """Draw a character in EMNIST's format, white on black: uint8 (DIGIT_SIZE, DIGIT_SIZE).
+
+    EMNIST blurs a binary character, crops it, centres it in a square that keeps its proportions,
+    adds a border of 2 pixels and scales the square to 28×28 (Cohen, Afshar, Tapson and van Schaik
+    2017, "EMNIST: an extension of MNIST to handwritten letters"). Here the character is drawn in
+    this frame at ZOOM times the size, blurred there, and reduced by means. All sums are of whole
+    numbers.
+    """
+    side, fit = ZOOM * DIGIT_SIZE, ZOOM * (DIGIT_SIZE - 2 * BORDER) - BLUR_REACH
+    wide = _draw_fitted(points, starts, side, fit).astype(np.int32)
+    wide = _blur(_blur(wide).T).T
+    total = wide.reshape(DIGIT_SIZE, ZOOM, DIGIT_SIZE, ZOOM).sum(axis=(1, 3))
+    weight = (ZOOM * sum(_BLUR)) ** 2
+    return ((total + weight // 2) // weight).astype(np.uint8)
+
+
+def _draw_fitted(points: Floats, starts: NDArray[np.int64], side: int, fit: int) -> Pixels:
+    """Draw a character in the middle of an image, uint8 (side, side), its longer side `fit`."""
+    low, high = _box(points)
+    scale = fit / (high - low).max()
+    cover = np.zeros((side, side), np.uint8)
+    draw_strokes(_to_pixels(points, scale, (side - (low + high) * scale) / 2), starts, True, cover)
+    return cover
+
+
+def _blur(image: NDArray[np.int32]) -> NDArray[np.int32]:
+    """Return the sums of each pixel (h, w) and its neighbours above and below by _BLUR."""
+    blurred = _BLUR[2] * image
+    for distance in (1, 2):
+        neighbours = _BLUR[2 - distance] * image
+        blurred[distance:] += neighbours[:-distance]
+        blurred[:-distance] += neighbours[distance:]
+    return blurred
 
 
 def _box(points: Floats) -> tuple[Floats, Floats]:
