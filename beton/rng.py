@@ -18,7 +18,11 @@ from beton.jit import kernel
 ORDER, JITTER, AUGMENT, ENCODE = 0, 1, 2, 4
 HAND, LETTER, WRITING, PLACE, LABEL = 5, 6, 7, 8, 9
 MIX, ELASTIC, DROPOUT = 10, 11, 12
+<<<<<<< HEAD
 SHAPE, GARMENT, CHARACTER = 16, 17, 18
+=======
+IMAGE, CROP, SAMPLE = 13, 14, 15
+>>>>>>> main
 SPLIT = 100
 
 _STEP = np.uint64(0x9E3779B97F4A7C15)

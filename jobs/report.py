@@ -16,7 +16,7 @@ import tyro
 
 from pipeline.errors import UserError
 from pipeline.experiments import command
-from pipeline.reporting import part1, part2, part3
+from pipeline.reporting.pages import part1, part2, part3
 from pipeline.runtime.files import read_json
 
 PARTS = {"part1": part1.page_of, "part2": part2.page_of, "part3": part3.page_of}

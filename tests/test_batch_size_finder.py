@@ -16,7 +16,7 @@ from beton.reader import Reader
 from pipeline.errors import UserError
 from pipeline.loading.dataset import open_dataset
 from pipeline.models import networks
-from pipeline.models.networks import Network
+from pipeline.models.networks import Network, Shape
 from pipeline.recipes.recipe import Recipe, Stage
 from pipeline.training import batch_size_finder
 from pipeline.training.batch_size_finder import find_micro_batch
@@ -47,7 +47,7 @@ class Fails(nn.Module):
         return x
 
 
-def greedy(classes: int) -> Network:
+def greedy(classes: int, _shape: Shape) -> Network:
     return Network(nn.Flatten(), Greedy(), nn.Linear(16 * 16, classes))
 
 
@@ -70,7 +70,7 @@ def greedy_network(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def network_that(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
     broken = Network(nn.Flatten(), Fails(error), nn.Linear(16 * 16, len(CLASSES)))
-    monkeypatch.setitem(networks.NETWORKS, "fails", lambda _: broken)
+    monkeypatch.setitem(networks.NETWORKS, "fails", lambda *_: broken)
 
 
 def limit(monkeypatch: pytest.MonkeyPatch, rows: float) -> None:
@@ -146,7 +146,7 @@ def test_the_stage_with_the_largest_images_decides(
             seen.append(tuple(x.shape))
             return x
 
-    def watching(classes: int) -> Network:
+    def watching(classes: int, _shape: Shape) -> Network:
         return Network(
             Watching(), nn.AdaptiveAvgPool2d(1), nn.Sequential(nn.Flatten(), nn.Linear(1, classes))
         )

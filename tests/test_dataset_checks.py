@@ -142,7 +142,7 @@ def test_images_of_another_kind_and_missing_fields_are_refused(tmp_path: Path) -
         ({"prepare": {"skipped": 3}}, "Expected `array`, got `int` - at `info.prepare.skipped`"),
         ({"pixels": 3}, "Expected `object | null`, got `int` - at `info.pixels`"),
         ({"pixels": {"polarity": "up", "fit": "stretch"}}, "at `info.pixels.polarity`"),
-        ({"pixels": {"polarity": "dark", "fit": "crop"}}, "at `info.pixels.fit`"),
+        ({"pixels": {"polarity": "dark", "fit": "zoom"}}, "at `info.pixels.fit`"),
         ({"pixels": {"polarity": "dark"}}, "missing required field `fit`"),
     ],
 )

@@ -169,7 +169,7 @@ def test_files_and_views_of_earlier_versions_are_stretched(tmp_path: Path) -> No
 
 
 def test_rules_of_pixels_are_stored_with_a_run_and_earlier_runs_have_none(tmp_path: Path) -> None:
-    rules = {"polarity": "light", "scale": [4000, 55000], "fit": "letterbox"}
+    rules = {"polarity": "light", "scale": [4000, 55000], "fit": "letterbox", "colour": "grey"}
     pixels = {**rules, "paper": {"samples": [1], "greys": [7]}}
     training = TrainingConfig("small", Recipe((Stage(16, 1, 1e-3),)))
     with open_dataset(write_set(tmp_path / "tiny.beton", info={"pixels": pixels})) as file:

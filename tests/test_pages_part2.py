@@ -13,7 +13,7 @@ from pipeline.analysis.pretraining import ARMS, Analysis, DatasetUse, Pretrainin
 from pipeline.errors import UserError
 from pipeline.evaluation.run_config import ExperimentConfig
 from pipeline.reporting.html import Table
-from pipeline.reporting.part2 import closing_table, page_of
+from pipeline.reporting.pages.part2 import closing_table, page_of
 
 PRETRAINED = [course([0.96, 0.991], before=0.9), course([0.97, 0.993], before=0.9)]
 SCRATCH = [course([0.91, 0.988]), course([0.93, 0.989], norms=1.25)]

@@ -26,7 +26,7 @@ from pipeline.analysis.noise_robust import (
 )
 from pipeline.errors import UserError
 from pipeline.evaluation.run_config import ExperimentConfig
-from pipeline.reporting import part3
+from pipeline.reporting.pages import part3
 
 CLASSES = ("T-shirt/top", "Trouser", "Bag", "Ankle boot")
 PROVENANCE = {"kind": "real", "source": "fashion-mnist", "digest": "sha256:0"}

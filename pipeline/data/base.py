@@ -94,16 +94,15 @@ class Decoded(NamedTuple):
     """A decoded image: grey levels (h, w), how the file stored them, and how they were changed.
 
     `mode` is Pillow's mode of the file (L, RGB, RGBA, P, 1, I;16, F …). `changes` are words such as
-    "turned upright" or "composited on white paper". `colour` (h, w, 3) are the pixels of an image
-    whose file has colour channels, composited and turned like `grey`, None for grey files. `jpeg`
-    are the file's own bytes where they may be stored as they are: an upright, unchanged JPEG, None
-    for all other images.
+    "turned upright" or "composited on white paper". `colour`, uint8 (h, w, 3), is the same image of
+    a file with colours, None for grey files. `jpeg` are the bytes of the file where they may be
+    stored as they are: a JPEG of three components that is upright and unchanged.
     """
 
     grey: Grey
     mode: str = "L"
     changes: tuple[str, ...] = ()
-    colour: NDArray[np.uint8] | None = None
+    colour: Pixels | None = None
     jpeg: bytes | None = None
 
 

@@ -104,7 +104,7 @@ def load_model(run: Path) -> TrainedModel:
         run = run / "latest"
     check_finished(run)
     view, config = read_as(run / "view.json", View), RunDir(run).config()
-    network = networks.build(config.network, len(config.classes), seed=0)
+    network = networks.build(config.network, len(config.classes), 0, view.input_shape)
     load_weights(network, read_tensors(run / "model.safetensors"), run)
     return TrainedModel(network, config.classes, view, config)
 

@@ -27,7 +27,8 @@ class TrainingConfig:
     Training starts from random weights, or from those in the run directory `start`, except for a
     head that does not fit. It uses the samples of the splits `learn_from` ("train+validation" are
     both) and is validated on `validate_on`. `auxiliary` is the file of the auxiliary dataset, where
-    the recipe mixes one in.
+    the recipe mixes one in. Training ends early after the first epoch whose validation accuracy is
+    at least `until`.
     """
 
     network: str
@@ -38,6 +39,7 @@ class TrainingConfig:
     auxiliary: Path | None = None
     decode: Decode = "auto"
     checkpoints: CheckpointSchedule = CheckpointSchedule()
+    until: float | None = None
 
 
 @dataclass(frozen=True)
@@ -80,6 +82,7 @@ class RunConfig:
     provenance: dict[str, Any]
     auxiliary: DatasetRef | None = None
     pixels: PixelRules = field(default_factory=PixelRules)
+    until: float | None = None
 
     @classmethod
     def of(
@@ -102,6 +105,7 @@ class RunConfig:
             provenance=file.info["provenance"],
             auxiliary=None if training.auxiliary is None else DatasetRef.of(training.auxiliary),
             pixels=PixelRules.of(file),
+            until=training.until,
         )
 
     @property
@@ -116,6 +120,7 @@ class RunConfig:
             Path(self.auxiliary.data) if self.auxiliary else None,
             self.decode,
             self.checkpoints,
+            self.until,
         )
 
     def as_json(self) -> dict[str, Any]:

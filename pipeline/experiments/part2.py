@@ -21,7 +21,7 @@ from pipeline.experiments.study import Study
 from pipeline.loading.batches import Decode
 from pipeline.loading.dataset import source_line, split_indices
 from pipeline.recipes.recipe import Recipe
-from pipeline.reporting.part2 import closing_table, page_of
+from pipeline.reporting.pages.part2 import closing_table, page_of
 from pipeline.runtime import launch
 from pipeline.training.datamodule import DataModule
 from pipeline.training.distributed import Processes

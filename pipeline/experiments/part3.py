@@ -26,7 +26,7 @@ from pipeline.loading.dataset import source_line, split_indices
 from pipeline.recipes.arms import PART3_ARMS, ArmSpec
 from pipeline.recipes.losses import Loss
 from pipeline.recipes.presets import PART3_RECOVERY, Preset
-from pipeline.reporting.part3 import closing_tables, page_of
+from pipeline.reporting.pages.part3 import closing_tables, page_of
 from pipeline.reporting.run_plots import plot_label_samples
 from pipeline.runtime import launch
 from pipeline.runtime.files import read_json

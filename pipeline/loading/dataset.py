@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,8 @@ from beton.arrays import Uint8Array
 from beton.codec import ink
 from beton.reader import Reader
 from pipeline.data.sources import SPLITS
-from pipeline.errors import UserError
-from pipeline.loading.dataset_checks import Fit, Polarity, check_dataset
+from pipeline.errors import UserError, check_range
+from pipeline.loading.dataset_checks import Colour, Fit, Polarity, check_dataset
 
 Ids = NDArray[np.int64]
 Floats = NDArray[np.float32]
@@ -41,13 +41,15 @@ class PixelRules:
 
     `polarity` says which side of the paper's grey level the ink is on; with "each", an image's most
     frequent value is its paper. `scale` holds the values that became 0 and 255, of images with more
-    than 8 bits. `fit` is that of `View`. The defaults are the rules of files and runs made before
-    there were others.
+    than 8 bits. `fit` is that of `View`. `colour` is "rgb" for images that are stored in colour,
+    which have no paper and no ink. The defaults are the rules of files and runs made before there
+    were others.
     """
 
     polarity: Polarity = "each"
     scale: tuple[float, float] | None = None
     fit: Fit = "stretch"
+    colour: Colour = "grey"
 
     @classmethod
     def of(cls, file: Reader) -> "PixelRules":
@@ -86,6 +88,34 @@ MAX_CANVAS = 1 << 25  # pixels of one, of which a batch has many
 
 
 @dataclass(frozen=True)
+class Normalize:
+    """The mean and standard deviation of each channel, which a network's input is normalised by.
+
+    They are of values in [0, 1]: for ink, 0 is paper. Raises UserError for values out of range, and
+    for different numbers of channels.
+    """
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        if len(self.mean) != len(self.std):
+            raise UserError(
+                f"normalize: got {len(self.mean)} means and {len(self.std)} deviations, expected "
+                "one of each for every channel"
+            )
+        for mean, std in zip(self.mean, self.std, strict=True):
+            check_range("normalize mean", mean, 0, 1)
+            check_range("normalize std", std, 1e-6, 1)
+
+
+def channel_statistics(file: Reader) -> Normalize:
+    """Return the mean and deviation of the training images of a dataset in colour."""
+    pixels = file.info["pixels"]
+    return Normalize(tuple(pixels["mean"]), tuple(pixels["std"]))
+
+
+@dataclass(frozen=True)
 class View:
     """The part of a page that a network sees: a square of `size` pixels around the ink.
 
@@ -94,6 +124,9 @@ class View:
     shows a window of the `proportion` (width / height) around the page, filled up with paper. So
     wider pages become smaller; with `varied`, the file has some of them. With `whole`, the network
     sees the entire canvas.
+
+    Images in colour have three `channels` and no paper. They are seen whole, and "crop" shows the
+    largest window of the canvas' proportion in their middle. `normalize` is applied last.
     """
 
     size: int
@@ -102,19 +135,39 @@ class View:
     fit: Fit = "stretch"
     proportion: float | None = None
     varied: bool = False
+    channels: int = 1
+    normalize: Normalize | None = None
 
     @classmethod
-    def of(cls, file: Reader, size: int, window: float | None, fit: Fit | None = None) -> "View":
+    def of(
+        cls,
+        file: Reader,
+        size: int,
+        window: float | None,
+        fit: Fit | None = None,
+        normalize: Normalize | None = None,
+    ) -> "View":
         """Return the view whose square is `window` times the height of a page.
 
         The canvas has the median proportion of the file's pages. A `window` of None shows whole
         pages, `size` pixels high. `fit` is the file's, unless it is given. Raises UserError for
         pages that are too long for a canvas.
         """
-        fit = fit or PixelRules.of(file).fit
+        rules = PixelRules.of(file)
+        fit, channels = fit or rules.fit, 3 if rules.colour == "rgb" else 1
+        if channels == 3 and window is not None:
+            raise UserError(
+                f"{file.path}: got images in colour, expected handwriting: the recipe shows a "
+                "window around the ink; ./launch.sh prep --colour grey makes them grey"
+            )
+        if normalize is not None and len(normalize.mean) != channels:
+            raise UserError(
+                f"{file.path}: got images of {channels} channel{'s' * (channels > 1)}, expected "
+                f"{len(normalize.mean)}, as the recipe normalises them"
+            )
         records = file.column("image").metadata
         proportions = records["width"] / records["height"]
-        median = _geometric_median if fit == "letterbox" else np.median
+        median = np.median if fit == "stretch" else _geometric_median
         proportion = float(median(proportions))
         height = max(round(size / (window or 1)), 1)
         canvas = height, max(round(height * proportion), 1)
@@ -130,10 +183,11 @@ class View:
                 f"{file.path}: got images of {medians} pixels (the median width and height), which "
                 f"would be resized to {canvas[1]} × {canvas[0]}; expected {expected}"
             )
+        view = cls(size, canvas, window is None, channels=channels, normalize=normalize)
         if fit == "stretch":
-            return cls(size, canvas, window is None)
+            return view
         varied = float((proportions > WIDER * proportion).mean()) > VARIED
-        return cls(size, canvas, window is None, fit, proportion, varied)
+        return replace(view, fit=fit, proportion=proportion, varied=varied)
 
     def on(self, file: Reader, window: float | None) -> "View":
         """Return the view of another file's pages for a network that is trained on this one.
@@ -144,12 +198,17 @@ class View:
         """
         if self.whole or self.varied:
             return self
-        return View.of(file, self.size, window, self.fit)
+        return View.of(file, self.size, window, self.fit, self.normalize)
 
     @property
     def shape(self) -> tuple[int, int]:
         """The height and width of an image, in pixels."""
         return self.canvas if self.whole else (self.size, self.size)
+
+    @property
+    def input_shape(self) -> tuple[int, int, int]:
+        """The channels, height and width of an image."""
+        return (self.channels, *self.shape)
 
 
 def _geometric_median(values: NDArray[np.float64]) -> float:

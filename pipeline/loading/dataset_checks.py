@@ -12,16 +12,18 @@ import msgspec
 import numpy as np
 
 from beton.errors import BetonError
-from beton.fields import Field, InkField, IntField
+from beton.fields import Field, InkField, IntField, RGBImageField
 from beton.reader import NO_CHECKSUMS, Reader
 from pipeline.data.base import SPLITS, UNKNOWN_WRITER
 
+IMAGE: dict[str, type[Field]] = {"grey": InkField, "rgb": RGBImageField}  # by colour
 FIELDS: dict[str, type[Field]] = {"image": InkField, "label": IntField, "split": IntField}
 OPTIONAL: dict[str, type[Field]] = {"writer": IntField}
 FOREIGN = "not a file that prep writes"
 
-Fit = Literal["stretch", "letterbox"]
+Fit = Literal["stretch", "letterbox", "crop"]
 Polarity = Literal["dark", "light", "each"]
+Colour = Literal["grey", "rgb"]
 Text = Annotated[str, msgspec.Meta(min_length=1)]
 
 
@@ -37,6 +39,9 @@ class _Pixels:
     fit: Fit
     scale: tuple[float, float] | None = None
     paper: _Paper = _Paper((), ())
+    colour: Colour = "grey"
+    mean: tuple[float, float, float] | None = None
+    std: tuple[float, float, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -79,7 +84,8 @@ def check_dataset(file: Reader) -> None:
         raise BetonError(f"{FOREIGN}: {NO_CHECKSUMS}", file=file.path)
     if missing := [name for name in FIELDS if name not in file.fields]:
         _refuse(file, FOREIGN, got=f"fields {_listed(file.fields)}", expected=_listed(missing))
-    for name, kind in (FIELDS | OPTIONAL).items():
+    image = IMAGE[_colour(file)]
+    for name, kind in (FIELDS | OPTIONAL | {"image": image}).items():
         if name in file.fields and not isinstance(file.fields[name], kind):
             got = type(file.fields[name]).__name__
             _refuse(file, "another type of field", field=name, got=got, expected=kind.__name__)
@@ -98,6 +104,12 @@ def check_dataset(file: Reader) -> None:
         _check_range(file, "writer", UNKNOWN_WRITER, np.iinfo(np.int64).max, "")
     if info.pixels is not None:
         _check_pixels(file, info.pixels)
+
+
+def _colour(file: Reader) -> Colour:
+    """Return the colour of a file's images that its manifest states; grey if it states none."""
+    pixels = file.info.get("pixels")
+    return "rgb" if isinstance(pixels, dict) and pixels.get("colour") == "rgb" else "grey"
 
 
 def _check_range(file: Reader, name: str, low: int, high: int, what: str) -> None:

@@ -1,4 +1,6 @@
-"""Networks for single-channel images: ink in [0, 1], float (B, 1, H, W) → logits (B, classes).
+"""Networks for images: float (B, channels, H, W) → logits (B, classes).
+
+Grey images have one channel: ink in [0, 1], unless the recipe normalises it.
 
 Each has three groups of layers: stem, body and head. A recipe can freeze groups or give each its
 own learning rate, and a transfer can replace the head.
@@ -26,8 +28,12 @@ class Network(nn.Module):
         return logits
 
 
-def build(name: str, classes: int, seed: int) -> Network:
-    """Return a network whose random weights depend only on the seed.
+Shape = tuple[int, int, int]  # channels, height and width of an image
+PAGE: Shape = (1, 64, 64)
+
+
+def build(name: str, classes: int, seed: int, shape: Shape = PAGE) -> Network:
+    """Return a network for images of a shape, whose random weights depend only on the seed.
 
     Raises UserError for a name that is not in `NETWORKS`.
     """
@@ -35,7 +41,7 @@ def build(name: str, classes: int, seed: int) -> Network:
         raise UserError(f"network: got {name!r}, expected one of {', '.join(NETWORKS)}")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return NETWORKS[name](classes)
+        return NETWORKS[name](classes, shape)
 
 
 def check_size(name: str, height: int, width: int) -> None:
@@ -62,12 +68,12 @@ def transfer(network: nn.Module, weights: Mapping[str, Tensor]) -> tuple[str, ..
     return random
 
 
-def resnet18(classes: int) -> Network:
-    """Return torchvision's ResNet-18 (He et al. 2016) with one input channel: 11.2 M parameters."""
+def resnet18(classes: int, shape: Shape = PAGE) -> Network:
+    """Return torchvision's ResNet-18 (He et al. 2016): 11.2 M parameters."""
     import torchvision  # takes longer to import than the small network to start
 
     whole = torchvision.models.resnet18(weights=None, num_classes=classes)
-    whole.conv1 = nn.Conv2d(1, 64, kernel_size=7, stride=2, padding=3, bias=False)
+    whole.conv1 = nn.Conv2d(shape[0], 64, kernel_size=7, stride=2, padding=3, bias=False)
     nn.init.kaiming_normal_(whole.conv1.weight, mode="fan_out", nonlinearity="relu")
     return Network(
         nn.Sequential(
@@ -78,7 +84,9 @@ def resnet18(classes: int) -> Network:
     )
 
 
-def small(classes: int, widths: tuple[int, int, int, int] = (16, 48, 96, 160)) -> Network:
+def small(
+    classes: int, shape: Shape = PAGE, widths: tuple[int, int, int, int] = (16, 48, 96, 160)
+) -> Network:
     """Return a plain CNN that is fast on a CPU: 0.3 M parameters.
 
     The first layers are the slowest on a CPU, since they process the most pixels. So the first
@@ -88,7 +96,8 @@ def small(classes: int, widths: tuple[int, int, int, int] = (16, 48, 96, 160)) -
     first, second, third, last = widths
     return Network(
         nn.Sequential(
-            _convolution(1, first, kernel=5, stride=2), _convolution(first, second, pool=True)
+            _convolution(shape[0], first, kernel=5, stride=2),
+            _convolution(first, second, pool=True),
         ),
         nn.Sequential(
             Residual(_convolution(second, second)),
@@ -100,14 +109,14 @@ def small(classes: int, widths: tuple[int, int, int, int] = (16, 48, 96, 160)) -
     )
 
 
-def plain(classes: int) -> Network:
+def plain(classes: int, shape: Shape = PAGE) -> Network:
     """Return a plain CNN for small images, such as 28×28 pixels: 0.07 M parameters.
 
     Unlike `small`, its first convolution has no stride. It is narrow, so that a CPU trains on
     60,000 images in a short time.
     """
     return Network(
-        _convolution(1, 16, pool=True),
+        _convolution(shape[0], 16, pool=True),
         nn.Sequential(
             _convolution(16, 32, pool=True),
             Residual(_convolution(32, 32)),
@@ -118,7 +127,7 @@ def plain(classes: int) -> Network:
     )
 
 
-def baseline(classes: int) -> Network:
+def baseline(classes: int, _shape: Shape = PAGE) -> Network:
     """Return the first published network for part 1, for pages of 1200×900: 106 M parameters.
 
     Four 6×6 convolutions, each with ReLU and 3×3 max-pooling, turn such a page into 256×8×12; a
@@ -172,7 +181,7 @@ class Residual(nn.Module):
         return x + residual
 
 
-NETWORKS: dict[str, Callable[[int], Network]] = {
+NETWORKS: dict[str, Callable[[int, Shape], Network]] = {
     "small": small,
     "medium": partial(small, widths=(24, 64, 128, 256)),  # 0.6 M parameters
     "plain": plain,

@@ -23,16 +23,30 @@ HANDWRITING = Augmentation(rotation=10, zoom=0.1, aspect=0.2, shear=0.3, transla
 
 
 @dataclass(frozen=True)
+class Trial:
+    """A quick run of a whole job: at most 60 s of training on two cores.
+
+    It trains for `epochs` epochs on `train_images` images and validates on `validation_images`;
+    None is all images.
+    """
+
+    epochs: int = 1
+    train_images: int | None = None
+    validation_images: int | None = None
+
+
+@dataclass(frozen=True)
 class Preset:
     """A network of `networks.NETWORKS` and its recipe.
 
     The epochs are for `pages` training pages; smaller datasets get more epochs. None fixes the
-    epochs.
+    epochs. `trial` is what the recipe's quick run trains on.
     """
 
     network: str
     recipe: Recipe
     pages: int | None = None
+    trial: Trial = Trial()
 
     def scale(self, pages: int) -> float:
         """Return the factor of the epochs for a dataset of `pages` training pages."""

@@ -10,6 +10,8 @@ from typing import Any, Literal, Self
 
 from pipeline.errors import UserError, check_range
 from pipeline.loading.augment import Augmentation
+from pipeline.loading.dataset import Normalize
+from pipeline.loading.image_augment import ImageAugmentation
 from pipeline.recipes.losses import Loss
 from pipeline.recipes.mixup import Mixing
 
@@ -46,6 +48,7 @@ class Stage:
     loss: Loss = field(default_factory=lambda: Loss(label_smoothing=0.1))
     mixing: Mixing = field(default_factory=Mixing)
     augmentation: Augmentation = field(default_factory=Augmentation)
+    image_augmentation: ImageAugmentation = field(default_factory=ImageAugmentation)
     optimizer: str = "AdamW"
     options: Mapping[str, Any] = field(default_factory=dict)
     weight_decay: float = 0.05
@@ -94,7 +97,13 @@ class Recipe:
     of the page's height, and `evaluate` adapts the network to each writer
     (`pipeline.models.batchnorm`). `auxiliary` is the fraction of each batch that comes from an
     auxiliary dataset; an epoch is one of the main dataset. Predictions are the mean over `views` of
-    an image, slanted in even steps. `seed` determines all random numbers.
+    an image, slanted in even steps, and with `mirrored` over it and its mirror image.
+
+    `normalize` is applied to the network's input last. With `class_weights`, a sample's loss is
+    weighted by the inverse frequency of its class; with `balanced_sampling`, an epoch has equally
+    many samples of each class, some of them repeated. With `resident`, all images are on the device
+    from the start. `train_images` and `validation_images` limit both splits to that number of
+    images, evenly spaced in the file. `seed` determines all random numbers.
 
     Raises UserError for a value out of range.
     """
@@ -107,6 +116,13 @@ class Recipe:
     hand: float = 0.0
     auxiliary: float = 0.0
     views: int = 1
+    mirrored: bool = False
+    normalize: Normalize | None = None
+    class_weights: bool = False
+    balanced_sampling: bool = False
+    resident: bool = False
+    train_images: int | None = None
+    validation_images: int | None = None
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -137,6 +153,11 @@ class Recipe:
                 "least one row of each dataset"
             )
         check_range("views", self.views, 1, 25)
+        for name in ("train_images", "validation_images"):
+            if (limit := getattr(self, name)) is not None:
+                check_range(name, limit, 1, inf)
+        if self.class_weights and self.balanced_sampling:
+            raise UserError("class_weights: got balanced_sampling too, expected one of them")
         check_range("seed", self.seed, 0, 2**63 - 1)
 
     def split_rows(self, rows: int) -> tuple[int, int]:

@@ -33,11 +33,12 @@ def find_micro_batch(processes: Processes, network: str, recipe: Recipe, file: R
     Raises UserError, in all processes, if not even one row fits.
     """
     stage = max(recipe.stages, key=lambda stage: (stage.size, -stage.frozen))
-    height, width = View.of(file, stage.size, recipe.window).shape
+    shape = View.of(file, stage.size, recipe.window, normalize=recipe.normalize).input_shape
+    _, height, width = shape
     classes = len(file.info["classes"])
 
     # Outside of the trials: the first optimizer imports modules, and they need memory as well.
-    model = networks.build(network, classes, recipe.seed).to(processes.device)
+    model = networks.build(network, classes, recipe.seed, shape).to(processes.device)
     optimizer = optim.build(model, stage)
     sizes = _halves(recipe.batch_size // processes.count)
 
@@ -46,7 +47,7 @@ def find_micro_batch(processes: Processes, network: str, recipe: Recipe, file: R
     )
     def find(batch_size: int) -> int:
         optimizer.zero_grad()  # of a trial that failed
-        images = torch.zeros(batch_size, 1, height, width, device=processes.device)
+        images = torch.zeros(batch_size, *shape, device=processes.device)
         labels = torch.zeros(batch_size, dtype=torch.int64, device=processes.device)
         with _memory_errors_for_accelerate():
             for _ in range(2):  # the optimizer's state exists in the second

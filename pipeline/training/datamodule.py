@@ -80,7 +80,7 @@ class DataModule:
 
     def view(self, stage: Stage) -> View:
         """Return what the network sees of a page in a stage."""
-        return View.of(self.file, stage.size, self.recipe.window)
+        return View.of(self.file, stage.size, self.recipe.window, normalize=self.recipe.normalize)
 
     def train_loader(self, stage: Stage) -> TrainLoader:
         """Open the loader of a stage's training batches."""

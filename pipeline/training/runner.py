@@ -16,7 +16,7 @@ from beton.reader import Reader
 from pipeline.evaluation.metrics import EpochMetrics
 from pipeline.evaluation.run_config import RunConfig, TrainingConfig
 from pipeline.evaluation.run_dir import FinishedRun, RunDir, TrainingResult, read_run
-from pipeline.loading.dataset import open_dataset
+from pipeline.loading.dataset import View, open_dataset
 from pipeline.models import networks
 from pipeline.runtime import launch
 from pipeline.runtime.files import read_tensors, write_tensors
@@ -38,9 +38,12 @@ def write_config(
     run.write_json("config.json", RunConfig.of(job, training, file, options).as_json())
 
 
-def initial_network(training: TrainingConfig, classes: int) -> networks.Network:
-    """Return the network as it is before its first step."""
-    network = networks.build(training.network, classes, training.recipe.seed)
+def initial_network(training: TrainingConfig, file: Reader) -> networks.Network:
+    """Return the network as it is before its first step of training on a dataset."""
+    recipe = training.recipe
+    view = View.of(file, recipe.stages[-1].size, recipe.window, normalize=recipe.normalize)
+    classes = len(file.info["classes"])
+    network = networks.build(training.network, classes, recipe.seed, view.input_shape)
     if training.start is not None:
         networks.transfer(network, read_tensors(training.start / "model.safetensors"))
     return network
@@ -67,7 +70,7 @@ def run_training(
     _check_data(file, config.fingerprint)
     if run.finished:
         return read_run(run.path)
-    network = initial_network(training, len(config.classes))
+    network = initial_network(training, file)
     with ExitStack() as stack:
         auxiliary = None
         if training.auxiliary is not None:

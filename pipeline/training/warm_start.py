@@ -26,13 +26,13 @@ def measure_start(
 ) -> Start:
     """Measure the first weights of `run`, a finished `training`, on the dataset `file`."""
     recipe = training.recipe
-    first = initial_network(training, len(file.info["classes"]))
+    first = initial_network(training, file)
     distances = weight_distances(first, run.weights)
     predictions = predict_split(
         first,
         file,
         training.validate_on,
-        View.of(file, recipe.stages[0].size, recipe.window),
+        View.of(file, recipe.stages[0].size, recipe.window, normalize=recipe.normalize),
         device=device,
         precision=precision,
         views=recipe.views,

@@ -1,0 +1,1 @@
+"""The pages: which tables and plots show the runs of a part."""
