@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from pipeline.data.base import NO_SPLIT
 from pipeline.data.download import download
 from pipeline.data.emnist import PARTS, open_emnist, parts_in
 from pipeline.data.layout.options import LayoutOptions
@@ -75,11 +76,11 @@ _FASHION = CatalogEntry(
     similar=r"fashion[ _-]*mnist.*",
     package="dataset-fashion-mnist",
     grey=True,
-    split=Split(held_out=10_000),
+    split=Split(images=10_000),
 )
 SYSTEM_DATASETS = {
     "emnist": CatalogEntry(
-        _paths(*_EMNIST_PLACES), similar=r"(emnist(?!-(?!digits|letters))).*", grey=True
+        _paths(*_EMNIST_PLACES), similar=r"emnist(?!-(by|balanced|mnist)).*", grey=True
     ),
     "fashion": _FASHION,
     "cifar10": CatalogEntry(
@@ -244,9 +245,14 @@ class SourceFinder:
         return self.installed / package.removeprefix("dataset-")
 
 
-def default_split(name: str) -> Split:
-    """Return the division of a dataset where none is given: the published one, or 90-10."""
-    return _entry(name).split
+def default_split(name: str, source: Source) -> Split:
+    """Return the division of a dataset where none is given: the published one, or 90-10.
+
+    The published division is for datasets of at least five times the images that it holds out.
+    """
+    published = _entry(name).split
+    free = int((source.annotations.splits == NO_SPLIT).sum())
+    return published if free >= 5 * published.images else Split()
 
 
 def stored_grey(name: str) -> bool:

@@ -159,7 +159,10 @@ class SyntheticCharacters(_Handwriting):
         # A sheet's writer, and how many sheets this writer filled before.
         writer, before = np.divmod(sheets, TRAIN_SHEETS_PER_WRITER)
         first_test_writer = -(-counts.train // TRAIN_SHEETS_PER_WRITER)
-        writer[~is_train], before[~is_train] = first_test_writer + sheets[~is_train] - counts.train, 0
+        writer[~is_train], before[~is_train] = (
+            first_test_writer + sheets[~is_train] - counts.train,
+            0,
+        )
         self._writers = np.repeat(counts.writers + writer, len(_SHEET))
         self._copies = np.repeat(DIGITS_PER_LETTER * before, len(_SHEET)) + np.tile(
             _COPIES, len(sheets)
@@ -182,7 +185,7 @@ class SyntheticCharacters(_Handwriting):
 
     def character(self, index: int) -> str:
         """Return the character that an image shows: a digit, a capital or a small letter."""
-        name = CLASSES[self.annotations.labels[index]]
+        name: str = CLASSES[self.annotations.labels[index]]
         return name.lower() if self._is_small[index] else name
 
     def image(self, index: int) -> Pixels:

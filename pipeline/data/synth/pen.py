@@ -55,7 +55,8 @@ SCALE = 23.4  # pixels of a page per unit of glyphs.txt
 MAX_OFFSET = (62, 110)  # pixels, vertical and horizontal: from a character to the page's centre
 DIGIT_SIZE, DIGIT_BOX = 28, 20  # pixels: a digit's image, and the square that the digit fits into
 BORDER, ZOOM = 2, 3  # of a character in EMNIST's format: its margin, and pixels drawn per pixel
-_BLUR = (1, 4, 6, 4, 1)  # weights of a Gaussian blur with a standard deviation of 1 drawn pixel
+# Along each axis: a Gaussian blur with a deviation of 1 drawn pixel, and then the mean of a pixel.
+_WEIGHTS = np.convolve((1, 4, 6, 4, 1), np.ones(ZOOM, np.int64))
 BLUR_REACH = 5  # drawn pixels of both sides together: the blur's 2 and the pen's soft edge
 _SUBPIXELS = 64  # coordinates are rounded to 1/64 pixel, for the same image on every machine
 
@@ -100,15 +101,39 @@ def draw_character(points: Floats, starts: NDArray[np.int64]) -> Pixels:
     EMNIST blurs a binary character, crops it, centres it in a square that keeps its proportions,
     adds a border of 2 pixels and scales the square to 28×28 (Cohen, Afshar, Tapson and van Schaik
     2017, "EMNIST: an extension of MNIST to handwritten letters"). Here the character is drawn in
-    this frame at ZOOM times the size, blurred there, and reduced by means. All sums are of whole
+    this frame at ZOOM times the size, then blurred and reduced at once. All sums are of whole
     numbers.
     """
     side, fit = ZOOM * DIGIT_SIZE, ZOOM * (DIGIT_SIZE - 2 * BORDER) - BLUR_REACH
-    wide = _draw_fitted(points, starts, side, fit).astype(np.int32)
-    wide = _blur(_blur(wide).T).T
-    total = wide.reshape(DIGIT_SIZE, ZOOM, DIGIT_SIZE, ZOOM).sum(axis=(1, 3))
-    weight = (ZOOM * sum(_BLUR)) ** 2
-    return ((total + weight // 2) // weight).astype(np.uint8)
+    image = np.empty((DIGIT_SIZE, DIGIT_SIZE), np.uint8)
+    _reduce(_draw_fitted(points, starts, side, fit), _WEIGHTS, ZOOM, image)
+    return image
+
+
+@kernel
+def _reduce(cover: Pixels, weights: NDArray[np.int64], zoom: int, image: Pixels) -> None:
+    """Set `image` (h, w) to weighted means of `cover` (zoom h, zoom w), rounded.
+
+    A pixel's mean covers n × n pixels around its square, as `weights` (n,) along both axes.
+    """
+    height, width = image.shape
+    reach = (weights.size - zoom) // 2
+    total = weights.sum() ** 2
+    rows = np.zeros((cover.shape[0], width), np.int64)
+    for y in range(cover.shape[0]):
+        for x in range(width):
+            for i in range(weights.size):
+                column = zoom * x - reach + i
+                if 0 <= column < cover.shape[1]:
+                    rows[y, x] += weights[i] * np.int64(cover[y, column])
+    for y in range(height):
+        for x in range(width):
+            mean = total // 2
+            for i in range(weights.size):
+                row = zoom * y - reach + i
+                if 0 <= row < cover.shape[0]:
+                    mean += weights[i] * rows[row, x]
+            image[y, x] = mean // total
 
 
 def _draw_fitted(points: Floats, starts: NDArray[np.int64], side: int, fit: int) -> Pixels:
@@ -118,16 +143,6 @@ def _draw_fitted(points: Floats, starts: NDArray[np.int64], side: int, fit: int)
     cover = np.zeros((side, side), np.uint8)
     draw_strokes(_to_pixels(points, scale, (side - (low + high) * scale) / 2), starts, True, cover)
     return cover
-
-
-def _blur(image: NDArray[np.int32]) -> NDArray[np.int32]:
-    """Return the sums of each pixel (h, w) and its neighbours above and below by _BLUR."""
-    blurred = _BLUR[2] * image
-    for distance in (1, 2):
-        neighbours = _BLUR[2 - distance] * image
-        blurred[distance:] += neighbours[:-distance]
-        blurred[:-distance] += neighbours[distance:]
-    return blurred
 
 
 def _box(points: Floats) -> tuple[Floats, Floats]:

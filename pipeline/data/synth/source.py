@@ -11,3 +11,6 @@ class SyntheticSource(Source):
     kind = SYNTHETIC
     origin = SYNTHETIC
     path = Path("inkrun's generator")
+
+
+TEST_IDS = 10**12  # the first sample of a test split, in the random numbers of its dataset
