@@ -102,8 +102,8 @@ class Recipe:
     `normalize` is applied to the network's input last. With `class_weights`, a sample's loss is
     weighted by the inverse frequency of its class; with `balanced_sampling`, an epoch has equally
     many samples of each class, some of them repeated. With `resident`, all images are on the device
-    from the start. `train_images` and `validation_images` limit both splits to so many images,
-    evenly spaced in the file. `seed` determines all random numbers.
+    from the start. `train_images` and `validation_images` limit both splits to that number of
+    images, evenly spaced in the file. `seed` determines all random numbers.
 
     Raises UserError for a value out of range.
     """
