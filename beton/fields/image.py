@@ -9,11 +9,10 @@ import simplejpeg
 
 from beton import rng
 from beton.arrays import Array, Int64Array, Uint8Array
-from beton.codec import ink, kernels
+from beton.codec import ink, jpeg, kernels
 from beton.errors import FormatError, SampleError
 from beton.fields.base import UNKNOWN, Field, Payload, first_true
 
-JPEG_LIMIT = 65500  # pixels per side, in libjpeg-turbo
 MAX_PIXELS = 1 << 28  # per image: a damaged or hostile size must not exhaust a reader's memory
 
 
@@ -76,8 +75,8 @@ class RGBImageField(Field):
             record["mode"] = self.RAW
             return image.tobytes()
         record["mode"] = self.JPG
-        if max(height, width) > JPEG_LIMIT:
-            expected = f"{JPEG_LIMIT} at most"
+        if max(height, width) > jpeg.SIDE_LIMIT:
+            expected = f"{jpeg.SIDE_LIMIT} at most"
             raise SampleError("image too large for JPEG", got=(height, width), expected=expected)
         image = np.ascontiguousarray(image)
         data: bytes = simplejpeg.encode_jpeg(
@@ -111,14 +110,7 @@ class RGBImageField(Field):
         height, width = int(record["height"]), int(record["width"])
         if record["mode"] == self.RAW:
             return payload.reshape(height, width, 3).copy()
-        try:
-            found = simplejpeg.decode_jpeg_header(payload)[:2]
-            if found == (height, width):  # checked before memory for the pixels is allocated
-                image: Uint8Array = simplejpeg.decode_jpeg(payload, colorspace="RGB", fastdct=True)
-                return image
-        except ValueError as error:
-            raise FormatError(f"JPEG cannot be decoded: {error}") from error
-        raise FormatError("JPEG of another size", got=found, expected=(height, width))
+        return jpeg.decode(payload, (height, width))
 
 
 @dataclass(frozen=True)
