@@ -22,6 +22,16 @@ def is_main() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
+def is_local_main() -> bool:
+    """Return whether this is the main process of a launch on this machine."""
+    return os.environ.get("LOCAL_RANK", "0") == "0"
+
+
+def launch_name() -> str:
+    """Return a text that the processes of a launch on this machine share, and no other ones."""
+    return f"{os.getppid()} {os.environ.get('MASTER_PORT', '')}"
+
+
 def caller_folder() -> Path:
     """Return the folder from which the user called launch.sh, by default the current one."""
     return Path(os.environ.get("INKRUN_CALLER", ""))

@@ -7,12 +7,14 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 
+import numpy as np
+
 from beton.order import Shard
 from beton.reader import Reader
-from pipeline.errors import UserError
+from pipeline.errors import UserError, check_range
 from pipeline.loading.augment import Augmentation
 from pipeline.loading.batches import CombinedLoader, Decode, DeviceLoader
-from pipeline.loading.dataset import Floats, View, eval_batch_size, split_indices
+from pipeline.loading.dataset import Floats, Ids, View, eval_batch_size, split_indices
 from pipeline.loading.writer_scale import writer_scales
 from pipeline.recipes.recipe import Recipe, Stage
 from pipeline.training.distributed import Processes
@@ -62,7 +64,7 @@ class DataModule:
             got += f", of which {batch_size} rows are of {file.path}"
         if batch_size % processes:
             raise UserError(f"{got}, expected a multiple of {processes} processes")
-        samples = len(split_indices(file, split))
+        samples = len(self._train_indices(file, split))
         if not samples:
             raise UserError(f"{file.path}: no images to train on in its split {split!r}")
         if batch_size > samples:
@@ -75,7 +77,7 @@ class DataModule:
     @property
     def batches_per_epoch(self) -> int:
         """The number of batches in an epoch of the main dataset."""
-        samples = len(split_indices(self.file, self.learn_from))
+        samples = len(self._train_indices(self.file, self.learn_from))
         return samples // self.recipe.split_rows(self.recipe.batch_size)[0]
 
     def view(self, stage: Stage) -> View:
@@ -93,11 +95,36 @@ class DataModule:
 
     def validation_loader(self, stage: Stage) -> AbstractContextManager[DeviceLoader | None]:
         """Open the loader of the validation samples, None if there are none."""
+        return self._eval_loader(self.validate_on, stage)
+
+    def test_loader(self, stage: Stage) -> AbstractContextManager[DeviceLoader | None]:
+        """Open the loader of the test samples, None if there are none."""
+        return self._eval_loader("test", stage)
+
+    def check_until(self, accuracy: float | None) -> None:
+        """Raise UserError for a validation accuracy that cannot end a training."""
+        if accuracy is None:
+            return
+        check_range("until", accuracy, 1e-6, 1)
         if not len(split_indices(self.file, self.validate_on)):
+            raise UserError(
+                f"until: {self.file.path} has no images in its split {self.validate_on!r}, whose "
+                "accuracy would end the training"
+            )
+
+    def _eval_loader(
+        self, split: str, stage: Stage
+    ) -> AbstractContextManager[DeviceLoader | None]:
+        indices = _evenly_spaced(split_indices(self.file, split), self.recipe.validation_images)
+        if not len(indices):
             return nullcontext()
         view = self.view(stage)
         batch_size = eval_batch_size(view) * self.processes.count
-        return self._loader(self.file, self.validate_on, view, batch_size)
+        return self._loader(self.file, indices, view, batch_size)
+
+    def _train_indices(self, file: Reader, split: str) -> Ids:
+        limit = self.recipe.train_images if file is self.file else None
+        return _evenly_spaced(split_indices(file, split), limit)
 
     def _view_of(self, file: Reader, stage: Stage) -> View:
         view = self.view(stage)
@@ -107,7 +134,7 @@ class DataModule:
         recipe = self.recipe
         return self._loader(
             file,
-            split,
+            self._train_indices(file, split),
             self._view_of(file, stage),
             recipe.split_rows(recipe.batch_size)[index],
             None if recipe.micro_batch is None else recipe.split_rows(recipe.micro_batch)[index],
@@ -117,7 +144,7 @@ class DataModule:
     def _loader(
         self,
         file: Reader,
-        split: str,
+        indices: Ids,
         view: View,
         batch_size: int,
         micro_batch: int | None = None,
@@ -125,7 +152,7 @@ class DataModule:
     ) -> DeviceLoader:
         return DeviceLoader(
             file,
-            split_indices(file, split),
+            indices,
             view,
             batch_size,
             device=self.processes.device,
@@ -150,3 +177,10 @@ class DataModule:
             return None
         view = self._view_of(file, self.recipe.stages[0])
         return writer_scales(file, self.recipe.hand, view.proportion)
+
+
+def _evenly_spaced(indices: Ids, limit: int | None) -> Ids:
+    """Return at most `limit` of some sample numbers, evenly spaced; None is all of them."""
+    if limit is None or limit >= len(indices):
+        return indices
+    return indices[np.linspace(0, len(indices) - 1, limit).round().astype(np.int64)]
