@@ -16,10 +16,15 @@ import tyro
 
 from pipeline.errors import UserError
 from pipeline.experiments import command
-from pipeline.reporting.pages import part1, part2, part3
+from pipeline.reporting.pages import part2, part3, training
 from pipeline.runtime.files import read_json
 
-PARTS = {"part1": part1.page_of, "part2": part2.page_of, "part3": part3.page_of}
+PARTS = {
+    "part1": training.page_of,
+    "classify": training.page_of,
+    "part2": part2.page_of,
+    "part3": part3.page_of,
+}
 
 
 @dataclass(frozen=True)

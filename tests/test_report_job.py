@@ -13,6 +13,8 @@ from tiny import write_set
 from jobs import part1, report
 from pipeline.errors import UserError
 from pipeline.evaluation.run_dir import RunDir
+from pipeline.experiments import classify
+from pipeline.experiments.options import Part1Options
 from pipeline.training import distributed
 
 
@@ -21,15 +23,15 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_set(tmp_path_factory.mktemp("set") / "tiny.beton", train=4, validation=2)
 
 
-def settings(data: Path, runs: Path) -> part1.Config:
-    return part1.Config(data=data, runs=runs, size=16, epochs=1, batch_size=8, precision="no")
+def settings(data: Path, runs: Path) -> Part1Options:
+    return Part1Options(data=data, runs=runs, size=16, epochs=1, batch_size=8, precision="no")
 
 
 @pytest.fixture(scope="module")
 def runs(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with one short run of part 1."""
     path = tmp_path_factory.mktemp("runs")
-    part1.train(settings(data, path))
+    classify.run("part1", settings(data, path))
     return path
 
 
@@ -181,7 +183,7 @@ def test_tensorboard_shows_what_the_run_keeps(data: Path, tmp_path: Path) -> Non
     pytest.importorskip("tensorboard", reason="needs the extra `track`")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    part1.train(replace(settings(data, tmp_path), track="tensorboard", epochs=2))
+    classify.run("part1", replace(settings(data, tmp_path), track="tensorboard", epochs=2))
     run = RunDir(tmp_path / "part1" / "latest")
     (file,) = run.path.resolve().glob("inkrun/events.*")
     events = EventAccumulator(str(file))

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from torch import nn
 
 from beton.reader import Reader
 from pipeline.data.catalog import AUXILIARY
@@ -26,8 +27,9 @@ from pipeline.loading.dataset import (
     split_indices,
 )
 from pipeline.models import networks
+from pipeline.models.blocks import Network
 from pipeline.recipes.presets import Preset, override
-from pipeline.recipes.recipe import Recipe, Stage
+from pipeline.recipes.recipe import GROUPS, Recipe, Stage
 from pipeline.recipes.systems import SYSTEMS, DataFacts, choose_preset
 from pipeline.reporting.console import result_table
 from pipeline.reporting.pages.training import page_of
@@ -95,7 +97,7 @@ def dataset_path(job: str, options: Options) -> Path:
         return options.data
     if job not in SYSTEMS:
         raise UserError(
-            f"data: got none, expected a prepared dataset: ./launch.sh train NAME, or --data FILE"
+            "data: got none, expected a prepared dataset: ./launch.sh train NAME, or --data FILE"
         )
     system = SYSTEMS[job]
     names = [system.dataset]
@@ -216,14 +218,18 @@ def _stage(stage: Stage, options: Options) -> Stage:
 
 def _check(training: TrainingConfig, file: Reader, runs: Path, processes: Processes) -> None:
     """Raise UserError for a training that its data, its network or its optimizer rule out."""
+    if training.network not in networks.NETWORKS:
+        raise UserError(
+            f"network: got {training.network!r}, expected auto or one of "
+            f"{', '.join(networks.NETWORKS)}"
+        )
     auxiliary = training.auxiliary and part1.open_auxiliary(training.auxiliary, file)
     with auxiliary or nullcontext():
         data = DataModule(processes, training.recipe, file, auxiliary=auxiliary)
         data.check_until(training.until)
         for stage in training.recipe.stages:
-            networks.check(training.network)
             networks.check_size(training.network, *data.view(stage).shape)
-            optim.check(stage)
+            optim.build(Network(*(nn.Linear(1, 1) for _ in range(GROUPS))), stage)
     Checkpoints(runs, **asdict(training.checkpoints))
 
 

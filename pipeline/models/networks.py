@@ -24,6 +24,7 @@ from pipeline.models.published import (
     resnet9,
 )
 
+
 def build(name: str, classes: int, seed: int, shape: Shape = PAGE) -> Network:
     """Return a network for images of a shape, whose random weights depend only on the seed.
 

@@ -112,9 +112,7 @@ class DataModule:
                 "accuracy would end the training"
             )
 
-    def _eval_loader(
-        self, split: str, stage: Stage
-    ) -> AbstractContextManager[DeviceLoader | None]:
+    def _eval_loader(self, split: str, stage: Stage) -> AbstractContextManager[DeviceLoader | None]:
         indices = _evenly_spaced(split_indices(self.file, split), self.recipe.validation_images)
         if not len(indices):
             return nullcontext()

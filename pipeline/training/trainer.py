@@ -191,9 +191,7 @@ class Trainer:
             self._data.train_loader(stage) as train_loader,
             self._data.validation_loader(stage) as validation_loader,
         ):
-            while (
-                epoch := len(self.history)
-            ) < first_epoch + stage.epochs and not self.reached:
+            while (epoch := len(self.history)) < first_epoch + stage.epochs and not self.reached:
                 lr = max(stage.rates) * self._lr_factor(stage, first_epoch, batch=0)
                 train_metrics = self._train_epoch(
                     stage, first_epoch, model, optimizer, train_loader

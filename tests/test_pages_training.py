@@ -20,7 +20,7 @@ from pipeline.evaluation.run_dir import RunDir
 from pipeline.recipes.presets import PART1
 from pipeline.recipes.recipe import Recipe, Stage
 from pipeline.reporting.html import Page, Plot, PngImage, SourceRun, Sources, Table
-from pipeline.reporting.pages.part1 import page_of
+from pipeline.reporting.pages.training import page_of
 from pipeline.reporting.run_groups import group_runs
 
 CLASSES = ["0", "O", "o", "s"]
