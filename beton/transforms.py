@@ -1,4 +1,4 @@
-"""Transforms of ink images: random geometry and normalization.
+"""Transforms of images: random geometry of ink images, and normalization.
 
 A transform is a parameter of an op, not an op: `ops.Resize(64, 64, jitter=Jitter(shear=0.1))`.
 """
@@ -104,4 +104,21 @@ class Normalize:
 
     def __post_init__(self) -> None:
         if not self.std > 0:
+            raise ValueError(f"normalize std: got {self.std}, expected more than 0")
+
+
+@dataclass(frozen=True)
+class RgbNormalize:
+    """Normalization to float32 per channel (red, green, blue), in grey levels, 0 to 255."""
+
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+    def __post_init__(self) -> None:
+        if len(self.mean) != 3 or len(self.std) != 3:
+            got = f"{len(self.mean)} means, {len(self.std)} deviations"
+            raise ValueError(f"normalize: got {got}, expected 3 of each")
+        if not all(map(math.isfinite, self.mean)):
+            raise ValueError(f"normalize mean: got {self.mean}, expected finite numbers")
+        if not all(0 < std < math.inf for std in self.std):
             raise ValueError(f"normalize std: got {self.std}, expected more than 0")

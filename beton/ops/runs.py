@@ -1,123 +1,20 @@
-"""Ops: how a loader turns a field into arrays of a batch.
-
-An op is a small frozen dataclass. The loader binds it to a column of a file once. The result is a
-step, which fills arrays for every batch, in any thread. A project adds an op of its own as a class
-with a `bind` method. Ops read records and payloads from a `Column`, whatever the file's layout.
-"""
+"""Ops for ink images: as pixels, resized from their runs, or as runs."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any
 
 import numpy as np
 
 from beton import fields
 from beton.arrays import Array, Ids, Int64Array
 from beton.codec import ink, kernels
-from beton.errors import BetonError, FormatError
+from beton.errors import FormatError
+from beton.ops.step import Op, Spec, Step, common_size, require_field
 from beton.reader import Column
 from beton.rng import Key
-from beton.transforms import Jitter as Jitter
-from beton.transforms import Normalize as Normalize
-from beton.transforms import full_geometry
-
-
-class Spec(NamedTuple):
-    """Shape (with the batch dimension) and dtype of an array of every batch."""
-
-    shape: tuple[int, ...]
-    dtype: np.dtype[Any]
-
-
-@dataclass(frozen=True)
-class Step:
-    """An op that is bound to a column.
-
-    `outputs` are its arrays by suffix: "" has the field's name, "size" is "field.size". `run(ids,
-    key, out)` writes the samples `ids`, at least one, to the first len(ids) rows of `out`; `key`
-    determines the random numbers. Several threads call `run` at once.
-    """
-
-    outputs: Mapping[str, Spec]
-    run: Callable[[Ids, Key, Mapping[str, Array]], None]
-
-
-class Op(Protocol):
-    """A conversion of a field to arrays: hashable, comparable, and defined by its arguments."""
-
-    def bind(self, column: Column, ids: Ids, rows: int, /) -> Step:
-        """Return a step for batches of `rows` rows from the samples `ids` of a column.
-
-        Raises BetonError if the op does not support the column's field.
-        """
-        ...
-
-
-@dataclass(frozen=True)
-class Scalar(Op):
-    """A number per sample: int64 or float64 (b,)."""
-
-    def bind(self, column: Column, _ids: Ids, rows: int) -> Step:
-        """Bind to an int or float field."""
-        _require_field(column, self, fields.IntField, fields.FloatField)
-        values = np.ascontiguousarray(column.metadata)
-
-        def run(ids: Ids, _key: Key, out: Mapping[str, Array]) -> None:
-            np.take(values, ids, out=out[""][: len(ids)])
-
-        return Step({"": Spec((rows,), values.dtype)}, run)
-
-
-@dataclass(frozen=True)
-class FixedArray(Op):
-    """An array per sample, with the field's dtype and shape: (b, *shape)."""
-
-    def bind(self, column: Column, _ids: Ids, rows: int) -> Step:
-        """Bind to an ndarray or torch tensor field."""
-        _require_field(column, self, fields.NDArrayField)
-        declared = column.field
-        assert isinstance(declared, fields.NDArrayField)
-
-        def run(ids: Ids, _key: Key, out: Mapping[str, Array]) -> None:
-            payloads = out[""].reshape(rows, -1).view(np.uint8)
-            kernels.gather(column.data, column.pointers, ids, payloads)
-
-        return Step({"": Spec((rows, *declared.shape), declared.dtype)}, run)
-
-
-@dataclass(frozen=True)
-class Bytes(Op):
-    """Bytes or JSON text per sample: uint8 (b, longest), zero-padded, and "size" int64 (b,)."""
-
-    def bind(self, column: Column, ids: Ids, rows: int) -> Step:
-        """Bind to a bytes or JSON field."""
-        _require_field(column, self, fields.BytesField)
-        longest = int(column.sizes[ids].max())
-        text = Spec((rows, longest), np.dtype(np.uint8))
-        size = Spec((rows,), np.dtype(np.int64))
-
-        def run(ids: Ids, _key: Key, out: Mapping[str, Array]) -> None:
-            np.take(column.sizes, ids, out=out["size"][: len(ids)])
-            kernels.gather_padded(column.data, column.pointers, column.sizes, ids, out[""])
-
-        return Step({"": text, "size": size}, run)
-
-
-@dataclass(frozen=True)
-class Rgb(Op):
-    """A decoded colour image per sample, all of one size: uint8 (b, h, w, 3)."""
-
-    def bind(self, column: Column, ids: Ids, rows: int) -> Step:
-        """Bind to an RGB image field whose images all have the same size."""
-        _require_field(column, self, fields.RGBImageField)
-        shape = (rows, *_common_size(column, ids), 3)
-
-        def run(ids: Ids, _key: Key, out: Mapping[str, Array]) -> None:
-            for row, sample in enumerate(ids):
-                out[""][row] = column.decode(int(sample))
-
-        return Step({"": Spec(shape, np.dtype(np.uint8))}, run)
+from beton.transforms import Jitter, Normalize, full_geometry
 
 
 def _scaling(normalize: Normalize | None) -> tuple[np.dtype[Any], tuple[float, float]]:
@@ -138,8 +35,8 @@ class Pixels(Op):
 
     def bind(self, column: Column, ids: Ids, rows: int) -> Step:
         """Bind to an ink field whose images all have the same size."""
-        _require_field(column, self, fields.InkField)
-        shape = (rows, *_common_size(column, ids))
+        require_field(column, self, fields.InkField)
+        shape = (rows, *common_size(column, ids))
         dtype, (gain, offset) = _scaling(self.normalize)
         scale = np.float32(gain), np.float32(offset)
         table = ink_table(column)
@@ -175,7 +72,7 @@ class Resize(Op):
 
     def bind(self, column: Column, _ids: Ids, rows: int) -> Step:
         """Bind to an ink field."""
-        _require_field(column, self, fields.InkField)
+        require_field(column, self, fields.InkField)
         dtype, scale = _scaling(self.normalize)
         table = ink_table(column)
 
@@ -207,7 +104,7 @@ class Runs(Op):
 
     def bind(self, column: Column, ids: Ids, rows: int) -> Step:
         """Bind to an ink field."""
-        _require_field(column, self, fields.InkField)
+        require_field(column, self, fields.InkField)
         table = ink_table(column)
         capacity = int(np.sort(table[ids, kernels.RUNS])[-rows:].sum())
         outputs = {
@@ -234,17 +131,6 @@ class Runs(Op):
         return Step(outputs, run)
 
 
-def default(column: Column) -> Op:
-    """Return the op that loads a field as it is stored."""
-    kinds: dict[type[fields.Field], Op] = {
-        fields.NDArrayField: FixedArray(),
-        fields.BytesField: Bytes(),
-        fields.RGBImageField: Rgb(),
-        fields.InkField: Pixels(),
-    }
-    return next((op for kind, op in kinds.items() if isinstance(column.field, kind)), Scalar())
-
-
 def ink_table(column: Column) -> Int64Array:
     """Return an ink column's metadata as int64 (N, 8), with the columns that `kernels` names."""
     names = ("mode", "background", "ink", "runs", "height", "width")
@@ -265,32 +151,6 @@ def _windows(
     jitter: Jitter | None, proportion: float | None, key: Key, ids: Ids, sizes: Array
 ) -> Array:
     return jitter.geometry(key, ids, sizes) if jitter else full_geometry(sizes, proportion)
-
-
-def _require_field(column: Column, op: Op, *kinds: type[fields.Field]) -> None:
-    if not isinstance(column.field, kinds):
-        raise BetonError(
-            f"{type(op).__name__} does not support this kind of field",
-            file=column.file,
-            field=column.name,
-            got=type(column.field).__name__,
-            expected=" or ".join(kind.__name__ for kind in kinds),
-        )
-
-
-def _common_size(column: Column, ids: Ids) -> tuple[int, int]:
-    sizes = np.stack([column.metadata[side][ids] for side in ("height", "width")], axis=1)
-    different = np.flatnonzero((sizes != sizes[0]).any(axis=1))
-    if len(different):
-        raise BetonError(
-            "images of different sizes do not fit in one array; use Resize",
-            file=column.file,
-            field=column.name,
-            sample=int(ids[different[0]]),
-            got=tuple(sizes[different[0]].tolist()),
-            expected=tuple(sizes[0].tolist()),
-        )
-    return int(sizes[0, 0]), int(sizes[0, 1])
 
 
 def _raise_if_damaged(column: Column, ids: Ids, row: int, status: int) -> None:
