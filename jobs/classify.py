@@ -18,13 +18,13 @@ from functools import partial
 from tyro import conf
 
 from pipeline.experiments import classify, command
-from pipeline.experiments.options import ClassifyOptions
+from pipeline.experiments.options import ClassifyOptions as Config
 
 
 def main() -> int:
     """Run the job; print a failure as one line. Returns the exit status."""
     train = partial(classify.run, "classify")
-    return command.main("classify", ClassifyOptions, train, conf.FlagCreatePairsOff)
+    return command.main("classify", Config, train, conf.FlagCreatePairsOff)
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ from pipeline.loading.dataset import (
 )
 from pipeline.models import networks
 from pipeline.models.blocks import Network
-from pipeline.recipes.presets import Preset, override
+from pipeline.recipes.presets import Preset, as_trial, override
 from pipeline.recipes.recipe import GROUPS, Recipe, Stage
 from pipeline.recipes.systems import SYSTEMS, DataFacts, choose_preset
 from pipeline.reporting.console import result_table
@@ -169,25 +169,19 @@ def _recipe(preset: Preset, options: Options, file: Reader) -> Recipe:
     A dataset smaller than the preset's is trained on for more epochs, unless they are given.
     """
     recipe, scale = preset.recipe, options.scale
+    batch_size = None if options.batch_size == "auto" else options.batch_size
+    command.check_trial(options, "epochs", "scale")
     if options.trial:
-        for name in ("epochs", "scale"):
-            if getattr(options, name) is not None:
-                raise UserError(f"trial: got {name} too, expected one of them: a trial has its own")
-        trial = preset.trial
-        recipe = replace(
-            recipe,
-            stages=tuple(replace(stage, epochs=trial.epochs) for stage in recipe.stages),
-            train_images=trial.train_images,
-            validation_images=trial.validation_images,
-        )
+        batch_size = batch_size or preset.trial.batch_size
+        recipe = as_trial(recipe, preset.trial)
     elif options.epochs is None and (more := preset.scale(len(split_indices(file, "train")))) > 1:
         scale = more * (1 if scale is None else scale)
     recipe = override(
         recipe,
         size=options.size,
         epochs=options.epochs,
-        learning_rate=options.learning_rate,
-        batch_size=None if options.batch_size == "auto" else options.batch_size,
+        learning_rate=None if options.learning_rate == "find" else options.learning_rate,
+        batch_size=batch_size,
         scale=scale,
         auxiliary=part1.auxiliary_fraction(options, recipe, file),
         seed=options.seed,

@@ -7,16 +7,19 @@ from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol, runtime_checkable
 
+import torch
 from rich.console import Console
+from torch import Tensor
 
 from beton.errors import BetonError
 from beton.reader import Reader
 from pipeline.evaluation.metrics import EpochMetrics, score
 from pipeline.evaluation.run_config import RunConfig, TrainingConfig
 from pipeline.evaluation.run_dir import FinishedRun, RunDir, TestResult, TrainingResult, read_run
-from pipeline.loading.dataset import View, open_dataset
+from pipeline.loading.batches import DeviceLoader
+from pipeline.loading.dataset import View, open_dataset, split_indices
 from pipeline.models import networks
 from pipeline.recipes.mixup import Mixed
 from pipeline.runtime import launch
@@ -25,10 +28,20 @@ from pipeline.runtime.hardware import environment
 from pipeline.runtime.progress import progress
 from pipeline.runtime.signals import Stopped
 from pipeline.training.checkpoint import Checkpoints
+from pipeline.training.datamodule import evenly_spaced
 from pipeline.training.distributed import Processes
 from pipeline.training.trainer import Trainer
 
+INITIAL_IMAGES = 1000  # of the training split, for networks that start from images
 Tracker = Literal["tensorboard", "wandb"]
+
+
+@runtime_checkable
+class StartsFromImages(Protocol):
+    """A network that sets some of its weights from training images before it is trained."""
+
+    def initialize(self, images: Tensor) -> None:
+        """Set them from unaugmented images as the network sees them, float (n, C, H, W)."""
 
 
 def write_config(
@@ -40,11 +53,19 @@ def write_config(
 
 
 def initial_network(training: TrainingConfig, file: Reader) -> networks.Network:
-    """Return the network as it is before its first step of training on a dataset."""
+    """Return the network as it is before its first step of training on a dataset.
+
+    It is equal in all processes.
+    """
     recipe = training.recipe
     view = View.of(file, recipe.stages[-1].size, recipe.window, normalize=recipe.normalize)
     classes = len(file.info["classes"])
     network = networks.build(training.network, classes, recipe.seed, view.input_shape)
+    if isinstance(network, StartsFromImages):
+        indices = evenly_spaced(split_indices(file, training.learn_from), INITIAL_IMAGES)
+        with DeviceLoader(file, indices, view, len(indices), device=torch.device("cpu")) as loader:
+            (inputs,) = loader.micro_batches()
+        network.initialize(inputs.images)
     if training.start is not None:
         networks.transfer(network, read_tensors(training.start / "model.safetensors"))
     return network
