@@ -1,7 +1,7 @@
 """The jobs that train one network on one dataset, as a table: recipes and published figures."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from pipeline.recipes.presets import PART1, Preset
 
@@ -52,8 +52,3 @@ SYSTEMS = {
     ),
 }
 
-
-def choose_preset(facts: DataFacts) -> tuple[str, Preset]:
-    """Return the recipe for a dataset, with its name."""
-    recipe = replace(PART1["fast"].recipe, auxiliary=0)
-    return "handwriting", replace(PART1["fast"], recipe=recipe)
