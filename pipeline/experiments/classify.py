@@ -28,9 +28,10 @@ from pipeline.loading.dataset import (
 )
 from pipeline.models import networks
 from pipeline.models.blocks import Network
+from pipeline.recipes.auto_preset import DataFacts, choose_preset
 from pipeline.recipes.presets import Preset, as_trial, override
 from pipeline.recipes.recipe import GROUPS, Recipe, Stage
-from pipeline.recipes.systems import SYSTEMS, DataFacts, choose_preset
+from pipeline.recipes.systems import SYSTEMS
 from pipeline.reporting.console import result_table
 from pipeline.reporting.pages.training import page_of
 from pipeline.reporting.run_plots import plot_batch, plot_run
@@ -135,19 +136,10 @@ def plan(job: str, options: Options, file: Reader, processes: Processes) -> Trai
 
 
 def choose(job: str, options: Options, file: Reader) -> tuple[str, Preset]:
-    """Return the name and preset of the recipe that options ask for.
-
-    Raises UserError for an unknown name.
-    """
+    """Return the name and preset of the recipe that options ask for, or that the data suggest."""
     if job in SYSTEMS:
         return options.recipe, SYSTEMS[job].recipes[options.recipe]
-    if options.recipe == "auto":
-        return choose_preset(facts_of(file))
-    system, _, recipe = options.recipe.partition("/")
-    known = [f"{job}/{name}" for job, one in SYSTEMS.items() for name in one.recipes]
-    if options.recipe not in known:
-        raise UserError(f"recipe: got {options.recipe}, expected auto, {', '.join(known)}")
-    return options.recipe, SYSTEMS[system].recipes[recipe]
+    return choose_preset(facts_of(file), options.recipe)
 
 
 def facts_of(file: Reader) -> DataFacts:

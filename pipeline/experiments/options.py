@@ -126,6 +126,11 @@ class ClassifyOptions(Options):
     data: Path | None = None
     """The dataset: a file that `./launch.sh prep` writes. `./launch.sh train NAME` gives
     data/NAME.beton."""
+    recipe: Literal["auto", "small-images", "photos", "handwriting"] = "auto"
+    """How to train. auto: by the dataset's colours and sizes.
+    small-images: images of few pixels, each seen whole.
+    photos: photographs of any size, seen whole, cropped and mirrored at random.
+    handwriting: grey characters, each seen in a square around its ink."""
 
 
 # By job: all that train one network on one dataset.

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Literal
 
 import torch
 from rich.console import Console
@@ -21,6 +21,7 @@ from pipeline.evaluation.run_dir import FinishedRun, RunDir, TestResult, Trainin
 from pipeline.loading.batches import DeviceLoader
 from pipeline.loading.dataset import View, open_dataset, split_indices
 from pipeline.models import networks
+from pipeline.models.blocks import Network
 from pipeline.recipes.mixup import Mixed
 from pipeline.runtime import launch
 from pipeline.runtime.files import read_tensors, write_tensors
@@ -32,16 +33,7 @@ from pipeline.training.datamodule import evenly_spaced
 from pipeline.training.distributed import Processes
 from pipeline.training.trainer import Trainer
 
-INITIAL_IMAGES = 1000  # of the training split, for networks that start from images
 Tracker = Literal["tensorboard", "wandb"]
-
-
-@runtime_checkable
-class StartsFromImages(Protocol):
-    """A network that sets some of its weights from training images before it is trained."""
-
-    def initialize(self, images: Tensor) -> None:
-        """Set them from unaugmented images as the network sees them, float (n, C, H, W)."""
 
 
 def write_config(
@@ -52,7 +44,7 @@ def write_config(
     run.write_json("config.json", RunConfig.of(job, training, file, options).as_json())
 
 
-def initial_network(training: TrainingConfig, file: Reader) -> networks.Network:
+def initial_network(training: TrainingConfig, file: Reader) -> Network:
     """Return the network as it is before its first step of training on a dataset.
 
     It is equal in all processes.
@@ -61,11 +53,14 @@ def initial_network(training: TrainingConfig, file: Reader) -> networks.Network:
     view = View.of(file, recipe.stages[-1].size, recipe.window, normalize=recipe.normalize)
     classes = len(file.info["classes"])
     network = networks.build(training.network, classes, recipe.seed, view.input_shape)
-    if isinstance(network, StartsFromImages):
-        indices = evenly_spaced(split_indices(file, training.learn_from), INITIAL_IMAGES)
+
+    def images(count: int) -> Tensor:
+        indices = evenly_spaced(split_indices(file, training.learn_from), count)
         with DeviceLoader(file, indices, view, len(indices), device=torch.device("cpu")) as loader:
             (inputs,) = loader.micro_batches()
-        network.initialize(inputs.images)
+        return inputs.images
+
+    networks.prepare_network(network, images)
     if training.start is not None:
         networks.transfer(network, read_tensors(training.start / "model.safetensors"))
     return network

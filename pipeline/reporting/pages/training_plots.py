@@ -13,7 +13,7 @@ from pipeline.reporting.html import Block, Plot
 from pipeline.reporting.pages.training_tables import calibration_error
 from pipeline.reporting.plots import line, plot_curves
 from pipeline.reporting.run_groups import RunGroup
-from pipeline.training.optim import lr_factor
+from pipeline.training.optim import stage_lr_factor
 
 LR_POINTS = 400  # of a learning rate curve, at most
 
@@ -75,7 +75,7 @@ def learning_rates(run: FinishedRun) -> Bands:
         places = np.unique(np.linspace(0, taken - 1, min(taken, LR_POINTS)).round())
         x += [first + step / per_epoch for step in places.tolist()]
         y += [
-            max(stage.rates) * lr_factor(stage.schedule, int(step), round(steps), stage.warm_up)
+            max(stage.rates) * stage_lr_factor(stage, int(step), round(steps))
             for step in places.tolist()
         ]
         first += stage.epochs
