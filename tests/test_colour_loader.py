@@ -74,7 +74,7 @@ def training(file: Reader, image_augmentation: ImageAugmentation, **options: Any
 def stored(file: Reader, ids: NDArray[np.int64]) -> torch.Tensor:
     """The images as they are stored, normalised: (n, 3, h, w)."""
     images = np.stack([file.column("image").decode(int(i)) for i in ids]).astype(np.float32)
-    normal = (images / np.float32(255) - np.float32(MEAN)) / np.float32(STD)
+    normal = (images / np.float32(255) - np.array(MEAN, np.float32)) / np.array(STD, np.float32)
     return torch.from_numpy(normal).permute(0, 3, 1, 2)
 
 

@@ -54,6 +54,50 @@ def _add(sums: Array, row: Array, weight: np.float32) -> None:
 
 
 @kernel
+def _average_3(
+    sums: Array, first: Array, weights: Array, gain: Array, offset: Array, out: Array
+) -> None:
+    """Do what `_average` does for cells of at most 3 taps, without branches."""
+    for x in range(out.shape[0]):
+        at = first[x]
+        a = weights[x, 0]
+        b = weights[x, 1]
+        c = weights[x, 2]
+        red = a * sums[at] + b * sums[at + 3] + c * sums[at + 6]
+        green = a * sums[at + 1] + b * sums[at + 4] + c * sums[at + 7]
+        blue = a * sums[at + 2] + b * sums[at + 5] + c * sums[at + 8]
+        out[x, 0] = out.dtype.type(red * gain[0] + offset[0])
+        out[x, 1] = out.dtype.type(green * gain[1] + offset[1])
+        out[x, 2] = out.dtype.type(blue * gain[2] + offset[2])
+
+
+@kernel
+def _average(
+    sums: Array,
+    first: Array,
+    weights: Array,
+    count: Array,
+    gain: Array,
+    offset: Array,
+    out: Array,
+) -> None:
+    for x in range(out.shape[0]):
+        at = first[x]
+        red = np.float32(0)
+        green = np.float32(0)
+        blue = np.float32(0)
+        for k in range(count[x]):
+            weight = weights[x, k]
+            red += weight * sums[at]
+            green += weight * sums[at + 1]
+            blue += weight * sums[at + 2]
+            at += 3
+        out[x, 0] = out.dtype.type(red * gain[0] + offset[0])
+        out[x, 1] = out.dtype.type(green * gain[1] + offset[1])
+        out[x, 2] = out.dtype.type(blue * gain[2] + offset[2])
+
+
+@kernel
 def resize(
     data: Uint8Array,
     pointers: Ids,
@@ -80,36 +124,29 @@ def resize(
         taps_across = max(taps_across, int(windows[i, WINDOW_WIDTH] / cells_across) + 3)
         widest = max(widest, sizes[i, 1])
     top = np.empty(cells_down, np.int64)
-    left = np.empty(cells_across, np.int64)
+    left = np.empty(cells_across, np.uint32)
     down = np.empty((cells_down, taps_down), np.float32)
     across = np.empty((cells_across, taps_across), np.float32)
     count = np.empty(cells_across, np.int64)
-    sums = np.empty(3 * widest, np.float32)
+    sums = np.zeros(3 * widest + 9, np.float32)
     for i in range(rows.size):
         height, width = sizes[i]
         image = data[pointers[i] : pointers[i] + 3 * height * width].reshape((height, 3 * width))
         _cover(windows[i, Y0], windows[i, WINDOW_HEIGHT], height, top, down)
         _cover(windows[i, X0], windows[i, WINDOW_WIDTH], width, left, across)
+        begin = 3 * left[0]
+        taps = 1
         for x in range(cells_across):
             count[x] = _taps(across[x])
-        begin = 3 * left[0]
-        end = 3 * (left[-1] + count[-1])
+            taps = max(taps, count[x])
+            left[x] = 3 * left[x] - begin
+        end = begin + left[-1] + 3 * count[-1]
         for y in range(cells_down):
             total = sums[: end - begin]
             _start(total, image[top[y], begin:end], down[y, 0])
             for k in range(1, _taps(down[y])):
                 _add(total, image[top[y] + k, begin:end], down[y, k])
-            for x in range(cells_across):
-                red = np.float32(0)
-                green = np.float32(0)
-                blue = np.float32(0)
-                for k in range(count[x]):
-                    weight = across[x, k]
-                    at = 3 * (left[x] + k) - begin
-                    red += weight * sums[at]
-                    green += weight * sums[at + 1]
-                    blue += weight * sums[at + 2]
-                pixel = out[rows[i], y, x]
-                pixel[0] = out.dtype.type(red * gain[0] + offset[0])
-                pixel[1] = out.dtype.type(green * gain[1] + offset[1])
-                pixel[2] = out.dtype.type(blue * gain[2] + offset[2])
+            if taps <= 3:
+                _average_3(sums, left, across, gain, offset, out[rows[i], y])
+            else:
+                _average(sums, left, across, count, gain, offset, out[rows[i], y])

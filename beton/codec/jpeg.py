@@ -4,13 +4,15 @@ The codec is simplejpeg (libjpeg-turbo), which releases the interpreter lock. De
 inverse DCT that FFCV uses, so pixels at full scale equal FFCV's bit for bit.
 """
 
+import numpy as np
 import simplejpeg
 
 from beton.arrays import Uint8Array
-from beton.errors import FormatError
+from beton.errors import FormatError, SampleError
 
 SIDE_LIMIT = 65500  # pixels, in libjpeg-turbo
 REDUCTIONS = (8, 4, 2)  # scales 1/8, 1/4 and 1/2: libjpeg-turbo has fast inverse DCTs for them
+PROCESSES = (0, 1, 2)  # baseline, extended sequential and progressive, with Huffman coding
 SMALLEST = 8  # pixels a side, from which on the reduced size identifies the scale
 
 
@@ -44,3 +46,42 @@ def decode(
     except ValueError as error:
         raise FormatError(f"JPEG cannot be decoded: {error}") from error
     raise FormatError("JPEG of another size", got=found, expected=size)
+
+
+def read_size(data: bytes | bytearray) -> tuple[int, int]:
+    """Return (height, width) of a JPEG file that readers of .beton files decode, FFCV included.
+
+    It is a baseline, extended or progressive JPEG in YCbCr or RGB. Raises SampleError for others.
+    """
+    try:
+        height, width, space, _ = simplejpeg.decode_jpeg_header(data)
+    except ValueError as error:
+        raise SampleError(f"not a JPEG file that can be decoded: {error}") from error
+    if space not in ("YCbCr", "RGB"):
+        raise SampleError("not a colour JPEG", got=space, expected="YCbCr or RGB")
+    if (process := _process(data)) not in PROCESSES:
+        got, expected = f"coding process {process}", "baseline, extended or progressive"
+        raise SampleError("not a common JPEG", got=got, expected=expected)
+    return height, width
+
+
+def require_complete(data: bytes | bytearray, size: tuple[int, int]) -> None:
+    """Raise SampleError if a JPEG file does not decode completely, tested at the scale 1/8."""
+    try:
+        decode(np.frombuffer(data, np.uint8), size, 8 if min(size) >= SMALLEST else 1)
+    except FormatError as error:
+        raise SampleError(error.reason) from error
+
+
+def _process(data: bytes | bytearray) -> int | None:
+    """Return the number of a JPEG's coding process, n of its marker SOFn; None without a frame."""
+    at = 2
+    while at + 4 <= len(data) and data[at] == 0xFF:
+        marker = data[at + 1]
+        if marker == 0xFF:  # a fill byte
+            at += 1
+        elif 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):  # no DHT, JPG or DAC
+            return marker - 0xC0
+        else:
+            at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+    return None

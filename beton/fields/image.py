@@ -26,8 +26,8 @@ class RGBImageField(Field):
     does not depend on the worker. Images larger than `max_resolution` are area-averaged in float64
     until their longest side has that many pixels; OpenCV, which FFCV uses, may differ by one level.
 
-    The JPEG codec is simplejpeg (libjpeg-turbo) with the fast inverse DCT that FFCV uses, so
-    decoded pixels equal FFCV's bit for bit.
+    A value is an image, or the bytes of a JPEG file, which are stored as they are, so that no image
+    is compressed twice. `beton.codec.jpeg` decodes JPEGs; the pixels equal FFCV's bit for bit.
     """
 
     write_mode: str = "raw"
@@ -61,11 +61,17 @@ class RGBImageField(Field):
             )
 
     def encode(self, value: Any, record: Array, sample: int) -> Payload:
-        """Store a uint8 (h, w, 3) array, or a value that `np.asarray` turns into one."""
+        """Store a uint8 (h, w, 3) array, a value that `np.asarray` turns into one, or a JPEG file.
+
+        A JPEG file, as bytes or bytearray, is stored byte for byte, whatever the write mode.
+        """
+        if isinstance(value, bytes | bytearray):
+            return self._encode_file(value, record)
         image = np.asarray(value)
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
             got = f"{image.dtype} {image.shape}"
-            raise SampleError("not a colour image", got=got, expected="uint8 (h, w, 3)")
+            expected = "uint8 (h, w, 3), or the bytes of a JPEG file"
+            raise SampleError("not a colour image", got=got, expected=expected)
         if self.max_resolution is not None:
             image = shrink(image, self.max_resolution)
         height, width = image.shape[:2]
@@ -82,6 +88,17 @@ class RGBImageField(Field):
         data: bytes = simplejpeg.encode_jpeg(
             image, quality=self.jpeg_quality, colorspace="RGB", colorsubsampling="420"
         )
+        return data
+
+    def _encode_file(self, data: bytes | bytearray, record: Array) -> Payload:
+        size = jpeg.read_size(data)
+        _check_sides(*size)
+        jpeg.require_complete(data, size)
+        if self.max_resolution is not None and max(size) > self.max_resolution:
+            expected = f"sides of at most {self.max_resolution}; decode it to have it shrunk"
+            raise SampleError("JPEG file of too many pixels", got=size, expected=expected)
+        record["height"], record["width"] = size
+        record["mode"] = self.JPG
         return data
 
     def _compresses(self, size: int, sample: int) -> bool:

@@ -15,14 +15,10 @@ from pathlib import Path
 from statistics import mean
 from typing import Literal
 
-import numpy as np
 from rich.console import Console
 
-from pipeline.data.base import TEST, TRAIN
 from pipeline.data.catalog import AUXILIARY, SyntheticData
 from pipeline.data.prepare import prepare
-from pipeline.data.sources import Source, SourceError, open_source
-from pipeline.data.splits import Split, assign_splits
 from pipeline.evaluation.evaluate import evaluate, load_model
 from pipeline.evaluation.run_config import TrainingConfig
 from pipeline.experiments import benchmark, command
@@ -50,23 +46,6 @@ class Config:
     """Epochs, of the pages of 40 writers. Default: the recipe's."""
 
 
-def split_writers(config: Config, seed: int) -> Source:
-    """Return the pages, split by writer; the test split gets the writers that are not used.
-
-    Raises SourceError for more writers than the source has.
-    """
-    source = open_source(config.source)
-    splits = assign_splits(source.annotations, Split(writers=config.writers), seed)
-    others = np.unique(source.annotations.writers[splits == TRAIN])
-    count = len(others) if config.learned is None else config.learned
-    if not 1 <= count <= len(others):
-        raise SourceError(f"learned: got {count} writers, expected 1 to {len(others)}")
-    unused = np.random.Generator(np.random.Philox(seed)).permutation(others)[count:]
-    splits[np.isin(source.annotations.writers, unused)] = TEST
-    source.annotations = replace(source.annotations, splits=splits)
-    return source
-
-
 def main(config: Config) -> None:
     """Run the benchmark and print its table."""
     console = Console(width=110, highlight=False)
@@ -79,7 +58,8 @@ def main(config: Config) -> None:
         prepare(SyntheticData().source(AUXILIARY), auxiliary, workers=workers)
         for seed in range(config.draws):
             path = folder / f"{seed}.beton"
-            prepare(split_writers(config, seed), path)
+            source = benchmark.split_writers(config.source, config.writers, seed, config.learned)
+            prepare(source, path)
             with open_dataset(path) as file:
                 pages = len(split_indices(file, "train"))
                 scale = preset.scale(pages) * epochs / preset.recipe.epochs

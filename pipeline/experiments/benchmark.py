@@ -6,6 +6,7 @@ over the rounds: of a task's rate, and of its ratio to the baseline in the same 
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from statistics import median
 
@@ -19,6 +20,9 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from beton.reader import Reader
+from pipeline.data.base import TEST, TRAIN
+from pipeline.data.sources import Source, SourceError, open_source
+from pipeline.data.splits import Split, assign_splits
 from pipeline.evaluation.run_config import TrainingConfig
 from pipeline.evaluation.run_dir import FinishedRun, RunDir
 from pipeline.training.distributed import Processes
@@ -85,6 +89,24 @@ class PillowPages(Dataset[tuple[Tensor, int]]):
         with Image.open(self._files[index]) as image:
             page = image.convert("L").resize((width, height), self._resampling)
         return torch.from_numpy(np.array(page)), index
+
+
+def split_writers(path: Path, held_out: int, seed: int, learned: int | None = None) -> Source:
+    """Return the pages at `path` split by writer, with `held_out` writers for validation.
+
+    `learned` is the number of writers to train on, None for all others; the test split gets the
+    pages of unused writers. Raises SourceError for more writers than the source has.
+    """
+    source = open_source(path)
+    splits = assign_splits(source.annotations, Split(writers=held_out), seed)
+    others = np.unique(source.annotations.writers[splits == TRAIN])
+    count = len(others) if learned is None else learned
+    if not 1 <= count <= len(others):
+        raise SourceError(f"learned: got {count} writers, expected 1 to {len(others)}")
+    unused = np.random.Generator(np.random.Philox(seed)).permutation(others)[count:]
+    splits[np.isin(source.annotations.writers, unused)] = TEST
+    source.annotations = replace(source.annotations, splits=splits)
+    return source
 
 
 def train(

@@ -286,6 +286,7 @@ class Trainer:
                 loader,
                 precision,
                 self.recipe.views,
+                self.recipe.mirrored,
                 gather=self._processes.gather,
             )
             loss = F.cross_entropy(predictions.logits, predictions.labels)
