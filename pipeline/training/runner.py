@@ -13,9 +13,18 @@ from rich.console import Console
 
 from beton.errors import BetonError
 from beton.reader import Reader
+from pipeline.errors import DivergedError
 from pipeline.evaluation.metrics import EpochMetrics, score
 from pipeline.evaluation.run_config import RunConfig, TrainingConfig
-from pipeline.evaluation.run_dir import FinishedRun, RunDir, TestResult, TrainingResult, read_run
+from pipeline.evaluation.run_dir import (
+    DIVERGED,
+    Divergence,
+    FinishedRun,
+    RunDir,
+    TestResult,
+    TrainingResult,
+    read_run,
+)
 from pipeline.loading.dataset import View, open_dataset
 from pipeline.models import networks
 from pipeline.recipes.mixup import Mixed
@@ -97,6 +106,7 @@ def run_training(
             if processes.is_main:
                 hardware = environment(processes.device, processes.precision, processes.count)
                 run.write_json("environment.json", hardware)
+                (run.path / DIVERGED).unlink(missing_ok=True)
                 if on_first_batch is not None:
                     trainer.on_first_batch = on_first_batch
                 _train(trainer, run, config, console, label, processes if track else None, test)
@@ -106,6 +116,10 @@ def run_training(
                     trainer.predict_test()
         except Stopped as stop:
             stop.run = whole or run.path
+            raise
+        except DivergedError as error:
+            if processes.is_main:
+                run.write_json(DIVERGED, asdict(Divergence(error.step, str(error))))
             raise
     processes.wait()
     if whole is not None and (number := trainer.late_signal()):  # other trainings would follow
