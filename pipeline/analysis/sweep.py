@@ -198,6 +198,9 @@ def _answer(ranked: Sequence[SettingResult], seeds: int) -> str:
             (rest, "is not shown to differ from it", "are not shown to differ from it"),
             (diverged, "has trainings that diverged", "have trainings that diverged"),
         )
-        parts = [f"{n} {one if n == 1 else many}" for n, one, many in counts if n]
-        sentences.append(f"Of the other {len(others)}, {', '.join(parts)}.")
+        if len(others) == 1:
+            sentences.append(f"The other one {next(one for n, one, _ in counts if n)}.")
+        else:
+            parts = [f"{n} {one if n == 1 else many}" for n, one, many in counts if n]
+            sentences.append(f"Of the other {len(others)}, {', '.join(parts)}.")
     return " ".join(sentences)

@@ -27,10 +27,11 @@ def curve_option(results: Sequence[SettingResult]) -> str | None:
         values = [one.setting.options.get(name) for one in results]
         if all(isinstance(v, int | float) and not isinstance(v, bool) for v in values):
             counts[name] = len(set(values))
-    name = max(counts, key=lambda name: counts[name], default=None)
-    if name is None or counts[name] < LEAST_VALUES or len(curves(results, name)) > MOST_CURVES:
+    many = [name for name, count in counts.items() if count >= LEAST_VALUES]
+    option = max(many, key=lambda name: counts[name], default=None)
+    if option is None or len(curves(results, option)) > MOST_CURVES:
         return None
-    return name
+    return option
 
 
 def curves(results: Sequence[SettingResult], option: str) -> dict[str, Bands]:

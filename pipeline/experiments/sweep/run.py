@@ -16,7 +16,7 @@ from pipeline.experiments.sweep.trainings import PlannedSetting, Runner, Sweep
 from pipeline.loading.dataset import source_line, split_indices
 from pipeline.reporting.common import counted
 from pipeline.reporting.console import terminal_table
-from pipeline.reporting.pages.sweep import page, results_table
+from pipeline.reporting.pages.sweep import results_table, sweep_page
 from pipeline.runtime.children import divide_cores
 from pipeline.runtime.files import convert, read_as, read_json
 from pipeline.training.distributed import join_processes
@@ -140,10 +140,11 @@ def _run(sweep: Sweep, runner: Runner) -> None:
 def conclude(sweep: Sweep, result: SweepResult) -> None:
     """Write report.html and result.json, point `latest` to the run directory, and print both."""
     report = sweep.path / "report.html"
-    page(sweep.path, sweep.config, result).write(report)
+    sweep_page(sweep.path, sweep.config, result).write(report)
     run = RunDir(sweep.path)
     run.finish(asdict(result))
     run.link_latest()
     table = results_table(result.ranking)
-    sweep.console.print(terminal_table(table, source_line(sweep.config.provenance), table.headers))
+    columns = [*table.headers[:4], table.headers[-2]]
+    sweep.console.print(terminal_table(table, source_line(sweep.config.provenance), columns))
     sweep.console.print(f"{result.ranking.answer}\n{report}")
