@@ -3,7 +3,7 @@
     ./launch.sh prep leaves --source leaves.zip          data/leaves.beton
     ./launch.sh train leaves                             this job, with --data data/leaves.beton
     ./launch.sh train leaves --until 0.95 --seed 1
-    ./launch.sh train classify --data FILE.beton --recipe cifar10/resnet
+    ./launch.sh train classify --data FILE.beton --recipe photos
     ./launch.sh train classify --resume runs/leaves/TIME resume an interrupted run
     accelerate launch jobs/classify.py --data data/leaves.beton        the same, for one process
 
@@ -18,13 +18,13 @@ from functools import partial
 from tyro import conf
 
 from pipeline.experiments import classify, command
-from pipeline.experiments.options import ClassifyOptions
+from pipeline.experiments.options import ClassifyOptions as Config
 
 
 def main() -> int:
     """Run the job; print a failure as one line. Returns the exit status."""
     train = partial(classify.run, "classify")
-    return command.main("classify", ClassifyOptions, train, conf.FlagCreatePairsOff)
+    return command.main("classify", Config, train, conf.FlagCreatePairsOff)
 
 
 if __name__ == "__main__":

@@ -17,13 +17,13 @@ from functools import partial
 from tyro import conf
 
 from pipeline.experiments import classify, command
-from pipeline.experiments.options import Part1Options
+from pipeline.experiments.options import Part1Options as Config
 
 
 def main() -> int:
     """Run the job; print a failure as one line. Returns the exit status."""
     train = partial(classify.run, "part1")
-    return command.main("part1", Part1Options, train, conf.FlagCreatePairsOff)
+    return command.main("part1", Config, train, conf.FlagCreatePairsOff)
 
 
 if __name__ == "__main__":

@@ -192,7 +192,8 @@ class EpochMetrics:
     `train_loss` and `train_accuracy` are of augmented images, during training; `loss` and
     `accuracy` are of the validation samples, None if there are none. `learning_rate` is that of
     the first step, `gradient_norm` the mean over the steps. `seconds` counts training time from the
-    first epoch, without validation.
+    first epoch, without validation. `train_mode_accuracy` is that of the validation samples with
+    batch statistics and dropout, None if it is not measured.
     """
 
     epoch: int
@@ -204,3 +205,4 @@ class EpochMetrics:
     loss: float | None
     accuracy: float | None
     seconds: float
+    train_mode_accuracy: float | None = None

@@ -28,9 +28,10 @@ from pipeline.loading.dataset import (
 )
 from pipeline.models import networks
 from pipeline.models.blocks import Network
-from pipeline.recipes.presets import Preset, override
+from pipeline.recipes.auto_preset import DataFacts, choose_preset
+from pipeline.recipes.presets import Preset, as_trial, override
 from pipeline.recipes.recipe import GROUPS, Recipe, Stage
-from pipeline.recipes.systems import SYSTEMS, DataFacts, choose_preset
+from pipeline.recipes.systems import SYSTEMS
 from pipeline.reporting.console import result_table
 from pipeline.reporting.pages.training import page_of
 from pipeline.reporting.run_plots import plot_batch, plot_run
@@ -135,19 +136,10 @@ def plan(job: str, options: Options, file: Reader, processes: Processes) -> Trai
 
 
 def choose(job: str, options: Options, file: Reader) -> tuple[str, Preset]:
-    """Return the name and preset of the recipe that options ask for.
-
-    Raises UserError for an unknown name.
-    """
+    """Return the name and preset of the recipe that options ask for, or that the data suggest."""
     if job in SYSTEMS:
         return options.recipe, SYSTEMS[job].recipes[options.recipe]
-    if options.recipe == "auto":
-        return choose_preset(facts_of(file))
-    system, _, recipe = options.recipe.partition("/")
-    known = [f"{job}/{name}" for job, one in SYSTEMS.items() for name in one.recipes]
-    if options.recipe not in known:
-        raise UserError(f"recipe: got {options.recipe}, expected auto, {', '.join(known)}")
-    return options.recipe, SYSTEMS[system].recipes[recipe]
+    return choose_preset(facts_of(file), options.recipe)
 
 
 def facts_of(file: Reader) -> DataFacts:
@@ -169,25 +161,19 @@ def _recipe(preset: Preset, options: Options, file: Reader) -> Recipe:
     A dataset smaller than the preset's is trained on for more epochs, unless they are given.
     """
     recipe, scale = preset.recipe, options.scale
+    batch_size = None if options.batch_size == "auto" else options.batch_size
+    command.check_trial(options, "epochs", "scale")
     if options.trial:
-        for name in ("epochs", "scale"):
-            if getattr(options, name) is not None:
-                raise UserError(f"trial: got {name} too, expected one of them: a trial has its own")
-        trial = preset.trial
-        recipe = replace(
-            recipe,
-            stages=tuple(replace(stage, epochs=trial.epochs) for stage in recipe.stages),
-            train_images=trial.train_images,
-            validation_images=trial.validation_images,
-        )
+        batch_size = batch_size or preset.trial.batch_size
+        recipe = as_trial(recipe, preset.trial)
     elif options.epochs is None and (more := preset.scale(len(split_indices(file, "train")))) > 1:
         scale = more * (1 if scale is None else scale)
     recipe = override(
         recipe,
         size=options.size,
         epochs=options.epochs,
-        learning_rate=options.learning_rate,
-        batch_size=None if options.batch_size == "auto" else options.batch_size,
+        learning_rate=None if options.learning_rate == "find" else options.learning_rate,
+        batch_size=batch_size,
         scale=scale,
         auxiliary=part1.auxiliary_fraction(options, recipe, file),
         seed=options.seed,

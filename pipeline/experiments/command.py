@@ -145,6 +145,14 @@ def resumed(config: C, run: Path, job: str) -> C:
         raise UserError(f"{run / 'config.json'}: damaged: {error}") from error
 
 
+def check_trial(config: object, *own: str) -> None:
+    """Raise UserError for a trial with options that it sets itself, named in `own`."""
+    given = options_of(config)
+    for name in own:
+        if given["trial"] and given[name] is not None:
+            raise UserError(f"trial: got {name} too, expected one of them: a trial has its own")
+
+
 def open_data(path: Path, prep: str | None = None) -> Reader:
     """Open a dataset. If it is missing, raise UserError with the command that makes it.
 

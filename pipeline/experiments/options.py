@@ -37,8 +37,9 @@ class Options:
     batch_size: int | Literal["auto"] | None = None
     """Images per step, over all processes. None: the recipe's.
     auto: the recipe's, computed in parts as large as memory allows."""
-    learning_rate: float | None = None
-    """Peak learning rate. None: the recipe's."""
+    learning_rate: float | Literal["find"] | None = None
+    """Peak learning rate. None: the recipe's. find: the one that a learning rate range test on the
+    training split suggests."""
     optimizer: str | None = None
     """Optimizer: a name in torch.optim, or Muon. None: the recipe's. The learning rate stays the
     recipe's unless it is given."""
@@ -92,17 +93,52 @@ class Part1Options(Options):
 
 
 @dataclass(frozen=True)
+class EmnistOptions(Options):
+    """EMNIST: train a network on 36 classes of handwritten digits and letters."""
+
+    recipe: Literal["first", "first-xavier", "middle", "deeper", "first-sizes"] = "first"
+    """How to train. first, middle, deeper: the published networks of growing depth.
+    first-xavier: the first with another initialisation and a warm-up.
+    first-sizes: the first on characters of many sizes, for images smaller than 28 pixels."""
+
+
+@dataclass(frozen=True)
+class FashionOptions(Options):
+    """Fashion-MNIST: train a network on ten kinds of clothing."""
+
+    recipe: Literal["lenet"] = "lenet"
+    """How to train. lenet: the published network."""
+
+
+@dataclass(frozen=True)
+class Cifar10Options(Options):
+    """CIFAR-10: train a network on ten classes of small photos."""
+
+    recipe: Literal["resnet", "speed"] = "resnet"
+    """How to train. resnet: the published small ResNet.
+    speed: as few seconds as possible to 94 %, on a GPU."""
+
+
+@dataclass(frozen=True)
 class ClassifyOptions(Options):
     """Train a network on a prepared dataset of your own."""
 
     data: Path | None = None
     """The dataset: a file that `./launch.sh prep` writes. `./launch.sh train NAME` gives
     data/NAME.beton."""
+    recipe: Literal["auto", "small-images", "photos", "handwriting"] = "auto"
+    """How to train. auto: by the dataset's colours and sizes.
+    small-images: images of few pixels, each seen whole.
+    photos: photographs of any size, seen whole, cropped and mirrored at random.
+    handwriting: grey characters, each seen in a square around its ink."""
 
 
 # By job: all that train one network on one dataset.
 OPTIONS: dict[str, type[Options]] = {
     "part1": Part1Options,
+    "emnist": EmnistOptions,
+    "fashion": FashionOptions,
+    "cifar10": Cifar10Options,
     "classify": ClassifyOptions,
 }
 EXPERIMENTS = ("part2", "part3")  # the jobs that train several networks

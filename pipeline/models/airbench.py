@@ -11,6 +11,7 @@ from pipeline.models.blocks import Network, Shape
 
 WIDTHS = (64, 256, 256)
 PATCH = 2  # side of the patches that the first layer whitens
+INITIAL_IMAGES = 5000  # that the first layer is computed from
 WHITENING_EPS = 5e-4  # added to the variances of the patches
 STATISTICS_MOMENTUM = 0.4  # of batch normalisation: a training has few steps
 
@@ -73,7 +74,8 @@ class Whitening(nn.Module):
         variances, vectors = torch.linalg.eigh(rows.T @ rows / len(rows))
         # An eigenvector's sign is arbitrary: its largest value becomes positive.
         largest = vectors.gather(0, vectors.abs().argmax(dim=0, keepdim=True))
-        components = vectors * largest.sign() / (variances + WHITENING_EPS).sqrt()
+        components = vectors * largest.sign() / (variances + INITIAL_IMAGES = 5000  # that the first layer is computed from
+WHITENING_EPS).sqrt()
         self._set(components.T.flip(0).contiguous().to(self.weight.dtype))
 
     def forward(self, images: Tensor) -> Tensor:

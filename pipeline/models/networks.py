@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.errors import UserError
-from pipeline.models.airbench import airbench
+from pipeline.models.airbench import INITIAL_IMAGES, Airbench, airbench
 from pipeline.models.blocks import PAGE, Network, RepeatChannels, Residual, Shape, convolution
 from pipeline.models.published import (
     emnist_deeper,
@@ -36,6 +36,16 @@ def build(name: str, classes: int, seed: int, shape: Shape = PAGE) -> Network:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return NETWORKS[name](classes, shape)
+
+
+def prepare_network(network: Network, images: Callable[[int], Tensor]) -> None:
+    """Set the layers of a new network that depend on the training images, if it has any.
+
+    `images(n)` returns n training images or fewer, evenly spaced, as the network sees them without
+    augmentation: float (n, channels, H, W). It is only called if the network needs them.
+    """
+    if isinstance(network, Airbench):
+        network.initialize(images(INITIAL_IMAGES))
 
 
 def check_size(name: str, height: int, width: int) -> None:
@@ -158,6 +168,7 @@ NETWORKS: dict[str, Callable[[int, Shape], Network]] = {
     "emnist-deeper": emnist_deeper,
     "lenet": lenet,
     "resnet9": resnet9,
+    "resnet9-narrow": partial(resnet9, width=16),  # 0.4 M parameters, for a CPU
     "airbench": airbench,
 }
 # Minimum side in pixels; the others take any size that a stage can have.
@@ -165,5 +176,4 @@ SMALLEST = {
     "baseline": 281,
     "emnist-middle": 28,
     "emnist-deeper": 28,
-    "resnet9": 32,
 }

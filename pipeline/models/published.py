@@ -124,22 +124,24 @@ def lenet(classes: int, shape: Shape) -> Network:
     return Network(stem, body, nn.Linear(84, classes))
 
 
-def resnet9(classes: int, shape: Shape) -> Network:
+def resnet9(classes: int, shape: Shape, width: int = 64) -> Network:
     """Return the published small ResNet for CIFAR-10: 6,573,130 parameters.
 
     Convolutions are without bias, and followed by max-pooling where there is one, batch
-    normalisation and ReLU.
+    normalisation and ReLU. The last max-pooling is over all positions: 4×4 for images of 32 pixels.
+    `width` is that of the first convolution.
     """
 
     def residual(width: int) -> Residual:
         return Residual(nn.Sequential(convolution(width, width), convolution(width, width)))
 
-    prep = convolution(shape[0], 64)
-    blocks = nn.Sequential(
-        nn.Sequential(convolution(64, 128, pool=True), residual(128)),
-        convolution(128, 256, pool=True),
-        nn.Sequential(convolution(256, 512, pool=True), residual(512)),
+    second, third, last = (width * factor for factor in (2, 4, 8))
+    return Network(
+        convolution(shape[0], width),
+        nn.Sequential(
+            nn.Sequential(convolution(width, second, pool=True), residual(second)),
+            convolution(second, third, pool=True),
+            nn.Sequential(convolution(third, last, pool=True), residual(last)),
+        ),
+        nn.Sequential(nn.AdaptiveMaxPool2d(1), nn.Flatten(), nn.Linear(last, classes)),
     )
-    pool = nn.MaxPool2d(4)
-    features = features_of(nn.Sequential(prep, blocks, pool), shape)
-    return Network(prep, blocks, nn.Sequential(pool, nn.Flatten(), nn.Linear(features, classes)))

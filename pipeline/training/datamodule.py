@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+from torch import Tensor
 
 from beton.order import Shard
 from beton.reader import Reader
@@ -16,6 +17,7 @@ from pipeline.loading.augment import Augmentation
 from pipeline.loading.batches import CombinedLoader, Decode, DeviceLoader
 from pipeline.loading.dataset import Floats, Ids, View, eval_batch_size, split_indices
 from pipeline.loading.writer_scale import writer_scales
+from pipeline.recipes.losses import balanced_weights
 from pipeline.recipes.recipe import Recipe, Stage
 from pipeline.training.distributed import Processes
 
@@ -47,6 +49,12 @@ class DataModule:
         self._check_batch_size(self.file, self.learn_from, 0)
         if not recipe.auxiliary:
             return
+        for name in ("class_weights", "balanced_sampling"):
+            if getattr(recipe, name):
+                raise UserError(
+                    f"{name}: got an auxiliary dataset too, expected one of them; "
+                    "--auxiliary-share 0 uses no auxiliary dataset"
+                )
         if self.auxiliary is None:
             raise UserError("auxiliary: got no dataset, expected one: the recipe trains on two")
         if (others := self.auxiliary.info["classes"]) != classes:
@@ -79,6 +87,15 @@ class DataModule:
         """The number of batches in an epoch of the main dataset."""
         samples = len(self._train_indices(self.file, self.learn_from))
         return samples // self.recipe.split_rows(self.recipe.batch_size)[0]
+
+    def class_weights(self) -> Tensor | None:
+        """Return the factor of the loss of each class, on the device, None if all are 1."""
+        if not self.recipe.class_weights:
+            return None
+        indices = self._train_indices(self.file, self.learn_from)
+        labels = self.file.column("label").metadata[indices]
+        counts = np.bincount(labels, minlength=len(self.file.info["classes"]))
+        return balanced_weights(counts.tolist()).to(self.processes.device)
 
     def view(self, stage: Stage) -> View:
         """Return what the network sees of a page in a stage."""
@@ -113,7 +130,7 @@ class DataModule:
             )
 
     def _eval_loader(self, split: str, stage: Stage) -> AbstractContextManager[DeviceLoader | None]:
-        indices = _evenly_spaced(split_indices(self.file, split), self.recipe.validation_images)
+        indices = evenly_spaced(split_indices(self.file, split), self.recipe.validation_images)
         if not len(indices):
             return nullcontext()
         view = self.view(stage)
@@ -122,7 +139,7 @@ class DataModule:
 
     def _train_indices(self, file: Reader, split: str) -> Ids:
         limit = self.recipe.train_images if file is self.file else None
-        return _evenly_spaced(split_indices(file, split), limit)
+        return evenly_spaced(split_indices(file, split), limit)
 
     def _view_of(self, file: Reader, stage: Stage) -> View:
         view = self.view(stage)
@@ -177,7 +194,7 @@ class DataModule:
         return writer_scales(file, self.recipe.hand, view.proportion)
 
 
-def _evenly_spaced(indices: Ids, limit: int | None) -> Ids:
+def evenly_spaced(indices: Ids, limit: int | None) -> Ids:
     """Return at most `limit` of some sample numbers, evenly spaced; None is all of them."""
     if limit is None or limit >= len(indices):
         return indices

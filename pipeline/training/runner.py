@@ -9,7 +9,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
 from rich.console import Console
+from torch import Tensor
 
 from beton.errors import BetonError
 from beton.reader import Reader
@@ -25,8 +27,10 @@ from pipeline.evaluation.run_dir import (
     TrainingResult,
     read_run,
 )
-from pipeline.loading.dataset import View, open_dataset
+from pipeline.loading.batches import DeviceLoader
+from pipeline.loading.dataset import View, open_dataset, split_indices
 from pipeline.models import networks
+from pipeline.models.blocks import Network
 from pipeline.recipes.mixup import Mixed
 from pipeline.runtime import launch
 from pipeline.runtime.files import read_tensors, write_tensors
@@ -34,6 +38,7 @@ from pipeline.runtime.hardware import environment
 from pipeline.runtime.progress import progress
 from pipeline.runtime.signals import Stopped
 from pipeline.training.checkpoint import Checkpoints
+from pipeline.training.datamodule import evenly_spaced
 from pipeline.training.distributed import Processes
 from pipeline.training.trainer import Trainer
 
@@ -48,12 +53,23 @@ def write_config(
     run.write_json("config.json", RunConfig.of(job, training, file, options).as_json())
 
 
-def initial_network(training: TrainingConfig, file: Reader) -> networks.Network:
-    """Return the network as it is before its first step of training on a dataset."""
+def initial_network(training: TrainingConfig, file: Reader) -> Network:
+    """Return the network as it is before its first step of training on a dataset.
+
+    It is equal in all processes.
+    """
     recipe = training.recipe
     view = View.of(file, recipe.stages[-1].size, recipe.window, normalize=recipe.normalize)
     classes = len(file.info["classes"])
     network = networks.build(training.network, classes, recipe.seed, view.input_shape)
+
+    def images(count: int) -> Tensor:
+        indices = evenly_spaced(split_indices(file, training.learn_from), count)
+        with DeviceLoader(file, indices, view, len(indices), device=torch.device("cpu")) as loader:
+            (inputs,) = loader.micro_batches()
+        return inputs.images
+
+    networks.prepare_network(network, images)
     if training.start is not None:
         networks.transfer(network, read_tensors(training.start / "model.safetensors"))
     return network
@@ -123,7 +139,7 @@ def run_training(
             raise
     processes.wait()
     if whole is not None and (number := trainer.late_signal()):  # other trainings would follow
-        raise Stopped(number, trainer.step, whole)
+        raise Stopped(number, f"step {trainer.step}", whole)
     return read_run(run.path)
 
 

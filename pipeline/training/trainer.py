@@ -87,6 +87,7 @@ class Trainer:
         self._batch = 0  # number in the epoch, of the next batch
         # Of the epoch's steps so far: losses, accuracies and gradient norms.
         self._sums = torch.zeros(3, device=processes.device)
+        self._class_weights = self._data.class_weights()
         self._clock = Clock()
         self._signals = StopSignals(launched=processes.count > 1)
         self._monitor = StepMonitor(processes, checkpoints, self._signals)
@@ -197,9 +198,13 @@ class Trainer:
                     stage, first_epoch, model, optimizer, train_loader
                 )
                 loss, accuracy = self._validate(validation_loader, stage)
+                in_train_mode = self._train_mode_accuracy(validation_loader, epoch)
                 seconds = self._clock.seconds
                 self.history.append(
-                    EpochMetrics(epoch, number, lr, *train_metrics, loss, accuracy, seconds)
+                    EpochMetrics(
+                        *(epoch, number, lr, *train_metrics, loss, accuracy, seconds),
+                        train_mode_accuracy=in_train_mode,
+                    )
                 )
                 self._batch = 0
                 self._sums.zero_()
@@ -246,7 +251,7 @@ class Trainer:
                 self._average_statistics()
                 self._save(optimizer)
             if report.stop_requested:
-                raise Stopped(self._signals.received, self.step)
+                raise Stopped(self._signals.received, f"step {self.step}")
         loss, accuracy, grad_norm = (processes.mean(self._sums) / self.batches_per_epoch).tolist()
         self._clock.lap()
         return loss, accuracy, grad_norm
@@ -265,7 +270,8 @@ class Trainer:
                     self.on_first_batch(mixed)
             with nullcontext() if last else self._processes.no_sync(model):
                 logits = model(mixed.images)
-                micro_loss = stage.loss.of(logits, mixed).sum() / self._local_batch_size
+                micro_loss = stage.loss.of(logits, mixed, self._class_weights).sum()
+                micro_loss = micro_loss / self._local_batch_size
                 self._processes.backward(micro_loss)
             loss += micro_loss.detach()
             correct += (logits.argmax(dim=1) == labels).sum()
@@ -275,7 +281,7 @@ class Trainer:
         """Return the fraction of the peak learning rate for a batch of the current epoch."""
         step = (len(self.history) - first_epoch) * self.batches_per_epoch + batch
         steps = stage.epochs * self.batches_per_epoch
-        return optim.lr_factor(stage.schedule, step, steps, stage.warm_up)
+        return optim.stage_lr_factor(stage, step, steps)
 
     def _seed_dropout(self, epoch: int) -> None:
         """Make dropout a function of the step and the process."""
@@ -320,6 +326,29 @@ class Trainer:
             self.predictions = predictions = self._predict(loader, stage)
             loss = F.cross_entropy(predictions.logits, predictions.labels)
             return float(loss), predictions.accuracy
+
+    def _train_mode_accuracy(self, loader: DeviceLoader | None, epoch: int) -> float | None:
+        """Return the validation accuracy in train mode, if the recipe asks for it.
+
+        Batch normalisation then uses the statistics of the batch, and dropout is on. The network's
+        own statistics stay unchanged.
+        """
+        if loader is None or not self.recipe.train_mode_accuracy:
+            return None
+        network, counts = self.eval_model, torch.zeros(2, device=self._processes.device)
+        buffers = [(buffer, buffer.clone()) for buffer in network.buffers()]
+        was_training = network.training
+        with self._clock.validating(), torch.no_grad():
+            self._seed_dropout(epoch)
+            network.train()
+            for inputs in loader.micro_batches():
+                correct = network(inputs.images).argmax(dim=1) == inputs.labels
+                counts += torch.stack([(correct & inputs.valid).sum(), inputs.valid.sum()])
+            network.train(was_training)
+            for buffer, before in buffers:
+                buffer.copy_(before)
+        correct_rows, rows = self._processes.mean(counts).tolist()
+        return float(correct_rows / rows)
 
     def _predict(self, loader: DeviceLoader, stage: Stage) -> Predictions:
         precision = self._processes.precision if stage.mixed_precision else "no"

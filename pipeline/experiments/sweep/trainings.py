@@ -110,7 +110,8 @@ class Sweep:
                 children, runner.at_once, progress.start, progress.end, keep_open=(held,)
             )
         if number:
-            raise Stopped(number, len(progress.outcomes), self.path)
+            finished = f"{len(progress.outcomes)} of {counted(len(labels), 'training')}"
+            raise Stopped(number, finished, self.path)
         if progress.failed:
             raise UserError(
                 f"{len(progress.failed)} of {counted(len(labels), 'training')} failed, the last "
