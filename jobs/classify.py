@@ -7,9 +7,10 @@
     ./launch.sh train classify --resume runs/leaves/TIME resume an interrupted run
     accelerate launch jobs/classify.py --data data/leaves.beton        the same, for one process
 
-The recipe is chosen from the data: colour or grey, size, classes, images. Writes runs/leaves/<time>,
-with all files that a reported figure comes from; runs/leaves/latest points to it. Exit status: 0
-success, 2 failure, with the reason in one line, 130 or 143 stopped by Ctrl-C or SIGTERM.
+The recipe is chosen from the data: colour or grey, size, number of images. Writes
+runs/leaves/<time>, with all files that a reported figure comes from; runs/leaves/latest points to
+it. Exit status: 0 success, 2 failure, with the reason in one line, 130 or 143 stopped by Ctrl-C or
+SIGTERM.
 """
 
 import sys

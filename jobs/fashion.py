@@ -5,9 +5,9 @@
     ./launch.sh train fashion --resume runs/fashion/TIME resume an interrupted run
     accelerate launch jobs/fashion.py                    the same, for one process
 
-Prepares data/fashion.beton first if it is missing. Writes runs/fashion/<time>, with all files that a
-reported figure comes from; runs/fashion/latest points to it. Exit status: 0 success, 2 failure, with
-the reason in one line, 130 or 143 stopped by Ctrl-C or SIGTERM.
+Prepares data/fashion.beton first if it is missing. Writes runs/fashion/<time>, with all files that
+a reported figure comes from; runs/fashion/latest points to it. Exit status: 0 success, 2 failure,
+with the reason in one line, 130 or 143 stopped by Ctrl-C or SIGTERM.
 """
 
 import sys

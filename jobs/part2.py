@@ -29,7 +29,6 @@ from pipeline.recipes.presets import as_trial
 from pipeline.runtime.hardware import Precision
 from pipeline.training.distributed import Processes, join_processes
 
-
 SEEDS = 5
 
 

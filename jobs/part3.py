@@ -30,7 +30,6 @@ from pipeline.recipes.presets import Preset, as_trial, override
 from pipeline.runtime.hardware import Precision
 from pipeline.training.distributed import join_processes
 
-
 SEEDS = 3
 
 

@@ -56,8 +56,8 @@ def test_the_latest_run_becomes_a_page(
     assert output.startswith(f"{out / 'part1.html'}: Recipe fast classifies ")
     assert [path.name for path in out.iterdir()] == ["part1.html"]
     page = Parsed((out / "part1.html").read_text())
-    assert len(page.all("img")) == 2
-    assert len(page.all("svg")) == 4
+    assert len(page.all("img")) == 3
+    assert len(page.all("svg")) == 5
     assert any("synthetic data: tiny" in words for words in page.words["li"])
 
 
@@ -88,25 +88,25 @@ def test_every_part_has_a_page(
         def write(self, path: Path) -> None:
             path.write_text(self.part)
 
-    for part in report.PARTS:
+    for part in report.PAGES:
         folder = tmp_path / "runs" / part / "then"
         folder.mkdir(parents=True)
-        RunDir(folder).write_json("config.json", {"job": part})
+        RunDir(folder).write_json("config.json", {"job": part, "data": "data/leaves.beton"})
         RunDir(folder).link_latest()
 
         def blank(paths: list[Path], part: str = part) -> Blank:
             given[part] = paths
             return Blank(part)
 
-        monkeypatch.setitem(report.PARTS, part, blank)
+        monkeypatch.setitem(report.PAGES, part, blank)
     out = tmp_path / "out"
     status, output, _ = run_report(capsys, monkeypatch, "--runs", tmp_path / "runs", "--out", out)
     assert status == 0
-    assert {part: (out / f"{part}.html").read_text() for part in given} == {
-        part: part for part in ("part1", "part2", "part3")
-    }
+    pages = {part: out / f"{part if part != 'classify' else 'leaves'}.html" for part in given}
+    assert [*pages] == ["cifar10", "emnist", "fashion", "classify", "part1", "part2", "part3"]
+    assert all(page.read_text() == part for part, page in pages.items())
     assert given == {part: [tmp_path / "runs" / part / "latest"] for part in given}
-    assert output.splitlines() == [f"{out / part}.html: answer of {part}" for part in sorted(given)]
+    assert output.splitlines() == [f"{page}: answer of {part}" for part, page in pages.items()]
 
 
 def test_other_folders_are_rejected_in_one_line(

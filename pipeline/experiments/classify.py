@@ -115,7 +115,7 @@ def open_dataset(job: str, data: Path) -> Reader:
 
 def plan(job: str, options: Options, file: Reader, processes: Processes) -> TrainingConfig:
     """Return what options ask for. Raises UserError for what cannot be trained."""
-    name, preset = choose(job, options, file)
+    preset = choose(job, options, file)
     recipe = _recipe(preset, options, file)
     network = preset.network if options.network == "auto" else options.network
     training = TrainingConfig(
@@ -135,11 +135,12 @@ def plan(job: str, options: Options, file: Reader, processes: Processes) -> Trai
     return training
 
 
-def choose(job: str, options: Options, file: Reader) -> tuple[str, Preset]:
-    """Return the name and preset of the recipe that options ask for, or that the data suggest."""
+def choose(job: str, options: Options, file: Reader) -> Preset:
+    """Return the recipe that options ask for, or that the data suggest."""
     if job in SYSTEMS:
-        return options.recipe, SYSTEMS[job].recipes[options.recipe]
-    return choose_preset(facts_of(file), options.recipe)
+        return SYSTEMS[job].recipes[options.recipe]
+    _, preset = choose_preset(facts_of(file), options.recipe)
+    return preset
 
 
 def facts_of(file: Reader) -> DataFacts:
@@ -209,8 +210,9 @@ def _check(training: TrainingConfig, file: Reader, runs: Path, processes: Proces
             f"network: got {training.network!r}, expected auto or one of "
             f"{', '.join(networks.NETWORKS)}"
         )
-    auxiliary = training.auxiliary and part1.open_auxiliary(training.auxiliary, file)
-    with auxiliary or nullcontext():
+    path = training.auxiliary
+    opened = nullcontext() if path is None else part1.open_auxiliary(path, file)
+    with opened as auxiliary:
         data = DataModule(processes, training.recipe, file, auxiliary=auxiliary)
         data.check_until(training.until)
         for stage in training.recipe.stages:
@@ -257,7 +259,7 @@ def title_of(job: str, config: RunConfig) -> str:
 
 
 def _conclude(finished: FinishedRun, title: str, file: Reader) -> None:
-    """Write a run's plots and report, and point `latest` to it unless it is one of an experiment."""
+    """Write a run's plots and report; point `latest` to it unless it is one of an experiment."""
     plot_run(finished, title, file)
     page_of([finished.path]).write(finished.path / "report.html")
     if not (finished.path.resolve().parent / "config.json").exists():

@@ -16,7 +16,6 @@ from rich.console import Console
 
 from pipeline.data.catalog import AUXILIARY, SourceFinder
 from pipeline.data.prepare import prepare
-from pipeline.data.sources import SourceError
 from pipeline.data.splits import Split
 from pipeline.errors import UserError
 from pipeline.reporting.data_card import write_card

@@ -1,4 +1,4 @@
-"""The options of the jobs that train one network on one dataset, and the job of a dataset's name."""
+"""Options of the jobs that train one network on one dataset, and the job of a dataset's name."""
 
 from dataclasses import dataclass
 from pathlib import Path

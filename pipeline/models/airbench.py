@@ -74,8 +74,7 @@ class Whitening(nn.Module):
         variances, vectors = torch.linalg.eigh(rows.T @ rows / len(rows))
         # An eigenvector's sign is arbitrary: its largest value becomes positive.
         largest = vectors.gather(0, vectors.abs().argmax(dim=0, keepdim=True))
-        components = vectors * largest.sign() / (variances + INITIAL_IMAGES = 5000  # that the first layer is computed from
-WHITENING_EPS).sqrt()
+        components = vectors * largest.sign() / (variances + WHITENING_EPS).sqrt()
         self._set(components.T.flip(0).contiguous().to(self.weight.dtype))
 
     def forward(self, images: Tensor) -> Tensor:

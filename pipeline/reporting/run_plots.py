@@ -12,13 +12,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from beton.reader import Reader
-from pipeline.evaluation.metrics import EpochMetrics, top_losses
+from pipeline.evaluation.metrics import EpochMetrics, Scores, top_losses
 from pipeline.evaluation.run_config import TrainingConfig
 from pipeline.evaluation.run_dir import FinishedRun, TrainingResult
 from pipeline.loading.batches import DeviceLoader
 from pipeline.loading.dataset import Normalize, View, source_line, split_indices
 from pipeline.recipes.mixup import Mixed
 from pipeline.reporting.plots import draw_curves, line, new_figure, styled
+from pipeline.runtime.files import read_as
 
 BATCH = (4, 8)  # rows and columns of the images of a training batch
 WORST = (4, 6)  # rows and columns of the images with the largest losses
@@ -30,13 +31,17 @@ CELL = 32  # side of a sample in pixels
 def plot_run(run: FinishedRun, what: str, file: Reader) -> None:
     """Write curves.png and, for a validated run, confusion.png and worst.png.
 
-    `file` has the validation samples.
+    A run with a test.json also gets test-confusion.png. `file` has the validation samples.
     """
     title = _title(what, run.result)
     plot_history(run.history, title, run.path / "curves.png")
     if run.scores is None or run.predictions is None:
         return
     names = [one.name for one in run.scores.per_class]
+    if (run.path / "test.json").exists():
+        tested = f"{title}; test images"
+        matrix = read_as(run.path / "test.json", Scores).matrix
+        plot_confusion_matrix(matrix, names, tested, run.path / "test-confusion.png")
     plot_confusion_matrix(run.scores.matrix, names, title, run.path / "confusion.png")
     rows, columns = WORST
     worst = top_losses(run.predictions.logits, run.predictions.labels, names, rows * columns)

@@ -19,7 +19,6 @@ from pipeline.reporting.pages.training_tables import (
     class_results,
     figures_table,
     final_accuracy,
-    layer_tables,
     mean,
     pairs_table,
     published_tables,
@@ -70,7 +69,6 @@ def page_of(paths: Sequence[Path]) -> Page:
         Section("A training batch", _image_files(groups, "batch.png")),
         Section("Results by class", [class_results(groups)]),
         Section("Calibration", calibration_blocks(groups)),
-        Section("Network", layer_tables(groups)),
         Section(
             "Sources",
             [

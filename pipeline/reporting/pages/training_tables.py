@@ -128,9 +128,7 @@ def stage_tables(groups: Sequence[RunGroup]) -> list[Block]:
             "stage": [f"{place + 1}" for place in places],
             "size (pixels)": [f"{stage.size}" for stage in stages],
             "epochs": [f"{stage.epochs}" for stage in stages],
-            "accuracy after the stage": [
-                mean([a.get(i) for a in at_end], percent) for i in places
-            ],
+            "accuracy after the stage": [mean([a.get(i) for a in at_end], percent) for i in places],
         }
         caption = f"{group.name}: accuracy after each stage"
         published = {
@@ -177,7 +175,9 @@ def published_tables(groups: Sequence[RunGroup]) -> list[Block]:
         f"says otherwise; ours on {data}. Accuracies after epochs are those of validation images. "
         "A dash: not measured."
     )
-    return [Table(caption, ["recipe", "figure", "published", "ours", "note"], rows, "llrrl", wide=True)]
+    return [
+        Table(caption, ["recipe", "figure", "published", "ours", "note"], rows, "llrrl", wide=True)
+    ]
 
 
 def measured(what: str, train_mode: bool = False) -> Value:
