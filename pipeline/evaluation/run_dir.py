@@ -102,6 +102,17 @@ class TestResult:
     calibration_error: float
 
 
+DIVERGED = "diverged.json"
+
+
+@dataclass(frozen=True)
+class Divergence:
+    """The diverged.json of a training that ended with a loss or weights that are not finite."""
+
+    step: int
+    reason: str
+
+
 @dataclass(frozen=True)
 class TrainingResult:
     """The result.json of one training. Fractions are from 0 to 1, losses in nats, times in s.

@@ -61,7 +61,8 @@ def run_job(name: str, job: Callable[[], None]) -> int:
         _wait_for_main()
         return 2
     except Stopped as stop:
-        _print_error(f"{name}: {stop}; resume: ./launch.sh train {name} --resume {stop.run}")
+        command = name if name == "sweep" else f"train {name}"
+        _print_error(f"{name}: {stop}; resume: ./launch.sh {command} --resume {stop.run}")
         return 128 + stop.signal
     except KeyboardInterrupt:
         _print_error(f"{name}: interrupted")

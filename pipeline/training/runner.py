@@ -15,9 +15,18 @@ from torch import Tensor
 
 from beton.errors import BetonError
 from beton.reader import Reader
+from pipeline.errors import DivergedError
 from pipeline.evaluation.metrics import EpochMetrics, score
 from pipeline.evaluation.run_config import RunConfig, TrainingConfig
-from pipeline.evaluation.run_dir import FinishedRun, RunDir, TestResult, TrainingResult, read_run
+from pipeline.evaluation.run_dir import (
+    DIVERGED,
+    Divergence,
+    FinishedRun,
+    RunDir,
+    TestResult,
+    TrainingResult,
+    read_run,
+)
 from pipeline.loading.batches import DeviceLoader
 from pipeline.loading.dataset import View, open_dataset, split_indices
 from pipeline.models import networks
@@ -113,6 +122,7 @@ def run_training(
             if processes.is_main:
                 hardware = environment(processes.device, processes.precision, processes.count)
                 run.write_json("environment.json", hardware)
+                (run.path / DIVERGED).unlink(missing_ok=True)
                 if on_first_batch is not None:
                     trainer.on_first_batch = on_first_batch
                 _train(trainer, run, config, console, label, processes if track else None, test)
@@ -123,9 +133,13 @@ def run_training(
         except Stopped as stop:
             stop.run = whole or run.path
             raise
+        except DivergedError as error:
+            if processes.is_main:
+                run.write_json(DIVERGED, asdict(Divergence(error.step, str(error))))
+            raise
     processes.wait()
     if whole is not None and (number := trainer.late_signal()):  # other trainings would follow
-        raise Stopped(number, trainer.step, whole)
+        raise Stopped(number, f"step {trainer.step}", whole)
     return read_run(run.path)
 
 

@@ -251,7 +251,7 @@ class Trainer:
                 self._average_statistics()
                 self._save(optimizer)
             if report.stop_requested:
-                raise Stopped(self._signals.received, self.step)
+                raise Stopped(self._signals.received, f"step {self.step}")
         loss, accuracy, grad_norm = (processes.mean(self._sums) / self.batches_per_epoch).tolist()
         self._clock.lap()
         return loss, accuracy, grad_norm
