@@ -111,7 +111,7 @@ from pipeline.loading.augment import Augmentation
 from pipeline.training.checkpoint import Checkpoints
 from pipeline.loading.dataset import open_dataset
 from pipeline.recipes.mixup import Mixing
-from pipeline.models.networks import Network
+from pipeline.models.blocks import Network
 from pipeline.recipes.recipe import Recipe, Stage
 from pipeline.training.distributed import join_processes
 from pipeline.training.trainer import Trainer

@@ -13,6 +13,7 @@ from pipeline.errors import UserError
 from pipeline.loading.augment import Augmentation
 from pipeline.loading.batches import CombinedLoader, Decode, DeviceLoader
 from pipeline.loading.dataset import Floats, View, eval_batch_size, split_indices
+from pipeline.loading.image_augment import ImageAugmentation
 from pipeline.loading.writer_scale import writer_scales
 from pipeline.recipes.recipe import Recipe, Stage
 from pipeline.training.distributed import Processes
@@ -41,7 +42,7 @@ class DataModule:
         recipe, classes = self.recipe, self.file.info["classes"]
         for stage in recipe.stages:
             stage.loss.check(len(classes))
-            self.view(stage)
+            stage.image_augmentation.check(self.view(stage).input_shape)
         self._check_batch_size(self.file, self.learn_from, 0)
         if not recipe.auxiliary:
             return
@@ -112,6 +113,7 @@ class DataModule:
             recipe.split_rows(recipe.batch_size)[index],
             None if recipe.micro_batch is None else recipe.split_rows(recipe.micro_batch)[index],
             stage.augmentation,
+            stage.image_augmentation,
         )
 
     def _loader(
@@ -122,6 +124,7 @@ class DataModule:
         batch_size: int,
         micro_batch: int | None = None,
         augmentation: Augmentation | None = None,
+        image_augmentation: ImageAugmentation | None = None,
     ) -> DeviceLoader:
         return DeviceLoader(
             file,
@@ -133,6 +136,7 @@ class DataModule:
             scales=self._scales if file is self.file else self._auxiliary_scales,
             decode=self.decode,
             augmentation=augmentation,
+            image_augmentation=image_augmentation,
             seed=self.recipe.seed,
             shard=Shard(self.processes.rank, self.processes.count),
         )

@@ -18,6 +18,7 @@ from pipeline.evaluation.run_config import RunConfig, TrainingConfig
 from pipeline.evaluation.run_dir import FinishedRun, RunDir, TrainingResult, read_run
 from pipeline.loading.dataset import View, open_dataset
 from pipeline.models import networks
+from pipeline.models.blocks import Network
 from pipeline.runtime import launch
 from pipeline.runtime.files import read_tensors, write_tensors
 from pipeline.runtime.hardware import environment
@@ -38,7 +39,7 @@ def write_config(
     run.write_json("config.json", RunConfig.of(job, training, file, options).as_json())
 
 
-def initial_network(training: TrainingConfig, file: Reader) -> networks.Network:
+def initial_network(training: TrainingConfig, file: Reader) -> Network:
     """Return the network as it is before its first step of training on a dataset."""
     recipe = training.recipe
     view = View.of(file, recipe.stages[-1].size, recipe.window, normalize=recipe.normalize)

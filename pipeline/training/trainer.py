@@ -238,7 +238,7 @@ class Trainer:
         """Return the fraction of the peak learning rate for a batch of the current epoch."""
         step = (len(self.history) - first_epoch) * self.batches_per_epoch + batch
         steps = stage.epochs * self.batches_per_epoch
-        return optim.lr_factor(stage.schedule, step, steps, stage.warm_up)
+        return optim.stage_lr_factor(stage, step, steps)
 
     def _seed_dropout(self, epoch: int) -> None:
         """Make dropout a function of the step and the process."""
