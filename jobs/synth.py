@@ -48,7 +48,7 @@ class Config:
     """With --compare: PNG file for a grid of real and synthetic characters; prints the key.
     With --samples: PNG file for the samples."""
     samples: Literal["mnist", "emnist", "fashion", "cifar10"] | None = None
-    """With --grid: draw the first images of each class of this dataset."""
+    """With --grid: draw images of each class of this synthetic dataset."""
 
 
 def synthesize(config: Config) -> None:

@@ -236,10 +236,10 @@ def accuracy(network: nn.Module, source: Source, train: int, epochs: int, rate: 
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=steps)
     generator = torch.Generator().manual_seed(0)
     for _ in range(epochs):
-        for rows in torch.randperm(train, generator=generator).split(50)[: train // 50]:
+        for rows in torch.randperm(train, generator=generator).view(-1, 50):
             loss = nn.functional.cross_entropy(network(inputs[rows]), labels[rows])
             optimizer.zero_grad()
-            loss.backward()
+            torch.autograd.backward(loss)
             optimizer.step()
             schedule.step()
     network.eval()
@@ -286,12 +286,12 @@ def test_a_polygon_covers_its_area() -> None:
     assert len(polygons.rounded(square)) == 16
 
 
-def test_a_sheet_of_samples_has_the_first_images_of_each_class() -> None:
+def test_a_sheet_of_samples_has_images_of_each_class() -> None:
     for name, side in (("garments", 28), ("shapes", 32)):
         source = FEW[name]()
         sheet = np.asarray(preview.sample_sheet(source, 3, 3))
         assert sheet.shape == (10 * 2 * side, 3 * 2 * side, 3)
-        row = int(np.flatnonzero(source.annotations.labels == 4)[2])
+        row = int(np.flatnonzero(source.annotations.labels == 4)[16])  # 2/3 of 25 images
         decoded = source.decoded(row)
         shown = sheet[4 * 2 * side : 5 * 2 * side : 2, 2 * 2 * side :: 2]
         expected = decoded.grey[..., None] if decoded.colour is None else decoded.colour
