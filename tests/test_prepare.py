@@ -398,7 +398,7 @@ def test_a_source_without_a_name_gets_one(tmp_path: Path, given: str, name: str 
 
 
 @pytest.mark.parametrize(
-    "name", [*sorted(catalog.CATALOG.keys() - catalog.MAIN_DATASETS), "my-letters"]
+    "name", [*sorted(catalog.CATALOG.keys() - catalog.GENERATED.keys()), "my-letters"]
 )
 def test_without_data_three_lines_say_how_to_get_some(tmp_path: Path, name: str) -> None:
     with pytest.raises(SourceError) as caught:

@@ -1,4 +1,4 @@
-"""Preview images of synthetic handwriting: a table of all glyphs, a grid mixed with real pages."""
+"""Preview images of synthetic data: a table of glyphs, a grid mixed with real pages, samples."""
 
 from collections.abc import Sequence
 
@@ -45,6 +45,29 @@ def mixed_grid(real: Source, synthetic: Source, seed: int = 0) -> tuple[Image.Im
         cells.append(_thumbnail(source.image(int(fraction * len(source)))))
     letters = np.where(is_real, "R", "S").reshape(GRID_ROWS, GRID_COLUMNS)
     return _grid(cells, GRID_COLUMNS), [" ".join(row) for row in letters]
+
+
+def sample_sheet(source: Source, per_class: int, columns: int) -> Image.Image:
+    """Return the first `per_class` images of each class in turn, `columns` in a row.
+
+    Images are those of the source, of one size, twice as large; colours stay.
+    """
+    labels = source.annotations.labels
+    rows = np.concatenate(
+        [np.flatnonzero(labels == label)[:per_class] for label in np.unique(labels)]
+    )
+    cells = []
+    for row in rows.tolist():
+        decoded = source.decoded(row)
+        grey = np.repeat(decoded.grey[:, :, None], 3, axis=2)
+        cells.append(grey if decoded.colour is None else decoded.colour)
+    height, width, _ = cells[0].shape
+    lines = -(-len(cells) // columns)
+    sheet = np.zeros((lines * columns, height, width, 3), np.uint8)
+    sheet[: len(cells)] = cells
+    pixels = sheet.reshape(lines, columns, height, width, 3).swapaxes(1, 2)
+    image = Image.fromarray(pixels.reshape(lines * height, columns * width, 3))
+    return image.resize((2 * image.width, 2 * image.height), Image.Resampling.NEAREST)
 
 
 def _thumbnail(image: Pixels) -> Pixels:
