@@ -1,13 +1,22 @@
 """Options of every command that reads raw images: what paths, tables and pixels mean."""
 
+import re
 from dataclasses import dataclass
 from typing import Annotated
 
 from tyro import conf
 
 from pipeline.data.layout.options import LayoutOptions
-from pipeline.data.pixels.options import PixelOptions, PolarityOption
+from pipeline.data.pixels.options import ColourOption, PixelOptions, PolarityOption
 from pipeline.runtime import launch
+
+# Datasets of handwriting and clothes, which are stored as grey ink.
+_GREY = re.compile(r"part[123]|mnist|auxiliary|(emnist|fashion)\b.*")
+
+
+def default_colour(name: str) -> ColourOption:
+    """Return how a dataset of this name is stored: as grey, or as its images decide."""
+    return "grey" if _GREY.fullmatch(name) else "auto"
 
 
 @dataclass(frozen=True)
@@ -53,6 +62,8 @@ class DataOptions:
             folder=launch.caller_folder(),
         )
 
-    def pixels(self) -> PixelOptions:
-        """Return the options of pixels."""
-        return PixelOptions(self.polarity, allow_blank=self.allow_blank)
+    def pixels(self, colour: ColourOption = "grey", quality: int | None = None) -> PixelOptions:
+        """Return the options of pixels. Raises SourceError for a quality out of range."""
+        return PixelOptions(
+            self.polarity, allow_blank=self.allow_blank, colour=colour, quality=quality
+        )

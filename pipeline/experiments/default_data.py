@@ -14,10 +14,11 @@ from pathlib import Path
 
 from rich.console import Console
 
-from pipeline.data.catalog import AUXILIARY, SourceFinder
+from pipeline.data.catalog import AUXILIARY, SourceFinder, default_split
+from pipeline.data.pixels.options import PixelOptions
 from pipeline.data.prepare import prepare
-from pipeline.data.splits import Split
 from pipeline.errors import UserError
+from pipeline.experiments.data_options import default_colour
 from pipeline.reporting.data_card import write_card
 from pipeline.reporting.data_tables import survey_lines
 from pipeline.runtime import launch
@@ -92,7 +93,8 @@ def _prepare(name: str, path: Path, console: Console) -> None:
         result = prepare(
             source,
             path,
-            split=None if name == AUXILIARY else Split(),
+            split=None if name == AUXILIARY else default_split(name, source),
+            pixels=PixelOptions(colour=default_colour(name)),
             found_by=found_by,
             workers=len(os.sched_getaffinity(0)),
             progress=advance,

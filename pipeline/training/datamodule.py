@@ -16,6 +16,9 @@ from pipeline.errors import UserError, check_range
 from pipeline.loading.augment import Augmentation
 from pipeline.loading.batches import CombinedLoader, Decode, DeviceLoader
 from pipeline.loading.dataset import Floats, Ids, View, eval_batch_size, split_indices
+from pipeline.loading.image_augment import ImageAugmentation
+from pipeline.loading.resident import ResidentLoader
+from pipeline.loading.sampling import balanced_size
 from pipeline.loading.writer_scale import writer_scales
 from pipeline.recipes.losses import balanced_weights
 from pipeline.recipes.recipe import Recipe, Stage
@@ -45,7 +48,7 @@ class DataModule:
         recipe, classes = self.recipe, self.file.info["classes"]
         for stage in recipe.stages:
             stage.loss.check(len(classes))
-            self.view(stage)
+            stage.image_augmentation.check(self.view(stage).input_shape)
         self._check_batch_size(self.file, self.learn_from, 0)
         if not recipe.auxiliary:
             return
@@ -85,15 +88,17 @@ class DataModule:
     @property
     def batches_per_epoch(self) -> int:
         """The number of batches in an epoch of the main dataset."""
-        samples = len(self._train_indices(self.file, self.learn_from))
+        indices = self._train_indices(self.file, self.learn_from)
+        samples = len(indices)
+        if self.recipe.balanced_sampling:
+            samples = balanced_size(self._labels, indices)
         return samples // self.recipe.split_rows(self.recipe.batch_size)[0]
 
     def class_weights(self) -> Tensor | None:
         """Return the factor of the loss of each class, on the device, None if all are 1."""
         if not self.recipe.class_weights:
             return None
-        indices = self._train_indices(self.file, self.learn_from)
-        labels = self.file.column("label").metadata[indices]
+        labels = self._labels[self._train_indices(self.file, self.learn_from)]
         counts = np.bincount(labels, minlength=len(self.file.info["classes"]))
         return balanced_weights(counts.tolist()).to(self.processes.device)
 
@@ -129,6 +134,11 @@ class DataModule:
                 "accuracy would end the training"
             )
 
+    @property
+    def _labels(self) -> Ids:
+        """The labels of all samples of the main dataset: int64 (n,)."""
+        return np.asarray(self.file.column("label").metadata)
+
     def _eval_loader(self, split: str, stage: Stage) -> AbstractContextManager[DeviceLoader | None]:
         indices = evenly_spaced(split_indices(self.file, split), self.recipe.validation_images)
         if not len(indices):
@@ -154,6 +164,8 @@ class DataModule:
             recipe.split_rows(recipe.batch_size)[index],
             None if recipe.micro_batch is None else recipe.split_rows(recipe.micro_batch)[index],
             stage.augmentation,
+            stage.image_augmentation,
+            balanced=recipe.balanced_sampling,
         )
 
     def _loader(
@@ -164,8 +176,11 @@ class DataModule:
         batch_size: int,
         micro_batch: int | None = None,
         augmentation: Augmentation | None = None,
+        image_augmentation: ImageAugmentation | None = None,
+        balanced: bool = False,
     ) -> DeviceLoader:
-        return DeviceLoader(
+        kind = ResidentLoader if self.recipe.resident else DeviceLoader
+        return kind(
             file,
             indices,
             view,
@@ -175,6 +190,8 @@ class DataModule:
             scales=self._scales if file is self.file else self._auxiliary_scales,
             decode=self.decode,
             augmentation=augmentation,
+            image_augmentation=image_augmentation,
+            balanced=balanced,
             seed=self.recipe.seed,
             shard=Shard(self.processes.rank, self.processes.count),
         )

@@ -357,6 +357,7 @@ class Trainer:
             loader,
             precision,
             self.recipe.views,
+            self.recipe.mirrored,
             gather=self._processes.gather,
         )
 
