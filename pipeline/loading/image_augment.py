@@ -68,11 +68,10 @@ class ImageAugmentation:
     the image's size is cropped at random. `flip` is the probability of a horizontal flip; with
     `alternate_flip`, an image is flipped in every second epoch instead, starting at random.
     `rand_augment` is the number of operations of RandAugment (Cubuk et al. 2020), of `magnitude` 0
-    to 30. `brightness`, `contrast`, `saturation`
-    and `hue` are the strengths of colour jitter, as torchvision defines them, applied with
-    `jitter_probability`; `grey` is the probability that an image loses its colours. `cutout` is the
-    side of a square, in pixels, that becomes the mean (DeVries and Taylor 2017). Raises UserError
-    for a value out of range.
+    to 30. `brightness`, `contrast`, `saturation` and `hue` are the strengths of colour jitter, as
+    torchvision defines them, applied with `jitter_probability`; `grey` is the probability that an
+    image loses its colours. `cutout` is the side of a square, in pixels, that becomes the mean
+    (DeVries and Taylor 2017). Raises UserError for a value out of range.
     """
 
     crop_scale: tuple[float, float] | None = None
