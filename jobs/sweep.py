@@ -48,6 +48,9 @@ class Config:
     """First seed: of weights, order and augmentation. The others follow it."""
     jobs: int = 1
     """Number of trainings side by side. Each gets an equal part of the cores."""
+    published: bool = False
+    """The published comparison of optimizers, for emnist: as published, then with each optimizer at
+    the best of a grid of learning rates. --epochs and --train-images make it smaller."""
     runs: Path = Path("runs")
     """Folder for results: they go to sweep/<time> in it."""
     resume: Path | None = None
@@ -82,6 +85,7 @@ def sweep() -> None:
         config.list,
         seed_range(config.seed, config.seeds),
         command.arguments()[1:],
+        config.published,
     )
     run.start(request, job, options, script_of(job), config.jobs, config.runs)
 

@@ -89,7 +89,7 @@ def _spread(as_published: Ranking, fair: Ranking) -> str:
 
 
 def _edges(grid: Ranking) -> list[str]:
-    """Return a sentence about optimizers whose best learning rate is the first or last of a grid."""
+    """Return a sentence about optimizers whose best learning rate is an end of their grid."""
     rates: dict[str, list[float]] = {}
     for one in grid.settings:
         rates.setdefault(optimizer_of(one), []).append(one.setting.options[RATE])

@@ -45,7 +45,8 @@ class SweepConfig:
     """The config.json of a sweep of the job or dataset `name`, whose trainings are of `trains`.
 
     `words` are the command's options. `options` are the job's, as JSON values, before a setting
-    replaces some. `groups` are planned from the start.
+    replaces some. `groups` are planned from the start. `published` marks the published comparison
+    of optimizers.
     """
 
     job: str
@@ -56,6 +57,7 @@ class SweepConfig:
     groups: tuple[SettingGroup, ...]
     classes: tuple[str, ...]
     provenance: dict[str, Any]
+    published: bool = False
 
     @property
     def command(self) -> str:

@@ -163,7 +163,7 @@ def _recipe(preset: Preset, options: Options, file: Reader) -> Recipe:
     """
     recipe, scale = preset.recipe, options.scale
     batch_size = None if options.batch_size == "auto" else options.batch_size
-    command.check_trial(options, "epochs", "scale")
+    command.check_trial(options, "epochs", "scale", "train_images")
     if options.trial:
         batch_size = batch_size or preset.trial.batch_size
         recipe = as_trial(recipe, preset.trial)
@@ -180,6 +180,8 @@ def _recipe(preset: Preset, options: Options, file: Reader) -> Recipe:
         seed=options.seed,
     )
     given: dict[str, Any] = {"stages": tuple(_stage(stage, options) for stage in recipe.stages)}
+    if options.train_images is not None:
+        given["train_images"] = options.train_images
     if options.average is not None:
         given["average"] = options.average
     if options.class_weights is not None:

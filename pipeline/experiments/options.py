@@ -29,6 +29,8 @@ class Options:
     """Side of the network's input images, in pixels. None: the recipe's."""
     epochs: int | None = None
     """Epochs. None: the recipe's, and more on a small dataset."""
+    train_images: int | None = None
+    """Train on this number of images, evenly spaced in the dataset. None: on all of them."""
     until: float | None = None
     """Validation accuracy, above 0 and at most 1, that ends the training after its epoch. If it is
     never reached, the training ends after its last epoch."""

@@ -1,13 +1,12 @@
 """The published comparison of optimizers on EMNIST: as published, then fairly.
 
-First come the published pairs of optimizer and learning rate, with all seeds, and a grid of learning
-rates for each optimizer, with a seed of its own. The best learning rate of each optimizer is then
-trained with all seeds.
+First come the published pairs of optimizer and learning rate, with all seeds, and a grid of
+learning rates for each optimizer, with a seed of its own. Each optimizer is then trained at its
+best learning rate, with all seeds.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 
 from beton.reader import Reader
 from pipeline.analysis.optimizers import (
@@ -20,7 +19,7 @@ from pipeline.analysis.optimizers import (
 from pipeline.analysis.sweep import Ranking
 from pipeline.errors import UserError
 from pipeline.evaluation.run_config import CheckpointSchedule, TrainingConfig
-from pipeline.evaluation.sweep_config import Setting, SettingGroup, SweepConfig
+from pipeline.evaluation.sweep_config import Setting, SettingGroup
 from pipeline.experiments import classify, command
 from pipeline.experiments.options import Options
 from pipeline.experiments.sweep.trainings import PlannedSetting, Runner, Sweep, write_configs
@@ -35,7 +34,7 @@ ALLOWED = ("data", "epochs", "train_images", "decode", "precision", "track", "ru
 PUBLISHED_STEPS = 14_250
 
 
-def settings_of(rates: dict[str, Sequence[float]]) -> tuple[Setting, ...]:
+def settings_of(rates: Mapping[str, Sequence[float]]) -> tuple[Setting, ...]:
     """Return a setting for each optimizer and learning rate."""
     return tuple(
         Setting(f"{optimizer} at {rate:g}", {OPTIMIZER: optimizer, RATE: rate})

@@ -5,23 +5,27 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from beton.reader import Reader
+from pipeline.analysis.optimizers import OptimizerResult
 from pipeline.analysis.sweep import SweepResult
 from pipeline.errors import UserError
 from pipeline.evaluation.run_dir import RunDir
 from pipeline.evaluation.sweep_config import Setting, SettingGroup, SweepConfig
 from pipeline.experiments import classify, command
 from pipeline.experiments.options import Options
+from pipeline.experiments.sweep import published
 from pipeline.experiments.sweep.settings import find_settings, with_values
 from pipeline.experiments.sweep.trainings import PlannedSetting, Runner, Sweep
 from pipeline.loading.dataset import source_line, split_indices
-from pipeline.reporting.common import counted
 from pipeline.reporting.console import terminal_table
-from pipeline.reporting.pages.sweep import results_table, sweep_page
+from pipeline.reporting.pages.optimizers import optimizers_page
+from pipeline.reporting.pages.sweep import sweep_page
+from pipeline.reporting.pages.sweep_tables import results_table
 from pipeline.runtime.children import divide_cores
 from pipeline.runtime.files import convert, read_as, read_json
 from pipeline.training.distributed import join_processes
 
 PASSED_ON = ("decode", "precision", "track")  # options of the job that may differ when it resumes
+TERMINAL = 4  # columns of a table that are printed, from the first one
 
 
 @dataclass(frozen=True)
@@ -29,6 +33,7 @@ class Request:
     """What to sweep: the settings and seeds of trainings of `name`, a job or dataset.
 
     `over` and `listed` are those of `find_settings`, `words` the options of the command.
+    `published` asks for the published comparison of optimizers instead.
     """
 
     name: str
@@ -36,6 +41,7 @@ class Request:
     listed: Path | None
     seeds: Sequence[int]
     words: Sequence[str]
+    published: bool = False
 
 
 def start(
@@ -48,24 +54,42 @@ def start(
     end if a training failed; Stopped after a signal.
     """
     divide_cores(at_once)
-    settings = find_settings(request.over, request.listed, options)
-    for setting in settings:
-        data = classify.dataset_path(job, with_values(options, setting.options))
+    seeds = tuple(request.seeds)
+    groups: tuple[SettingGroup, ...]
+    if request.published:
+        if job != published.JOB or request.over or request.listed is not None:
+            raise UserError(
+                f"published: expected ./launch.sh sweep {published.JOB} --published, without "
+                "--over and --list"
+            )
+        published.check_options(options)
+        groups = published.groups_of(seeds)
+        data = classify.dataset_path(job, options)
+    else:
+        settings = find_settings(request.over, request.listed, options)
+        groups = (SettingGroup("", tuple(settings), seeds),)
+        for setting in settings:
+            data = classify.dataset_path(job, with_values(options, setting.options))
     with classify.open_dataset(job, data) as file:
-        group = SettingGroup("", tuple(settings), tuple(request.seeds))
-        planned = plan(job, options, settings, file)
+        if not len(split_indices(file, "validation")):
+            raise UserError(f"{data}: has no validation images, by which settings are compared")
+        if request.published:
+            planned = [published.plan(options, group, file) for group in groups]
+        else:
+            planned = [plan(job, options, groups[0].settings, file)]
         config = SweepConfig(
             "sweep",
             request.name,
             job,
             tuple(request.words),
             command.options_of(options),
-            (group,),
+            groups,
             tuple(file.info["classes"]),
             file.info["provenance"],
+            request.published,
         )
-        sweep = Sweep.new(runs, config, [planned], file)
-    _run(sweep, Runner(script, flags_of(options), at_once))
+        sweep = Sweep.new(runs, config, planned, file)
+    _run(sweep, options, Runner(script, _flags(options), at_once))
 
 
 def plan(
@@ -73,23 +97,22 @@ def plan(
 ) -> list[PlannedSetting]:
     """Return what each setting trains on a dataset.
 
-    Raises UserError for a setting that cannot be trained or trains what another one does, and for a
-    dataset without validation images.
+    Raises UserError for a setting that cannot be trained or trains what another one does.
     """
-    if not len(split_indices(file, "validation")):
-        raise UserError(f"{file.path}: has no validation images, by which settings are compared")
     planned: list[PlannedSetting] = []
     with join_processes(options.precision) as processes:
         for setting in settings:
             own = with_values(options, setting.options)
+            if own.learning_rate == "find":
+                raise UserError("learning-rate: got find, expected numbers: a sweep compares them")
             try:
                 training = classify.plan(job, own, file, processes)
             except UserError as error:
                 raise UserError(f"{setting.name}: {error}") from error
-            for other, name in zip(planned, (one.name for one in settings), strict=False):
-                if other.training == training:
+            for other, one in zip(settings, planned, strict=False):
+                if one.training == training:
                     raise UserError(
-                        f"{setting.name}: is the same training as {name}; leave one of them out"
+                        f"{setting.name}: is the same training as {other.name}; leave one out"
                     )
             planned.append(PlannedSetting(training, command.options_of(own)))
     return planned
@@ -109,7 +132,7 @@ def resume(path: Path, options: Options, script: Path, at_once: int) -> None:
             raise UserError(f"{name}: a resumed sweep has its own options; leave it out")
     changed = {name: given[name] for name in PASSED_ON if given[name] != defaults[name]}
     used = convert({**sweep.config.options, **changed}, type(options))
-    _run(sweep, Runner(script, flags_of(used), at_once))
+    _run(sweep, used, Runner(script, _flags(used), at_once))
 
 
 def job_of(path: Path) -> str:
@@ -119,32 +142,35 @@ def job_of(path: Path) -> str:
     return read_as(path / "config.json", SweepConfig).trains
 
 
-def flags_of(options: Options) -> list[str]:
+def _flags(options: Options) -> list[str]:
     """Return the options that a resumed training does not find in its run directory."""
     values = {name: getattr(options, name) for name in PASSED_ON}
     return [word for n, value in values.items() if value is not None for word in (f"--{n}", value)]
 
 
-def _run(sweep: Sweep, runner: Runner) -> None:
-    config, (group,) = sweep.config, sweep.config.groups
-    cores = len(divide_cores(runner.at_once)[0])
+def _run(sweep: Sweep, options: Options, runner: Runner) -> None:
+    config, cores = sweep.config, len(divide_cores(runner.at_once)[0])
+    count = sum(len(group.labels()) for group in config.groups)
     sweep.console.print(
-        f"sweep of {config.name}: {counted(len(group.settings), 'setting')}, "
-        f"{counted(len(group.seeds), 'seed')}, {runner.at_once} at a time, each on "
-        f"{counted(cores, 'core')}; {source_line(config.provenance)}; {sweep.path}"
+        f"sweep of {config.name}: {count} trainings, {runner.at_once} at a time, on {cores} of the "
+        f"cores each; {source_line(config.provenance)}; {sweep.path}"
     )
-    (ranking,) = sweep.run([group], runner)
-    conclude(sweep, SweepResult(ranking))
-
-
-def conclude(sweep: Sweep, result: SweepResult) -> None:
-    """Write report.html and result.json, point `latest` to the run directory, and print both."""
+    result: SweepResult | OptimizerResult
+    if config.published:
+        result = published.run(sweep, options, runner)
+        page = optimizers_page(sweep.path, config, result)
+        rankings = [result.as_published, result.fair]
+    else:
+        result = SweepResult(*sweep.run(config.groups, runner))
+        page = sweep_page(sweep.path, config, result)
+        rankings = [result.ranking]
     report = sweep.path / "report.html"
-    sweep_page(sweep.path, sweep.config, result).write(report)
+    page.write(report)
     run = RunDir(sweep.path)
     run.finish(asdict(result))
     run.link_latest()
-    table = results_table(result.ranking)
-    columns = [*table.headers[:4], table.headers[-2]]
-    sweep.console.print(terminal_table(table, source_line(sweep.config.provenance), columns))
-    sweep.console.print(f"{result.ranking.answer}\n{report}")
+    for ranking in rankings:
+        table = results_table(ranking)
+        shown = table.headers[:TERMINAL]
+        sweep.console.print(terminal_table(table, source_line(config.provenance), shown))
+    sweep.console.print(f"{page.answer}\n{report}")
