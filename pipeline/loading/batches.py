@@ -27,6 +27,7 @@ from pipeline.loading.ink_images import InkImages
 from pipeline.loading.sampling import Sampler
 
 Decode = Literal["auto", "loader", "device"]
+Order = Literal["shuffled", "sequential"]
 
 
 class MicroBatch(NamedTuple):
@@ -42,6 +43,23 @@ class MicroBatch(NamedTuple):
     valid: Tensor
     ids: Ids
     last: bool
+
+
+def display_images(images: Tensor, view: View) -> Floats:
+    """Return images as plots show them, without normalisation, from 0 to 1.
+
+    The result is float32 (n, height, width, 3) in colour; of ink, (n, height, width), where 0 is
+    paper. Values that no image file can have, such as those of strong augmentations, are clipped.
+    """
+    shown = images.detach().float().cpu()
+    if view.normalize is not None:
+        mean, std = (
+            torch.tensor(part).view(-1, 1, 1) for part in (view.normalize.mean, view.normalize.std)
+        )
+        shown = shown * std + mean
+    shown = shown.clamp(0, 1)
+    values: Floats = (shown.permute(0, 2, 3, 1) if view.channels == 3 else shown[:, 0]).numpy()
+    return values
 
 
 class Canvases(NamedTuple):
@@ -144,19 +162,24 @@ class DeviceLoader:
 
     def _start(self) -> None:
         """Open what `_canvases` reads from."""
-        self._loader = self._open(self._sampler.indices, shuffled=self._training)
+        order: Order = "shuffled" if self._training else "sequential"
+        self._loader = self._open(
+            self._sampler.indices, self._batch_size, order, self._training, self._shard
+        )
 
-    def _open(self, indices: Ids, *, shuffled: bool) -> Loader:
+    def _open(
+        self, indices: Ids, batch_size: int, order: Order, drop_last: bool, shard: Shard
+    ) -> Loader:
         on_gpu = self.device.type == "cuda"
         return Loader(
             self._file,
-            self._batch_size,
+            batch_size,
             {"image": self._images.op, "label": ops.Scalar()},
-            order="shuffled" if shuffled else "sequential",
-            drop_last=self._training,
+            order=order,
+            drop_last=drop_last,
             seed=self._seed,
             indices=indices,
-            shard=self._shard,
+            shard=shard,
             # On a CPU the network needs the cores, and one thread loads fast enough.
             threads=torch.get_num_threads() if on_gpu else 1,
             allocate=_pinned if on_gpu else np.empty,
@@ -168,7 +191,8 @@ class DeviceLoader:
         if self._balanced:  # the samples of each epoch are others
             keys = self._sampler.order(epoch)
             self._loader.close()
-            self._loader = self._open(self._sampler.ids(keys), shuffled=False)
+            ids = self._sampler.ids(keys)
+            self._loader = self._open(ids, self._batch_size, "sequential", True, self._shard)
         batches = self._loader.batches(epoch, start)
         for number in count(start):
             before = time.perf_counter()
