@@ -156,9 +156,9 @@ def evaluate(
     """Score a network on the images at `source`: a .beton file, or a source that can be prepared.
 
     `split` is "train", "validation", "test" or "all". A source is prepared by the options `layout`
-    and `pixels`, with the colour, scale and polarity of the training dataset. Raises ValueError, in one
-    line, for a source that cannot be read, contradicts the training or has classes that the network
-    was not trained on.
+    and `pixels`, with the colour, scale and polarity of the training dataset. Raises ValueError, in
+    one line, for a source that cannot be read, contradicts the training or has classes that the
+    network was not trained on.
     """
     device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
     path = source
