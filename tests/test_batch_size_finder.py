@@ -16,7 +16,7 @@ from beton.reader import Reader
 from pipeline.errors import UserError
 from pipeline.loading.dataset import open_dataset
 from pipeline.models import networks
-from pipeline.models.networks import Network, Shape
+from pipeline.models.blocks import Network, Shape
 from pipeline.recipes.recipe import Recipe, Stage
 from pipeline.training import batch_size_finder
 from pipeline.training.batch_size_finder import find_micro_batch

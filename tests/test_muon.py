@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from pipeline.training.muon import Muon, orthogonal
+from pipeline.training.optim.muon import Muon, orthogonal
 
 sides = st.integers(2, 40)
 

@@ -11,6 +11,7 @@ from torch import nn
 
 from pipeline.errors import UserError
 from pipeline.models import networks
+from pipeline.models.blocks import Network
 from pipeline.recipes.recipe import Schedule, Stage
 from pipeline.training import optim
 
@@ -25,7 +26,7 @@ NAMES = [
 SCHEDULES = get_args(Schedule)
 
 
-def network() -> networks.Network:
+def network() -> Network:
     return networks.build("small", 4, seed=0)
 
 

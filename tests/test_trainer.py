@@ -41,7 +41,7 @@ from pipeline.runtime.hardware import precision_for
 from pipeline.runtime.signals import Stopped
 from pipeline.training.checkpoint import Checkpoints
 from pipeline.training.distributed import join_processes
-from pipeline.training.muon import Muon
+from pipeline.training.optim.muon import Muon
 from pipeline.training.runner import run_training, write_config
 from pipeline.training.trainer import Trainer
 

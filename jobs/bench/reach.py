@@ -201,7 +201,7 @@ class Published:
             pages, ids = next(batches)
             self._seconds_waited += time.perf_counter() - now
             steps = stage.epochs * self._batches
-            factor = optim.lr_factor(stage.schedule, self._steps, steps, stage.warm_up)
+            factor = optim.stage_lr_factor(stage, self._steps, steps)
             optim.set_lr(self._optimizer, factor)
             losses.append(self._backward(epoch, ids, pages))
             nn.utils.clip_grad_norm_(self._network.parameters(), stage.clip or math.inf)

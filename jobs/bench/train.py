@@ -56,7 +56,7 @@ def bare_loop(
     for step in range(steps):
         if step % batches == 0:
             order = torch.randperm(len(labels))
-        optim.set_lr(optimizer, optim.lr_factor(stage.schedule, step, steps, stage.warm_up))
+        optim.set_lr(optimizer, optim.stage_lr_factor(stage, step, steps))
         first = step % batches * recipe.batch_size
         rows = order[first : first + recipe.batch_size]
         images = canvases[rows]

@@ -73,8 +73,9 @@ class Augmentation:
     as 1 + warp to 1 - warp. The magnitude is that of fastai; the centre stays fixed. `lighting`
     multiplies the ink by up to exp(lighting) (contrast) and moves half-tones by up to lighting / 2
     (brightness, on the log-odds, as in fastai); pixels without ink stay without ink.
-    `magnification` is a logarithm of size, uniform in [0, strength]: fastai's `max_zoom=1.1` is a
-    magnification of log 1.1. `elastic` is the standard deviation of a smooth random displacement
+    `magnification` is a logarithm of size, uniform between 0 and the strength: fastai's
+    `max_zoom=1.1` is a magnification of log 1.1, and -log 2 shrinks to half the size at most.
+    `elastic` is the standard deviation of a smooth random displacement
     along x and y, as a fraction of the square's side (Simard, Steinkraus and Platt 2003, "Best
     practices for convolutional neural networks applied to visual document analysis"; their σ 4 and
     α 34 on 29 pixels are nearly 0.05).
@@ -100,7 +101,8 @@ class Augmentation:
     def __post_init__(self) -> None:
         for field in fields(self):
             high = LIMITS.get(field.name, math.inf)
-            check_range(field.name, getattr(self, field.name), 0, high)
+            low = -math.inf if field.name == "magnification" else 0
+            check_range(field.name, getattr(self, field.name), low, high)
 
     def sample(self, seed: int, epoch: int, ids: Ids) -> Transforms:
         """Return the transforms of samples `ids` (n,) in an epoch."""

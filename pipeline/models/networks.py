@@ -13,35 +13,39 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.errors import UserError
-
-
-class Network(nn.Module):
-    """A network of `stem`, `body` and `head` in sequence."""
-
-    def __init__(self, stem: nn.Module, body: nn.Module, head: nn.Module) -> None:
-        super().__init__()
-        self.stem, self.body, self.head = stem, body, head
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Return the logits, (B, classes)."""
-        logits: Tensor = self.head(self.body(self.stem(images)))
-        return logits
-
-
-Shape = tuple[int, int, int]  # channels, height and width of an image
-PAGE: Shape = (1, 64, 64)
+from pipeline.models.airbench import INITIAL_IMAGES, Airbench, airbench
+from pipeline.models.blocks import PAGE, Network, RepeatChannels, Residual, Shape, convolution
+from pipeline.models.published import (
+    emnist_deeper,
+    emnist_first,
+    emnist_first_xavier,
+    emnist_middle,
+    lenet,
+    resnet9,
+)
 
 
 def build(name: str, classes: int, seed: int, shape: Shape = PAGE) -> Network:
     """Return a network for images of a shape, whose random weights depend only on the seed.
 
-    Raises UserError for a name that is not in `NETWORKS`.
+    Raises UserError for a name that is not in `NETWORKS`, and for images that are too small.
     """
     if name not in NETWORKS:
         raise UserError(f"network: got {name!r}, expected one of {', '.join(NETWORKS)}")
+    check_size(name, *shape[1:])
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return NETWORKS[name](classes, shape)
+
+
+def prepare_network(network: Network, images: Callable[[int], Tensor]) -> None:
+    """Set the layers of a new network that depend on the training images, if it has any.
+
+    `images(n)` returns n training images or fewer, evenly spaced, as the network sees them without
+    augmentation: float (n, channels, H, W). It is only called if the network needs them.
+    """
+    if isinstance(network, Airbench):
+        network.initialize(images(INITIAL_IMAGES))
 
 
 def check_size(name: str, height: int, width: int) -> None:
@@ -96,14 +100,14 @@ def small(
     first, second, third, last = widths
     return Network(
         nn.Sequential(
-            _convolution(shape[0], first, kernel=5, stride=2),
-            _convolution(first, second, pool=True),
+            convolution(shape[0], first, kernel=5, stride=2),
+            convolution(first, second, pool=True),
         ),
         nn.Sequential(
-            Residual(_convolution(second, second)),
-            _convolution(second, third, pool=True),
-            Residual(_convolution(third, third)),
-            _convolution(third, last),
+            Residual(convolution(second, second)),
+            convolution(second, third, pool=True),
+            Residual(convolution(third, third)),
+            convolution(third, last),
         ),
         nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(last, classes)),
     )
@@ -116,12 +120,12 @@ def plain(classes: int, shape: Shape = PAGE) -> Network:
     60,000 images in a short time.
     """
     return Network(
-        _convolution(shape[0], 16, pool=True),
+        convolution(shape[0], 16, pool=True),
         nn.Sequential(
-            _convolution(16, 32, pool=True),
-            Residual(_convolution(32, 32)),
-            _convolution(32, 64, pool=True),
-            Residual(_convolution(64, 64)),
+            convolution(16, 32, pool=True),
+            Residual(convolution(32, 32)),
+            convolution(32, 64, pool=True),
+            Residual(convolution(64, 64)),
         ),
         nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, classes)),
     )
@@ -135,7 +139,7 @@ def baseline(classes: int, _shape: Shape = PAGE) -> Network:
     so the ink is repeated three times.
     """
     return Network(
-        nn.Sequential(_RepeatChannels(), *_conv6(3, 16), *_conv6(16, 64)),
+        nn.Sequential(RepeatChannels(), *_conv6(3, 16), *_conv6(16, 64)),
         nn.Sequential(*_conv6(64, 128), *_conv6(128, 256), nn.AdaptiveMaxPool2d((8, 12))),
         nn.Sequential(
             nn.Flatten(),
@@ -148,37 +152,8 @@ def baseline(classes: int, _shape: Shape = PAGE) -> Network:
     )
 
 
-class _RepeatChannels(nn.Module):
-    def forward(self, x: Tensor) -> Tensor:
-        return x.expand(-1, 3, -1, -1)
-
-
 def _conv6(inputs: int, outputs: int) -> tuple[nn.Module, ...]:
     return nn.Conv2d(inputs, outputs, 6), nn.MaxPool2d(3), nn.ReLU(inplace=True)
-
-
-def _convolution(
-    inputs: int, outputs: int, kernel: int = 3, stride: int = 1, pool: bool = False
-) -> nn.Sequential:
-    return nn.Sequential(
-        nn.Conv2d(inputs, outputs, kernel, stride, padding=kernel // 2, bias=False),
-        *([nn.MaxPool2d(2)] if pool else []),
-        nn.BatchNorm2d(outputs),
-        nn.ReLU(inplace=True),
-    )
-
-
-class Residual(nn.Module):
-    """A residual block: x + body(x)."""
-
-    def __init__(self, body: nn.Module) -> None:
-        super().__init__()
-        self.body = body
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return the sum, with the shape and dtype of `x`."""
-        residual: Tensor = self.body(x)
-        return x + residual
 
 
 NETWORKS: dict[str, Callable[[int, Shape], Network]] = {
@@ -187,5 +162,18 @@ NETWORKS: dict[str, Callable[[int, Shape], Network]] = {
     "plain": plain,
     "resnet18": resnet18,
     "baseline": baseline,
+    "emnist-first": emnist_first,
+    "emnist-first-xavier": emnist_first_xavier,
+    "emnist-middle": emnist_middle,
+    "emnist-deeper": emnist_deeper,
+    "lenet": lenet,
+    "resnet9": resnet9,
+    "resnet9-narrow": partial(resnet9, width=16),  # 0.4 M parameters, for a CPU
+    "airbench": airbench,
 }
-SMALLEST = {"baseline": 281}  # minimum side in pixels; other networks take any
+# Minimum side in pixels; the others take any size that a stage can have.
+SMALLEST = {
+    "baseline": 281,
+    "emnist-middle": 28,
+    "emnist-deeper": 28,
+}

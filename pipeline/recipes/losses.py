@@ -76,12 +76,21 @@ class Loss:
         if self.kind == "forward" and len(self.transition) != classes:
             raise UserError(f"transition: got {len(self.transition)} rows, expected {classes}")
 
-    def of(self, logits: Tensor, mixed: Mixed) -> Tensor:
-        """Return the loss of each mixed image from its logits (n, classes): float32 (n,)."""
-        own = self.per_sample(logits, mixed.labels)
+    def of(self, logits: Tensor, mixed: Mixed, class_weights: Tensor | None = None) -> Tensor:
+        """Return the loss of each mixed image from its logits (n, classes): float32 (n,).
+
+        `class_weights`, float32 (classes,) on the logits' device, are factors of the losses by
+        label. None is 1 for all classes.
+        """
+
+        def weighted(labels: Tensor) -> Tensor:
+            losses = self.per_sample(logits, labels)
+            return losses if class_weights is None else class_weights[labels] * losses
+
+        own = weighted(mixed.labels)
         if mixed.partners is mixed.labels:  # nothing was mixed
             return own
-        partners = self.per_sample(logits, mixed.partners)
+        partners = weighted(mixed.partners)
         return mixed.weights * own + (1 - mixed.weights) * partners
 
     def per_sample(self, logits: Tensor, labels: Tensor) -> Tensor:
@@ -106,6 +115,18 @@ class Loss:
         """Log-probabilities, clamped so that gradients are finite."""
         transition = torch.tensor(self.transition, dtype=torch.float64)
         return transition.clamp(min=torch.finfo(torch.float32).tiny).log().float()
+
+
+def balanced_weights(counts: Sequence[int]) -> Tensor:
+    """Return a weight for each class, float32 (classes,), inverse to its number of samples.
+
+    All classes then have the same weight in total, and the mean over all samples is 1. A class
+    without samples gets 0. `counts` are the numbers of samples, of which one must be positive.
+    """
+    numbers = torch.tensor(counts, dtype=torch.float64)
+    present = numbers > 0
+    weights = numbers.sum() / (present.sum() * numbers.clamp(min=1))
+    return torch.where(present, weights, 0).float()
 
 
 def _check_transition(rows: tuple[tuple[float, ...], ...]) -> None:

@@ -27,12 +27,13 @@ class Trial:
     """A quick run of a whole job: at most 60 s of training on two cores.
 
     It trains for `epochs` epochs on `train_images` images and validates on `validation_images`;
-    None is all images.
+    None is all images. `batch_size` is its own where it has fewer images than the recipe needs.
     """
 
     epochs: int = 1
     train_images: int | None = None
     validation_images: int | None = None
+    batch_size: int | None = None
 
 
 @dataclass(frozen=True)
@@ -40,13 +41,15 @@ class Preset:
     """A network of `networks.NETWORKS` and its recipe.
 
     The epochs are for `pages` training pages; smaller datasets get more epochs. None fixes the
-    epochs. `trial` is what the recipe's quick run trains on.
+    epochs. `trial` is what the recipe's quick run trains on. With `find_rate`, a learning rate
+    range test sets the peak learning rate, except in a quick run.
     """
 
     network: str
     recipe: Recipe
     pages: int | None = None
     trial: Trial = Trial()
+    find_rate: bool = False
 
     def scale(self, pages: int) -> float:
         """Return the factor of the epochs for a dataset of `pages` training pages."""
@@ -185,3 +188,13 @@ def override(
         seed=seed,
     )
     return recipe if scale is None else recipe.scaled(scale)
+
+
+def as_trial(recipe: Recipe, trial: Trial) -> Recipe:
+    """Return a recipe with the epochs and images of a quick run."""
+    return replace(
+        recipe,
+        stages=tuple(replace(stage, epochs=trial.epochs) for stage in recipe.stages),
+        train_images=trial.train_images,
+        validation_images=trial.validation_images,
+    )

@@ -6,7 +6,7 @@ A recipe can be stored, compared and printed. `pipeline.recipes.presets` holds t
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from math import inf, sqrt
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, get_args
 
 from pipeline.errors import UserError, check_range
 from pipeline.loading.augment import Augmentation
@@ -16,7 +16,7 @@ from pipeline.recipes.losses import Loss
 from pipeline.recipes.mixup import Mixing
 
 GROUPS = 3  # of a network's layers: stem, body, head
-Schedule = Literal["one-cycle", "cosine", "constant"]
+Schedule = Literal["one-cycle", "cosine", "linear", "constant"]
 
 
 @dataclass(frozen=True)
@@ -27,13 +27,14 @@ class Stage:
     `learning_rate` is the peak: one for all layers, or (stem, body, head), or (low, high) for a
     geometric series from stem to head (discriminative learning rates, Howard and Ruder 2018). All
     schedules rise to the peak over the first `warm_up` fraction of the steps. Then "one-cycle"
-    (Smith and Topin 2018) and "cosine" (Loshchilov and Hutter 2017) fall to nearly 0; "constant"
-    stays. The first `frozen` of the three layer groups are not trained, except for their batch
+    (Smith and Topin 2018), "cosine" (Loshchilov and Hutter 2017) and "linear" fall to nearly 0;
+    "constant" stays. The first `warm_up_steps` steps are at `warm_up_factor` times the peak
+    instead. The first `frozen` of the three layer groups are not trained, except for their batch
     normalisation statistics.
 
-    `optimizer` is a name in torch.optim, or "Muon" (`pipeline.training.muon`). `options` are its
-    arguments other than learning rate and weight decay. `weight_decay` does not apply to biases and
-    normalisation. `clip` is the maximum norm of the gradient. Without `mixed_precision`, all
+    `optimizer` is a name in torch.optim, or "Muon" (`pipeline.training.optim.muon`). `options` are
+    its arguments other than learning rate and weight decay. `weight_decay` does not apply to biases
+    and normalisation. `clip` is the maximum norm of the gradient. Without `mixed_precision`, all
     hardware computes in float32.
 
     Raises UserError for a value out of range.
@@ -44,6 +45,8 @@ class Stage:
     learning_rate: float | tuple[float, ...]
     schedule: Schedule = "one-cycle"
     warm_up: float = 0.25
+    warm_up_steps: int = 0
+    warm_up_factor: float = 0.1
     frozen: int = 0
     loss: Loss = field(default_factory=lambda: Loss(label_smoothing=0.1))
     mixing: Mixing = field(default_factory=Mixing)
@@ -60,11 +63,18 @@ class Stage:
         check_range("epochs", self.epochs, 1, 1_000_000)
         for rate in self.rates:
             check_range("learning_rate", rate, 1e-12)
-        if self.schedule not in ("one-cycle", "cosine", "constant"):
+        if self.schedule not in get_args(Schedule):
             raise UserError(
-                f"schedule: got {self.schedule!r}, expected one-cycle, cosine or constant"
+                f"schedule: got {self.schedule!r}, expected one of {', '.join(get_args(Schedule))}"
             )
         check_range("warm_up", self.warm_up, 0, 0.99)
+        check_range("warm_up_steps", self.warm_up_steps, 0, 1_000_000_000)
+        check_range("warm_up_factor", self.warm_up_factor, 0, 1)
+        if self.warm_up_steps and self.warm_up:
+            raise UserError(
+                f"warm_up_steps: got {self.warm_up_steps} with a warm_up of {self.warm_up}, "
+                "expected one of them"
+            )
         check_range("frozen", self.frozen, 0, GROUPS - 1)
         check_range("weight_decay", self.weight_decay, 0)
         if self.clip is not None:
@@ -103,7 +113,9 @@ class Recipe:
     weighted by the inverse frequency of its class; with `balanced_sampling`, an epoch has equally
     many samples of each class, some of them repeated. With `resident`, all images are on the device
     from the start. `train_images` and `validation_images` limit both splits to that number of
-    images, evenly spaced in the file. `seed` determines all random numbers.
+    images, evenly spaced in the file. With `train_mode_accuracy`, every validation also measures
+    the accuracy in train mode: with batch statistics and dropout. `seed` determines all random
+    numbers.
 
     Raises UserError for a value out of range.
     """
@@ -123,6 +135,7 @@ class Recipe:
     resident: bool = False
     train_images: int | None = None
     validation_images: int | None = None
+    train_mode_accuracy: bool = False
     seed: int = 0
 
     def __post_init__(self) -> None:

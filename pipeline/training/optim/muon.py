@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.optim.adamw import adamw
+from torch.optim.sgd import sgd
 
 from pipeline.errors import check_range
 
@@ -18,11 +19,13 @@ LINEAR, CUBIC, QUINTIC = 3.4445, -4.7750, 2.0315
 
 
 class Muon(torch.optim.Optimizer):
-    """Orthogonal steps for kernels of several input channels, AdamW for all other parameters.
+    """Orthogonal steps for kernels of several input channels, AdamW or SGD for other parameters.
 
     A kernel (out, in, height, width) is a matrix of `out` rows. Its learning rate is `ratio` times
-    `lr`, and `momentum` is Nesterov's. `betas` and `eps` are AdamW's. Weight decay is decoupled in
-    both. Raises ValueError for numbers out of range.
+    `lr`, and `momentum` is Nesterov's; weight decay is decoupled. With `unit_rows`, kernels are
+    scaled to a root mean square norm of 1 per row before every step. `others` is "AdamW", with
+    `betas` and `eps` and decoupled weight decay, or "SGD", with Nesterov's `sgd_momentum` and
+    weight decay in the gradient. Raises ValueError for values out of range.
     """
 
     def __init__(
@@ -34,14 +37,25 @@ class Muon(torch.optim.Optimizer):
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
         weight_decay: float = 0.02,
+        unit_rows: bool = False,
+        others: str = "AdamW",
+        sgd_momentum: float = 0.85,
     ) -> None:
-        for name, value in (("momentum", momentum), ("beta", betas[0]), ("beta", betas[1])):
+        for name, value in (
+            ("momentum", momentum),
+            ("beta", betas[0]),
+            ("beta", betas[1]),
+            ("sgd_momentum", sgd_momentum),
+        ):
             if not 0 <= value < 1:
                 raise ValueError(f"{name}: got {value}, expected 0 to below 1")
+        if others not in ("AdamW", "SGD"):
+            raise ValueError(f"others: got {others!r}, expected AdamW or SGD")
         numbers = {"lr": lr, "ratio": ratio, "eps": eps, "weight_decay": weight_decay}
         for name, value in numbers.items():
             check_range(name, value, 0)
-        super().__init__(params, {**numbers, "momentum": momentum, "betas": betas})
+        momenta = {"momentum": momentum, "betas": betas, "sgd_momentum": sgd_momentum}
+        super().__init__(params, {**numbers, **momenta, "unit_rows": unit_rows, "others": others})
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
@@ -50,7 +64,8 @@ class Muon(torch.optim.Optimizer):
         for group in self.param_groups:
             parameters = [p for p in group["params"] if p.grad is not None]
             self._orthogonal([p for p in parameters if _is_kernel(p)], group)
-            self._adamw([p for p in parameters if not _is_kernel(p)], group)
+            step_others = self._sgd if group["others"] == "SGD" else self._adamw
+            step_others([p for p in parameters if not _is_kernel(p)], group)
 
     def _orthogonal(self, kernels: list[nn.Parameter], group: dict[str, Any]) -> None:
         lr = group["lr"] * group["ratio"]
@@ -63,8 +78,29 @@ class Muon(torch.optim.Optimizer):
             nesterov = kernel.grad.lerp(momentum, group["momentum"]).flatten(1)
             rows, columns = nesterov.shape
             direction = orthogonal(nesterov) * max(1, rows / columns) ** 0.5
+            if group["unit_rows"]:
+                kernel.mul_(rows**0.5 / (kernel.norm() + 1e-7))
             kernel.mul_(1 - lr * group["weight_decay"])
             kernel.sub_(direction.view(kernel.shape), alpha=lr)
+
+    def _sgd(self, others: list[nn.Parameter], group: dict[str, Any]) -> None:
+        if not others:
+            return
+        momenta: list[Tensor | None] = [self.state[p].get("momentum") for p in others]
+        sgd(
+            [*others],
+            [p.grad for p in others if p.grad is not None],
+            momenta,
+            weight_decay=group["weight_decay"],
+            momentum=group["sgd_momentum"],
+            lr=group["lr"],
+            dampening=0,
+            nesterov=group["sgd_momentum"] > 0,
+            maximize=False,
+        )
+        for parameter, momentum in zip(others, momenta, strict=True):
+            if momentum is not None:
+                self.state[parameter]["momentum"] = momentum
 
     def _adamw(self, others: list[nn.Parameter], group: dict[str, Any]) -> None:
         for parameter in others:

@@ -12,7 +12,7 @@ from torch import nn
 
 from pipeline.errors import UserError
 from pipeline.recipes.recipe import Schedule, Stage
-from pipeline.training.muon import Muon
+from pipeline.training.optim.muon import Muon
 
 # They need a closure, or sparse gradients.
 UNSUITABLE = ("LBFGS", "SparseAdam")
@@ -21,9 +21,9 @@ UNSUITABLE = ("LBFGS", "SparseAdam")
 def build(network: nn.Module, stage: Stage) -> torch.optim.Optimizer:
     """Return a stage's optimizer of a network; freeze the groups of layers that it leaves out.
 
-    Each parameter group stores its peak learning rate as "top". "Muon" is `pipeline.training.muon`,
-    because torch's only takes matrices. Raises UserError for other names that torch.optim does not
-    have, and for options that the optimizer refuses.
+    Each parameter group stores its peak learning rate as "top". "Muon" is
+    `pipeline.training.optim.muon`, because torch's only takes matrices. Raises UserError for other
+    names that torch.optim does not have, and for options that the optimizer refuses.
     """
     kind = Muon if stage.optimizer == "Muon" else getattr(torch.optim, stage.optimizer, None)
     if (
@@ -75,8 +75,8 @@ def lr_factor(schedule: Schedule, step: int, steps: int, warm_up: float) -> floa
     """Return the fraction of the peak learning rate for a step, the first being 0, of `steps`.
 
     "one-cycle" rises from 1/25 to 1 and falls to 1e-4, both along half a cosine (Smith and Topin
-    2018, as fastai shaped it). The others rise linearly; "cosine" then falls to 0 along half a
-    cosine (Loshchilov and Hutter 2017).
+    2018, as fastai shaped it). The others rise linearly; then "cosine" falls to 0 along half a
+    cosine (Loshchilov and Hutter 2017), and "linear" along a line.
     """
     peak = warm_up * steps
     if step < peak:
@@ -87,8 +87,17 @@ def lr_factor(schedule: Schedule, step: int, steps: int, warm_up: float) -> floa
         )
     if schedule == "constant":
         return 1.0
+    if schedule == "linear":
+        return (steps - step) / (steps - peak)
     lowest = 1e-4 if schedule == "one-cycle" else 0.0
     return lowest + (1 - lowest) * (1 - _half_cosine((step - peak) / (steps - peak)))
+
+
+def stage_lr_factor(stage: Stage, step: int, steps: int) -> float:
+    """Return the fraction of a stage's peak learning rate for a step of its `steps`."""
+    if step < stage.warm_up_steps:
+        return stage.warm_up_factor
+    return lr_factor(stage.schedule, step, steps, stage.warm_up)
 
 
 def set_lr(optimizer: torch.optim.Optimizer, factor: float) -> None:
