@@ -31,12 +31,13 @@ from pipeline.data.catalog import (
     SyntheticData,
     default_split,
 )
+from pipeline.data.pixels.options import ColourOption
 from pipeline.data.prepare import PrepareResult, prepare
 from pipeline.data.sources import SourceError
 from pipeline.data.splits import Split
 from pipeline.data.synth.mislabel import LabelNoise
 from pipeline.experiments import command
-from pipeline.experiments.data_options import DataOptions
+from pipeline.experiments.data_options import DataOptions, default_colour
 from pipeline.loading.dataset import open_dataset
 from pipeline.reporting.data_card import write_card
 from pipeline.reporting.data_tables import layout_lines, prepared_table, survey_lines
@@ -85,6 +86,13 @@ class Config:
     """Report the layout, decode all images and draw the data card, but write no dataset."""
     data: conf.OmitArgPrefixes[DataOptions] = field(default_factory=DataOptions)
     """How to understand raw images."""
+    colour: ColourOption | None = None
+    """auto: in colour if the images show more than one line of colours, such as ink of one colour
+    on paper; rgb: in colour; grey: as grey levels.
+    Default: grey for part1, part2, part3, mnist, emnist and fashion, auto for other datasets."""
+    quality: int | None = None
+    """JPEG quality of images in colour, 1 to 100; up to 4,096 pixels are never compressed.
+    Default: JPEG files are stored as they are, and other images with quality 95."""
     mislabel: str | None = None
     """Corrupt all labels of --source or of the synthetic part3, except those of its own test set:
     wrong (all labels), symmetric=RATE, pairs=RATE, permutation, shuffled, none, or
@@ -132,7 +140,9 @@ def prepare_datasets(config: Config) -> None:
                     # Training uses all auxiliary pages.
                     split=None if name == AUXILIARY else split or default_split(name, source),
                     seed=config.seed,
-                    pixels=config.data.pixels(),
+                    pixels=config.data.pixels(
+                        config.colour or default_colour(name), config.quality
+                    ),
                     found_by=found_by,
                     workers=config.workers,
                     skip_bad=config.skip_bad,

@@ -104,12 +104,18 @@ def parts_in(path: Path) -> tuple[str, ...]:
 def open_emnist(path: Path, options: LayoutOptions) -> Source:
     """Return EMNIST's digits and letters in a folder or archive, or else any dataset at `path`.
 
-    Raises SourceError for one of the two parts alone, and where `open_source` does.
+    Raises SourceError for another part of EMNIST, for one of the two alone, and where
+    `open_source` does.
     """
     if any(path.name.lower().startswith(part) for part in PARTS):
         raise SourceError(f"{path}: is one part, and {_BOTH}; use --source {path.parent}")
     if not path.exists() or not (found := parts_in(path)):
-        return open_source(path, options)
+        source = open_source(path, options)
+        if source.layout.dataset.startswith("EMNIST"):
+            raise SourceError(
+                f"{path}: got {source.layout.dataset}, and {_BOTH}; choose another name for it"
+            )
+        return source
     if missing := [part for part in PARTS if part not in found]:
         raise SourceError(
             f"{path}: no files of {missing[0]}, and {_BOTH}; add them, or prepare {found[0]} alone"

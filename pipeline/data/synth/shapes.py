@@ -188,7 +188,8 @@ def _direction(turn: float) -> tuple[float, float]:
 def _regular(corners: int, radii: tuple[float, ...]) -> Floats:
     """Return corners (n, 2) around the origin, at the radii in turn."""
     turns = [_direction(i / corners) for i in range(corners)]
-    return np.array(turns) * np.resize(radii, corners)[:, None]
+    outline: Floats = np.array(turns) * np.resize(radii, corners)[:, None]
+    return outline
 
 
 _ARM = 0.36  # half the width of the cross's arms
