@@ -82,6 +82,7 @@ class TrainedModel:
             device=device,
             precision=precision,
             views=self.config.recipe.views,
+            mirrored=self.config.recipe.mirrored,
             scales=scales,
         )
         if not adapt or scales is None:
