@@ -118,6 +118,8 @@ def _convert(image: Image.Image, kind: str, page: int, data: bytes | bytearray) 
     orientation = _orientation(image) if kind == "TIFF" else None
     inverted = _white_is_zero(image) if kind == "TIFF" else 0
     unsigned = kind == "TIFF" and _is_unsigned(image)
+    if kind == "TIFF" and mode in _COLOURS and _bits(image) == 16:
+        mode = f"{mode};16"
     image.load()
     if kind != "TIFF":
         orientation = _orientation(image)
@@ -165,6 +167,11 @@ def _white_is_zero(image: Any) -> int:
     if not image.mode.startswith(_WORDS) or image.tag_v2.get(_PHOTOMETRIC) != 0:
         return 0
     return int((1 << image.tag_v2.get(_BITS, (16,))[0]) - 1)
+
+
+def _bits(image: Any) -> int:
+    """Return the bits of a TIFF image's values, 1 for an image that does not state them."""
+    return int(image.tag_v2.get(_BITS, (1,))[0])
 
 
 def _is_unsigned(image: Any) -> bool:
