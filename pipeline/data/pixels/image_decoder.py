@@ -203,7 +203,9 @@ def _to_pixels(image: Image.Image, kind: str) -> tuple[Grey, Pixels | None, int]
                 return grey, blend(pixels, paper) if coloured else None, paper
     image.info.pop("transparency", None)  # converting it too can fail, and changes no pixel
     grey = np.array(image.convert("L"))
-    colour = np.array(image.convert("RGB")) if coloured else None
+    colour = None
+    if coloured:
+        colour = np.array(image if image.mode == "RGB" else image.convert("RGB"))
     if image.mode in ("P", "PA") and colour is not None and _is_grey(colour):
         colour = None
     return grey, colour, OPAQUE
