@@ -42,7 +42,7 @@ _COLUMNS: dict[type[Source], set[str]] = {
     PixelTable: {"label"},
     Parquet: {"file", "label", "writer"},
 }
-ARRAY_KINDS: tuple[ArrayKind, ...] = (Cifar, Idx, NumpyArrays, Matlab, Parquet, PixelTable)
+ARRAY_KINDS: tuple[ArrayKind, ...] = (Idx, NumpyArrays, Matlab, Parquet, PixelTable, Cifar)
 
 
 def open_source(
