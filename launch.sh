@@ -17,15 +17,17 @@ Usage: ./launch.sh [COMMAND] [ARGUMENTS]
                   extras: test, track, ffcv, bench, heic, parquet
   prep [NAME…]    convert images to data/NAME.beton           (jobs/prep.py)
   synth           generate synthetic handwriting as PNG files (jobs/synth.py)
-  train PART      train part1, part2 or part3                 (jobs/PART.py)
+  train NAME      train part1, part2, part3, emnist, fashion or cifar10 (jobs/NAME.py), or a
+                  network on your own dataset data/NAME.beton (jobs/classify.py)
+  sweep NAME      train NAME with several options or seeds    (jobs/sweep.py)
   evaluate RUN    score a trained network on labelled images  (jobs/evaluate.py)
-  report [RUN…]   write one HTML page for each part           (jobs/report.py)
+  report [RUN…]   write one HTML page for each job or dataset (jobs/report.py)
   bench [WHAT]    run a benchmark: loader (default), noise, part1, prep, reach, synth or train
                   (jobs/bench/WHAT.py)
   test            run ruff, mypy and the tests; with arguments: only pytest, with these arguments
   --help          print this page; after a command: its options
 
-Options of train, anywhere after PART; all others are options of the job:
+Options of train, anywhere after NAME; all others are options of the job:
   --processes N   number of processes on this machine (default: one per GPU, or one)
   --cpus N        number of CPU cores for all processes together (default: all)
   --precision P   no, bf16 or fp16 (default: bf16 where the hardware supports it)
@@ -152,11 +154,26 @@ os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: int(sys.argv[1])])
 os.execv(sys.argv[2], sys.argv[2:])
 '
 
-# train JOB [--processes N] [--cpus N] [ARGUMENT…]
+# The jobs of train; any other name is that of a dataset, for the job classify.
+jobs='part1|part2|part3|emnist|fashion|cifar10|classify'
+
+# Print a dataset's path, relative to the caller's folder where that is the checkout.
+data_of() {
+  if [[ $PWD == "$root" ]]; then echo "data/$1.beton"; else echo "$root/data/$1.beton"; fi
+}
+
+# train NAME [--processes N] [--cpus N] [ARGUMENT…]
 train() {
   local job=$1 processes="" cpus="" arguments=() command=()
-  [[ $job =~ ^part[123]$ ]] || die 2 "train: got '$job', expected part1, part2 or part3"
   shift
+  if [[ ! $job =~ ^($jobs)$ ]]; then # a dataset
+    [[ $job =~ ^[A-Za-z0-9_][A-Za-z0-9._-]*$ ]] ||
+      die 2 "train: got '$job', expected ${jobs//|/, }, or the name of a dataset"
+    arguments=(--data "$(data_of "$job")")
+    [[ -e $root/data/$job.beton || " $* " == *" --help "* ]] ||
+      die 2 "train: data/$job.beton is not there; make it: ./launch.sh prep $job --source ARCHIVE"
+    job=classify
+  fi
   while (($#)); do
     case $1 in
       --processes=* | --cpus=*)
@@ -203,11 +220,12 @@ check() {
   exec "$python" -m pytest "$@"
 }
 
+extras='test|track|ffcv|bench|heic|parquet' # of pyproject.toml
+
 setup() {
   local extra
   for extra in "$@"; do
-    [[ $extra =~ ^(test|track|ffcv|bench)$ ]] ||
-      die 2 "setup: got '$extra', expected test, track, ffcv or bench"
+    [[ $extra =~ ^($extras)$ ]] || die 2 "setup: got '$extra', expected one of ${extras//|/, }"
   done
   set_up "$@"
   echo "inkrun is installed. To use its commands: source $environment/bin/activate"
@@ -224,7 +242,7 @@ case ${1:-} in
   setup | train)
     if [[ $* == train || ${2:-} =~ ^(-h|--help)$ ]]; then usage; else "$@"; fi
     ;;
-  prep | synth | evaluate | report) run "$@" ;;
+  prep | synth | sweep | evaluate | report) run "$@" ;;
   bench)
     if [[ ${2:-} =~ ^[a-z0-9]+$ && -f $root/jobs/bench/$2.py ]]; then
       run "bench/$2" "${@:3}"

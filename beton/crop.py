@@ -40,9 +40,7 @@ class CentreCrop(Crop):
         if not 0 < self.fraction <= 1:
             raise ValueError(f"crop fraction: got {self.fraction}, expected above 0, at most 1")
 
-    def windows(
-        self, _key: rng.Key, _ids: Ids, sizes: Array, proportion: float, /
-    ) -> Float64Array:
+    def windows(self, _key: rng.Key, _ids: Ids, sizes: Array, proportion: float, /) -> Float64Array:
         """Return windows that depend only on `sizes` and `proportion`."""
         heights, widths = np.asarray(sizes, np.float64).T
         own = widths / heights  # compared as quotients, so that equal proportions are equal
@@ -73,9 +71,7 @@ class RandomResizedCrop(Crop):
         if not 0 < self.ratio[0] <= self.ratio[1] < math.inf:
             raise ValueError(f"crop ratio: got {self.ratio}, expected 0 < low <= high")
 
-    def windows(
-        self, key: rng.Key, ids: Ids, sizes: Array, _proportion: float, /
-    ) -> Float64Array:
+    def windows(self, key: rng.Key, ids: Ids, sizes: Array, _proportion: float, /) -> Float64Array:
         """Return random windows; the output's proportion has no effect on them."""
         numbers = rng.uniform(*key, ids, rng.CROP, TRIES * PER_TRY)
         windows = np.empty((len(ids), 4))

@@ -1,6 +1,7 @@
 """Part 2: measure whether pretraining on the digits of part 1 helps on MNIST.
 
-    ./launch.sh train part2 [--processes N]              after prep part2 mnist
+    ./launch.sh train part2 [--processes N]
+    ./launch.sh train part2 --trial                      a minute, on some of the images
     ./launch.sh train part2 --seeds 2                    fewer trainings: faster, less conclusive
     ./launch.sh train part2 --resume runs/part2/TIME     resume an interrupted run
     accelerate launch jobs/part2.py --seeds 2            the same, for one process
@@ -16,32 +17,43 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from tyro import conf
+
 from pipeline.evaluation.run_config import ExperimentConfig
 from pipeline.experiments import command, part2
+from pipeline.experiments.default_data import default_dataset, prepare_defaults
 from pipeline.experiments.study import Study, seed_range, whole_run
 from pipeline.loading.batches import Decode
 from pipeline.recipes import presets
+from pipeline.recipes.presets import as_trial
 from pipeline.runtime.hardware import Precision
 from pipeline.training.distributed import Processes, join_processes
+
+SEEDS = 5
 
 
 @dataclass(frozen=True)
 class Config:
     """Part 2: measure whether pretraining on the digits of part 1 helps on MNIST."""
 
-    digits: Path = Path("data/part2.beton")
-    """The digits of part 1: the file that `./launch.sh prep part2` writes."""
-    mnist: Path = Path("data/mnist.beton")
+    digits: Path | None = None
+    """The digits of part 1: the file that `./launch.sh prep part2` writes.
+    None: data/part2.beton, which is prepared first if it is missing."""
+    mnist: Path | None = None
     """MNIST: the file that `./launch.sh prep mnist` writes.
-    Its test split, or else its validation split, is the one to validate on."""
+    Its test split, or else its validation split, is the one to validate on.
+    None: data/mnist.beton, which is prepared first if it is missing."""
     runs: Path = Path("runs")
     """Folder for results: they go to part2/<time> in it."""
-    seeds: int = 5
-    """Number of seeds. Each has two trainings on MNIST: pretrained and from random weights."""
+    seeds: int | None = None
+    """Number of seeds. Each has two trainings on MNIST: pretrained and from random weights.
+    None: 5, or 2 in a trial."""
     network: Literal["auto", "small", "plain", "resnet18"] = "auto"
     """Network to train. auto: plain on a CPU, resnet18 on a GPU."""
     epochs: int | None = None
     """Epochs on MNIST. None: those of the network's built-in recipe."""
+    trial: bool = False
+    """Train on some of the images for few epochs: everything that the job does, in a minute."""
     digits_epochs: int | None = None
     """Epochs on the digits of part 1. None: the recipe's."""
     size: int | None = None
@@ -66,9 +78,13 @@ def train(config: Config) -> None:
     if config.resume is not None:
         run = whole_run(config.resume)
         config = command.resumed(config, run, "part2")
+    else:
+        command.check_trial(config, "seeds", "epochs", "digits_epochs")
+        defaults = {"part2": config.digits, "mnist": config.mnist}
+        prepare_defaults([name for name, given in defaults.items() if given is None])
     with (
-        command.open_data(config.digits, "part2") as digits,
-        command.open_data(config.mnist, "mnist") as mnist,
+        command.open_data(config.digits or default_dataset("part2"), "part2") as digits,
+        command.open_data(config.mnist or default_dataset("mnist"), "mnist") as mnist,
         join_processes(config.precision) as processes,
     ):
         data = part2.Datasets(digits, mnist)
@@ -78,7 +94,9 @@ def train(config: Config) -> None:
 
 def new_study(config: Config, data: part2.Datasets, processes: Processes) -> Study:
     """Create the run directory with all its trainings. Raises UserError for impossible options."""
-    seeds, network = seed_range(config.seed, config.seeds), config.network
+    default = part2.TRIAL_SEEDS if config.trial else SEEDS
+    seeds = seed_range(config.seed, default if config.seeds is None else config.seeds)
+    network = config.network
     if network == "auto":
         network = "resnet18" if processes.device.type == "cuda" else "plain"
     digits = presets.override(
@@ -94,6 +112,8 @@ def new_study(config: Config, data: part2.Datasets, processes: Processes) -> Stu
         batch_size=config.batch_size,
         learning_rate=config.learning_rate,
     )
+    if config.trial:
+        digits, mnist = as_trial(digits, part2.TRIAL_DIGITS), as_trial(mnist, part2.TRIAL_MNIST)
     planned = part2.plan(data, processes, network, digits, mnist, seeds, config.decode)
     info = data.mnist.info
     written = ExperimentConfig(
@@ -109,7 +129,7 @@ def new_study(config: Config, data: part2.Datasets, processes: Processes) -> Stu
 
 def main() -> int:
     """Run the job; print a failure as one line. Returns the exit status."""
-    return command.main("part2", Config, train)
+    return command.main("part2", Config, train, conf.FlagCreatePairsOff)
 
 
 if __name__ == "__main__":

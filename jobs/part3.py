@@ -1,6 +1,7 @@
 """Part 3: diagnose a dataset's labels, and train accurate networks even if they are wrong.
 
-    ./launch.sh train part3 [--processes N]              after prep part3 mnist, and train part2
+    ./launch.sh train part3 [--processes N]              after train part2, for all --arms
+    ./launch.sh train part3 --trial                      a minute, on some of the images
     ./launch.sh train part3 --arms simple --seeds 1      the fastest
     ./launch.sh train part3 --data data/fashion-wrong.beton --test data/fashion-mnist.beton
     ./launch.sh train part3 --resume runs/part3/TIME     resume an interrupted run
@@ -17,24 +18,31 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+from tyro import conf
+
 from pipeline.evaluation.run_config import CheckpointSchedule, ExperimentConfig, TrainingConfig
 from pipeline.experiments import command, part3
+from pipeline.experiments.default_data import default_dataset, prepare_defaults
 from pipeline.experiments.study import Study, seed_range
 from pipeline.loading.batches import Decode
 from pipeline.recipes.arms import PART3_ARMS
-from pipeline.recipes.presets import Preset, override
+from pipeline.recipes.presets import Preset, as_trial, override
 from pipeline.runtime.hardware import Precision
 from pipeline.training.distributed import join_processes
+
+SEEDS = 3
 
 
 @dataclass(frozen=True)
 class Config:
     """Part 3: diagnose a dataset's labels, and train accurate networks even if they are wrong."""
 
-    data: Path = Path("data/part3.beton")
-    """The dataset in question: the file that `./launch.sh prep part3` writes."""
-    test: Path = Path("data/mnist.beton")
-    """Dataset with correct labels to test on: its test split, or else its validation split."""
+    data: Path | None = None
+    """The dataset in question: the file that `./launch.sh prep part3` writes.
+    None: data/part3.beton, which is prepared first if it is missing."""
+    test: Path | None = None
+    """Dataset with correct labels to test on: its test split, or else its validation split.
+    None: data/mnist.beton, which is prepared first if it is missing."""
     clean: Path | None = None
     """Dataset with correct labels to train on, which shows the highest accuracy to expect.
     None: the file of --test."""
@@ -46,10 +54,14 @@ class Config:
     The diagnosis uses its predictions too. None: a network of --part2, if there is one."""
     runs: Path = Path("runs")
     """Folder for results: they go to part3/<time> in it."""
-    arms: tuple[str, ...] = tuple(PART3_ARMS)
-    """Published trainings to repeat. The diagnosis uses the predictions of the first one."""
-    seeds: int = 3
-    """Number of trainings by each method that suits the diagnosis, each with its own seed."""
+    arms: tuple[str, ...] | None = None
+    """Published trainings to repeat. The diagnosis uses the predictions of the first one.
+    None: all, or the first one in a trial."""
+    seeds: int | None = None
+    """Number of trainings by each method that suits the diagnosis, each with its own seed.
+    None: 3, or 1 in a trial."""
+    trial: bool = False
+    """Train on some of the images for few epochs: everything that the job does, in a minute."""
     epochs: int | None = None
     """Epochs of every training. None: those of each training's built-in recipe."""
     size: int | None = None
@@ -75,9 +87,17 @@ def train(config: Config) -> None:
     if config.resume is not None:
         run = config.resume.resolve()  # the link `latest` changes
         config = command.resumed(config, run, "part3")
+    else:
+        command.check_trial(config, "arms", "seeds", "epochs")
+        defaults = {"part3": config.data, "mnist": config.test}
+        prepare_defaults([name for name, given in defaults.items() if given is None])
     if config.part2.exists():
         config = replace(config, part2=config.part2.resolve())  # likewise
-    seeds, clean = seed_range(config.seed, config.seeds), config.clean or config.test
+    names, count = (
+        (part3.TRIAL_ARMS, part3.TRIAL_SEEDS) if config.trial else (tuple(PART3_ARMS), SEEDS)
+    )
+    seeds = seed_range(config.seed, count if config.seeds is None else config.seeds)
+    test_data = config.test or default_dataset("mnist")
 
     def training(preset: Preset, seed: int) -> TrainingConfig:
         own = config.network == "auto" or preset.network == "resnet18"
@@ -88,20 +108,21 @@ def train(config: Config) -> None:
             batch_size=config.batch_size,
             seed=seed,
         )
+        recipe = as_trial(recipe, part3.TRIAL) if config.trial else recipe
         network = preset.network if own else config.network
         return TrainingConfig(
             network, recipe, decode=config.decode, checkpoints=CheckpointSchedule(keep=1)
         )
 
     with (
-        command.open_data(config.data) as file,
-        command.open_data(config.test) as test,
-        command.open_data(clean) as correct,
+        command.open_data(config.data or default_dataset("part3")) as file,
+        command.open_data(test_data) as test,
+        command.open_data(config.clean or test_data) as correct,
         join_processes(config.precision) as processes,
     ):
         data = part3.Datasets(file, test, correct)
         models = part3.find_models(config.part2, config.witness, data.classes)
-        arms = models.arms(config.arms)
+        arms = models.arms(config.arms or names)
         part3.check(processes, data, arms, training, config.seed)
         if run is None:
             options, provenance = command.options_of(config), file.info["provenance"]
@@ -114,7 +135,7 @@ def train(config: Config) -> None:
 
 def main() -> int:
     """Run the job; print a failure as one line. Returns the exit status."""
-    return command.main("part3", Config, train)
+    return command.main("part3", Config, train, conf.FlagCreatePairsOff)
 
 
 if __name__ == "__main__":

@@ -24,13 +24,20 @@ from rich.console import Console
 from tyro import conf
 
 from pipeline.data.base import SYNTHETIC
-from pipeline.data.catalog import AUXILIARY, SYNTHETIC_BY_DEFAULT, SourceFinder, SyntheticData
+from pipeline.data.catalog import (
+    AUXILIARY,
+    SYNTHETIC_BY_DEFAULT,
+    SourceFinder,
+    SyntheticData,
+    default_split,
+)
+from pipeline.data.pixels.options import ColourOption
 from pipeline.data.prepare import PrepareResult, prepare
 from pipeline.data.sources import SourceError
 from pipeline.data.splits import Split
 from pipeline.data.synth.mislabel import LabelNoise
 from pipeline.experiments import command
-from pipeline.experiments.data_options import DataOptions
+from pipeline.experiments.data_options import DataOptions, default_colour
 from pipeline.loading.dataset import open_dataset
 from pipeline.reporting.data_card import write_card
 from pipeline.reporting.data_tables import layout_lines, prepared_table, survey_lines
@@ -42,20 +49,23 @@ class Config:
     """Prepare datasets: raw images → data/NAME.beton, one file per dataset."""
 
     names: Annotated[tuple[str, ...], conf.Positional, conf.arg(metavar="[NAME …]")] = ()
-    """part1, part2 (the digits of part 1), part3, mnist, fashion-mnist, emnist-letters …, or a new
-    name. part1 also prepares auxiliary: additional synthetic pages to train on.
+    """part1, part2 (the digits of part 1), part3, mnist, emnist (digits and letters), fashion,
+    cifar10, emnist-letters …, or a new name. part1 also prepares auxiliary: additional synthetic
+    pages to train on.
     Default: the dataset at --source; without --source, all datasets in data/raw;
     if data/raw has none, part1, part2, part3 and mnist."""
     source: Annotated[Path | None, conf.arg(metavar="PATH")] = None
     """Raw data: a folder, a zip or tar archive, or a file of arrays; docs/prep.md lists what is
     read. FOLDER/DATASET selects one of several IDX datasets.
-    Default: search data/raw; if part1, part2, part3 or mnist are missing, generate them."""
+    Default: search data/raw; if part1, part2, part3, mnist, emnist, fashion or cifar10 are missing,
+    generate them."""
     out: Path = Path("data")
     """Folder of the .beton files."""
-    split: str = "90-10"
+    split: str | None = None
     """90-10 or 80-10-10: percentages of each class for training, validation and test.
     writers=2 or writers=0.1: number or fraction of writers held out for validation.
-    A test set of the raw data stays the test split."""
+    images=5000: number of images held out for validation.
+    A test set of the raw data stays the test split. Default: 90-10; for fashion, images=10000."""
     seed: int = 0
     """Seed of the splits, of synthetic data and of --mislabel."""
     skip_bad: bool = False
@@ -76,6 +86,13 @@ class Config:
     """Report the layout, decode all images and draw the data card, but write no dataset."""
     data: conf.OmitArgPrefixes[DataOptions] = field(default_factory=DataOptions)
     """How to understand raw images."""
+    colour: ColourOption | None = None
+    """auto: in colour if the images show more than one line of colours, such as ink of one colour
+    on paper; rgb: in colour; grey: as grey levels.
+    Default: grey for part1, part2, part3, mnist, emnist and fashion, auto for other datasets."""
+    quality: int | None = None
+    """JPEG quality of images in colour, 1 to 100; up to 4,096 pixels are never compressed.
+    Default: JPEG files are stored as they are, and other images with quality 95."""
     mislabel: str | None = None
     """Corrupt all labels of --source or of the synthetic part3, except those of its own test set:
     wrong (all labels), symmetric=RATE, pairs=RATE, permutation, shuffled, none, or
@@ -88,7 +105,7 @@ class Config:
 def prepare_datasets(config: Config) -> None:
     """Prepare the datasets. Raises SourceError, BetonError or OSError."""
     console = make_console()
-    split = Split.parse(config.split)
+    split = Split.parse(config.split) if config.split is not None else None
     label_noise = LabelNoise.parse(config.mislabel) if config.mislabel is not None else None
     synthetic = SyntheticData(
         config.writers, config.auxiliary_writers, config.grey, label_noise, config.seed
@@ -120,9 +137,12 @@ def prepare_datasets(config: Config) -> None:
                 result = prepare(
                     source,
                     out,
-                    split=None if name == AUXILIARY else split,  # training uses all auxiliary pages
+                    # Training uses all auxiliary pages.
+                    split=None if name == AUXILIARY else split or default_split(name, source),
                     seed=config.seed,
-                    pixels=config.data.pixels(),
+                    pixels=config.data.pixels(
+                        config.colour or default_colour(name), config.quality
+                    ),
                     found_by=found_by,
                     workers=config.workers,
                     skip_bad=config.skip_bad,

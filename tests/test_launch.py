@@ -184,7 +184,7 @@ def test_without_data_it_draws_some(ready: Checkout) -> None:
 
 def test_without_data_of_another_set_it_says_how_to_get_some(ready: Checkout) -> None:
     shutil.copy(ROOT / "jobs" / "prep.py", ready.root / "jobs")
-    run = ready("prep", "fashion-mnist", PYTHONPATH=str(ROOT))
+    run = ready("prep", "emnist-letters", PYTHONPATH=str(ROOT))
     assert run.returncode == 2
     assert run.stdout == ""
     assert len(run.stderr.splitlines()) == 3

@@ -88,6 +88,7 @@ DATA_ROOMS = (
     "layout",
     "pixels",
     "sources",
+    "emnist",
     "splits",
     "prepare",
     "synth",

@@ -32,6 +32,7 @@ from tiny import CLASSES, write_set
 from jobs import part1
 from pipeline.data.prepare import prepare
 from pipeline.data.synth.handwriting import SyntheticPages
+from pipeline.experiments.options import Part1Options
 from pipeline.recipes import presets
 
 
@@ -52,6 +53,7 @@ def test_it_trains_and_leaves_a_run(launcher: list[str], data: Path, tmp_path: P
     assert latest.is_symlink()
     assert sorted(path.name for path in latest.iterdir()) == [
         "answers.safetensors",
+        "batch.png",
         "checkpoints",
         "config.json",
         "confusion.png",
@@ -60,6 +62,7 @@ def test_it_trains_and_leaves_a_run(launcher: list[str], data: Path, tmp_path: P
         "losses.json",
         "metrics.jsonl",
         "model.safetensors",
+        "report.html",
         "result.json",
         "scores.json",
         "view.json",
@@ -298,5 +301,5 @@ def test_help_names_every_option(
     assert done.value.code == 0
     text = capsys.readouterr().out
     assert [
-        f.name for f in fields(part1.Config) if f"--{f.name.replace('_', '-')}" not in text
+        f.name for f in fields(Part1Options) if f"--{f.name.replace('_', '-')}" not in text
     ] == []

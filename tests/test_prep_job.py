@@ -217,7 +217,7 @@ def test_without_data_or_names_all_main_datasets_are_generated(
 
 
 @pytest.mark.parametrize(
-    "names", [("fashion-mnist",), ("my-letters",), ("emnist-letters", "part1")]
+    "names", [("emnist-digits",), ("my-letters",), ("emnist-letters", "part1")]
 )
 def test_without_data_three_lines_say_how_to_get_some(
     tmp_path: Path, prep_here: Prep, names: tuple[str, ...]
@@ -266,8 +266,8 @@ def test_bad_images_are_listed_and_nothing_is_written(tmp_path: Path, prep_here:
         (["part1", "--synthetic", "--source", "good"], "--synthetic excludes --source"),
         (["part1", "--synthetic", "--download"], "--synthetic excludes --source"),
         (
-            ["fashion-mnist", "--synthetic"],
-            "fashion-mnist: no synthetic version, expected one of part1",
+            ["my-letters", "--synthetic"],
+            "my-letters: no synthetic version, expected one of part1",
         ),
         (["part1", "--writers", "0"], "writers: got 0, expected 1 to 999"),
         (["part3", "--mislabel", "some"], "mislabel 'some': expected none, wrong,"),

@@ -13,6 +13,8 @@ from tiny import write_set
 from jobs import part1, report
 from pipeline.errors import UserError
 from pipeline.evaluation.run_dir import RunDir
+from pipeline.experiments import classify
+from pipeline.experiments.options import Part1Options
 from pipeline.training import distributed
 
 
@@ -21,15 +23,15 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_set(tmp_path_factory.mktemp("set") / "tiny.beton", train=4, validation=2)
 
 
-def settings(data: Path, runs: Path) -> part1.Config:
-    return part1.Config(data=data, runs=runs, size=16, epochs=1, batch_size=8, precision="no")
+def settings(data: Path, runs: Path) -> Part1Options:
+    return Part1Options(data=data, runs=runs, size=16, epochs=1, batch_size=8, precision="no")
 
 
 @pytest.fixture(scope="module")
 def runs(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with one short run of part 1."""
     path = tmp_path_factory.mktemp("runs")
-    part1.train(settings(data, path))
+    classify.run("part1", settings(data, path))
     return path
 
 
@@ -54,8 +56,8 @@ def test_the_latest_run_becomes_a_page(
     assert output.startswith(f"{out / 'part1.html'}: Recipe fast classifies ")
     assert [path.name for path in out.iterdir()] == ["part1.html"]
     page = Parsed((out / "part1.html").read_text())
-    assert len(page.all("img")) == 2
-    assert len(page.all("svg")) == 4
+    assert len(page.all("img")) == 3
+    assert len(page.all("svg")) == 5
     assert any("synthetic data: tiny" in words for words in page.words["li"])
 
 
@@ -86,25 +88,25 @@ def test_every_part_has_a_page(
         def write(self, path: Path) -> None:
             path.write_text(self.part)
 
-    for part in report.PARTS:
+    for part in report.PAGES:
         folder = tmp_path / "runs" / part / "then"
         folder.mkdir(parents=True)
-        RunDir(folder).write_json("config.json", {"job": part})
+        RunDir(folder).write_json("config.json", {"job": part, "data": "data/leaves.beton"})
         RunDir(folder).link_latest()
 
         def blank(paths: list[Path], part: str = part) -> Blank:
             given[part] = paths
             return Blank(part)
 
-        monkeypatch.setitem(report.PARTS, part, blank)
+        monkeypatch.setitem(report.PAGES, part, blank)
     out = tmp_path / "out"
     status, output, _ = run_report(capsys, monkeypatch, "--runs", tmp_path / "runs", "--out", out)
     assert status == 0
-    assert {part: (out / f"{part}.html").read_text() for part in given} == {
-        part: part for part in ("part1", "part2", "part3")
-    }
+    pages = {part: out / f"{part if part != 'classify' else 'leaves'}.html" for part in given}
+    assert [*pages] == ["cifar10", "emnist", "fashion", "classify", "part1", "part2", "part3"]
+    assert all(page.read_text() == part for part, page in pages.items())
     assert given == {part: [tmp_path / "runs" / part / "latest"] for part in given}
-    assert output.splitlines() == [f"{out / part}.html: answer of {part}" for part in sorted(given)]
+    assert output.splitlines() == [f"{page}: answer of {part}" for part, page in pages.items()]
 
 
 def test_other_folders_are_rejected_in_one_line(
@@ -181,7 +183,7 @@ def test_tensorboard_shows_what_the_run_keeps(data: Path, tmp_path: Path) -> Non
     pytest.importorskip("tensorboard", reason="needs the extra `track`")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    part1.train(replace(settings(data, tmp_path), track="tensorboard", epochs=2))
+    classify.run("part1", replace(settings(data, tmp_path), track="tensorboard", epochs=2))
     run = RunDir(tmp_path / "part1" / "latest")
     (file,) = run.path.resolve().glob("inkrun/events.*")
     events = EventAccumulator(str(file))

@@ -137,6 +137,6 @@ def test_the_second_kills_the_process(number: int) -> None:
 
 
 def test_the_message_names_signal_and_step() -> None:
-    stop = Stopped(signal.SIGINT, 7)
+    stop = Stopped(signal.SIGINT, "step 7")
     assert (str(stop), stop.signal, stop.run) == ("stopped by SIGINT after step 7", 2, None)
-    assert Stopped(0, 7).signal == signal.SIGTERM  # another process received it
+    assert Stopped(0, "step 7").signal == signal.SIGTERM  # another process received it

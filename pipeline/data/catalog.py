@@ -1,7 +1,7 @@
 """The catalog of named datasets: their files in the folder of raw data, and how to find a source.
 
-A name that is not in the catalog stands for a zip archive or folder of that name. The datasets of
-the hand-writing task and MNIST are always available: missing data are replaced by synthetic data.
+A name that is not in the catalog stands for a zip archive or folder of that name. The datasets in
+GENERATED are always available: missing data are replaced by synthetic data.
 """
 
 import re
@@ -10,13 +10,23 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from pipeline.data.base import NO_SPLIT
 from pipeline.data.download import download
+from pipeline.data.emnist import PARTS, open_emnist, parts_in
 from pipeline.data.layout.options import LayoutOptions
 from pipeline.data.sources import ClassSubset, Source, SourceError, open_source
 from pipeline.data.sources.known_sets import EMNIST
-from pipeline.data.synth import handwriting
-from pipeline.data.synth.handwriting import DIGITS, SyntheticDigits, SyntheticPages
+from pipeline.data.splits import Split
+from pipeline.data.synth import garments, handwriting, shapes
+from pipeline.data.synth.garments import SyntheticGarments
+from pipeline.data.synth.handwriting import (
+    DIGITS,
+    SyntheticCharacters,
+    SyntheticDigits,
+    SyntheticPages,
+)
 from pipeline.data.synth.mislabel import LabelNoise, MislabelledSource
+from pipeline.data.synth.shapes import SyntheticShapes
 
 
 @dataclass(frozen=True)
@@ -24,12 +34,18 @@ class CatalogEntry:
     """A dataset's possible paths in the folder of raw data, and its classes, if not all.
 
     The names of files that may hold it match `similar` (lower case), and none of the dataset is
-    generated while such a file is there.
+    generated while such a file is there. `package` is the package of Debian that installs the
+    dataset, in the folder of its name without "dataset-". `grey` datasets are stored as grey ink,
+    whatever colours their images have, unless the option --colour is given; for all others the
+    pixels decide. `split` is the dataset's published division, the default of --split.
     """
 
     paths: tuple[str, ...]
     classes: tuple[str, ...] = ()
     similar: str = r"(?!)"
+    package: str = ""
+    grey: bool = False
+    split: Split = field(default_factory=Split)
 
 
 ARCHIVE_SUFFIXES = (".zip", "", ".tar.gz", ".tgz", ".tar")
@@ -43,26 +59,50 @@ def _paths(*names: str, suffixes: Sequence[str] = ARCHIVE_SUFFIXES) -> tuple[str
 _PART1_PATHS, _PART1_SIMILAR = _paths("trainPart1", "part1"), r"(train)?[ _-]*part[ _-]*1\b.*"
 _IDX_PATHS = _paths(*("train-images-idx3-ubyte", "train-images.idx3-ubyte"), suffixes=("", ".gz"))
 MAIN_DATASETS = {
-    "part1": CatalogEntry(_PART1_PATHS, similar=_PART1_SIMILAR),
-    "part2": CatalogEntry(_PART1_PATHS, tuple(DIGITS), _PART1_SIMILAR),
+    "part1": CatalogEntry(_PART1_PATHS, similar=_PART1_SIMILAR, grey=True),
+    "part2": CatalogEntry(_PART1_PATHS, tuple(DIGITS), _PART1_SIMILAR, grey=True),
     "part3": CatalogEntry(
-        _paths("mnistTask3", "part3"), similar=r"(mnist[ _-]*)?(task|part)[ _-]*3\b.*"
+        _paths("mnistTask3", "part3"), similar=r"(mnist[ _-]*)?(task|part)[ _-]*3\b.*", grey=True
     ),
     "mnist": CatalogEntry(
         (*_paths("MNIST", "mnist"), "mnist.npz", *_IDX_PATHS),
         similar=r"(mnist(?![ _-]*task)|(train|t10k)-(images|labels)|digit-recognizer).*",
+        grey=True,
     ),
 }
+_EMNIST_PLACES = ("EMNIST", "emnist", "gzip")
+_FASHION = CatalogEntry(
+    _paths("FashionMNIST", "fashion-mnist", "fashion"),
+    similar=r"fashion[ _-]*mnist.*",
+    package="dataset-fashion-mnist",
+    grey=True,
+    split=Split(images=10_000),
+)
+SYSTEM_DATASETS = {
+    "emnist": CatalogEntry(
+        _paths(*_EMNIST_PLACES), similar=r"emnist(?!-(by|balanced|mnist)).*", grey=True
+    ),
+    "fashion": _FASHION,
+    "cifar10": CatalogEntry(
+        _paths(
+            *("cifar-10-python", "cifar-10-batches-py", "cifar-10-binary", "cifar-10-batches-bin"),
+            *("cifar10", "cifar-10", "CIFAR10", "CIFAR-10"),
+        ),
+        similar=r"cifar[ _-]*10(?!0).*",
+    ),
+}
+GENERATED = {**MAIN_DATASETS, **SYSTEM_DATASETS, "fashion-mnist": _FASHION}
 CATALOG = {
-    **MAIN_DATASETS,
-    "fashion-mnist": CatalogEntry(_paths("FashionMNIST", "fashion-mnist")),
+    **GENERATED,
     **{
         f"emnist-{part}": CatalogEntry(
-            tuple(f"{place}/emnist-{part}" for place in ("EMNIST/raw", "emnist", "gzip.zip"))
+            tuple(f"{place}/emnist-{part}" for place in ("EMNIST/raw", "emnist", "gzip.zip")),
+            grey=True,
         )
         for part in EMNIST
     },
 }
+_ALIASES = {"fashion-mnist"}  # names in CATALOG of a dataset that has another one
 
 SYNTHETIC_BY_DEFAULT = "embedded default"  # how the source of missing data was found
 
@@ -94,15 +134,22 @@ class SyntheticData:
                 return SyntheticDigits(handwriting.PART3_COUNTS, self.seed, label_noise)
             case "mnist":
                 return SyntheticDigits(handwriting.MNIST_COUNTS, self.seed)
-        known = ", ".join((*MAIN_DATASETS, AUXILIARY))
+            case "emnist":
+                return SyntheticCharacters(handwriting.EMNIST_COUNTS, self.seed)
+            case "fashion" | "fashion-mnist":
+                return SyntheticGarments(garments.FASHION_COUNTS, self.seed)
+            case "cifar10":
+                return SyntheticShapes(shapes.CIFAR10_COUNTS, self.seed)
+        known = ", ".join((*GENERATED, AUXILIARY))
         raise SourceError(f"{name}: no synthetic version, expected one of {known}")
 
 
 @dataclass(frozen=True)
 class SourceFinder:
-    """Finds datasets' sources: at `source`, below `raw`, by download, or synthetic.
+    """Finds datasets' sources: at `source`, below `raw`, by download, installed, or synthetic.
 
     `synthetic.label_noise` also applies to the data at `source`. `layout` says how to read files.
+    `installed` is the folder of the datasets that packages of Debian install.
     """
 
     raw: Path = Path("data/raw")
@@ -111,6 +158,7 @@ class SourceFinder:
     always_synthetic: bool = False
     synthetic: SyntheticData = SyntheticData()
     layout: LayoutOptions = field(default_factory=LayoutOptions)
+    installed: Path = Path("/usr/share/datasets")
 
     def datasets(self, names: Sequence[str]) -> tuple[str, ...]:
         """Return the datasets to prepare: `names`, or the name of `source`, or all below `raw`.
@@ -133,7 +181,7 @@ class SourceFinder:
         elif self.source is not None:
             chosen = (_dataset_name(self.source),)
         else:
-            found = () if self.download else tuple(n for n in CATALOG if find_raw(n, self.raw))
+            found = () if self.download else tuple(n for n in CATALOG if self._holds(n))
             chosen = found or tuple(MAIN_DATASETS)
         if synthetic.label_noise and not self.source and "part3" not in chosen:
             raise SourceError("--mislabel: expected --source, or the synthetic part3")
@@ -163,7 +211,9 @@ class SourceFinder:
                 f"{name}: {similar} may hold it, under another name than {_entry(name).paths[0]}; "
                 f"use --source {shlex.quote(str(similar))}, or --synthetic to generate {name}"
             )
-        elif name in MAIN_DATASETS:
+        elif (package := _entry(name).package) and self._installed(package).exists():
+            path, found_by = self._installed(package), f"package {package}"
+        elif name in GENERATED:
             return self.synthetic.source(name), SYNTHETIC_BY_DEFAULT
         else:
             raise SourceError(
@@ -177,12 +227,37 @@ class SourceFinder:
                 f"--mislabel: part3 would be read from {path}; "
                 "add --source to mislabel it, or --synthetic"
             )
-        source = open_source(path, self.layout)
+        source = (open_emnist if name == "emnist" else open_source)(path, self.layout)
         if classes := _entry(name).classes:
             source = ClassSubset(source, classes).check()
         if label_noise and label_noise.kind != "none" and self.source is not None:
             source = MislabelledSource(source, label_noise, self.synthetic.seed)
         return source, found_by
+
+    def _holds(self, name: str) -> bool:
+        """Return whether `raw` holds a dataset, both parts of EMNIST included."""
+        path = find_raw(name, self.raw)
+        if path is None or name in _ALIASES:
+            return False
+        return name != "emnist" or parts_in(path) == PARTS
+
+    def _installed(self, package: str) -> Path:
+        return self.installed / package.removeprefix("dataset-")
+
+
+def default_split(name: str, source: Source) -> Split:
+    """Return the division of a dataset where none is given: the published one, or 90-10.
+
+    The published division is for datasets of at least five times the images that it holds out.
+    """
+    published = _entry(name).split
+    free = int((source.annotations.splits == NO_SPLIT).sum())
+    return published if free >= 5 * published.images else Split()
+
+
+def stored_grey(name: str) -> bool:
+    """Return whether a dataset is stored as grey ink unless the option --colour is given."""
+    return _entry(name).grey
 
 
 def find_raw(name: str, raw: Path) -> Path | None:
@@ -211,6 +286,8 @@ def _entry(name: str) -> CatalogEntry:
 def _dataset_name(path: Path) -> str:
     """Return the dataset that has this path in CATALOG, or else a name made from the path."""
     for name, entry in CATALOG.items():
+        if name in _ALIASES:
+            continue
         if path.name in entry.paths and path.name not in _IDX_PATHS:  # names of any IDX dataset
             return name
     suffixes = "|".join(re.escape(suffix) for suffix in SUFFIXES if suffix)

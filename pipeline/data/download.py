@@ -14,7 +14,14 @@ URLS = {
     "mnistTask3.zip": "https://www.dropbox.com/s/otc12z2w7f7xm8z/mnistTask3.zip?dl=1",
 }
 ARCHIVES = {"part1": "trainPart1.zip", "part2": "trainPart1.zip", "part3": "mnistTask3.zip"}
-TORCHVISION = {"mnist": "MNIST", "fashion-mnist": "FashionMNIST", "emnist": "EMNIST"}  # classes
+TORCHVISION = {  # classes
+    "mnist": "MNIST",
+    "fashion": "FashionMNIST",
+    "fashion-mnist": "FashionMNIST",
+    "cifar10": "CIFAR10",
+    "emnist": "EMNIST",
+}
+FOLDERS = {"CIFAR10": "cifar-10-batches-py"}  # of classes whose files are in no folder of its name
 
 
 def download(name: str, raw: Path) -> Path:
@@ -37,7 +44,7 @@ def download(name: str, raw: Path) -> Path:
         except (OSError, RuntimeError) as error:
             reason = " ".join(str(error).split())  # torchvision's message has several lines
             raise SourceError(f"{name}: download failed: {reason}") from error
-    return target / "raw" / name if family == "emnist" else target
+    return target / "raw" / name if name.startswith("emnist-") else target
 
 
 def _fetch_archive(archive: str, folder: Path) -> Path:
@@ -52,6 +59,8 @@ def _fetch_archive(archive: str, folder: Path) -> Path:
 def _fetch_by_torchvision(name: str, dataset: str, folder: Path) -> Path:
     from torchvision import datasets  # here, because importing it takes seconds
 
-    options = {"split": name.removeprefix("emnist-")} if dataset == "EMNIST" else {}
+    options = {}
+    if dataset == "EMNIST":  # all parts are downloaded; one of them is loaded
+        options["split"] = "digits" if name == "emnist" else name.removeprefix("emnist-")
     getattr(datasets, dataset)(folder, download=True, **options)
-    return folder / dataset
+    return folder / FOLDERS.get(dataset, dataset)

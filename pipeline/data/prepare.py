@@ -2,14 +2,16 @@
 
 All images are decoded once, in several processes, and measured meanwhile. What only pixels show is
 decided for the whole dataset from these measures, after the last image and before the file is
-written: scale, polarity, blank images, and splits that keep equal images together. If images cannot
-be decoded, all of them are reported together and no file is written, unless they are skipped on
+written: grey or colour, scale, polarity, blank images, and splits that keep equal images together.
+If the images were decoded for another decision, they are decoded again. If images cannot be
+decoded, all of them are reported together and no file is written, unless they are skipped on
 request. The file stores its source and settings, so that an up-to-date file is not written again.
 """
 
 import json
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,15 +19,27 @@ from typing import Any
 import numpy as np
 
 from beton import writer
-from beton.errors import BetonError
-from beton.fields import BytesField, Field, InkField, IntField
+from beton.codec import jpeg
+from beton.errors import BetonError, SampleError
+from beton.fields import BytesField, Field, InkField, IntField, RGBImageField
 from beton.format import layout
 from beton.reader import Reader
-from pipeline.data.base import SPLITS, ImageError, Ints, LayoutError, Source, SourceError
+from pipeline.data.base import (
+    SPLITS,
+    TRAIN,
+    Decoded,
+    ImageError,
+    Ints,
+    LayoutError,
+    Source,
+    SourceError,
+)
+from pipeline.data.pixels.colour import Colour, Colours, choose_colour, in_colour
 from pipeline.data.pixels.measures import DEPTHS, Measures, measure, read_measures
-from pipeline.data.pixels.options import PixelOptions
+from pipeline.data.pixels.options import DEFAULT_QUALITY, PixelOptions
 from pipeline.data.pixels.polarity import (
     DARK,
+    EACH,
     LIGHT,
     Mask,
     decide_polarity,
@@ -40,12 +54,13 @@ from pipeline.runtime.files import convert
 
 VERSION = 2  # of the file's content: raise it when files of the same source must be written again
 RAW_MAX_PIXELS = 64 * 64  # images up to this size are stored raw, which makes batches fastest
+PROBED = 8  # images from which the first attempt chooses grey or colour
 FEW_LEVELS = 32  # of 256: images that use fewer hold numbers, such as 0 and 1
 MAX_BLANK = 0.01  # fraction of a dataset's images
 # Of a given scale: by how much other images may exceed it. Their values are clipped.
 SCALE_TOLERANCE = 0.1
 # Starting a process takes a core for a second, so each one should get seconds of work.
-SECONDS_PER_WORKER, SECONDS_PER_IMAGE, SECONDS_PER_PIXEL = 2.0, 40e-6, 2e-9
+SECONDS_PER_WORKER, SECONDS_PER_PIXEL = 2.0, 2e-9
 
 
 class BadImagesError(SourceError):
@@ -83,11 +98,11 @@ class PrepareResult:
     seconds: float
 
 
-class _ScaleError(Exception):
-    """The dataset's grey levels need another scale than the images were decoded with."""
+class _DecodeAgainError(Exception):
+    """The dataset needs another scale or colour than the images were decoded with."""
 
-    def __init__(self, scale: Scale) -> None:
-        self.scale = scale
+    def __init__(self, scale: Scale | None, colour: Colour) -> None:
+        self.scale, self.colour = scale, colour
 
 
 @dataclass(frozen=True)
@@ -95,11 +110,13 @@ class _Samples:
     """The source as samples for the writer; each worker gets a copy.
 
     Splits are 0 until all images are measured. Without a `scale`, deep images have the range of
-    their format.
+    their format. In colour, `keep_jpeg` stores the files of large JPEG images as they are.
     """
 
     source: Source
     scale: Scale | None
+    colour: Colour
+    keep_jpeg: bool
 
     def __len__(self) -> int:
         return len(self.source)
@@ -111,14 +128,26 @@ class _Samples:
             return writer.Skip(str(error))
         pixels = (self.scale or full_scale(decoded.grey.dtype)).to_8bit(decoded.grey)
         annotations = self.source.annotations
+        stored = in_colour(decoded, pixels) if self.colour == "rgb" else None
+        file = self._file(decoded) if stored is not None else None
         sample = {
-            "image": pixels,
+            "image": file or (pixels if stored is None else stored),
             "label": int(annotations.labels[index]),
             "split": 0,
             "writer": int(annotations.writers[index]),
             "name": self.source.name(index).encode(),
         }
-        return writer.Noted(sample, measure(decoded, pixels))
+        return writer.Noted(sample, measure(decoded, pixels, stored, own_jpeg=file is not None))
+
+    def _file(self, decoded: Decoded) -> bytes | None:
+        """Return the JPEG file of an image if it is stored as it is."""
+        if not self.keep_jpeg or decoded.jpeg is None or decoded.grey.size <= RAW_MAX_PIXELS:
+            return None
+        try:
+            jpeg.require_complete(decoded.jpeg, jpeg.read_size(decoded.jpeg))
+        except SampleError:  # Pillow decodes more kinds, and damaged ones: they are compressed
+            return None
+        return decoded.jpeg
 
 
 def prepare(
@@ -144,6 +173,8 @@ def prepare(
     """
     start = time.perf_counter()
     split, pixels = split or Split(), pixels or PixelOptions()
+    if pixels.quality is not None and pixels.colour == "grey":
+        raise SourceError(f"{source.path}: --quality is for images in colour; leave it out")
     annotations = source.annotations
     # Before any image is decoded: splits can fail whatever the pixels are.
     rows = np.arange(len(source))
@@ -154,11 +185,13 @@ def prepare(
     if built:
         out.parent.mkdir(parents=True, exist_ok=True)
         scale = Scale(*pixels.scale) if pixels.scale else None
-        build = _Build(source, out, split, seed, pixels, skip_bad, info, scale)
+        colour = _probe_colour(source) if pixels.colour == "auto" else pixels.colour
+        build = _Build(source, out, split, seed, pixels, skip_bad, info, scale, colour)
         try:
             _write(build, workers, progress)
-        except _ScaleError as error:
-            _write(replace(build, scale=error.scale), workers, None)
+        except _DecodeAgainError as error:
+            again = replace(build, scale=error.scale, colour=error.colour)
+            _write(again, workers, None)
     with Reader(out) as reader:
         counts = np.bincount(reader.column("split").metadata, minlength=len(SPLITS)).tolist()
         return PrepareResult(
@@ -187,11 +220,12 @@ class _Build:
     skip_bad: bool
     info: dict[str, Any]
     scale: Scale | None
+    colour: Colour
 
     def finish(self, summary: writer.Summary) -> dict[str, Any]:
         """Decide on splits and pixels; return the content of the manifest.
 
-        Raises SourceError, and _ScaleError if the images must be decoded again.
+        Raises SourceError, and _DecodeAgainError if the images must be decoded again.
         """
         source = self.source
         bad = [(source.name(index), reason) for index, reason in summary.skipped]
@@ -204,42 +238,86 @@ class _Build:
                 skippable=bool(np.isin(labels, labels[kept]).all()),
             )
         measures = read_measures(summary.notes)
-        scale = self._check_scale(measures)
+        scale = self._decide_decoding(measures)
         self._check_blank(kept, measures, scale)
-        polarity = self._polarity(measures)
+        polarity = self._polarity(measures) if self.colour == "grey" else EACH
         splits = self._splits(kept, copy_groups(measures))
         summary.records["split"][:] = splits
-        paper_greys = paper(measures, polarity)
-        others = np.flatnonzero(paper_greys != measures["background"])
-        labels = source.annotations.labels[kept]
+        colours = self._colours(measures, splits, summary)
         survey = Survey.of(
             measures,
-            labels,
+            source.annotations.labels[kept],
             splits,
             source.annotations.classes,
             lambda row: source.name(int(kept[row])),
             polarity,
             scale,
+            colours,
         )
+        stored = {"polarity": polarity, "scale": [scale.low, scale.high] if scale else None}
         return {
             **self.info,
             "prepare": {**self.info["prepare"], "skipped": bad},
-            "pixels": {
-                "polarity": polarity,
-                "scale": [scale.low, scale.high] if scale else None,
-                "fit": "letterbox",
-                "paper": {"samples": others.tolist(), "greys": paper_greys[others].tolist()},
-            },
-            "survey": asdict(survey),
+            "pixels": stored | self._about_pixels(measures, polarity, colours),
+            "survey": survey.as_json(),
         }
+
+    def _about_pixels(
+        self, measures: Measures, polarity: str, colours: Colours | None
+    ) -> dict[str, Any]:
+        """Return what the manifest says of the stored pixels, in addition to polarity and scale."""
+        if self.colour == "rgb":
+            assert colours is not None
+            return {"colour": "rgb", "fit": "crop", "mean": colours.mean, "std": colours.std}
+        greys = paper(measures, polarity)
+        others = np.flatnonzero(greys != measures["background"])
+        samples = {"samples": others.tolist(), "greys": greys[others].tolist()}
+        return {"fit": "letterbox", "paper": samples}
+
+    def _decide_decoding(self, measures: Measures) -> Scale | None:
+        """Return the scale of deep images. Raises _DecodeAgainError if decisions were others."""
+        given = self.pixels.colour
+        colour = choose_colour(measures) if given == "auto" else given
+        if colour == "rgb" and self.pixels.polarity != "auto":
+            raise LayoutError(
+                f"{self.source.path}: --polarity {self.pixels.polarity} is for ink, and the images "
+                "are in colour; leave it out",
+                ["--colour grey"],
+            )
+        if colour == "grey" and self.pixels.quality is not None:
+            raise SourceError(
+                f"{self.source.path}: --quality is for images in colour, and these are grey; leave "
+                "it out, or use --colour rgb"
+            )
+        scale = self._check_scale(measures)
+        depths = np.unique(measures["depth"][measures["depth"] > 0])
+        used = {self.scale or full_scale(np.dtype(DEPTHS[depth])) for depth in depths}
+        if colour != self.colour or (scale is not None and used != {scale}):
+            raise _DecodeAgainError(scale, colour)
+        return scale
+
+    def _colours(self, measures: Measures, splits: Ints, summary: writer.Summary) -> Colours | None:
+        """Return what is known of the colours. Raises SourceError for --quality without effect."""
+        colours = Colours.of(measures, self.colour, splits == TRAIN)
+        if colours is None or self.colour == "grey":
+            return colours
+        modes = summary.records["image"]["mode"]
+        compressed = int(np.count_nonzero(modes == RGBImageField.JPG)) - colours.own_jpeg
+        if self.pixels.quality is not None and not compressed:
+            raise SourceError(
+                f"{self.source.path}: --quality is for images of more than {RAW_MAX_PIXELS:,} "
+                "pixels, and there are none; leave it out"
+            )
+        return replace(colours, compressed=compressed, quality=self.quality)
+
+    @property
+    def quality(self) -> int:
+        """The JPEG quality of images that are compressed."""
+        return DEFAULT_QUALITY if self.pixels.quality is None else self.pixels.quality
 
     def _check_scale(self, measures: Measures) -> Scale | None:
         scale = choose_scale(measures)
         if self.pixels.scale is None:
-            depths = np.unique(measures["depth"][measures["depth"] > 0])
-            used = {self.scale or full_scale(np.dtype(DEPTHS[depth])) for depth in depths}
-            if scale is not None and used != {scale}:
-                raise _ScaleError(scale)
             return scale
         given = Scale(*self.pixels.scale)
         if scale is None:
@@ -321,17 +399,21 @@ class _Build:
 def _write(build: _Build, workers: int, progress: Callable[[int], None] | None) -> None:
     source = build.source
     count = max(_pixels(source, index) for index in (0, len(source) // 2, len(source) - 1))
+    image: Field = InkField("raw" if count <= RAW_MAX_PIXELS else "auto")
+    if build.colour == "rgb":
+        limit = 3 * RAW_MAX_PIXELS
+        image = RGBImageField("smart", smart_threshold=limit, jpeg_quality=build.quality)
     fields: dict[str, Field] = {
-        "image": InkField("raw" if count <= RAW_MAX_PIXELS else "auto"),
+        "image": image,
         **dict.fromkeys(("label", "split", "writer"), IntField()),
         "name": BytesField(),
     }
     writer.write(
         build.out,
         fields,
-        _Samples(source, build.scale),
+        _Samples(source, build.scale, build.colour, build.pixels.quality is None),
         info=build.finish,
-        workers=min(workers, _useful_workers(len(source), count)),
+        workers=min(workers, _useful_workers(len(source), count, source.seconds_per_image)),
         progress=progress,
     )
 
@@ -367,8 +449,18 @@ def _pixels(source: Source, index: int) -> int:
         return RAW_MAX_PIXELS + 1
 
 
-def _useful_workers(images: int, pixels: int) -> int:
-    seconds = images * (SECONDS_PER_IMAGE + SECONDS_PER_PIXEL * pixels)
+def _probe_colour(source: Source) -> Colour:
+    """Return how some images of a source would be stored, which the others confirm or not."""
+    records = []
+    for row in np.unique(np.linspace(0, len(source) - 1, PROBED).astype(np.int64)).tolist():
+        with suppress(ImageError):  # reported later, with all others
+            decoded = source.decoded(row)
+            records.append(measure(decoded, full_scale(decoded.grey.dtype).to_8bit(decoded.grey)))
+    return choose_colour(read_measures(b"".join(records))) if records else "grey"
+
+
+def _useful_workers(images: int, pixels: int, seconds_per_image: float) -> int:
+    seconds = images * (seconds_per_image + SECONDS_PER_PIXEL * pixels)
     return 1 + int(seconds / SECONDS_PER_WORKER)
 
 

@@ -25,15 +25,21 @@ class Split:
     """How to divide the images whose split the source does not define.
 
     `percentages` of each class are for training, validation and test. If `writers` is not 0,
-    writers are held out for validation instead: a number from 1 up, or a fraction below 1.
+    writers are held out for validation instead: a number from 1 up, or a fraction below 1. If
+    `images` is not 0, this number of images is held out for validation, in the same proportion of
+    each class.
     """
 
     percentages: tuple[int, int, int] = (90, 10, 0)
     writers: float = 0
+    images: int = 0
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Parse "90-10", "80-10-10", "writers=2" or "writers=0.1". Raises SourceError."""
+        """Parse "90-10", "80-10-10", "writers=2", "writers=0.1" or "images=10000".
+
+        Raises SourceError.
+        """
         if re.fullmatch(r"[0-9]+(-[0-9]+){1,2}", text):
             train, validation, test = (*map(int, text.split("-")), 0)[:3]
             if train + validation + test == 100:
@@ -42,14 +48,19 @@ class Split:
             writers = float(match[1])
             if writers > 0:
                 return cls(writers=writers)
+        elif (match := re.fullmatch(r"images=([0-9]{1,12})", text)) and int(match[1]):
+            return cls(images=int(match[1]))
         raise SourceError(
             f"split {text!r}: expected percentages that sum to 100, such as 90-10 or 80-10-10, or "
-            "a number or fraction of writers to hold out, such as writers=2 or writers=0.1"
+            "a number or fraction of writers to hold out, such as writers=2 or writers=0.1, or a "
+            "number of images to hold out, such as images=10000"
         )
 
     def __str__(self) -> str:
         if self.writers:
             return f"writers={self.writers:g}"
+        if self.images:
+            return f"images={self.images}"
         shown = self.percentages if self.percentages[2] else self.percentages[:2]
         return "-".join(map(str, shown))
 
@@ -61,7 +72,7 @@ def assign_splits(
 
     Free images with the same number in `groups` (n,) share a split, which is drawn for the first of
     them; held-out writers take precedence. Raises SourceError if writers are held out but unknown,
-    and for a seed outside 0 to 2^63 - 1.
+    for too few free images to hold out, and for a seed outside 0 to 2^63 - 1.
     """
     base.check_seed(seed)
     splits = annotations.splits.copy()
@@ -73,7 +84,11 @@ def assign_splits(
         _, first, group = np.unique(ids, return_index=True, return_inverse=True)
         drawn = free[first]
         labels, keys = annotations.labels[drawn], _keys(seed, drawn)
-        splits[free] = _stratified(labels, split.percentages, keys)[group]
+        if split.images:
+            held_out = _hold_out(labels, np.bincount(group), split.images, keys)
+            splits[free] = np.where(held_out, base.VALIDATION, base.TRAIN)[group]
+        else:
+            splits[free] = _stratified(labels, split.percentages, keys)[group]
     return splits
 
 
@@ -139,6 +154,35 @@ def _split_counts(n: int, percentages: tuple[int, int, int]) -> tuple[int, int, 
     validation = min(validation, spare)
     test = min(test, spare - validation)
     return n - validation - test, validation, test
+
+
+def _hold_out(
+    labels: Ints, sizes: Ints, images: int, keys: NDArray[np.uint64]
+) -> NDArray[np.bool_]:
+    """Return whether each group of images, of a class and a size, is held out: bool (n,).
+
+    The classes' quotas are rounded so that they sum to `images`. Groups are taken in the order of
+    their keys where they fit into the quota.
+    """
+    counts = np.bincount(labels, weights=sizes).astype(np.int64)
+    total = int(counts.sum())
+    if not 0 < images < total:
+        raise SourceError(
+            f"--split images={images}: got {total:,} images to divide, expected more than "
+            f"{images:,}"
+        )
+    cumulated = np.cumsum(counts)
+    ends = (cumulated * images + total // 2) // total
+    left = np.diff(ends, prepend=0).tolist()
+    held_out = np.zeros(len(labels), np.bool_)
+    order = np.lexsort((keys, labels))
+    for row, label, size in zip(
+        order.tolist(), labels[order].tolist(), sizes[order].tolist(), strict=True
+    ):
+        if size <= left[label]:
+            left[label] -= size
+            held_out[row] = True
+    return held_out
 
 
 def _by_writer(annotations: Annotations, free: Ints, writers: float, seed: int) -> Ints:

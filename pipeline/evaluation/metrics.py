@@ -58,6 +58,7 @@ class Bin:
 class Scores:
     """The metrics of predictions; fractions from 0 to 1, the loss in nats.
 
+    `balanced_accuracy` is the mean recall of the classes that occur.
     `accuracy_ignoring_case` is None if no two classes differ in case alone. `calibration_error` is
     the expected calibration error: the mean absolute difference between confidence and accuracy
     over `BINS` bins of confidence (Guo et al. 2017, "On calibration of modern neural networks").
@@ -67,6 +68,7 @@ class Scores:
 
     HEADLINE: ClassVar = (
         "accuracy",
+        "balanced_accuracy",
         "accuracy_ignoring_case",
         "loss",
         "calibration_error",
@@ -75,6 +77,7 @@ class Scores:
 
     samples: int
     accuracy: float
+    balanced_accuracy: float
     accuracy_ignoring_case: float | None
     loss: float
     calibration_error: float
@@ -112,6 +115,7 @@ def score(logits: Tensor, labels: Tensor, classes: Sequence[str]) -> Scores:
     return Scores(
         samples=len(labels),
         accuracy=_fraction(predicted == labels),
+        balanced_accuracy=_mean_recall(matrix),
         accuracy_ignoring_case=_ignoring_case(predicted, labels, classes),
         loss=float(F.cross_entropy(logits.float(), labels)),
         calibration_error=float(
@@ -170,6 +174,13 @@ def _ignoring_case(predicted: Tensor, labels: Tensor, classes: Sequence[str]) ->
     return _fraction(first[predicted] == first[labels])
 
 
+def _mean_recall(matrix: Tensor) -> float:
+    """Return the mean recall of the classes that occur: (C, C) counts, true classes as rows."""
+    counts = matrix.sum(dim=1)
+    recalls = matrix.diagonal()[counts > 0].double() / counts[counts > 0]
+    return float(recalls.mean())
+
+
 def _fraction(correct: Tensor) -> float:
     return int(correct.sum()) / len(correct)
 
@@ -181,7 +192,8 @@ class EpochMetrics:
     `train_loss` and `train_accuracy` are of augmented images, during training; `loss` and
     `accuracy` are of the validation samples, None if there are none. `learning_rate` is that of
     the first step, `gradient_norm` the mean over the steps. `seconds` counts training time from the
-    first epoch, without validation.
+    first epoch, without validation. `train_mode_accuracy` is that of the validation samples with
+    batch statistics and dropout, None if it is not measured.
     """
 
     epoch: int
@@ -193,3 +205,4 @@ class EpochMetrics:
     loss: float | None
     accuracy: float | None
     seconds: float
+    train_mode_accuracy: float | None = None

@@ -40,12 +40,14 @@ def predict(
     loader: DeviceLoader,
     precision: str = "no",
     views: int = 1,
+    mirrored: bool = False,
     gather: Callable[[Tensor], Tensor] = lambda tensor: tensor,
 ) -> Predictions:
     """Predict every sample of a loader once, in eval mode.
 
     With several `views`, the logits are the logarithm of the mean probabilities over the image at
-    evenly spaced slants. `gather` joins the rows of all processes; padding is removed afterwards.
+    evenly spaced slants; with `mirrored`, over each of them and its mirror image. `gather` joins
+    the rows of all processes; padding is removed afterwards.
     """
     was_training = network.training
     network.eval()
@@ -53,7 +55,7 @@ def predict(
     with torch.no_grad():
         for inputs in loader.micro_batches():
             with torch.autocast(loader.device.type, torch.bfloat16, precision == "bf16"):
-                logits = _over_views(network, inputs.images, views)
+                logits = _over_views(network, inputs.images, views, mirrored)
             ids = torch.from_numpy(inputs.ids).to(loader.device)
             parts.append((ids, inputs.labels, logits.float(), inputs.valid))
     network.train(was_training)
@@ -71,16 +73,17 @@ def predict_split(
     device: torch.device,
     precision: str = "no",
     views: int = 1,
+    mirrored: bool = False,
     scales: Floats | None = None,
 ) -> Predictions:
     """Move a network to a device and predict a split of a dataset, which must not be empty.
 
-    `views` is as in `predict`, `scales` as in `DeviceLoader`.
+    `views` and `mirrored` are as in `predict`, `scales` as in `DeviceLoader`.
     """
     network.to(device).to(memory_format=torch.channels_last)
     indices, rows = split_indices(file, split), eval_batch_size(view)
     with DeviceLoader(file, indices, view, rows, device=device, scales=scales) as loader:
-        return predict(network, loader, precision, views)
+        return predict(network, loader, precision, views, mirrored)
 
 
 def predict_by_writer(
@@ -120,17 +123,22 @@ def predict_by_writer(
 SLANT = 0.1  # tangent of the slant of the outermost views
 
 
-def _over_views(network: nn.Module, images: Tensor, views: int) -> Tensor:
-    if views == 1:
+def _over_views(network: nn.Module, images: Tensor, views: int, mirrored: bool) -> Tensor:
+    if views == 1 and not mirrored:
         logits: Tensor = network(images)
         return logits
     probabilities = []
-    for slant in torch.linspace(-SLANT, SLANT, views).tolist():
-        theta = images.new_tensor([[1.0, slant, 0.0], [0.0, 1.0, 0.0]]).expand(len(images), 2, 3)
-        grid = F.affine_grid(theta, list(images.shape), align_corners=False)
-        slanted = F.grid_sample(images, grid, align_corners=False)
-        probabilities.append(network(slanted).float().softmax(dim=1))
+    for slant in torch.linspace(-SLANT, SLANT, views).tolist() if views > 1 else [0.0]:
+        shown = _slanted(images, slant) if views > 1 else images
+        for view in (shown, shown.flip(3)) if mirrored else (shown,):
+            probabilities.append(network(view).float().softmax(dim=1))
     return torch.stack(probabilities).mean(dim=0).log()
+
+
+def _slanted(images: Tensor, slant: float) -> Tensor:
+    theta = images.new_tensor([[1.0, slant, 0.0], [0.0, 1.0, 0.0]]).expand(len(images), 2, 3)
+    grid = F.affine_grid(theta, list(images.shape), align_corners=False)
+    return F.grid_sample(images, grid, align_corners=False)
 
 
 def load_weights(network: nn.Module, weights: Mapping[str, Tensor], run: Path) -> None:

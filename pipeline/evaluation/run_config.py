@@ -123,6 +123,11 @@ class RunConfig:
             self.until,
         )
 
+    @property
+    def is_trial(self) -> bool:
+        """Whether this is a quick run, on some of the images (`--trial`)."""
+        return bool(self.options.get("trial"))
+
     def as_json(self) -> dict[str, Any]:
         """Return plain data, from which `runtime.files.read_as` makes an equal object."""
         return asdict(self)

@@ -89,12 +89,39 @@ class RunDir:
 
 
 @dataclass(frozen=True)
+class TestResult:
+    """The main metrics of the test samples, as in `Scores`."""
+
+    __test__ = False  # no class of tests
+
+    samples: int
+    accuracy: float
+    balanced_accuracy: float
+    accuracy_ignoring_case: float | None
+    loss: float
+    calibration_error: float
+
+
+DIVERGED = "diverged.json"
+
+
+@dataclass(frozen=True)
+class Divergence:
+    """The diverged.json of a training that ended with a loss or weights that are not finite."""
+
+    step: int
+    reason: str
+
+
+@dataclass(frozen=True)
 class TrainingResult:
     """The result.json of one training. Fractions are from 0 to 1, losses in nats, times in s.
 
     Figures of validation are None for a training without validation samples. `images` counts
     training images over all processes and both datasets. `loader_share` is the fraction of
-    `seconds_training` that the main process waited for its loaders.
+    `seconds_training` that the main process waited for its loaders. With a validation accuracy
+    `until` that was to end the training, `reached` says whether it did. `test` is measured once,
+    after the training, and decides nothing.
     """
 
     epochs: int
@@ -109,10 +136,14 @@ class TrainingResult:
     provenance: dict[str, Any]
     auxiliary: dict[str, Any] | None = None
     accuracy: float | None = None
+    balanced_accuracy: float | None = None
     accuracy_ignoring_case: float | None = None
     loss: float | None = None
     calibration_error: float | None = None
     samples: int | None = None
+    until: float | None = None
+    reached: bool | None = None
+    test: TestResult | None = None
 
     def as_json(self) -> dict[str, Any]:
         """Return plain data; without validation samples, their figures have no keys."""

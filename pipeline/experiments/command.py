@@ -5,7 +5,7 @@ The only module of `pipeline` that reads the command line.
 
 import io
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import BrokenExecutor
 from contextlib import nullcontext, redirect_stderr
 from pathlib import Path
@@ -35,10 +35,15 @@ def main(name: str, options: type[C], run: Callable[[C], None], *flags: Any) -> 
 
     Returns the exit status. `flags` are those of `parse`.
     """
+    return call(name, lambda: run(parse(options, *flags)))
+
+
+def call(name: str, run: Callable[[], None]) -> int:
+    """Run a command that parses its options itself, as `main` does."""
 
     def job() -> None:
         try:
-            run(parse(options, *flags))
+            run()
         except BadImagesError as error:
             for image, reason in error.bad:
                 print(f"{image}: {reason}", file=sys.stderr)
@@ -50,8 +55,10 @@ def main(name: str, options: type[C], run: Callable[[C], None], *flags: Any) -> 
     return launch.run_job(name, job)
 
 
-def parse(options: type[C], *flags: Any) -> C:
+def parse(options: type[C], *flags: Any, words: Sequence[str] | None = None) -> C:
     """Return the options of the command line as a dataclass; `flags` are tyro's (`tyro.conf`).
+
+    `words` are parsed in place of the command line.
 
     A relative path is one in the folder from which the user called `launch.sh`. A path without an
     option's name may also be one in the checkout, such as runs/part1/latest. In all of them, ~ is
@@ -60,7 +67,19 @@ def parse(options: type[C], *flags: Any) -> C:
     """
     prints = launch.is_main()
     with nullcontext() if prints else redirect_stderr(io.StringIO()):
-        return tyro.cli(options, config=flags, registry=REGISTRY, console_outputs=prints)
+        return tyro.cli(
+            options, args=words, config=flags, registry=REGISTRY, console_outputs=prints
+        )
+
+
+def arguments() -> list[str]:
+    """Return the words of the command line after the command."""
+    return sys.argv[1:]
+
+
+def parse_known(options: type[C]) -> tuple[C, list[str]]:
+    """Return the options of the command line that `options` has, as `parse` does, and the rest."""
+    return tyro.cli(options, registry=REGISTRY, return_unknown_args=True)
 
 
 @REGISTRY.primitive_rule
@@ -124,6 +143,14 @@ def resumed(config: C, run: Path, job: str) -> C:
         return convert({**saved, **given}, type(config))
     except ValueError as error:
         raise UserError(f"{run / 'config.json'}: damaged: {error}") from error
+
+
+def check_trial(config: object, *own: str) -> None:
+    """Raise UserError for a trial with options that it sets itself, named in `own`."""
+    given = options_of(config)
+    for name in own:
+        if given["trial"] and given[name] is not None:
+            raise UserError(f"trial: got {name} too, expected one of them: a trial has its own")
 
 
 def open_data(path: Path, prep: str | None = None) -> Reader:

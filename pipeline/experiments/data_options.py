@@ -5,9 +5,15 @@ from typing import Annotated
 
 from tyro import conf
 
+from pipeline.data.catalog import AUXILIARY, stored_grey
 from pipeline.data.layout.options import LayoutOptions
-from pipeline.data.pixels.options import PixelOptions, PolarityOption
+from pipeline.data.pixels.options import ColourOption, PixelOptions, PolarityOption
 from pipeline.runtime import launch
+
+
+def default_colour(name: str) -> ColourOption:
+    """Return how a dataset of this name is stored: as grey, or as its images decide."""
+    return "grey" if name == AUXILIARY or stored_grey(name) else "auto"
 
 
 @dataclass(frozen=True)
@@ -32,7 +38,8 @@ class DataOptions:
     allow_gaps: bool = False
     """Accept label numbers with large gaps: the numbers that occur are the classes."""
     shape: Annotated[str | None, conf.arg(metavar="HEIGHTxWIDTH")] = None
-    """Size of images that are stored as rows of pixels, such as 28x28."""
+    """Size of images that are stored as rows of pixels, such as 28x28; in colour, 3x32x32 for rows
+    of all red, all green and all blue values, 32x32x3 for three values a pixel."""
     polarity: PolarityOption = "auto"
     """dark: dark ink on light paper; light: light ink on dark paper; each: the most frequent grey
     level of each image is its paper; auto: dark or light, whichever the images show."""
@@ -53,6 +60,8 @@ class DataOptions:
             folder=launch.caller_folder(),
         )
 
-    def pixels(self) -> PixelOptions:
-        """Return the options of pixels."""
-        return PixelOptions(self.polarity, allow_blank=self.allow_blank)
+    def pixels(self, colour: ColourOption = "grey", quality: int | None = None) -> PixelOptions:
+        """Return the options of pixels. Raises SourceError for a quality out of range."""
+        return PixelOptions(
+            self.polarity, allow_blank=self.allow_blank, colour=colour, quality=quality
+        )

@@ -1,65 +1,62 @@
-"""Part 1: the recipe and the auxiliary dataset that options ask for, checked before training."""
+"""Part 1's auxiliary dataset: the fraction of a batch that options ask for, and its checks."""
 
-from contextlib import nullcontext
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from beton.reader import Reader
 from pipeline.data.catalog import AUXILIARY
 from pipeline.data.charset import CHARACTERS
 from pipeline.errors import UserError
-from pipeline.evaluation.run_config import TrainingConfig
 from pipeline.experiments.command import open_data
-from pipeline.loading.dataset import split_indices
-from pipeline.models import networks
-from pipeline.recipes.presets import Preset, override
+from pipeline.experiments.options import Options, Part1Options
 from pipeline.recipes.recipe import Recipe
-from pipeline.training.checkpoint import Checkpoints
-from pipeline.training.datamodule import DataModule
-from pipeline.training.distributed import Processes
 
 
-def choose_recipe(
-    preset: Preset,
-    file: Reader,
-    auxiliary: Path | None,
-    share: float | None,
-    epochs: int | None,
-    scale: float | None,
-    **others: Any,
-) -> Recipe:
-    """Return a preset's recipe with the values given in place of its own.
+def wants_auxiliary(options: Options, recipe: Recipe) -> bool:
+    """Return whether options ask for the default auxiliary dataset, on the 62 classes."""
+    if not isinstance(options, Part1Options) or options.auxiliary is not None:
+        return False
+    share = options.auxiliary_share
+    return bool(recipe.auxiliary if share is None else share)
 
-    A dataset smaller than the preset's is trained on for more epochs, unless `epochs` are given. By
-    default, no fraction of a batch is from the auxiliary dataset where the classes are others than
-    the 62. Raises UserError for values that make no sense, and for an `auxiliary` dataset of which
-    the recipe uses nothing.
+
+def auxiliary_fraction(options: Options, recipe: Recipe, file: Reader) -> float:
+    """Return the fraction of each batch that comes from the auxiliary dataset.
+
+    By default it is the recipe's, and 0 where the classes are others than the 62. Raises UserError
+    for an auxiliary dataset of which nothing would be used.
     """
-    if epochs is None and (more := preset.scale(len(split_indices(file, "train")))) > 1:
-        scale = more * (1 if scale is None else scale)
+    if not isinstance(options, Part1Options):
+        return 0
     other_classes = tuple(file.info["classes"]) != tuple(CHARACTERS)
-    fraction = 0 if share is None and other_classes else share
-    recipe = override(preset.recipe, epochs=epochs, scale=scale, auxiliary=fraction, **others)
-    if auxiliary is not None and share is None and not recipe.auxiliary:
+    if options.auxiliary_share is not None:
+        return options.auxiliary_share
+    fraction = 0 if other_classes else recipe.auxiliary
+    if options.auxiliary is not None and not fraction:
         reason = "for other classes than the 62" if other_classes else "in this recipe"
         raise UserError(
-            f"auxiliary: got {auxiliary}, but its default fraction of a batch is 0 {reason}; "
-            "set one: --auxiliary-share"
+            f"auxiliary: got {options.auxiliary}, but its default fraction of a batch is 0 "
+            f"{reason}; set one: --auxiliary-share"
         )
-    return recipe
+    return fraction
 
 
-def check(processes: Processes, training: TrainingConfig, file: Reader, checkpoints: Path) -> None:
-    """Raise UserError for a training that its data, its network or `checkpoints` rule out."""
-    path, digest = training.auxiliary, file.info["provenance"]["digest"]
-    with open_data(path, AUXILIARY) if path else nullcontext() as auxiliary:
-        if auxiliary is not None and auxiliary.info["provenance"]["digest"] == digest:
-            raise UserError(
-                f"auxiliary: {path} has the same images as {file.path}, validation images "
-                "included; expected others"
-            )
-        data = DataModule(processes, training.recipe, file, auxiliary=auxiliary)
-        for stage in training.recipe.stages:
-            networks.check_size(training.network, *data.view(stage).shape)
-    Checkpoints(checkpoints, **asdict(training.checkpoints))
+def auxiliary_path(options: Options, recipe: Recipe, data: Path) -> Path | None:
+    """Return the file of the auxiliary dataset of a recipe, None if it uses none."""
+    if not (isinstance(options, Part1Options) and recipe.auxiliary):
+        return None
+    return options.auxiliary or data.with_name(f"{AUXILIARY}.beton")
+
+
+def open_auxiliary(path: Path, file: Reader) -> Reader:
+    """Open an auxiliary dataset of the training on `file`.
+
+    Raises UserError if it is missing or has the same images.
+    """
+    auxiliary = open_data(path, AUXILIARY)
+    if auxiliary.info["provenance"]["digest"] == file.info["provenance"]["digest"]:
+        auxiliary.close()
+        raise UserError(
+            f"auxiliary: {path} has the same images as {file.path}, validation images included; "
+            "expected others"
+        )
+    return auxiliary

@@ -20,12 +20,17 @@ from pipeline.experiments.command import check_classes, evaluation_split
 from pipeline.experiments.study import Study
 from pipeline.loading.batches import Decode
 from pipeline.loading.dataset import source_line, split_indices
+from pipeline.recipes.presets import Trial
 from pipeline.recipes.recipe import Recipe
 from pipeline.reporting.pages.part2 import closing_table, page_of
 from pipeline.runtime import launch
 from pipeline.training.datamodule import DataModule
 from pipeline.training.distributed import Processes
 from pipeline.training.warm_start import measure_start
+
+TRIAL_SEEDS = 2
+TRIAL_DIGITS = Trial(epochs=5)
+TRIAL_MNIST = Trial(epochs=1, train_images=6_000, validation_images=2_000)
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ from pipeline.experiments.study import Study
 from pipeline.loading.dataset import source_line, split_indices
 from pipeline.recipes.arms import PART3_ARMS, ArmSpec
 from pipeline.recipes.losses import Loss
-from pipeline.recipes.presets import PART3_RECOVERY, Preset
+from pipeline.recipes.presets import PART3_RECOVERY, Preset, Trial
 from pipeline.reporting.pages.part3 import closing_tables, page_of
 from pipeline.reporting.run_plots import plot_label_samples
 from pipeline.runtime import launch
@@ -34,6 +34,8 @@ from pipeline.training.datamodule import DataModule
 from pipeline.training.distributed import Processes
 
 Planner = Callable[[Preset, int], TrainingConfig]  # of a preset's training with a seed
+TRIAL_ARMS, TRIAL_SEEDS = ("simple",), 1
+TRIAL = Trial(epochs=4, train_images=6_000, validation_images=2_000)
 REFERENCE = "pretrained-0"  # the training of part 2 that is the reference model
 
 
@@ -91,8 +93,10 @@ class PretrainedModels:
         return possible
 
 
-def check_arms(keys: Sequence[str]) -> None:
-    """Raise UserError for keys that are not in `PART3_ARMS`, and for none."""
+def check_arms(keys: Sequence[str] | None) -> None:
+    """Raise UserError for keys that are not in `PART3_ARMS`, and for an empty sequence."""
+    if keys is None:
+        return
     unknown = [key for key in keys if key not in PART3_ARMS]
     if unknown or not keys:
         got = ", ".join(unknown) or "none"

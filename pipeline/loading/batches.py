@@ -1,15 +1,14 @@
-"""Batches of a .beton file as images of ink on a device.
+"""Batches of a .beton file as images on a device.
 
-Each page becomes a canvas (the whole page, area-averaged), either in the loader's kernels or on the
-device, from runs. The network's square is then cropped around the ink. Ink is the distance from the
-page's paper, so black on white and white on black give equal images. Paper is also what surrounds a
-page: beside a letterboxed page, and beyond the canvas.
+A file has images of ink (`pipeline.loading.ink_images`) or in colour (`colour_images`). Both become
+canvases; from there on the steps are the same: micro-batches, augmentation, normalisation.
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from itertools import chain, count, zip_longest
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, Self
 
 import numpy as np
 import torch
@@ -17,24 +16,26 @@ from numpy.typing import DTypeLike, NDArray
 from torch import Tensor
 
 from beton import ops
-from beton.codec.kernels import WINDOW_HEIGHT, WINDOW_WIDTH
 from beton.loader import Batch, Loader
-from beton.order import Shard, batch_ids, epoch_order
+from beton.order import Shard, batch_ids, count_batches
 from beton.reader import Reader
-from beton.transforms import coverage, full_geometry
-from pipeline.loading.augment import Augmentation, Transforms, transform_images
-from pipeline.loading.dataset import Floats, Ids, View, paper_greys
-from pipeline.loading.rasterize import rasterize
+from pipeline.loading.augment import Augmentation
+from pipeline.loading.colour_images import ColourImages
+from pipeline.loading.dataset import Floats, Ids, View
+from pipeline.loading.image_augment import UNCHANGED, ImageAugmentation, augment_images
+from pipeline.loading.ink_images import InkImages
+from pipeline.loading.sampling import Sampler
 
 Decode = Literal["auto", "loader", "device"]
+Order = Literal["shuffled", "sequential"]
 
 
 class MicroBatch(NamedTuple):
     """A batch, or b consecutive rows of a batch, on the device.
 
-    `images` are ink in [0, 1], float32 (b, 1, height, width). `labels` are int64 (b,). `valid`,
-    bool (b,), is false for padding. `ids`, int64 (b,) on the host, are sample numbers in the file.
-    `last` marks the last micro-batch of a batch.
+    `images` are float32 (b, channels, height, width): ink or colours in [0, 1], unless the view
+    normalises them. `labels` are int64 (b,). `valid`, bool (b,), is false for padding. `ids`, int64
+    (b,) on the host, are sample numbers in the file. `last` marks the last micro-batch of a batch.
     """
 
     images: Tensor
@@ -44,17 +45,53 @@ class MicroBatch(NamedTuple):
     last: bool
 
 
+def display_images(images: Tensor, view: View) -> Floats:
+    """Return images as plots show them, without normalisation, from 0 to 1.
+
+    The result is float32 (n, height, width, 3) in colour; of ink, (n, height, width), where 0 is
+    paper. Values that no image file can have, such as those of strong augmentations, are clipped.
+    """
+    shown = images.detach().float().cpu()
+    if view.normalize is not None:
+        mean, std = (
+            torch.tensor(part).view(-1, 1, 1) for part in (view.normalize.mean, view.normalize.std)
+        )
+        shown = shown * std + mean
+    shown = shown.clamp(0, 1)
+    values: Floats = (shown.permute(0, 2, 3, 1) if view.channels == 3 else shown[:, 0]).numpy()
+    return values
+
+
+class Canvases(NamedTuple):
+    """A batch on the device before its augmentation.
+
+    `canvases` are uint8 or float32 (b, channels, height, width), 0 to 255, `labels` int64 (b,), and
+    `valid` bool (b,). `sampled` has what the images of these canvases need, in tensors of b rows.
+    `keys`, int64 (b,) on the host, are those of random numbers (`pipeline.loading.sampling`).
+    """
+
+    canvases: Tensor
+    labels: Tensor
+    valid: Tensor
+    sampled: Mapping[str, Tensor]
+    keys: Ids
+
+
 class DeviceLoader:
     """Batches of the samples `indices` of a file, as images on a device.
 
     With an `augmentation`, samples are shuffled and augmented, and an incomplete last batch is
-    dropped. Without, each sample comes once, in order, and the last batch is padded. A batch comes
+    dropped. Without, each sample comes once, in order, and the last batch is padded.
+    `augmentation` moves the ink of handwriting; `image_augmentation` follows it, on images of any
+    kind. With `balanced`, a training epoch has equally many samples of each class. A batch comes
     in micro-batches of at most `micro_batch` rows, to limit memory. `scales`, float32 (samples of
     the file,), magnify each page. `decode` places the step from runs to canvases: "auto" chooses
     the device if it is a GPU, else the loader. `seconds_waited` is the time spent waiting for the
     loader. `with` stops the loader's threads at its end.
 
-    Raises ValueError for no samples, and for fewer training samples than a batch.
+    Raises ValueError for no samples, for fewer training samples than a batch, and for what training
+    alone uses without an `augmentation`; UserError for an `image_augmentation` that does not suit
+    the images.
     """
 
     def __init__(
@@ -69,49 +106,41 @@ class DeviceLoader:
         scales: Floats | None = None,
         decode: Decode = "auto",
         augmentation: Augmentation | None = None,
+        image_augmentation: ImageAugmentation | None = None,
+        balanced: bool = False,
         seed: int = 0,
         shard: Shard | None = None,
     ) -> None:
-        self.device = device
-        self._view, self._micro_batch, self._scales = view, micro_batch, scales
-        self._indices, self._batch_size = indices, batch_size
-        on_gpu = device.type == "cuda"
-        self._on_device = decode == "device" or (decode == "auto" and on_gpu)
-        self._augmentation, self._seed = augmentation, seed
-        records = file.column("image").metadata
-        self._backgrounds, self._papers = records["background"], paper_greys(file)
-        self._sizes = np.stack([records["height"], records["width"]], axis=1).astype(np.int64)
-        self._refills = view.fit == "letterbox" and self._any_refill()
-        self._loader = Loader(
-            file,
-            batch_size,
-            {
-                "image": (
-                    ops.Runs(proportion=view.proportion)
-                    if self._on_device
-                    else ops.Resize(*view.canvas, proportion=view.proportion)
-                ),
-                "label": ops.Scalar(),
-            },
-            order="sequential" if augmentation is None else "shuffled",
-            drop_last=augmentation is not None,
-            seed=seed,
-            indices=indices,
-            shard=shard,
-            # On a CPU the network needs the cores, and one thread loads fast enough.
-            threads=torch.get_num_threads() if on_gpu else 1,
-            allocate=_pinned if on_gpu else np.empty,
-        )
+        self._training = augmentation is not None
+        if not self._training and (balanced or image_augmentation is not None):
+            raise ValueError("augmentation: got None, expected one: other options are of training")
+        image_augmentation = image_augmentation or ImageAugmentation()
+        image_augmentation.check(view.input_shape)
+        self.device, self.seconds_waited = device, 0.0
+        self._file, self._view, self._micro_batch = file, view, micro_batch
+        self._batch_size, self._seed, self._shard = batch_size, seed, shard or Shard()
+        self._balanced = balanced
+        labels = np.asarray(file.column("label").metadata) if balanced else None
+        self._sampler = Sampler(indices, len(file), seed, self._training, labels)
+        self._images: InkImages | ColourImages
+        if view.channels == 3:
+            self._images = ColourImages(file, view, image_augmentation)
+            if self._images.crops:
+                image_augmentation = replace(image_augmentation, crop_scale=None)
+        else:
+            rasterizes = decode == "device" or (decode == "auto" and device.type == "cuda")
+            self._images = InkImages(file, view, augmentation, scales, rasterizes)
+        self._image_augmentation = image_augmentation
         self._copy_stream: torch.cuda.Stream | None = None
-        if on_gpu:
+        if device.type == "cuda":
             self._copy_stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
-        self.seconds_waited = 0.0
+        self._start()
 
     def __len__(self) -> int:
         """Return the number of batches of an epoch."""
-        return len(self._loader)
+        return count_batches(len(self._sampler), self._batch_size, drop_last=self._training)
 
-    def __enter__(self) -> "DeviceLoader":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -123,74 +152,83 @@ class DeviceLoader:
 
     def batches(self, epoch: int, start: int = 0) -> Iterator[Iterator[MicroBatch]]:
         """Yield the batches of an epoch from number `start` on, each as its micro-batches."""
+        for batch in self._canvases(epoch, start):
+            yield self._split(batch, epoch)
+
+    def ids(self, epoch: int, number: int) -> Ids:
+        """Return the sample numbers of a training batch, over all processes: int64 (n,)."""
+        keys = batch_ids(self._sampler.order(epoch), number, self._batch_size, Shard())
+        return self._sampler.ids(keys)
+
+    def _start(self) -> None:
+        """Open what `_canvases` reads from."""
+        order: Order = "shuffled" if self._training else "sequential"
+        self._loader = self._open(
+            self._sampler.indices, self._batch_size, order, self._training, self._shard
+        )
+
+    def _open(
+        self, indices: Ids, batch_size: int, order: Order, drop_last: bool, shard: Shard
+    ) -> Loader:
+        on_gpu = self.device.type == "cuda"
+        return Loader(
+            self._file,
+            batch_size,
+            {"image": self._images.op, "label": ops.Scalar()},
+            order=order,
+            drop_last=drop_last,
+            seed=self._seed,
+            indices=indices,
+            shard=shard,
+            # On a CPU the network needs the cores, and one thread loads fast enough.
+            threads=torch.get_num_threads() if on_gpu else 1,
+            allocate=_pinned if on_gpu else np.empty,
+        )
+
+    def _canvases(self, epoch: int, start: int) -> Iterator[Canvases]:
+        """Yield the batches of an epoch from number `start` on."""
+        keys = None
+        if self._balanced:  # the samples of each epoch are others
+            keys = self._sampler.order(epoch)
+            self._loader.close()
+            ids = self._sampler.ids(keys)
+            self._loader = self._open(ids, self._batch_size, "sequential", True, self._shard)
         batches = self._loader.batches(epoch, start)
-        while True:
+        for number in count(start):
             before = time.perf_counter()
             batch = next(batches, None)
             self.seconds_waited += time.perf_counter() - before
             if batch is None:
                 return
-            yield self._split(batch, epoch)
+            if keys is None:
+                yield self._on_device(batch, batch.ids, epoch)
+            else:
+                own = batch_ids(keys, number, self._batch_size, self._shard)
+                yield self._on_device(batch, own, epoch)
 
-    def ids(self, epoch: int, number: int) -> Ids:
-        """Return the sample numbers of a training batch, over all processes: int64 (n,)."""
-        order = self._indices[epoch_order(len(self._indices), self._seed, epoch)]
-        return batch_ids(order, number, self._batch_size, Shard())
+    def _on_device(self, batch: Batch, keys: Ids, epoch: int) -> Canvases:
+        host = {name: torch.from_numpy(a) for name, a in batch.arrays.items()}
+        host |= self._images.arrays(batch.ids) | {"valid": torch.from_numpy(batch.valid)}
+        sampled = self._images.sampled(batch.ids, keys, self._seed, epoch)
+        moved = self._move(host | sampled)
+        sampled = {name: moved[name] for name in sampled}
+        canvases = self._images.canvases(moved)
+        return Canvases(canvases, moved["label"], moved["valid"], sampled, keys)
 
-    def _split(self, batch: Batch, epoch: int) -> Iterator[MicroBatch]:
-        of_batch: dict[str, NDArray[Any]] = {
-            "background": self._backgrounds[batch.ids],
-            "paper": self._papers[batch.ids],
-            "valid": batch.valid,
-        }
-        if self._refills:
-            of_batch["refill"] = self._refill(batch.ids)
-        host = {name: torch.from_numpy(a) for name, a in {**batch.arrays, **of_batch}.items()}
-        if self._augmentation is None:
-            transforms = Transforms.identity(len(batch.ids))
-        else:
-            transforms = self._augmentation.sample(self._seed, epoch, batch.ids)
-        if self._scales is not None:
-            affine = transforms.affine.clone()
-            affine[:, :, :2] /= torch.from_numpy(self._scales[batch.ids])[:, None, None]
-            transforms = transforms._replace(affine=affine)
-        moved = self._move(host | transforms.parts())
-        transforms = Transforms(**{name: moved[name] for name in transforms.parts()})
-        canvases, papers = moved["image"], moved["paper"]
-        if self._on_device:
-            offsets, geometry = moved["image.offsets"], moved["image.geometry"]
-            backgrounds, canvas = moved["background"], self._view.canvas
-            canvases = rasterize(canvases, offsets, backgrounds, geometry, *canvas)[:, 0]
-        total = len(batch.ids)
+    def _split(self, batch: Canvases, epoch: int) -> Iterator[MicroBatch]:
+        ids, size = self._sampler.ids(batch.keys), self._view.shape
+        parameters = UNCHANGED
+        if self._image_augmentation:
+            parameters = self._image_augmentation.sample(self._seed, epoch, batch.keys, size)
+        total = len(ids)
         step = self._micro_batch or total
         for start in range(0, total, step):
             rows = slice(start, min(start + step, total))
-            ink = canvases[rows, None].float()
-            if self._refills:
-                ink += moved["refill"][rows, None]
-            ink.sub_(papers[rows].float().view(-1, 1, 1, 1)).abs_().div_(255)
-            if not self._view.whole:
-                ink = transform_images(ink, transforms.select(rows), self._view.size)
-            labels, valid = moved["label"][rows], moved["valid"][rows]
-            yield MicroBatch(ink, labels, valid, batch.ids[rows], rows.stop == total)
-
-    def _any_refill(self) -> bool:
-        """Return whether a page is letterboxed with a stored background that is not its paper."""
-        others = self._sizes[self._papers != self._backgrounds]
-        windows = full_geometry(others, self._view.proportion)
-        return bool((windows[:, [WINDOW_HEIGHT, WINDOW_WIDTH]] != others).any())
-
-    def _refill(self, ids: Ids) -> Floats:
-        """Return what to add to canvases to replace background by paper outside of the pages.
-
-        Area averaging is linear: the background's part of a pixel is what its page does not cover.
-        The result is float32 (b, height, width), and 0 where the background is the paper.
-        """
-        sizes = self._sizes[ids]
-        covered = coverage(sizes, full_geometry(sizes, self._view.proportion), *self._view.canvas)
-        difference = self._papers[ids].astype(np.float64) - self._backgrounds[ids]
-        refill: Floats = (difference[:, None, None] * (1 - covered)).astype(np.float32)
-        return refill
+            sampled = {name: part[rows] for name, part in batch.sampled.items()}
+            images = self._images.images(batch.canvases[rows], sampled)
+            images = augment_images(images, parameters.select(rows), self._view.normalize)
+            labels, valid = batch.labels[rows], batch.valid[rows]
+            yield MicroBatch(images, labels, valid, ids[rows], rows.stop == total)
 
     def _move(self, host: dict[str, Tensor]) -> dict[str, Tensor]:
         """Copy tensors to the device; afterwards the loader may reuse the host memory.

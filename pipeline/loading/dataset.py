@@ -221,12 +221,12 @@ def _geometric_median(values: NDArray[np.float64]) -> float:
     return float(low if low == high else np.sqrt(low * high))
 
 
-MAX_EVAL_ROWS, MAX_EVAL_PIXELS = 256, 1 << 22  # of a batch, where no gradients need memory
+MAX_EVAL_ROWS, MAX_EVAL_VALUES = 256, 1 << 22  # of a batch, where no gradients need memory
 
 
 def eval_batch_size(view: View) -> int:
     """Return the number of images in a batch without gradients."""
-    return max(1, min(MAX_EVAL_ROWS, MAX_EVAL_PIXELS // math.prod(view.shape)))
+    return max(1, min(MAX_EVAL_ROWS, MAX_EVAL_VALUES // math.prod(view.input_shape)))
 
 
 def source_line(provenance: Mapping[str, Any]) -> str:

@@ -188,3 +188,13 @@ def override(
         seed=seed,
     )
     return recipe if scale is None else recipe.scaled(scale)
+
+
+def as_trial(recipe: Recipe, trial: Trial) -> Recipe:
+    """Return a recipe with the epochs and images of a quick run."""
+    return replace(
+        recipe,
+        stages=tuple(replace(stage, epochs=trial.epochs) for stage in recipe.stages),
+        train_images=trial.train_images,
+        validation_images=trial.validation_images,
+    )

@@ -26,7 +26,10 @@ TOP, BASE = 20, 92  # pixels: the ends of its y axis
 
 @dataclass(frozen=True)
 class Strip:
-    """Thumbnails (TILE, TILE) with a title, a remark beside it, and a text alternative."""
+    """Thumbnails with a title, a remark beside it, and a text alternative.
+
+    They are (TILE, TILE), or (TILE, TILE, 3) in colour, all of a grid alike.
+    """
 
     title: str
     remark: str
@@ -100,33 +103,35 @@ class Histograms:
 
 
 def thumbnail(image: Pixels, paper: int) -> Pixels:
-    """Return an image (h, w) as a tile: whole, in its proportions, on paper.
+    """Return an image (h, w) or (h, w, 3) as a tile: whole, in its proportions, on paper.
 
     Large images are area-averaged; small ones are magnified by a whole number.
     """
     inner = TILE - 2
-    height, width = image.shape
+    height, width = image.shape[:2]
     longest = max(height, width)
     if longest <= inner:
         shown = image.repeat(inner // longest, 0).repeat(inner // longest, 1)
     else:
         size = max(1, round(width * inner / longest)), max(1, round(height * inner / longest))
         shown = np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BOX))
-    tile = np.full((TILE, TILE), FRAME, np.uint8)
+    tile = np.full((TILE, TILE, *image.shape[2:]), FRAME, np.uint8)
     tile[1:-1, 1:-1] = paper
-    top, left = ((TILE - side) // 2 for side in shown.shape)
+    top, left = ((TILE - side) // 2 for side in shown.shape[:2])
     tile[top : top + shown.shape[0], left : left + shown.shape[1]] = shown
     return tile
 
 
 def _sheet(strips: Sequence[Strip], columns: int) -> bytes:
     """Return the PNG of strips, one below the other."""
-    sheet = np.full((len(strips), TILE, columns, TILE), 255, np.uint8)
+    channels = next((tile.shape[2:] for strip in strips for tile in strip.tiles), ())
+    sheet = np.full((len(strips), TILE, columns, TILE, *channels), 255, np.uint8)
     for row, strip in enumerate(strips):
         for column, tile in enumerate(strip.tiles):
             sheet[row, :, column] = tile
     file = io.BytesIO()
-    Image.fromarray(sheet.reshape(len(strips) * TILE, columns * TILE)).save(file, "png")
+    pixels = sheet.reshape(len(strips) * TILE, columns * TILE, *channels)
+    Image.fromarray(pixels).save(file, "png")
     return file.getvalue()
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from beton.reader import Reader
 from pipeline.data.base import SPLITS, TRAIN, Ints, Layout
 from pipeline.data.pixels.survey import POLARITY_IN_WORDS, Survey
-from pipeline.loading.dataset import open_dataset, paper_greys
+from pipeline.loading.dataset import PixelRules, open_dataset, paper_greys
 from pipeline.reporting.card_elements import (
     Bins,
     Histograms,
@@ -39,10 +39,12 @@ MOST_CLASSES = 400  # in the grid and in the tables
 LONG_TABLE = 20  # rows from which on a table is divided into several, side by side
 TABLES = 3
 BINS = 30
+BLANK_TILE = 255  # grey level of the margins around thumbnails in colour
 SHOWN_SKIPPED = 20
 FITS = {
     "letterbox": "whole images in their proportions, with paper around them",
     "stretch": "images are stretched to the median proportions",
+    "crop": "the middle of each image, in the median proportions",
 }
 
 
@@ -94,7 +96,8 @@ class _Card:
             len(SPLITS) * self.labels + self.splits, minlength=len(SPLITS) * len(self.classes)
         )
         self.counts: Ints = flat.reshape(len(self.classes), len(SPLITS))
-        self.paper = paper_greys(file)
+        self.in_colour = PixelRules.of(file).colour == "rgb"
+        self.paper = np.full(len(file), BLANK_TILE) if self.in_colour else paper_greys(file)
         self.warnings = self._all_warnings()
 
     def _all_warnings(self) -> list[str]:
@@ -149,10 +152,11 @@ class _Card:
         for label, rows in zip(shown.tolist(), chosen, strict=True):
             title, number = self.classes[label], int(self.counts[label].sum())
             strips.append(self._strip(title, f"×{number:,}", rows))
+        margins = "" if self.in_colour else ", with margins of its paper's grey"
         text = (
             f"Up to {count} images of each class, of the training split if it has any, evenly "
-            "spaced, and the number of all its images. Each is shown whole, in its proportions, "
-            "with margins of its paper's grey."
+            "spaced, and the number of all its images. Each is shown whole, in its proportions"
+            f"{margins}."
         )
         if len(shown) < len(self.classes):
             text += f" {len(shown):,} of {len(self.classes):,} classes are shown, evenly spaced."
@@ -191,7 +195,7 @@ class _Card:
     def pixel_blocks(self) -> list[Block]:
         """Return how files became pixels, and the distributions of size and ink."""
         facts: list[tuple[str, str]] = survey_facts(self.survey) if self.survey else []
-        if not self.survey and "polarity" in self.pixels:
+        if not self.survey and "polarity" in self.pixels and not self.in_colour:
             facts.append(("polarity", POLARITY_IN_WORDS[self.pixels["polarity"]]))
         panels: dict[str, Bins] = {}
         for side in ("height", "width"):
@@ -204,12 +208,13 @@ class _Card:
                 counts, edges = np.histogram(values, min(BINS, high - low + 1))
                 panels[f"{side} (pixels)"] = Bins(edges.tolist(), counts.tolist())
         facts.append(("network's input", FITS[self.pixels.get("fit", "stretch")]))
-        if self.survey and len(self.survey.ink.counts) > 1:
-            percents = [100 * edge for edge in self.survey.ink.edges]
-            panels["ink (% of pixels)"] = Bins(percents, self.survey.ink.counts)
+        ink = self.survey.ink if self.survey else None
+        if ink and len(ink.counts) > 1:
+            panels["ink (% of pixels)"] = Bins([100 * edge for edge in ink.edges], ink.counts)
         blocks: list[Block] = [Facts(facts)]
         if panels:
-            blocks.append(Histograms(panels, "Numbers of images by size and by fraction of ink."))
+            by = "size" if self.in_colour else "size and by fraction of ink"
+            blocks.append(Histograms(panels, f"Numbers of images by {by}."))
         return blocks
 
     def suspicious_blocks(self) -> list[Block]:
@@ -221,7 +226,9 @@ class _Card:
                 shown.append(f"{more:,} more")
             blocks.append(Facts([("skipped", shown)]))
         strips = []
-        constant = np.flatnonzero(self.images.metadata["runs"] == 0)
+        constant = np.array([], np.int64)
+        if not self.in_colour:
+            constant = np.flatnonzero(self.images.metadata["runs"] == 0)
         inverted = np.array(self.pixels.get("paper", {}).get("samples", ()), np.int64)
         for title, found in (
             ("one grey level", constant),

@@ -12,6 +12,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from pipeline.data.base import NO_SPLIT, Annotations, Ints, Layout
+from pipeline.data.pixels.colour import Colours
 from pipeline.data.pixels.survey import POLARITY_IN_WORDS, Survey
 from pipeline.data.prepare import PrepareResult
 from pipeline.data.sources import SPLITS
@@ -148,7 +149,8 @@ def survey_facts(survey: Survey) -> list[tuple[str, str]]:
     facts = [
         ("size", _sizes(survey)),
         ("stored as", _joined(by_count(survey.modes), by_count(survey.changes))),
-        ("polarity", POLARITY_IN_WORDS[survey.polarity]),
+        ("polarity", POLARITY_IN_WORDS[survey.polarity] if survey.ink else ""),
+        *(colour_facts(survey.colour, survey.images) if survey.colour else ()),
         ("grey scale", survey.scale_in_words),
     ]
     if blank:
@@ -163,6 +165,32 @@ def survey_facts(survey: Survey) -> list[tuple[str, str]]:
     ]:
         facts.append((" or ".join(clean), "none"))
     return [(term, text) for term, text in facts if text]
+
+
+def colour_facts(colour: Colours, images: int) -> list[tuple[str, str]]:
+    """Return what is known of a dataset's colours as pairs of a term and its description."""
+    grey = images - colour.in_colour
+    spread = f"{colour.off_line:.3g} levels off one line ({colour.off_line_fraction:.2%})"
+    if colour.stored == "grey":
+        lost = f"stored as grey levels; colours deviate by {spread}; --colour rgb keeps them"
+        return [("colour", f"{counted(colour.in_colour, 'image')} in colour, {lost}")]
+    some = f"{grey:,} of {images:,} images are grey; all are stored in colour"
+    facts = [("colour", _joined(some if grey else "", f"colours deviate by {spread}"))]
+    if colour.mean and colour.std:
+        mean, std = (", ".join(f"{x:.4f}" for x in three) for three in (colour.mean, colour.std))
+        facts.append(("channels", f"mean {mean}; deviation {std} (training images, from 0 to 1)"))
+    raw = images - colour.own_jpeg - colour.compressed
+    parts = [
+        f"{counted(raw, 'image')} without loss" if raw else "",
+        f"{counted(colour.own_jpeg, 'JPEG file')} as they are" if colour.own_jpeg else "",
+    ]
+    if colour.compressed:
+        number = counted(colour.compressed, "image is", "images are")
+        parts.append(
+            f"{number} compressed to JPEG of quality {colour.quality}, with some loss; "
+            "--quality sets another"
+        )
+    return [*facts, ("storage", _joined(*parts))]
 
 
 def _sizes(survey: Survey) -> str:

@@ -1,4 +1,4 @@
-"""Groups of part 1's runs that differ only in their seed, for comparison."""
+"""Groups of runs of one job that differ only in their seed, for comparison."""
 
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -59,6 +59,11 @@ class RunGroup:
         """The number of validation images of each run."""
         return self.scores.samples // len(self.runs)
 
+    @property
+    def validated_on(self) -> tuple[str, int | None]:
+        """What determines the validation images: the dataset, and the limit of their number."""
+        return self.config.fingerprint, self.config.recipe.validation_images
+
     def values(self, value: Callable[[FinishedRun], float | None]) -> list[float | None]:
         """Return a value of each run, None where it is undefined."""
         return [value(run) for run in self.runs.values()]
@@ -102,7 +107,7 @@ def group_runs(paths: Sequence[Path]) -> tuple[list[RunGroup], list[Path]]:
 def _shared_settings(config: RunConfig) -> dict[str, Any]:
     """Return the settings that all runs of a group share, by dotted names."""
     settings = {"network": config.network, **_flat(asdict(config.recipe), "recipe")}
-    for name in ("start", "learn_from", "validate_on", "fingerprint"):
+    for name in ("start", "learn_from", "validate_on", "fingerprint", "until"):
         settings[name] = getattr(config, name)
     settings["auxiliary"] = config.auxiliary and config.auxiliary.fingerprint
     del settings["recipe.seed"]

@@ -9,14 +9,19 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
+from torch import Tensor
 
 from beton.reader import Reader
-from pipeline.evaluation.metrics import EpochMetrics, top_losses
+from pipeline.evaluation.metrics import EpochMetrics, Scores, top_losses
+from pipeline.evaluation.run_config import TrainingConfig
 from pipeline.evaluation.run_dir import FinishedRun, TrainingResult
 from pipeline.loading.batches import DeviceLoader
-from pipeline.loading.dataset import View, source_line, split_indices
+from pipeline.loading.dataset import Normalize, View, source_line, split_indices
+from pipeline.recipes.mixup import Mixed
 from pipeline.reporting.plots import draw_curves, line, new_figure, styled
+from pipeline.runtime.files import read_as
 
+BATCH = (4, 8)  # rows and columns of the images of a training batch
 WORST = (4, 6)  # rows and columns of the images with the largest losses
 WORST_SIDE = 128  # pixels
 ACROSS = 12  # samples of each label
@@ -26,13 +31,17 @@ CELL = 32  # side of a sample in pixels
 def plot_run(run: FinishedRun, what: str, file: Reader) -> None:
     """Write curves.png and, for a validated run, confusion.png and worst.png.
 
-    `file` has the validation samples.
+    A run with a test.json also gets test-confusion.png. `file` has the validation samples.
     """
     title = _title(what, run.result)
     plot_history(run.history, title, run.path / "curves.png")
     if run.scores is None or run.predictions is None:
         return
     names = [one.name for one in run.scores.per_class]
+    if (run.path / "test.json").exists():
+        tested = f"{title}; test images"
+        matrix = read_as(run.path / "test.json", Scores).matrix
+        plot_confusion_matrix(matrix, names, tested, run.path / "test-confusion.png")
     plot_confusion_matrix(run.scores.matrix, names, title, run.path / "confusion.png")
     rows, columns = WORST
     worst = top_losses(run.predictions.logits, run.predictions.labels, names, rows * columns)
@@ -43,19 +52,34 @@ def plot_run(run: FinishedRun, what: str, file: Reader) -> None:
     plot_images(images, captions, columns, title, run.path / "worst.png")
 
 
+def plot_batch(
+    training: TrainingConfig, classes: Sequence[str], title: str, path: Path, batch: Mixed
+) -> None:
+    """Plot a training batch as the network sees it, with labels, those of mixed images as well."""
+    rows = min(len(batch.images), BATCH[0] * BATCH[1])
+    images = display_images(batch.images[:rows].float().cpu(), training.recipe.normalize)
+    labels, partners = ([classes[i] for i in one[:rows]] for one in (batch.labels, batch.partners))
+    captions = [
+        own if weight == 1 else f"{own} {weight:.2f}, {other} {1 - weight:.2f}"
+        for own, other, weight in zip(labels, partners, batch.weights.tolist(), strict=False)
+    ]
+    title += "\nthe first training batch, augmented, as the network sees it"
+    plot_images(images, captions, BATCH[1], title, path)
+
+
 @styled
 def plot_images(
     images: NDArray[np.float32], captions: Sequence[str], columns: int, title: str, path: Path
 ) -> None:
-    """Plot a grid of images (N, height, width), 0 for paper and 1 for ink, row by row."""
-    count, height, width = images.shape
+    """Plot a grid of images (N, height, width, 3), colours from 0 to 1, row by row."""
+    count, height, width = images.shape[:3]
     rows = -(-count // columns)
     figure = new_figure(1.3 * columns, rows * (1.3 * height / width + 0.25) + 0.6)
     grid = list(figure.subplots(rows, columns, squeeze=False).flat)
     for axes in grid:
         axes.set_axis_off()
     for axes, image, caption in zip(grid, images, captions, strict=False):
-        axes.imshow(image, cmap="gray_r", vmin=0, vmax=1)
+        axes.imshow(image)
         axes.add_patch(
             Rectangle((0, 0), 1, 1, fill=False, lw=1, ec="0.8", transform=axes.transAxes)
         )
@@ -120,13 +144,13 @@ def plot_label_samples(file: Reader, path: Path, split: str = "train") -> None:
         row[np.linspace(0, len(row) - 1, min(ACROSS, len(row))).astype(np.int64)] for row in rows
     ]
     images = iter(_images(file, np.concatenate(rows), View.of(file, CELL, 1.0)))
-    sheet = np.zeros((len(classes), CELL, ACROSS, CELL), np.float32)
+    sheet = np.ones((len(classes), CELL, ACROSS, CELL, 3), np.float32)
     for cells, row in zip(sheet, rows, strict=True):
         for column in range(len(row)):
             cells[:, column] = next(images)
     figure = new_figure(0.5 * ACROSS + 0.6, 0.5 * len(classes) + 0.4)
     axes = figure.subplots()
-    axes.imshow(sheet.reshape(-1, ACROSS * CELL), cmap="gray_r", vmin=0, vmax=1)
+    axes.imshow(sheet.reshape(-1, ACROSS * CELL, 3))
     axes.set_title(source_line(file.info["provenance"]), fontsize=10)
     axes.set_yticks((np.arange(len(classes)) + 0.5) * CELL - 0.5, classes)
     axes.set_xticks([])
@@ -147,11 +171,25 @@ def _title(what: str, result: TrainingResult) -> str:
 
 
 def _images(file: Reader, ids: NDArray[np.int64], view: View) -> NDArray[np.float32]:
-    """Return the network's input, (N, height, width): 0 for paper and 1 for ink."""
+    """Return images as they are to be shown, (N, height, width, 3): colours from 0 to 1."""
     with DeviceLoader(file, ids, view, len(ids), device=torch.device("cpu")) as loader:
         (inputs,) = loader.micro_batches()
-    images: NDArray[np.float32] = inputs.images[:, 0].numpy()
-    return images
+    return display_images(inputs.images, None)
+
+
+def display_images(images: Tensor, normalize: Normalize | None) -> NDArray[np.float32]:
+    """Return a network's input (N, C, H, W) as colours: float32 (N, H, W, 3) from 0 to 1.
+
+    Ink becomes black on white.
+    """
+    if normalize is not None:
+        mean, std = (torch.tensor(part).view(-1, 1, 1) for part in (normalize.mean, normalize.std))
+        images = images * std + mean
+    shown = images.clamp(0, 1).movedim(1, 3)
+    if shown.shape[3] == 1:
+        shown = (1 - shown).expand(-1, -1, -1, 3)
+    colours: NDArray[np.float32] = shown.numpy()
+    return colours
 
 
 def _save(figure: Figure, path: Path) -> None:

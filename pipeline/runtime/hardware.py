@@ -36,6 +36,17 @@ def precision_for(
     return "bf16" if fast else "no"
 
 
+def free_memory(device: torch.device) -> int:
+    """Return the memory that a device has to spare, in bytes."""
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        return int(free)
+    info = Path("/proc/meminfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    available = (int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
+    return next(available, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+
+
 def environment(device: torch.device, precision: str, processes: int) -> dict[str, Any]:
     """Return versions and hardware, for a run's environment.json."""
     return {

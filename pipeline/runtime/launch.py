@@ -22,6 +22,16 @@ def is_main() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
+def is_local_main() -> bool:
+    """Return whether this is the main process of a launch on this machine."""
+    return os.environ.get("LOCAL_RANK", "0") == "0"
+
+
+def launch_name() -> str:
+    """Return a text that the processes of a launch on this machine share, and no other ones."""
+    return f"{os.getppid()} {os.environ.get('MASTER_PORT', '')}"
+
+
 def caller_folder() -> Path:
     """Return the folder from which the user called launch.sh, by default the current one."""
     return Path(os.environ.get("INKRUN_CALLER", ""))
@@ -51,7 +61,8 @@ def run_job(name: str, job: Callable[[], None]) -> int:
         _wait_for_main()
         return 2
     except Stopped as stop:
-        _print_error(f"{name}: {stop}; resume: ./launch.sh train {name} --resume {stop.run}")
+        command = name if name == "sweep" else f"train {name}"
+        _print_error(f"{name}: {stop}; resume: ./launch.sh {command} --resume {stop.run}")
         return 128 + stop.signal
     except KeyboardInterrupt:
         _print_error(f"{name}: interrupted")

@@ -14,14 +14,15 @@ REPEAT = 1.0
 class Stopped(Exception):  # noqa: N818 - a requested stop is not an error
     """A training that stopped after a checkpoint, because of a `signal`.
 
-    `run` is the run directory to resume, once it is known.
+    `after` is what was finished before, such as "step 7". `run` is the run directory to resume,
+    once it is known.
     """
 
-    def __init__(self, number: int, step: int, run: Path | None = None) -> None:
+    def __init__(self, number: int, after: str, run: Path | None = None) -> None:
         self.signal = number or int(signal.SIGTERM)  # 0: another process received it
         self.run = run
         name = signal.Signals(self.signal).name
-        super().__init__(f"stopped by {name} after step {step}")
+        super().__init__(f"stopped by {name} after {after}")
 
 
 class StopSignals:

@@ -41,6 +41,13 @@ class Clock:
         self.seconds_validating += time.perf_counter() - start
 
     @contextmanager
+    def excluded(self) -> Iterator[None]:
+        """Exclude the time spent in the context from the current lap."""
+        start = time.perf_counter()
+        yield
+        self._lap_start += time.perf_counter() - start
+
+    @contextmanager
     def saving(self) -> Iterator[None]:
         """Add the time spent in the context to saving, and exclude it from the current lap."""
         start = time.perf_counter()

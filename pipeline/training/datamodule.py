@@ -7,13 +7,20 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 
+import numpy as np
+from torch import Tensor
+
 from beton.order import Shard
 from beton.reader import Reader
-from pipeline.errors import UserError
+from pipeline.errors import UserError, check_range
 from pipeline.loading.augment import Augmentation
 from pipeline.loading.batches import CombinedLoader, Decode, DeviceLoader
-from pipeline.loading.dataset import Floats, View, eval_batch_size, split_indices
+from pipeline.loading.dataset import Floats, Ids, View, eval_batch_size, split_indices
+from pipeline.loading.image_augment import ImageAugmentation
+from pipeline.loading.resident import ResidentLoader
+from pipeline.loading.sampling import balanced_size
 from pipeline.loading.writer_scale import writer_scales
+from pipeline.recipes.losses import balanced_weights
 from pipeline.recipes.recipe import Recipe, Stage
 from pipeline.training.distributed import Processes
 
@@ -41,10 +48,16 @@ class DataModule:
         recipe, classes = self.recipe, self.file.info["classes"]
         for stage in recipe.stages:
             stage.loss.check(len(classes))
-            self.view(stage)
+            stage.image_augmentation.check(self.view(stage).input_shape)
         self._check_batch_size(self.file, self.learn_from, 0)
         if not recipe.auxiliary:
             return
+        for name in ("class_weights", "balanced_sampling"):
+            if getattr(recipe, name):
+                raise UserError(
+                    f"{name}: got an auxiliary dataset too, expected one of them; "
+                    "--auxiliary-share 0 uses no auxiliary dataset"
+                )
         if self.auxiliary is None:
             raise UserError("auxiliary: got no dataset, expected one: the recipe trains on two")
         if (others := self.auxiliary.info["classes"]) != classes:
@@ -62,7 +75,7 @@ class DataModule:
             got += f", of which {batch_size} rows are of {file.path}"
         if batch_size % processes:
             raise UserError(f"{got}, expected a multiple of {processes} processes")
-        samples = len(split_indices(file, split))
+        samples = len(self._train_indices(file, split))
         if not samples:
             raise UserError(f"{file.path}: no images to train on in its split {split!r}")
         if batch_size > samples:
@@ -75,8 +88,19 @@ class DataModule:
     @property
     def batches_per_epoch(self) -> int:
         """The number of batches in an epoch of the main dataset."""
-        samples = len(split_indices(self.file, self.learn_from))
+        indices = self._train_indices(self.file, self.learn_from)
+        samples = len(indices)
+        if self.recipe.balanced_sampling:
+            samples = balanced_size(self._labels, indices)
         return samples // self.recipe.split_rows(self.recipe.batch_size)[0]
+
+    def class_weights(self) -> Tensor | None:
+        """Return the factor of the loss of each class, on the device, None if all are 1."""
+        if not self.recipe.class_weights:
+            return None
+        labels = self._labels[self._train_indices(self.file, self.learn_from)]
+        counts = np.bincount(labels, minlength=len(self.file.info["classes"]))
+        return balanced_weights(counts.tolist()).to(self.processes.device)
 
     def view(self, stage: Stage) -> View:
         """Return what the network sees of a page in a stage."""
@@ -93,11 +117,39 @@ class DataModule:
 
     def validation_loader(self, stage: Stage) -> AbstractContextManager[DeviceLoader | None]:
         """Open the loader of the validation samples, None if there are none."""
+        return self._eval_loader(self.validate_on, stage)
+
+    def test_loader(self, stage: Stage) -> AbstractContextManager[DeviceLoader | None]:
+        """Open the loader of the test samples, None if there are none."""
+        return self._eval_loader("test", stage)
+
+    def check_until(self, accuracy: float | None) -> None:
+        """Raise UserError for a validation accuracy that cannot end a training."""
+        if accuracy is None:
+            return
+        check_range("until", accuracy, 1e-6, 1)
         if not len(split_indices(self.file, self.validate_on)):
+            raise UserError(
+                f"until: {self.file.path} has no images in its split {self.validate_on!r}, whose "
+                "accuracy would end the training"
+            )
+
+    @property
+    def _labels(self) -> Ids:
+        """The labels of all samples of the main dataset: int64 (n,)."""
+        return np.asarray(self.file.column("label").metadata)
+
+    def _eval_loader(self, split: str, stage: Stage) -> AbstractContextManager[DeviceLoader | None]:
+        indices = evenly_spaced(split_indices(self.file, split), self.recipe.validation_images)
+        if not len(indices):
             return nullcontext()
         view = self.view(stage)
         batch_size = eval_batch_size(view) * self.processes.count
-        return self._loader(self.file, self.validate_on, view, batch_size)
+        return self._loader(self.file, indices, view, batch_size)
+
+    def _train_indices(self, file: Reader, split: str) -> Ids:
+        limit = self.recipe.train_images if file is self.file else None
+        return evenly_spaced(split_indices(file, split), limit)
 
     def _view_of(self, file: Reader, stage: Stage) -> View:
         view = self.view(stage)
@@ -107,25 +159,30 @@ class DataModule:
         recipe = self.recipe
         return self._loader(
             file,
-            split,
+            self._train_indices(file, split),
             self._view_of(file, stage),
             recipe.split_rows(recipe.batch_size)[index],
             None if recipe.micro_batch is None else recipe.split_rows(recipe.micro_batch)[index],
             stage.augmentation,
+            stage.image_augmentation,
+            balanced=recipe.balanced_sampling,
         )
 
     def _loader(
         self,
         file: Reader,
-        split: str,
+        indices: Ids,
         view: View,
         batch_size: int,
         micro_batch: int | None = None,
         augmentation: Augmentation | None = None,
+        image_augmentation: ImageAugmentation | None = None,
+        balanced: bool = False,
     ) -> DeviceLoader:
-        return DeviceLoader(
+        kind = ResidentLoader if self.recipe.resident else DeviceLoader
+        return kind(
             file,
-            split_indices(file, split),
+            indices,
             view,
             batch_size,
             device=self.processes.device,
@@ -133,6 +190,8 @@ class DataModule:
             scales=self._scales if file is self.file else self._auxiliary_scales,
             decode=self.decode,
             augmentation=augmentation,
+            image_augmentation=image_augmentation,
+            balanced=balanced,
             seed=self.recipe.seed,
             shard=Shard(self.processes.rank, self.processes.count),
         )
@@ -150,3 +209,10 @@ class DataModule:
             return None
         view = self._view_of(file, self.recipe.stages[0])
         return writer_scales(file, self.recipe.hand, view.proportion)
+
+
+def evenly_spaced(indices: Ids, limit: int | None) -> Ids:
+    """Return at most `limit` of some sample numbers, evenly spaced; None is all of them."""
+    if limit is None or limit >= len(indices):
+        return indices
+    return indices[np.linspace(0, len(indices) - 1, limit).round().astype(np.int64)]

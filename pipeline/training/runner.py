@@ -3,28 +3,42 @@
 config.json is written before the first step, so that the run directory alone is enough to resume.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
 from rich.console import Console
+from torch import Tensor
 
 from beton.errors import BetonError
 from beton.reader import Reader
-from pipeline.evaluation.metrics import EpochMetrics
+from pipeline.errors import DivergedError
+from pipeline.evaluation.metrics import EpochMetrics, score
 from pipeline.evaluation.run_config import RunConfig, TrainingConfig
-from pipeline.evaluation.run_dir import FinishedRun, RunDir, TrainingResult, read_run
-from pipeline.loading.dataset import View, open_dataset
+from pipeline.evaluation.run_dir import (
+    DIVERGED,
+    Divergence,
+    FinishedRun,
+    RunDir,
+    TestResult,
+    TrainingResult,
+    read_run,
+)
+from pipeline.loading.batches import DeviceLoader
+from pipeline.loading.dataset import View, open_dataset, split_indices
 from pipeline.models import networks
 from pipeline.models.blocks import Network
+from pipeline.recipes.mixup import Mixed
 from pipeline.runtime import launch
 from pipeline.runtime.files import read_tensors, write_tensors
 from pipeline.runtime.hardware import environment
 from pipeline.runtime.progress import progress
 from pipeline.runtime.signals import Stopped
 from pipeline.training.checkpoint import Checkpoints
+from pipeline.training.datamodule import evenly_spaced
 from pipeline.training.distributed import Processes
 from pipeline.training.trainer import Trainer
 
@@ -40,11 +54,22 @@ def write_config(
 
 
 def initial_network(training: TrainingConfig, file: Reader) -> Network:
-    """Return the network as it is before its first step of training on a dataset."""
+    """Return the network as it is before its first step of training on a dataset.
+
+    It is equal in all processes.
+    """
     recipe = training.recipe
     view = View.of(file, recipe.stages[-1].size, recipe.window, normalize=recipe.normalize)
     classes = len(file.info["classes"])
     network = networks.build(training.network, classes, recipe.seed, view.input_shape)
+
+    def images(count: int) -> Tensor:
+        indices = evenly_spaced(split_indices(file, training.learn_from), count)
+        with DeviceLoader(file, indices, view, len(indices), device=torch.device("cpu")) as loader:
+            (inputs,) = loader.micro_batches()
+        return inputs.images
+
+    networks.prepare_network(network, images)
     if training.start is not None:
         networks.transfer(network, read_tensors(training.start / "model.safetensors"))
     return network
@@ -59,12 +84,15 @@ def run_training(
     label: str = "training",
     track: bool = False,
     whole: Path | None = None,
+    test: bool = False,
+    on_first_batch: Callable[[Mixed], None] | None = None,
 ) -> FinishedRun:
     """Train in a run directory, from its last checkpoint if there is one; read a finished run.
 
     `track` logs metrics to the tracker. `whole` is the run directory of the experiment to which
-    this training belongs. All processes must call it alike. Raises what `Trainer` raises, and
-    BetonError if the run started with other data.
+    this training belongs. With `test`, the trained network is evaluated on the dataset's test
+    samples. `on_first_batch` is the main process's, as in `Trainer`. All processes must call it
+    alike. Raises what `Trainer` raises, and BetonError if the run started with other data.
     """
     processes.wait()  # for the main process to write config.json
     config = run.config()
@@ -88,20 +116,30 @@ def run_training(
             auxiliary=auxiliary,
             decode=training.decode,
             checkpoints=Checkpoints(run.path / "checkpoints", **asdict(training.checkpoints)),
+            until=training.until,
         )
         try:
             if processes.is_main:
                 hardware = environment(processes.device, processes.precision, processes.count)
                 run.write_json("environment.json", hardware)
-                _train(trainer, run, config, console, label, processes if track else None)
+                (run.path / DIVERGED).unlink(missing_ok=True)
+                if on_first_batch is not None:
+                    trainer.on_first_batch = on_first_batch
+                _train(trainer, run, config, console, label, processes if track else None, test)
             else:
                 trainer.run()
+                if test:
+                    trainer.predict_test()
         except Stopped as stop:
             stop.run = whole or run.path
             raise
+        except DivergedError as error:
+            if processes.is_main:
+                run.write_json(DIVERGED, asdict(Divergence(error.step, str(error))))
+            raise
     processes.wait()
     if whole is not None and (number := trainer.late_signal()):  # other trainings would follow
-        raise Stopped(number, trainer.step, whole)
+        raise Stopped(number, f"step {trainer.step}", whole)
     return read_run(run.path)
 
 
@@ -122,6 +160,7 @@ def _train(
     console: Console,
     label: str,
     tracker: Processes | None,
+    test: bool,
 ) -> None:
     if trainer.step:
         console.print(f"{label}: resumes after step {trainer.step}")
@@ -135,6 +174,11 @@ def _train(
                 metrics = {n: v for n, v in asdict(epoch).items() if v is not None}
                 tracker.log(metrics, step=trainer.step)
             console.print(epoch_line(epoch, trainer.recipe.epochs))
+    if trainer.until is not None and not trainer.reached:
+        console.print(
+            f"{label}: the validation accuracy never reached {trainer.until:.2%}; trained for all "
+            f"{len(trainer.history)} epochs"
+        )
     scores = trainer.scores(config.classes)
     write_tensors(run.path / "model.safetensors", trainer.eval_model.state_dict())
     run.write_json("view.json", asdict(trainer.view))
@@ -142,6 +186,7 @@ def _train(
     if trainer.predictions is not None and scores is not None:
         write_tensors(run.path / "answers.safetensors", trainer.predictions._asdict())
         run.write_json("scores.json", asdict(scores), indent=None)
+    tested = _test(trainer, run, config) if test else None
     result = TrainingResult(
         **trainer.performance(),
         seconds_in_all=launch.seconds_since_start(),
@@ -149,8 +194,21 @@ def _train(
         provenance=config.provenance,
         auxiliary=None if config.auxiliary is None else config.auxiliary.provenance,
         **(scores.headline() if scores else {}),
+        until=trainer.until,
+        reached=None if trainer.until is None else trainer.reached,
+        test=tested,
     )
     run.finish(result.as_json())
+
+
+def _test(trainer: Trainer, run: RunDir, config: RunConfig) -> TestResult | None:
+    """Write test.json, the scores of the test samples, and return the main ones."""
+    predictions = trainer.predict_test()
+    if predictions is None:
+        return None
+    scores = score(predictions.logits, predictions.labels, config.classes)
+    run.write_json("test.json", asdict(scores), indent=None)
+    return TestResult(**scores.headline())
 
 
 def epoch_line(epoch: EpochMetrics, epochs: int) -> str:

@@ -28,6 +28,8 @@ from pipeline.errors import DivergedError, UserError
 from pipeline.evaluation.metrics import EpochMetrics, Scores, score
 from pipeline.evaluation.predict import Predictions, load_weights, predict
 from pipeline.loading.batches import Decode, DeviceLoader, MicroBatch
+from pipeline.loading.dataset import View
+from pipeline.recipes.mixup import Mixed
 from pipeline.recipes.recipe import Recipe, Stage
 from pipeline.runtime.signals import Stopped, StopSignals
 from pipeline.training import optim
@@ -49,7 +51,9 @@ class Trainer:
     `eval_model` is the network that is validated and saved: with the recipe's `average`, a moving
     average of `network`. `history` holds the epochs so far, `losses` the mean loss of each step in
     nats. `predictions` are those of the last validation, None without validation samples. `view` is
-    that of the last stage. `on_step` is called after each step with its number of images.
+    that of the last stage trained. `on_step` is called after each step with its number of images,
+    `on_first_batch` before the first one with the mixed images of its first micro-batch. Training
+    ends after the first epoch whose validation accuracy is at least `until`, unless that is None.
 
     Raises UserError for a recipe that does not suit the network, the files or the processes.
     Iterating raises DivergedError, and Stopped after SIGTERM or SIGINT and a checkpoint.
@@ -67,20 +71,23 @@ class Trainer:
         auxiliary: Reader | None = None,
         decode: Decode = "auto",
         checkpoints: Checkpoints | None = None,
+        until: float | None = None,
     ) -> None:
         self._data = DataModule(processes, recipe, file, learn_from, validate_on, auxiliary, decode)
+        self._data.check_until(until)
         self.network, self.recipe = network, recipe
         self.batches_per_epoch = self._data.batches_per_epoch
-        self.view = self._data.view(recipe.stages[-1])
         self.on_step: Callable[[int], None] = lambda _: None
+        self.on_first_batch: Callable[[Mixed], None] = lambda _: None
         self.history: list[EpochMetrics] = []
         self.losses: list[float] = []
         self.predictions: Predictions | None = None
-        self._processes, self._checkpoints = processes, checkpoints
+        self._processes, self._checkpoints, self.until = processes, checkpoints, until
         self._local_batch_size = recipe.batch_size // processes.count
         self._batch = 0  # number in the epoch, of the next batch
         # Of the epoch's steps so far: losses, accuracies and gradient norms.
         self._sums = torch.zeros(3, device=processes.device)
+        self._class_weights = self._data.class_weights()
         self._clock = Clock()
         self._signals = StopSignals(launched=processes.count > 1)
         self._monitor = StepMonitor(processes, checkpoints, self._signals)
@@ -93,6 +100,22 @@ class Trainer:
     def step(self) -> int:
         """The number of steps taken."""
         return len(self.history) * self.batches_per_epoch + self._batch
+
+    @property
+    def reached(self) -> bool:
+        """Whether an epoch has reached the validation accuracy `until`."""
+        return self.until is not None and any(
+            epoch.accuracy is not None and epoch.accuracy >= self.until for epoch in self.history
+        )
+
+    @property
+    def view(self) -> View:
+        """What the network sees of an image in the last stage trained."""
+        return self._data.view(self._last_stage)
+
+    @property
+    def _last_stage(self) -> Stage:
+        return self.recipe.stages[self.history[-1].stage if self.history else -1]
 
     @property
     def images(self) -> int:
@@ -120,7 +143,7 @@ class Trainer:
         """Return the counts, times and rates of a `TrainingResult`."""
         clock = self._clock
         return {
-            "epochs": self.recipe.epochs,
+            "epochs": len(self.history),
             "images": self.images,
             "seconds_training": clock.seconds,
             "seconds_validating": clock.seconds_validating,
@@ -139,13 +162,23 @@ class Trainer:
         first_epoch = 0
         with self._signals:
             for number, stage in enumerate(self.recipe.stages):
-                if len(self.history) < first_epoch + stage.epochs:
+                if len(self.history) < first_epoch + stage.epochs and not self.reached:
                     yield from self._train_stage(number, stage, first_epoch)
                 first_epoch += stage.epochs
             if self.predictions is None:  # resumed after the last epoch
-                last = self.recipe.stages[-1]
+                last = self._last_stage
                 with self._data.validation_loader(last) as loader:
                     self._validate(loader, last)
+
+    def predict_test(self) -> Predictions | None:
+        """Predict the test samples, None without any or if the validation used them.
+
+        All processes must call it alike.
+        """
+        if "test" in (*self._data.learn_from.split("+"), self._data.validate_on):
+            return None
+        with self._data.test_loader(self._last_stage) as loader:
+            return None if loader is None else self._predict(loader, self._last_stage)
 
     def _train_stage(self, number: int, stage: Stage, first_epoch: int) -> Iterator[EpochMetrics]:
         """Train for the rest of a stage, which starts at the epoch `first_epoch`."""
@@ -159,15 +192,19 @@ class Trainer:
             self._data.train_loader(stage) as train_loader,
             self._data.validation_loader(stage) as validation_loader,
         ):
-            while (epoch := len(self.history)) < first_epoch + stage.epochs:
+            while (epoch := len(self.history)) < first_epoch + stage.epochs and not self.reached:
                 lr = max(stage.rates) * self._lr_factor(stage, first_epoch, batch=0)
                 train_metrics = self._train_epoch(
                     stage, first_epoch, model, optimizer, train_loader
                 )
                 loss, accuracy = self._validate(validation_loader, stage)
+                in_train_mode = self._train_mode_accuracy(validation_loader, epoch)
                 seconds = self._clock.seconds
                 self.history.append(
-                    EpochMetrics(epoch, number, lr, *train_metrics, loss, accuracy, seconds)
+                    EpochMetrics(
+                        *(epoch, number, lr, *train_metrics, loss, accuracy, seconds),
+                        train_mode_accuracy=in_train_mode,
+                    )
                 )
                 self._batch = 0
                 self._sums.zero_()
@@ -214,7 +251,7 @@ class Trainer:
                 self._average_statistics()
                 self._save(optimizer)
             if report.stop_requested:
-                raise Stopped(self._signals.received, self.step)
+                raise Stopped(self._signals.received, f"step {self.step}")
         loss, accuracy, grad_norm = (processes.mean(self._sums) / self.batches_per_epoch).tolist()
         self._clock.lap()
         return loss, accuracy, grad_norm
@@ -224,11 +261,17 @@ class Trainer:
     ) -> tuple[Tensor, Tensor]:
         """Accumulate the gradients of a local batch; return its mean loss and correct count."""
         loss, correct = torch.zeros(2, device=self._processes.device).unbind()
+        first = self.step == 0
         for images, labels, _, ids, last in micro_batches:
             mixed = stage.mixing.mix(images, labels, ids, self.recipe.seed, epoch)
+            if first:
+                first = False
+                with self._clock.excluded():
+                    self.on_first_batch(mixed)
             with nullcontext() if last else self._processes.no_sync(model):
                 logits = model(mixed.images)
-                micro_loss = stage.loss.of(logits, mixed).sum() / self._local_batch_size
+                micro_loss = stage.loss.of(logits, mixed, self._class_weights).sum()
+                micro_loss = micro_loss / self._local_batch_size
                 self._processes.backward(micro_loss)
             loss += micro_loss.detach()
             correct += (logits.argmax(dim=1) == labels).sum()
@@ -280,16 +323,46 @@ class Trainer:
             return None, None
         with self._clock.validating():
             self._average_statistics()
-            precision = self._processes.precision if stage.mixed_precision else "no"
-            self.predictions = predictions = predict(
-                self.eval_model,
-                loader,
-                precision,
-                self.recipe.views,
-                gather=self._processes.gather,
-            )
+            self.predictions = predictions = self._predict(loader, stage)
             loss = F.cross_entropy(predictions.logits, predictions.labels)
             return float(loss), predictions.accuracy
+
+    def _train_mode_accuracy(self, loader: DeviceLoader | None, epoch: int) -> float | None:
+        """Return the validation accuracy in train mode, if the recipe asks for it.
+
+        Batch normalisation then uses the statistics of the batch, and dropout is on. The network's
+        own statistics stay unchanged.
+        """
+        if loader is None or not self.recipe.train_mode_accuracy:
+            return None
+        network, counts = self.eval_model, torch.zeros(2, device=self._processes.device)
+        buffers = [(buffer, buffer.clone()) for buffer in network.buffers()]
+        was_training = network.training
+        with self._clock.validating(), torch.no_grad():
+            self._seed_dropout(epoch)
+            network.train()
+            for inputs in loader.micro_batches():
+                # Padding stays out of the statistics, unless they would be those of one image.
+                rows = inputs.valid if int(inputs.valid.sum()) > 1 else inputs.valid >= 0
+                valid, labels = inputs.valid[rows], inputs.labels[rows]
+                correct = network(inputs.images[rows]).argmax(dim=1) == labels
+                counts += torch.stack([(correct & valid).sum(), valid.sum()])
+            network.train(was_training)
+            for buffer, before in buffers:
+                buffer.copy_(before)
+        correct_rows, rows = self._processes.mean(counts).tolist()
+        return float(correct_rows / rows)
+
+    def _predict(self, loader: DeviceLoader, stage: Stage) -> Predictions:
+        precision = self._processes.precision if stage.mixed_precision else "no"
+        return predict(
+            self.eval_model,
+            loader,
+            precision,
+            self.recipe.views,
+            self.recipe.mirrored,
+            gather=self._processes.gather,
+        )
 
     def _save(self, optimizer: Optimizer, score: float | None = None) -> None:
         """Save a checkpoint, if there are to be any."""

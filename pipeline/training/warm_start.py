@@ -36,6 +36,7 @@ def measure_start(
         device=device,
         precision=precision,
         views=recipe.views,
+        mirrored=recipe.mirrored,
     )
     return Start(predictions.accuracy, distances)
 

@@ -1,8 +1,9 @@
-"""Decodes an image file of any format to grey levels, upright and on paper.
+"""Decodes an image file of any format to grey levels and colours, upright and on paper.
 
 Pillow decodes all formats and all unusual or damaged files; a plain PNG takes a fast path. Opaque
-8-bit images equal Pillow's `convert("L")`. Images of more than 8 bits keep their values, because
-only the whole dataset shows how to scale them.
+8-bit images equal Pillow's `convert("L")` and `convert("RGB")`. Grey images of more than 8 bits
+keep their values, because only the whole dataset shows how to scale them; colours have 8 bits.
+Profiles of colours are ignored.
 """
 
 import importlib
@@ -11,20 +12,22 @@ from io import BytesIO
 from typing import Any
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError, features
+from numpy.typing import NDArray
+from PIL import Image, ImageCms, UnidentifiedImageError, features
 
-from pipeline.data.base import Decoded, Grey, ImageError
+from pipeline.data.base import Decoded, Grey, ImageError, Pixels
 from pipeline.data.pixels.formats import ANIMATED, FORMATS, sniff
 from pipeline.data.pixels.measures import TURNED, UNREADABLE
 from pipeline.data.pixels.png import LONGEST_SIDE, decode_plain_png, without_texts
 from pipeline.data.pixels.tiff import is_preview, tiff_pages
-from pipeline.data.pixels.transparency import OPAQUE, change_of, put_on_paper
+from pipeline.data.pixels.transparency import OPAQUE, blend, change_of, put_on_paper
 
 _ORIENTATION = 0x0112  # the EXIF tag
 _PHOTOMETRIC, _BITS, _SAMPLE_FORMAT = 262, 258, 339  # TIFF tags
 _UNSIGNED = 1
 _DEEP = {"I": np.int32, "F": np.float32}
 _WORDS = "I;16"  # the beginning of the modes with 16 bits
+_COLOURS = ("RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "HSV", "LAB", "P", "PA")  # the modes
 
 
 def pages(data: bytes | bytearray) -> tuple[int, ...]:
@@ -69,7 +72,7 @@ def _decode_with_pillow(data: bytes | bytearray, page: int) -> Decoded:
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         try:
             with _open(data, kind) as image:
-                return _convert(image, kind, page)
+                return _convert(image, kind, page, data)
         except ImageError:
             raise
         except UnidentifiedImageError:
@@ -103,8 +106,8 @@ def _check_size(width: int, height: int) -> None:
         )
 
 
-def _convert(image: Image.Image, kind: str, page: int) -> Decoded:
-    """Convert an open image to grey levels, upright and on paper."""
+def _convert(image: Image.Image, kind: str, page: int, data: bytes | bytearray) -> Decoded:
+    """Convert an open image of the file `data` to grey levels and colours, upright and on paper."""
     if kind in ANIMATED and (frames := getattr(image, "n_frames", 1)) > 1:
         raise ImageError(f"animated: {frames:,} frames, expected one image")
     if page:
@@ -118,16 +121,19 @@ def _convert(image: Image.Image, kind: str, page: int) -> Decoded:
     image.load()
     if kind != "TIFF":
         orientation = _orientation(image)
-    grey, paper = _to_grey(image, kind)
+    grey, colour, paper = _to_pixels(image, kind)
     if inverted:
         grey = inverted - grey
     if unsigned and grey.min() < 0:  # Pillow reads all 32-bit numbers as signed
         grey = grey.view(np.uint32).astype(np.float32)
     if kind != "TIFF":
         grey = _turn(grey, orientation or 1)
+        colour = None if colour is None else _turn(colour, orientation or 1)
     turned = UNREADABLE if orientation is None else TURNED if orientation > 1 else None
     changes = ((turned,) if turned else ()) + change_of(paper)
-    return Decoded(np.ascontiguousarray(grey), mode, changes)
+    storable = kind == "JPEG" and mode == "RGB" and turned != TURNED
+    jpeg = bytes(data) if storable else None
+    return Decoded(np.ascontiguousarray(grey), mode, changes, colour, jpeg)
 
 
 def _orientation(image: Image.Image) -> int | None:
@@ -139,16 +145,16 @@ def _orientation(image: Image.Image) -> int | None:
     return orientation if orientation in range(1, 9) else 1
 
 
-def _turn(grey: Grey, orientation: int) -> Grey:
-    """Turn grey levels (h, w) upright."""
+def _turn(pixels: NDArray[Any], orientation: int) -> NDArray[Any]:
+    """Turn grey levels (h, w) or colours (h, w, 3) upright."""
     if orientation >= 5:  # rows and columns are exchanged
-        grey = grey.T
+        pixels = pixels.swapaxes(0, 1)
         orientation = {5: 1, 6: 2, 7: 3, 8: 4}[orientation]
     if orientation in (2, 3):
-        grey = grey[:, ::-1]
+        pixels = pixels[:, ::-1]
     if orientation in (3, 4):
-        grey = grey[::-1]
-    return grey
+        pixels = pixels[::-1]
+    return pixels
 
 
 def _white_is_zero(image: Any) -> int:
@@ -167,23 +173,46 @@ def _is_unsigned(image: Any) -> bool:
     return bool(image.mode == "I" and formats[0] == _UNSIGNED)
 
 
-def _to_grey(image: Image.Image, kind: str) -> tuple[Grey, int]:
-    """Return the grey levels (h, w) of a loaded image, and the result of `put_on_paper`."""
+def _to_pixels(image: Image.Image, kind: str) -> tuple[Grey, Pixels | None, int]:
+    """Return grey levels (h, w) and colours of a loaded image, and the result of `put_on_paper`.
+
+    The colours (h, w, 3) are None for a grey image, and for a palette of grey levels.
+    """
     transparent = image.info.get("transparency")
     if image.mode.startswith(_WORDS) or image.mode in _DEEP:
-        return _deep_grey(image, transparent)
+        grey, paper = _deep_grey(image, transparent)
+        return grey, None, paper
     if image.mode == "LAB":
-        return np.array(image.getchannel("L")), OPAQUE
+        return np.array(image.getchannel("L")), _from_lab(image), OPAQUE
+    coloured = image.mode in _COLOURS
     if image.has_transparency_data:
-        colours = np.array(image.convert("RGBA"))
-        alpha = colours[:, :, 3]
+        pixels = np.array(image.convert("RGBA"))
+        alpha = pixels[:, :, 3]
         # Some programs write BMP files whose fourth byte is unused and 0.
         if not (kind == "BMP" and not alpha.any()):
-            grey = np.array(Image.fromarray(colours[:, :, :3]).convert("L"))
+            opaque = Image.fromarray(pixels[:, :, :3])
+            grey = np.array(opaque.convert("L"))
             if (paper := put_on_paper(grey, alpha)) != OPAQUE:
-                return grey, paper
+                return grey, blend(pixels, paper) if coloured else None, paper
     image.info.pop("transparency", None)  # converting it too can fail, and changes no pixel
-    return np.array(image.convert("L")), OPAQUE
+    grey = np.array(image.convert("L"))
+    colour = np.array(image.convert("RGB")) if coloured else None
+    if image.mode in ("P", "PA") and colour is not None and _is_grey(colour):
+        colour = None
+    return grey, colour, OPAQUE
+
+
+def _is_grey(colour: Pixels) -> bool:
+    """Return whether the three channels of colours (h, w, 3) are equal."""
+    return bool((colour[:, :, :1] == colour[:, :, 1:]).all())
+
+
+def _from_lab(image: Image.Image) -> Pixels:
+    """Return the sRGB colours (h, w, 3) of an image of the mode LAB."""
+    profiles = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
+    converted = ImageCms.profileToProfile(image, *profiles, outputMode="RGB")
+    assert converted is not None  # it is not converted in place
+    return np.array(converted)
 
 
 def _deep_grey(image: Image.Image, transparent: Any) -> tuple[Grey, int]:

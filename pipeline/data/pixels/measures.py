@@ -6,6 +6,9 @@ All numbers are of the 8-bit pixels, except the range of deep values, which dete
 An image's *threshold* is the middle between its dark and its light level. The levels are the values
 of the n-th darkest and lightest pixel, n = (height + width) / 16, so that some defective pixels do
 not move them and a dot on a page still does. The range of deep values is of the same pixels.
+
+Of an image in colour, exact sums over its pixels are measured too: with them, the mean and the
+covariance of a dataset's colours do not depend on the order of its images.
 """
 
 import struct
@@ -45,16 +48,36 @@ MEASURES = np.dtype(
         ("lobes", "<f4"),  # -1 for thin dark lines to 1 for thin light lines, whatever the light
         ("mode", "S8"),
         ("changes", "u1"),  # bits of CHANGES
+        ("sums", "<u8", (3,)),  # of red, green and blue over all pixels
+        ("products", "<u8", (6,)),  # sums of the products PAIRS
+        ("contrast", "u1"),  # the greatest range of values in a channel of the stored image
+        ("has_channels", "u1"),  # whether the file has channels of colour
+        ("own_jpeg", "u1"),  # whether the JPEG file is stored as it is
     ]
 )
-_RECORD = struct.Struct("<QQII dd BBBBBBBB ffff 8s B")
+PAIRS = ((0, 0), (1, 1), (2, 2), (0, 1), (0, 2), (1, 2))  # channels of each product
+_RECORD = struct.Struct("<QQII dd BBBBBBBB ffff 8s B 9Q BBB")
 assert _RECORD.size == MEASURES.itemsize
 
 
-def measure(decoded: Decoded, pixels: Pixels) -> bytes:
-    """Return the record, of dtype MEASURES, of a decoded image and its 8-bit pixels (h, w)."""
+def measure(
+    decoded: Decoded, pixels: Pixels, stored: Pixels | None = None, *, own_jpeg: bool = False
+) -> bytes:
+    """Return the record, of dtype MEASURES, of a decoded image and its 8-bit pixels (h, w).
+
+    `stored` (h, w, 3) are the pixels of an image that is stored in colour, as its own JPEG file
+    with `own_jpeg`. Else the image is stored as grey levels.
+    """
     pixels = np.ascontiguousarray(pixels)
-    numbers = _describe(pixels)
+    *numbers, total, squares = _describe(pixels)
+    sums, contrast = (total,) * 3 + (squares,) * 6, numbers[3] - numbers[2]
+    colour = decoded.colour if stored is None else stored
+    if colour is not None:
+        colour = np.ascontiguousarray(colour)
+        sums = tuple(_colour_sums(colour).tolist())
+        if stored is not None:
+            contrast = _widest_range(colour)
+            numbers[:2] = _hash(colour.reshape(-1), *pixels.shape)
     grey = decoded.grey
     depth = 0 if grey.dtype == np.uint8 else DEPTHS.index(grey.dtype.name)
     low, high = _range(grey) if depth else numbers[2:4]
@@ -70,6 +93,10 @@ def measure(decoded: Decoded, pixels: Pixels) -> bytes:
         *numbers[2:],
         decoded.mode.encode()[:8],
         changes,
+        *sums,
+        contrast,
+        decoded.colour is not None,
+        own_jpeg,
     )
 
 
@@ -106,6 +133,65 @@ def _mix(one: np.uint64, other: np.uint64, word: np.uint64) -> tuple[np.uint64, 
     other = (other + word * _THIRD) * _FOURTH
     other = (other << np.uint64(27)) | (other >> np.uint64(37))
     return one, other
+
+
+@kernel
+def _hash(flat: Pixels, height: int, width: int) -> tuple[int, int]:
+    """Return both halves of the hash of an image's contiguous values (n,), shape included."""
+    if flat.ctypes.data % 8:  # words must be aligned
+        flat = flat.copy()
+    whole = flat.size // 8
+    words = flat[: 8 * whole].view(np.uint64)
+    one, other = _mix(_FOURTH, _FIRST, (np.uint64(height) << np.uint64(32)) | np.uint64(width))
+    for i in range(whole):
+        one, other = _mix(one, other, words[i])
+    last = np.uint64(0)
+    for i in range(8 * whole, flat.size):
+        last = (last << np.uint64(8)) | np.uint64(flat[i])
+    one, other = _mix(one, other, last)
+    one, other = _mix(one, other, np.uint64(flat.size))
+    return int(one ^ (one >> np.uint64(32))), int(other ^ (other >> np.uint64(29)))
+
+
+@kernel
+def _colour_sums(colour: Pixels) -> NDArray[np.uint64]:
+    """Return the sums and products of MEASURES (9,) of contiguous colours (h, w, 3)."""
+    word = np.uint32  # holds the sums of a row: at most 65,535 pixels of 255 * 255
+    height, width = colour.shape[:2]
+    totals = np.zeros(9, np.uint64)
+    for y in range(height):
+        row = colour[y].reshape(-1)
+        red, green, blue = word(0), word(0), word(0)
+        rr, gg, bb = word(0), word(0), word(0)
+        rg, rb, gb = word(0), word(0), word(0)
+        for x in range(width):
+            r, g, b = word(row[3 * x]), word(row[3 * x + 1]), word(row[3 * x + 2])
+            red, green, blue = word(red + r), word(green + g), word(blue + b)
+            rr, gg, bb = word(rr + r * r), word(gg + g * g), word(bb + b * b)
+            rg, rb, gb = word(rg + r * g), word(rb + r * b), word(gb + g * b)
+        totals[0] += red
+        totals[1] += green
+        totals[2] += blue
+        totals[3] += rr
+        totals[4] += gg
+        totals[5] += bb
+        totals[6] += rg
+        totals[7] += rb
+        totals[8] += gb
+    return totals
+
+
+@kernel
+def _widest_range(colour: Pixels) -> int:
+    """Return the greatest range of values in a channel of contiguous colours (h, w, 3)."""
+    flat = colour.reshape(-1)
+    r_low, g_low, b_low = flat[0], flat[1], flat[2]
+    r_high, g_high, b_high = flat[0], flat[1], flat[2]
+    for i in range(flat.size // 3):
+        r, g, b = flat[3 * i], flat[3 * i + 1], flat[3 * i + 2]
+        r_low, g_low, b_low = min(r_low, r), min(g_low, g), min(b_low, b)
+        r_high, g_high, b_high = max(r_high, r), max(g_high, g), max(b_high, b)
+    return int(max(r_high - r_low, g_high - g_low, b_high - b_low))
 
 
 @kernel
@@ -159,8 +245,11 @@ def _lobes(pixels: Pixels) -> float:
 @kernel
 def _describe(
     pixels: Pixels,
-) -> tuple[int, int, int, int, int, int, int, int, int, float, float, float, float]:
-    """Return the fields of MEASURES that depend on contiguous pixels (h, w), in their order."""
+) -> tuple[int, int, int, int, int, int, int, int, int, float, float, float, float, int, int]:
+    """Return the fields of MEASURES that depend on contiguous pixels (h, w), in their order.
+
+    The sum of the pixels and that of their squares follow.
+    """
     height, width = pixels.shape
     flat = pixels.reshape(-1)
     if flat.ctypes.data % 8:  # words must be aligned
@@ -215,7 +304,11 @@ def _describe(
     dark_paper = darkest
     light_paper = lightest
     dark = 0
+    total = 0
+    squares = 0
     for value in range(darkest, lightest + 1):
+        total += value * histogram[value]
+        squares += value * value * histogram[value]
         if histogram[value] > histogram[background]:
             background = value
         if value <= threshold:
@@ -241,4 +334,6 @@ def _describe(
         _ring_dark(pixels, 0, threshold),
         _ring_dark(pixels, inset, threshold),
         _lobes(pixels),
+        total,
+        squares,
     )

@@ -1,4 +1,4 @@
-"""Decodes plain PNG files to grey levels, and removes what is no pixel from others.
+"""Decodes plain PNG files to grey levels and colours, and removes what is no pixel from others.
 
 A plain PNG (8 bits a channel, no palette, not interlaced) takes a seventh of Pillow's time:
 libdeflate inflates the file in one call, and compiled kernels undo the filters and convert the
@@ -15,7 +15,7 @@ from PIL import Image
 
 from beton.jit import kernel
 from pipeline.data.base import Decoded, Pixels
-from pipeline.data.pixels.transparency import change_of, put_on_paper
+from pipeline.data.pixels.transparency import OPAQUE, blend, change_of, put_on_paper
 
 LONGEST_SIDE = 65535
 SYNTHETIC_MARK = "inkrun's generator, synthetic"  # of a PNG file's tEXt chunk "Source"
@@ -130,9 +130,12 @@ def _decode_rows(
     else:
         grey = np.empty((height, width), np.uint8)
         _convert_to_grey(rows, channels, grey)
-    if channels % 2 == 0:
-        return Decoded(grey, mode, change_of(put_on_paper(grey, rows[:, channels::channels])))
-    return Decoded(grey, mode)
+    paper = put_on_paper(grey, rows[:, channels::channels]) if channels % 2 == 0 else OPAQUE
+    if channels < 3:
+        return Decoded(grey, mode, change_of(paper))
+    colour = rows[:, 1:].reshape(height, width, channels)  # a view: colours are not always needed
+    colour = colour[:, :, :3] if paper == OPAQUE else blend(colour, paper)
+    return Decoded(grey, mode, change_of(paper), colour)
 
 
 @kernel

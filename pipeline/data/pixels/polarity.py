@@ -38,9 +38,11 @@ Column = NDArray[np.float64]
 
 
 def is_blank(measures: Measures) -> Mask:
-    """Return which images (n,) show nothing: their 8-bit pixels differ by less than 16."""
-    darkest, lightest = measures["darkest"].astype(np.int64), measures["lightest"].astype(np.int64)
-    blank: Mask = lightest - darkest < BLANK_CONTRAST
+    """Return which images (n,) show nothing: their 8-bit values differ by less than 16.
+
+    In colour, these are the values of each channel.
+    """
+    blank: Mask = measures["contrast"] < BLANK_CONTRAST
     return blank
 
 

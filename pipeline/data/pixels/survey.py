@@ -5,13 +5,14 @@ images collects. It is stored in the manifest and shown on the data card.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from typing import Self
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.data.base import SPLITS, TRAIN, VALIDATION, Ints
+from pipeline.data.pixels.colour import Colours
 from pipeline.data.pixels.measures import CHANGES, DEPTHS, UNREADABLE, Measures, has_change
 from pipeline.data.pixels.polarity import (
     DARK,
@@ -78,7 +79,8 @@ class Survey:
     class in `blank_by_class`; `blank_classes` have no other images. `polarity` is "dark" or "light"
     ink, or "each"; the stored background of `disagreeing` images is ink, `inverted` images show the
     other polarity. `scale` are the deep grey levels that become 0 and 255, None without deep
-    images; `scale_in_words` explains it. `warnings` are sentences.
+    images; `scale_in_words` explains it. `warnings` are sentences. `colour` is None for images that
+    show no colour and are stored as grey; in colour, there is no `ink` and no polarity.
     """
 
     images: int
@@ -88,7 +90,7 @@ class Survey:
     distinct_sizes: int
     height: Histogram
     width: Histogram
-    ink: Histogram
+    ink: Histogram | None
     blank: int
     blank_by_class: dict[str, int]
     blank_classes: tuple[str, ...]
@@ -99,6 +101,7 @@ class Survey:
     scale: tuple[float, float] | None
     scale_in_words: str
     warnings: tuple[str, ...]
+    colour: Colours | None = None
 
     @classmethod
     def of(
@@ -110,12 +113,13 @@ class Survey:
         name: Callable[[int], str],
         polarity: str,
         scale: Scale | None,
+        colour: Colours | None = None,
     ) -> Self:
         """Survey n > 0 images: `measures`, `labels` into `classes`, and `splits` are (n,).
 
         `name` returns the name of an image, given its row.
         """
-        blank = is_blank(measures)
+        blank, has_ink = is_blank(measures), colour is None or colour.stored == "grey"
         blank_in_class = np.bincount(labels[blank], minlength=len(classes))
         in_class = np.bincount(labels, minlength=len(classes))
         wholly = (blank_in_class == in_class) & (in_class > 0)
@@ -133,7 +137,7 @@ class Survey:
             distinct_sizes=len(sizes),
             height=Histogram.of(measures["height"]),
             width=Histogram.of(measures["width"]),
-            ink=Histogram.of(ink_fraction(measures, polarity)),
+            ink=Histogram.of(ink_fraction(measures, polarity)) if has_ink else None,
             blank=int(blank.sum()),
             blank_by_class={
                 classes[i]: int(count) for i, count in enumerate(blank_in_class) if count
@@ -146,16 +150,25 @@ class Survey:
             scale=None if scale is None else (scale.low, scale.high),
             scale_in_words=describe_scale(measures, scale),
             warnings=(),
+            colour=colour,
         )
         warnings = (
             *_split_warnings(splits),
             *_copy_warnings(survey.copies, groups, splits),
             *_blank_warnings(survey),
             *_polarity_warnings(survey),
-            *_shape_warnings(measures),
+            *_shape_warnings(measures, "fitted into" if has_ink else "cropped to"),
             *_mode_warnings(measures),
+            *_colour_warnings(survey.colour, measures),
         )
         return replace(survey, warnings=warnings)
+
+    def as_json(self) -> dict[str, Any]:
+        """Return plain data for the manifest."""
+        plain = asdict(self)
+        if self.colour is None:
+            del plain["colour"]
+        return plain
 
 
 def copy_groups(measures: Measures) -> Ints:
@@ -257,25 +270,37 @@ def _polarity_warnings(survey: Survey) -> Iterator[str]:
         yield f"{few} inverted, against {words} in the dataset"
 
 
-def _shape_warnings(measures: Measures) -> Iterator[str]:
+def _shape_warnings(measures: Measures, fit: str) -> Iterator[str]:
     proportions = measures["width"].astype(np.float64) / measures["height"]
     low, high = np.quantile(proportions, (0.05, 0.95))
     if high > WIDE_PROPORTIONS * low:
         yield (
             f"proportions (width / height) vary from {proportions.min():.3g} to "
-            f"{proportions.max():.3g}; all images are fitted into one canvas"
+            f"{proportions.max():.3g}; all images are {fit} one canvas"
         )
 
 
 def _mode_warnings(measures: Measures) -> Iterator[str]:
     if unreadable := int(np.count_nonzero(has_change(measures, UNREADABLE))):
         yield f"images whose orientation cannot be read, taken as upright: {unreadable:,}"
-    modes = measures["mode"]
-    grey = np.isin(modes, _GREY_MODES) | np.char.startswith(modes, b"I;")
-    n, in_colour = len(modes), int(np.count_nonzero(~grey))
-    if 0 < in_colour < n:
-        yield f"{in_colour:,} of {n:,} images are in colour; all are stored as grey"
     depths = np.unique(measures["depth"])
     if len(depths) > 1:
         kinds = ", ".join(DEPTHS[depth] for depth in depths)
         yield f"images mix grey levels of types {kinds}; one scale applies to all but uint8"
+
+
+def _colour_warnings(colour: Colours | None, measures: Measures) -> Iterator[str]:
+    n = len(measures)
+    if colour is None:
+        modes = measures["mode"]
+        grey = np.isin(modes, _GREY_MODES) | np.char.startswith(modes, b"I;")
+        coloured = int(np.count_nonzero(~grey))
+        if 0 < coloured < n:
+            yield f"{coloured:,} of {n:,} images are in colour; all are stored as grey"
+    elif colour.stored == "grey" and colour.in_colour < n:
+        yield (
+            f"{colour.in_colour:,} of {n:,} images are in colour; all are stored as grey, and "
+            "--colour rgb keeps colours"
+        )
+    elif colour.stored == "rgb" and not colour.in_colour:
+        yield f"all {n:,} images are grey; in colour, their grey levels are repeated"

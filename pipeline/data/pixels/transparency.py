@@ -4,6 +4,8 @@ Where the opaque ink is dark, paper is white; where it is light, paper is black.
 itself opaque and lacks only corners is completed by its own kind of paper.
 """
 
+import numpy as np
+
 from beton.jit import kernel
 from pipeline.data.base import Pixels
 from pipeline.data.pixels.measures import ON_BLACK, ON_WHITE
@@ -54,3 +56,20 @@ def put_on_paper(grey: Pixels, alpha: Pixels) -> int:
             value, weight = int(grey[y, x]), int(alpha[y, x])
             grey[y, x] = (value * weight + paper * (255 - weight) + 127) // 255
     return paper
+
+
+def blend(pixels: Pixels, paper: int) -> Pixels:
+    """Composite colours with alpha (h, w, 4) on paper, as `put_on_paper` does: uint8 (h, w, 3)."""
+    blended = np.empty((*pixels.shape[:2], 3), np.uint8)
+    _blend(pixels, paper, blended)
+    return blended
+
+
+@kernel
+def _blend(pixels: Pixels, paper: int, out: Pixels) -> None:
+    for y in range(out.shape[0]):
+        for x in range(out.shape[1]):
+            weight = int(pixels[y, x, 3])
+            for c in range(3):
+                value = int(pixels[y, x, c])
+                out[y, x, c] = (value * weight + paper * (255 - weight) + 127) // 255

@@ -54,6 +54,10 @@ _PAGE_SIZE = np.array(PAGE_SHAPE[::-1])  # width and height
 SCALE = 23.4  # pixels of a page per unit of glyphs.txt
 MAX_OFFSET = (62, 110)  # pixels, vertical and horizontal: from a character to the page's centre
 DIGIT_SIZE, DIGIT_BOX = 28, 20  # pixels: a digit's image, and the square that the digit fits into
+BORDER, ZOOM = 2, 3  # of a character in EMNIST's format: its margin, and pixels drawn per pixel
+# Along each axis: a Gaussian blur with a deviation of 1 drawn pixel, and then the mean of a pixel.
+_WEIGHTS = np.convolve((1, 4, 6, 4, 1), np.ones(ZOOM, np.int64))
+BLUR_REACH = 5  # drawn pixels of both sides together: the blur's 2 and the pen's soft edge
 _SUBPIXELS = 64  # coordinates are rounded to 1/64 pixel, for the same image on every machine
 
 
@@ -83,16 +87,62 @@ def draw_digit(points: Floats, starts: NDArray[np.int64]) -> Pixels:
     The digit keeps its proportions, fits into a square of DIGIT_BOX pixels, and has its centre of
     mass at the image's centre (LeCun, Cortes and Burges, http://yann.lecun.com/exdb/mnist).
     """
-    low, high = _box(points)
-    scale = DIGIT_BOX / (high - low).max()
-    cover = np.zeros((2 * DIGIT_SIZE, 2 * DIGIT_SIZE), np.uint8)
-    shift = DIGIT_SIZE - (low + high) / 2 * scale
-    draw_strokes(_to_pixels(points, scale, shift), starts, True, cover)
+    cover = _draw_fitted(points, starts, 2 * DIGIT_SIZE, DIGIT_BOX)
     ink = cover.sum(dtype=np.int64)
     pixels = np.arange(2 * DIGIT_SIZE)
     moments = (int(cover.sum(axis=axis, dtype=np.int64) @ pixels) for axis in (1, 0))
     top, left = ((2 * moment + ink) // (2 * ink) - DIGIT_SIZE // 2 for moment in moments)
     return cover[top : top + DIGIT_SIZE, left : left + DIGIT_SIZE]
+
+
+def draw_character(points: Floats, starts: NDArray[np.int64]) -> Pixels:
+    """Draw a character in EMNIST's format, white on black: uint8 (DIGIT_SIZE, DIGIT_SIZE).
+
+    EMNIST blurs a binary character, crops it, centres it in a square that keeps its proportions,
+    adds a border of 2 pixels and scales the square to 28×28 (Cohen, Afshar, Tapson and van Schaik
+    2017, "EMNIST: an extension of MNIST to handwritten letters"). Here the character is drawn in
+    this frame at ZOOM times the size, then blurred and reduced at once. All sums are of whole
+    numbers.
+    """
+    side, fit = ZOOM * DIGIT_SIZE, ZOOM * (DIGIT_SIZE - 2 * BORDER) - BLUR_REACH
+    image = np.empty((DIGIT_SIZE, DIGIT_SIZE), np.uint8)
+    _reduce(_draw_fitted(points, starts, side, fit), _WEIGHTS, ZOOM, image)
+    return image
+
+
+@kernel
+def _reduce(cover: Pixels, weights: NDArray[np.int64], zoom: int, image: Pixels) -> None:
+    """Set `image` (h, w) to weighted means of `cover` (zoom h, zoom w), rounded.
+
+    A pixel's mean covers n × n pixels around its square, as `weights` (n,) along both axes.
+    """
+    height, width = image.shape
+    reach = (weights.size - zoom) // 2
+    total = weights.sum() ** 2
+    rows = np.zeros((cover.shape[0], width), np.int64)
+    for y in range(cover.shape[0]):
+        for x in range(width):
+            for i in range(weights.size):
+                column = zoom * x - reach + i
+                if 0 <= column < cover.shape[1]:
+                    rows[y, x] += weights[i] * np.int64(cover[y, column])
+    for y in range(height):
+        for x in range(width):
+            mean = total // 2
+            for i in range(weights.size):
+                row = zoom * y - reach + i
+                if 0 <= row < cover.shape[0]:
+                    mean += weights[i] * rows[row, x]
+            image[y, x] = mean // total
+
+
+def _draw_fitted(points: Floats, starts: NDArray[np.int64], side: int, fit: int) -> Pixels:
+    """Draw a character in the middle of an image, uint8 (side, side), its longer side `fit`."""
+    low, high = _box(points)
+    scale = fit / (high - low).max()
+    cover = np.zeros((side, side), np.uint8)
+    draw_strokes(_to_pixels(points, scale, (side - (low + high) * scale) / 2), starts, True, cover)
+    return cover
 
 
 def _box(points: Floats) -> tuple[Floats, Floats]:

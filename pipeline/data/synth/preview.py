@@ -1,4 +1,4 @@
-"""Preview images of synthetic handwriting: a table of all glyphs, a grid mixed with real pages."""
+"""Preview images of synthetic data: a table of glyphs, a grid mixed with real pages, samples."""
 
 from collections.abc import Sequence
 
@@ -45,6 +45,28 @@ def mixed_grid(real: Source, synthetic: Source, seed: int = 0) -> tuple[Image.Im
         cells.append(_thumbnail(source.image(int(fraction * len(source)))))
     letters = np.where(is_real, "R", "S").reshape(GRID_ROWS, GRID_COLUMNS)
     return _grid(cells, GRID_COLUMNS), [" ".join(row) for row in letters]
+
+
+def sample_sheet(source: Source, per_class: int, columns: int) -> Image.Image:
+    """Return `per_class` evenly spaced images of each class in turn, `columns` in a row.
+
+    The source's images have one size and are shown twice as large, with their colours.
+    """
+    labels = source.annotations.labels
+    of_class = [np.flatnonzero(labels == label) for label in np.unique(labels)]
+    steps = np.arange(per_class)
+    cells = []
+    for row in np.concatenate([rows[steps * len(rows) // per_class] for rows in of_class]).tolist():
+        decoded = source.decoded(row)
+        grey = np.repeat(decoded.grey[:, :, None], 3, axis=2)
+        cells.append(grey if decoded.colour is None else decoded.colour)
+    height, width, _ = cells[0].shape
+    lines = -(-len(cells) // columns)
+    sheet = np.zeros((lines * columns, height, width, 3), np.uint8)
+    sheet[: len(cells)] = cells
+    pixels = sheet.reshape(lines, columns, height, width, 3).swapaxes(1, 2)
+    image = Image.fromarray(pixels.reshape(lines * height, columns * width, 3))
+    return image.resize((2 * image.width, 2 * image.height), Image.Resampling.NEAREST)
 
 
 def _thumbnail(image: Pixels) -> Pixels:

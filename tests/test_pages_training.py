@@ -20,7 +20,7 @@ from pipeline.evaluation.run_dir import RunDir
 from pipeline.recipes.presets import PART1
 from pipeline.recipes.recipe import Recipe, Stage
 from pipeline.reporting.html import Page, Plot, PngImage, SourceRun, Sources, Table
-from pipeline.reporting.pages.part1 import page_of
+from pipeline.reporting.pages.training import page_of
 from pipeline.reporting.run_groups import group_runs
 
 CLASSES = ["0", "O", "o", "s"]
@@ -147,7 +147,7 @@ def test_the_results_of_one_run(tmp_path: Path) -> None:
 def test_the_page_has_all_plots_and_images(tmp_path: Path) -> None:
     page = page_of([run(tmp_path / "a"), run(tmp_path / "b", seed=1)])
     parsed = Parsed(page.html())
-    assert len(parsed.all("svg")) == len(kinds(page, Plot)) == 4
+    assert len(parsed.all("svg")) == len(kinds(page, Plot)) == 5
     assert len(parsed.all("img")) == len(kinds(page, PngImage)) == 2
     assert "real data: hands <of> ours.zip" in parsed.words["li"]
 

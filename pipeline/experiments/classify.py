@@ -1,0 +1,301 @@
+"""One network on one dataset: from a job's options to a run directory with its report.
+
+Part 1, the published systems and a dataset of yours differ in their options' defaults alone.
+"""
+
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import nn
+
+from beton.reader import Reader
+from pipeline.data.catalog import AUXILIARY
+from pipeline.errors import UserError
+from pipeline.evaluation.run_config import CheckpointSchedule, RunConfig, TrainingConfig
+from pipeline.evaluation.run_dir import FinishedRun, RunDir
+from pipeline.evaluation.shrink import write_shrink_curve
+from pipeline.experiments import command, part1
+from pipeline.experiments.default_data import default_dataset, prepare_defaults
+from pipeline.experiments.options import Options, folder_of
+from pipeline.loading.dataset import (
+    PixelRules,
+    channel_statistics,
+    source_line,
+    split_indices,
+)
+from pipeline.models import networks
+from pipeline.models.blocks import Network
+from pipeline.recipes.auto_preset import DataFacts, choose_preset
+from pipeline.recipes.presets import Preset, as_trial, override
+from pipeline.recipes.recipe import GROUPS, Recipe, Stage
+from pipeline.recipes.systems import SYSTEMS
+from pipeline.reporting.console import result_table
+from pipeline.reporting.pages.training import page_of
+from pipeline.reporting.run_plots import plot_batch, plot_run
+from pipeline.runtime.progress import make_console
+from pipeline.training import optim
+from pipeline.training.batch_size_finder import find_micro_batch
+from pipeline.training.checkpoint import Checkpoints
+from pipeline.training.datamodule import DataModule
+from pipeline.training.distributed import Processes, join_processes
+from pipeline.training.lr_range import find_learning_rate
+from pipeline.training.runner import run_training, write_config
+
+
+def run(job: str, options: Options) -> None:
+    """Train in a new run directory, or resume a training, and write its report.
+
+    Raises UserError for impossible options before anything is written, except for a missing default
+    dataset.
+    """
+    folder = saved = None
+    is_new = options.resume is None
+    if options.resume is not None:
+        folder = RunDir(options.resume)
+        saved = _saved(job, options, folder)
+        data = Path(saved.data)
+    else:
+        data = dataset_path(job, options)
+    with (
+        open_dataset(job, data) as file,
+        join_processes(options.precision, options.track) as processes,
+    ):
+        if folder is None or saved is None:
+            training = plan(job, options, file, processes)
+            folder = _new_run(job, options, training, file, processes)
+        else:
+            training = _resumed(options, saved)
+        console = make_console(quiet=not processes.is_main)
+        provenance = source_line(file.info["provenance"])
+        console.print(f"{job}: {len(file):,} images, {provenance}; {folder.path}")
+        if is_new and finds_rate(choose(job, options, file), options):
+            rate = max(training.recipe.stages[0].rates)
+            console.print(f"{job}: learning rate {rate:.3g}, by a range test")
+        track = options.track is not None
+        title = title_of(job, folder.config())
+        finished = run_training(
+            processes,
+            folder,
+            training,
+            file,
+            console,
+            track=track,
+            test=True,
+            on_first_batch=partial(
+                plot_batch, training, file.info["classes"], title, folder.path / "batch.png"
+            ),
+        )
+        if processes.is_main:
+            _conclude(finished, title, file)
+            console.print(result_table(finished.result.as_json(), str(folder.path)))
+            console.print(str(folder.path / "report.html"))
+
+
+def dataset_path(job: str, options: Options) -> Path:
+    """Return the dataset to train on; prepare the job's default datasets if they are missing.
+
+    All processes of a launch must call it alike. Raises UserError for a job without a default.
+    """
+    if options.data is not None:
+        return options.data
+    if job not in SYSTEMS:
+        raise UserError(
+            "data: got none, expected a prepared dataset: ./launch.sh train NAME, or --data FILE"
+        )
+    system = SYSTEMS[job]
+    names = [system.dataset]
+    if part1.wants_auxiliary(options, system.recipes[options.recipe].recipe):
+        names.append(AUXILIARY)
+    prepare_defaults(names)
+    return default_dataset(system.dataset)
+
+
+def open_dataset(job: str, data: Path) -> Reader:
+    """Open the dataset of a job. If it is missing, raise UserError with the command to make it."""
+    return command.open_data(data, f"{data.stem if job == 'classify' else job} --source ARCHIVE")
+
+
+def plan(job: str, options: Options, file: Reader, processes: Processes) -> TrainingConfig:
+    """Return what options ask for. Raises UserError for what cannot be trained."""
+    preset = choose(job, options, file)
+    recipe = _recipe(preset, options, file)
+    network = preset.network if options.network == "auto" else options.network
+    training = TrainingConfig(
+        network,
+        recipe,
+        auxiliary=part1.auxiliary_path(options, recipe, Path(file.path)),
+        decode=options.decode,
+        checkpoints=CheckpointSchedule(
+            options.checkpoint_steps, options.checkpoint_minutes, options.keep
+        ),
+        until=options.until,
+    )
+    _check(training, file, options.runs, processes)
+    if options.batch_size == "auto":
+        rows = find_micro_batch(processes, network, recipe, file)
+        training = replace(training, recipe=replace(recipe, micro_batch=rows))
+    if finds_rate(preset, options):
+        training = _with_found_rate(training, file, processes)
+    return training
+
+
+def finds_rate(preset: Preset, options: Options) -> bool:
+    """Return whether a learning rate range test sets the learning rate."""
+    if options.learning_rate is None:
+        return preset.find_rate and not options.trial
+    return options.learning_rate == "find"
+
+
+def _with_found_rate(
+    training: TrainingConfig, file: Reader, processes: Processes
+) -> TrainingConfig:
+    with _auxiliary(training, file) as auxiliary:
+        found = find_learning_rate(processes, training, file, auxiliary)
+    (stage,) = training.recipe.stages
+    stage = replace(stage, learning_rate=found.valley)
+    return replace(training, recipe=replace(training.recipe, stages=(stage,)))
+
+
+def choose(job: str, options: Options, file: Reader) -> Preset:
+    """Return the recipe that options ask for, or that the data suggest."""
+    if job in SYSTEMS:
+        return SYSTEMS[job].recipes[options.recipe]
+    _, preset = choose_preset(facts_of(file), options.recipe)
+    return preset
+
+
+def facts_of(file: Reader) -> DataFacts:
+    """Return what decides how to train on a dataset."""
+    records = file.column("image").metadata
+    height, width = (int(np.median(records[side])) for side in ("height", "width"))
+    return DataFacts(
+        PixelRules.of(file).colour == "rgb",
+        height,
+        width,
+        len(file.info["classes"]),
+        len(split_indices(file, "train")),
+    )
+
+
+def _recipe(preset: Preset, options: Options, file: Reader) -> Recipe:
+    """Return a preset's recipe with the options in place of its own values.
+
+    A dataset smaller than the preset's is trained on for more epochs, unless they are given.
+    """
+    recipe, scale = preset.recipe, options.scale
+    batch_size = None if options.batch_size == "auto" else options.batch_size
+    command.check_trial(options, "epochs", "scale", "train_images")
+    if options.trial:
+        batch_size = batch_size or preset.trial.batch_size
+        recipe = as_trial(recipe, preset.trial)
+    elif options.epochs is None and (more := preset.scale(len(split_indices(file, "train")))) > 1:
+        scale = more * (1 if scale is None else scale)
+    recipe = override(
+        recipe,
+        size=options.size,
+        epochs=options.epochs,
+        learning_rate=None if options.learning_rate == "find" else options.learning_rate,
+        batch_size=batch_size,
+        scale=scale,
+        auxiliary=part1.auxiliary_fraction(options, recipe, file),
+        seed=options.seed,
+    )
+    given: dict[str, Any] = {"stages": tuple(_stage(stage, options) for stage in recipe.stages)}
+    if options.train_images is not None:
+        given["train_images"] = options.train_images
+    if options.average is not None:
+        given["average"] = options.average
+    if options.class_weights is not None:
+        given["class_weights"] = True
+    if options.balanced_sampler:
+        given["balanced_sampling"] = True
+    if recipe.normalize is None and PixelRules.of(file).colour == "rgb":
+        given["normalize"] = channel_statistics(file)
+    return replace(recipe, **given)
+
+
+def _stage(stage: Stage, options: Options) -> Stage:
+    """Return a stage with the optimizer that options ask for; another one has its own options."""
+    given: dict[str, Any] = {}
+    if options.optimizer is not None and options.optimizer != stage.optimizer:
+        given |= {"optimizer": options.optimizer, "options": {}}
+    if options.momentum is not None:
+        given["options"] = {**given.get("options", stage.options), "momentum": options.momentum}
+    if options.weight_decay is not None:
+        given["weight_decay"] = options.weight_decay
+    return replace(stage, **given)
+
+
+def _check(training: TrainingConfig, file: Reader, runs: Path, processes: Processes) -> None:
+    """Raise UserError for a training that its data, its network or its optimizer rule out."""
+    if training.network not in networks.NETWORKS:
+        raise UserError(
+            f"network: got {training.network!r}, expected auto or one of "
+            f"{', '.join(networks.NETWORKS)}"
+        )
+    with _auxiliary(training, file) as auxiliary:
+        data = DataModule(processes, training.recipe, file, auxiliary=auxiliary)
+        data.check_until(training.until)
+        for stage in training.recipe.stages:
+            networks.check_size(training.network, *data.view(stage).shape)
+            optim.build(Network(*(nn.Linear(1, 1) for _ in range(GROUPS))), stage)
+    Checkpoints(runs, **asdict(training.checkpoints))
+
+
+def _auxiliary(
+    training: TrainingConfig, file: Reader
+) -> AbstractContextManager[Reader] | nullcontext[None]:
+    """Open the auxiliary dataset of a training, if it uses one."""
+    path = training.auxiliary
+    return nullcontext() if path is None else part1.open_auxiliary(path, file)
+
+
+def _new_run(
+    job: str, options: Options, training: TrainingConfig, file: Reader, processes: Processes
+) -> RunDir:
+    def create() -> RunDir:
+        folder = RunDir.new(options.runs / folder_of(job, Path(file.path)))
+        write_config(folder, job, training, file, command.options_of(options))
+        return folder
+
+    return processes.from_main(create)
+
+
+def _saved(job: str, options: Options, folder: RunDir) -> RunConfig:
+    """Return the config.json of a run to resume. Raises UserError for options that it excludes."""
+    data, options = options.data, replace(options, data=None)
+    saved = command.saved_config(options, folder.path, job, RunConfig)
+    if data is not None and data.resolve() != Path(saved.data).resolve():
+        raise UserError(
+            f"data: a resumed run has its own options: {folder.path} was trained on {saved.data}, "
+            f"got {data}"
+        )
+    if saved.auxiliary is not None:
+        command.open_data(Path(saved.auxiliary.data), AUXILIARY).close()
+    return saved
+
+
+def _resumed(options: Options, saved: RunConfig) -> TrainingConfig:
+    training = saved.training
+    return training if options.decode == "auto" else replace(training, decode=options.decode)
+
+
+def title_of(job: str, config: RunConfig) -> str:
+    """Return the title of a training's plots."""
+    name = folder_of(job, Path(config.data))
+    title = "part 1" if name == "part1" else name
+    return f"{title} (trial)" if config.options.get("trial") else title
+
+
+def _conclude(finished: FinishedRun, title: str, file: Reader) -> None:
+    """Write a run's plots and report; point `latest` to it unless it is one of an experiment."""
+    plot_run(finished, title, file)
+    if finished.config.job == "emnist":
+        write_shrink_curve(finished.path, file)
+    page_of([finished.path]).write(finished.path / "report.html")
+    if not (finished.path.resolve().parent / "config.json").exists():
+        RunDir(finished.path).link_latest()

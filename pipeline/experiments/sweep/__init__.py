@@ -1,0 +1,1 @@
+"""Trainings of one job with several settings, their seeds paired."""
