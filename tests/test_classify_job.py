@@ -171,7 +171,7 @@ def test_a_trial_trains_on_some_of_the_images(
 ) -> None:
     preset = SYSTEMS["part1"].recipes["fast"]
     trial = Preset(preset.network, preset.recipe, trial=Trial(2, 20, 6, batch_size=10))
-    monkeypatch.setitem(SYSTEMS["part1"].recipes, "fast", trial)  # type: ignore[arg-type]
+    monkeypatch.setitem(SYSTEMS["part1"].recipes, "fast", trial)
     recipe = planned("part1", Part1Options(trial=True), leaves).recipe
     assert (recipe.epochs, recipe.batch_size) == (2, 10)
     with join_processes("no") as processes:
