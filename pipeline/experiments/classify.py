@@ -17,6 +17,7 @@ from pipeline.data.catalog import AUXILIARY
 from pipeline.errors import UserError
 from pipeline.evaluation.run_config import CheckpointSchedule, RunConfig, TrainingConfig
 from pipeline.evaluation.run_dir import FinishedRun, RunDir
+from pipeline.evaluation.shrink import write_shrink_curve
 from pipeline.experiments import command, part1
 from pipeline.experiments.default_data import default_dataset, prepare_defaults
 from pipeline.experiments.options import Options, folder_of
@@ -263,6 +264,8 @@ def title_of(job: str, config: RunConfig) -> str:
 def _conclude(finished: FinishedRun, title: str, file: Reader) -> None:
     """Write a run's plots and report; point `latest` to it unless it is one of an experiment."""
     plot_run(finished, title, file)
+    if finished.config.job == "emnist":
+        write_shrink_curve(finished.path, file)
     page_of([finished.path]).write(finished.path / "report.html")
     if not (finished.path.resolve().parent / "config.json").exists():
         RunDir(finished.path).link_latest()

@@ -96,7 +96,8 @@ def shrink_section(groups: Sequence[RunGroup]) -> Section:
             f"the network was trained for.{seeds}"
         )
         alt = f"Line plot: accuracy of {names} over the side of the image."
-        blocks = [Plot(figure, alt, caption), _shrink_table(found)]
+        text = "Others reported poor results for characters smaller than those of the training."
+        blocks = [text, Plot(figure, alt, caption), _shrink_table(found)]
     return Section("Smaller images", blocks)
 
 

@@ -13,6 +13,7 @@ from pipeline.evaluation.run_config import RunConfig
 from pipeline.recipes.systems import SYSTEMS
 from pipeline.reporting.common import number, origins, percent, training_source
 from pipeline.reporting.html import Block, Page, PngImage, Section, Sources
+from pipeline.reporting.pages.emnist import emnist_sections
 from pipeline.reporting.pages.training_plots import calibration_blocks, curve_blocks
 from pipeline.reporting.pages.training_tables import (
     calibration_error,
@@ -65,6 +66,7 @@ def page_of(paths: Sequence[Path]) -> Page:
                 *_image_files(groups, "test-confusion.png"),
             ],
         ),
+        *(emnist_sections(groups) if best.config.job == "emnist" else []),
         Section("Largest losses", _image_files(groups, "worst.png")),
         Section("A training batch", _image_files(groups, "batch.png")),
         Section("Results by class", [class_results(groups)]),
