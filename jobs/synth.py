@@ -24,7 +24,8 @@ from pipeline.experiments import command
 from pipeline.reporting.data_tables import comparison_table
 from pipeline.runtime.progress import make_console, progress
 
-SAMPLES, SAMPLE_ROWS = 216, 12  # images of --samples, approximately, and rows
+SAMPLES = 108  # images of --samples, approximately
+ROWS, COLUMNS = 12, 18  # of --samples: the most classes with a row each, and columns of others
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ class Config:
     """With --compare: PNG file for a grid of real and synthetic characters; prints the key.
     With --samples: PNG file for the samples."""
     samples: Literal["mnist", "emnist", "fashion", "cifar10"] | None = None
-    """With --grid: draw the first images of each class of this dataset."""
+    """With --grid: draw images of each class of this synthetic dataset."""
 
 
 def synthesize(config: Config) -> None:
@@ -70,8 +71,7 @@ def synthesize(config: Config) -> None:
         source = SyntheticData(seed=config.seed).source(config.samples)
         classes = len(source.annotations.classes)
         per_class = SAMPLES // classes
-        # Few classes have a row each.
-        columns = per_class if classes <= SAMPLE_ROWS else SAMPLES // SAMPLE_ROWS
+        columns = per_class if classes <= ROWS else COLUMNS
         save_png(preview.sample_sheet(source, per_class, columns), config.grid)
     if config.compare:
         real = open_source(config.compare)

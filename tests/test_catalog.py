@@ -4,13 +4,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from raw_data import digits, folders, idx_pair, make_tree, make_zip
 
 from pipeline.data import catalog
 from pipeline.data.base import SourceError
 from pipeline.data.catalog import SourceFinder, default_split, stored_grey
 from pipeline.data.splits import Split
 from pipeline.data.synth.garments import GarmentCounts, SyntheticGarments
-from tests.raw_data import digits, folders, idx_pair, make_tree, make_zip
 
 
 @pytest.mark.parametrize("name", ["fashion", "fashion-mnist"])

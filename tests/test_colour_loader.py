@@ -3,27 +3,36 @@
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import chain
-from typing import Any
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from tiny import write_set
 from tiny_colours import MEAN, STD, write_colours
 
 from beton.order import Shard
 from beton.reader import Reader
 from pipeline.errors import UserError
+from pipeline.evaluation.predict import predict, predict_split
 from pipeline.loading.augment import Augmentation
-from pipeline.loading.batches import DeviceLoader, MicroBatch
+from pipeline.loading.batches import DeviceLoader, MicroBatch, display_images
 from pipeline.loading.dataset import (
     Normalize,
     View,
     channel_statistics,
+    eval_batch_size,
     open_dataset,
     split_indices,
 )
 from pipeline.loading.image_augment import ImageAugmentation
+from pipeline.models import networks
+from pipeline.recipes.recipe import Recipe, Stage
+from pipeline.training.datamodule import DataModule
+from pipeline.training.distributed import Processes
 
 CPU = torch.device("cpu")
 ALL = ImageAugmentation(
@@ -207,3 +216,75 @@ def test_an_augmentation_that_does_not_suit_the_images(
 def test_normalisation_of_other_channels_is_rejected(equal: Reader) -> None:
     with pytest.raises(UserError, match="got images of 3 channels, expected 1"):
         View.of(equal, 12, None, normalize=Normalize((0.5,), (0.5,)))
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_displayed_images_are_those_before_normalisation(
+    channels: int, equal: Reader, tmp_path: Path
+) -> None:
+    file = equal if channels == 3 else open_dataset(write_set(tmp_path / "ink.beton"))
+    normalize = Normalize((0.3,) * channels, (0.2,) * channels)
+    plain = View.of(file, 12, None)
+    shown = []
+    for view in (plain, replace(plain, normalize=normalize)):
+        with DeviceLoader(file, split_indices(file, "all"), view, 9, device=CPU) as batches:
+            shown.append(display_images(next(batches.micro_batches()).images, view))
+    assert shown[0].shape == ((9, 12, 16, 3) if channels == 3 else (9, 12, 16))
+    assert shown[0].dtype == np.float32
+    np.testing.assert_allclose(shown[0], shown[1], atol=1e-6)
+    if channels == 3:
+        stored_pixels = file.column("image").decode(4)
+        assert np.array_equal(np.rint(shown[0][4] * 255), stored_pixels)
+    else:
+        assert shown[0].max() == 1
+    assert display_images(torch.full((1, channels, 2, 2), 9.0), plain).max() == 1
+
+
+def test_predictions_with_the_mirrored_image(equal: Reader) -> None:
+    network = networks.build("small", 3, 0, (3, 24, 32)).eval()
+    view = view_of(equal, 24)
+    with DeviceLoader(equal, split_indices(equal, "all"), view, 36, device=CPU) as batches:
+        images = next(batches.micro_batches()).images
+        got = predict(network, batches, mirrored=True).logits
+    with torch.no_grad():
+        both = [network(shown).softmax(dim=1) for shown in (images, images.flip(3))]
+    torch.testing.assert_close(got, ((both[0] + both[1]) / 2).log(), atol=1e-5, rtol=1e-5)
+    other = predict_split(network, equal, "all", view, device=CPU, mirrored=True).logits
+    torch.testing.assert_close(got, other, atol=1e-5, rtol=1e-5)
+    plain = predict_split(network, equal, "all", view, device=CPU).logits
+    assert not torch.allclose(got, plain, atol=1e-3)
+
+
+def test_mirrored_slants_are_averaged_over_all(tmp_path: Path) -> None:
+    class Sums(torch.nn.Module):
+        """Logits that are sums over the left half and the right half of an image."""
+
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            return images.mean(dim=(1, 2)).view(len(images), 2, -1).mean(dim=2) * 20
+
+    with open_dataset(write_set(tmp_path / "ink.beton")) as file:
+        view = View.of(file, 32, 1.0)
+        logits = predict_split(Sums(), file, "all", view, device=CPU, views=3, mirrored=True).logits
+        plain = predict_split(Sums(), file, "all", view, device=CPU, views=3).logits
+    torch.testing.assert_close(logits[:, 0], logits[:, 1])
+    assert (plain[:, 0] - plain[:, 1]).abs().max() > 0.01
+
+
+def test_evaluation_has_fewer_images_in_a_batch_if_they_have_channels() -> None:
+    ink, colour = View(256, (256, 256), True), View(256, (256, 256), True, channels=3)
+    assert (eval_batch_size(ink), eval_batch_size(colour)) == (64, 21)
+    assert eval_batch_size(View(32, (32, 32), True, channels=3)) == 256
+
+
+def test_a_training_in_colour_augments_and_normalises(equal: Reader) -> None:
+    stage = Stage(16, 1, 1e-3, image_augmentation=replace(ALL, pad=1))
+    recipe = Recipe((stage,), batch_size=6, window=None, normalize=channel_statistics(equal))
+    processes = cast(Processes, SimpleNamespace(device=CPU, rank=0, count=1))
+    data = DataModule(processes, recipe, equal)
+    with data.train_loader(stage) as loader:
+        (part,) = next(loader.batches(0))
+    assert part.images.shape == (6, 3, 16, 21)
+    assert float(part.images.min()) < -1
+    wide = replace(recipe, stages=(replace(stage, image_augmentation=ImageAugmentation(pad=16)),))
+    with pytest.raises(UserError, match="pad: got 16, expected less than 16"):
+        DataModule(processes, wide, equal)

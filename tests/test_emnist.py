@@ -5,12 +5,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from raw_data import Pixels, folders, idx_pair, make_tree, make_zip, scattered_ink
 
 from pipeline.data import catalog
 from pipeline.data.base import NO_SPLIT, TEST, Source, SourceError
 from pipeline.data.emnist import CLASSES
 from pipeline.data.layout.options import LayoutOptions
-from tests.raw_data import Pixels, folders, idx_pair, make_tree, make_zip, scattered_ink
 
 COUNTS = {"digits": (20, 10), "letters": (52, 26)}
 

@@ -149,10 +149,10 @@ def test_writers_that_cannot_be_held_out_are_refused() -> None:
 
 
 def test_processes_are_started_for_enough_work_only() -> None:
-    assert prepare._useful_workers(744, 1200 * 900) == 1
-    assert prepare._useful_workers(2480, 1200 * 900) == 3
-    assert prepare._useful_workers(30_000, 28 * 28) == 1
-    assert prepare._useful_workers(800_000, 28 * 28) > 8
+    assert prepare._useful_workers(744, 1200 * 900, 40e-6) == 1
+    assert prepare._useful_workers(2480, 1200 * 900, 40e-6) == 3
+    assert prepare._useful_workers(30_000, 28 * 28, 40e-6) == 1
+    assert prepare._useful_workers(800_000, 28 * 28, 40e-6) > 8
 
 
 @pytest.fixture

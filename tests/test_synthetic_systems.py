@@ -172,7 +172,8 @@ def test_garments_have_fashion_mnists_format() -> None:
     ]
     assert [count.tolist() for count in counts] == [[20] * 10, [5] * 10]
     images = np.array([source.image(index) for index in range(250)])
-    assert (images.shape, images.dtype) == ((250, 28, 28), np.uint8)
+    assert images.shape == (250, 28, 28)
+    assert images.dtype == np.uint8
     corners = images[:, [0, 0, -1, -1], [0, -1, 0, -1]]
     assert not corners.any()
     inked = (images > 0).reshape(250, -1).mean(1)
@@ -192,7 +193,8 @@ def test_shapes_have_cifar10s_format() -> None:
     for index in range(20):
         decoded = source.decoded(index)
         assert decoded.colour is not None
-        assert (decoded.colour.shape, decoded.colour.dtype) == ((32, 32, 3), np.uint8)
+        assert decoded.colour.shape == (32, 32, 3)
+        assert decoded.colour.dtype == np.uint8
         assert (decoded.mode, decoded.jpeg) == ("RGB", None)
         grey = np.asarray(Image.fromarray(decoded.colour).convert("L"))
         np.testing.assert_array_equal(decoded.grey, grey)
@@ -234,10 +236,10 @@ def accuracy(network: nn.Module, source: Source, train: int, epochs: int, rate: 
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=steps)
     generator = torch.Generator().manual_seed(0)
     for _ in range(epochs):
-        for rows in torch.randperm(train, generator=generator).split(50)[: train // 50]:
+        for rows in torch.randperm(train, generator=generator).view(-1, 50):
             loss = nn.functional.cross_entropy(network(inputs[rows]), labels[rows])
             optimizer.zero_grad()
-            loss.backward()
+            torch.autograd.backward(loss)
             optimizer.step()
             schedule.step()
     network.eval()
@@ -255,7 +257,7 @@ def test_a_linear_model_does_not_solve_shapes_and_a_small_convnet_learns_them() 
     for channels, width, stride in ((3, 16, 2), (16, 32, 1), (32, 64, 2)):
         layers += [nn.Conv2d(channels, width, 3, stride, 1), nn.BatchNorm2d(width), nn.ReLU()]
     network = nn.Sequential(*layers, nn.AdaptiveMaxPool2d(2), nn.Flatten(), nn.Linear(256, 10))
-    assert accuracy(network, source, 1_500, 6, 4e-3) > 0.4
+    assert accuracy(network, source, 1_500, 10, 4e-3) > 0.4
 
 
 def test_garments_are_learned_by_a_linear_model_and_not_solved() -> None:
@@ -284,12 +286,12 @@ def test_a_polygon_covers_its_area() -> None:
     assert len(polygons.rounded(square)) == 16
 
 
-def test_a_sheet_of_samples_has_the_first_images_of_each_class() -> None:
+def test_a_sheet_of_samples_has_images_of_each_class() -> None:
     for name, side in (("garments", 28), ("shapes", 32)):
         source = FEW[name]()
         sheet = np.asarray(preview.sample_sheet(source, 3, 3))
         assert sheet.shape == (10 * 2 * side, 3 * 2 * side, 3)
-        row = int(np.flatnonzero(source.annotations.labels == 4)[2])
+        row = int(np.flatnonzero(source.annotations.labels == 4)[16])  # 2/3 of 25 images
         decoded = source.decoded(row)
         shown = sheet[4 * 2 * side : 5 * 2 * side : 2, 2 * 2 * side :: 2]
         expected = decoded.grey[..., None] if decoded.colour is None else decoded.colour

@@ -146,13 +146,15 @@ class Source(ABC):
     """A labelled dataset of images.
 
     `origin` is "real" or "synthetic"; `layout` says what the paths and tables of its files mean;
-    `generator` holds the settings of synthetic images or labels. `groups` (n,) are equal
-    for images of one file, which must share a split; None if each image has a file of its own.
+    `generator` holds the settings of synthetic images or labels. `seconds_per_image` is the
+    approximate time for an image of few pixels. `groups` (n,) are equal for images of one file,
+    which must share a split; None if each image has a file of its own.
     """
 
     kind: str
     expected_layout: str  # of a path of this kind, for error messages
     origin: str = "real"
+    seconds_per_image: float = 40e-6
 
     path: Path
     annotations: Annotations

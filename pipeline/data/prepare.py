@@ -60,7 +60,7 @@ MAX_BLANK = 0.01  # fraction of a dataset's images
 # Of a given scale: by how much other images may exceed it. Their values are clipped.
 SCALE_TOLERANCE = 0.1
 # Starting a process takes a core for a second, so each one should get seconds of work.
-SECONDS_PER_WORKER, SECONDS_PER_IMAGE, SECONDS_PER_PIXEL = 2.0, 40e-6, 2e-9
+SECONDS_PER_WORKER, SECONDS_PER_PIXEL = 2.0, 2e-9
 
 
 class BadImagesError(SourceError):
@@ -413,7 +413,7 @@ def _write(build: _Build, workers: int, progress: Callable[[int], None] | None) 
         fields,
         _Samples(source, build.scale, build.colour, build.pixels.quality is None),
         info=build.finish,
-        workers=min(workers, _useful_workers(len(source), count)),
+        workers=min(workers, _useful_workers(len(source), count, source.seconds_per_image)),
         progress=progress,
     )
 
@@ -459,8 +459,8 @@ def _probe_colour(source: Source) -> Colour:
     return choose_colour(read_measures(b"".join(records))) if records else "grey"
 
 
-def _useful_workers(images: int, pixels: int) -> int:
-    seconds = images * (SECONDS_PER_IMAGE + SECONDS_PER_PIXEL * pixels)
+def _useful_workers(images: int, pixels: int, seconds_per_image: float) -> int:
+    seconds = images * (seconds_per_image + SECONDS_PER_PIXEL * pixels)
     return 1 + int(seconds / SECONDS_PER_WORKER)
 
 

@@ -41,7 +41,8 @@ class DataOptions:
     allow_gaps: bool = False
     """Accept label numbers with large gaps: the numbers that occur are the classes."""
     shape: Annotated[str | None, conf.arg(metavar="HEIGHTxWIDTH")] = None
-    """Size of images that are stored as rows of pixels, such as 28x28."""
+    """Size of images that are stored as rows of pixels, such as 28x28; in colour, 3x32x32 for rows
+    of all red, all green and all blue values, 32x32x3 for three values a pixel."""
     polarity: PolarityOption = "auto"
     """dark: dark ink on light paper; light: light ink on dark paper; each: the most frequent grey
     level of each image is its paper; auto: dark or light, whichever the images show."""

@@ -45,6 +45,23 @@ class MicroBatch(NamedTuple):
     last: bool
 
 
+def display_images(images: Tensor, view: View) -> Floats:
+    """Return images as plots show them, without normalisation, from 0 to 1.
+
+    The result is float32 (n, height, width, 3) in colour; of ink, (n, height, width), where 0 is
+    paper. Values that no image file can have, such as those of strong augmentations, are clipped.
+    """
+    shown = images.detach().float().cpu()
+    if view.normalize is not None:
+        mean, std = (
+            torch.tensor(part).view(-1, 1, 1) for part in (view.normalize.mean, view.normalize.std)
+        )
+        shown = shown * std + mean
+    shown = shown.clamp(0, 1)
+    values: Floats = (shown.permute(0, 2, 3, 1) if view.channels == 3 else shown[:, 0]).numpy()
+    return values
+
+
 class Canvases(NamedTuple):
     """A batch on the device before its augmentation.
 

@@ -42,11 +42,13 @@ class ResidentLoader(DeviceLoader):
                 "pixels, expected images of this size: crops are cut out of the stored images"
             )
         indices = np.unique(self._sampler.indices)
-        shape = (len(indices), *self._view.canvas, self._view.channels)
+        shape = (len(indices), self._view.channels, *self._view.canvas)
         self._check_memory(math.prod(shape))
         self._positions = np.zeros(len(self._file), np.int64)  # of a sample among the canvases
         self._positions[indices] = np.arange(len(indices))
         self._all = torch.empty(shape, dtype=torch.uint8, device=self.device)
+        if self._view.channels > 1:
+            self._all = self._all.contiguous(memory_format=torch.channels_last)
         labels = np.asarray(self._file.column("label").metadata)[indices]
         self._labels = torch.from_numpy(labels.astype(np.int64)).to(self.device)
         rows, first = min(eval_batch_size(self._view), len(indices)), 0
@@ -56,7 +58,7 @@ class ResidentLoader(DeviceLoader):
                 canvases = self._on_device(batch, batch.ids, 0).canvases[:count]
                 if canvases.is_floating_point():
                     canvases = canvases.round()
-                self._all[first : first + count] = canvases.permute(0, 2, 3, 1)
+                self._all[first : first + count] = canvases
                 first += count
 
     def _check_memory(self, needed: int) -> None:
@@ -78,8 +80,8 @@ class ResidentLoader(DeviceLoader):
             moved = self._move({n: torch.from_numpy(a) for n, a in host.items()} | sampled)
             rows = moved["position"]
             yield Canvases(
-                self._all.index_select(0, rows).permute(0, 3, 1, 2),
-                self._labels.index_select(0, rows),
+                self._all[rows],  # unlike index_select, it leaves channels last
+                self._labels[rows],
                 moved["valid"],
                 {name: moved[name] for name in sampled},
                 keys,

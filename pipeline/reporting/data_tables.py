@@ -172,8 +172,8 @@ def colour_facts(colour: Colours, images: int) -> list[tuple[str, str]]:
     grey = images - colour.in_colour
     spread = f"{colour.off_line:.3g} levels off one line ({colour.off_line_fraction:.2%})"
     if colour.stored == "grey":
-        kept = f"stored as grey levels; colours deviate by {spread}"
-        return [("colour", f"{counted(colour.in_colour, 'image')} in colour, {kept}")]
+        lost = f"stored as grey levels; colours deviate by {spread}; --colour rgb keeps them"
+        return [("colour", f"{counted(colour.in_colour, 'image')} in colour, {lost}")]
     some = f"{grey:,} of {images:,} images are grey; all are stored in colour"
     facts = [("colour", _joined(some if grey else "", f"colours deviate by {spread}"))]
     if colour.mean and colour.std:

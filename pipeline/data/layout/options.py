@@ -86,7 +86,8 @@ class LayoutOptions:
     `columns` name a table's columns for COLUMNS. `exclude` and `include` are shell patterns for
     relative paths, in which * also matches slashes; a pattern also selects all that is below a
     folder it matches. `allow_gaps` accepts label numbers with large gaps. `shape` is the (height,
-    width) of images in rows of pixels. A relative file of a table is in `folder`.
+    width) of images in rows of pixels; in colour, with 3 before or after it, as the values lie. A
+    relative file of a table is in `folder`.
     """
 
     class_from: Rule | None = None
@@ -96,7 +97,7 @@ class LayoutOptions:
     exclude: tuple[str, ...] = ()
     include: tuple[str, ...] = ()
     allow_gaps: bool = False
-    shape: tuple[int, int] | None = None
+    shape: tuple[int, ...] | None = None
     folder: Path = Path()
 
     @classmethod
@@ -166,9 +167,12 @@ def _parse_columns(text: str) -> dict[str, str]:
     return {name: column for name, _, column in pairs}
 
 
-def _parse_shape(text: str | None) -> tuple[int, int] | None:
+def _parse_shape(text: str | None) -> tuple[int, ...] | None:
     if text is None:
         return None
-    if match := re.fullmatch(r"([1-9][0-9]{0,4})x([1-9][0-9]{0,4})", text):
-        return int(match[1]), int(match[2])
-    raise SourceError(f"--shape {text!r}: expected HEIGHTxWIDTH, for example 28x28")
+    side = "[1-9][0-9]{0,4}"
+    if re.fullmatch(f"(3x)?{side}x{side}|{side}x{side}x3", text):
+        return tuple(map(int, text.split("x")))
+    raise SourceError(
+        f"--shape {text!r}: expected HEIGHTxWIDTH, for example 28x28; in colour 3x32x32 or 32x32x3"
+    )

@@ -17,6 +17,7 @@ from pipeline.data.base import (
     SourceError,
 )
 from pipeline.data.layout.options import COLUMNS, LayoutOptions
+from pipeline.data.sources.array_source import sides
 from pipeline.data.sources.idx import Idx, open_idx
 from pipeline.data.sources.image_files import ImageFiles
 from pipeline.data.sources.matlab import Matlab
@@ -69,7 +70,7 @@ def _refuse_unused(source: Source, options: LayoutOptions) -> None:
         tables = "table:" in f"{layout.class_from} {layout.split_from} {layout.writer_from}"
         usable = {*COLUMNS} if tables else set()
     unused = [f"--columns {name}=…" for name in options.columns if name not in usable]
-    if options.shape and (images or source.image(0).shape != options.shape):
+    if options.shape and (images or source.image(0).shape != sides(options.shape)):
         unused.append("--shape")
     if unused:
         raise SourceError(

@@ -1,5 +1,7 @@
 """What the readers of arrays have in common: images in rows, and parts that are splits.
 
+Arrays in colour give grey levels as in Pillow's `convert("L")`, and colours of 8 bits.
+
 One image is read at a time, so that no dataset is ever whole in memory.
 """
 
@@ -43,17 +45,17 @@ _LUMA = (19595, 38470, 7471)  # of red, green and blue in units of 2^-16, as in 
 
 def image_shape(
     columns: int, options: LayoutOptions, place: str, *, surely: bool = True
-) -> tuple[int, int] | None:
-    """Return the (height, width) of images in rows of pixels: the option's, or a square.
+) -> tuple[int, ...] | None:
+    """Return the shape of images in rows of values: the option's, or (height, width) of a square.
 
     None if neither fits and the rows are not `surely` images; else LayoutError.
     """
     if options.shape is not None:
         if prod(options.shape) != columns:
-            height, width = options.shape
+            shape = "x".join(map(str, options.shape))
             raise SourceError(
-                f"{place}: got rows of {columns} pixels, expected {height * width} for "
-                f"--shape {height}x{width}"
+                f"{place}: got rows of {columns} pixels, expected {prod(options.shape)} for "
+                f"--shape {shape}"
             )
         return options.shape
     if (side := isqrt(columns)) ** 2 == columns >= _FEWEST_PIXELS:
@@ -61,9 +63,10 @@ def image_shape(
     if not surely:
         return None
     if (side := isqrt(columns // 3)) ** 2 * 3 == columns and side**2 >= _FEWEST_PIXELS:
-        raise SourceError(
+        raise LayoutError(
             f"{place}: got rows of {columns} values, which may be the colours of {side}×{side} "
-            "pixels, expected grey levels: save the images as files or .npz"
+            "pixels, one channel after the other or one pixel after the other",
+            [f"--shape 3x{side}x{side}", f"--shape {side}x{side}x3"],
         )
     heights = [n for n in range(1, isqrt(columns) + 1) if columns % n == 0][-2:]
     shapes = [shape for n in heights for shape in ((n, columns // n), (columns // n, n))]
@@ -72,6 +75,13 @@ def image_shape(
         f"{_FEWEST_PIXELS} pixels",
         [f"--shape {height}x{width}" for height, width in shapes],
     )
+
+
+def sides(shape: tuple[int, ...]) -> tuple[int, int]:
+    """Return the height and width of an image of a shape with or without channels."""
+    channels = channel_axis(shape)
+    height, width = (side for axis, side in enumerate(shape) if axis != channels)
+    return height, width
 
 
 class Images(Protocol):
@@ -83,15 +93,19 @@ class Images(Protocol):
     def image(self, row: int) -> Grey:
         """Return an image: grey levels (h, w), upright. Raises SourceError for a damaged file."""
 
+    def decoded(self, row: int) -> Decoded:
+        """Return an image, with its colours and how it was stored. Raises SourceError likewise."""
+
 
 class ArrayImages:
     """Images in rows of an array that begins at byte `start` of `data`.
 
-    `shape` of one image is (h, w), (h, w, 1), (1, h, w), (h, w, 3) or (3, h, w). Colour becomes
-    grey as in Pillow's `convert("L")`. Integers and floats whose values are all whole numbers from
-    0 to 255 become 8-bit grey, bool becomes 0 and 255. Other values stay as they are, and so do
-    numbers that use less than an eighth of a byte's range: the dataset's scale applies to them.
-    Bytes with `trusted` are grey levels as they are, whatever their range.
+    `shape` of one image is (h, w), (h, w, 1), (1, h, w), (h, w, 3) or (3, h, w). Integers and
+    floats whose values are all whole numbers from 0 to 255 become 8-bit grey, bool becomes 0 and
+    255. Other values stay as they are, and so do numbers that use less than an eighth of a byte's
+    range: the dataset's scale applies to them. Bytes with `trusted` are 8-bit as they are, whatever
+    their range. Colours of other ranges become 8 bits by the range of their format; without a known
+    format, only grey levels remain.
     """
 
     def __init__(
@@ -107,10 +121,10 @@ class ArrayImages:
     ) -> None:
         self._data, self._start, self._dtype, self.count = data, start, dtype, count
         self._shape, self._transposed = shape, transposed
-        self._channels = _channel_axis(shape)
+        self._channels = channel_axis(shape)
         self._bytes = dtype.itemsize * prod(shape)
         colours = 1 if self._channels is None else shape[self._channels]
-        height, width = (side for axis, side in enumerate(shape) if axis != self._channels)
+        height, width = sides(shape)
         if colours not in (1, 3):
             raise data.error(f"got images with {colours} channels, expected 1 or 3")
         if not (1 <= height <= LONGEST_SIDE and 1 <= width <= LONGEST_SIDE):
@@ -120,25 +134,38 @@ class ArrayImages:
         self.mode = "RGB" if colours == 3 else "L"
         self.note = ""
         self._target: np.dtype[Any] = np.dtype(np.uint8)
-        if colours == 3:
-            self.note = "colour becomes grey"
+        self._white: float | None = 255.0  # the value of full colour, None if it is not known
         if count and not (trusted and dtype == np.uint8):
-            about = self._choose_depth(colours)
-            self.note = "; ".join(filter(None, (self.note, about)))
+            self.note = self._choose_depth(colours)
 
     def image(self, row: int) -> Grey:
         """Return one image (h, w), upright. Raises SourceError for a damaged file."""
-        return self._grey(self._data.pread(self._bytes, self._start + row * self._bytes))
+        return self.decoded(row).grey
 
-    def _grey(self, data: bytes) -> Grey:
+    def decoded(self, row: int) -> Decoded:
+        """Return one image, with its colours and mode. Raises SourceError for a damaged file."""
+        data = self._data.pread(self._bytes, self._start + row * self._bytes)
         values = np.frombuffer(data, self._dtype).reshape(self._shape)
         if self._dtype == np.bool_:
             values = values.astype(np.uint8) * 255
-        values = values.astype(self._target, copy=False)
         if self._channels is not None:
             values = np.moveaxis(values, self._channels, 0)
-            values = values[0] if len(values) == 1 else _luma(values)
-        return np.ascontiguousarray(values.T if self._transposed else values)
+            if len(values) == 3:
+                planes = values.swapaxes(1, 2) if self._transposed else values
+                return self._in_colour(planes)
+            values = values[0]
+        values = values.astype(self._target, copy=False)
+        return Decoded(np.ascontiguousarray(values.T if self._transposed else values), self.mode)
+
+    def _in_colour(self, planes: NDArray[Any]) -> Decoded:
+        """Return the image of red, green and blue values (3, h, w)."""
+        grey = np.ascontiguousarray(luma(planes.astype(self._target, copy=False)))
+        if self._white is None:
+            return Decoded(grey, self.mode)
+        if self._white != 255 or self._target != np.uint8:
+            planes = np.rint(planes.astype(np.float64) * (255 / self._white))
+        colour = np.ascontiguousarray(np.moveaxis(planes, 0, 2).astype(np.uint8))
+        return Decoded(grey, self.mode, (), colour)
 
     def _choose_depth(self, colours: int) -> str:
         """Read all values once, choose the type of the grey levels, and return a note about it."""
@@ -163,9 +190,14 @@ class ArrayImages:
             self._target, self.mode = np.dtype(np.int32), "I"
         else:
             raise self._data.error(f"got pixels from {low:g} to {high:g}, expected 32 bits")
-        if colours == 3:
-            self._target, self.mode = np.dtype(np.float32), "F"
-        return f"pixels are {kind} from {low:g} to {high:g}: the scale is the dataset's"
+        found = f"pixels are {kind} from {low:g} to {high:g}"
+        if colours == 1:
+            return f"{found}: the scale is the dataset's"
+        self._target, self.mode = np.dtype(np.float32), "F"
+        self._white = _full_colour(self._dtype, low, high)
+        if self._white is None:
+            return f"{found}, no known range of colours: only grey levels remain"
+        return f"{found}: colours from 0 to {self._white:g} become 0 to 255, rounded"
 
     def _range(self) -> tuple[float, float, bool]:
         """Return the lowest and highest value, and whether all are whole numbers."""
@@ -184,14 +216,22 @@ class ArrayImages:
         return low, high, whole
 
 
-def _channel_axis(shape: tuple[int, ...]) -> int | None:
+def _full_colour(dtype: np.dtype[Any], low: float, high: float) -> float | None:
+    """Return the greatest value of the format of colours from `low` to `high`, None if unknown."""
+    fractions = (1.0, 255.0) if dtype.kind == "f" else ()
+    deep = [float((1 << bits) - 1) for bits in (10, 12, 14, 16)]
+    tops = [*fractions, *deep] if high > 255 or fractions else []
+    return next((top for top in tops if low >= 0 and high <= top), None)
+
+
+def channel_axis(shape: tuple[int, ...]) -> int | None:
     """Return the axis of an image's channels, the last where both can be; None without one."""
     if len(shape) == 2:
         return None
     return 0 if shape[0] in (1, 3) and shape[2] not in (1, 3) else 2
 
 
-def _luma(values: NDArray[Any]) -> Grey:
+def luma(values: NDArray[Any]) -> Grey:
     """Return the luma (h, w) of red, green and blue (3, h, w), rounded for bytes."""
     if values.dtype == np.uint8:
         wide = sum(values[i].astype(np.uint32) * np.uint32(_LUMA[i]) for i in range(3))
@@ -271,13 +311,12 @@ class ArraySource(Source):
 
     def image(self, index: int) -> Grey:
         """Return one image (h, w), upright. Raises SourceError for a damaged file."""
-        part, row = self._place(index)
-        return part.images.image(row)
+        return self.decoded(index).grey
 
     def decoded(self, index: int) -> Decoded:
-        """Return one image, with how the file stored it."""
+        """Return one image, with its colours and how the file stored it."""
         part, row = self._place(index)
-        return Decoded(part.images.image(row), part.images.mode)
+        return part.images.decoded(row)
 
     def size(self, rows: Ints) -> int:
         """Return the bytes of all the dataset's files, whichever images `rows` are."""

@@ -249,12 +249,6 @@ class Parquet(ArraySource):
         )
         return cls(archive, parts, labelled, layout)
 
-    def decoded(self, index: int) -> Decoded:
-        """Decode an image, with how it was stored. Raises ImageError if it is damaged."""
-        part, row = self._place(index)
-        assert isinstance(part.images, ParquetImages)
-        return part.images.decoded(row)
-
 
 def _is_parquet(name: str) -> bool:
     return name.lower().endswith((".parquet", ".pq"))

@@ -19,7 +19,16 @@ from numpy.typing import NDArray
 from beton.jit import kernel
 from pipeline.data import base
 from pipeline.data.archives import Archive
-from pipeline.data.base import IMAGE_SUFFIXES, Grey, Ints, Layout, LayoutError, Pixels, SourceError
+from pipeline.data.base import (
+    IMAGE_SUFFIXES,
+    Decoded,
+    Grey,
+    Ints,
+    Layout,
+    LayoutError,
+    Pixels,
+    SourceError,
+)
 from pipeline.data.layout.options import LayoutOptions
 from pipeline.data.sources.array_labels import label_classes
 from pipeline.data.sources.array_source import (
@@ -27,9 +36,12 @@ from pipeline.data.sources.array_source import (
     SPLIT_WORDS,
     ArraySource,
     Part,
+    channel_axis,
     image_shape,
     left_out,
+    luma,
     several_datasets,
+    sides,
     split_source,
 )
 from pipeline.data.sources.stored_bytes import StoredBytes, distinct_files
@@ -67,22 +79,32 @@ class TableRows:
     """Images in the rows of a table: row i is `lengths[i]` bytes from `starts[i]`."""
 
     def __init__(
-        self, table: "Table", shape: tuple[int, int], *, deep: bool, transposed: bool
+        self, table: "Table", shape: tuple[int, ...], *, deep: bool, transposed: bool
     ) -> None:
         self._table, self._shape, self._deep, self._transposed = table, shape, deep, transposed
-        self.mode = "I;16" if deep else "L"
+        self._channels = channel_axis(shape)
+        self.mode = "RGB" if self._channels is not None else "I;16" if deep else "L"
         self.note = "pixels use few of 256 grey levels: the scale is the dataset's" if deep else ""
 
     def image(self, row: int) -> Grey:
         """Return one image (h, w), upright. Raises SourceError if the file has changed."""
+        return self.decoded(row).grey
+
+    def decoded(self, row: int) -> Decoded:
+        """Return one image, with its colours. Raises SourceError if the file has changed."""
         table, form = self._table, self._table.form
         line = table.data.pread(int(table.lengths[row]), int(table.starts[row]))
         pixels, span = np.empty(form.end - form.first, np.uint8), np.empty(2, np.int64)
         if _parse(np.frombuffer(line, np.uint8), 0, len(line), form, pixels, span)[0] != _FINE:
             raise table.data.error("was changed after it was opened")
-        grey = pixels.reshape(self._shape)
-        grey = np.ascontiguousarray(grey.T if self._transposed else grey)
-        return grey.astype(np.uint16) if self._deep else grey
+        values = pixels.reshape(self._shape)
+        if self._channels is not None:
+            planes = np.moveaxis(values, self._channels, 0)
+            planes = planes.swapaxes(1, 2) if self._transposed else planes
+            colour = np.ascontiguousarray(np.moveaxis(planes, 0, 2))
+            return Decoded(np.ascontiguousarray(luma(planes)), self.mode, (), colour)
+        grey = np.ascontiguousarray(values.T if self._transposed else values)
+        return Decoded(grey.astype(np.uint16) if self._deep else grey, self.mode)
 
 
 @dataclass(frozen=True)
@@ -159,7 +181,8 @@ class PixelTable(ArraySource):
             archive, name, prefix, [table.labels for table in tables.values()], options
         )
         parts, notes = [], [*labelled.notes]
-        deep = max(table.high for table in tables.values()) < LEAST_RANGE
+        in_colour = options.shape is not None and len(options.shape) == 3
+        deep = max(table.high for table in tables.values()) < LEAST_RANGE and not in_colour
         for split, table in tables.items():
             form, file = table.form, archive.names[table.index]
             shape = image_shape(form.end - form.first, options, table.data.path)
@@ -167,7 +190,7 @@ class PixelTable(ArraySource):
             rows = TableRows(table, shape, deep=deep, transposed=labelled.transposed)
             part = "row" if split == base.NO_SPLIT else base.SPLITS[split]
             parts.append(Part(part, split, rows, table.labels, (table.index,)))
-            height, width = shape
+            height, width = sides(shape)
             notes.append(f"{prod(shape)} pixels a row of {file} are images of {height}×{width}")
             notes += [rows.note] if rows.note else []
             if form.lost_row:

@@ -48,16 +48,15 @@ def mixed_grid(real: Source, synthetic: Source, seed: int = 0) -> tuple[Image.Im
 
 
 def sample_sheet(source: Source, per_class: int, columns: int) -> Image.Image:
-    """Return the first `per_class` images of each class in turn, `columns` in a row.
+    """Return `per_class` evenly spaced images of each class in turn, `columns` in a row.
 
-    Images are those of the source, of one size, twice as large; colours stay.
+    The source's images have one size and are shown twice as large, with their colours.
     """
     labels = source.annotations.labels
-    rows = np.concatenate(
-        [np.flatnonzero(labels == label)[:per_class] for label in np.unique(labels)]
-    )
+    of_class = [np.flatnonzero(labels == label) for label in np.unique(labels)]
+    steps = np.arange(per_class)
     cells = []
-    for row in rows.tolist():
+    for row in np.concatenate([rows[steps * len(rows) // per_class] for rows in of_class]).tolist():
         decoded = source.decoded(row)
         grey = np.repeat(decoded.grey[:, :, None], 3, axis=2)
         cells.append(grey if decoded.colour is None else decoded.colour)

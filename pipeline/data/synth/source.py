@@ -10,6 +10,7 @@ class SyntheticSource(Source):
 
     kind = SYNTHETIC
     origin = SYNTHETIC
+    seconds_per_image = 300e-6
     path = Path("inkrun's generator")
 
 

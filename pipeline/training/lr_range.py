@@ -1,0 +1,166 @@
+"""The learning rate range test (Smith 2017, "Cyclical learning rates").
+
+A fresh network takes some steps, each at a higher learning rate than the last. The loss first
+stays, then falls, and rises steeply where the rate is too high.
+"""
+
+import math
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from contextlib import closing, nullcontext
+from dataclasses import dataclass
+from itertools import count, islice
+
+import numpy as np
+import torch
+
+from beton.reader import Reader
+from pipeline.errors import UserError
+from pipeline.evaluation.run_config import TrainingConfig
+from pipeline.loading.batches import MicroBatch
+from pipeline.training import optim
+from pipeline.training.datamodule import DataModule, TrainLoader
+from pipeline.training.distributed import Processes
+from pipeline.training.runner import initial_network
+
+LOWEST, HIGHEST = 1e-6, 10.0  # learning rates
+MEMORY = 0.9  # weight of the past in the moving average of the losses
+DIVERGED = 4.0  # times the lowest average
+
+
+@dataclass(frozen=True)
+class LrRange:
+    """The losses of a learning rate range test, and two suggested rates.
+
+    `rates` are the peak rates of the steps; `losses`, in nats, are moving averages, until they
+    diverge. `steepest` is the rate at which the loss falls fastest over the logarithm of the rate.
+    `valley` is the rate in the middle of the longest series of ever lower losses, as fastai
+    chooses it.
+    """
+
+    rates: tuple[float, ...]
+    losses: tuple[float, ...]
+    steepest: float
+    valley: float
+
+
+def find_learning_rate(
+    processes: Processes,
+    training: TrainingConfig,
+    file: Reader,
+    auxiliary: Reader | None = None,
+    steps: int = 100,
+) -> LrRange:
+    """Run a range test of a training's recipe, on a network that is thrown away.
+
+    It has the recipe's batches, augmentation, loss and optimizer, and rates from 1e-6 to 10 in
+    equal ratios. It ends where the loss diverges. The random state stays unchanged, and equal
+    arguments give equal results. All processes must call it alike. Raises UserError for a recipe of
+    several stages, and if no rate lowers the loss.
+    """
+    recipe = training.recipe
+    if len(recipe.stages) > 1:
+        raise UserError(
+            f"learning_rate: got find, but the recipe has {len(recipe.stages)} stages, each with "
+            "its own"
+        )
+    data = DataModule(
+        processes,
+        recipe,
+        file,
+        training.learn_from,
+        training.validate_on,
+        auxiliary,
+        training.decode,
+    )
+    rates = np.geomspace(LOWEST, HIGHEST, steps).tolist()
+    devices = [processes.device] if processes.device.type == "cuda" else []
+    with torch.random.fork_rng(devices):
+        torch.manual_seed(recipe.seed + processes.rank)
+        with closing(_losses(processes, training, data, rates)) as measured:
+            losses = _averages(measured)
+    return suggest(rates[: len(losses)], losses)
+
+
+def suggest(rates: Sequence[float], losses: Sequence[float]) -> LrRange:
+    """Return the result of a range test, with its suggestions, from averaged losses.
+
+    Raises UserError if the losses do not fall.
+    """
+    lowest = int(np.argmin(losses)) if losses else 0
+    series = _longest_fall(losses[: lowest + 1])
+    if len(series) < 3:
+        raise UserError(
+            f"learning_rate: got find, but no rate from {LOWEST:g} to {HIGHEST:g} lowers the loss"
+        )
+    slopes = np.gradient(losses, np.log(rates))
+    steepest = series[0] + int(np.argmin(slopes[series[0] : lowest + 1]))
+    middle = series[len(series) // 2]
+    return LrRange(tuple(rates), tuple(losses), rates[steepest], rates[middle])
+
+
+def _losses(
+    processes: Processes, training: TrainingConfig, data: DataModule, rates: Sequence[float]
+) -> Generator[float]:
+    """Take a step at each rate; yield the loss before it, a mean over all processes."""
+    recipe, (stage,) = training.recipe, training.recipe.stages
+    network = initial_network(training, data.file)
+    network.to(processes.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    optimizer = optim.build(network, stage)
+    rows = recipe.batch_size // processes.count
+    with (
+        processes.wrapped(network, optimizer, stage.mixed_precision) as (model, optimizer),
+        data.train_loader(stage) as loader,
+    ):
+        parameters = [p for p in model.parameters() if p.requires_grad]
+        model.train()
+        batches = islice(_batches(loader), len(rates))
+        for rate, (epoch, micro_batches) in zip(rates, batches, strict=True):
+            loss = torch.zeros((), device=processes.device)
+            for images, labels, _, ids, last in micro_batches:
+                mixed = stage.mixing.mix(images, labels, ids, recipe.seed, epoch)
+                with nullcontext() if last else processes.no_sync(model):
+                    logits = model(mixed.images)
+                    part = stage.loss.of(logits, mixed).sum() / rows
+                    processes.backward(part)
+                loss += part.detach()
+            processes.clip_grad_norm(parameters, stage.clip or math.inf)
+            optim.set_lr(optimizer, rate / max(stage.rates))
+            with processes.autocast() if stage.optimizer == "Muon" else nullcontext():
+                optimizer.step()
+            optimizer.zero_grad()
+            yield float(processes.mean(loss))
+
+
+def _batches(loader: TrainLoader) -> Iterator[tuple[int, Iterator[MicroBatch]]]:
+    """Yield the batches of all epochs, each with the number of its epoch."""
+    for epoch in count():
+        for micro_batches in loader.batches(epoch, 0):
+            yield epoch, micro_batches
+
+
+def _averages(losses: Iterable[float]) -> list[float]:
+    """Return moving averages without the bias of the first ones, until the loss diverges."""
+    averages: list[float] = []
+    total = 0.0
+    for step, loss in enumerate(losses, start=1):
+        total = MEMORY * total + (1 - MEMORY) * loss
+        average = total / (1 - MEMORY**step)
+        if not math.isfinite(average) or (averages and average > DIVERGED * min(averages)):
+            break
+        averages.append(average)
+    return averages
+
+
+def _longest_fall(losses: Sequence[float]) -> list[int]:
+    """Return the places of the longest series in which every loss is lower than the last."""
+    lengths, before = [1] * len(losses), [-1] * len(losses)
+    for place, loss in enumerate(losses):
+        for earlier in range(place):
+            if loss < losses[earlier] and lengths[place] <= lengths[earlier]:
+                lengths[place], before[place] = lengths[earlier] + 1, earlier
+    place = int(np.argmax(lengths)) if lengths else -1
+    series: list[int] = []
+    while place >= 0:
+        series.insert(0, place)
+        place = before[place]
+    return series
