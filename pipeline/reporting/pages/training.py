@@ -20,6 +20,7 @@ from pipeline.reporting.pages.training_tables import (
     class_results,
     figures_table,
     final_accuracy,
+    layer_tables,
     mean,
     pairs_table,
     published_tables,
@@ -71,6 +72,8 @@ def page_of(paths: Sequence[Path]) -> Page:
         Section("A training batch", _image_files(groups, "batch.png")),
         Section("Results by class", [class_results(groups)]),
         Section("Calibration", calibration_blocks(groups)),
+        *(emnist_sections(groups) if best.config.job == "emnist" else ()),
+        Section("Network", layer_tables(groups)),
         Section(
             "Sources",
             [
