@@ -16,7 +16,7 @@ CONFUSED = ("1lj", "0qo", "9qg")
 
 
 def emnist_sections(groups: Sequence[RunGroup]) -> list[Section]:
-    """Return the sections of EMNIST's report, without those that do not apply to the runs."""
+    """Return the sections of EMNIST's report; sections without content are left out."""
     sections = [Section("Published confusions", confusion_blocks(groups))]
     return [one for one in (*sections, shrink_section(groups)) if one.blocks]
 
