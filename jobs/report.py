@@ -19,7 +19,7 @@ from pipeline.errors import UserError
 from pipeline.experiments import command
 from pipeline.experiments.options import OPTIONS, folder_of
 from pipeline.reporting.html import Page
-from pipeline.reporting.pages import part2, part3, training
+from pipeline.reporting.pages import part2, part3, sweep, training
 from pipeline.runtime.files import read_json
 
 # By job: its page. The jobs of OPTIONS train one network, and have one page for each dataset.
@@ -28,6 +28,7 @@ PAGES: dict[str, Callable[[Sequence[Path]], Page]] = {
     "part2": part2.page_of,
     "part3": part3.page_of,
     **dict.fromkeys(OPTIONS, training.page_of),
+    "sweep": sweep.page_of,
 }
 
 

@@ -3,7 +3,7 @@
 Part 1, the published systems and a dataset of yours differ in their options' defaults alone.
 """
 
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -17,6 +17,7 @@ from pipeline.data.catalog import AUXILIARY
 from pipeline.errors import UserError
 from pipeline.evaluation.run_config import CheckpointSchedule, RunConfig, TrainingConfig
 from pipeline.evaluation.run_dir import FinishedRun, RunDir
+from pipeline.evaluation.shrink import write_shrink_curve
 from pipeline.experiments import command, part1
 from pipeline.experiments.default_data import default_dataset, prepare_defaults
 from pipeline.experiments.options import Options, folder_of
@@ -41,6 +42,7 @@ from pipeline.training.batch_size_finder import find_micro_batch
 from pipeline.training.checkpoint import Checkpoints
 from pipeline.training.datamodule import DataModule
 from pipeline.training.distributed import Processes, join_processes
+from pipeline.training.lr_range import find_learning_rate
 from pipeline.training.runner import run_training, write_config
 
 
@@ -51,6 +53,7 @@ def run(job: str, options: Options) -> None:
     dataset.
     """
     folder = saved = None
+    is_new = options.resume is None
     if options.resume is not None:
         folder = RunDir(options.resume)
         saved = _saved(job, options, folder)
@@ -69,6 +72,9 @@ def run(job: str, options: Options) -> None:
         console = make_console(quiet=not processes.is_main)
         provenance = source_line(file.info["provenance"])
         console.print(f"{job}: {len(file):,} images, {provenance}; {folder.path}")
+        if is_new and finds_rate(choose(job, options, file), options):
+            rate = max(training.recipe.stages[0].rates)
+            console.print(f"{job}: learning rate {rate:.3g}, by a range test")
         track = options.track is not None
         title = title_of(job, folder.config())
         finished = run_training(
@@ -132,7 +138,26 @@ def plan(job: str, options: Options, file: Reader, processes: Processes) -> Trai
     if options.batch_size == "auto":
         rows = find_micro_batch(processes, network, recipe, file)
         training = replace(training, recipe=replace(recipe, micro_batch=rows))
+    if finds_rate(preset, options):
+        training = _with_found_rate(training, file, processes)
     return training
+
+
+def finds_rate(preset: Preset, options: Options) -> bool:
+    """Return whether a learning rate range test sets the learning rate."""
+    if options.learning_rate is None:
+        return preset.find_rate and not options.trial
+    return options.learning_rate == "find"
+
+
+def _with_found_rate(
+    training: TrainingConfig, file: Reader, processes: Processes
+) -> TrainingConfig:
+    with _auxiliary(training, file) as auxiliary:
+        found = find_learning_rate(processes, training, file, auxiliary)
+    (stage,) = training.recipe.stages
+    stage = replace(stage, learning_rate=found.valley)
+    return replace(training, recipe=replace(training.recipe, stages=(stage,)))
 
 
 def choose(job: str, options: Options, file: Reader) -> Preset:
@@ -212,15 +237,21 @@ def _check(training: TrainingConfig, file: Reader, runs: Path, processes: Proces
             f"network: got {training.network!r}, expected auto or one of "
             f"{', '.join(networks.NETWORKS)}"
         )
-    path = training.auxiliary
-    opened = nullcontext() if path is None else part1.open_auxiliary(path, file)
-    with opened as auxiliary:
+    with _auxiliary(training, file) as auxiliary:
         data = DataModule(processes, training.recipe, file, auxiliary=auxiliary)
         data.check_until(training.until)
         for stage in training.recipe.stages:
             networks.check_size(training.network, *data.view(stage).shape)
             optim.build(Network(*(nn.Linear(1, 1) for _ in range(GROUPS))), stage)
     Checkpoints(runs, **asdict(training.checkpoints))
+
+
+def _auxiliary(
+    training: TrainingConfig, file: Reader
+) -> AbstractContextManager[Reader] | nullcontext[None]:
+    """Open the auxiliary dataset of a training, if it uses one."""
+    path = training.auxiliary
+    return nullcontext() if path is None else part1.open_auxiliary(path, file)
 
 
 def _new_run(
@@ -263,6 +294,8 @@ def title_of(job: str, config: RunConfig) -> str:
 def _conclude(finished: FinishedRun, title: str, file: Reader) -> None:
     """Write a run's plots and report; point `latest` to it unless it is one of an experiment."""
     plot_run(finished, title, file)
+    if finished.config.job == "emnist":
+        write_shrink_curve(finished.path, file)
     page_of([finished.path]).write(finished.path / "report.html")
     if not (finished.path.resolve().parent / "config.json").exists():
         RunDir(finished.path).link_latest()

@@ -342,8 +342,11 @@ class Trainer:
             self._seed_dropout(epoch)
             network.train()
             for inputs in loader.micro_batches():
-                correct = network(inputs.images).argmax(dim=1) == inputs.labels
-                counts += torch.stack([(correct & inputs.valid).sum(), inputs.valid.sum()])
+                # Padding stays out of the statistics, unless they would be those of one image.
+                rows = inputs.valid if int(inputs.valid.sum()) > 1 else inputs.valid >= 0
+                valid, labels = inputs.valid[rows], inputs.labels[rows]
+                correct = network(inputs.images[rows]).argmax(dim=1) == labels
+                counts += torch.stack([(correct & valid).sum(), valid.sum()])
             network.train(was_training)
             for buffer, before in buffers:
                 buffer.copy_(before)

@@ -13,12 +13,14 @@ from pipeline.evaluation.run_config import RunConfig
 from pipeline.recipes.systems import SYSTEMS
 from pipeline.reporting.common import number, origins, percent, training_source
 from pipeline.reporting.html import Block, Page, PngImage, Section, Sources
+from pipeline.reporting.pages.emnist import emnist_sections
 from pipeline.reporting.pages.training_plots import calibration_blocks, curve_blocks
 from pipeline.reporting.pages.training_tables import (
     calibration_error,
     class_results,
     figures_table,
     final_accuracy,
+    layer_tables,
     mean,
     pairs_table,
     published_tables,
@@ -69,6 +71,8 @@ def page_of(paths: Sequence[Path]) -> Page:
         Section("A training batch", _image_files(groups, "batch.png")),
         Section("Results by class", [class_results(groups)]),
         Section("Calibration", calibration_blocks(groups)),
+        *(emnist_sections(groups) if best.config.job == "emnist" else ()),
+        Section("Network", layer_tables(groups)),
         Section(
             "Sources",
             [

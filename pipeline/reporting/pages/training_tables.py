@@ -6,7 +6,10 @@ from operator import attrgetter
 
 from pipeline.analysis.stats import estimate, first_reached
 from pipeline.evaluation.run_dir import FinishedRun
-from pipeline.loading.dataset import source_line
+from pipeline.loading.dataset import View, source_line
+from pipeline.models import networks
+from pipeline.models.blocks import Shape
+from pipeline.models.layers import layer_table
 from pipeline.recipes.systems import SYSTEMS, Published
 from pipeline.reporting.common import (
     ABSENT,
@@ -18,7 +21,7 @@ from pipeline.reporting.common import (
 )
 from pipeline.reporting.html import Block, Table
 from pipeline.reporting.run_groups import RunGroup
-from pipeline.runtime.files import read_json
+from pipeline.runtime.files import read_as, read_json
 
 # Accuracies whose first epoch and time are reported, of part 1 and of other jobs.
 PART1_THRESHOLDS = (0.5, 0.8, 0.85, 0.88, 0.9)
@@ -233,6 +236,48 @@ def class_results(groups: Sequence[RunGroup]) -> Table:
             for ones in zip(*(group.scores.per_class for group in groups), strict=True)
             if ones[0].samples
         ],
+    )
+
+
+def layer_tables(groups: Sequence[RunGroup]) -> list[Block]:
+    """Return a table of the layers of each network, for runs that have a view.json."""
+    names: dict[tuple[str, Shape], list[str]] = {}  # of groups, by network and input
+    for group in groups:
+        if (group.first.path / "view.json").exists():
+            view = read_as(group.first.path / "view.json", View)
+            names.setdefault((group.config.network, view.input_shape), []).append(group.name)
+    classes = len(groups[0].config.classes)
+    return [
+        _layer_table(network, classes, shape, " and ".join(own))
+        for (network, shape), own in names.items()
+    ]
+
+
+def _layer_table(network: str, classes: int, shape: Shape, groups: str) -> Table:
+    layers = layer_table(networks.build(network, classes, 0, shape), shape)
+    rows = [
+        [
+            layer.name,
+            layer.kind,
+            " × ".join(map(str, layer.output)),
+            f"{layer.parameters:,}" if layer.parameters else "",
+            f"{layer.multiply_adds:,}" if layer.multiply_adds else "",
+        ]
+        for layer in layers
+    ]
+    parameters, operations = (
+        sum(getattr(layer, name) for layer in layers) for name in ("parameters", "multiply_adds")
+    )
+    rows.append(["all", "", "", f"{parameters:,}", f"{operations:,}"])
+    size = " × ".join(map(str, shape))
+    return Table(
+        f"The layers of {network}, the network of {groups}, for an input of {size} (channels × "
+        "height × width): outputs, trained parameters, and multiply-adds of one image forward.",
+        ["layer", "kind", "output", "parameters", "multiply-adds"],
+        rows,
+        "lllrr",
+        highlight=frozenset({len(rows) - 1}),
+        wide=True,
     )
 
 
