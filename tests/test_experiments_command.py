@@ -89,7 +89,11 @@ def test_paths_stay_as_given_when_a_job_is_started_directly(
 
 PATHS = {  # by command: all options that are paths
     "evaluate": ["run", "source"],
-    "part1": ["data", "auxiliary", "runs", "resume"],
+    "part1": ["data", "runs", "resume", "auxiliary"],
+    "emnist": ["data", "runs", "resume"],
+    "fashion": ["data", "runs", "resume"],
+    "cifar10": ["data", "runs", "resume"],
+    "classify": ["data", "runs", "resume"],
     "part2": ["digits", "mnist", "runs", "resume"],
     "part3": ["data", "test", "clean", "part2", "witness", "runs", "resume"],
     "prep": ["source", "out"],
@@ -227,8 +231,8 @@ ONE = "got one training of part3, expected the whole run directory"
         ("part1", of_several("part1"), DAMAGED),
         ("part2", of_one_training("part2"), ONE.replace("part3", "part2")),
         ("part3", of_one_training("part3"), ONE),
-        ("part2", of_several("part2") | {"options": {"seeds": "x"}}, "damaged: Expected `int`"),
-        ("part3", of_several("part3") | {"options": {"arms": 1}}, "damaged: Expected `array`"),
+        ("part2", of_several("part2") | {"options": {"seeds": "x"}}, "damaged: Expected `int |"),
+        ("part3", of_several("part3") | {"options": {"arms": 1}}, "damaged: Expected `array |"),
         ("part3", [], "got a list, expected an object"),
     ],
 )

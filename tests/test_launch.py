@@ -45,7 +45,8 @@ class Checkout:
         (self.root / "jobs" / "bench").mkdir(parents=True)
         for name in ("launch.sh", "pyproject.toml"):
             shutil.copy(ROOT / name, self.root)
-        for job in ("prep", "synth", "part1", "evaluate", "report", "bench/loader", "bench/train"):
+        jobs = ("prep", "synth", "part1", "emnist", "classify", "sweep", "evaluate", "report")
+        for job in (*jobs, "bench/loader", "bench/train"):
             (self.root / "jobs" / f"{job}.py").touch()
 
     def __call__(self, *arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
@@ -100,10 +101,11 @@ def test_help_needs_no_environment(checkout: Checkout, arguments: list[str]) -> 
     ("arguments", "says"),
     [
         (["trian"], "unknown command 'trian'"),
-        (["setup", "tests"], "setup: got 'tests', expected test, track"),
-        (["train", "part9"], "'part9'"),
-        (["train", "../part1"], "'../part1'"),
-        (["train", "evaluate"], "train: got 'evaluate', expected part1, part2 or part3"),
+        (["setup", "tests"], "setup: got 'tests', expected one of test, track, ffcv, bench, heic,"),
+        (["train", "part9"], "data/part9.beton is not there; make it: ./launch.sh prep part9 --s"),
+        (["train", "../part1"], "train: got '../part1', expected part1, part2, part3, emnist, fas"),
+        (["train", "evaluate"], "data/evaluate.beton is not there"),
+        (["train", "--seed", "1"], "train: got '--seed', expected part1"),
         (["train", "part1", "--processes", "0"], "--processes: expected a number, got 0"),
         (["train", "part1", "--processes"], "--processes needs a value"),
         (["train", "part1", "--cpus=two"], "--cpus: expected a number, got two"),
@@ -200,6 +202,14 @@ def test_without_data_of_another_set_it_says_how_to_get_some(ready: Checkout) ->
         (["train", "part1", "--epochs", "3"], "jobs/part1.py --epochs 3"),
         (["train", "part1", "--processes=1", "--seed", "1"], "jobs/part1.py --seed 1"),
         (["train", "part1", "--help"], "jobs/part1.py --help"),
+        (["train", "emnist", "--trial"], "jobs/emnist.py --trial"),
+        (["train", "classify", "--data", "a b"], "jobs/classify.py --data a b"),
+        (["train", "new", "--help"], "jobs/classify.py --data data/new.beton --help"),
+        (
+            ["train", "my_leaves-2.1", "--processes", "1", "--seed", "1"],
+            "jobs/classify.py --data data/my_leaves-2.1.beton --seed 1",
+        ),
+        (["sweep", "leaves", "--over", "seed=0,1"], "jobs/sweep.py leaves --over seed=0,1"),
         (["evaluate", "runs/x", "--json"], "jobs/evaluate.py runs/x --json"),
         (["report", "runs/x"], "jobs/report.py runs/x"),
         (["bench"], "jobs/bench/loader.py"),
@@ -209,8 +219,17 @@ def test_without_data_of_another_set_it_says_how_to_get_some(ready: Checkout) ->
     ],
 )
 def test_commands_reach_their_jobs(ready: Checkout, arguments: list[str], call: str) -> None:
+    (ready.root / "data").mkdir()
+    (ready.root / "data" / "my_leaves-2.1.beton").touch()
     assert ready(*arguments).returncode == 0
     assert ready.calls() == [call]
+
+
+@pytest.mark.parametrize("extra", ["heic", "parquet"])
+def test_optional_formats_can_be_installed(checkout: Checkout, extra: str) -> None:
+    assert extra in checkout("--help").stdout
+    assert checkout("setup", extra).returncode == 0
+    assert checkout.calls()[-1].endswith(f" -e .[{extra}]")
 
 
 @pytest.mark.parametrize("status", [1, 2, 130])
@@ -232,12 +251,19 @@ def test_from_another_folder(ready: Checkout, tmp_path: Path) -> None:
     link = tmp_path / "launch"
     link.symlink_to(ready.root / "launch.sh")
     environment = {**os.environ, "VIRTUAL_ENV": str(ready.bin.parent), "INKRUN_CALLER": "stale"}
-    for folder, caller in ((tmp_path, str(tmp_path)), (ready.root, "")):
+    (ready.root / "data").mkdir()
+    mine = ready.root / "data" / "mine.beton"
+    mine.touch()
+    for folder, caller, data in (
+        (tmp_path, str(tmp_path), str(mine)),
+        (ready.root, "", "data/mine.beton"),
+    ):
         for arguments, call in (
             ([], "prep.py part1"),
             (["prep", "part1", "--source", "a.zip"], "prep.py part1 --source a.zip"),
             (["evaluate", "a run", "--source=b"], "evaluate.py a run --source=b"),
             (["train", "part1", "--runs", "kept"], "part1.py --runs kept"),
+            (["train", "mine"], f"classify.py --data {data}"),
         ):
             run = subprocess.run([str(link), *arguments], cwd=folder, env=environment, check=False)
             assert run.returncode == 0

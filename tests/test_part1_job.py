@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 from forked import run_together
-from part1_started import (
+from job_started import (
     ENVIRONMENT,
     JOB,
     LAUNCH,

@@ -10,7 +10,7 @@ from subprocess import PIPE
 
 import pytest
 import torch
-from part1_started import (
+from job_started import (
     ENVIRONMENT,
     JOB,
     QUICK,

@@ -24,12 +24,12 @@ from pipeline.recipes.presets import Trial
 from pipeline.recipes.recipe import Recipe
 from pipeline.reporting.pages.part2 import closing_table, page_of
 from pipeline.runtime import launch
-from pipeline.training.datamodule import DataModule
+from pipeline.training.datamodule import DataModule, evenly_spaced
 from pipeline.training.distributed import Processes
 from pipeline.training.warm_start import measure_start
 
 TRIAL_SEEDS = 2
-TRIAL_DIGITS = Trial(epochs=5)
+TRIAL_DIGITS = Trial(epochs=15)
 TRIAL_MNIST = Trial(epochs=1, train_images=6_000, validation_images=2_000)
 
 
@@ -129,20 +129,21 @@ def _compare(study: Study, data: Datasets, runs: Mapping[str, FinishedRun]) -> P
     }
     return PretrainingResult(
         provenance=data.mnist.info["provenance"],
-        digits=_use(data.digits, "train", "validation"),
-        mnist=_use(data.mnist, data.learn_from, data.validate_on),
+        digits=_use(data.digits, study.training("digits")),
+        mnist=_use(data.mnist, study.training(f"{ARMS[0]}-{seeds[0]}")),
         analysis=analyse(seeds, *([curves[f"{arm}-{seed}"] for seed in seeds] for arm in ARMS)),
         trainings={name: run.result for name, run in runs.items()},
         seconds_in_all=launch.seconds_since_start(),
     )
 
 
-def _use(file: Reader, learn_from: str, validate_on: str) -> DatasetUse:
+def _use(file: Reader, training: TrainingConfig) -> DatasetUse:
+    learn_from, validate_on, recipe = training.learn_from, training.validate_on, training.recipe
     return DatasetUse(
         file=str(file.path),
         provenance=file.info["provenance"],
         learn_from=learn_from,
-        learned=len(split_indices(file, learn_from)),
+        learned=len(evenly_spaced(split_indices(file, learn_from), recipe.train_images)),
         validate_on=validate_on,
-        validated=len(split_indices(file, validate_on)),
+        validated=len(evenly_spaced(split_indices(file, validate_on), recipe.validation_images)),
     )

@@ -30,7 +30,7 @@ from pipeline.reporting.pages.part3 import closing_tables, page_of
 from pipeline.reporting.run_plots import plot_label_samples
 from pipeline.runtime import launch
 from pipeline.runtime.files import read_json
-from pipeline.training.datamodule import DataModule
+from pipeline.training.datamodule import DataModule, evenly_spaced
 from pipeline.training.distributed import Processes
 
 Planner = Callable[[Preset, int], TrainingConfig]  # of a preset's training with a seed
@@ -205,6 +205,7 @@ class Experiment:
         data, predictions = self.data, repeated[0].predictions
         assert predictions is not None
         labels = predictions.labels.numpy()
+        images = repeated[0].config.recipe.train_images
         accuracies = {name: [*map(self._accuracy, runs)] for name, runs in recovered.items()}
         if "backwards" in robust.methods_for(diagnosis.kind):
             accuracies["backwards"] = [self._accuracy(run, True) for run in recovered["naive"]]
@@ -212,9 +213,9 @@ class Experiment:
         return robust.LabelNoiseResult(
             provenance=data.data.info["provenance"],
             test=robust.LabelledSplit(**_described(data.test, data.split), split=data.split),
-            clean=robust.LabelledDataset(**_described(data.clean, "train")),
+            clean=robust.LabelledDataset(**_described(data.clean, "train", images)),
             classes=tuple(data.classes),
-            pictures=len(split_indices(data.data, "train")),
+            pictures=len(evenly_spaced(split_indices(data.data, "train"), images)),
             held_out=len(labels),
             arms={run.path.name: robust.ArmScore(self._accuracy(run)) for run in repeated},
             left_out=self.models.missing,
@@ -237,9 +238,9 @@ class Experiment:
         return cached_predictions(run, file, split, cache, processes.device, processes.precision)
 
 
-def _described(file: Reader, split: str) -> dict[str, Any]:
+def _described(file: Reader, split: str, images: int | None = None) -> dict[str, Any]:
     return {
         "file": str(file.path),
-        "pictures": len(split_indices(file, split)),
+        "pictures": len(evenly_spaced(split_indices(file, split), images)),
         "provenance": file.info["provenance"],
     }

@@ -94,6 +94,12 @@ def distinct(paths: Iterable[Path]) -> list[Path]:
     return [path for _, path in sorted(folders.items(), key=lambda item: item[0].name)]
 
 
+def titled(title: str, run: Path) -> str:
+    """Return the title of the page of a run; that of a trial says so."""
+    trial = read_as(run / "config.json", ExperimentConfig).options.get("trial")
+    return f"Trial: {title}" if trial else title
+
+
 def latest_run(job: str, paths: Iterable[Path]) -> tuple[Path, list[Block]]:
     """Return the latest of several run directories, and a sentence about each other one.
 

@@ -22,6 +22,7 @@ from pipeline.reporting.common import (
     minus,
     origins,
     percent,
+    titled,
     training_source,
 )
 from pipeline.reporting.html import Block, Page, Plot, Section, Sources, Table
@@ -66,7 +67,7 @@ def page_of(paths: Sequence[Path]) -> Page:
     analysis = result.analysis
     trainings = [training_source(run / name, name) for name in result.trainings]
     return Page(
-        "Part 2: does pretraining on the digits of part 1 help on MNIST?",
+        titled("Part 2: does pretraining on the digits of part 1 help on MNIST?", run),
         QUESTION,
         analysis.answer,
         origins([result.digits.provenance, result.mnist.provenance]),

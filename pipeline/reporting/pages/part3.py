@@ -24,6 +24,7 @@ from pipeline.reporting.common import (
     minus,
     origins,
     percent,
+    titled,
     training_source,
     with_interval,
 )
@@ -77,7 +78,7 @@ def page_of(paths: Sequence[Path]) -> Page:
         for name in result.trainings
     ]
     return Page(
-        "Part 3: what is wrong with this dataset?",
+        titled("Part 3: what is wrong with this dataset?", run),
         QUESTION,
         _answer(result),
         origins([result.provenance, result.test.provenance, result.clean.provenance]),

@@ -1,4 +1,4 @@
-"""Part 1's job in a process of its own: how to start it, and what it leaves."""
+"""Jobs in processes of their own: how to start them, and what they leave; part 1 by default."""
 
 import json
 import os
