@@ -95,14 +95,16 @@ def _random_windows(
     for i in range(sizes.shape[0]):
         height, width = sizes[i]
         found = False
+        left = 0.0
+        top = 0.0
         for k in range(0, TRIES * PER_TRY, PER_TRY):
             area = height * width * (smallest + numbers[i, k] * (largest - smallest))
             aspect = math.exp(low + numbers[i, k + 1] * (high - low))
             w = np.rint(math.sqrt(area * aspect))
             h = np.rint(math.sqrt(area / aspect))
             if 0 < w <= width and 0 < h <= height:
-                windows[i, X0] = math.floor(numbers[i, k + 2] * (width - w + 1))
-                windows[i, Y0] = math.floor(numbers[i, k + 3] * (height - h + 1))
+                left = math.floor(numbers[i, k + 2] * (width - w + 1))
+                top = math.floor(numbers[i, k + 3] * (height - h + 1))
                 found = True
                 break
         if not found:
@@ -112,7 +114,7 @@ def _random_windows(
                 h = max(np.rint(width / narrowest), 1.0)
             elif width > widest * height:
                 w = max(np.rint(height * widest), 1.0)
-            windows[i, X0] = (width - w) // 2
-            windows[i, Y0] = (height - h) // 2
-        windows[i, WINDOW_WIDTH] = w
-        windows[i, WINDOW_HEIGHT] = h
+            left = (width - w) // 2
+            top = (height - h) // 2
+        for column, value in enumerate((left, top, w, h)):  # X0, Y0, WINDOW_WIDTH, WINDOW_HEIGHT
+            windows[i, column] = value

@@ -31,11 +31,10 @@ from pipeline.experiments.sweep.run import Request
 class Config:
     """Train with several settings, their seeds paired, and compare them.
 
-    Other options are those of the job NAME, for all trainings: ./launch.sh train NAME --help.
+    The first word is NAME, a job or a dataset, as for train. Other options are those of the job,
+    for all trainings: ./launch.sh train NAME --help.
     """
 
-    name: conf.Positional[str] = ""
-    """Job or dataset to train: the first word, as for train."""
     over: conf.UseAppendAction[tuple[str, ...]] = ()
     """OPTION=V1,V2…: an option of the job and the values to try. Given several times: every
     combination."""
@@ -59,32 +58,34 @@ class Config:
 
 def sweep() -> None:
     """Start or resume the sweep of the command line."""
-    config, words = command.parse_known(Config)
+    given = command.arguments()
+    name = given.pop(0) if given and not given[0].startswith("-") else ""
+    config, words = command.parse_known(Config, given)
 
     def parse(job: str) -> Options:
         return command.parse(OPTIONS[job], conf.FlagCreatePairsOff, words=words)
 
     if config.resume is not None:
         path = config.resume.resolve()  # the link `latest` changes
-        if replace(config, resume=None, jobs=1, runs=Config.runs) != Config():
+        if name or replace(config, resume=None, jobs=1, runs=Config.runs) != Config():
             raise UserError("resume: got other options too; a resumed sweep has its own")
         job = run.job_of(path)
         run.resume(path, parse(job), script_of(job), config.jobs)
         return
-    if not config.name or config.name.startswith("-"):
+    if not name:
         raise UserError("name: got none, expected a job or a dataset as the first word")
-    job, data = job_of(config.name)
+    job, data = job_of(name)
     options = parse(job)
     if data is not None:
         if options.data is not None:
-            raise UserError(f"data: got {options.data} for the dataset {config.name}")
+            raise UserError(f"data: got {options.data} for the dataset {name}")
         options = replace(options, data=data)
     request = Request(
-        config.name,
+        name,
         config.over,
         config.list,
         seed_range(config.seed, config.seeds),
-        command.arguments()[1:],
+        given,
         config.published,
     )
     run.start(request, job, options, script_of(job), config.jobs, config.runs)

@@ -30,3 +30,15 @@ def box_resize(
         pairs = zip(shifts, contrast, strict=True)
         rows = np.stack([cover(image.shape[1], x, w, width) @ row for x, row in pairs])
     return background + cover(image.shape[0], y0, h, height) @ rows
+
+
+def box_resize_rgb(
+    image: NDArray[np.uint8], window: NDArray[np.float64], height: int, width: int
+) -> NDArray[np.float64]:
+    """Area-average a window (x0, y0, width, height) of an image (h, w, 3) to (height, width, 3)."""
+    x0, y0, w, h = window
+    down, across = cover(image.shape[0], y0, h, height), cover(image.shape[1], x0, w, width)
+    averaged: NDArray[np.float64] = np.einsum(
+        "ih,hwc,jw->ijc", down, image.astype(np.float64), across, optimize=True
+    )
+    return averaged

@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 from tiny import write_set
 from tiny_colours import MEAN, STD, write_colours
 
+from beton import ops
+from beton.loader import Loader
 from beton.order import Shard
 from beton.reader import Reader
 from pipeline.errors import UserError
@@ -184,6 +186,20 @@ def test_images_of_other_proportions_are_cropped_in_the_middle(varied: Reader) -
         middle = image[..., round(top) : round(top + high), round(left) : round(left + wide)]
         mean = middle.mean(dim=(2, 3))[0]
         torch.testing.assert_close(part.images[row].mean(dim=(1, 2)), mean, atol=0.06, rtol=0)
+
+
+def test_random_resized_crops_are_cut_out_of_the_stored_images(varied: Reader) -> None:
+    view = view_of(varied, 16)
+    op = ops.RgbResize(*view.canvas, crop=ops.RandomResizedCrop((0.3, 0.5), (3 / 4, 4 / 3)))
+    changes = ImageAugmentation(crop_scale=(0.3, 0.5))
+    with (
+        training(varied, changes, size=16) as batches,
+        Loader(varied, 6, {"image": op}, seed=3, drop_last=True) as raw,
+    ):
+        for part, batch in zip(batches.micro_batches(4), raw.batches(4), strict=True):
+            shown = np.rint(display_images(part.images, view) * 255).astype(np.uint8)
+            assert np.array_equal(part.ids, batch.ids)
+            assert np.array_equal(shown, batch["image"])
 
 
 def test_cutout_is_the_mean(equal: Reader) -> None:

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,15 +19,19 @@ from safetensors.torch import load_file, save_file
 from tiny import CLASSES, page, write_set
 
 from beton.errors import BetonError
+from beton.reader import Reader
 from jobs import evaluate as job
-from pipeline.data.sources import SourceError
+from pipeline.data.pixels.options import PixelOptions
+from pipeline.data.prepare import prepare
+from pipeline.data.sources import SourceError, open_source
 from pipeline.errors import UserError
 from pipeline.evaluation.evaluate import TrainedModel, evaluate, load_model
 from pipeline.evaluation.metrics import Scores, score
+from pipeline.evaluation.predict import Predictions
 from pipeline.evaluation.run_config import DatasetRef, TrainingConfig
 from pipeline.evaluation.run_dir import RunDir
 from pipeline.loading.batches import DeviceLoader
-from pipeline.loading.dataset import open_dataset, split_indices
+from pipeline.loading.dataset import PixelRules, open_dataset, split_indices
 from pipeline.recipes.recipe import Recipe, Stage
 from pipeline.runtime import launch
 from pipeline.training.distributed import join_processes
@@ -92,6 +97,64 @@ def test_pages_of_other_proportions_are_not_stretched(
             ink = next(iter(loader.micro_batches())).images[0, 0]
     (rows,), (columns,) = (ink.sum(side).gt(1).nonzero(as_tuple=True) for side in (1, 0))
     assert len(rows) == len(columns) > 3
+
+
+def in_colour(files: dict[str, bytes]) -> dict[str, bytes]:
+    """The same pages with some colours beside the ink."""
+    rng = np.random.default_rng(0)
+    found = {}
+    for name, data in files.items():
+        colours = np.array(Image.open(io.BytesIO(data)).convert("RGB"))
+        colours[:12] = np.repeat(rng.integers(0, 256, (1, 12, 3)), 10, 1)
+        png = io.BytesIO()
+        Image.fromarray(colours).save(png, "PNG")
+        found[name] = png.getvalue()
+    return found
+
+
+def test_colours_are_made_grey_for_a_network_of_grey_images(
+    trained: TrainedModel, tmp_path: Path
+) -> None:
+    found = evaluate(trained, make_zip(tmp_path / "test.zip", in_colour(pages())), precision="no")
+    assert found.scores.samples == len(CLASSES) * len(UNSEEN)
+    assert "all 20 images are in colour; they are made grey, as in the training" in found.warnings
+    plain = evaluate(trained, make_zip(tmp_path / "grey.zip", pages()), precision="no")
+    assert not any("colour" in warning for warning in plain.warnings)
+
+
+def test_grey_images_are_repeated_for_a_network_of_colours(
+    trained: TrainedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rules = PixelRules(polarity="each", fit="crop", colour="rgb")
+    of_colours = replace(trained, config=replace(trained.config, pixels=rules))
+
+    def predict(_self: TrainedModel, file: Reader, *_: Any, **__: Any) -> Any:
+        images = [file.column("image").decode(row) for row in range(len(file))]
+        assert all((image == image[..., :1]).all() for image in images)
+        labels = torch.from_numpy(file.column("label").metadata.astype(np.int64))
+        logits = torch.nn.functional.one_hot(labels).float()
+        return Predictions(torch.arange(len(file)), labels, logits), None
+
+    monkeypatch.setattr(TrainedModel, "predict", predict)
+    found = evaluate(of_colours, make_zip(tmp_path / "test.zip", pages()), precision="no")
+    assert "all 20 images are grey; in colour, their grey levels are repeated" in found.warnings
+
+
+def test_a_prepared_file_of_another_colour_is_refused(
+    trained: TrainedModel, tmp_path: Path
+) -> None:
+    source = open_source(make_zip(tmp_path / "test.zip", in_colour(pages())))
+    prepare(source, tmp_path / "c.beton", pixels=PixelOptions(colour="rgb"))
+    message = (
+        r"c\.beton: got images that are stored in colour, expected them grey, as in the training"
+    )
+    with pytest.raises(UserError, match=message):
+        evaluate(trained, tmp_path / "c.beton")
+    rules = replace(trained.config.pixels, colour="rgb")
+    of_colours = replace(trained, config=replace(trained.config, pixels=rules))
+    grey = write_set(tmp_path / "grey.beton")
+    with pytest.raises(UserError, match="stored grey, expected them in colour, as in the training"):
+        evaluate(of_colours, grey)
 
 
 def test_some_of_the_classes_in_another_order(trained: TrainedModel, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """beton reads the ffcv package's files, and the ffcv package reads beton's."""
 
 import gc
+import io
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 from ffcv_samples import SAMPLES, SIDE, Samples, image
 from numpy.typing import NDArray
+from PIL import Image
 
 from beton import fields
 from beton.fields.image import shrink
@@ -240,3 +242,19 @@ def test_jpeg_pixels_equal_theirs_for_either_codec(i: int) -> None:
         record = np.array([(0, SIDE[1], SIDE[0], 0)], fields.RGBImageField.metadata_dtype)[0]
         ours = fields.RGBImageField().decode(record, data)
         np.testing.assert_array_equal(ours, their_pixels(data))
+
+
+def test_ffcv_reads_stored_jpeg_files(tmp_path: Path) -> None:
+    path = tmp_path / "ours.beton"
+    files = []
+    for i in range(8):
+        file = io.BytesIO()
+        options = {"progressive": i % 2 == 0, "subsampling": i % 3, "quality": 60 + 5 * i}
+        Image.fromarray(image(i)).save(file, "JPEG", **options)
+        files.append((file.getvalue(),))
+    write(path, {"jpg": fields.RGBImageField("raw")}, files)
+    reader = Reader(path)
+    samples = list(iterate(path, os_cache=True))
+    assert len(samples) == len(files)
+    for i, sample in enumerate(samples):
+        np.testing.assert_array_equal(sample["jpg"], reader[i]["jpg"])

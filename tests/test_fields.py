@@ -1,3 +1,4 @@
+import io
 import json
 import re
 from collections.abc import Callable
@@ -12,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
+from PIL import Image
 from reference import cover
 
 from beton import fields
@@ -115,6 +117,61 @@ def test_records_contain_the_position_of_payloads(name: str, i: int) -> None:
         assert sizes[0] == (UNKNOWN if name == "jpg" else len(payload))
         pointers[:] = 2**64 - 2
         assert (2**64 - 2).to_bytes(8, "little") in column.tobytes()
+
+
+def jpeg_file(mode: str = "RGB", **options: Any) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(smooth(3, 50, 37)).convert(mode).save(file, "JPEG", **options)
+    return file.getvalue()
+
+
+JPEG_FILES = {
+    "baseline": jpeg_file(),
+    "progressive": jpeg_file(progressive=True),
+    "4:4:4": jpeg_file(subsampling=0),
+    "RGB": jpeg_file(keep_rgb=True),
+    "restart markers": jpeg_file(restart_marker_blocks=2),
+    "comment": jpeg_file(comment=b"c" * 999),
+    "bytes behind it": jpeg_file() + b"\0" * 9,
+}
+
+
+@pytest.mark.parametrize("kind", JPEG_FILES)
+@pytest.mark.parametrize("write_mode", ["raw", "jpg", "smart", "proportion"])
+def test_jpeg_files_are_stored_as_they_are(kind: str, write_mode: str) -> None:
+    data = JPEG_FILES[kind]
+    for value in (data, bytearray(data)):
+        record, payload = store(RGBImageField(write_mode), value)
+        assert record["mode"] == RGBImageField.JPG
+        assert payload.tobytes() == data
+        expected = simplejpeg.decode_jpeg(data, fastdct=True)
+        assert same(RGBImageField().decode(record, payload), expected)
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (b"", "not a JPEG file that can be decoded"),
+        (b"\x89PNG\r\n", "not a JPEG file that can be decoded"),
+        (jpeg_file()[:40], "not a JPEG file that can be decoded"),
+        (jpeg_file()[:-200], "JPEG cannot be decoded: Premature end"),
+        (jpeg_file()[:-2], "JPEG cannot be decoded: Premature end"),
+        (jpeg_file("L"), r"not a colour JPEG \(got Gray, expected YCbCr or RGB\)"),
+        (jpeg_file("CMYK"), r"not a colour JPEG \(got CMYK, expected YCbCr or RGB\)"),
+        (jpeg_file().replace(b"\xff\xc0", b"\xff\xc9"), "JPEG"),  # arithmetic coding
+    ],
+    ids=["empty", "PNG", "head", "cut short", "no end", "grey", "CMYK", "arithmetic"],
+)
+def test_other_files_are_rejected(data: bytes, reason: str) -> None:
+    with pytest.raises(SampleError, match=reason) as caught:
+        store(RGBImageField("raw"), data)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_jpeg_file_is_not_shrunk() -> None:
+    assert store(RGBImageField(max_resolution=50), jpeg_file())[0]["height"] == 50
+    with pytest.raises(SampleError, match=r"got \(50, 37\), expected sides of at most 49"):
+        store(RGBImageField(max_resolution=49), jpeg_file())
 
 
 def test_jpeg_is_close_and_has_the_requested_quality() -> None:

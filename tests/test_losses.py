@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pipeline.errors import UserError
-from pipeline.recipes.losses import Loss
+from pipeline.recipes.losses import Loss, balanced_weights
 from pipeline.recipes.mixup import Mixed, Mixing
 
 FLIP = ((0.9, 0.1, 0.0), (0.0, 0.7, 0.3), (0.4, 0.0, 0.6))
@@ -207,3 +207,30 @@ def test_a_transition_for_other_classes() -> None:
 def test_everything_is_computed_on_the_logits_device(loss: Loss) -> None:
     logits, labels = torch.zeros(4, 3, device="meta"), torch.zeros(4, device="meta").long()
     assert loss.per_sample(logits, labels).device.type == "meta"
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_class_weights_are_factors_of_the_losses_by_label(loss: Loss) -> None:
+    logits, labels = draw(1)
+    other = labels.flip(0)
+    weights = torch.tensor([0.5, 2.0, 1.0])
+    images, own = torch.zeros(len(labels), 1, 2, 2), torch.linspace(0, 1, len(labels))
+    plain = loss.of(logits, Mixed(images, labels, labels, own), weights)
+    assert torch.equal(plain, weights[labels] * loss.per_sample(logits, labels))
+    mixed = loss.of(logits, Mixed(images, labels, other, own), weights)
+    both = weights[labels] * loss.per_sample(logits, labels) * own
+    both += weights[other] * loss.per_sample(logits, other) * (1 - own)
+    assert torch.allclose(mixed, both)
+    ones = loss.of(logits, Mixed(images, labels, other, own), torch.ones(3))
+    assert torch.equal(ones, loss.of(logits, Mixed(images, labels, other, own)))
+
+
+@given(st.lists(st.integers(0, 10_000), min_size=1, max_size=40).filter(any))
+@settings(deadline=None)
+def test_balanced_weights_give_every_class_the_same_weight(counts: list[int]) -> None:
+    weights = balanced_weights(counts).double()
+    totals = weights * torch.tensor(counts)
+    assert float(totals.sum()) == pytest.approx(sum(counts), rel=1e-5)
+    present = totals[torch.tensor(counts) > 0]
+    assert torch.allclose(present, present[:1].expand_as(present), rtol=1e-5)
+    assert not weights[torch.tensor(counts) == 0].any()

@@ -98,8 +98,43 @@ def test_it_resumes_from_its_state() -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"momentum": 1.0}, {"betas": (0.9, -1)}, {"ratio": -1.0}, {"lr": -1.0}]
+    "wrong",
+    [
+        {"momentum": 1.0},
+        {"betas": (0.9, -1)},
+        {"sgd_momentum": 1.0},
+        {"ratio": -1.0},
+        {"lr": -1.0},
+        {"others": "Adam"},
+    ],
 )
 def test_numbers_out_of_range_are_rejected(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="expected"):
         Muon(network().parameters(), **wrong)
+
+
+def test_other_parameters_can_step_as_with_sgd() -> None:
+    torch.manual_seed(0)
+    net: nn.Module = nn.Sequential(nn.Conv2d(1, 4, 6), nn.BatchNorm2d(4), nn.Flatten())
+    other = copy.deepcopy(net)
+    settings: dict[str, Any] = {"lr": 1e-2, "weight_decay": 0.1}
+    own = Muon(net.parameters(), others="SGD", sgd_momentum=0.8, **settings)
+    train(net, own, 5, seed=2)
+    sgd = torch.optim.SGD(other.parameters(), momentum=0.8, nesterov=True, **settings)
+    train(other, sgd, 5, seed=2)
+    for one, same in zip(net.parameters(), other.parameters(), strict=True):
+        assert torch.allclose(one, same, atol=1e-7)
+    again = Muon(net.parameters(), others="SGD", sgd_momentum=0.8, **settings)
+    again.load_state_dict(copy.deepcopy(own.state_dict()))
+    train(net, again, 3, seed=3)
+    train(other, sgd, 3, seed=3)
+    for one, same in zip(net.parameters(), other.parameters(), strict=True):
+        assert torch.allclose(one, same, atol=1e-7)
+
+
+def test_kernels_with_unit_rows_do_not_grow() -> None:
+    net = network()
+    (kernel,) = (p for p in net.parameters() if p.ndim == 4 and p.shape[1] > 1)
+    optimizer = Muon([kernel], lr=1e-9, ratio=1, weight_decay=0, unit_rows=True)
+    train(net, optimizer, 1, seed=3)
+    assert float(kernel.detach().norm() ** 2) == pytest.approx(len(kernel), rel=1e-5)

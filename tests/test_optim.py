@@ -184,3 +184,28 @@ def test_the_cycle_starts_at_a_twenty_fifth_and_ends_at_a_ten_thousandth() -> No
     assert cycle[250] == 1
     assert cycle[625] == pytest.approx((1 + 1e-4) / 2)
     assert cycle[-1] == pytest.approx(1e-4, abs=1e-5)
+
+
+def test_the_linear_schedule_ends_one_step_above_zero() -> None:
+    line = [optim.lr_factor("linear", step, 8, 0) for step in range(8)]
+    assert line == pytest.approx([1 - step / 8 for step in range(8)])
+    warmed = [optim.lr_factor("linear", step, 8, 0.5) for step in range(8)]
+    assert warmed[4:] == pytest.approx([1, 0.75, 0.5, 0.25])
+
+
+def test_the_first_steps_of_a_stage_are_at_a_fraction_of_its_rate() -> None:
+    warm = stage(schedule="constant", warm_up=0, warm_up_steps=3, warm_up_factor=0.01)
+    assert [optim.stage_lr_factor(warm, step, 6) for step in range(6)] == [0.01] * 3 + [1] * 3
+    falling = stage(schedule="linear", warm_up=0, warm_up_steps=2, warm_up_factor=0.5)
+    factors = [optim.stage_lr_factor(falling, step, 4) for step in range(4)]
+    assert factors == pytest.approx([0.5, 0.5, 0.5, 0.25])
+
+
+@given(steps, warm_ups, st.sampled_from(SCHEDULES))
+def test_a_stage_without_such_steps_has_its_schedule(
+    steps: int, warm_up: float, schedule: Schedule
+) -> None:
+    plain = stage(schedule=schedule, warm_up=warm_up)
+    for step in range(0, steps, 97):
+        factor = optim.lr_factor(schedule, step, steps, warm_up)
+        assert optim.stage_lr_factor(plain, step, steps) == factor

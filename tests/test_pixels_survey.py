@@ -490,7 +490,8 @@ def test_a_survey_is_json_and_is_read_back() -> None:
     assert survey.images == 9
     assert survey.modes == {"L": 9}
     assert survey.sizes == ((32, 32, 9),)
-    assert survey.ink is not None and sum(survey.ink.counts) == sum(survey.height.counts) == 9
+    assert survey.ink is not None
+    assert sum(survey.ink.counts) == sum(survey.height.counts) == 9
     assert survey.polarity == "dark"
     assert (survey.blank, survey.blank_by_class, survey.blank_classes) == (
         *(1, {"class 2": 1}),

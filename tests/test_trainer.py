@@ -365,7 +365,7 @@ def test_only_muon_steps_in_low_precision(file: Reader) -> None:
         ({"epochs": 0}, "epochs: got 0, expected 1 to"),
         ({"learning_rate": float("nan")}, "learning_rate: got nan"),
         ({"frozen": 3}, "frozen: got 3, expected 0 to 2"),
-        ({"schedule": "linear"}, "schedule: got 'linear', expected one-cycle, cosine or constant"),
+        ({"schedule": "step"}, "schedule: got 'step', expected one of one-cycle, cosine, linear"),
         ({"learning_rate": (1.0, 1.0, 1.0, 1.0)}, "learning_rate: got .*, expected one, two or"),
     ],
 )

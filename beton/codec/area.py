@@ -10,7 +10,6 @@ equal bits.
 import numpy as np
 
 from beton.arrays import Array, Float64Array, Ids, Int64Array, Uint8Array
-from beton.codec.kernels import WINDOW_HEIGHT, WINDOW_WIDTH, X0, Y0
 from beton.jit import kernel
 
 
@@ -111,17 +110,18 @@ def resize(
     """Area-average windows of images into rows of out (b, H, W, 3), uint8 or float32.
 
     Image i has sizes[i] = (height, width) and its pixels at data[pointers[i]:]; windows (n, 4) are
-    X0, Y0, WINDOW_WIDTH and WINDOW_HEIGHT, inside the image. The result is out[rows[i]]. A value of
-    channel c is stored as value * gain[c] + offset[c], float32, cast to the dtype of `out`: (1,
-    0.5) rounds to uint8.
+    (X0, Y0, WINDOW_WIDTH, WINDOW_HEIGHT), as in `codec.kernels`, inside the image. The result is
+    out[rows[i]]. A value of channel c is stored as value * gain[c] + offset[c], float32, cast to
+    the dtype of `out`: (1, 0.5) rounds to uint8.
     """
     cells_down, cells_across = out.shape[1], out.shape[2]
     taps_down = 2
     taps_across = 2
     widest = 0
     for i in range(rows.size):
-        taps_down = max(taps_down, int(windows[i, WINDOW_HEIGHT] / cells_down) + 3)
-        taps_across = max(taps_across, int(windows[i, WINDOW_WIDTH] / cells_across) + 3)
+        _, _, window_width, window_height = windows[i]
+        taps_down = max(taps_down, int(window_height / cells_down) + 3)
+        taps_across = max(taps_across, int(window_width / cells_across) + 3)
         widest = max(widest, sizes[i, 1])
     top = np.empty(cells_down, np.int64)
     left = np.empty(cells_across, np.uint32)
@@ -132,8 +132,9 @@ def resize(
     for i in range(rows.size):
         height, width = sizes[i]
         image = data[pointers[i] : pointers[i] + 3 * height * width].reshape((height, 3 * width))
-        _cover(windows[i, Y0], windows[i, WINDOW_HEIGHT], height, top, down)
-        _cover(windows[i, X0], windows[i, WINDOW_WIDTH], width, left, across)
+        x0, y0, window_width, window_height = windows[i]
+        _cover(y0, window_height, height, top, down)
+        _cover(x0, window_width, width, left, across)
         begin = 3 * left[0]
         taps = 1
         for x in range(cells_across):

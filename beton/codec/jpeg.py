@@ -17,7 +17,7 @@ SMALLEST = 8  # pixels a side, from which on the reduced size identifies the sca
 
 
 def reduced(side: int, reduction: int) -> int:
-    """Return the pixels of a side at the scale 1 / reduction; the last one may be partly outside."""
+    """Return the pixels of a side at the scale 1 / reduction; the last may be partly outside."""
     return -(-side // reduction)
 
 

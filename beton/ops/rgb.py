@@ -52,9 +52,9 @@ class RgbResize(Op):
     """A window of a colour image per sample, area-averaged to one size.
 
     The output is uint8 (b, height, width, 3), or (b, 3, height, width) with the layout "NCHW"; with
-    `normalize`, float32. `crop` chooses the window; without one, the whole image is stretched to the
-    output. Every pixel is within half a grey level of the exact box filter, for upscaling and
-    downscaling: an output pixel is the mean of the source area that it covers.
+    `normalize`, float32. `crop` chooses the window; without one, the whole image is stretched to
+    the output. As in `Resize`, every pixel is within half a grey level of the exact box filter, for
+    upscaling and downscaling: an output pixel is the mean of the source area that it covers.
 
     A JPEG is decoded once, at the scale 1/2, 1/4 or 1/8 if the window at that scale still has at
     least the output's pixels. The box filter then averages the pixels of the reduced image, which

@@ -19,13 +19,15 @@ class OptimizerResult:
 
     `published` are the accuracies that others reported, by optimizer. `as_published` ranks the
     published pairs of optimizer and learning rate, `grid` all pairs of the grids, `fair` each
-    optimizer at its best learning rate. `findings` are sentences: what is shown, and what is not.
+    optimizer at its best learning rate. `protocol` describes all trainings, `findings` are
+    sentences: what is shown, and what is not.
     """
 
     published: Mapping[str, float]
     as_published: Ranking
     grid: Ranking
     fair: Ranking
+    protocol: str
     findings: tuple[str, ...]
 
 
@@ -44,7 +46,11 @@ def best_rates(grid: Ranking) -> dict[str, SettingResult]:
 
 
 def conclude(
-    published: Mapping[str, float], as_published: Ranking, grid: Ranking, fair: Ranking
+    published: Mapping[str, float],
+    as_published: Ranking,
+    grid: Ranking,
+    fair: Ranking,
+    protocol: str,
 ) -> OptimizerResult:
     """Return the comparison with its findings."""
     findings = (
@@ -57,7 +63,8 @@ def conclude(
         *_edges(grid),
         *_missing(published, fair),
     )
-    return OptimizerResult(published, as_published, grid, fair, tuple(filter(None, findings)))
+    findings = tuple(filter(None, findings))
+    return OptimizerResult(published, as_published, grid, fair, protocol, findings)
 
 
 def _pairs(ranking: Ranking) -> str:
@@ -70,8 +77,8 @@ def _order(published: Mapping[str, float], ranking: Ranking) -> str:
     ours = [optimizer_of(one) for one in ranking.settings]
     orders = " > ".join(reported), " > ".join(ours)
     if reported == ours:
-        return f"The published order of the four pairs repeats: {orders[0]}."
-    return f"The published order of the four pairs is {orders[0]}; here it is {orders[1]}."
+        return f"The published order of the pairs repeats: {orders[0]}."
+    return f"The published order of the pairs is {orders[0]}; here it is {orders[1]}."
 
 
 def _spread(as_published: Ranking, fair: Ranking) -> str:

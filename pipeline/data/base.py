@@ -93,10 +93,11 @@ class Layout:
 class Decoded(NamedTuple):
     """A decoded image: grey levels (h, w), how the file stored them, and how they were changed.
 
-    `mode` is Pillow's mode of the file (L, RGB, RGBA, P, 1, I;16, F …). `changes` are words such as
-    "turned upright" or "composited on white paper". `colour`, uint8 (h, w, 3), is the same image of
-    a file with colours, None for grey files. `jpeg` are the bytes of the file where they may be
-    stored as they are: a JPEG of three components that is upright and unchanged.
+    `mode` is Pillow's mode of the file (L, RGB, RGBA, P, 1, I;16, F …), with ";16" for colours of
+    16 bits, which become 8 bits. `changes` are words such as "turned upright" or "composited on
+    white paper". `colour`, uint8 (h, w, 3), is the same image of a file with colours, None for grey
+    files. `jpeg` are the bytes of the file where they may be stored as they are: a JPEG of three
+    components that is upright and unchanged.
     """
 
     grey: Grey

@@ -47,15 +47,22 @@ class TrainedModel:
     def check(self, file: Reader, split: str, source: Path) -> None:
         """Raise UserError if a network cannot be evaluated on a split of `file`.
 
-        It has other classes than the network, other grey levels for the same ink, or an empty
-        split.
+        It has other classes than the network, grey images for colour or the reverse, other grey
+        levels for the same ink, or an empty split.
         """
         if unknown := sorted(set(file.info["classes"]) - set(self.classes)):
             raise UserError(
                 f"{source}: got classes that the network was not trained on: {', '.join(unknown)}; "
                 f"expected some of {', '.join(self.classes)}"
             )
-        got, expected = PixelRules.of(file).scale, self.config.pixels.scale
+        rules, trained = PixelRules.of(file), self.config.pixels
+        if rules.colour != trained.colour:
+            words = {"grey": "grey", "rgb": "in colour"}
+            raise UserError(
+                f"{source}: got images that are stored {words[rules.colour]}, expected them "
+                f"{words[trained.colour]}, as in the training; evaluate the raw images instead"
+            )
+        got, expected = rules.scale, trained.scale
         if got and expected and got != expected:
             raise UserError(
                 f"{source}: got grey levels scaled from {got[0]:g} to {got[1]:g}, expected those "
@@ -150,9 +157,9 @@ def evaluate(
     """Score a network on the images at `source`: a .beton file, or a source that can be prepared.
 
     `split` is "train", "validation", "test" or "all". A source is prepared by the options `layout`
-    and `pixels`, with the scale and the polarity of the training dataset. Raises ValueError, in one
-    line, for a source that cannot be read, contradicts the training or has classes that the network
-    was not trained on.
+    and `pixels`, with the colour, scale and polarity of the training dataset. Raises ValueError, in
+    one line, for a source that cannot be read, contradicts the training or has classes that the
+    network was not trained on.
     """
     device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
     path = source
@@ -184,18 +191,29 @@ def evaluate(
             learned_from=trained.config.provenance,
             auxiliary=auxiliary.provenance if auxiliary else None,
             skipped=file.info.get("prepare", {}).get("skipped", ()),
-            warnings=[
-                warning
-                for part in ("layout", "survey")
-                for warning in file.info.get(part, {}).get("warnings", ())
-            ],
+            warnings=_warnings(file),
         )
+
+
+def _warnings(file: Reader) -> list[str]:
+    """Return what preparation doubts about a file, and that colours became grey."""
+    found = [
+        warning
+        for part in ("layout", "survey")
+        for warning in file.info.get(part, {}).get("warnings", ())
+    ]
+    colour = file.info.get("survey", {}).get("colour")
+    if colour and PixelRules.of(file).colour == "grey" and colour["in_colour"] == len(file):
+        found.append(
+            f"all {len(file):,} images are in colour; they are made grey, as in the training"
+        )
+    return found
 
 
 def _as_trained(options: PixelOptions, rules: PixelRules) -> PixelOptions:
     """Return the options of pixels, completed by the rules of a training dataset."""
-    options = replace(options, scale=rules.scale)
-    if options.polarity != "auto":
+    options = replace(options, scale=rules.scale, colour=rules.colour)
+    if options.polarity != "auto" or rules.colour == "rgb":
         return options
     if rules.polarity == "each":
         return replace(options, polarity="each")

@@ -4,7 +4,6 @@ A network for images of 28 pixels gets smaller characters on a canvas of its own
 averaged over areas to fewer pixels and placed in the middle of paper.
 """
 
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -22,7 +21,7 @@ from pipeline.loading.dataset import Normalize, eval_batch_size, split_indices
 from pipeline.runtime.files import read_as
 
 FILE = "shrink.json"
-SIDES = (28, 24, 20, 16, 12, 8)
+FRACTIONS = (1, 24 / 28, 20 / 28, 16 / 28, 12 / 28, 8 / 28)  # of the side
 MAX_IMAGES = 2_000  # evenly spaced in the split: an accuracy within 2 points
 
 
@@ -30,7 +29,7 @@ MAX_IMAGES = 2_000  # evenly spaced in the split: an accuracy within 2 points
 class ShrinkCurve:
     """The accuracy on `samples` images of a split of the dataset, shrunk to each of `sides` pixels.
 
-    The network's input is as large as the first side: the images themselves.
+    The first side is that of the network's input.
     """
 
     split: str
@@ -79,20 +78,19 @@ def area_weights(size: int, side: int) -> Tensor:
     return (overlap * side / size).float()
 
 
-def shrink_curve(
-    run: Path, file: Reader, sides: Sequence[int] = SIDES, most: int = MAX_IMAGES
-) -> ShrinkCurve:
+def shrink_curve(run: Path, file: Reader, most: int = MAX_IMAGES) -> ShrinkCurve:
     """Evaluate the network of a run on shrunk images of its dataset: of test, else of validation.
 
-    Raises UserError unless the network sees grey squares of `sides[0]` pixels, and for a dataset
-    with neither split.
+    Raises UserError for a network of other images than grey squares, and for a dataset with neither
+    split.
     """
     trained = load_model(run)
     view = trained.view_of(file)
-    if view.input_shape != (1, sides[0], sides[0]):
+    channels, side, width = view.input_shape
+    if channels != 1 or side != width:
         raise UserError(
-            f"{run}: got a network for images of {view.input_shape}, expected "
-            f"(1, {sides[0]}, {sides[0]})"
+            f"{run}: got a network for images of {channels} × {side} × {width}, expected grey "
+            "squares"
         )
     splits = [split for split in ("test", "validation") if len(split_indices(file, split))]
     if not splits:
@@ -103,12 +101,11 @@ def shrink_curve(
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     network = trained.network.to(device).to(memory_format=torch.channels_last)
     plain, rows = replace(view, normalize=None), eval_batch_size(view)
-    accuracies = []
+    sides = tuple(round(fraction * side) for fraction in FRACTIONS)
     with DeviceLoader(file, indices, plain, rows, device=device) as loader:
-        for side in sides:
-            shrunk = Shrunk(network, side, view.normalize)
-            accuracies.append(predict(shrunk, loader).accuracy)
-    return ShrinkCurve(splits[0], len(indices), tuple(sides), tuple(accuracies))
+        networks = (Shrunk(network, one, view.normalize) for one in sides)
+        accuracies = tuple(predict(one, loader).accuracy for one in networks)
+    return ShrinkCurve(splits[0], len(indices), sides, accuracies)
 
 
 def write_shrink_curve(run: Path, file: Reader) -> None:

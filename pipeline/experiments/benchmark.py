@@ -46,12 +46,13 @@ def table(
 
 
 def compare_rates(
-    tasks: Mapping[str, Callable[[], int]], rounds: int, baseline: str, title: str
+    tasks: Mapping[str, Callable[[], int]], rounds: int, baselines: str | Sequence[str], title: str
 ) -> Table:
     """Run every task once per round, in turn, after a warm-up; a task returns its image count.
 
-    Returns a row for each task: median, slowest and fastest round, median ratio to the baseline.
+    Returns a row for each task: median, slowest and fastest round, median ratio to each baseline.
     """
+    baselines = [baselines] if isinstance(baselines, str) else baselines
     for task in tasks.values():
         task()
     rates: dict[str, list[float]] = {name: [] for name in tasks}
@@ -62,11 +63,15 @@ def compare_rates(
             rates[name].append(images / (time.perf_counter() - start))
     rows = []
     for name, own in rates.items():
-        ratio = median(rate / base for rate, base in zip(own, rates[baseline], strict=True))
         numbers = median(own), min(own), max(own)
-        rows.append([name, *(f"{number:,.0f}" for number in numbers), f"{ratio:,.2f}"])
-    headings = ["", "images/s (median)", "slowest", "fastest", f"× {baseline}"]
-    return table(headings, rows, "lrrrr", title)
+        ratios = [
+            median(rate / base for rate, base in zip(own, rates[baseline], strict=True))
+            for baseline in baselines
+        ]
+        ratio_cells = (f"{ratio:,.2f}" for ratio in ratios)
+        rows.append([name, *(f"{number:,.0f}" for number in numbers), *ratio_cells])
+    headings = ["", "images/s (median)", "slowest", "fastest", *(f"× {name}" for name in baselines)]
+    return table(headings, rows, "l" + "r" * (len(headings) - 1), title)
 
 
 class PillowPages(Dataset[tuple[Tensor, int]]):

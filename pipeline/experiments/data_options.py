@@ -1,22 +1,19 @@
 """Options of every command that reads raw images: what paths, tables and pixels mean."""
 
-import re
 from dataclasses import dataclass
 from typing import Annotated
 
 from tyro import conf
 
+from pipeline.data.catalog import AUXILIARY, stored_grey
 from pipeline.data.layout.options import LayoutOptions
 from pipeline.data.pixels.options import ColourOption, PixelOptions, PolarityOption
 from pipeline.runtime import launch
 
-# Datasets of handwriting and clothes, which are stored as grey ink.
-_GREY = re.compile(r"part[123]|mnist|auxiliary|(emnist|fashion)\b.*")
-
 
 def default_colour(name: str) -> ColourOption:
     """Return how a dataset of this name is stored: as grey, or as its images decide."""
-    return "grey" if _GREY.fullmatch(name) else "auto"
+    return "grey" if name == AUXILIARY or stored_grey(name) else "auto"
 
 
 @dataclass(frozen=True)

@@ -108,8 +108,10 @@ class EmnistOptions(Options):
 class FashionOptions(Options):
     """Fashion-MNIST: train a network on ten kinds of clothing."""
 
-    recipe: Literal["lenet"] = "lenet"
-    """How to train. lenet: the published network."""
+    recipe: Literal["lenet", "fast", "accurate"] = "lenet"
+    """How to train. lenet: the published network.
+    fast: a small residual network, some minutes on two CPU cores.
+    accurate: a wider one for twice the epochs, about half an hour."""
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,8 @@
 """Images in colour: from the RGB field of a file to the canvases that a view shows.
 
 Images are area-averaged to the canvas, in the loader's kernels. Random resized crops are cut out of
-the stored images in the same pass, so that they keep all details. If no stored image is larger or
-smaller than the canvas, the device cuts them out of the canvas instead.
+the stored images in the same pass, so that they keep all details. If all stored images have
+the canvas' size, the device cuts them out instead (`image_ops.resized_crop`).
 """
 
 from collections.abc import Mapping

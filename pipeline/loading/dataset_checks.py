@@ -14,7 +14,7 @@ import numpy as np
 from beton.errors import BetonError
 from beton.fields import Field, InkField, IntField, RGBImageField
 from beton.reader import NO_CHECKSUMS, Reader
-from pipeline.data.base import SPLITS, UNKNOWN_WRITER
+from pipeline.data.base import SPLITS, TRAIN, UNKNOWN_WRITER
 
 IMAGE: dict[str, type[Field]] = {"grey": InkField, "rgb": RGBImageField}  # by colour
 FIELDS: dict[str, type[Field]] = {"image": InkField, "label": IntField, "split": IntField}
@@ -25,6 +25,7 @@ Fit = Literal["stretch", "letterbox", "crop"]
 Polarity = Literal["dark", "light", "each"]
 Colour = Literal["grey", "rgb"]
 Text = Annotated[str, msgspec.Meta(min_length=1)]
+_Fraction = Annotated[float, msgspec.Meta(ge=0, le=1)]
 
 
 @dataclass(frozen=True)
@@ -40,8 +41,8 @@ class _Pixels:
     scale: tuple[float, float] | None = None
     paper: _Paper = _Paper((), ())
     colour: Colour = "grey"
-    mean: tuple[float, float, float] | None = None
-    std: tuple[float, float, float] | None = None
+    mean: tuple[_Fraction, _Fraction, _Fraction] | None = None
+    std: tuple[_Fraction, _Fraction, _Fraction] | None = None
 
 
 @dataclass(frozen=True)
@@ -136,6 +137,23 @@ def _check_pixels(file: Reader, pixels: _Pixels) -> None:
         if not (np.isfinite([low, high]).all() and low < high):
             got = f"{low:g} to {high:g}"
             _refuse(file, "pixels.scale of the manifest", got=got, expected="low to high")
+    _check_colour(file, pixels)
+
+
+def _check_colour(file: Reader, pixels: _Pixels) -> None:
+    """Check what belongs to images in colour alone, and what to grey images alone."""
+    in_colour = pixels.colour == "rgb"
+    if (pixels.fit == "crop") != in_colour:
+        expected = "crop" if in_colour else "stretch or letterbox"
+        _refuse(file, "pixels.fit of the manifest", got=pixels.fit, expected=expected)
+    if in_colour and pixels.paper.samples:
+        got = f"paper of {len(pixels.paper.samples)} samples"
+        _refuse(file, "pixels.paper of the manifest", got=got, expected="none in colour")
+    trained = bool((file.column("split").metadata == TRAIN).any())
+    statistics = pixels.mean is not None and pixels.std is not None
+    if in_colour and trained and not statistics:
+        expected = "a mean and a std of three channels"
+        _refuse(file, "pixels of the manifest", got="no statistics", expected=expected)
 
 
 def _refuse(file: Reader, reason: str, **facts: Any) -> NoReturn:

@@ -58,7 +58,12 @@ class InkImages:
         return {name: torch.from_numpy(array) for name, array in found.items()}
 
     def sampled(self, ids: Ids, keys: Ids, seed: int, epoch: int) -> dict[str, Tensor]:
-        """Return the transforms of samples `ids` (b,), whose random numbers are those of `keys`."""
+        """Return the transforms of samples `ids` (b,), whose random numbers are those of `keys`.
+
+        Whole pages have none.
+        """
+        if self._view.whole:
+            return {}
         if self._augmentation is None:
             transforms = Transforms.identity(len(ids))
         else:

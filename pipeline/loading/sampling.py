@@ -2,7 +2,8 @@
 
 A sample may come several times in an epoch. A *key* names one copy: sample + copy × samples of the
 file. Random numbers of augmentations are those of keys, so copies differ, and the first copy has
-the numbers of its sample.
+the numbers of its sample. Only random resized crops that the loader makes
+(`pipeline.loading.colour_images`) are those of samples: copies share them within an epoch.
 """
 
 from dataclasses import dataclass

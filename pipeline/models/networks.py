@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from pipeline.errors import UserError
 from pipeline.models.airbench import INITIAL_IMAGES, Airbench, airbench
 from pipeline.models.blocks import PAGE, Network, RepeatChannels, Residual, Shape, convolution
+from pipeline.models.fashion import fashion
 from pipeline.models.published import (
     emnist_deeper,
     emnist_first,
@@ -167,6 +168,8 @@ NETWORKS: dict[str, Callable[[int, Shape], Network]] = {
     "emnist-middle": emnist_middle,
     "emnist-deeper": emnist_deeper,
     "lenet": lenet,
+    "fashion": fashion,
+    "fashion-wide": partial(fashion, widths=(48, 96, 192)),  # 1.1 M parameters
     "resnet9": resnet9,
     "resnet9-narrow": partial(resnet9, width=16),  # 0.4 M parameters, for a CPU
     "airbench": airbench,

@@ -152,6 +152,7 @@ def survey_facts(survey: Survey) -> list[tuple[str, str]]:
         ("polarity", POLARITY_IN_WORDS[survey.polarity] if survey.ink else ""),
         *(colour_facts(survey.colour, survey.images) if survey.colour else ()),
         ("grey scale", survey.scale_in_words),
+        ("16 bits", "colours become 8 bits, the value / 257" if _has_deep_colours(survey) else ""),
     ]
     if blank:
         classes = by_count(survey.blank_by_class)
@@ -165,6 +166,10 @@ def survey_facts(survey: Survey) -> list[tuple[str, str]]:
     ]:
         facts.append((" or ".join(clean), "none"))
     return [(term, text) for term, text in facts if text]
+
+
+def _has_deep_colours(survey: Survey) -> bool:
+    return any(mode.startswith("RGB") and mode.endswith(";16") for mode in survey.modes)
 
 
 def colour_facts(colour: Colours, images: int) -> list[tuple[str, str]]:

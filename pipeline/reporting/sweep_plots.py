@@ -91,9 +91,8 @@ def plot_settings(results: Sequence[SettingResult]) -> Figure:
     for row, one in enumerate(shown):
         assert one.accuracy is not None
         dots = 100 * np.array([a for a in one.accuracies if a is not None])
-        axes.plot(dots, np.full(len(dots), row), "o", color=COLOURS[5], markersize=4, zorder=2)
-        mean = 100 * one.accuracy.mean
-        axes.plot(mean, row, "D", color=COLOURS[0], markersize=6, zorder=3)
+        axes.plot(dots, np.full(len(dots), row), "o", color=COLOURS[5], markersize=4)
+        axes.plot(100 * one.accuracy.mean, row, "|", color=COLOURS[0], markersize=16, mew=2)
         if interval := one.accuracy.interval:
             axes.plot([100 * interval.low, 100 * interval.high], [row, row], color=COLOURS[0])
     axes.set_yticks(range(len(shown)), [one.setting.name for one in shown])

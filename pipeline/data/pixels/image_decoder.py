@@ -118,6 +118,8 @@ def _convert(image: Image.Image, kind: str, page: int, data: bytes | bytearray) 
     orientation = _orientation(image) if kind == "TIFF" else None
     inverted = _white_is_zero(image) if kind == "TIFF" else 0
     unsigned = kind == "TIFF" and _is_unsigned(image)
+    if kind == "TIFF" and mode in _COLOURS and _bits(image) == 16:
+        mode = f"{mode};16"
     image.load()
     if kind != "TIFF":
         orientation = _orientation(image)
@@ -167,6 +169,11 @@ def _white_is_zero(image: Any) -> int:
     return int((1 << image.tag_v2.get(_BITS, (16,))[0]) - 1)
 
 
+def _bits(image: Any) -> int:
+    """Return the bits of a TIFF image's values, 1 for an image that does not state them."""
+    return int(image.tag_v2.get(_BITS, (1,))[0])
+
+
 def _is_unsigned(image: Any) -> bool:
     """Return whether a TIFF image holds whole numbers of 32 bits without a sign."""
     formats = image.tag_v2.get(_SAMPLE_FORMAT, (_UNSIGNED,))
@@ -196,7 +203,9 @@ def _to_pixels(image: Image.Image, kind: str) -> tuple[Grey, Pixels | None, int]
                 return grey, blend(pixels, paper) if coloured else None, paper
     image.info.pop("transparency", None)  # converting it too can fail, and changes no pixel
     grey = np.array(image.convert("L"))
-    colour = np.array(image.convert("RGB")) if coloured else None
+    colour = None
+    if coloured:
+        colour = np.array(image if image.mode == "RGB" else image.convert("RGB"))
     if image.mode in ("P", "PA") and colour is not None and _is_grey(colour):
         colour = None
     return grey, colour, OPAQUE

@@ -1,8 +1,9 @@
 """Decodes plain PNG files to grey levels and colours, and removes what is no pixel from others.
 
-A plain PNG (8 bits a channel, no palette, not interlaced) takes a seventh of Pillow's time:
-libdeflate inflates the file in one call, and compiled kernels undo the filters and convert the
-channels by Pillow's own formula.
+A plain PNG (8 bits a channel or colours of 16, no palette, not interlaced) takes a seventh of
+Pillow's time: libdeflate inflates the file in one call, and compiled kernels undo the filters and
+convert the channels by Pillow's own formula. Of 16 bits, the grey level is that of the high bytes,
+as in Pillow, and colours are rounded.
 """
 
 import struct
@@ -85,7 +86,9 @@ def decode_plain_png(data: bytes | bytearray) -> Decoded | None:
     if len(data) < 45 or data[:16] != _START:
         return None
     width, height, depth, colour, *methods, crc = struct.unpack_from(">IIBBBBBI", data, 16)
-    if depth != 8 or any(methods) or colour not in _LAYOUTS or zlib.crc32(data[12:29]) != crc:
+    if depth not in (8, 16) or any(methods) or zlib.crc32(data[12:29]) != crc:
+        return None
+    if colour not in _LAYOUTS or (depth == 16 and _LAYOUTS[colour][0] < 3):
         return None
     pixels = width * height
     if max(width, height) > LONGEST_SIDE or not 0 < pixels <= (Image.MAX_IMAGE_PIXELS or pixels):
@@ -99,7 +102,7 @@ def decode_plain_png(data: bytes | bytearray) -> Decoded | None:
         if kind == b"IDAT" and (not parts or before == b"IDAT"):
             parts.append(view[start:end])
         elif kind == b"IEND":
-            return _decode_rows(b"".join(parts), height, width, *_LAYOUTS[colour])
+            return _decode_rows(b"".join(parts), height, width, depth // 8, *_LAYOUTS[colour])
         elif (
             kind not in _HARMLESS
             or _HARMLESS[kind] not in (None, size)
@@ -112,10 +115,10 @@ def decode_plain_png(data: bytes | bytearray) -> Decoded | None:
 
 
 def _decode_rows(
-    compressed: bytes, height: int, width: int, channels: int, mode: str
+    compressed: bytes, height: int, width: int, depth: int, channels: int, mode: str
 ) -> Decoded | None:
-    """Decode a plain PNG's data, and return None if they are damaged."""
-    stride = 1 + width * channels
+    """Decode a plain PNG's data of `depth` bytes a channel, and return None if they are damaged."""
+    stride = 1 + width * channels * depth
     try:
         inflated = deflate.zlib_decompress(compressed, height * stride)
     except deflate.DeflateError:
@@ -123,8 +126,11 @@ def _decode_rows(
     if len(inflated) != height * stride:
         return None
     rows = np.frombuffer(inflated, np.uint8).reshape(height, stride)
-    if not _unfilter(rows, channels):
+    if not _unfilter(rows, channels * depth):
         return None
+    words = rows[:, 1:]
+    if depth == 2:  # the first byte of a row is its filter
+        rows = np.ascontiguousarray(rows[:, [0, *range(1, stride, 2)]])
     if channels < 3:
         grey = np.ascontiguousarray(rows[:, 1::channels])
     else:
@@ -134,6 +140,9 @@ def _decode_rows(
     if channels < 3:
         return Decoded(grey, mode, change_of(paper))
     colour = rows[:, 1:].reshape(height, width, channels)  # a view: colours are not always needed
+    if depth == 2:
+        values = np.ascontiguousarray(words).view(">u2").reshape(height, width, channels)
+        colour, mode = np.rint(values / 257).astype(np.uint8), f"{mode};16"
     colour = colour[:, :, :3] if paper == OPAQUE else blend(colour, paper)
     return Decoded(grey, mode, change_of(paper), colour)
 

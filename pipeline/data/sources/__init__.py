@@ -1,4 +1,4 @@
-"""Readers of raw datasets, one file per kind.
+"""Readers of raw datasets, one file or package per kind.
 
 To add a kind, write a `Source` with a class method `detect(archive, options)` and add it to
 `ARRAY_KINDS`.
@@ -18,6 +18,7 @@ from pipeline.data.base import (
 )
 from pipeline.data.layout.options import COLUMNS, LayoutOptions
 from pipeline.data.sources.array_source import sides
+from pipeline.data.sources.cifar import Cifar
 from pipeline.data.sources.idx import Idx, open_idx
 from pipeline.data.sources.image_files import ImageFiles
 from pipeline.data.sources.matlab import Matlab
@@ -25,7 +26,9 @@ from pipeline.data.sources.numpy_arrays import NumpyArrays
 from pipeline.data.sources.parquet import Parquet
 from pipeline.data.sources.pixel_table import PixelTable
 
-ArrayKind = type[Idx] | type[NumpyArrays] | type[Matlab] | type[Parquet] | type[PixelTable]
+ArrayKind = (
+    type[Cifar] | type[Idx] | type[NumpyArrays] | type[Matlab] | type[Parquet] | type[PixelTable]
+)
 _MOST_INSPECTED = 100  # files whose kind is named in an error
 _ARCHIVE = "packed itself: unpack it"
 _PICKLE = "a pickle, which can run programs: save its images and labels as .npz"
@@ -39,7 +42,7 @@ _COLUMNS: dict[type[Source], set[str]] = {
     PixelTable: {"label"},
     Parquet: {"file", "label", "writer"},
 }
-ARRAY_KINDS: tuple[ArrayKind, ...] = (Idx, NumpyArrays, Matlab, Parquet, PixelTable)
+ARRAY_KINDS: tuple[ArrayKind, ...] = (Idx, NumpyArrays, Matlab, Parquet, PixelTable, Cifar)
 
 
 def open_source(

@@ -98,14 +98,14 @@ class Images(Protocol):
 
 
 class ArrayImages:
-    """Images in rows of an array that begins at byte `start` of `data`.
+    """Images in rows of an array that begins at byte `start` of `data`, a row each `stride` bytes.
 
-    `shape` of one image is (h, w), (h, w, 1), (1, h, w), (h, w, 3) or (3, h, w). Integers and
-    floats whose values are all whole numbers from 0 to 255 become 8-bit grey, bool becomes 0 and
-    255. Other values stay as they are, and so do numbers that use less than an eighth of a byte's
-    range: the dataset's scale applies to them. Bytes with `trusted` are 8-bit as they are, whatever
-    their range. Colours of other ranges become 8 bits by the range of their format; without a known
-    format, only grey levels remain.
+    Rows with a stride of their own are `trusted` bytes. `shape` of one image is (h, w), (h, w, 1),
+    (1, h, w), (h, w, 3) or (3, h, w). Integers and floats whose values are all whole numbers from 0
+    to 255 become 8-bit grey, bool becomes 0 and 255. Other values stay as they are, and so do
+    numbers that use less than an eighth of a byte's range: the dataset's scale applies to them.
+    Bytes with `trusted` are 8-bit as they are, whatever their range. Colours of other ranges become
+    8 bits by the range of their format; without a known format, only grey levels remain.
     """
 
     def __init__(
@@ -116,6 +116,7 @@ class ArrayImages:
         count: int,
         shape: tuple[int, ...],
         *,
+        stride: int | None = None,
         transposed: bool = False,
         trusted: bool = False,
     ) -> None:
@@ -123,6 +124,7 @@ class ArrayImages:
         self._shape, self._transposed = shape, transposed
         self._channels = channel_axis(shape)
         self._bytes = dtype.itemsize * prod(shape)
+        self._stride = stride or self._bytes
         colours = 1 if self._channels is None else shape[self._channels]
         height, width = sides(shape)
         if colours not in (1, 3):
@@ -136,6 +138,7 @@ class ArrayImages:
         self._target: np.dtype[Any] = np.dtype(np.uint8)
         self._white: float | None = 255.0  # the value of full colour, None if it is not known
         if count and not (trusted and dtype == np.uint8):
+            assert self._stride == self._bytes
             self.note = self._choose_depth(colours)
 
     def image(self, row: int) -> Grey:
@@ -144,7 +147,7 @@ class ArrayImages:
 
     def decoded(self, row: int) -> Decoded:
         """Return one image, with its colours and mode. Raises SourceError for a damaged file."""
-        data = self._data.pread(self._bytes, self._start + row * self._bytes)
+        data = self._data.pread(self._bytes, self._start + row * self._stride)
         values = np.frombuffer(data, self._dtype).reshape(self._shape)
         if self._dtype == np.bool_:
             values = values.astype(np.uint8) * 255

@@ -27,9 +27,10 @@ from pipeline.loading.dataset import split_indices
 from pipeline.recipes.emnist_presets import EMNIST_LEARNING_RATES, EMNIST_OPTIMIZERS
 from pipeline.recipes.presets import override
 from pipeline.recipes.recipe import Recipe
+from pipeline.reporting.common import counted
 
 JOB = "emnist"
-ALLOWED = ("data", "epochs", "train_images", "decode", "precision", "track", "runs")
+ALLOWED = ("data", "epochs", "train_images", "decode", "precision", "track")
 # Of the published comparison: 5 epochs of 364,800 images in batches of 128.
 PUBLISHED_STEPS = 14_250
 
@@ -92,19 +93,18 @@ def run(sweep: Sweep, options: Options, runner: Runner) -> OptimizerResult:
     with classify.open_dataset(JOB, classify.dataset_path(JOB, options)) as file:
         planned = plan(options, fair, file)
         write_configs(sweep.path, sweep.config.trains, fair, planned, file)
+        protocol = _protocol(planned[0].training.recipe, len(split_indices(file, "train")))
     (compared,) = sweep.run((fair,), runner)
     accuracies = {name: accuracy for name, (_, accuracy) in EMNIST_OPTIMIZERS.items()}
-    return conclude(accuracies, as_published, rates, compared)
+    return conclude(accuracies, as_published, rates, compared, protocol)
 
 
 def _plan(options: Options, setting: Setting, file: Reader) -> PlannedSetting:
     optimizer, rate = setting.options[OPTIMIZER], setting.options[RATE]
     preset, _ = EMNIST_OPTIMIZERS[optimizer]
     recipe = override(preset.recipe, epochs=options.epochs, learning_rate=rate)
-    images = len(split_indices(file, "train"))
-    limit = options.train_images
-    recipe = replace(recipe, train_images=limit)
-    steps = recipe.epochs * (min(images, limit or images) // recipe.batch_size)
+    recipe = replace(recipe, train_images=options.train_images)
+    steps = _steps(recipe, len(split_indices(file, "train")))
     (stage,) = recipe.stages
     stage = replace(
         stage,
@@ -129,6 +129,24 @@ def warm_up_steps(published: int, steps: int) -> int:
     if 2 * steps >= PUBLISHED_STEPS:
         return published
     return max(1, round(published * steps / PUBLISHED_STEPS))
+
+
+def _steps(recipe: Recipe, images: int) -> int:
+    """Return the number of steps of a training on a dataset with `images` training images."""
+    return recipe.epochs * (min(images, recipe.train_images or images) // recipe.batch_size)
+
+
+def _protocol(recipe: Recipe, images: int) -> str:
+    """Describe what all trainings share, and what differs from the published ones."""
+    (stage,) = recipe.stages
+    used = min(images, recipe.train_images or images)
+    return (
+        f"Each training: {counted(recipe.epochs, 'epoch')} of {used:,} images, "
+        f"{_steps(recipe, images):,} steps with batches of {recipe.batch_size}, the first "
+        f"{stage.warm_up_steps} of them at {stage.warm_up_factor * _rate(recipe):g}, weight decay "
+        f"{stage.weight_decay:g}; published were 5 epochs of 364,800 images, {PUBLISHED_STEPS:,} "
+        "steps, of which 500 at 1e-05. Seeds vary weights, order and dropout, not the images."
+    )
 
 
 def _rate(recipe: Recipe) -> float:

@@ -16,6 +16,7 @@ from pipeline.experiments.sweep import published
 from pipeline.experiments.sweep.settings import find_settings, with_values
 from pipeline.experiments.sweep.trainings import PlannedSetting, Runner, Sweep
 from pipeline.loading.dataset import source_line, split_indices
+from pipeline.reporting.common import counted
 from pipeline.reporting.console import terminal_table
 from pipeline.reporting.pages.optimizers import optimizers_page
 from pipeline.reporting.pages.sweep import sweep_page
@@ -149,11 +150,12 @@ def _flags(options: Options) -> list[str]:
 
 
 def _run(sweep: Sweep, options: Options, runner: Runner) -> None:
-    config, cores = sweep.config, len(divide_cores(runner.at_once)[0])
-    count = sum(len(group.labels()) for group in config.groups)
+    config = sweep.config
+    cores = counted(len(divide_cores(runner.at_once)[0]), "core")
+    count = counted(sum(len(group.labels()) for group in config.groups), "training")
     sweep.console.print(
-        f"sweep of {config.name}: {count} trainings, {runner.at_once} at a time, on {cores} of the "
-        f"cores each; {source_line(config.provenance)}; {sweep.path}"
+        f"sweep of {config.name}: {count}, {runner.at_once} at a time, each on {cores}; "
+        f"{source_line(config.provenance)}; {sweep.path}"
     )
     result: SweepResult | OptimizerResult
     if config.published:

@@ -16,7 +16,7 @@ CONFUSED = ("1lj", "0qo", "9qg")
 
 
 def emnist_sections(groups: Sequence[RunGroup]) -> list[Section]:
-    """Return the sections of EMNIST's report, without those that do not apply to the runs."""
+    """Return the sections of EMNIST's report; sections without content are left out."""
     sections = [Section("Published confusions", confusion_blocks(groups))]
     return [one for one in (*sections, shrink_section(groups)) if one.blocks]
 
@@ -96,7 +96,8 @@ def shrink_section(groups: Sequence[RunGroup]) -> Section:
             f"the network was trained for.{seeds}"
         )
         alt = f"Line plot: accuracy of {names} over the side of the image."
-        blocks = [Plot(figure, alt, caption), _shrink_table(found)]
+        text = "Others reported poor results for characters smaller than those of the training."
+        blocks = [text, Plot(figure, alt, caption), _shrink_table(found)]
     return Section("Smaller images", blocks)
 
 

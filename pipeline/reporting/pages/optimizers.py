@@ -38,7 +38,7 @@ def optimizers_page(
         f"{order} {fair}",
         origins([config.provenance]),
         [
-            Section("As published", [published, _beside_published(result)]),
+            Section("As published", [result.protocol, published, _beside_published(result)]),
             Section("Learning rates", [rates]),
             Section("At the best learning rates", [fair, results_table(result.fair), *others]),
             *differences(result.fair),

@@ -67,6 +67,7 @@ def page_of(paths: Sequence[Path]) -> Page:
                 *_image_files(groups, "test-confusion.png"),
             ],
         ),
+        *(emnist_sections(groups) if best.config.job == "emnist" else []),
         Section("Largest losses", _image_files(groups, "worst.png")),
         Section("A training batch", _image_files(groups, "batch.png")),
         Section("Results by class", [class_results(groups)]),
