@@ -60,7 +60,7 @@ def sweep() -> None:
     """Start or resume the sweep of the command line."""
     given = command.arguments()
     name = given.pop(0) if given and not given[0].startswith("-") else ""
-    config, words = command.parse_known(Config, given)
+    config, words = command.parse_known(Config, given, conf.FlagCreatePairsOff)
 
     def parse(job: str) -> Options:
         return command.parse(OPTIONS[job], conf.FlagCreatePairsOff, words=words)

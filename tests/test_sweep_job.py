@@ -151,7 +151,7 @@ def run_sweep(folder: Path, words: Sequence[str]) -> None:
     """Run the job in this process, a forked one, with trainings that only pretend."""
     os.chdir(folder)
     sys.argv = [JOB, *words]
-    sweep.script_of = lambda _job: FAKE
+    sweep.script_of = lambda job: FAKE  # noqa: ARG005
     sys.exit(sweep.main())
 
 

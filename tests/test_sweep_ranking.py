@@ -1,6 +1,6 @@
 """The ranking of a sweep's settings: what is shown, and what is only the luck of the best."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pytest
@@ -13,9 +13,10 @@ from pipeline.analysis.sweep import Outcome, Ranking, holds_for, rank
 from pipeline.evaluation.sweep_config import Setting
 
 SEEDS = (0, 1, 2)
+Row = Sequence[float | None]  # accuracies by seed
 
 
-def ranking(accuracies: dict[str, Sequence[float | None]], seeds: Sequence[int] = SEEDS) -> Ranking:
+def ranking(accuracies: Mapping[str, Row], seeds: Sequence[int] = SEEDS) -> Ranking:
     """Rank settings with these accuracies, by name."""
     rows = [
         [
@@ -127,7 +128,7 @@ PUBLISHED = {"SGD": 0.87, "Adam": 0.9}
 
 
 def pairs(
-    accuracies: dict[tuple[str, float], Sequence[float | None]], seeds: Sequence[int]
+    accuracies: Mapping[tuple[str, float], Sequence[float | None]], seeds: Sequence[int]
 ) -> Ranking:
     """Rank pairs of optimizer and learning rate."""
     own = [

@@ -77,9 +77,9 @@ def arguments() -> list[str]:
     return sys.argv[1:]
 
 
-def parse_known(options: type[C], words: Sequence[str]) -> tuple[C, list[str]]:
+def parse_known(options: type[C], words: Sequence[str], *flags: Any) -> tuple[C, list[str]]:
     """Return the options that `options` has among the words of a command line, and the others."""
-    return tyro.cli(options, args=words, registry=REGISTRY, return_unknown_args=True)
+    return tyro.cli(options, args=words, config=flags, registry=REGISTRY, return_unknown_args=True)
 
 
 @REGISTRY.primitive_rule
