@@ -100,7 +100,7 @@ def test_a_dataset_in_colour_is_trained_on_and_reported(whole: Path) -> None:
     assert result["balanced_accuracy"] == pytest.approx(result["accuracy"])
     assert (result["test"], result["until"], result["reached"]) == (None, None, None)
     with Image.open(whole / "batch.png") as batch:
-            pixels = np.asarray(batch.convert("RGB")).astype(int)
+        pixels = np.asarray(batch.convert("RGB")).astype(int)
     assert np.ptp(pixels, axis=2).max() > 100  # in colour
     page = (whole / "report.html").read_text()
     assert "petals: 3 classes" in page
