@@ -1,7 +1,7 @@
 """Part 3: what is wrong with a dataset's labels, and how to train on them nevertheless.
 
-The experiment repeats published trainings, diagnoses the labels without a correct one, and trains
-again by methods that suit the diagnosis.
+The experiment repeats published trainings, at learning rates of its own, diagnoses the labels
+without a correct one, and trains again by methods that suit the diagnosis.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -35,7 +35,7 @@ from pipeline.training.distributed import Processes
 
 Planner = Callable[[Preset, int], TrainingConfig]  # of a preset's training with a seed
 TRIAL_ARMS, TRIAL_SEEDS = ("simple",), 1
-TRIAL = Trial(epochs=4, train_images=6_000, validation_images=2_000)
+TRIAL = Trial(epochs=4, train_images=4_000, validation_images=2_000)
 REFERENCE = "pretrained-0"  # the training of part 2 that is the reference model
 
 
