@@ -7,10 +7,10 @@
     ./launch.sh train part3 --resume runs/part3/TIME     resume an interrupted run
     accelerate launch jobs/part3.py --seeds 1            the same, for one process
 
-Repeats the published trainings, diagnoses the labels without a correct one, and trains again by
-methods that suit the diagnosis. Writes runs/part3/<time>, with a folder for every training,
-result.json and report.html; runs/part3/latest points to it. Exit status: 0 success, 2 failure, with
-the reason in one line, 130 or 143 stopped by Ctrl-C or SIGTERM.
+Repeats the published trainings, at learning rates of its own, diagnoses the labels without a
+correct one, and trains again by methods that suit the diagnosis. Writes runs/part3/<time>, with a
+folder for every training, result.json and report.html; runs/part3/latest points to it. Exit status:
+0 success, 2 failure, with the reason in one line, 130 or 143 stopped by Ctrl-C or SIGTERM.
 """
 
 import sys
@@ -55,7 +55,8 @@ class Config:
     runs: Path = Path("runs")
     """Folder for results: they go to part3/<time> in it."""
     arms: tuple[str, ...] | None = None
-    """Published trainings to repeat. The diagnosis uses the predictions of the first one.
+    """Published trainings to repeat, at learning rates of our own. The diagnosis uses the
+    predictions of the first one.
     None: all, or the first one in a trial."""
     seeds: int | None = None
     """Number of trainings by each method that suits the diagnosis, each with its own seed.

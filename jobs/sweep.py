@@ -26,6 +26,8 @@ from pipeline.experiments.study import seed_range
 from pipeline.experiments.sweep import run
 from pipeline.experiments.sweep.run import Request
 
+PUBLISHED_SEEDS = 3  # the fewest whose intervals mean something
+
 
 @dataclass(frozen=True)
 class Config:
@@ -41,8 +43,9 @@ class Config:
     list: Path | None = None
     """JSON file with a list of objects, each with the options of one setting. They come in addition
     to those of --over."""
-    seeds: int = 1
-    """Number of trainings with each setting. All settings have the same seeds."""
+    seeds: int | None = None
+    """Number of trainings with each setting. All settings have the same seeds.
+    None: 1, or 3 with --published."""
     seed: int = 0
     """First seed: of weights, order and augmentation. The others follow it."""
     jobs: int = 1
@@ -80,11 +83,14 @@ def sweep() -> None:
         if options.data is not None:
             raise UserError(f"data: got {options.data} for the dataset {name}")
         options = replace(options, data=data)
+    seeds = config.seeds
+    if seeds is None:
+        seeds = PUBLISHED_SEEDS if config.published else 1
     request = Request(
         name,
         config.over,
         config.list,
-        seed_range(config.seed, config.seeds),
+        seed_range(config.seed, seeds),
         given,
         config.published,
     )

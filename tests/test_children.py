@@ -10,9 +10,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+import torch
 
 from pipeline.errors import UserError
 from pipeline.runtime.children import Child, divide_cores, lock, run_children
+from pipeline.runtime.hardware import gpu_environment
 
 CORES = len(os.sched_getaffinity(0))
 # Without site-packages, a Python starts in some milliseconds.
@@ -78,6 +80,24 @@ print(sorted(os.sched_getaffinity(0)))
     assert number == 0
     assert sorted(ended) == [("a", 0), ("b", 0)]
     assert [eval(one.last_line()) for one in children] == divide_cores(2)
+
+
+def test_a_child_has_an_environment_of_its_own(tmp_path: Path) -> None:
+    one = child(tmp_path, "a", "import os\nprint(os.environ['PLACE'], 'HOME' in os.environ)")
+    environment = {"PLACE": "0"}
+    run_children([one], 1, lambda _: None, lambda *_: None, environment=lambda _: environment)
+    assert one.last_line() == f"0 {'HOME' in os.environ}"
+
+
+def test_processes_share_several_gpus_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    assert gpu_environment(1) == {}
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    seen = [gpu_environment(number)["CUDA_VISIBLE_DEVICES"] for number in range(3)]
+    assert seen == ["0", "1", "0"]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5,7")
+    assert gpu_environment(1) == {"CUDA_VISIBLE_DEVICES": "7"}
 
 
 def test_cores_are_divided_equally() -> None:

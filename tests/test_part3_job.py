@@ -220,7 +220,9 @@ def test_part_2_gives_weights_and_the_reference_model(
 def test_an_arm_is_added_by_an_entry_of_the_table(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    arm = ArmSpec("another", "another training", PART3_RECOVERY, published=0.1234)
+    arm = ArmSpec(
+        "another", "another training", PART3_RECOVERY, published=0.1234, published_rate=0.5
+    )
     monkeypatch.setitem(PART3_ARMS, arm.key, arm)
     arguments = ["--arms", "another", "--seeds", "1", "--runs", str(tmp_path), "--epochs", "2"]
     assert start(monkeypatch, folder, *QUICK[2:], *arguments) == 0

@@ -1,7 +1,7 @@
 """Part 3: what is wrong with a dataset's labels, and how to train on them nevertheless.
 
-The experiment repeats published trainings, diagnoses the labels without a correct one, and trains
-again by methods that suit the diagnosis.
+The experiment repeats published trainings, at learning rates of its own, diagnoses the labels
+without a correct one, and trains again by methods that suit the diagnosis.
 """
 
 from collections.abc import Callable, Mapping, Sequence

@@ -146,7 +146,8 @@ PART2_MNIST = {
     "plain": small_images(3, 5e-3, augmentation=MNIST_DIGITS, **MUON),
     "resnet18": replace(small_images(5, 4e-2, **SGD), batch_size=64),
 }
-# Published accuracies of ResNet-18 on the original data, after 5 epochs, one run each.
+# Published accuracies of ResNet-18 on MNIST, after 5 epochs, one run each. On the digits of part 1,
+# it had 40 epochs to a rate of 1e-1 and 15 to rates of (6e-7, 2e-3): an accuracy of 92.50 %.
 PART2_PUBLISHED = {"pretrained": 0.9945, "scratch": 0.9923}
 
 

@@ -26,6 +26,7 @@ WORST = (4, 6)  # rows and columns of the images with the largest losses
 WORST_SIDE = 128  # pixels
 ACROSS = 12  # samples of each label
 CELL = 32  # side of a sample in pixels
+CAPTION = 14  # characters that fit above an image
 
 
 def plot_run(run: FinishedRun, what: str, file: Reader) -> None:
@@ -47,7 +48,10 @@ def plot_run(run: FinishedRun, what: str, file: Reader) -> None:
     worst = top_losses(run.predictions.logits, run.predictions.labels, names, rows * columns)
     ids = run.predictions.ids[[one.row for one in worst]].numpy()
     images = _images(file, ids, View.of(file, WORST_SIDE, run.config.recipe.window))
-    captions = [f"{one.true}→{one.predicted}, {one.probability:.2f}" for one in worst]
+    shown = [(f"{one.true}→", f"{one.predicted}, {one.probability:.2f}") for one in worst]
+    # Long names of classes take two lines.
+    long = max(len(true + predicted) for true, predicted in shown) > CAPTION
+    captions = [("\n" if long else "").join(parts) for parts in shown]
     title += "\nlargest losses: true→predicted, probability of the predicted class"
     plot_images(images, captions, columns, title, run.path / "worst.png")
 
@@ -74,7 +78,10 @@ def plot_images(
     """Plot a grid of images (N, height, width, 3), colours from 0 to 1, row by row."""
     count, height, width = images.shape[:3]
     rows = -(-count // columns)
-    figure = new_figure(1.3 * columns, rows * (1.3 * height / width + 0.25) + 0.6)
+    lines = [line for caption in captions for line in caption.split("\n")]
+    font_size = 11 * min(1.0, CAPTION / max(map(len, lines)))
+    space = 0.25 * max(caption.count("\n") + 1 for caption in captions)
+    figure = new_figure(1.3 * columns, rows * (1.3 * height / width + space) + 0.6)
     grid = list(figure.subplots(rows, columns, squeeze=False).flat)
     for axes in grid:
         axes.set_axis_off()
@@ -83,7 +90,7 @@ def plot_images(
         axes.add_patch(
             Rectangle((0, 0), 1, 1, fill=False, lw=1, ec="0.8", transform=axes.transAxes)
         )
-        axes.set_title(caption, fontsize=11, pad=3)
+        axes.set_title(caption, fontsize=font_size, pad=3)
     figure.suptitle(title, fontsize=9)
     _save(figure, path)
 
@@ -108,6 +115,8 @@ def plot_confusion_matrix(
         bar.ax.yaxis.set_major_locator(MaxNLocator(integer=True))
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_ticks(range(len(classes)), classes, fontsize=7)
+    if max(map(len, classes)) > 2:
+        axes.tick_params(axis="x", rotation=90)
     axes.set(xlabel="predicted", ylabel="true")
     axes.set_title(title, fontsize=10)
     _save(figure, path)

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,12 +65,14 @@ def run_children(
     started: Callable[[Child], None],
     ended: Callable[[Child, int], None],
     keep_open: Sequence[int] = (),
+    environment: Callable[[int], Mapping[str, str]] = lambda _: {},
 ) -> int:
     """Run all commands, `at_once` side by side. Return the signal that stopped them, or 0.
 
     `started` and `ended` are called for each child, the latter with its exit status, 128 + number
     if a signal killed it. A failed child does not stop the others. Children inherit the file
-    descriptors `keep_open`. Raises UserError as `divide_cores` does.
+    descriptors `keep_open`; `environment` returns what the environment of the child in a place has
+    in addition, from place 0 to `at_once` - 1. Raises UserError as `divide_cores` does.
     """
     groups = divide_cores(at_once)
     waiting, running = deque(children), dict[int, tuple[Child, subprocess.Popen[bytes]]]()
@@ -87,7 +89,8 @@ def run_children(
                     if waiting and number not in running:
                         child = waiting.popleft()
                         started(child)
-                        running[number] = child, _start(child, cores, keep_open)
+                        added = environment(number)
+                        running[number] = child, _start(child, cores, keep_open, added)
                 time.sleep(POLL)
                 for number, (child, process) in list(running.items()):
                     if (status := process.poll()) is not None:
@@ -117,11 +120,14 @@ def lock(path: Path) -> Iterator[int]:
         yield file.fileno()
 
 
-def _start(child: Child, cores: Sequence[int], keep_open: Sequence[int]) -> subprocess.Popen[bytes]:
+def _start(
+    child: Child, cores: Sequence[int], keep_open: Sequence[int], environment: Mapping[str, str]
+) -> subprocess.Popen[bytes]:
     wrapper = [sys.executable, "-S", "-c", WRAPPER, str(os.getpid()), ",".join(map(str, cores))]
     with child.log.open("ab") as log:
         return subprocess.Popen(
             [*wrapper, sys.executable, *child.command],
+            env={**os.environ, **environment},
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,

@@ -47,6 +47,18 @@ def free_memory(device: torch.device) -> int:
     return next(available, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
 
 
+def gpu_environment(number: int) -> dict[str, str]:
+    """Return the environment in which the process `number` of several sees a GPU of its own.
+
+    The processes share the GPUs in turn. Without several GPUs, nothing changes.
+    """
+    if (count := torch.cuda.device_count()) < 2:
+        return {}
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    gpus = visible.split(",") if visible else [str(gpu) for gpu in range(count)]
+    return {"CUDA_VISIBLE_DEVICES": gpus[number % count]}
+
+
 def environment(device: torch.device, precision: str, processes: int) -> dict[str, Any]:
     """Return versions and hardware, for a run's environment.json."""
     return {

@@ -106,7 +106,7 @@ def _losses(
     network = initial_network(training, data.file)
     network.to(processes.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = optim.build(network, stage)
-    rows = recipe.batch_size // processes.count
+    rows, class_weights = recipe.batch_size // processes.count, data.class_weights()
     with (
         processes.wrapped(network, optimizer, stage.mixed_precision) as (model, optimizer),
         data.train_loader(stage) as loader,
@@ -120,7 +120,7 @@ def _losses(
                 mixed = stage.mixing.mix(images, labels, ids, recipe.seed, epoch)
                 with nullcontext() if last else processes.no_sync(model):
                     logits = model(mixed.images)
-                    part = stage.loss.of(logits, mixed).sum() / rows
+                    part = stage.loss.of(logits, mixed, class_weights).sum() / rows
                     processes.backward(part)
                 loss += part.detach()
             processes.clip_grad_norm(parameters, stage.clip or math.inf)

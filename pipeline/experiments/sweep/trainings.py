@@ -21,6 +21,7 @@ from pipeline.evaluation.sweep_config import SettingGroup, SweepConfig
 from pipeline.reporting.common import counted
 from pipeline.runtime.children import KILLED, Child, lock, run_children
 from pipeline.runtime.files import read_as
+from pipeline.runtime.hardware import gpu_environment
 from pipeline.runtime.progress import make_console
 from pipeline.runtime.signals import Stopped
 from pipeline.training.runner import write_config
@@ -107,7 +108,12 @@ class Sweep:
         ]
         with lock(self.path / ".lock") as held:
             number = run_children(
-                children, runner.at_once, progress.start, progress.end, keep_open=(held,)
+                children,
+                runner.at_once,
+                progress.start,
+                progress.end,
+                keep_open=(held,),
+                environment=gpu_environment,
             )
         if number:
             finished = f"{len(progress.outcomes)} of {counted(len(labels), 'training')}"

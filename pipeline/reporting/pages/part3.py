@@ -141,7 +141,8 @@ def _published(result: LabelNoiseResult) -> list[Block]:
             "network must recognise the classes to avoid them so reliably."
         ]
     return [
-        "These trainings repeat published ones on the dataset's training images. They are tested "
+        "These trainings follow published ones, at learning rates of their own, on the dataset's "
+        "training images. They are tested "
         f"on {result.test.pictures:,} images with correct labels. The published conclusion was "
         "that “labels seem noisy”.",
         _arms_table(result),
@@ -153,13 +154,15 @@ def _published(result: LabelNoiseResult) -> list[Block]:
 def _arms_table(result: LabelNoiseResult) -> Table:
     rows = []
     for name, arm in result.arms.items():
-        training = result.trainings[name]
+        training, spec = result.trainings[name], PART3_ARMS[name]
         assert training.accuracy is not None
         rows.append(
             [
-                PART3_ARMS[name].label,
+                spec.label,
                 percent(arm.accuracy),
-                percent(PART3_ARMS[name].published),
+                percent(spec.published),
+                f"{max(spec.preset.recipe.stages[0].rates):g}",
+                f"{spec.published_rate:g}",
                 percent(training.accuracy),
                 f"{training.loss:.3f}",
                 training.network,
@@ -170,14 +173,15 @@ def _arms_table(result: LabelNoiseResult) -> Table:
         )
     return Table(
         f"Accuracy on {result.test.pictures:,} images with correct labels, and the published "
-        "accuracy (by others, on the original data); accuracy and loss (nats) on "
+        "accuracy (by others, on the original data); peak learning rates, ours and the published "
+        "one; accuracy and loss (nats) on "
         f"{result.held_out:,} held-out images with their given labels; training time (s).",
         [
-            *("training", "accuracy", "published", "on given labels", "loss"),
-            *("network", "epochs", "time (s)", "images/s"),
+            *("training", "accuracy", "published", "rate", "published rate"),
+            *("on given labels", "loss", "network", "epochs", "time (s)", "images/s"),
         ],
         rows,
-        "lrrrrlrrr",
+        "lrrrrrrlrrr",
         wide=True,
     )
 
