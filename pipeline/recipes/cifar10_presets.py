@@ -26,7 +26,7 @@ def _resnet() -> Recipe:
     stage = Stage(
         32,
         24,
-        1e-2,  # replaced by that of the learning rate range test
+        1e-3,  # for a quick run; otherwise the learning rate range test sets it
         loss=Loss(),
         image_augmentation=augmentation,
         optimizer="Adam",
@@ -67,7 +67,7 @@ def _speed() -> Recipe:
 
 CIFAR10 = {
     "resnet": Preset(
-        "resnet9", _resnet(), find_rate=True, trial=Trial(1, 1_600, 400, batch_size=32)
+        "resnet9", _resnet(), find_rate=True, trial=Trial(1, 1_800, 400, batch_size=16)
     ),
     "speed": Preset("airbench", _speed(), trial=Trial(2, 3_000, 500, batch_size=100)),
 }
