@@ -4,7 +4,7 @@ import importlib
 import json
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -17,8 +17,11 @@ from jobs import part1, part2, part3
 from pipeline.data.prepare import BadImagesError
 from pipeline.data.sources import SourceError
 from pipeline.errors import UserError
+from pipeline.evaluation.run_config import RunConfig, TrainingConfig
 from pipeline.experiments import command
 from pipeline.loading.batches import Decode
+from pipeline.loading.dataset import open_dataset
+from pipeline.recipes.recipe import Recipe, Stage
 
 JOBS = {"part1": part1, "part2": part2, "part3": part3}
 
@@ -283,6 +286,7 @@ def test_every_part_resumes_with_the_same_options(
 def test_options_given_beside_resume_replace_the_saved_ones(tmp_path: Path) -> None:
     saved = of_several("part3")
     saved["options"] |= {"seed": 7, "decode": "loader", "clean": "c.beton", "arms": ["simple"]}
+    saved["options"]["precision"] = "no"
     (tmp_path / "config.json").write_text(json.dumps(saved))
     cases: tuple[tuple[Decode, Decode], ...] = (("auto", "loader"), ("device", "device"))
     for given, decode in cases:
@@ -290,3 +294,17 @@ def test_options_given_beside_resume_replace_the_saved_ones(tmp_path: Path) -> N
         resumed = command.resumed(config, tmp_path, "part3")
         assert (resumed.seed, resumed.arms, resumed.clean) == (7, ("simple",), Path("c.beton"))
         assert (resumed.decode, resumed.runs) == (decode, Path("elsewhere"))
+        assert resumed.precision == "no"
+    config = part3.Config(resume=tmp_path, precision="bf16")
+    assert command.resumed(config, tmp_path, "part3").precision == "bf16"
+
+
+def test_a_resumed_run_keeps_its_precision(tmp_path: Path) -> None:
+    training = TrainingConfig("small", Recipe((Stage(16, 1, 1e-3),)))
+    with open_dataset(write_set(tmp_path / "tiny.beton")) as file:
+        saved = RunConfig.of("test", training, file, {"precision": "no"})
+    assert command.resumed_precision("auto", saved, tmp_path) == "no"
+    assert command.resumed_precision("bf16", saved, tmp_path) == "bf16"
+    assert command.resumed_precision("auto", replace(saved, options={}), tmp_path) == "auto"
+    with pytest.raises(UserError, match=r"config\.json: damaged: precision"):
+        command.resumed_precision("auto", replace(saved, options={"precision": "half"}), tmp_path)

@@ -149,3 +149,11 @@ def test_an_accuracys_interval_is_wilsons(samples: int, fraction: float) -> None
     half /= 1 + z * z / samples
     assert (low, high) == pytest.approx((middle - half, middle + half), abs=1e-9)
     assert 0 <= low <= high <= 1
+
+
+def test_balanced_accuracy_counts_each_class_equally() -> None:
+    labels = torch.tensor([0] * 8 + [1, 1])  # no sample is of the third class
+    logits = torch.eye(3)[[0] * 8 + [1, 2]]
+    scores = score(logits, labels, ["a", "b", "c"])
+    assert scores.accuracy == pytest.approx(0.9)
+    assert scores.balanced_accuracy == pytest.approx(0.75)

@@ -16,11 +16,13 @@ from test_html import Parsed
 from pipeline.errors import UserError
 from pipeline.evaluation.metrics import EpochMetrics
 from pipeline.evaluation.run_config import DatasetRef
-from pipeline.evaluation.run_dir import RunDir
+from pipeline.evaluation.run_dir import RunDir, TestResult, read_run
 from pipeline.recipes.presets import PART1
 from pipeline.recipes.recipe import Recipe, Stage
+from pipeline.reporting.common import command
 from pipeline.reporting.html import Page, Plot, PngImage, SourceRun, Sources, Table
 from pipeline.reporting.pages.training import page_of
+from pipeline.reporting.pages.training_plots import learning_rates
 from pipeline.reporting.run_groups import group_runs
 
 CLASSES = ["0", "O", "o", "s"]
@@ -158,6 +160,9 @@ def test_each_run_has_its_command(tmp_path: Path) -> None:
     one: SourceRun = sources.runs[1]
     assert one.folder == str(tmp_path / "b")
     assert one.command == ("./launch.sh train part1 --recipe fast --seed 3 --data 'my set.beton'")
+    assert command("emnist", {"trial": True, "balanced_sampler": False, "seed": 0}) == (
+        "./launch.sh train emnist --trial --seed 0"
+    )
     assert one.config["environment"] == ENVIRONMENT
     assert one.config["recipe"]["seed"] == 3
 
@@ -301,3 +306,54 @@ def test_different_classes_are_rejected(tmp_path: Path) -> None:
 def test_equal_runs_give_equal_pages(tmp_path: Path) -> None:
     paths = [run(tmp_path / "a"), run(tmp_path / "b", seed=1)]
     assert page_of(paths).html() == page_of(paths[::-1]).html()
+
+
+def test_a_trial_says_so_and_shows_published_figures(tmp_path: Path) -> None:
+    recipe = replace(ONE, train_images=1_600, validation_images=20)
+    options = {"recipe": "resnet", "trial": True}
+    path = run(tmp_path / "a", recipe=recipe, job="cifar10", options=options)
+    test = TestResult(30, 0.7, 0.6, None, 0.9, 0.1)
+    RunDir(path).finish(made_up.result(samples=20, provenance=ORIGIN, test=test).as_json())
+    page = page_of([path])
+    assert page.title == "Trial: CIFAR-10: ten classes of small photographs"
+    assert page.answer.endswith(
+        "resnet is a trial: 1,600 of the training images, 20 validation images, 2 of the recipe's "
+        "epochs."
+    )
+    assert "On 30 test images, which decided nothing, it is 70.00 %." in page.answer
+    rows = table(page, "Published figures")
+    assert rows[0] == ["resnet", "accuracy on test images", "90.52 %", "70.00 %", ""]
+    assert rows[1][3] == "50.00 %"
+    figures = dict(table(page, "Results on 20"))
+    assert (figures["accuracy, test"], figures["balanced accuracy, test"]) == ("70.00 %", "60.00 %")
+
+
+def test_both_modes_of_accuracy_are_shown(tmp_path: Path) -> None:
+    path = run(tmp_path / "a", job="fashion", options={"recipe": "lenet"})
+    epochs = [replace(one, train_mode_accuracy=0.9) for one in RunDir(path).epochs()]
+    RunDir(path).write_epochs(epochs)
+    page = page_of([path])
+    assert dict(table(page, "Results on 20"))["accuracy in train mode"] == "90.00 %"
+    assert [row[1:4] for row in table(page, "Published figures")] == [
+        ["accuracy after the first epoch", "83.80 %", "55.00 %"],
+        ["accuracy after the first epoch (in train mode)", "83.80 %", "90.00 %"],
+    ]
+
+
+def test_an_accuracy_that_ended_the_training_is_in_the_table(tmp_path: Path) -> None:
+    path = run(tmp_path / "a", job="classify", options={"recipe": "auto"}, until=0.81)
+    result = made_up.result(samples=20, provenance=ORIGIN, until=0.81, reached=True)
+    RunDir(path).finish(result.as_json())
+    figures = dict(table(page_of([path]), "Results on 20"))
+    assert figures["--until"] == "81.00 %: reached"
+    assert figures["epochs to 81 % accuracy"] == "2"
+
+
+def test_learning_rates_are_those_of_all_steps(tmp_path: Path) -> None:
+    stages = (Stage(48, 1, 0.02, schedule="constant", warm_up=0), Stage(48, 1, 0.01))
+    path = run(tmp_path / "a", recipe=Recipe(stages))
+    RunDir(path).write_json("losses.json", [1.0] * 8)
+    curve = learning_rates(read_run(path))
+    assert curve.x == (0, 0.25, 0.5, 0.75, 1, 1.25, 1.5, 1.75)
+    assert curve.mean[:4] == (0.02,) * 4
+    assert max(curve.mean[4:]) == 0.01

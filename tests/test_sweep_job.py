@@ -177,7 +177,7 @@ def test_a_killed_sweep_is_resumed(job: Job) -> None:
 def run_training(command: Sequence[str], log: Path, cores: Sequence[int]) -> None:
     """Run a job's script in this process, a forked one, without plots, which take the time."""
     os.sched_setaffinity(0, cores)
-    classify.plot_batch = classify._conclude = lambda *_: None  # type: ignore[assignment]
+    vars(classify).update(plot_batch=lambda *_: None, _conclude=lambda *_: None)
     with log.open("a") as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)

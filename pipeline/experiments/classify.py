@@ -58,6 +58,8 @@ def run(job: str, options: Options) -> None:
         folder = RunDir(options.resume)
         saved = _saved(job, options, folder)
         data = Path(saved.data)
+        precision = command.resumed_precision(options.precision, saved, folder.path)
+        options = replace(options, precision=precision)
     else:
         data = dataset_path(job, options)
     with (

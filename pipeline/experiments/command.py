@@ -23,6 +23,7 @@ from pipeline.evaluation.run_config import ExperimentConfig, RunConfig
 from pipeline.loading.dataset import open_dataset, split_indices
 from pipeline.runtime import launch
 from pipeline.runtime.files import convert, read_as, read_json
+from pipeline.runtime.hardware import Precision
 
 C = TypeVar("C")
 K = TypeVar("K", RunConfig, ExperimentConfig)
@@ -129,16 +130,31 @@ def saved_config(config: object, run: Path, job: str, kind: type[K]) -> K:
     return read_as(run / "config.json", kind)
 
 
+def resumed_precision(given: Precision, saved: RunConfig, run: Path) -> Precision:
+    """Return the precision to resume a run in: the given one, or if that is "auto" the run's own.
+
+    Raises UserError for a damaged config.json.
+    """
+    if given != "auto":
+        return given
+    try:
+        precision: Precision = msgspec.convert(saved.options.get("precision", given), Precision)
+    except msgspec.ValidationError as error:
+        raise UserError(f"{run / 'config.json'}: damaged: precision: {error}") from error
+    return precision
+
+
 def resumed(config: C, run: Path, job: str) -> C:
     """Return the options saved in a run directory of several trainings, to resume it.
 
-    Options that may be given beside --resume replace the saved ones; --decode does so unless it is
-    "auto". Raises UserError as `saved_config` does.
+    Options that may be given beside --resume replace the saved ones; --decode and --precision do so
+    unless they are "auto". Raises UserError as `saved_config` does.
     """
     saved = saved_config(config, run, job, ExperimentConfig).options
     given = {name: value for name, value in options_of(config).items() if name in RESUME_OPTIONS}
-    if given["decode"] == "auto":
-        del given["decode"]
+    for name in ("decode", "precision"):
+        if given[name] == "auto":
+            del given[name]
     try:
         return convert({**saved, **given}, type(config))
     except ValueError as error:

@@ -40,8 +40,8 @@ class Options:
     """Images per step, over all processes. None: the recipe's.
     auto: the recipe's, computed in parts as large as memory allows."""
     learning_rate: float | Literal["find"] | None = None
-    """Peak learning rate. None: the recipe's. find: a learning rate range test on the training
-    split suggests it."""
+    """Peak learning rate. None: the recipe's.
+    find: as a learning rate range test on the training split suggests."""
     optimizer: str | None = None
     """Optimizer: a name in torch.optim, or Muon. None: the recipe's. The learning rate stays the
     recipe's unless it is given."""

@@ -75,9 +75,9 @@ def command(job: str, options: Mapping[str, Any]) -> str:
     """Return the command line of a run, given its job and stored options."""
     words = ["./launch.sh", "train", job]
     for name, value in options.items():
-        # "None" stands in runs whose options are strings.
-        if name != "resume" and value not in (None, "None"):
-            values = value if isinstance(value, list) else [value]
+        # "None" stands in runs whose options are strings. A flag has no value.
+        if name != "resume" and value not in (None, "None") and value is not False:
+            values = value if isinstance(value, list) else [] if value is True else [value]
             words += [f"--{name.replace('_', '-')}", *map(str, values)]
     return shlex.join(words)
 

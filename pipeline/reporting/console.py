@@ -21,6 +21,9 @@ def result_table(result: Mapping[str, Any], title: str) -> Table:
     for name, value in result.items():
         if not isinstance(value, dict | list) and value is not None:
             table.add_row(name.replace("_", " "), _format(name, value))
+    for name, value in (result.get("test") or {}).items():
+        if value is not None:
+            table.add_row(f"{name.replace('_', ' ')}, test", _format(name, value))
     table.add_row("data", source_line(result["provenance"]))
     if result.get("auxiliary"):
         table.add_row("auxiliary data", source_line(result["auxiliary"]))
