@@ -22,8 +22,8 @@ Usage: ./launch.sh [COMMAND] [ARGUMENTS]
   sweep NAME      train NAME with several options or seeds    (jobs/sweep.py)
   evaluate RUN    score a trained network on labelled images  (jobs/evaluate.py)
   report [RUN…]   write one HTML page for each job or dataset (jobs/report.py)
-  bench [WHAT]    run a benchmark: loader (default), noise, part1, prep, reach, synth or train
-                  (jobs/bench/WHAT.py)
+  bench [WHAT]    run a benchmark: loader (default), choices, colour, noise, part1, prep, reach,
+                  synth or train                              (jobs/bench/WHAT.py)
   test            run ruff, mypy and the tests; with arguments: only pytest, with these arguments
   --help          print this page; after a command: its options
 

@@ -194,8 +194,11 @@ def test_an_error_of_the_main_process_is_one_line_of_all(data: Path, tmp_path: P
 
 
 @pytest.mark.parametrize("processes", [1, 2])
-def test_without_data_it_prints_once_how_to_make_some(processes: int, tmp_path: Path) -> None:
-    done = run_job([], tmp_path) if processes == 1 else start([*TWO, JOB], tmp_path)
+def test_without_the_given_data_it_prints_once_how_to_make_some(
+    processes: int, tmp_path: Path
+) -> None:
+    given = ["--data", "data/part1.beton"]
+    done = run_job(given, tmp_path) if processes == 1 else start([*TWO, JOB, *given], tmp_path)
     if processes == 1:  # torch's launcher ends with a status and a page of its own
         assert done.returncode == 2
         assert done.stderr.count("\n") == 1

@@ -111,7 +111,7 @@ class FashionOptions(Options):
     recipe: Literal["lenet", "fast", "accurate"] = "lenet"
     """How to train. lenet: the published network.
     fast: a small residual network, some minutes on two CPU cores.
-    accurate: a wider one for twice the epochs, about half an hour."""
+    accurate: a wider one, for about half an hour."""
 
 
 @dataclass(frozen=True)

@@ -35,5 +35,5 @@ FASHION = {
         trial=Trial(1, 50_000, 10_000),
     ),
     "fast": Preset("fashion", _residual(12), trial=Trial(2, 15_000, 5_000)),
-    "accurate": Preset("fashion-wide", _residual(24), trial=Trial(2, 8_000, 5_000)),
+    "accurate": Preset("fashion-wide", _residual(16), trial=Trial(2, 8_000, 5_000)),
 }
