@@ -76,6 +76,15 @@ def test_suggestions_of_known_losses() -> None:
     assert (found.rates, found.losses[0]) == (tuple(rates), 2.3)
 
 
+def test_a_chance_fall_of_the_first_losses_is_not_the_steepest() -> None:
+    rates = [1e-6 * 2**step for step in range(20)]
+    losses = [4.0, 3.0, *(3.0 - 0.05 * step for step in range(18))]
+    losses[15:] = [1.8, 1.3, 1.2, 1.1, 1.0]
+    assert suggest(rates, losses).steepest == pytest.approx(rates[15])
+    early = suggest([1e-6 * 1.1**step for step in range(90)], [3.0, 2.0, 1.0, *[2.0] * 87])
+    assert early.steepest == pytest.approx(1e-6 * 1.1**2)
+
+
 @pytest.mark.parametrize("losses", [[], [1.0], [1.0, 1.1, 1.2, 1.3], [1.0, 0.9]])
 def test_losses_that_do_not_fall(losses: list[float]) -> None:
     with pytest.raises(UserError, match="no rate from 1e-06 to 10 lowers the loss"):

@@ -32,9 +32,9 @@ class LrRange:
     """The losses of a learning rate range test, and two suggested rates.
 
     `rates` are the peak rates of the steps; `losses`, in nats, are moving averages, until they
-    diverge. `steepest` is the rate at which the loss falls fastest over the logarithm of the rate.
-    `valley` is the rate in the middle of the longest series of ever lower losses, as fastai
-    chooses it.
+    diverge. `steepest` is the rate at which the loss falls fastest over the logarithm of the rate,
+    after the first tenth of the steps. `valley` is the rate in the middle of the longest series of
+    ever lower losses, as fastai chooses it.
     """
 
     rates: tuple[float, ...]
@@ -93,7 +93,9 @@ def suggest(rates: Sequence[float], losses: Sequence[float]) -> LrRange:
             f"learning_rate: got find, but no rate from {LOWEST:g} to {HIGHEST:g} lowers the loss"
         )
     slopes = np.gradient(losses, np.log(rates))
-    steepest = series[0] + int(np.argmin(slopes[series[0] : lowest + 1]))
+    # The first averages are of few losses.
+    first = min(max(series[0], len(losses) // 10), lowest)
+    steepest = first + int(np.argmin(slopes[first : lowest + 1]))
     middle = series[len(series) // 2]
     return LrRange(tuple(rates), tuple(losses), rates[steepest], rates[middle])
 
