@@ -348,3 +348,11 @@ def test_classes_without_case_have_no_accuracy_ignoring_case() -> None:
     assert scores_of([0, 1], [0, 1], ("0", "1")).accuracy_ignoring_case is None
     with pytest.raises(ValueError, match="no samples"):
         score(torch.zeros(0, 2), torch.zeros(0, dtype=torch.int64), ("0", "1"))
+
+
+def test_predictions_of_some_of_the_samples() -> None:
+    whole = Predictions(torch.arange(3, 8), torch.arange(5) % 2, torch.eye(5))
+    some = whole.select(torch.tensor([4, 7]))
+    assert some.ids.tolist() == [4, 7]
+    assert some.labels.tolist() == [1, 0]
+    assert torch.equal(some.logits, torch.eye(5)[[1, 4]])

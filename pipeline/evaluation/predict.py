@@ -34,6 +34,12 @@ class Predictions(NamedTuple):
         """The fraction of correct predictions."""
         return int((self.logits.argmax(dim=1) == self.labels).sum()) / len(self.labels)
 
+    def select(self, ids: Tensor) -> "Predictions":
+        """Return the predictions of some of the samples: `ids` int64 (n,), which all occur."""
+        rows = torch.isin(self.ids, ids)
+        assert int(rows.sum()) == len(ids), "samples without a prediction"
+        return Predictions(self.ids[rows], self.labels[rows], self.logits[rows])
+
 
 def predict(
     network: nn.Module,

@@ -188,7 +188,8 @@ class Experiment:
         if self.models.reference is not None:
             cache = self.study.path / "witness.safetensors"
             predictions = self._predict(self.models.reference, self.data.data, "validation", cache)
-            reference = robust.probabilities_of(predictions)
+            # A trial validates on some of the images.
+            reference = robust.probabilities_of(predictions.select(run.predictions.ids))
         return diagnose(
             robust.probabilities_of(run.predictions),
             run.predictions.labels.numpy(),
