@@ -194,7 +194,7 @@ def _recipe(preset: Preset, options: Options, file: Reader) -> Recipe:
     if options.trial:
         batch_size = batch_size or preset.trial.batch_size
         recipe = as_trial(recipe, preset.trial)
-    elif options.epochs is None and (more := preset.scale(len(split_indices(file, "train")))) > 1:
+    if options.epochs is None and (more := preset.scale(len(split_indices(file, "train")))) > 1:
         scale = more * (1 if scale is None else scale)
     recipe = override(
         recipe,

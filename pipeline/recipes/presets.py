@@ -100,7 +100,9 @@ def _writer_scaled(size: int, epochs: int, average: float) -> Recipe:
 
 PAGES_OF_40_WRITERS = 40 * 62 * 9 // 10  # for training, with a tenth held out
 PART1 = {
-    "fast": Preset("small", _writer_scaled(48, 6, 0.995), pages=PAGES_OF_40_WRITERS),
+    "fast": Preset(
+        "small", _writer_scaled(48, 6, 0.995), pages=PAGES_OF_40_WRITERS, trial=Trial(2)
+    ),
     "accurate": Preset("medium", _writer_scaled(64, 12, 0.998), pages=PAGES_OF_40_WRITERS),
     # Large images: a trial of these two shows that they run, and no accuracy.
     "progressive": Preset("resnet18", _progressive(), trial=Trial(1, 32, 32, batch_size=8)),
