@@ -10,7 +10,8 @@ from pipeline.data import catalog
 from pipeline.data.base import SourceError
 from pipeline.data.catalog import SourceFinder, default_split, stored_grey
 from pipeline.data.splits import Split
-from pipeline.data.synth.garments import GarmentCounts, SyntheticGarments
+from pipeline.data.synth.garments import SyntheticGarments
+from pipeline.data.synth.source import ImageCounts
 
 
 @pytest.mark.parametrize("name", ["fashion", "fashion-mnist"])
@@ -103,10 +104,10 @@ def test_handwriting_and_fashion_are_grey() -> None:
 
 
 def test_fashion_has_the_published_split_if_it_is_large_enough() -> None:
-    whole = SyntheticGarments(GarmentCounts(60_000, 10_000))
+    whole = SyntheticGarments(ImageCounts(60_000, 10_000))
     assert default_split("fashion", whole) == Split(images=10_000)
     assert default_split("fashion-mnist", whole) == Split(images=10_000)
     assert default_split("emnist", whole) == Split()
     assert default_split("leaves", whole) == Split()
-    assert default_split("fashion", SyntheticGarments(GarmentCounts(100, 0))) == Split()
+    assert default_split("fashion", SyntheticGarments(ImageCounts(100, 0))) == Split()
     assert np.bincount(whole.annotations.labels[:60_000]).tolist() == [6_000] * 10

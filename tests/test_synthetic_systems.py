@@ -18,16 +18,16 @@ from pipeline.data.emnist import CLASSES
 from pipeline.data.sources.known_sets import FASHION
 from pipeline.data.splits import Split, assign_splits
 from pipeline.data.synth import garments, handwriting, polygons, preview, shapes
-from pipeline.data.synth.garments import GarmentCounts, SyntheticGarments
+from pipeline.data.synth.garments import SyntheticGarments
 from pipeline.data.synth.handwriting import CharacterCounts, SyntheticCharacters
-from pipeline.data.synth.shapes import ShapeCounts, SyntheticShapes
-from pipeline.data.synth.source import SyntheticSource
+from pipeline.data.synth.shapes import SyntheticShapes
+from pipeline.data.synth.source import ImageCounts, SyntheticSource
 
 Make = Callable[..., SyntheticSource]
 FEW: dict[str, Make] = {
     "characters": lambda seed=0: SyntheticCharacters(CharacterCounts(4, 1, 3_000), seed),
-    "garments": lambda seed=0: SyntheticGarments(GarmentCounts(200, 50), seed),
-    "shapes": lambda seed=0: SyntheticShapes(ShapeCounts(200, 50), seed),
+    "garments": lambda seed=0: SyntheticGarments(ImageCounts(200, 50), seed),
+    "shapes": lambda seed=0: SyntheticShapes(ImageCounts(200, 50), seed),
 }
 
 
@@ -86,8 +86,8 @@ def test_names_are_unique_and_begin_with_the_split(make: Make) -> None:
 
 def test_test_images_do_not_depend_on_the_number_of_training_images() -> None:
     for few, many in (
-        (SyntheticGarments(GarmentCounts(10, 5)), SyntheticGarments(GarmentCounts(30, 5))),
-        (SyntheticShapes(ShapeCounts(10, 5)), SyntheticShapes(ShapeCounts(30, 5))),
+        (SyntheticGarments(ImageCounts(10, 5)), SyntheticGarments(ImageCounts(30, 5))),
+        (SyntheticShapes(ImageCounts(10, 5)), SyntheticShapes(ImageCounts(30, 5))),
     ):
         for i in range(5):
             assert content(few, 10 + i) == content(many, 30 + i)
@@ -209,7 +209,7 @@ def test_a_class_is_a_texture_and_a_shape_and_neither_alone() -> None:
 
 
 def test_colour_and_place_do_not_name_the_class() -> None:
-    source = SyntheticShapes(ShapeCounts(1_000, 0))
+    source = SyntheticShapes(ImageCounts(1_000, 0))
     images = np.array([source.decoded(i).colour for i in range(1_000)]) / 255
     means = np.array([images[source.annotations.labels == c].mean((0, 1, 2)) for c in range(10)])
     assert np.abs(means - means.mean(0)).max() < 0.06
@@ -249,7 +249,7 @@ def accuracy(network: nn.Module, source: Source, train: int, epochs: int, rate: 
 
 
 def test_a_linear_model_does_not_solve_shapes_and_a_small_convnet_learns_them() -> None:
-    source = SyntheticShapes(ShapeCounts(1_500, 500))
+    source = SyntheticShapes(ImageCounts(1_500, 500))
     torch.manual_seed(0)
     linear = nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 10))
     assert accuracy(linear, source, 1_500, 5, 1e-3) < 0.3
@@ -261,7 +261,7 @@ def test_a_linear_model_does_not_solve_shapes_and_a_small_convnet_learns_them() 
 
 
 def test_garments_are_learned_by_a_linear_model_and_not_solved() -> None:
-    source = SyntheticGarments(GarmentCounts(2_000, 1_000))
+    source = SyntheticGarments(ImageCounts(2_000, 1_000))
     torch.manual_seed(0)
     linear = nn.Sequential(nn.Flatten(), nn.Linear(28 * 28, 10))
     assert 0.5 < accuracy(linear, source, 2_000, 8, 1e-3) < 0.95
@@ -299,7 +299,7 @@ def test_a_sheet_of_samples_has_images_of_each_class() -> None:
 
 
 def test_a_number_of_images_is_held_out() -> None:
-    source = SyntheticGarments(GarmentCounts(603, 40))
+    source = SyntheticGarments(ImageCounts(603, 40))
     split = Split.parse("images=101")
     assert str(split) == "images=101"
     splits = assign_splits(source.annotations, split, 3)

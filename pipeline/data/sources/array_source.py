@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from math import isqrt, prod
 from shlex import quote
-from typing import Any, Protocol, Self, cast
+from typing import Any, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,6 +32,7 @@ from pipeline.data.base import (
 from pipeline.data.layout.folders import vocabulary
 from pipeline.data.layout.folders.split_level import predefined
 from pipeline.data.layout.options import LayoutOptions
+from pipeline.data.pixels.luma import luma
 from pipeline.data.pixels.png import LONGEST_SIDE
 from pipeline.data.sources.array_labels import Labelled
 from pipeline.data.sources.stored_bytes import BLOCK, Bytes
@@ -40,7 +41,6 @@ SPLIT_WORDS = {**vocabulary.SPLIT_WORDS, "t10k": base.TEST}
 LEAST_RANGE = 32  # of 8-bit grey levels
 _FEWEST_PIXELS = 16  # of a row whose shape is inferred; fewer are hardly an image
 MANY_IMAGES = 10  # image files that make a source one of images
-_LUMA = (19595, 38470, 7471)  # of red, green and blue in units of 2^-16, as in Pillow
 
 
 def image_shape(
@@ -232,15 +232,6 @@ def channel_axis(shape: tuple[int, ...]) -> int | None:
     if len(shape) == 2:
         return None
     return 0 if shape[0] in (1, 3) and shape[2] not in (1, 3) else 2
-
-
-def luma(values: NDArray[Any]) -> Grey:
-    """Return the luma (h, w) of red, green and blue (3, h, w), rounded for bytes."""
-    if values.dtype == np.uint8:
-        wide = sum(values[i].astype(np.uint32) * np.uint32(_LUMA[i]) for i in range(3))
-        return cast(Grey, ((wide + np.uint32(1 << 15)) >> np.uint32(16)).astype(np.uint8))
-    weighed = sum(values[i] * np.float64(_LUMA[i] / (1 << 16)) for i in range(3))
-    return np.asarray(weighed, np.float32)
 
 
 @dataclass(frozen=True)

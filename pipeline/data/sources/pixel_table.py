@@ -30,6 +30,7 @@ from pipeline.data.base import (
     SourceError,
 )
 from pipeline.data.layout.options import LayoutOptions
+from pipeline.data.pixels.luma import luma
 from pipeline.data.sources.array_labels import label_classes
 from pipeline.data.sources.array_source import (
     LEAST_RANGE,
@@ -39,7 +40,6 @@ from pipeline.data.sources.array_source import (
     channel_axis,
     image_shape,
     left_out,
-    luma,
     several_datasets,
     sides,
     split_source,

@@ -8,17 +8,15 @@ on every machine.
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
 from typing import NamedTuple
 
 import numpy as np
 
 from beton import rng
-from pipeline.data import base
-from pipeline.data.base import Annotations, Floats, Pixels
+from pipeline.data.base import Floats, Pixels
 from pipeline.data.sources.known_sets import FASHION
 from pipeline.data.synth import polygons
-from pipeline.data.synth.source import TEST_IDS, SyntheticSource
+from pipeline.data.synth.source import ImageCounts, SyntheticClasses
 
 VERSION = 1  # of the generator: raise it when a seed gives other images
 SIDE = 28  # pixels
@@ -27,50 +25,26 @@ _COUNT = 96 + SIDE**2  # random numbers of an image
 _Y, _X = np.mgrid[:SIDE, :SIDE] + 0.5  # pixels' centres
 
 
-@dataclass(frozen=True)
-class GarmentCounts:
-    """Numbers of training and test images."""
-
-    train: int
-    test: int
+FASHION_COUNTS = ImageCounts(60_000, 10_000)
 
 
-FASHION_COUNTS = GarmentCounts(60_000, 10_000)
-
-
-class SyntheticGarments(SyntheticSource):
+class SyntheticGarments(SyntheticClasses):
     """Garments, uint8 (28, 28), light on black, equally many of each class.
 
     Raises SourceError for a seed outside 0 to 2^63 - 1.
     """
 
-    def __init__(self, counts: GarmentCounts = FASHION_COUNTS, seed: int = 0) -> None:
-        base.check_seed(seed)
-        self._counts, self._seed = counts, seed
-        self.generator = {"set": "garments", **asdict(counts), "seed": seed}
-        row = np.arange(counts.train + counts.test)
-        is_train = row < counts.train
-        # No test image has the random numbers of a training image, whatever the counts are.
-        self._ids = np.where(is_train, row, row - counts.train + TEST_IDS)
-        self.annotations = Annotations.of(
-            FASHION,
-            self._ids % len(FASHION),
-            splits=np.where(is_train, base.NO_SPLIT, base.TEST),
-        )
+    def __init__(self, counts: ImageCounts = FASHION_COUNTS, seed: int = 0) -> None:
+        super().__init__("garments", VERSION, FASHION, counts, seed)
 
     def name(self, index: int) -> str:
         """Return the split, the class's number as a folder, and the index as a file name."""
-        part = "train" if index < self._counts.train else "test"
-        return f"{part}/{self.annotations.labels[index]}/{index:05d}.png"
+        return f"{self._split(index)}/{self.annotations.labels[index]}/{index:05d}.png"
 
     def image(self, index: int) -> Pixels:
         """Generate a garment: uint8 (28, 28), light on black."""
-        numbers = rng.uniform(self._seed, 0, self._ids[index : index + 1], rng.GARMENT, _COUNT)[0]
+        numbers = self._numbers(index, rng.GARMENT, _COUNT)
         return draw_garment(int(self.annotations.labels[index]), numbers)
-
-    def digest(self) -> str:
-        """Return the digest of everything that determines the images and labels."""
-        return base.digest_of(VERSION, self.generator)
 
 
 class _Random:

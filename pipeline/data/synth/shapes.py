@@ -9,15 +9,14 @@ image is the same on every machine.
 """
 
 import math
-from dataclasses import asdict, dataclass
 
 import numpy as np
 
 from beton import rng
-from pipeline.data import base
-from pipeline.data.base import Annotations, Decoded, Floats, Grey, Pixels
+from pipeline.data.base import Decoded, Floats, Grey, Pixels
+from pipeline.data.pixels.luma import LUMA, luma
 from pipeline.data.synth import polygons
-from pipeline.data.synth.source import TEST_IDS, SyntheticSource
+from pipeline.data.synth.source import ImageCounts, SyntheticClasses
 
 VERSION = 1  # of the generator: raise it when a seed gives other images
 SIDE = 32  # pixels
@@ -28,46 +27,25 @@ _PAIRS = tuple((i, (i + step) % len(SHAPES)) for i in range(len(TEXTURES)) for s
 CLASSES = tuple(f"{TEXTURES[texture]} {SHAPES[shape]}" for texture, shape in _PAIRS)
 _CLOUD = 5  # points per side of the grid that a smooth background is interpolated from
 _COUNT = 64 + 3 * _CLOUD**2 + 3 * SIDE**2  # random numbers of an image
-_LUMA = np.array((19595, 38470, 7471))  # of red, green and blue in units of 2^-16, as in Pillow
 # Pixels' centres.
 _Y, _X = np.mgrid[:SIDE, :SIDE] + 0.5
 
 
-@dataclass(frozen=True)
-class ShapeCounts:
-    """Numbers of training and test images."""
-
-    train: int
-    test: int
+CIFAR10_COUNTS = ImageCounts(10_000, 2_000)
 
 
-CIFAR10_COUNTS = ShapeCounts(10_000, 2_000)
-
-
-class SyntheticShapes(SyntheticSource):
+class SyntheticShapes(SyntheticClasses):
     """Coloured shapes with textures, uint8 (32, 32, 3), equally many of each class.
 
     Raises SourceError for a seed outside 0 to 2^63 - 1.
     """
 
-    def __init__(self, counts: ShapeCounts = CIFAR10_COUNTS, seed: int = 0) -> None:
-        base.check_seed(seed)
-        self._counts, self._seed = counts, seed
-        self.generator = {"set": "shapes", **asdict(counts), "seed": seed}
-        row = np.arange(counts.train + counts.test)
-        is_train = row < counts.train
-        # No test image has the random numbers of a training image, whatever the counts are.
-        self._ids = np.where(is_train, row, row - counts.train + TEST_IDS)
-        self.annotations = Annotations.of(
-            CLASSES,
-            self._ids % len(CLASSES),
-            splits=np.where(is_train, base.NO_SPLIT, base.TEST),
-        )
+    def __init__(self, counts: ImageCounts = CIFAR10_COUNTS, seed: int = 0) -> None:
+        super().__init__("shapes", VERSION, CLASSES, counts, seed)
 
     def name(self, index: int) -> str:
         """Return the split, the class as a folder, and the index as a file name."""
-        part = "train" if index < self._counts.train else "test"
-        return f"{part}/{CLASSES[self.annotations.labels[index]]}/{index:05d}.png"
+        return f"{self._split(index)}/{CLASSES[self.annotations.labels[index]]}/{index:05d}.png"
 
     def image(self, index: int) -> Grey:
         """Generate an image and return its grey levels: uint8 (32, 32)."""
@@ -75,14 +53,9 @@ class SyntheticShapes(SyntheticSource):
 
     def decoded(self, index: int) -> Decoded:
         """Generate an image: its colours uint8 (32, 32, 3) and its grey levels."""
-        numbers = rng.uniform(self._seed, 0, self._ids[index : index + 1], rng.SHAPE, _COUNT)[0]
+        numbers = self._numbers(index, rng.SHAPE, _COUNT)
         colour = draw_shape(int(self.annotations.labels[index]), numbers)
-        grey = ((colour @ _LUMA + (1 << 15)) >> 16).astype(np.uint8)
-        return Decoded(grey, "RGB", colour=colour)
-
-    def digest(self) -> str:
-        """Return the digest of everything that determines the images and labels."""
-        return base.digest_of(VERSION, self.generator)
+        return Decoded(luma(np.moveaxis(colour, 2, 0)), "RGB", colour=colour)
 
 
 def draw_shape(label: int, numbers: Floats) -> Pixels:
@@ -102,7 +75,7 @@ def draw_shape(label: int, numbers: Floats) -> Pixels:
         polygons.turned(outline, *_direction(0.2 * colours[4] - 0.1)) + centre, SIDE, SIDE
     )
     paint = (ground + 0.35 + 0.3 * colours[5:8]) % 1
-    second = paint * 0.3 if paint @ _LUMA > _LUMA.sum() / 2 else 1 - 0.3 * (1 - paint)
+    second = paint * 0.3 if paint @ LUMA > sum(LUMA) / 2 else 1 - 0.3 * (1 - paint)
     weight = _texture(TEXTURES[texture], 4 + 2 * colours[8], colours[9:12], centre)
     painted = paint + weight[:, :, None] * (second - paint)
     image += cover[:, :, None] * (painted - image)
