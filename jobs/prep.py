@@ -20,10 +20,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Annotated
 
-from rich.console import Console
 from tyro import conf
 
-from pipeline.data.base import SYNTHETIC
 from pipeline.data.catalog import (
     AUXILIARY,
     SYNTHETIC_BY_DEFAULT,
@@ -32,16 +30,16 @@ from pipeline.data.catalog import (
     default_split,
 )
 from pipeline.data.pixels.options import ColourOption
-from pipeline.data.prepare import PrepareResult, prepare
+from pipeline.data.prepare import PrepareResult
 from pipeline.data.sources import SourceError
 from pipeline.data.splits import Split
 from pipeline.data.synth.mislabel import LabelNoise
 from pipeline.experiments import command
 from pipeline.experiments.data_options import DataOptions, default_colour
+from pipeline.experiments.preparation import prepare_dataset
 from pipeline.loading.dataset import open_dataset
-from pipeline.reporting.data_card import write_card
-from pipeline.reporting.data_tables import layout_lines, prepared_table, survey_lines
-from pipeline.runtime.progress import make_console, progress
+from pipeline.reporting.data_tables import prepared_table
+from pipeline.runtime.progress import make_console
 
 
 @dataclass(frozen=True)
@@ -127,34 +125,24 @@ def prepare_datasets(config: Config) -> None:
                 raise SourceError(f"{message}; --synthetic replaces it")
             console.print(f"{message}; not replaced")
             continue
-        console.print(f"{name}: {found_by} {source.path}, {source}")
-        if source.layout.reader != SYNTHETIC:
-            console.print(layout_lines(source.layout, source.annotations))
         with ExitStack() as stack:
             if config.check:
                 out = Path(stack.enter_context(TemporaryDirectory(prefix="inkrun-"))) / out.name
-            with progress(console, name, len(source)) as advance:
-                result = prepare(
-                    source,
-                    out,
-                    # Training uses all auxiliary pages.
-                    split=None if name == AUXILIARY else split or default_split(name, source),
-                    seed=config.seed,
-                    pixels=config.data.pixels(
-                        config.colour or default_colour(name), config.quality
-                    ),
-                    found_by=found_by,
-                    workers=config.workers,
-                    skip_bad=config.skip_bad,
-                    force=config.force,
-                    progress=advance,
-                )
-            report(console, name, result, config)
-            card = config.out / f"{name}.html"
-            card.parent.mkdir(parents=True, exist_ok=True)
-            # Also of an up-to-date file: --check may have drawn a card of other settings.
-            write_card(card, out, name=name)
-            console.print(f"{name}: data card {card}")
+            result = prepare_dataset(
+                console,
+                name,
+                source,
+                out,
+                config.out / f"{name}.html",
+                found_by=found_by,
+                # Training uses all auxiliary pages.
+                split=None if name == AUXILIARY else split or default_split(name, source),
+                seed=config.seed,
+                pixels=config.data.pixels(config.colour or default_colour(name), config.quality),
+                workers=config.workers,
+                skip_bad=config.skip_bad,
+                force=config.force,
+            )
         if config.check:
             console.print(f"{name}: only checked; no dataset is written")
         else:
@@ -162,17 +150,6 @@ def prepare_datasets(config: Config) -> None:
             results[name] = result
     if results:
         console.print(prepared_table(results))
-
-
-def report(console: Console, name: str, result: PrepareResult, config: Config) -> None:
-    """Print what happened to a dataset, and what its pixels show."""
-    if result.replaced and not config.force:
-        console.print(f"{name}: replaced {result.path}, which had other data or settings")
-    if not result.built:
-        console.print(f"{name}: {result.path} is up to date; --force writes it again")
-    for image, reason in result.skipped:
-        console.print(f"{name}: skipped {image}: {reason}")
-    console.print(survey_lines(result.survey))
 
 
 def holds_real_data(path: Path) -> bool:

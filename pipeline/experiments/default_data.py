@@ -16,13 +16,11 @@ from rich.console import Console
 
 from pipeline.data.catalog import AUXILIARY, SourceFinder, default_split
 from pipeline.data.pixels.options import PixelOptions
-from pipeline.data.prepare import prepare
 from pipeline.errors import UserError
 from pipeline.experiments.data_options import default_colour
-from pipeline.reporting.data_card import write_card
-from pipeline.reporting.data_tables import survey_lines
+from pipeline.experiments.preparation import prepare_dataset
 from pipeline.runtime import launch
-from pipeline.runtime.progress import make_console, progress
+from pipeline.runtime.progress import make_console
 
 FOLDER = Path("data")
 POLL = 0.1  # seconds between two checks of a process that waits
@@ -88,16 +86,15 @@ def _locked(path: Path) -> Iterator[int]:
 
 def _prepare(name: str, path: Path, console: Console) -> None:
     source, found_by = SourceFinder().find(name)
-    console.print(f"{name}: {path} is missing; {found_by} {source.path}, {source}")
-    with progress(console, name, len(source)) as advance:
-        result = prepare(
-            source,
-            path,
-            split=None if name == AUXILIARY else default_split(name, source),
-            pixels=PixelOptions(colour=default_colour(name)),
-            found_by=found_by,
-            workers=len(os.sched_getaffinity(0)),
-            progress=advance,
-        )
-    console.print(survey_lines(result.survey))
-    write_card(path.with_suffix(".html"), path, name=name)
+    console.print(f"{name}: {path} is missing; it is prepared first")
+    prepare_dataset(
+        console,
+        name,
+        source,
+        path,
+        path.with_suffix(".html"),
+        found_by=found_by,
+        split=None if name == AUXILIARY else default_split(name, source),
+        pixels=PixelOptions(colour=default_colour(name)),
+        workers=len(os.sched_getaffinity(0)),
+    )
