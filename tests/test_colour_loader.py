@@ -12,7 +12,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from tiny import write_set
-from tiny_colours import MEAN, STD, write_colours
+from tiny_colours import EVERY_AUGMENTATION, MEAN, STD, write_colours
 
 from beton import ops
 from beton.loader import Loader
@@ -37,19 +37,6 @@ from pipeline.training.datamodule import DataModule
 from pipeline.training.distributed import Processes
 
 CPU = torch.device("cpu")
-ALL = ImageAugmentation(
-    crop_scale=(0.3, 1),
-    pad=3,
-    flip=0.5,
-    rand_augment=2,
-    brightness=0.2,
-    contrast=0.3,
-    saturation=0.4,
-    hue=0.1,
-    jitter_probability=0.7,
-    grey=0.2,
-    cutout=4,
-)
 
 
 @pytest.fixture(scope="module")
@@ -144,19 +131,19 @@ def test_ranks_micro_batches_and_resuming_change_no_bit(
     name: str, request: pytest.FixtureRequest
 ) -> None:
     file = request.getfixturevalue(name)
-    with training(file, ALL, rows=12) as batches:
+    with training(file, EVERY_AUGMENTATION, rows=12) as batches:
         whole = [list(parts) for parts in batches.batches(2)]
         resumed = [list(parts) for parts in batches.batches(2, 1)]
         assert [ids.tolist() for (part,) in whole for ids in [part.ids]] == [
             batches.ids(2, number).tolist() for number in range(3)
         ]
         other = images_of([*chain(*batches.batches(3))])
-    with training(file, ALL, rows=12, micro_batch=5) as batches:
+    with training(file, EVERY_AUGMENTATION, rows=12, micro_batch=5) as batches:
         parted = [list(parts) for parts in batches.batches(2)]
         assert [len(part.ids) for part in parted[0]] == [5, 5, 2]
     ranks = []
     for index in range(4):
-        with training(file, ALL, rows=12, shard=Shard(index, 4)) as batches:
+        with training(file, EVERY_AUGMENTATION, rows=12, shard=Shard(index, 4)) as batches:
             ranks.append([list(parts) for parts in batches.batches(2)])
     for number, batch in enumerate(whole):
         expected = images_of(batch)
@@ -293,7 +280,7 @@ def test_evaluation_has_fewer_images_in_a_batch_if_they_have_channels() -> None:
 
 
 def test_a_training_in_colour_augments_and_normalises(equal: Reader) -> None:
-    stage = Stage(16, 1, 1e-3, image_augmentation=replace(ALL, pad=1))
+    stage = Stage(16, 1, 1e-3, image_augmentation=replace(EVERY_AUGMENTATION, pad=1))
     recipe = Recipe((stage,), batch_size=6, window=None, normalize=channel_statistics(equal))
     processes = cast(Processes, SimpleNamespace(device=CPU, rank=0, count=1))
     data = DataModule(processes, recipe, equal)

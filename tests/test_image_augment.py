@@ -11,6 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from tiny_colours import EVERY_AUGMENTATION
 from torch import Tensor
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as tv
@@ -28,19 +29,6 @@ from pipeline.loading.image_augment import (
 
 SEEDS = st.integers(0, 2**32 - 1)
 FEW = settings(max_examples=25, deadline=None)
-ALL = ImageAugmentation(
-    crop_scale=(0.3, 1),
-    pad=3,
-    flip=0.5,
-    rand_augment=2,
-    brightness=0.2,
-    contrast=0.3,
-    saturation=0.4,
-    hue=0.1,
-    jitter_probability=0.7,
-    grey=0.2,
-    cutout=4,
-)
 
 
 def noise(seed: int, count: int = 4, channels: int = 3, size: tuple[int, int] = (9, 12)) -> Tensor:
@@ -263,16 +251,16 @@ def test_operations_are_chosen_equally_often_and_in_both_directions() -> None:
 def test_parameters_depend_on_seed_epoch_and_sample_alone(
     seed: int, epoch: int, samples: list[int]
 ) -> None:
-    together = ALL.sample(seed, epoch, np.array(samples), (20, 24))
+    together = EVERY_AUGMENTATION.sample(seed, epoch, np.array(samples), (20, 24))
     for row, sample in enumerate(samples):
-        alone = ALL.sample(seed, epoch, np.array([sample]), (20, 24))._asdict()
+        alone = EVERY_AUGMENTATION.sample(seed, epoch, np.array([sample]), (20, 24))._asdict()
         for name, part in together.select(slice(row, row + 1))._asdict().items():
             assert np.array_equal(part, alone[name])
 
 
 def test_numbers_keep_their_purpose() -> None:
     """Runs depend on which number is for what: one strength does not move another's numbers."""
-    whole = ALL.sample(5, 6, np.arange(50), (20, 24))._asdict()
+    whole = EVERY_AUGMENTATION.sample(5, 6, np.arange(50), (20, 24))._asdict()
     alone = {
         "windows": {"crop_scale": (0.3, 1)},
         "offsets": {"pad": 3},
@@ -349,7 +337,11 @@ def test_without_strengths_nothing_is_drawn_or_copied() -> None:
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_images_do_not_depend_on_their_batch(channels: int) -> None:
-    augmentation = ALL if channels == 3 else replace(ALL, saturation=0, hue=0, grey=0)
+    augmentation = (
+        EVERY_AUGMENTATION
+        if channels == 3
+        else replace(EVERY_AUGMENTATION, saturation=0, hue=0, grey=0)
+    )
     images = noise(3, 24, channels, (20, 24))
     drawn = augmentation.sample(1, 2, np.arange(24), (20, 24))
     normalize = Normalize((0.4,) * channels, (0.2,) * channels)
@@ -362,7 +354,7 @@ def test_images_do_not_depend_on_their_batch(channels: int) -> None:
 
 
 def test_everything_is_computed_on_the_images_device() -> None:
-    drawn = ALL.sample(0, 0, np.arange(3), (20, 24))
+    drawn = EVERY_AUGMENTATION.sample(0, 0, np.arange(3), (20, 24))
     got = augment_images(torch.zeros(3, 3, 20, 24, device="meta"), drawn)
     assert (got.device.type, got.shape) == ("meta", (3, 3, 20, 24))
 

@@ -90,6 +90,7 @@ DATA_ROOMS = (
     "sources",
     "emnist",
     "splits",
+    "pixel_decisions",
     "prepare",
     "synth",
     "download",

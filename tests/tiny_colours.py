@@ -10,10 +10,24 @@ from numpy.typing import NDArray
 from beton import writer
 from beton.fields import BytesField, IntField, RGBImageField
 from pipeline.data.sources import SPLITS
+from pipeline.loading.image_augment import ImageAugmentation
 
 CLASSES = ("red", "green", "blue")
 MEAN, STD = (0.4, 0.5, 0.45), (0.25, 0.2, 0.3)
 Pixels = NDArray[np.uint8]
+EVERY_AUGMENTATION = ImageAugmentation(
+    crop_scale=(0.3, 1),
+    pad=3,
+    flip=0.5,
+    rand_augment=2,
+    brightness=0.2,
+    contrast=0.3,
+    saturation=0.4,
+    hue=0.1,
+    jitter_probability=0.7,
+    grey=0.2,
+    cutout=4,
+)
 
 
 def image(label: int, number: int, height: int = 12, width: int = 16) -> Pixels:

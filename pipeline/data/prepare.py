@@ -34,20 +34,15 @@ from pipeline.data.base import (
     Source,
     SourceError,
 )
+from pipeline.data.pixel_decisions import check_blank, check_scale, settle_polarity
 from pipeline.data.pixels.colour import Colour, Colours, choose_colour, in_colour
 from pipeline.data.pixels.measures import DEPTHS, Measures, measure, read_measures
 from pipeline.data.pixels.options import DEFAULT_QUALITY, PixelOptions
 from pipeline.data.pixels.polarity import (
-    DARK,
     EACH,
-    LIGHT,
-    Mask,
-    decide_polarity,
-    is_blank,
     paper,
-    shows_ink,
 )
-from pipeline.data.pixels.scale import Scale, choose_scale, full_scale
+from pipeline.data.pixels.scale import Scale, full_scale
 from pipeline.data.pixels.survey import Survey, copy_groups
 from pipeline.data.splits import Split, assign_splits, check_trained, join_groups
 from pipeline.runtime.files import convert
@@ -55,10 +50,6 @@ from pipeline.runtime.files import convert
 VERSION = 2  # of the file's content: raise it when files of the same source must be written again
 RAW_MAX_PIXELS = 64 * 64  # images up to this size are stored raw, which makes batches fastest
 PROBED = 8  # images from which the first attempt chooses grey or colour
-FEW_LEVELS = 32  # of 256: images that use fewer hold numbers, such as 0 and 1
-MAX_BLANK = 0.01  # fraction of a dataset's images
-# Of a given scale: by how much other images may exceed it. Their values are clipped.
-SCALE_TOLERANCE = 0.1
 # Starting a process takes a core for a second, so each one should get seconds of work.
 SECONDS_PER_WORKER, SECONDS_PER_PIXEL = 2.0, 2e-9
 
@@ -239,8 +230,10 @@ class _Build:
             )
         measures = read_measures(summary.notes)
         scale = self._decide_decoding(measures)
-        self._check_blank(kept, measures, scale)
-        polarity = self._polarity(measures) if self.colour == "grey" else EACH
+        check_blank(self.source, self.pixels, kept, measures, scale)
+        polarity = EACH
+        if self.colour == "grey":
+            polarity = settle_polarity(self.source.path, self.pixels, measures)
         splits = self._splits(kept, copy_groups(measures))
         summary.records["split"][:] = splits
         colours = self._colours(measures, splits, summary)
@@ -289,7 +282,7 @@ class _Build:
                 f"{self.source.path}: --quality is for images in colour, and these are grey; leave "
                 "it out, or use --colour rgb"
             )
-        scale = self._check_scale(measures)
+        scale = check_scale(self.source.path, self.pixels, measures)
         depths = np.unique(measures["depth"][measures["depth"] > 0])
         used = {self.scale or full_scale(np.dtype(DEPTHS[depth])) for depth in depths}
         if colour != self.colour or (scale is not None and used != {scale}):
@@ -314,75 +307,6 @@ class _Build:
     def quality(self) -> int:
         """The JPEG quality of images that are compressed."""
         return DEFAULT_QUALITY if self.pixels.quality is None else self.pixels.quality
-
-    def _check_scale(self, measures: Measures) -> Scale | None:
-        scale = choose_scale(measures)
-        if self.pixels.scale is None:
-            return scale
-        given = Scale(*self.pixels.scale)
-        if scale is None:
-            return None
-        deep = measures[measures["depth"] > 0]
-        low, high = float(deep["low"].min()), float(deep["high"].max())
-        tolerated = SCALE_TOLERANCE * (given.high - given.low)
-        if low < given.low - tolerated or high > given.high + tolerated:
-            raise SourceError(
-                f"{self.source.path}: got grey levels from {low:g} to {high:g}, expected "
-                f"{given.low:g} to {given.high:g}, the scale of the training dataset"
-            )
-        return given
-
-    def _check_blank(self, kept: Ints, measures: Measures, scale: Scale | None) -> None:
-        """Raise LayoutError if too many images, or all images of a class, are blank."""
-        blank: Mask = is_blank(measures)
-        if self.pixels.allow_blank or not blank.any():
-            return
-        annotations = self.source.annotations
-        labels = annotations.labels[kept]
-        counts = np.bincount(labels, minlength=len(annotations.classes))
-        of_class = np.bincount(labels[blank], minlength=len(annotations.classes))
-        whole = np.flatnonzero((counts > 0) & (of_class == counts))
-        if len(whole):
-            reason = f"all {counts[whole[0]]:,} images of class {annotations.classes[whole[0]]!r}"
-            blank = labels == whole[0]
-        elif blank.mean() > MAX_BLANK:
-            reason = f"{blank.sum():,} of {len(blank):,} images"
-        else:
-            return
-        example = self.source.name(int(kept[blank.argmax()]))
-        if scale is not None and (measures["depth"][blank] > 0).any():
-            reason += f", with the grey levels {scale.low:g} to {scale.high:g} as black and white,"
-        if 0 < (lightest := int(measures["lightest"].max())) < FEW_LEVELS:
-            raise SourceError(
-                f"{self.source.path}: got grey levels from 0 to {lightest}, for example in "
-                f"{example}, expected 0 to 255: multiply them"
-            )
-        raise LayoutError(
-            f"{self.source.path}: {reason} are blank, for example {example}", ["--allow-blank"]
-        )
-
-    def _polarity(self, measures: Measures) -> str:
-        """Return the polarity of the dataset. Raises LayoutError if it is undecided."""
-        options, path = self.pixels, self.source.path
-        if options.polarity != "auto":
-            return options.polarity
-        decided, expected = decide_polarity(measures), options.expected_polarity
-        if decided is None and expected is None:
-            dark, light = (int(shows_ink(measures, ink).sum()) for ink in (DARK, LIGHT))
-            raise LayoutError(
-                f"{path}: dark ink on light paper, or light ink on dark paper? of "
-                f"{len(measures):,} images, {dark:,} show dark ink and {light:,} light ink",
-                ["--polarity dark", "--polarity light", "--polarity each"],
-            )
-        if decided and expected and decided != expected:
-            raise LayoutError(
-                f"{path}: got images with {decided} ink, expected {expected} ink, like the "
-                "training dataset",
-                [f"--polarity {decided}"],
-            )
-        result = decided or expected
-        assert result is not None
-        return result
 
     def _splits(self, kept: Ints, copies: Ints) -> Ints:
         """Return the splits of the images `kept`; a drawn split keeps copies together."""

@@ -175,7 +175,8 @@ def _has_deep_colours(survey: Survey) -> bool:
 def colour_facts(colour: Colours, images: int) -> list[tuple[str, str]]:
     """Return what is known of a dataset's colours as pairs of a term and its description."""
     grey = images - colour.in_colour
-    spread = f"{colour.off_line:.3g} levels off one line ({colour.off_line_fraction:.2%})"
+    part = f"{colour.off_line_fraction:.2%} of their variance"
+    spread = f"{colour.off_line:.3g} levels from a line in RGB, {part}"
     if colour.stored == "grey":
         lost = f"stored as grey levels; colours deviate by {spread}; --colour rgb keeps them"
         return [("colour", f"{counted(colour.in_colour, 'image')} in colour, {lost}")]
