@@ -20,7 +20,7 @@ from beton.errors import BetonError
 from beton.fields import InkField, RGBImageField
 from beton.reader import Reader
 from jobs import prep as job
-from pipeline.data.base import Decoded, LayoutError, SourceError
+from pipeline.data.base import Decoded, ImageError, LayoutError, SourceError
 from pipeline.data.pixels.colour import (
     Colours,
     channel_statistics,
@@ -31,7 +31,7 @@ from pipeline.data.pixels.colour import (
 from pipeline.data.pixels.image_decoder import decode
 from pipeline.data.pixels.measures import TURNED, Measures, measure, read_measures
 from pipeline.data.pixels.options import PixelOptions
-from pipeline.data.prepare import PrepareResult, prepare
+from pipeline.data.prepare import BadImagesError, PrepareResult, prepare
 from pipeline.data.sources import open_source
 from pipeline.loading.dataset import PixelRules, View, open_dataset
 from pipeline.loading.dataset import channel_statistics as stored_statistics
@@ -173,6 +173,38 @@ def test_only_jpegs_of_three_components_can_be_stored_as_they_are() -> None:
     assert decode(saved(Image.fromarray(photo(1)).convert("L"), "JPEG")).jpeg is None
     assert decode(of_mode("CMYK", "JPEG")).jpeg is None
     assert decode(png(photo(1))).jpeg is None
+
+
+def cut(data: bytes, fraction: float) -> bytes:
+    """The beginning of a JPEG file, which ends like a complete one."""
+    return data[: int(fraction * len(data))] + b"\xff\xd9"
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+@pytest.mark.parametrize("side", [40, 90])  # stored as pixels, and as a file
+def test_jpegs_that_lost_pixels_are_refused(mode: str, side: int, tmp_path: Path) -> None:
+    """Pillow and libjpeg-turbo fill lost pixels with grey, and raise no error."""
+    whole = saved(Image.fromarray(photo(1, side, side)).convert(mode), "JPEG", quality=95)
+    decode(whole)
+    for fraction in (0.7, 0.9):
+        with pytest.raises(ImageError, match="damaged JPEG file: premature end of data"):
+            decode(cut(whole, fraction))
+    restarts = saved(Image.fromarray(photo(1)), "JPEG", restart_marker_rows=1)
+    second, fourth = (restarts.index(bytes([0xFF, 0xD0 + n])) for n in (1, 3))
+    with pytest.raises(ImageError, match="damaged JPEG file: found marker 0xd3 instead of RST1"):
+        decode(restarts[:second] + restarts[fourth:])
+    with pytest.raises(BadImagesError, match="1 of 20 images") as caught:
+        prepared(tmp_path, tree(photo, jpg) | {"a/0.jpg": cut(whole, 0.7)}, RGB)
+    assert caught.value.bad == [("a/0.jpg", "damaged JPEG file: premature end of data segment")]
+
+
+def test_superfluous_bytes_in_a_jpeg_are_a_warning(tmp_path: Path) -> None:
+    files = tree(photo, jpg)
+    files["a/0.jpg"] = files["a/0.jpg"][:-2] + bytes(range(1, 41)) + files["a/0.jpg"][-2:]
+    result = prepared(tmp_path, files, RGB)
+    warning = "JPEG files with a flaw in their data, whose pixels may be wrong: 1"
+    assert warning in result.survey.warnings
+    assert facts(result)["storage"].startswith("19 JPEG files as they are; 1 image")
 
 
 def deep_png(values: NDArray[np.uint16]) -> bytes:
