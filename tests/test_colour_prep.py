@@ -29,7 +29,7 @@ from pipeline.data.pixels.colour import (
     shows_colour,
 )
 from pipeline.data.pixels.image_decoder import decode
-from pipeline.data.pixels.measures import TURNED, Measures, measure, read_measures
+from pipeline.data.pixels.measures import PROFILED, TURNED, Measures, measure, read_measures
 from pipeline.data.pixels.options import PixelOptions
 from pipeline.data.prepare import BadImagesError, PrepareResult, prepare
 from pipeline.data.sources import open_source
@@ -205,6 +205,31 @@ def test_superfluous_bytes_in_a_jpeg_are_a_warning(tmp_path: Path) -> None:
     warning = "JPEG files with a flaw in their data, whose pixels may be wrong: 1"
     assert warning in result.survey.warnings
     assert facts(result)["storage"].startswith("19 JPEG files as they are; 1 image")
+
+
+def profile(red: tuple[float, float, float] | None = None) -> bytes:
+    """The profile of sRGB, with another `red` (X, Y, Z) if given."""
+    data = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
+    if red is not None:
+        entry = data.index(b"rXYZ", 128)
+        at = int.from_bytes(data[entry + 4 : entry + 8], "big") + 8
+        data[at : at + 12] = struct.pack(">iii", *(round(value * 65536) for value in red))
+    return bytes(data)
+
+
+def test_profiles_of_other_colours_are_a_warning(tmp_path: Path) -> None:
+    files = tree(photo, jpg)
+    adobe = profile((0.6097, 0.3111, 0.0195))
+    profiles = (profile(), b"damaged", adobe, adobe)
+    for i, one in enumerate(profiles):
+        files[f"a/{i}.jpg"] = jpg(photo(i), icc_profile=one)
+    result = prepared(tmp_path, files, AUTO)
+    assert result.survey.changes == {PROFILED: 2}
+    assert result.survey.warnings == (
+        "images with a colour profile other than sRGB, which is ignored: 2; their colours are read "
+        "as sRGB",
+    )
+    assert facts(result)["storage"] == "20 JPEG files as they are"
 
 
 def deep_png(values: NDArray[np.uint16]) -> bytes:

@@ -26,7 +26,8 @@ TURNED = "turned upright"
 ON_WHITE, ON_BLACK = "composited on white paper", "composited on black paper"
 UNREADABLE = "taken as upright, with an unreadable orientation"
 DOUBTFUL = "decoded from JPEG data with a flaw"
-CHANGES = (TURNED, ON_WHITE, ON_BLACK, UNREADABLE, DOUBTFUL)  # bit i of `changes`
+PROFILED = "without their colour profile"
+CHANGES = (TURNED, ON_WHITE, ON_BLACK, UNREADABLE, DOUBTFUL, PROFILED)  # bit i of `changes`
 
 MEASURES = np.dtype(
     [

@@ -17,6 +17,7 @@ from pipeline.data.pixels.measures import (
     CHANGES,
     DEPTHS,
     DOUBTFUL,
+    PROFILED,
     UNREADABLE,
     Measures,
     has_change,
@@ -292,6 +293,11 @@ def _mode_warnings(measures: Measures) -> Iterator[str]:
         yield f"images whose orientation cannot be read, taken as upright: {unreadable:,}"
     if doubtful := int(np.count_nonzero(has_change(measures, DOUBTFUL))):
         yield f"JPEG files with a flaw in their data, whose pixels may be wrong: {doubtful:,}"
+    if profiled := int(np.count_nonzero(has_change(measures, PROFILED))):
+        yield (
+            f"images with a colour profile other than sRGB, which is ignored: {profiled:,}; their "
+            "colours are read as sRGB"
+        )
     depths = np.unique(measures["depth"])
     if len(depths) > 1:
         kinds = ", ".join(DEPTHS[depth] for depth in depths)
