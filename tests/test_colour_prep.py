@@ -598,6 +598,18 @@ def test_arrays_in_colour(
             assert np.abs(colour.astype(int) - STACK[i]).max() <= tolerance
 
 
+@pytest.mark.parametrize("shape", [(3, 8, 3), (1, 8, 3), (3, 8, 1)])
+def test_channels_that_may_be_first_or_last_are_a_note(
+    shape: tuple[int, int, int], tmp_path: Path
+) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (20, *shape), dtype=np.uint8)
+    (tmp_path / "x.npz").write_bytes(npz(x_train=images, y_train=LABELS))
+    source = open_source(tmp_path / "x.npz")
+    [note] = source.layout.notes
+    assert note.endswith("may have channels first or last: read as last")
+    assert source.decoded(0).grey.shape == shape[:2]
+
+
 def test_colours_without_a_known_range_become_grey_and_this_is_a_note(tmp_path: Path) -> None:
     (tmp_path / "x.npz").write_bytes(npz(x_train=STACK / 127.5 - 1, y_train=LABELS))
     source = open_source(tmp_path / "x.npz")
