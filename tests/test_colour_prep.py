@@ -20,7 +20,7 @@ from beton.errors import BetonError
 from beton.fields import InkField, RGBImageField
 from beton.reader import Reader
 from jobs import prep as job
-from pipeline.data.base import Decoded, LayoutError, SourceError
+from pipeline.data.base import Decoded, ImageError, LayoutError, SourceError
 from pipeline.data.pixels.colour import (
     Colours,
     channel_statistics,
@@ -29,9 +29,9 @@ from pipeline.data.pixels.colour import (
     shows_colour,
 )
 from pipeline.data.pixels.image_decoder import decode
-from pipeline.data.pixels.measures import TURNED, Measures, measure, read_measures
+from pipeline.data.pixels.measures import PROFILED, TURNED, Measures, measure, read_measures
 from pipeline.data.pixels.options import PixelOptions
-from pipeline.data.prepare import PrepareResult, prepare
+from pipeline.data.prepare import BadImagesError, PrepareResult, prepare
 from pipeline.data.sources import open_source
 from pipeline.loading.dataset import PixelRules, View, open_dataset
 from pipeline.loading.dataset import channel_statistics as stored_statistics
@@ -173,6 +173,63 @@ def test_only_jpegs_of_three_components_can_be_stored_as_they_are() -> None:
     assert decode(saved(Image.fromarray(photo(1)).convert("L"), "JPEG")).jpeg is None
     assert decode(of_mode("CMYK", "JPEG")).jpeg is None
     assert decode(png(photo(1))).jpeg is None
+
+
+def cut(data: bytes, fraction: float) -> bytes:
+    """The beginning of a JPEG file, which ends like a complete one."""
+    return data[: int(fraction * len(data))] + b"\xff\xd9"
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+@pytest.mark.parametrize("side", [40, 90])  # stored as pixels, and as a file
+def test_jpegs_that_lost_pixels_are_refused(mode: str, side: int, tmp_path: Path) -> None:
+    """Pillow and libjpeg-turbo fill lost pixels with grey, and raise no error."""
+    whole = saved(Image.fromarray(photo(1, side, side)).convert(mode), "JPEG", quality=95)
+    decode(whole)
+    for fraction in (0.7, 0.9):
+        with pytest.raises(ImageError, match="damaged JPEG file: premature end of data"):
+            decode(cut(whole, fraction))
+    restarts = saved(Image.fromarray(photo(1)), "JPEG", restart_marker_rows=1)
+    second, fourth = (restarts.index(bytes([0xFF, 0xD0 + n])) for n in (1, 3))
+    with pytest.raises(ImageError, match="damaged JPEG file: found marker 0xd3 instead of RST1"):
+        decode(restarts[:second] + restarts[fourth:])
+    with pytest.raises(BadImagesError, match="1 of 20 images") as caught:
+        prepared(tmp_path, tree(photo, jpg) | {"a/0.jpg": cut(whole, 0.7)}, RGB)
+    assert caught.value.bad == [("a/0.jpg", "damaged JPEG file: premature end of data segment")]
+
+
+def test_superfluous_bytes_in_a_jpeg_are_a_warning(tmp_path: Path) -> None:
+    files = tree(photo, jpg)
+    files["a/0.jpg"] = files["a/0.jpg"][:-2] + bytes(range(1, 41)) + files["a/0.jpg"][-2:]
+    result = prepared(tmp_path, files, RGB)
+    warning = "JPEG files with a flaw in their data, whose pixels may be wrong: 1"
+    assert warning in result.survey.warnings
+    assert facts(result)["storage"].startswith("19 JPEG files as they are; 1 image")
+
+
+def profile(red: tuple[float, float, float] | None = None) -> bytes:
+    """The profile of sRGB, with another `red` (X, Y, Z) if given."""
+    data = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
+    if red is not None:
+        entry = data.index(b"rXYZ", 128)
+        at = int.from_bytes(data[entry + 4 : entry + 8], "big") + 8
+        data[at : at + 12] = struct.pack(">iii", *(round(value * 65536) for value in red))
+    return bytes(data)
+
+
+def test_profiles_of_other_colours_are_a_warning(tmp_path: Path) -> None:
+    files = tree(photo, jpg)
+    adobe = profile((0.6097, 0.3111, 0.0195))
+    profiles = (profile(), b"damaged", adobe, adobe)
+    for i, one in enumerate(profiles):
+        files[f"a/{i}.jpg"] = jpg(photo(i), icc_profile=one)
+    result = prepared(tmp_path, files, AUTO)
+    assert result.survey.changes == {PROFILED: 2}
+    assert result.survey.warnings == (
+        "images with a colour profile other than sRGB, which is ignored: 2; their colours are read "
+        "as sRGB",
+    )
+    assert facts(result)["storage"] == "20 JPEG files as they are"
 
 
 def deep_png(values: NDArray[np.uint16]) -> bytes:
@@ -539,6 +596,18 @@ def test_arrays_in_colour(
             np.testing.assert_array_equal(colour, np.where(STACK[i] > 127, 255, 0))
         else:
             assert np.abs(colour.astype(int) - STACK[i]).max() <= tolerance
+
+
+@pytest.mark.parametrize("shape", [(3, 8, 3), (1, 8, 3), (3, 8, 1)])
+def test_channels_that_may_be_first_or_last_are_a_note(
+    shape: tuple[int, int, int], tmp_path: Path
+) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (20, *shape), dtype=np.uint8)
+    (tmp_path / "x.npz").write_bytes(npz(x_train=images, y_train=LABELS))
+    source = open_source(tmp_path / "x.npz")
+    [note] = source.layout.notes
+    assert note.endswith("may have channels first or last: read as last")
+    assert source.decoded(0).grey.shape == shape[:2]
 
 
 def test_colours_without_a_known_range_become_grey_and_this_is_a_note(tmp_path: Path) -> None:

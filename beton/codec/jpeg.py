@@ -14,6 +14,8 @@ SIDE_LIMIT = 65500  # pixels, in libjpeg-turbo
 REDUCTIONS = (8, 4, 2)  # scales 1/8, 1/4 and 1/2: libjpeg-turbo has fast inverse DCTs for them
 PROCESSES = (0, 1, 2)  # baseline, extended sequential and progressive, with Huffman coding
 SMALLEST = 8  # pixels a side, from which on the reduced size identifies the scale
+# Parts of libjpeg-turbo's warnings of pixels that it cannot decode and fills with grey.
+_LOSSES = ("premature end", "bad huffman code", "bad arithmetic code", "instead of rst")
 
 
 def reduced(side: int, reduction: int) -> int:
@@ -71,6 +73,22 @@ def require_complete(data: bytes | bytearray, size: tuple[int, int]) -> None:
         decode(np.frombuffer(data, np.uint8), size, 8 if min(size) >= SMALLEST else 1)
     except FormatError as error:
         raise SampleError(error.reason) from error
+
+
+def find_damage(data: bytes | bytearray) -> tuple[str, bool]:
+    """Return libjpeg-turbo's warning of a JPEG file, "" without one, and whether pixels are lost.
+
+    A file of another kind than libjpeg-turbo decodes has a warning too, and no known loss.
+    """
+    try:
+        height, width = simplejpeg.decode_jpeg_header(data)[:2]
+        reduction = 8 if min(height, width) >= SMALLEST else 1
+        least = reduced(height, reduction), reduced(width, reduction)
+        simplejpeg.decode_jpeg(data, fastdct=True, min_height=least[0], min_width=least[1])
+    except ValueError as error:
+        warning = f"{error}"
+        return warning, any(loss in warning.lower() for loss in _LOSSES)
+    return "", False
 
 
 def _process(data: bytes | bytearray) -> int | None:

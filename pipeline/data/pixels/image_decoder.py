@@ -3,11 +3,12 @@
 Pillow decodes all formats and all unusual or damaged files; a plain PNG takes a fast path. Opaque
 8-bit images equal Pillow's `convert("L")` and `convert("RGB")`. Grey images of more than 8 bits
 keep their values, because only the whole dataset shows how to scale them; colours have 8 bits.
-Profiles of colours are ignored.
+Profiles of colours are ignored; those that mean other colours than sRGB are reported.
 """
 
 import importlib
 import warnings
+from functools import lru_cache
 from io import BytesIO
 from typing import Any
 
@@ -15,9 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageCms, UnidentifiedImageError, features
 
+from beton.codec import jpeg
 from pipeline.data.base import Decoded, Grey, ImageError, Pixels
 from pipeline.data.pixels.formats import ANIMATED, FORMATS, sniff
-from pipeline.data.pixels.measures import TURNED, UNREADABLE
+from pipeline.data.pixels.measures import DOUBTFUL, PROFILED, TURNED, UNREADABLE
 from pipeline.data.pixels.png import LONGEST_SIDE, decode_plain_png, without_texts
 from pipeline.data.pixels.tiff import is_preview, tiff_pages
 from pipeline.data.pixels.transparency import OPAQUE, blend, change_of, put_on_paper
@@ -27,6 +29,10 @@ _PHOTOMETRIC, _BITS, _SAMPLE_FORMAT = 262, 258, 339  # TIFF tags
 _UNSIGNED = 1
 _DEEP = {"I": np.int32, "F": np.float32}
 _WORDS = "I;16"  # the beginning of the modes with 16 bits
+# The XYZ of sRGB's red, green and blue in a profile (D50), and how far a rounded copy may deviate.
+_SRGB = ((0.4361, 0.2225, 0.0139), (0.3851, 0.7169, 0.0971), (0.1431, 0.0606, 0.7141))
+_SRGB_TOLERANCE = 0.01
+_CORRUPT = "Corrupt JPEG data: "  # the beginning of libjpeg-turbo's warnings of wrong data
 _COLOURS = ("RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "HSV", "LAB", "P", "PA")  # the modes
 
 
@@ -121,6 +127,7 @@ def _convert(image: Image.Image, kind: str, page: int, data: bytes | bytearray) 
     if kind == "TIFF" and mode in _COLOURS and _bits(image) == 16:
         mode = f"{mode};16"
     image.load()
+    doubtful = kind == "JPEG" and _is_doubtful(data)
     if kind != "TIFF":
         orientation = _orientation(image)
     grey, colour, paper = _to_pixels(image, kind)
@@ -132,10 +139,39 @@ def _convert(image: Image.Image, kind: str, page: int, data: bytes | bytearray) 
         grey = _turn(grey, orientation or 1)
         colour = None if colour is None else _turn(colour, orientation or 1)
     turned = UNREADABLE if orientation is None else TURNED if orientation > 1 else None
-    changes = ((turned,) if turned else ()) + change_of(paper)
-    storable = kind == "JPEG" and mode == "RGB" and turned != TURNED
-    jpeg = bytes(data) if storable else None
-    return Decoded(np.ascontiguousarray(grey), mode, changes, colour, jpeg)
+    changes = ((turned,) if turned else ()) + change_of(paper) + ((DOUBTFUL,) if doubtful else ())
+    if colour is not None and not _is_srgb(image.info.get("icc_profile") or b""):
+        changes += (PROFILED,)
+    storable = kind == "JPEG" and mode == "RGB" and turned != TURNED and not doubtful
+    file = bytes(data) if storable else None
+    return Decoded(np.ascontiguousarray(grey), mode, changes, colour, file)
+
+
+@lru_cache(maxsize=64)  # the images of a dataset have few profiles
+def _is_srgb(profile: bytes) -> bool:
+    """Return whether a colour profile has sRGB's primaries; True for an empty or damaged one."""
+    if not profile:
+        return True
+    try:
+        found: Any = ImageCms.ImageCmsProfile(BytesIO(profile)).profile
+        colorants = found.red_colorant, found.green_colorant, found.blue_colorant
+    except Exception:  # Pillow raises several types
+        return True
+    if None in colorants:  # of CMYK, or described by tables
+        return False
+    deviations = np.abs(np.array([xyz for xyz, _ in colorants]) - _SRGB)
+    return bool(deviations.max() <= _SRGB_TOLERANCE)
+
+
+def _is_doubtful(data: bytes | bytearray) -> bool:
+    """Return whether the data of a JPEG file have a flaw, such as superfluous bytes.
+
+    Raises ImageError if pixels are lost. Pillow fills them with grey, and does not tell.
+    """
+    warning, is_lost = jpeg.find_damage(data)
+    if is_lost:
+        raise ImageError(f"damaged JPEG file: {warning.removeprefix(_CORRUPT)}")
+    return warning.startswith(_CORRUPT)
 
 
 def _orientation(image: Image.Image) -> int | None:

@@ -25,7 +25,9 @@ DEPTHS = ("uint8", "uint16", "int32", "float32")
 TURNED = "turned upright"
 ON_WHITE, ON_BLACK = "composited on white paper", "composited on black paper"
 UNREADABLE = "taken as upright, with an unreadable orientation"
-CHANGES = (TURNED, ON_WHITE, ON_BLACK, UNREADABLE)  # bit i of `changes`
+DOUBTFUL = "decoded from JPEG data with a flaw"
+PROFILED = "without their colour profile"
+CHANGES = (TURNED, ON_WHITE, ON_BLACK, UNREADABLE, DOUBTFUL, PROFILED)  # bit i of `changes`
 
 MEASURES = np.dtype(
     [

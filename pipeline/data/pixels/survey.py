@@ -13,7 +13,15 @@ from numpy.typing import NDArray
 
 from pipeline.data.base import SPLITS, TRAIN, VALIDATION, Ints
 from pipeline.data.pixels.colour import Colours
-from pipeline.data.pixels.measures import CHANGES, DEPTHS, UNREADABLE, Measures, has_change
+from pipeline.data.pixels.measures import (
+    CHANGES,
+    DEPTHS,
+    DOUBTFUL,
+    PROFILED,
+    UNREADABLE,
+    Measures,
+    has_change,
+)
 from pipeline.data.pixels.polarity import (
     DARK,
     EACH,
@@ -283,6 +291,13 @@ def _shape_warnings(measures: Measures, fit: str) -> Iterator[str]:
 def _mode_warnings(measures: Measures) -> Iterator[str]:
     if unreadable := int(np.count_nonzero(has_change(measures, UNREADABLE))):
         yield f"images whose orientation cannot be read, taken as upright: {unreadable:,}"
+    if doubtful := int(np.count_nonzero(has_change(measures, DOUBTFUL))):
+        yield f"JPEG files with a flaw in their data, whose pixels may be wrong: {doubtful:,}"
+    if profiled := int(np.count_nonzero(has_change(measures, PROFILED))):
+        yield (
+            f"images with a colour profile other than sRGB, which is ignored: {profiled:,}; their "
+            "colours are read as sRGB"
+        )
     depths = np.unique(measures["depth"])
     if len(depths) > 1:
         kinds = ", ".join(DEPTHS[depth] for depth in depths)

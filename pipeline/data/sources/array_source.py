@@ -140,6 +140,10 @@ class ArrayImages:
         if count and not (trusted and dtype == np.uint8):
             assert self._stride == self._bytes
             self.note = self._choose_depth(colours)
+        if shape[::2] in ((3, 3), (1, 3), (3, 1)) and not transposed:
+            found = "×".join(map(str, shape))
+            doubt = f"images of shape {found} may have channels first or last: read as last"
+            self.note = "; ".join(filter(None, (self.note, doubt)))
 
     def image(self, row: int) -> Grey:
         """Return one image (h, w), upright. Raises SourceError for a damaged file."""
