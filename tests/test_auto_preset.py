@@ -118,3 +118,11 @@ def test_few_images_of_easy_classes_are_told_apart(name: str) -> None:
     images = images + 0.3 * torch.randn(images.shape, generator=generator)
     facts = DataFacts(True, side, side, 5, count - 40)
     assert accuracy(choose_preset(facts, name)[1], images, labels, 12) > 0.95
+
+
+@pytest.mark.parametrize("size", [32, 400])
+def test_classes_named_by_single_characters_are_not_mirrored(size: int) -> None:
+    facts = replace(FACTS, height=size, width=size)
+    for characters, flip in ((False, 0.5), (True, 0)):
+        _, preset = choose_preset(replace(facts, characters=characters))
+        assert preset.recipe.stages[0].image_augmentation.flip == flip

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from subprocess import PIPE
-from typing import get_args, get_type_hints
+from typing import Any, get_args, get_type_hints
 
 import forked
 import numpy as np
@@ -230,6 +230,51 @@ def test_an_accuracy_to_reach_needs_validation_images(tmp_path: Path) -> None:
         pytest.raises(UserError, match=r"until: .*no images in its split 'validation'"),
     ):
         planned("classify", ClassifyOptions(until=0.9, network="small"), file)
+
+
+def test_images_are_mirrored_as_the_user_says(petals: Reader, tmp_path: Path) -> None:
+    def flips(options: Options, job: str = "classify", file: Reader = petals) -> tuple[Any, ...]:
+        recipe = planned(job, options, file).recipe
+        augmentation = recipe.stages[0].image_augmentation
+        return augmentation.flip, augmentation.alternate_flip, recipe.mirrored
+
+    assert flips(ClassifyOptions()) == flips(ClassifyOptions(mirror="yes")) == (0.5, False, False)
+    assert flips(ClassifyOptions(mirror="no")) == (0, False, False)
+    speed = Cifar10Options(recipe="speed", batch_size=4)
+    assert flips(speed, "cifar10") == flips(replace(speed, mirror="yes"), "cifar10")
+    assert flips(speed, "cifar10") == (0, True, True)
+    assert flips(replace(speed, mirror="no"), "cifar10") == (0, False, False)
+    path = write_colours(tmp_path / "letters.beton", classes=("b", "d", "p"))
+    with open_dataset(path) as letters:
+        assert flips(ClassifyOptions(), file=letters) == (0, False, False)
+        assert flips(ClassifyOptions(mirror="yes"), file=letters) == (0.5, False, False)
+
+
+def test_one_image_at_a_time_is_refused_where_batch_normalisation_needs_more(
+    leaves: Reader,
+) -> None:
+    one = ClassifyOptions(recipe="small-images", size=28, network="lenet", batch_size=1)
+    with pytest.raises(UserError, match=r"batch_size: got one image at a time, .*network lenet"):
+        planned("classify", one, leaves)
+    planned("classify", replace(one, batch_size=2), leaves)
+    planned("classify", replace(one, network="plain"), leaves)
+
+
+def test_more_images_than_there_are_change_nothing(leaves: Reader) -> None:
+    options = ClassifyOptions(batch_size=8)
+    for images, limit in ((47, 47), (48, None), (100, None)):
+        training = planned("classify", replace(options, train_images=images), leaves)
+        assert training.recipe.train_images == limit
+    assert training == planned("classify", options, leaves)
+    with pytest.raises(UserError, match="train_images: got 0"):
+        planned("classify", replace(options, train_images=0), leaves)
+
+
+def test_classes_without_training_images_are_named_in_a_line(leaves: Reader) -> None:
+    training = planned("classify", ClassifyOptions(train_images=3, batch_size=2), leaves)
+    assert [*classify.training_notes(training, leaves)] == [
+        "1 of 4 classes have no image to train on"
+    ]
 
 
 def test_the_optimizer_and_its_options_are_the_users(leaves: Reader) -> None:

@@ -102,6 +102,10 @@ def test_a_training_that_diverged_has_its_reason(tmp_path: Path) -> None:
     assert isinstance(trainings, Table)
     assert [row[-1] for row in results.rows] == ["0", "1"]
     assert results.rows[1][2:4] == ["–", "–"]
+    assert "its means are of its other trainings alone" in results.caption
+    (plot,) = blocks(page, Plot)
+    assert isinstance(plot, Plot)
+    assert "without diverged trainings" in plot.caption
     assert [row[-1] for row in trainings.rows].count("not finite") == 1
 
 

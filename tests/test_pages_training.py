@@ -328,6 +328,13 @@ def test_a_trial_says_so_and_shows_published_figures(tmp_path: Path) -> None:
     assert (figures["accuracy, test"], figures["balanced accuracy, test"]) == ("70.00 %", "60.00 %")
 
 
+def test_fewer_training_images_and_mirrored_predictions_are_reported(tmp_path: Path) -> None:
+    page = page_of([run(tmp_path / "a", recipe=replace(ONE, train_images=1_600, mirrored=True))])
+    assert page.answer.endswith("was trained on 1,600 of the training images.")
+    assert "means over the image and its mirror image." in page.html()
+    assert "mirror image" not in page_of([run(tmp_path / "b")]).html()
+
+
 def test_both_modes_of_accuracy_are_shown(tmp_path: Path) -> None:
     path = run(tmp_path / "a", job="fashion", options={"recipe": "lenet"})
     epochs = [replace(one, train_mode_accuracy=0.9) for one in RunDir(path).epochs()]

@@ -124,6 +124,10 @@ def test_images_that_exceed_the_memory_are_refused(
         monkeypatch.setattr(resident, "free_memory", lambda _device: 2 * needed - 2)
         with pytest.raises(UserError, match=r"resident: got images of 0 MiB, expected at most 0"):
             read(ResidentLoader, (file, View.of(file, 12, None), {"augmentation": None}))
+        monkeypatch.setattr(resident, "free_memory", lambda _device: 4 * needed - 2)
+        options = {"augmentation": None, "shard": Shard(0, 2)}  # two processes keep all images
+        with pytest.raises(UserError, match="over its processes"):
+            read(ResidentLoader, (file, View.of(file, 12, None), options))
 
 
 def test_crops_of_larger_images_are_refused(tmp_path: Path) -> None:

@@ -2,12 +2,14 @@
 
 from collections.abc import Iterator
 from itertools import chain
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tiny import write_set
 from tiny_colours import write_colours
 
 from beton.order import Shard
@@ -114,3 +116,15 @@ def test_a_balanced_training(kind: type[DeviceLoader], file: Reader) -> None:
         parts = zip(one.batches(1), two.batches(1), strict=True)
         halves = [torch.cat([part.images for part in chain(*pair)]) for pair in parts]
     assert torch.equal(torch.cat(halves), images)
+
+
+@pytest.mark.parametrize("limit", [4, 7, 10, 13, 33, 39, 50])
+def test_some_images_of_a_split_are_of_each_class_in_proportion(tmp_path: Path, limit: int) -> None:
+    """The classes come in turns, so every fourth image is of the same one."""
+    with open_dataset(write_set(tmp_path / "set.beton", train=10)) as file:
+        whole, some = split_indices(file, "train"), split_indices(file, "train", limit)
+        counts = np.bincount(file.column("label").metadata[some], minlength=4)
+    assert len(some) == min(limit, 40)
+    assert np.isin(some, whole).all()
+    assert (np.diff(some) > 0).all()
+    assert np.ptp(counts) <= 1

@@ -45,6 +45,7 @@ def write_colours(
     sizes: Sequence[tuple[int, int]] = ((12, 16),),
     mode: str = "raw",
     pixels: Mapping[str, Any] | None = None,
+    classes: Sequence[str] = CLASSES,
 ) -> Path:
     """Write a dataset with `counts` training images of each class, and `validation` others.
 
@@ -60,7 +61,7 @@ def write_colours(
                     "label": label,
                     "split": int(number >= count),
                     "writer": -1,
-                    "name": f"{CLASSES[label]}/{number}.png".encode(),
+                    "name": f"{classes[label]}/{number}.png".encode(),
                 }
             )
     plain = IntField()
@@ -75,7 +76,7 @@ def write_colours(
         },
         samples,
         info={
-            "classes": list(CLASSES),
+            "classes": list(classes),
             "splits": list(SPLITS),
             "writers": [],
             "provenance": {"kind": "synthetic", "source": "colours", "digest": "sha256:colours"},

@@ -3,6 +3,7 @@
 Part 1, the published systems and a dataset of yours differ in their options' defaults alone.
 """
 
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, replace
 from functools import partial
@@ -23,6 +24,7 @@ from pipeline.experiments.default_data import default_dataset, prepare_defaults
 from pipeline.experiments.options import Options, folder_of
 from pipeline.loading.dataset import (
     PixelRules,
+    View,
     channel_statistics,
     source_line,
     split_indices,
@@ -77,6 +79,9 @@ def run(job: str, options: Options) -> None:
         if is_new and finds_rate(choose(job, options, file), options):
             rate = max(training.recipe.stages[0].rates)
             console.print(f"{job}: learning rate {rate:.3g}, by a range test")
+        if is_new:
+            for note in training_notes(training, file):
+                console.print(f"{job}: {note}")
         track = options.track is not None
         title = title_of(job, folder.config())
         finished = run_training(
@@ -140,6 +145,7 @@ def plan(job: str, options: Options, file: Reader, processes: Processes) -> Trai
     if options.batch_size == "auto":
         rows = find_micro_batch(processes, network, recipe, file)
         training = replace(training, recipe=replace(recipe, micro_batch=rows))
+    _check_rows(training, file, processes)
     if finds_rate(preset, options):
         training = _with_found_rate(training, file, processes)
     return training
@@ -180,6 +186,7 @@ def facts_of(file: Reader) -> DataFacts:
         width,
         len(file.info["classes"]),
         len(split_indices(file, "train")),
+        all(len(name) == 1 for name in file.info["classes"]),
     )
 
 
@@ -207,14 +214,17 @@ def _recipe(preset: Preset, options: Options, file: Reader) -> Recipe:
         seed=options.seed,
     )
     given: dict[str, Any] = {"stages": tuple(_stage(stage, options) for stage in recipe.stages)}
-    if options.train_images is not None:
-        given["train_images"] = options.train_images
+    images = options.train_images
+    if images is not None and images < len(split_indices(file, "train")):
+        given["train_images"] = images
     if options.average is not None:
         given["average"] = options.average
     if options.class_weights is not None:
         given["class_weights"] = True
     if options.balanced_sampler:
         given["balanced_sampling"] = True
+    if options.mirror == "no":
+        given["mirrored"] = False
     if recipe.normalize is None and PixelRules.of(file).colour == "rgb":
         given["normalize"] = channel_statistics(file)
     return replace(recipe, **given)
@@ -229,7 +239,15 @@ def _stage(stage: Stage, options: Options) -> Stage:
         given["options"] = {**given.get("options", stage.options), "momentum": options.momentum}
     if options.weight_decay is not None:
         given["weight_decay"] = options.weight_decay
+    if options.mirror is not None and _mirrors(stage) != (options.mirror == "yes"):
+        flip = 0.5 if options.mirror == "yes" else 0.0
+        augmentation = replace(stage.image_augmentation, flip=flip, alternate_flip=False)
+        given["image_augmentation"] = augmentation
     return replace(stage, **given)
+
+
+def _mirrors(stage: Stage) -> bool:
+    return bool(stage.image_augmentation.flip or stage.image_augmentation.alternate_flip)
 
 
 def _check(training: TrainingConfig, file: Reader, runs: Path, processes: Processes) -> None:
@@ -246,6 +264,29 @@ def _check(training: TrainingConfig, file: Reader, runs: Path, processes: Proces
             networks.check_size(training.network, *data.view(stage).shape)
             optim.build(Network(*(nn.Linear(1, 1) for _ in range(GROUPS))), stage)
     Checkpoints(runs, **asdict(training.checkpoints))
+
+
+def _check_rows(training: TrainingConfig, file: Reader, processes: Processes) -> None:
+    """Raise UserError if a process computes a single row that batch normalisation rules out."""
+    recipe = training.recipe
+    local = recipe.batch_size // processes.count
+    rows = recipe.micro_batch or local
+    if (local % rows or rows) == 1 and not recipe.auxiliary:
+        for stage in recipe.stages:
+            view = View.of(file, stage.size, recipe.window, normalize=recipe.normalize)
+            networks.check_one_row(training.network, len(file.info["classes"]), view.input_shape)
+
+
+def training_notes(training: TrainingConfig, file: Reader) -> Iterator[str]:
+    """Yield what a user of other data than the recipe's may not expect of a training."""
+    recipe = training.recipe
+    if any(map(_mirrors, recipe.stages)):
+        yield "images are mirrored at random in training; --mirror no leaves them as they are"
+    indices = split_indices(file, training.learn_from, recipe.train_images)
+    classes = len(file.info["classes"])
+    trained = len(np.unique(file.column("label").metadata[indices]))
+    if trained < classes:
+        yield f"{classes - trained} of {classes} classes have no image to train on"
 
 
 def _auxiliary(

@@ -30,7 +30,7 @@ class Options:
     epochs: int | None = None
     """Epochs. None: the recipe's, and more on a small dataset."""
     train_images: int | None = None
-    """Train on this number of images, evenly spaced in the dataset. None: on all of them."""
+    """Train on this number of images, of each class in proportion. None: on all of them."""
     until: float | None = None
     """Validation accuracy, above 0 and at most 1, that ends the training after its epoch. If it is
     never reached, the training ends after its last epoch."""
@@ -57,6 +57,9 @@ class Options:
     """balanced: weight each image's loss by the inverse frequency of its class."""
     balanced_sampler: bool = False
     """Sample all classes equally often in training."""
+    mirror: Literal["yes", "no"] | None = None
+    """Mirror images at random in training. no is for classes that a mirror image does not belong
+    to. None: as in the recipe."""
     seed: int = 0
     """Seed of weights, order and augmentation. Equal seeds give equal weights, on one process."""
     resume: Path | None = None
@@ -132,9 +135,10 @@ class ClassifyOptions(Options):
     data/NAME.beton."""
     recipe: Literal["auto", "small-images", "photos", "handwriting"] = "auto"
     """How to train. auto: by the dataset's colours and sizes.
-    small-images: images of few pixels, each seen whole.
+    small-images: images of few pixels, each seen whole; those in colour are mirrored at random.
     photos: photographs of any size, seen whole, cropped and mirrored at random.
-    handwriting: grey characters, each seen in a square around its ink."""
+    handwriting: grey characters, each seen in a square around its ink.
+    Classes that are named by single characters are never mirrored, unless --mirror says so."""
 
 
 # By job: all that train one network on one dataset.

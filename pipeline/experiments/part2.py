@@ -24,7 +24,7 @@ from pipeline.recipes.presets import Trial
 from pipeline.recipes.recipe import Recipe
 from pipeline.reporting.pages.part2 import closing_table, page_of
 from pipeline.runtime import launch
-from pipeline.training.datamodule import DataModule, evenly_spaced
+from pipeline.training.datamodule import DataModule
 from pipeline.training.distributed import Processes
 from pipeline.training.warm_start import measure_start
 
@@ -143,7 +143,7 @@ def _use(file: Reader, training: TrainingConfig) -> DatasetUse:
         file=str(file.path),
         provenance=file.info["provenance"],
         learn_from=learn_from,
-        learned=len(evenly_spaced(split_indices(file, learn_from), recipe.train_images)),
+        learned=len(split_indices(file, learn_from, recipe.train_images)),
         validate_on=validate_on,
-        validated=len(evenly_spaced(split_indices(file, validate_on), recipe.validation_images)),
+        validated=len(split_indices(file, validate_on, recipe.validation_images)),
     )

@@ -30,7 +30,7 @@ from pipeline.reporting.pages.part3 import closing_tables, page_of
 from pipeline.reporting.run_plots import plot_label_samples
 from pipeline.runtime import launch
 from pipeline.runtime.files import read_json
-from pipeline.training.datamodule import DataModule, evenly_spaced
+from pipeline.training.datamodule import DataModule
 from pipeline.training.distributed import Processes
 
 Planner = Callable[[Preset, int], TrainingConfig]  # of a preset's training with a seed
@@ -216,7 +216,7 @@ class Experiment:
             test=robust.LabelledSplit(**_described(data.test, data.split), split=data.split),
             clean=robust.LabelledDataset(**_described(data.clean, "train", images)),
             classes=tuple(data.classes),
-            pictures=len(evenly_spaced(split_indices(data.data, "train"), images)),
+            pictures=len(split_indices(data.data, "train", images)),
             held_out=len(labels),
             arms={run.path.name: robust.ArmScore(self._accuracy(run)) for run in repeated},
             left_out=self.models.missing,
@@ -242,6 +242,6 @@ class Experiment:
 def _described(file: Reader, split: str, images: int | None = None) -> dict[str, Any]:
     return {
         "file": str(file.path),
-        "pictures": len(evenly_spaced(split_indices(file, split), images)),
+        "pictures": len(split_indices(file, split, images)),
         "provenance": file.info["provenance"],
     }

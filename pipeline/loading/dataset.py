@@ -68,18 +68,28 @@ def paper_greys(file: Reader) -> Uint8Array:
     return greys
 
 
-def split_indices(file: Reader, splits: str) -> Ids:
-    """Return the sample numbers of a split: int64 (n,), possibly none.
+def split_indices(file: Reader, splits: str, limit: int | None = None) -> Ids:
+    """Return the sample numbers of a split, in the order of the file: int64 (n,), possibly none.
 
-    "train+validation" joins both splits; "all" is every sample. Raises UserError for other names.
+    "train+validation" joins both splits; "all" is every sample. A `limit` is a maximum number:
+    each class keeps its fraction of the split, rounded up or down, evenly spaced in the file.
+    Raises UserError for other names.
     """
     if splits == "all":
-        return np.arange(len(file), dtype=np.int64)
-    names = splits.split("+")
-    if not {*names} <= {*SPLITS}:
-        raise UserError(f"split: got {splits!r}, expected all, or {' + '.join(SPLITS)}")
-    wanted = [SPLITS.index(name) for name in names]
-    return np.flatnonzero(np.isin(file.column("split").metadata, wanted))
+        indices = np.arange(len(file), dtype=np.int64)
+    else:
+        names = splits.split("+")
+        if not {*names} <= {*SPLITS}:
+            raise UserError(f"split: got {splits!r}, expected all, or {' + '.join(SPLITS)}")
+        wanted = [SPLITS.index(name) for name in names]
+        indices = np.flatnonzero(np.isin(file.column("split").metadata, wanted))
+    total = len(indices)
+    if limit is None or limit >= total:
+        return indices
+    # Evenly spaced in the file itself, they would miss classes that come in turns.
+    by_class = indices[np.argsort(file.column("label").metadata[indices], kind="stable")]
+    middles = (2 * np.arange(limit, dtype=np.int64) + 1) * total // (2 * limit)
+    return np.sort(by_class[middles])
 
 
 MAX_PROPORTION = 64  # of a median image, width / height or height / width

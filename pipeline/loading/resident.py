@@ -63,10 +63,13 @@ class ResidentLoader(DeviceLoader):
 
     def _check_memory(self, needed: int) -> None:
         limit = int(FRACTION * free_memory(self.device))
+        if self.device.type == "cpu":
+            limit //= self._shard.count  # every process keeps all images, in the same memory
         if needed > limit:
             raise UserError(
                 f"resident: got images of {needed / 2**20:,.0f} MiB, expected at most "
-                f"{limit / 2**20:,.0f} MiB, half of the free memory of {self.device}"
+                f"{limit / 2**20:,.0f} MiB, half of the free memory of {self.device} over its "
+                "processes"
             )
 
     def _canvases(self, epoch: int, start: int) -> Iterator[Canvases]:

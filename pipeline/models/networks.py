@@ -42,7 +42,7 @@ def build(name: str, classes: int, seed: int, shape: Shape = PAGE) -> Network:
 def prepare_network(network: Network, images: Callable[[int], Tensor]) -> None:
     """Set the layers of a new network that depend on the training images, if it has any.
 
-    `images(n)` returns n training images or fewer, evenly spaced, as the network sees them without
+    `images(n)` returns n training images or fewer, of all classes, as the network sees them without
     augmentation: float (n, channels, H, W). It is only called if the network needs them.
     """
     if isinstance(network, Airbench):
@@ -56,6 +56,21 @@ def check_size(name: str, height: int, width: int) -> None:
             f"size: got images of {height}×{width} pixels, expected at least {least} either way "
             f"for the network {name}"
         )
+
+
+def check_one_row(name: str, classes: int, shape: Shape) -> None:
+    """Raise UserError if a network cannot be trained on one image of a shape at a time.
+
+    Batch normalisation needs several values of a channel.
+    """
+    with torch.device("meta"):  # shapes without values
+        try:
+            build(name, classes, 0, shape).train()(torch.empty(1, *shape))
+        except ValueError as error:
+            raise UserError(
+                f"batch_size: got one image at a time, expected at least two in each process for "
+                f"the batch normalisation of the network {name}"
+            ) from error
 
 
 def transfer(network: nn.Module, weights: Mapping[str, Tensor]) -> tuple[str, ...]:

@@ -19,13 +19,22 @@ PHOTO_SIZE = 64  # height of photographs as the network sees them
 
 @dataclass(frozen=True)
 class DataFacts:
-    """What decides how to train on a dataset: colour, median size in pixels, counts of training."""
+    """What decides how to train on a dataset: colour, median size in pixels, counts of training.
+
+    With `characters`, each class is named by a single letter or digit.
+    """
 
     colour: bool
     height: int
     width: int
     classes: int
     images: int
+    characters: bool = False
+
+    @property
+    def flip(self) -> float:
+        """The probability that a training image is mirrored: a mirrored b is a d."""
+        return 0.0 if self.characters else 0.5
 
 
 def choose_preset(facts: DataFacts, recipe: str = "auto") -> tuple[str, Preset]:
@@ -70,19 +79,20 @@ def _trial(images: int, epochs: int) -> Trial:
 def _small_images(facts: DataFacts) -> Preset:
     """Return a recipe for images of few pixels, seen whole and in their own size.
 
-    Images in colour are flipped: theirs are objects, while grey ones may be characters.
+    Images in colour are mirrored unless their classes are characters. Grey ones may be characters
+    under any names.
     """
     shortest = min(facts.height, facts.width)
     enlarged = ceil(facts.height * max(1.0, 16 / max(shortest, 1)))
     if facts.colour:
-        augmentation = ImageAugmentation(pad=4, flip=0.5)
+        augmentation = ImageAugmentation(pad=4, flip=facts.flip)
         return _preset(facts, "resnet9-narrow", enlarged, image_augmentation=augmentation)
     return _preset(facts, "plain", enlarged, image_augmentation=ImageAugmentation(pad=2))
 
 
 def _photos(facts: DataFacts) -> Preset:
     """Return a recipe for photographs, seen whole and small."""
-    augmentation = ImageAugmentation(crop_scale=(0.35, 1), flip=0.5)
+    augmentation = ImageAugmentation(crop_scale=(0.35, 1), flip=facts.flip)
     return _preset(facts, "small", PHOTO_SIZE, image_augmentation=augmentation)
 
 

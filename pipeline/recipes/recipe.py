@@ -113,7 +113,7 @@ class Recipe:
     weighted by the inverse frequency of its class; with `balanced_sampling`, an epoch has equally
     many samples of each class, some of them repeated. With `resident`, all images are on the device
     from the start. `train_images` and `validation_images` limit both splits to that number of
-    images, evenly spaced in the file. With `train_mode_accuracy`, every validation also measures
+    images, of each class in proportion. With `train_mode_accuracy`, every validation also measures
     the accuracy in train mode: with batch statistics and dropout. `seed` determines all random
     numbers.
 

@@ -140,7 +140,7 @@ class DataModule:
         return np.asarray(self.file.column("label").metadata)
 
     def _eval_loader(self, split: str, stage: Stage) -> AbstractContextManager[DeviceLoader | None]:
-        indices = evenly_spaced(split_indices(self.file, split), self.recipe.validation_images)
+        indices = split_indices(self.file, split, self.recipe.validation_images)
         if not len(indices):
             return nullcontext()
         view = self.view(stage)
@@ -149,7 +149,7 @@ class DataModule:
 
     def _train_indices(self, file: Reader, split: str) -> Ids:
         limit = self.recipe.train_images if file is self.file else None
-        return evenly_spaced(split_indices(file, split), limit)
+        return split_indices(file, split, limit)
 
     def _view_of(self, file: Reader, stage: Stage) -> View:
         view = self.view(stage)
@@ -209,10 +209,3 @@ class DataModule:
             return None
         view = self._view_of(file, self.recipe.stages[0])
         return writer_scales(file, self.recipe.hand, view.proportion)
-
-
-def evenly_spaced(indices: Ids, limit: int | None) -> Ids:
-    """Return at most `limit` of some sample numbers, evenly spaced; None is all of them."""
-    if limit is None or limit >= len(indices):
-        return indices
-    return indices[np.linspace(0, len(indices) - 1, limit).round().astype(np.int64)]

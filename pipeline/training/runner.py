@@ -38,7 +38,6 @@ from pipeline.runtime.hardware import environment
 from pipeline.runtime.progress import progress
 from pipeline.runtime.signals import Stopped
 from pipeline.training.checkpoint import Checkpoints
-from pipeline.training.datamodule import evenly_spaced
 from pipeline.training.distributed import Processes
 from pipeline.training.trainer import Trainer
 
@@ -64,7 +63,7 @@ def initial_network(training: TrainingConfig, file: Reader) -> Network:
     network = networks.build(training.network, classes, recipe.seed, view.input_shape)
 
     def images(count: int) -> Tensor:
-        indices = evenly_spaced(split_indices(file, training.learn_from), count)
+        indices = split_indices(file, training.learn_from, count)
         with DeviceLoader(file, indices, view, len(indices), device=torch.device("cpu")) as loader:
             (inputs,) = loader.micro_batches()
         return inputs.images

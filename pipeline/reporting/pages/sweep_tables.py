@@ -64,7 +64,10 @@ def results_table(ranking: Ranking) -> Table:
             f"which compares {ranking.pairs} pairs of settings (Bonferroni)"
         )
     if any(one.diverged for one in ranking.settings):
-        caption += ". A setting with trainings that diverged is not compared, and comes last"
+        caption += (
+            ". A setting with trainings that diverged is not compared, and comes last; its means "
+            "are of its other trainings alone"
+        )
     best = frozenset({0} if ranking.settings[0].accuracy else ())
     return Table(f"{caption}.", headers, rows, "lrrlrrrr", best, wide=True)
 
@@ -84,6 +87,8 @@ def results_plot(ranking: Ranking) -> Plot:
     """Return the plot of all settings: curves over an option of numbers, or else a row for each."""
     results = ranking.settings
     bars = " with its 95 % interval over seeds" if len(ranking.seeds) > 1 else ""
+    if any(one.diverged for one in results):
+        bars += ", without diverged trainings"
     if option := curve_option(results):
         name = option.replace("_", " ")
         caption = f"Mean validation accuracy{bars}, over {name}."

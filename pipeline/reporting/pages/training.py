@@ -106,7 +106,7 @@ def _heading(config: RunConfig) -> tuple[str, str]:
 
 
 def _trials(groups: Sequence[RunGroup]) -> list[str]:
-    """Return a sentence about each group of trials: how many images they used."""
+    """Return a sentence about each group that was trained on some of the images."""
     sentences = []
     for group in groups:
         recipe = group.config.recipe
@@ -117,6 +117,10 @@ def _trials(groups: Sequence[RunGroup]) -> list[str]:
             sentences.append(
                 f"{group.name} is a trial: {trained}, {number(group.samples)} validation images, "
                 f"{group.first.result.epochs} of the recipe's epochs."
+            )
+        elif recipe.train_images is not None:
+            sentences.append(
+                f"{group.name} was trained on {recipe.train_images:,} of the training images."
             )
     return sentences
 

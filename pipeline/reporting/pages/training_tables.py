@@ -66,7 +66,7 @@ def figures_table(groups: Sequence[RunGroup]) -> Table:
     return Table(
         f"Results on {samples:,} validation images; runs: {seeds}. Several runs: the mean, with "
         "its 95 % interval over seeds in brackets. Times are training time only. A dash: never "
-        f"reached, or undefined.{_legend(table)}",
+        f"reached, or undefined.{_legend(table)}{_views(groups)}",
         ["", *(group.name for group in groups)],
         table,
         "l" * (len(groups) + 1),
@@ -82,6 +82,19 @@ def _legend(rows: Sequence[Sequence[str]]) -> str:
         "accuracy, test": "Test images are evaluated once, after the training.",
     }
     return "".join(f" {sentences[row[0]]}" for row in rows if row[0] in sentences)
+
+
+def _views(groups: Sequence[RunGroup]) -> str:
+    """Return a sentence about each group whose predictions are means over views of an image."""
+    sentences = []
+    for group in groups:
+        recipe = group.config.recipe
+        views = [f"{recipe.views} slants"] if recipe.views > 1 else []
+        if recipe.mirrored:
+            views.append("the image and its mirror image")
+        if views:
+            sentences.append(f" Predictions of {group.name}: means over {' and '.join(views)}.")
+    return "".join(sentences)
 
 
 def _thresholds(groups: Sequence[RunGroup]) -> list[float]:
