@@ -259,6 +259,10 @@ BAD: dict[str, tuple[Files, str]] = {
         changed("data_batch_3.bin", b"\1" * 3073 * (ROWS - 1), binary()),
         "data_batch_3.bin: got 9 images, expected 10, as in the other batches",
     ),
+    "fewer test images than in the others": (
+        changed("test_batch.bin", b"\1" * 3073 * (ROWS - 1), binary()),
+        "test_batch.bin: got 9 images, expected 10, as in the other batches",
+    ),
     "labels and rows differ": (
         changed("data_batch_3", P2(content(labels=[1] * 9))),
         "data_batch_3: got 10 images and 9 labels",

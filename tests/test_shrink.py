@@ -36,6 +36,7 @@ from pipeline.reporting.pages.emnist import (
     emnist_sections,
     shrink_section,
 )
+from pipeline.reporting.pages.training import page_of
 from pipeline.reporting.run_groups import RunGroup
 
 RECIPE = Recipe((Stage(28, 1, 0.01),), window=None, normalize=Normalize((0.1307,), (0.3081,)))
@@ -114,6 +115,9 @@ def test_other_images_than_squares_are_refused(tmp_path: Path) -> None:
     run = trained(tmp_path / "run", data)  # whole pages of 90 × 120 pixels
     with open_dataset(data) as file, pytest.raises(UserError, match="expected grey squares"):
         shrink_curve(run, file)
+    with open_dataset(data) as file:  # a report goes without the curve
+        write_shrink_curve(run, file)
+    assert read_shrink_curve(run) is None
 
 
 CHARACTERS = tuple("0123456789abcdefghijklmnopqrstuvwxyz")
@@ -177,6 +181,9 @@ def test_both_curves_are_on_one_plot(tmp_path: Path) -> None:
         ["first", "91.0 %", "50.0 %"],
         ["sizes", "91.0 %", "50.0 %"],
     ]
+    page = page_of([run.path for run in groups[0].runs.values()])
+    titles = [section.title for section in page.sections]
+    assert len({*titles}) == len(titles)
     titles = [section.title for section in emnist_sections(groups)]
     assert titles == ["Published confusions", "Smaller images"]
 

@@ -16,7 +16,7 @@ from pipeline.evaluation.evaluate import load_model
 from pipeline.evaluation.predict import predict
 from pipeline.evaluation.run_dir import RunDir
 from pipeline.loading.batches import DeviceLoader
-from pipeline.loading.dataset import Normalize, eval_batch_size, split_indices
+from pipeline.loading.dataset import Normalize, View, eval_batch_size, split_indices
 from pipeline.runtime.files import read_as
 
 FILE = "shrink.json"
@@ -106,7 +106,15 @@ def shrink_curve(run: Path, file: Reader, most: int = MAX_IMAGES) -> ShrinkCurve
 
 
 def write_shrink_curve(run: Path, file: Reader) -> None:
-    """Write the curve of a run to its shrink.json. Raises UserError as `shrink_curve` does."""
+    """Write the curve of a run to its shrink.json, unless its images have none.
+
+    Images of another shape than grey squares have none, nor has a dataset without images to test
+    or validate on.
+    """
+    channels, height, width = read_as(run / "view.json", View).input_shape
+    held_out = any(len(split_indices(file, split)) for split in ("test", "validation"))
+    if (channels, height) != (1, width) or not held_out:
+        return
     RunDir(run).write_json(FILE, asdict(shrink_curve(run, file)))
 
 

@@ -76,10 +76,15 @@ def run(job: str, options: Options) -> None:
         console = make_console(quiet=not processes.is_main)
         provenance = source_line(file.info["provenance"])
         console.print(f"{job}: {len(file):,} images, {provenance}; {folder.path}")
-        if is_new and finds_rate(choose(job, options, file), options):
-            rate = max(training.recipe.stages[0].rates)
-            console.print(f"{job}: learning rate {rate:.3g}, by a range test")
+        if is_new and finds_rate(preset := choose(job, options, file), options):
+            rate, usual = (max(one.stages[0].rates) for one in (training.recipe, preset.recipe))
+            console.print(
+                f"{job}: learning rate {rate:.3g}, by a range test; {usual:g} in the recipe"
+            )
         if is_new:
+            if job not in SYSTEMS:
+                name, _ = choose_preset(facts_of(file), options.recipe)
+                console.print(f"{job}: recipe {name}")
             for note in training_notes(training, file):
                 console.print(f"{job}: {note}")
         track = options.track is not None
@@ -99,7 +104,8 @@ def run(job: str, options: Options) -> None:
         if processes.is_main:
             _conclude(finished, title, file)
             console.print(result_table(finished.result.as_json(), str(folder.path)))
-            console.print(str(folder.path / "report.html"))
+            report = folder.path / "report.html"
+            console.print(str(report) if report.exists() else "no report: no validation images")
 
 
 def dataset_path(job: str, options: Options) -> Path:
@@ -164,7 +170,9 @@ def _with_found_rate(
     with _auxiliary(training, file) as auxiliary:
         found = find_learning_rate(processes, training, file, auxiliary)
     (stage,) = training.recipe.stages
-    stage = replace(stage, learning_rate=found.valley)
+    rates = stage.rates  # of stem, body and head: the test keeps their ratios
+    several = tuple(found.valley * rate / max(rates) for rate in rates)
+    stage = replace(stage, learning_rate=found.valley if len({*rates}) == 1 else several)
     return replace(training, recipe=replace(training.recipe, stages=(stage,)))
 
 
@@ -261,8 +269,18 @@ def _check(training: TrainingConfig, file: Reader, runs: Path, processes: Proces
         data = DataModule(processes, training.recipe, file, auxiliary=auxiliary)
         data.check_until(training.until)
         for stage in training.recipe.stages:
+            steps = stage.epochs * data.batches_per_epoch
+            if stage.warm_up_steps >= steps:
+                raise UserError(
+                    f"warm_up_steps: got {stage.warm_up_steps}, expected fewer than the {steps} "
+                    "steps of the training; train for more epochs or on more images"
+                )
             networks.check_size(training.network, *data.view(stage).shape)
             optim.build(Network(*(nn.Linear(1, 1) for _ in range(GROUPS))), stage)
+    if training.decode != "auto" and PixelRules.of(file).colour == "rgb":
+        raise UserError(
+            f"decode: got {training.decode}, expected auto: colour images are decoded by the loader"
+        )
     Checkpoints(runs, **asdict(training.checkpoints))
 
 
@@ -339,6 +357,7 @@ def _conclude(finished: FinishedRun, title: str, file: Reader) -> None:
     plot_run(finished, title, file)
     if finished.config.job == "emnist":
         write_shrink_curve(finished.path, file)
-    page_of([finished.path]).write(finished.path / "report.html")
+    if finished.predictions is not None:
+        page_of([finished.path]).write(finished.path / "report.html")
     if not (finished.path.resolve().parent / "config.json").exists():
         RunDir(finished.path).link_latest()

@@ -64,7 +64,11 @@ def _wait_for(name: str) -> None:
     path = default_dataset(name)
     while not path.exists():
         time.sleep(POLL)
-        if _lock(path).exists() and _lock(path).read_text() == launch.launch_name():
+        try:
+            failed = _lock(path).read_text() == launch.launch_name()
+        except FileNotFoundError:  # the main process has not begun, or is done
+            failed = False
+        if failed:
             raise UserError(f"{path}: its preparation failed in the main process")
 
 

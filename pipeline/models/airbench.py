@@ -11,6 +11,7 @@ from pipeline.models.blocks import Network, Shape
 
 WIDTHS = (64, 256, 256)
 PATCH = 2  # side of the patches that the first layer whitens
+CHUNK = 64  # images
 INITIAL_IMAGES = 5000  # that the first layer is computed from
 WHITENING_EPS = 5e-4  # added to the variances of the patches
 STATISTICS_MOMENTUM = 0.4  # of batch normalisation: a training has few steps
@@ -68,10 +69,14 @@ class Whitening(nn.Module):
     @torch.no_grad()
     def initialize(self, images: Tensor) -> None:
         """Compute the kernels from images, float (n, channels, H, W)."""
-        channels = images.shape[1]
-        patches = images.double().unfold(2, PATCH, 1).unfold(3, PATCH, 1)
-        rows = patches.permute(0, 2, 3, 1, 4, 5).reshape(-1, channels * PATCH**2)
-        variances, vectors = torch.linalg.eigh(rows.T @ rows / len(rows))
+        values = images.shape[1] * PATCH**2
+        products, count = images.new_zeros(values, values, dtype=torch.float64), 0
+        for some in torch.split(images, CHUNK):  # patches take eight times the memory of images
+            patches = some.double().unfold(2, PATCH, 1).unfold(3, PATCH, 1)
+            rows = patches.permute(0, 2, 3, 1, 4, 5).reshape(-1, values)
+            products += rows.T @ rows
+            count += len(rows)
+        variances, vectors = torch.linalg.eigh(products / count)
         # An eigenvector's sign is arbitrary: its largest value becomes positive.
         largest = vectors.gather(0, vectors.abs().argmax(dim=0, keepdim=True))
         components = vectors * largest.sign() / (variances + WHITENING_EPS).sqrt()

@@ -3,7 +3,7 @@
 Pillow decodes all formats and all unusual or damaged files; a plain PNG takes a fast path. Opaque
 8-bit images equal Pillow's `convert("L")` and `convert("RGB")`. Grey images of more than 8 bits
 keep their values, because only the whole dataset shows how to scale them; colours have 8 bits.
-Profiles of colours are ignored; those that mean other colours than sRGB are reported.
+Colour profiles are ignored; files whose profile is not sRGB are reported.
 """
 
 import importlib

@@ -106,6 +106,11 @@ def plan(
             own = with_values(options, setting.options)
             if own.learning_rate == "find":
                 raise UserError("learning-rate: got find, expected numbers: a sweep compares them")
+            if classify.finds_rate(classify.choose(job, own, file), own):
+                raise UserError(
+                    f"{setting.name}: learning-rate: its recipe finds one by a range test, which "
+                    "would differ between settings; expected a number: --learning-rate X"
+                )
             try:
                 training = classify.plan(job, own, file, processes)
             except UserError as error:

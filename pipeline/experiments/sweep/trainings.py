@@ -123,6 +123,7 @@ class Sweep:
                 f"{len(progress.failed)} of {counted(len(labels), 'training')} failed, the last "
                 f"one: {progress.failed[-1]}; run them again: "
                 f"./launch.sh sweep --resume {self.path}"
+                + (f" --jobs {runner.at_once}" if runner.at_once > 1 else "")
             )
         return [
             rank(

@@ -72,7 +72,6 @@ def page_of(paths: Sequence[Path]) -> Page:
         Section("A training batch", _image_files(groups, "batch.png")),
         Section("Results by class", [class_results(groups)]),
         Section("Calibration", calibration_blocks(groups)),
-        *(emnist_sections(groups) if best.config.job == "emnist" else ()),
         Section("Network", layer_tables(groups)),
         Section(
             "Sources",

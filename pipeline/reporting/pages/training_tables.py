@@ -162,10 +162,25 @@ def stage_tables(groups: Sequence[RunGroup]) -> list[Block]:
     return tables
 
 
+# Options that make another training than the published one, and their values that do not.
+CHANGES = (
+    "network",
+    "optimizer",
+    "learning_rate",
+    "momentum",
+    "weight_decay",
+    "size",
+    "batch_size",
+)
+AS_IN_RECIPE = (None, "auto", "find")
+
+
 def published_of(group: RunGroup) -> Sequence[Published]:
-    """Return the published figures of a group's recipe."""
-    system = SYSTEMS.get(group.config.job)
-    return system.published.get(group.config.options["recipe"], ()) if system else ()
+    """Return the published figures of a group's recipe, none if options changed the recipe."""
+    system, options = SYSTEMS.get(group.config.job), group.config.options
+    if system is None or any(options.get(name) not in AS_IN_RECIPE for name in CHANGES):
+        return ()
+    return system.published.get(options["recipe"], ())
 
 
 def published_tables(groups: Sequence[RunGroup]) -> list[Block]:
@@ -175,14 +190,14 @@ def published_tables(groups: Sequence[RunGroup]) -> list[Block]:
         for one in published_of(group):
             if one.what.startswith("accuracy after stage"):  # in the table of stages
                 continue
-            ours = [
-                ("", mean(group.values(measured(one.what)), percent)),
-                (" (in train mode)", mean(group.values(measured(one.what, True)), percent)),
-            ]
-            for mode, value in ours:
-                if mode and value == ABSENT:
-                    continue
-                rows.append([group.name, f"{one.what}{mode}", percent(one.value), value, one.note])
+            value, in_train_mode = (
+                mean(group.values(measured(one.what, mode)), percent) for mode in (False, True)
+            )
+            what = one.what
+            if in_train_mode != ABSENT:  # the mode in which the published figure was measured
+                rows.append([group.name, what, ABSENT, value, ""])
+                what, value = f"{what} (in train mode)", in_train_mode
+            rows.append([group.name, what, percent(one.value), value, one.note])
     if not rows:
         return []
     data = source_line(groups[0].config.provenance)

@@ -166,9 +166,11 @@ def _check_counts(
 ) -> tuple[str, ...]:
     """Return warnings of the numbers of images.
 
-    Raises SourceError if training batches differ in theirs: one is truncated.
+    Raises SourceError if batches differ in theirs: one is truncated. A single training batch is
+    larger than the test batch.
     """
-    counts = {name: len(batches[name].labels) for name in form.train}
+    compared = form.train if len(form.train) == 1 else (*form.train, form.test)
+    counts = {name: len(batches[name].labels) for name in compared}
     usual, _ = Counter(counts.values()).most_common(1)[0]
     if odd := next((name for name in counts if counts[name] != usual), None):
         raise stored[odd].error(
