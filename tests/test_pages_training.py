@@ -20,7 +20,8 @@ from pipeline.evaluation.run_dir import RunDir, TestResult, read_run
 from pipeline.recipes.presets import PART1
 from pipeline.recipes.recipe import Recipe, Stage
 from pipeline.reporting.common import command
-from pipeline.reporting.html import Page, Plot, PngImage, SourceRun, Sources, Table
+from pipeline.reporting.html import Page, Plot, PngImage, Section, SourceRun, Sources, Table
+from pipeline.reporting.pages import training
 from pipeline.reporting.pages.training import page_of
 from pipeline.reporting.pages.training_plots import learning_rates
 from pipeline.reporting.run_groups import group_runs
@@ -333,6 +334,20 @@ def test_fewer_training_images_and_mirrored_predictions_are_reported(tmp_path: P
     assert page.answer.endswith("was trained on 1,600 of the training images.")
     assert "means over the image and its mirror image." in page.html()
     assert "mirror image" not in page_of([run(tmp_path / "b")]).html()
+
+
+def test_the_sections_of_emnist_stand_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sections = [Section("Published confusions", ["Few."]), Section("Smaller images", ["Poor."])]
+    monkeypatch.setattr(training, "emnist_sections", lambda _: sections)
+    page = page_of([run(tmp_path / "a", job="emnist", options={"recipe": "first"})])
+    titles = [section.title for section in page.sections]
+    assert [titles.count(section.title) for section in sections] == [1, 1]
+
+
+def test_published_figures_are_those_of_the_published_training(tmp_path: Path) -> None:
+    changed = {"recipe": "first", "optimizer": "SGD"}
+    page = page_of([run(tmp_path / "a", job="emnist", options=changed)])
+    assert "Published figures" not in [section.title for section in page.sections]
 
 
 def test_both_modes_of_accuracy_are_shown(tmp_path: Path) -> None:
