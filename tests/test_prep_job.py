@@ -244,6 +244,7 @@ def test_bad_images_are_listed_and_nothing_is_written(tmp_path: Path, prep_here:
     run = prep_here("--source", "set.zip", "--skip-bad")
     assert run.returncode == 0
     assert "set: skipped 10/3.png: the file is empty" in run.stdout
+    assert run.stdout.splitlines()[-1].split()[:2] == ["set", "11"]
     with Reader(tmp_path / "data" / "set.beton") as reader:
         assert len(reader) == 11
         assert [name for name, _ in reader.info["prepare"]["skipped"]] == sorted(BROKEN)

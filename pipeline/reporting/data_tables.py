@@ -236,7 +236,7 @@ def prepared_table(results: Mapping[str, PrepareResult]) -> Table:
     for name, result in results.items():
         table.add_row(
             name,
-            f"{sum(result.images.values()) + len(result.skipped):,}",
+            f"{sum(result.images.values()):,}",
             f"{result.classes}",
             *(f"{result.images[split]:,}" for split in SPLITS),
             f"{result.source_bytes / 1e6:,.1f}" if result.source_bytes else "–",
