@@ -155,7 +155,7 @@ def _is_srgb(profile: bytes) -> bool:
     try:
         found: Any = ImageCms.ImageCmsProfile(BytesIO(profile)).profile
         colorants = found.red_colorant, found.green_colorant, found.blue_colorant
-    except Exception:  # Pillow raises several types
+    except OSError:  # not a profile
         return True
     if None in colorants:  # of CMYK, or described by tables
         return False
