@@ -30,7 +30,10 @@ def course(
     """A training with these accuracies after its epochs, each of which took `speed` seconds."""
     losses = losses or [1 - accuracy for accuracy in accuracies]
     history = [
-        EpochMetrics(number, 0, 0.01, loss, accuracy, norms, loss, accuracy, speed * (number + 1))
+        EpochMetrics(
+            *(number, 0, 0.01, loss, accuracy, norms, loss, accuracy, speed * (number + 1)),
+            balanced_accuracy=0.9 * accuracy,
+        )
         for number, (accuracy, loss) in enumerate(zip(accuracies, losses, strict=True))
     ]
     return TrainingCurve(history, steps, Start(before, dict.fromkeys(GROUPS, moved)))

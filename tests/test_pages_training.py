@@ -69,7 +69,10 @@ def run(
     record.write_json("losses.json", [1.0, 0.5])
     stages = [n for n, stage in enumerate(recipe.stages) for _ in range(stage.epochs)]
     record.write_epochs(
-        EpochMetrics(n, stage, 0.01, 2.0 - n, 0.5, 1.0, 1.0 - 0.1 * n, accuracy, 10.0 * (n + 1))
+        EpochMetrics(
+            *(n, stage, 0.01, 2.0 - n, 0.5, 1.0, 1.0 - 0.1 * n, accuracy, 10.0 * (n + 1)),
+            balanced_accuracy=accuracy / 2,
+        )
         for n, (stage, accuracy) in enumerate(zip(stages, course, strict=True))
     )
     if validated:
@@ -269,8 +272,8 @@ def test_the_published_solution_stage_by_stage(tmp_path: Path) -> None:
     course = [0.1 * n for n in range(1, 9)]
     page = page_of([run(tmp_path / "a", recipe=recipe, name="progressive", course=course)])
     rows = table(page, "progressive: accuracy after each stage")
-    assert rows[0] == ["1", "224", "1", "10.00 %", "88.71 %"]
-    assert rows[-1] == ["8", "600", "1", "80.00 %", "92.74 %"]
+    assert rows[0] == ["1", "224", "1", "10.00 %", "5.00 %", "88.71 %"]
+    assert rows[-1] == ["8", "600", "1", "80.00 %", "40.00 %", "92.74 %"]
 
 
 def test_a_run_without_errors(tmp_path: Path) -> None:

@@ -41,6 +41,7 @@ def test_every_metric_is_compared_once() -> None:
     marks = [f"{unit} to {100 * t:g} %" for t in THRESHOLDS for unit in ("epochs", "seconds")]
     assert list(every(FOUND)) == [
         "accuracy at the end",
+        "balanced accuracy",
         "loss at the end",
         "accuracy before step 1",
         "accuracy after epoch 1",
@@ -55,7 +56,8 @@ def test_every_metric_is_compared_once() -> None:
 
 
 def test_the_end_answers_the_question() -> None:
-    accuracy = FOUND.end[0]
+    accuracy, balanced, _ = FOUND.end
+    assert balanced.pretrained == pytest.approx(0.9 * np.array(accuracy.pretrained))
     assert accuracy.pretrained == (0.991, 0.993, 0.992)
     assert accuracy.scratch == (0.988, 0.989, 0.990)
     assert accuracy.comparison.difference == pytest.approx(0.003)

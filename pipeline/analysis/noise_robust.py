@@ -5,7 +5,7 @@ All are tested on correct labels. Reads no files.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -65,11 +65,22 @@ def probabilities_of(predictions: Predictions) -> NDArray[np.float64]:
     return np.asarray(predictions.logits.double().softmax(dim=1))
 
 
-def accuracy_of(predictions: Predictions, backwards: bool = False) -> float:
-    """Return the accuracy of argmax, or of argmin if `backwards`."""
+@dataclass(frozen=True)
+class Score:
+    """The accuracy of one training on the test set, and its mean over the classes, from 0 to 1.
+
+    `balanced_accuracy` is None in results that were written without it.
+    """
+
+    accuracy: float
+    balanced_accuracy: float | None = None
+
+
+def score_of(predictions: Predictions, backwards: bool = False) -> Score:
+    """Return the score of argmax, or of argmin if `backwards`."""
     if backwards:
         predictions = predictions._replace(logits=-predictions.logits)
-    return predictions.accuracy
+    return Score(predictions.accuracy, predictions.balanced_accuracy)
 
 
 @dataclass(frozen=True)
@@ -84,19 +95,28 @@ class MethodComparison:
 
 @dataclass(frozen=True)
 class Recovery:
-    """The accuracies of methods by seed, their means, and comparisons with the first method."""
+    """The accuracies of methods by seed, their means, and comparisons with the first method.
+
+    `balanced` are the means of balanced accuracy, empty in results that were written without them.
+    """
 
     accuracies: Mapping[str, Sequence[float]]
     estimates: Mapping[str, Estimate]
     pairs: tuple[MethodComparison, ...]
+    balanced: Mapping[str, Estimate] = field(default_factory=dict)
 
 
-def recovery(accuracies: Mapping[str, Sequence[float]]) -> Recovery:
-    """Compare forward, or else ceiling, with every other method by their accuracies.
+def recovery(scores: Mapping[str, Sequence[Score]]) -> Recovery:
+    """Compare forward, or else ceiling, with every other method by their accuracies, by seed.
 
     Raises ValueError for methods with different numbers of seeds, or none.
     """
-    methods = [method for method in METHODS if method in accuracies]
+    methods = [method for method in METHODS if method in scores]
+    accuracies = {method: tuple(one.accuracy for one in scores[method]) for method in methods}
+    balanced = {
+        method: [b for one in scores[method] if (b := one.balanced_accuracy) is not None]
+        for method in methods
+    }
     first = "forward" if "forward" in methods else "ceiling"
     pairs = []
     for other in methods:
@@ -105,9 +125,14 @@ def recovery(accuracies: Mapping[str, Sequence[float]]) -> Recovery:
             words = stats.describe_difference(comparison, METHODS[first], METHODS[other], ACCURACY)
             pairs.append(MethodComparison(first, other, comparison, words))
     return Recovery(
-        {method: tuple(accuracies[method]) for method in methods},
+        accuracies,
         {method: stats.estimate(accuracies[method], stats.UNIT_INTERVAL) for method in methods},
         tuple(pairs),
+        {
+            method: stats.estimate(values, stats.UNIT_INTERVAL)
+            for method, values in balanced.items()
+            if values
+        },
     )
 
 
@@ -128,13 +153,6 @@ class LabelledSplit(LabelledDataset):
 
 
 @dataclass(frozen=True)
-class ArmScore:
-    """The accuracy of one published training on the test set, from 0 to 1."""
-
-    accuracy: float
-
-
-@dataclass(frozen=True)
 class LabelNoiseResult:
     """The result.json of part 3.
 
@@ -149,7 +167,7 @@ class LabelNoiseResult:
     classes: tuple[str, ...]
     pictures: int
     held_out: int
-    arms: dict[str, ArmScore]
+    arms: dict[str, Score]
     left_out: tuple[str, ...]
     witness: str | None
     look: LabelRanks

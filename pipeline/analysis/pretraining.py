@@ -164,6 +164,9 @@ def analyse(
 
     end = (
         compare_metric("accuracy at the end", ACCURACY, lambda run: _accuracies(run)[-1]),
+        compare_metric(
+            "balanced accuracy", ACCURACY, lambda run: run.history[-1].balanced_accuracy
+        ),
         compare_metric("loss at the end", LOSS, lambda run: _losses(run)[-1]),
     )
     progress = (

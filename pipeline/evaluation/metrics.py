@@ -115,7 +115,7 @@ def score(logits: Tensor, labels: Tensor, classes: Sequence[str]) -> Scores:
     return Scores(
         samples=len(labels),
         accuracy=_fraction(predicted == labels),
-        balanced_accuracy=_mean_recall(matrix),
+        balanced_accuracy=balanced_accuracy(predicted, labels),
         accuracy_ignoring_case=_ignoring_case(predicted, labels, classes),
         loss=float(F.cross_entropy(logits.float(), labels)),
         calibration_error=float(
@@ -155,6 +155,14 @@ def reliability(logits: Tensor, labels: Tensor) -> tuple[Bin, ...]:
     )
 
 
+def balanced_accuracy(predicted: Tensor, labels: Tensor) -> float:
+    """Return the mean recall of the classes that occur; both are int64 (N,) in [0, C)."""
+    counts = labels.bincount()
+    correct = labels[predicted == labels].bincount(minlength=len(counts))
+    recalls = correct[counts > 0].double() / counts[counts > 0]
+    return float(recalls.mean())
+
+
 def accuracy_interval(accuracy: float, samples: int) -> tuple[float, float]:
     """Return the 95 % interval of Wilson (1927) for an accuracy on independent samples.
 
@@ -174,13 +182,6 @@ def _ignoring_case(predicted: Tensor, labels: Tensor, classes: Sequence[str]) ->
     return _fraction(first[predicted] == first[labels])
 
 
-def _mean_recall(matrix: Tensor) -> float:
-    """Return the mean recall of the classes that occur: (C, C) counts, true classes as rows."""
-    counts = matrix.sum(dim=1)
-    recalls = matrix.diagonal()[counts > 0].double() / counts[counts > 0]
-    return float(recalls.mean())
-
-
 def _fraction(correct: Tensor) -> float:
     return int(correct.sum()) / len(correct)
 
@@ -189,11 +190,11 @@ def _fraction(correct: Tensor) -> float:
 class EpochMetrics:
     """The metrics of one epoch, over all processes; fractions from 0 to 1, losses in nats.
 
-    `train_loss` and `train_accuracy` are of augmented images, during training; `loss` and
-    `accuracy` are of the validation samples, None if there are none. `learning_rate` is that of
-    the first step, `gradient_norm` the mean over the steps. `seconds` counts training time from the
-    first epoch, without validation. `train_mode_accuracy` is that of the validation samples with
-    batch statistics and dropout, None if it is not measured.
+    `train_loss` and `train_accuracy` are of augmented images, during training; `loss`, `accuracy`
+    and `balanced_accuracy` are of the validation samples, None if there are none. `learning_rate`
+    is that of the first step, `gradient_norm` the mean over the steps. `seconds` counts training
+    time from the first epoch, without validation. `train_mode_accuracy` is that of the validation
+    samples with batch statistics and dropout, None if it is not measured.
     """
 
     epoch: int
@@ -206,3 +207,4 @@ class EpochMetrics:
     accuracy: float | None
     seconds: float
     train_mode_accuracy: float | None = None
+    balanced_accuracy: float | None = None

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from beton.reader import Reader
 from pipeline.errors import UserError
+from pipeline.evaluation.metrics import balanced_accuracy
 from pipeline.loading.batches import DeviceLoader
 from pipeline.loading.dataset import Floats, View, eval_batch_size, split_indices
 from pipeline.models.batchnorm import adapted_batchnorm
@@ -33,6 +34,11 @@ class Predictions(NamedTuple):
     def accuracy(self) -> float:
         """The fraction of correct predictions."""
         return int((self.logits.argmax(dim=1) == self.labels).sum()) / len(self.labels)
+
+    @property
+    def balanced_accuracy(self) -> float:
+        """The mean recall of the classes that occur."""
+        return balanced_accuracy(self.logits.argmax(dim=1), self.labels)
 
     def select(self, ids: Tensor) -> "Predictions":
         """Return the predictions of some of the samples: `ids` int64 (n,), which all occur."""

@@ -207,9 +207,9 @@ class Experiment:
         assert predictions is not None
         labels = predictions.labels.numpy()
         images = repeated[0].config.recipe.train_images
-        accuracies = {name: [*map(self._accuracy, runs)] for name, runs in recovered.items()}
+        scores = {name: [*map(self._score, runs)] for name, runs in recovered.items()}
         if "backwards" in robust.methods_for(diagnosis.kind):
-            accuracies["backwards"] = [self._accuracy(run, True) for run in recovered["naive"]]
+            scores["backwards"] = [self._score(run, True) for run in recovered["naive"]]
         runs = (*repeated, *chain(*recovered.values()))
         return robust.LabelNoiseResult(
             provenance=data.data.info["provenance"],
@@ -218,21 +218,21 @@ class Experiment:
             classes=tuple(data.classes),
             pictures=len(split_indices(data.data, "train", images)),
             held_out=len(labels),
-            arms={run.path.name: robust.ArmScore(self._accuracy(run)) for run in repeated},
+            arms={run.path.name: self._score(run) for run in repeated},
             left_out=self.models.missing,
             witness=None if diagnosis.witness is None else str(self.models.reference),
             look=rank_labels(robust.probabilities_of(predictions), labels),
             diagnosis=diagnosis,
-            recovery=robust.recovery(accuracies),
+            recovery=robust.recovery(scores),
             trainings={run.path.name: run.result for run in runs},
             seconds_in_all=launch.seconds_since_start(),
         )
 
-    def _accuracy(self, run: FinishedRun, backwards: bool = False) -> float:
-        """Return the accuracy on correct labels, or the fraction that is predicted last."""
+    def _score(self, run: FinishedRun, backwards: bool = False) -> robust.Score:
+        """Return the score on correct labels, of argmin if `backwards`."""
         cache = run.path / "test.safetensors"
         predictions = self._predict(run.path, self.data.test, self.data.split, cache)
-        return robust.accuracy_of(predictions, backwards)
+        return robust.score_of(predictions, backwards)
 
     def _predict(self, run: Path, file: Reader, split: str, cache: Path) -> Predictions:
         processes = self.study.processes

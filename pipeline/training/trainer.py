@@ -197,13 +197,14 @@ class Trainer:
                 train_metrics = self._train_epoch(
                     stage, first_epoch, model, optimizer, train_loader
                 )
-                loss, accuracy = self._validate(validation_loader, stage)
+                loss, accuracy, balanced = self._validate(validation_loader, stage)
                 in_train_mode = self._train_mode_accuracy(validation_loader, epoch)
                 seconds = self._clock.seconds
                 self.history.append(
                     EpochMetrics(
                         *(epoch, number, lr, *train_metrics, loss, accuracy, seconds),
                         train_mode_accuracy=in_train_mode,
+                        balanced_accuracy=balanced,
                     )
                 )
                 self._batch = 0
@@ -317,15 +318,18 @@ class Trainer:
 
     def _validate(
         self, loader: DeviceLoader | None, stage: Stage
-    ) -> tuple[float | None, float | None]:
-        """Predict the validation samples; return loss and accuracy, None without samples."""
+    ) -> tuple[float, float, float] | tuple[None, None, None]:
+        """Predict the validation samples; return loss, accuracy and balanced accuracy.
+
+        All are None without samples.
+        """
         if loader is None:
-            return None, None
+            return None, None, None
         with self._clock.validating():
             self._average_statistics()
             self.predictions = predictions = self._predict(loader, stage)
             loss = F.cross_entropy(predictions.logits, predictions.labels)
-            return float(loss), predictions.accuracy
+            return float(loss), predictions.accuracy, predictions.balanced_accuracy
 
     def _train_mode_accuracy(self, loader: DeviceLoader | None, epoch: int) -> float | None:
         """Return the validation accuracy in train mode, if the recipe asks for it.

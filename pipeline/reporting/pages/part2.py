@@ -9,7 +9,13 @@ from pathlib import Path
 
 from rich.table import Table as TerminalTable
 
-from pipeline.analysis.pretraining import NORM, Analysis, MetricComparison, PretrainingResult
+from pipeline.analysis.pretraining import (
+    NAMES,
+    NORM,
+    Analysis,
+    MetricComparison,
+    PretrainingResult,
+)
 from pipeline.analysis.stats import ACCURACY, LOSS, Estimate, Metric
 from pipeline.evaluation.run_dir import read_result
 from pipeline.recipes.presets import PART2_PUBLISHED
@@ -37,7 +43,8 @@ DECIMALS = {ACCURACY.unit: 2, LOSS.unit: 4, NORM.unit: 3}  # 1 for other units
 UNITS = {"points": "%", "nats": "nats", "% of its first weights' length": "%"}  # of values
 HEADERS = ("", "pretrained", "from scratch", "difference", "95 % interval", "shown", "pairs needed")
 LEGEND = (
-    "Accuracy at the end, which answers the question, and loss. Means over seeds. The difference "
+    "Accuracy at the end, which answers the question, balanced accuracy (the mean recall of the "
+    "classes) and loss. Means over seeds. The difference "
     "is pretrained minus from scratch, paired by seed, with its 95 % t interval; it is shown if "
     "the interval excludes zero. Pairs needed: the number of seeds that would show a difference of "
     "this size and spread with 80 % power."
@@ -185,15 +192,20 @@ def _final(result: PretrainingResult) -> list[Block]:
         for metric in analysis.end
         for arm in (metric.pretrained, metric.scratch)
     ]
+    headers = [
+        f"{metric.name.removesuffix(' at the end')}, {arm}"
+        for metric in analysis.end
+        for arm in NAMES
+    ]
     pretrained, scratch = (percent(PART2_PUBLISHED[arm]) for arm in ("pretrained", "scratch"))
     return [
         *_sentences(analysis.end),
         _table(LEGEND, analysis.end),
         Table(
-            "Accuracy (%) and loss (nats) at the end, by seed.",
-            ["seed", "pretrained", "from scratch", "pretrained, loss", "from scratch, loss"],
+            "Accuracy (%), balanced accuracy (%) and loss (nats) at the end, by seed.",
+            ["seed", *headers],
             [*zip(map(str, analysis.seeds), *columns, strict=True)],
-            "rrrrr",
+            "r" * (1 + len(columns)),
         ),
         f"Published by others, on the original data: {pretrained} (pretrained) and {scratch} (from "
         "scratch) after 5 epochs of ResNet-18, one training each, which cannot show a difference.",

@@ -105,7 +105,7 @@ def closing_tables(run: Path) -> list[TerminalTable]:
         terminal_table(
             _arms_table(result),
             f"Published trainings: {images}",
-            ("training", "epochs", "accuracy", "published"),
+            ("training", "epochs", "accuracy", "balanced", "published"),
         ),
         terminal_table(
             _evidence_table(result),
@@ -114,7 +114,9 @@ def closing_tables(run: Path) -> list[TerminalTable]:
         ),
         *entries,
         terminal_table(
-            _methods_table(result), f"Methods: {images}", ("method", "accuracy", "by seed")
+            _methods_table(result),
+            f"Methods: {images}",
+            ("method", "accuracy", "balanced"),
         ),
     ]
 
@@ -160,10 +162,12 @@ def _arms_table(result: LabelNoiseResult) -> Table:
             [
                 spec.label,
                 percent(arm.accuracy),
+                _percent(arm.balanced_accuracy),
                 percent(spec.published),
                 f"{max(spec.preset.recipe.stages[0].rates):g}",
                 f"{spec.published_rate:g}",
                 percent(training.accuracy),
+                _percent(training.balanced_accuracy),
                 f"{training.loss:.3f}",
                 training.network,
                 f"{training.epochs}",
@@ -172,16 +176,18 @@ def _arms_table(result: LabelNoiseResult) -> Table:
             ]
         )
     return Table(
-        f"Accuracy on {result.test.pictures:,} images with correct labels, and the published "
-        "accuracy (by others, on the original data); peak learning rates, ours and the published "
-        "one; accuracy and loss (nats) on "
+        f"Accuracy on {result.test.pictures:,} images with correct labels, balanced accuracy (the "
+        "mean over the classes), and the published accuracy (by others, on the original data); "
+        "peak learning rates, ours and the published "
+        "one; accuracy, balanced accuracy and loss (nats) on "
         f"{result.held_out:,} held-out images with their given labels; training time (s).",
         [
-            *("training", "accuracy", "published", "rate", "published rate"),
-            *("on given labels", "loss", "network", "epochs", "time (s)", "images/s"),
+            *("training", "accuracy", "balanced", "published", "rate", "published rate"),
+            *("on given labels", "balanced, given", "loss", "network", "epochs", "time (s)"),
+            "images/s",
         ],
         rows,
-        "lrrrrrrlrrr",
+        "lrrrrrrrrlrrr",
         wide=True,
     )
 
@@ -384,21 +390,26 @@ def _methods_table(result: LabelNoiseResult) -> Table:
             [
                 METHODS[method],
                 with_interval(outcome.estimates[method]),
+                with_interval(balanced) if (balanced := outcome.balanced.get(method)) else ABSENT,
                 ", ".join(f"{100 * accuracy:.2f}" for accuracy in accuracies),
                 f"{sum(seconds) / len(seconds):,.0f}" if seconds else ABSENT,
                 LOSSES[method],
             ]
         )
     return Table(
-        f"Accuracy on {result.test.pictures:,} images with correct labels: the mean over "
-        f"{counted(seeds, 'seed')}, with its 95 % interval if there are several; accuracy (%) by "
-        "seed; and mean training time (s).",
-        ["method", "accuracy", "by seed", "time (s)", "loss"],
+        f"Accuracy on {result.test.pictures:,} images with correct labels and balanced accuracy: "
+        f"the means over {counted(seeds, 'seed')}, with 95 % intervals if there are several; "
+        "accuracy (%) by seed; and mean training time (s).",
+        ["method", "accuracy", "balanced", "by seed", "time (s)", "loss"],
         rows,
-        "lrrrl",
+        "lrrrrl",
         frozenset(place for place, method in enumerate(outcome.accuracies) if method == "forward"),
         wide=True,
     )
+
+
+def _percent(value: float | None) -> str:
+    return ABSENT if value is None else percent(value)
 
 
 def _label(training: str) -> str:

@@ -138,13 +138,22 @@ def stage_tables(groups: Sequence[RunGroup]) -> list[Block]:
         if len(stages) == 1:
             continue
         # By run, then by stage; a stage's last epoch replaces those before it.
-        at_end = [{e.stage: e.accuracy for e in run.history} for run in group.runs.values()]
+        at_end = [{e.stage: e for e in run.history} for run in group.runs.values()]
         places = range(len(stages))
         columns = {
             "stage": [f"{place + 1}" for place in places],
             "size (pixels)": [f"{stage.size}" for stage in stages],
             "epochs": [f"{stage.epochs}" for stage in stages],
-            "accuracy after the stage": [mean([a.get(i) for a in at_end], percent) for i in places],
+            **{
+                f"{name} after the stage": [
+                    mean([getattr(e.get(i), attribute, None) for e in at_end], percent)
+                    for i in places
+                ]
+                for name, attribute in (
+                    ("accuracy", "accuracy"),
+                    ("balanced accuracy", "balanced_accuracy"),
+                )
+            },
         }
         caption = f"{group.name}: accuracy after each stage"
         published = {
@@ -204,7 +213,7 @@ def published_tables(groups: Sequence[RunGroup]) -> list[Block]:
     caption = (
         "Published figures, reported by others on the original data, in one run unless the note "
         f"says otherwise; ours on {data}. Accuracies after epochs are those of validation images. "
-        "A dash: not measured."
+        "None is a balanced accuracy, because none was published. A dash: not measured."
     )
     return [
         Table(caption, ["recipe", "figure", "published", "ours", "note"], rows, "llrrl", wide=True)
