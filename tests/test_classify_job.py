@@ -191,13 +191,14 @@ def test_a_trial_trains_on_some_of_the_images(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (Options(optimizer="Adan"), r"optimizer: got 'Adan', expected one of torch\.optim by name"),
+        (Options(optimizer="Adan"), r"optimizer: got 'Adan', expected Muon or one of torch\.optim by name"),
         (Options(optimizer="Adam", momentum=0.9), r"optimizer Adam: .*momentum"),
         (Options(network="resnet"), "network: got 'resnet', expected auto or one of small"),
         (Options(until=1.5), "until: got 1.5, expected 1e-06 to 1"),
         (Options(until=0), "until: got 0"),
         (Options(average=1), "average: got 1"),
         (Options(weight_decay=-1), "weight_decay: got -1"),
+        (Options(weight_decay=0.1, optimizer="Rprop"), "weight_decay: got 0.1, but the optimizer"),
         (Options(trial=True, epochs=3), "trial: got epochs too, expected one of them"),
         (
             Options(class_weights="balanced", balanced_sampler=True),

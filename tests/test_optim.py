@@ -60,7 +60,7 @@ def test_a_step_of_any_optimizer_moves_every_weight(name: str) -> None:
     "name", [*optim.UNSUITABLE, "Optimizer", "adamw", "lr_scheduler", "Tensor"]
 )
 def test_names_of_no_suitable_optimizer_are_rejected(name: str) -> None:
-    with pytest.raises(UserError, match=f"optimizer: got '{name}', expected one of torch.optim"):
+    with pytest.raises(UserError, match=f"optimizer: got '{name}', expected Muon or one of"):
         optim.build(network(), stage(optimizer=name))
 
 
@@ -72,6 +72,14 @@ def test_options_that_the_optimizer_refuses(options: dict[str, Any], says: str) 
     with pytest.raises(UserError, match=f"optimizer AdamW: .*{says}") as caught:
         optim.build(network(), stage(options=options))
     assert "\n" not in str(caught.value)
+
+
+def test_optimizers_without_weight_decay_are_known() -> None:
+    assert optim.takes_weight_decay("Muon")
+    assert optim.takes_weight_decay("AdamW")
+    assert not optim.takes_weight_decay("Rprop")
+    with pytest.raises(UserError, match="optimizer: got 'Adamm'"):
+        optim.takes_weight_decay("Adamm")
 
 
 def test_options_reach_the_optimizer() -> None:

@@ -246,6 +246,11 @@ def _stage(stage: Stage, options: Options) -> Stage:
     if options.momentum is not None:
         given["options"] = {**given.get("options", stage.options), "momentum": options.momentum}
     if options.weight_decay is not None:
+        name = given.get("optimizer", stage.optimizer)
+        if not optim.takes_weight_decay(name):
+            raise UserError(
+                f"weight_decay: got {options.weight_decay:g}, but the optimizer {name} has none"
+            )
         given["weight_decay"] = options.weight_decay
     if options.mirror is not None and _mirrors(stage) != (options.mirror == "yes"):
         flip = 0.5 if options.mirror == "yes" else 0.0

@@ -25,13 +25,7 @@ def build(network: nn.Module, stage: Stage) -> torch.optim.Optimizer:
     `pipeline.training.optim.muon`, because torch's only takes matrices. Raises UserError for other
     names that torch.optim does not have, and for options that the optimizer refuses.
     """
-    kind = Muon if stage.optimizer == "Muon" else getattr(torch.optim, stage.optimizer, None)
-    if (
-        not (isinstance(kind, type) and issubclass(kind, torch.optim.Optimizer))
-        or kind is torch.optim.Optimizer
-        or stage.optimizer in UNSUITABLE
-    ):
-        raise UserError(f"optimizer: got {stage.optimizer!r}, expected one of torch.optim by name")
+    kind = _kind(stage.optimizer)
     accepted = inspect.signature(kind).parameters
     options = dict(stage.options)
     if "fused" in accepted:  # one pass over the weights
@@ -40,6 +34,22 @@ def build(network: nn.Module, stage: Stage) -> torch.optim.Optimizer:
         return kind(_parameter_groups(network, stage, "weight_decay" in accepted), **options)
     except (RuntimeError, TypeError, ValueError) as error:
         raise UserError(f"optimizer {stage.optimizer}: {error}") from error
+
+
+def takes_weight_decay(name: str) -> bool:
+    """Return whether an optimizer has a weight decay. Raises UserError as `build` does."""
+    return "weight_decay" in inspect.signature(_kind(name)).parameters
+
+
+def _kind(name: str) -> type[torch.optim.Optimizer]:
+    kind = Muon if name == "Muon" else getattr(torch.optim, name, None)
+    if (
+        not (isinstance(kind, type) and issubclass(kind, torch.optim.Optimizer))
+        or kind is torch.optim.Optimizer
+        or name in UNSUITABLE
+    ):
+        raise UserError(f"optimizer: got {name!r}, expected Muon or one of torch.optim by name")
+    return kind
 
 
 def _parameter_groups(
