@@ -56,9 +56,7 @@ def reference(trained: TrainedModel, program: Program, file: Reader) -> Referenc
     ids = split_indices(file, split, limit)
     recipe, rows = config.recipe, eval_batch_size(view)
     scales = np.full(len(file), program.scale, np.float32)
-    with DeviceLoader(
-        file, ids, view, rows, device=CPU, scales=scales, decode="loader"
-    ) as loader:
+    with DeviceLoader(file, ids, view, rows, device=CPU, scales=scales, decode="loader") as loader:
         predictions = predict(trained.network, loader, "no", recipe.views, recipe.mirrored)
         logits, exact, parts = predictions.logits.numpy(), True, []
         for batch in loader.canvases():

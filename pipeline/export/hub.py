@@ -31,9 +31,7 @@ def write_hub(folder: Path, run: Path, trained: TrainedModel) -> list[str]:
     card = model_card(config, read_result(run, TrainingResult), trained)
     (folder / "README.md").write_text(card, encoding="utf-8")
     load_model(folder)
-    return [
-        f"{path.name}: {path.stat().st_size:,} bytes" for path in sorted(folder.iterdir())
-    ]
+    return [f"{path.name}: {path.stat().st_size:,} bytes" for path in sorted(folder.iterdir())]
 
 
 def portable(config: RunConfig) -> RunConfig:

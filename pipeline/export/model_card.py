@@ -175,7 +175,9 @@ def _limits(config: RunConfig, synthetic: bool) -> str:
 
 
 def _listed(classes: tuple[str, ...]) -> str:
-    shown = ", ".join(f"`{json.dumps(name, ensure_ascii=False)[1:-1]}`" for name in classes[:MOST_CLASSES])
+    shown = ", ".join(
+        f"`{json.dumps(name, ensure_ascii=False)[1:-1]}`" for name in classes[:MOST_CLASSES]
+    )
     more = len(classes) - MOST_CLASSES
     return shown + (f" and {more:,} more (`config.json`)" if more > 0 else "")
 
@@ -203,5 +205,3 @@ def _front(name: str, config: RunConfig, figures: list[Figure], synthetic: bool)
                 f"    - {{type: accuracy, value: {one.accuracy:.4f}}}",
             ]
     return "\n".join(lines)
-
-

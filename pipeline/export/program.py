@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
 from pipeline.evaluation.evaluate import TrainedModel
-from pipeline.evaluation.predict import over_views
+from pipeline.evaluation.predict import view_logits
 from pipeline.loading.augment import Transforms, transform_images
 
 FITS = {
@@ -51,7 +51,7 @@ class Program(nn.Module):
             transforms = Transforms(affine.expand(pages.shape[0], 2, 3))
             images = transform_images(images, transforms, self.view.size)
         images = (images - self.mean) / self.std
-        return over_views(self.network, images, self.views, self.mirrored)
+        return view_logits(self.network, images, self.views, self.mirrored)
 
     def export(self) -> ExportedProgram:
         """Return the program as a graph for batches of any size."""
