@@ -252,9 +252,7 @@ def _expects_noise(trained: TrainedModel) -> bool:
     return any(stage.loss.kind in NOISE_LOSSES for stage in trained.config.recipe.stages)
 
 
-def _warnings(
-    trained: TrainedModel, own: bool, trained_on: int, split: str
-) -> tuple[str, ...]:
+def _warnings(trained: TrainedModel, own: bool, trained_on: int, split: str) -> tuple[str, ...]:
     found = []
     if trained_on:
         of = f"images of the split {split}" if own else "images, or others of the same source"

@@ -129,9 +129,7 @@ def write_json(folder: Path, content: dict[str, Any]) -> None:
 
 
 def _name(image: ExplainedImage) -> str:
-    return file_name(
-        image.true or "", image.predicted, f"{image.probability:.2f}", _stem(image)
-    )
+    return file_name(image.true or "", image.predicted, f"{image.probability:.2f}", _stem(image))
 
 
 def _stem(image: ExplainedImage) -> str:

@@ -77,7 +77,9 @@ def labelled_page(
         ),
         Section("Suspicious labels", _suspects(found)),
     ]
-    return _page(trained, answer, sections, [*found.warnings, *warnings], found.evaluation.provenance)
+    return _page(
+        trained, answer, sections, [*found.warnings, *warnings], found.evaluation.provenance
+    )
 
 
 def given_page(
@@ -206,4 +208,4 @@ def _shown(name: str) -> str:
 
 def _short(name: str) -> str:
     shown = _shown(Path(name).name)
-    return shown if len(shown) <= LONGEST else f"…{shown[1 - LONGEST:]}"
+    return shown if len(shown) <= LONGEST else f"…{shown[1 - LONGEST :]}"
