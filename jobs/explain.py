@@ -1,11 +1,11 @@
 """Explain a trained network: its errors, where it looks, its nearest training images, labels.
 
-    ./launch.sh explain runs/part1/latest                          its validation images
-    ./launch.sh explain runs/part1/latest --source test.zip        labelled images, as evaluate reads
-    ./launch.sh explain runs/part1/latest --source photos/         images without labels
+    ./launch.sh explain runs/part1/latest                      its validation images
+    ./launch.sh explain runs/part1/latest --source test.zip    labelled images, as for evaluate
+    ./launch.sh explain runs/part1/latest --source photos/     images without labels
 
-Writes a page and image files to RUN/explain. Exit status: 0 success, 1 if some images without labels
-cannot be read, 2 failure, with the reason in one line; then nothing is written.
+Writes a page and image files to RUN/explain. Exit status: 0 success; 1 if some images without
+labels cannot be predicted; 2 failure, with the reason in one line: then nothing is written.
 """
 
 import sys

@@ -1,6 +1,7 @@
 """The app with a model, as a folder that a hosting service for Gradio apps runs."""
 
 from pathlib import Path
+
 from pipeline.evaluation.evaluate import TrainedModel
 
 

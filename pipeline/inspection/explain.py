@@ -61,9 +61,10 @@ class Suspect:
 class LabelledExplanation:
     """The explanation of labelled images; see `explain_labelled`.
 
-    `errors` counts all misclassified images, of which `misclassified` are some. `suspects` are None
-    if the network was trained on the images, or if its loss takes labels for incorrect; otherwise
-    `suspicious` is their number, and `label_errors` the estimated fraction of incorrect labels.
+    `errors` counts all misclassified images, of which `misclassified` are some. `noisy` says that
+    the training takes labels for incorrect. `suspects` are None if so, and if the network was
+    trained on the images; otherwise `suspicious` is their number, and `label_errors` the estimated
+    fraction of incorrect labels.
     """
 
     evaluation: Evaluation
@@ -75,6 +76,7 @@ class LabelledExplanation:
     suspects: tuple[Suspect, ...] | None
     suspicious: int
     label_errors: float
+    noisy: bool
     warnings: tuple[str, ...]
 
 
@@ -115,9 +117,10 @@ def explain_labelled(
     losses = [one.row for one in top_losses(logits, labels, trained.classes, most)]
 
     own, trained_on = _overlap(trained, file, predictions.ids.numpy())
-    warnings = _warnings(trained, own, trained_on, split)
+    noisy = any(stage.loss.kind in NOISE_LOSSES for stage in trained.config.recipe.stages)
+    warnings = _warnings(own, trained_on, noisy, split)
     issues = None
-    if not trained_on and not _expects_noise(trained):
+    if not trained_on and not noisy:
         issues = find_label_issues(probabilities.double().numpy(), labels.numpy())
     suspicious = issues.suspicious[:most] if issues else ()
 
@@ -153,6 +156,7 @@ def explain_labelled(
         else None,
         suspicious=len(issues.suspicious) if issues else 0,
         label_errors=issues.rate if issues else 0.0,
+        noisy=noisy,
         warnings=warnings,
     )
 
@@ -248,11 +252,7 @@ def _digests(trained: TrainedModel) -> list[str]:
     return [origin["digest"] for origin in origins if "digest" in origin]
 
 
-def _expects_noise(trained: TrainedModel) -> bool:
-    return any(stage.loss.kind in NOISE_LOSSES for stage in trained.config.recipe.stages)
-
-
-def _warnings(trained: TrainedModel, own: bool, trained_on: int, split: str) -> tuple[str, ...]:
+def _warnings(own: bool, trained_on: int, noisy: bool, split: str) -> tuple[str, ...]:
     found = []
     if trained_on:
         of = f"images of the split {split}" if own else "images, or others of the same source"
@@ -260,7 +260,7 @@ def _warnings(trained: TrainedModel, own: bool, trained_on: int, split: str) -> 
             f"The network was trained on {trained_on:,} of these {of}. It may have memorised them: "
             "its accuracy and confidence are higher than on other images."
         )
-    if _expects_noise(trained):
+    if noisy:
         found.append(
             "This training takes the labels of its dataset for incorrect. Where a prediction "
             "differs from such a label, the label may be the mistake."

@@ -19,13 +19,14 @@ LONGEST = 48  # bytes of a part of a file's name
 PLAIN = "._"  # characters of file names beside letters and digits
 
 
-def panels(image: ExplainedImage) -> list[Pixels]:
+def panels(image: ExplainedImage, side: int = SIDE) -> list[Pixels]:
     """Return an image, its heat for the predicted class and, if that is wrong, for its label.
 
-    Each is uint8 (height, width, 3), magnified by a whole number. Heat is magnified smoothly.
+    Each is uint8 (height, width, 3), magnified by a whole number to at least `side` pixels. Heat is
+    magnified smoothly.
     """
     height, width = image.seen.shape[:2]
-    factor = max(1, -(-SIDE // max(height, width)))
+    factor = max(1, -(-side // max(height, width)))
     seen = image.seen.repeat(factor, 0).repeat(factor, 1)
     coloured = seen if seen.ndim == 3 else np.repeat(seen[..., None], 3, axis=2)
     heats = [image.heat, *([] if image.true_heat is None else [image.true_heat])]
@@ -65,15 +66,16 @@ def write_images(folder: Path, names: Sequence[str], images: Sequence[ExplainedI
 def file_name(*parts: str) -> str:
     """Return a name of parts joined by hyphens; other characters than letters become %XX.
 
-    A long part is cut.
+    Only the last part keeps its own hyphens. A long part is cut.
     """
-    return "-".join(map(_safe, parts))
+    *first, last = parts
+    return "-".join([*(_safe(part, PLAIN) for part in first), _safe(last, f"{PLAIN}-")])
 
 
-def _safe(part: str) -> str:
+def _safe(part: str, kept: str) -> str:
     safe = ""
     for place, character in enumerate(part):
-        plain = character.isalnum() or (character in PLAIN and place > 0)
+        plain = character.isalnum() or (character in kept and place > 0)
         encoded = character.encode("utf-8", "replace")
         added = character if plain else "".join(f"%{byte:02X}" for byte in encoded)
         if len((safe + added).encode()) > LONGEST:

@@ -4,8 +4,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from pipeline.evaluation.evaluate import TrainedModel
 from pipeline.evaluation.metrics import accuracy_interval
 from pipeline.inspection.explain import (
@@ -14,22 +12,21 @@ from pipeline.inspection.explain import (
     LabelledExplanation,
     Suspect,
 )
-from pipeline.inspection.explain_files import panels
-from pipeline.inspection.seen import Pixels
-from pipeline.reporting.card_elements import SampleGrid, Strip, thumbnail
+from pipeline.inspection.explain_cards import Card, Cards, shown
 from pipeline.reporting.common import counted, origins, percent, training_source
 from pipeline.reporting.html import Block, Facts, Page, Section, Sources, Table, Warnings
 
-LONGEST = 22  # characters of an image's name that are shown
+MOST_LOSSES = 24  # on the page
 MOST_CONFUSIONS = 12
 QUESTION = "What does the network get wrong, where does it look, and which labels are suspicious?"
 LEGEND = (
-    "Each row shows the image as the network saw it, and where in it the network finds the "
-    "predicted class (Grad-CAM: grey without heat, yellow to dark red with it)"
+    "Beside each image as the network saw it is its heat (Grad-CAM): where the network finds the "
+    "predicted class and, if that is another, the true class; grey is without heat, yellow to dark "
+    "red with it"
 )
 NEAREST = (
-    ", then the nearest training images by the cosine between outputs of the penultimate layer, "
-    "with their labels"
+    ". Below are the nearest training images with their labels and similarity: the cosine between "
+    "outputs of the penultimate layer"
 )
 
 
@@ -40,15 +37,16 @@ def labelled_page(
     scores, unadapted = found.evaluation.scores, found.evaluation.unadapted
     alone = unadapted or scores
     low, high = accuracy_interval(alone.accuracy, found.samples)
+    verb = "contradicts the given labels of" if found.noisy else "misclassifies"
     answer = (
-        f"The network misclassifies {found.errors:,} of {found.samples:,} images of {source}: "
+        f"The network {verb} {found.errors:,} of {found.samples:,} images of {source}: "
         f"accuracy {percent(alone.accuracy)} (95 % interval, given the number of images: "
         f"{100 * low:.1f} to {100 * high:.1f} %)."
     )
     if unadapted:
         answer += f" Adapted to each writer, as evaluate reports, it is {percent(scores.accuracy)}."
     confusions = [
-        [_shown(one.true), _shown(one.predicted), f"{one.count:,}"]
+        [shown(one.true), shown(one.predicted), f"{one.count:,}"]
         for one in alone.confusions[:MOST_CONFUSIONS]
     ]
     table = Table(
@@ -59,9 +57,9 @@ def labelled_page(
             "Misclassified images",
             [
                 f"{_some(len(found.misclassified), found.errors)}, the most confident first. "
-                f"{LEGEND}, where it finds the true class{_nearest(found.misclassified)}. Titles "
+                f"{LEGEND}{_nearest(found.misclassified)}. Titles "
                 "are the true class → the predicted class, with the predicted probability.",
-                _grid(found.misclassified),
+                _cards(found.misclassified),
                 *([table] if confusions else []),
             ]
             if found.errors
@@ -72,7 +70,7 @@ def labelled_page(
             [
                 "The loss of an image is −log p of its label, in nats: it is large where the "
                 "network is sure of another class, also where a label is incorrect.",
-                _grid(found.largest_losses, with_loss=True),
+                _cards(found.largest_losses[:MOST_LOSSES], with_loss=True),
             ],
         ),
         Section("Suspicious labels", _suspects(found)),
@@ -94,14 +92,14 @@ def given_page(
         Section(
             "Given images",
             [
-                f"{_some(len(found.images), found.found)}. {LEGEND}{_nearest(found.images)}. Titles "
-                "are the predicted class with its probability.",
-                _grid(found.images),
+                f"{_some(len(found.images), found.found)}. {LEGEND}{_nearest(found.images)}. "
+                "Titles are the predicted class with its probability.",
+                _cards(found.images),
             ],
         )
     ]
     if found.failed:
-        rows = [(_shown(name), reason) for name, reason in found.failed]
+        rows = [(shown(name), reason) for name, reason in found.failed]
         sections.append(Section("Images that cannot be predicted", [Facts(rows)]))
     return _page(trained, answer, sections, warnings, None)
 
@@ -156,41 +154,24 @@ def _suspects(found: LabelledExplanation) -> list[Block]:
         "estimate: errors of the network count too. "
         f"{_some(len(found.suspects), found.suspicious, 'suspicious label')}, the most suspicious "
         "first. Titles are the label → the class suggested.",
-        SampleGrid([_suspect(one) for one in found.suspects]),
+        Cards([_suspect(one) for one in found.suspects]),
     ]
 
 
-def _suspect(one: Suspect) -> Strip:
-    strip = _strip(one.image, with_loss=False)
-    return Strip(
-        f"{_shown(one.image.true or '')} → {_shown(one.suggested)}?",
-        f"{one.probability:.2f} · {_short(one.image.name)}",
-        f"label {_shown(one.image.true or '')}, suggested {_shown(one.suggested)}; {strip.alt}",
-        strip.tiles,
-    )
+def _suspect(one: Suspect) -> Card:
+    title = f"{shown(one.image.true or '')} → {shown(one.suggested)}?"
+    return Card(one.image, title, f"{one.probability:.2f}")
 
 
-def _grid(images: Sequence[ExplainedImage], with_loss: bool = False) -> SampleGrid:
-    return SampleGrid([_strip(one, with_loss) for one in images])
-
-
-def _strip(one: ExplainedImage, with_loss: bool) -> Strip:
-    true, predicted = _shown(one.true or ""), _shown(one.predicted)
-    title = predicted if one.true is None else f"{true} → {predicted}"
-    figure = f"loss {one.loss:.2f}" if with_loss else f"{one.probability:.2f}"
-    near = ", ".join(_shown(neighbour.label) for neighbour in one.neighbours)
-    remark = f"{figure} · {_short(one.name)}" + (f" · near: {near}" if near else "")
-    alt = f"{_shown(one.name)}: predicted {predicted}, probability {one.probability:.2f}"
-    alt += f", label {true}" * (one.true is not None) + f"; nearest: {near}" * bool(near)
-    heats = panels(one)
-    if one.true is not None and one.true_heat is None:
-        heats.append(heats[-1])  # the true class is the predicted one
-    tiles = [*heats, *(neighbour.image for neighbour in one.neighbours)]
-    return Strip(title, remark, alt, [thumbnail(_coloured(tile), 255) for tile in tiles])
-
-
-def _coloured(image: Pixels) -> Pixels:
-    return image if image.ndim == 3 else np.repeat(image[..., None], 3, axis=2)
+def _cards(images: Sequence[ExplainedImage], with_loss: bool = False) -> Cards:
+    cards = []
+    for one in images:
+        title = shown(one.predicted)
+        if one.true is not None:
+            title = f"{shown(one.true)} → {title}"
+        figure = f"{one.probability:.2f}"
+        cards.append(Card(one, title, f"loss {one.loss:.2f}" if with_loss else figure))
+    return Cards(cards)
 
 
 def _nearest(images: Sequence[ExplainedImage]) -> str:
@@ -199,13 +180,3 @@ def _nearest(images: Sequence[ExplainedImage]) -> str:
 
 def _some(shown: int, total: int, noun: str = "image") -> str:
     return counted(total, noun) if shown == total else f"{shown:,} of {counted(total, noun)}"
-
-
-def _shown(name: str) -> str:
-    """Return a name with control characters as escapes."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in name)
-
-
-def _short(name: str) -> str:
-    shown = _shown(Path(name).name)
-    return shown if len(shown) <= LONGEST else f"…{shown[1 - LONGEST :]}"
