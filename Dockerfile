@@ -1,0 +1,37 @@
+# inkrun in a container. docs/docker.md says how to build and use it.
+ARG BASE=debian:bookworm-slim
+FROM ${BASE}
+
+# Wheels of PyTorch for CPUs, without 5 GB of CUDA libraries. Empty: those of PyPI, with CUDA.
+ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
+ARG UID=1000
+
+# Any version of Debian's Python from 3.11 on will do.
+# hadolint ignore=DL3008
+RUN apt-get update \
+  && apt-get install --yes --no-install-recommends ca-certificates python3 python3-venv \
+  && rm -rf /var/lib/apt/lists/* \
+  # Some images have a user 1000 already. Another user (docker run --user) has the same home for caches.
+  && useradd --non-unique --uid "${UID}" --create-home inkrun \
+  && chmod 1777 /home/inkrun \
+  && install --directory --owner inkrun --group inkrun /inkrun /inkrun/data /inkrun/runs
+ENV HOME=/home/inkrun PYTHONUNBUFFERED=1
+WORKDIR /inkrun
+USER inkrun
+
+# Dependencies, which change less often than the code.
+COPY --chown=inkrun pyproject.toml README.md LICENSE launch.sh ./
+COPY --chown=inkrun beton/__init__.py beton/
+COPY --chown=inkrun pipeline/__init__.py pipeline/
+COPY --chown=inkrun jobs/__init__.py jobs/
+RUN PIP_NO_CACHE_DIR=1 PIP_EXTRA_INDEX_URL="${TORCH_INDEX}" ./launch.sh setup app
+
+COPY --chown=inkrun beton/ beton/
+COPY --chown=inkrun pipeline/ pipeline/
+COPY --chown=inkrun jobs/ jobs/
+RUN .venv/bin/python -m compileall -q beton pipeline jobs
+
+VOLUME ["/inkrun/data", "/inkrun/runs"]
+EXPOSE 7860
+ENTRYPOINT ["/inkrun/launch.sh"]
+CMD ["--help"]
