@@ -2,8 +2,8 @@
 ARG BASE=debian:bookworm-slim
 FROM ${BASE}
 
-# Wheels of PyTorch for CPUs, without 5 GB of CUDA libraries. Empty: those of PyPI, with CUDA.
-ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
+# An additional package index, such as PyTorch's own of wheels for CPUs, which lack 5 GB of CUDA.
+ARG TORCH_INDEX=
 ARG UID=1000
 
 # Any version of Debian's Python from 3.11 on will do.
@@ -17,7 +17,7 @@ RUN apt-get update \
   && install --directory --owner inkrun --group inkrun /inkrun /inkrun/data /inkrun/runs
 ENV HOME=/home/inkrun PYTHONUNBUFFERED=1
 WORKDIR /inkrun
-USER inkrun
+USER ${UID}
 
 # Dependencies, which change less often than the code.
 COPY --chown=inkrun pyproject.toml README.md LICENSE launch.sh ./
