@@ -33,12 +33,13 @@ from pipeline.runtime.hardware import Precision, precision_for
 
 @dataclass(frozen=True)
 class TrainedModel:
-    """The network of a finished training, with its classes, view and config."""
+    """The network of a finished training, with its classes, view, config and run directory."""
 
     network: nn.Module
     classes: tuple[str, ...]
     view: View
     config: RunConfig
+    run: Path = Path()
 
     def view_of(self, file: Reader) -> View:
         """Return the view of a file's pages, in the scale and the fit of the training."""
@@ -114,7 +115,7 @@ def load_model(run: Path) -> TrainedModel:
     view, config = read_as(run / "view.json", View), RunDir(run).config()
     network = networks.build(config.network, len(config.classes), 0, view.input_shape)
     load_weights(network, read_tensors(run / "model.safetensors"), run)
-    return TrainedModel(network, config.classes, view, config)
+    return TrainedModel(network, config.classes, view, config, run)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,50 @@
+"""A trained network as a folder in the shape of a model repository.
+
+The folder has the names of a run directory's files, so each command that reads a finished run also
+reads it. It has no path of the machine that trained the network.
+"""
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from pipeline.evaluation.evaluate import TrainedModel, load_model
+from pipeline.evaluation.run_config import RunConfig
+from pipeline.evaluation.run_dir import RunDir, TrainingResult, read_result
+from pipeline.export.model_card import model_card
+
+COPIED = ("model.safetensors", "view.json", "result.json", "scores.json", "test.json")
+
+
+def write_hub(folder: Path, run: Path, trained: TrainedModel) -> list[str]:
+    """Write the model repository of a finished run into a folder; return what to print about it.
+
+    Raises UserError if the folder cannot be loaded again.
+    """
+    run = run if (run / "config.json").exists() else run / "latest"
+    for name in COPIED:
+        if (run / name).exists():
+            shutil.copyfile(run / name, folder / name)
+    config = portable(trained.config)
+    RunDir(folder).write_json("config.json", config.as_json())
+    card = model_card(config, read_result(run, TrainingResult), trained)
+    (folder / "README.md").write_text(card, encoding="utf-8")
+    load_model(folder)
+    return [f"{path.name}: {path.stat().st_size:,} bytes" for path in sorted(folder.iterdir())]
+
+
+def portable(config: RunConfig) -> RunConfig:
+    """Return a config with names of files in place of their paths."""
+    return replace(
+        config,
+        options={name: _name_of(value) for name, value in config.options.items()},
+        data=Path(config.data).name,
+        start=config.start and Path(config.start).name,
+        auxiliary=config.auxiliary
+        and replace(config.auxiliary, data=Path(config.auxiliary.data).name),
+    )
+
+
+def _name_of(value: Any) -> Any:
+    return Path(value).name if isinstance(value, str) and "/" in value else value
