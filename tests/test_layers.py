@@ -78,6 +78,7 @@ ROOMS = (
     "analysis",
     "training",
     "reporting",
+    "pictures",
     "experiments",
 )
 # The same within pipeline/data, whose packages and modules build on each other.

@@ -136,7 +136,7 @@ SLANT = 0.1  # tangent of the slant of the outermost views
 
 
 def view_logits(network: nn.Module, images: Tensor, views: int, mirrored: bool) -> Tensor:
-    """Return the logits of images (B, channels, H, W), averaged as in `predict`: (B, classes)."""
+    """Return the logits of images (n, channels, height, width): (n, C), as in `predict`."""
     if views == 1 and not mirrored:
         logits: Tensor = network(images)
         return logits
@@ -149,9 +149,7 @@ def view_logits(network: nn.Module, images: Tensor, views: int, mirrored: bool) 
 
 
 def _slanted(images: Tensor, slant: float) -> Tensor:
-    theta = (
-        torch.tensor([[1.0, slant, 0.0], [0.0, 1.0, 0.0]]).to(images).expand(images.shape[0], 2, 3)
-    )
+    theta = images.new_tensor([[1.0, slant, 0.0], [0.0, 1.0, 0.0]]).expand(len(images), 2, 3)
     grid = F.affine_grid(theta, list(images.shape), align_corners=False)
     return F.grid_sample(images, grid, align_corners=False)
 
