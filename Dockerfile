@@ -15,7 +15,7 @@ RUN apt-get update \
   && useradd --non-unique --uid "${UID}" --create-home inkrun \
   && chmod 1777 /home/inkrun \
   && install --directory --owner inkrun --group inkrun /inkrun /inkrun/data /inkrun/runs
-ENV HOME=/home/inkrun PYTHONUNBUFFERED=1
+ENV HOME=/home/inkrun NUMBA_CACHE_DIR=/home/inkrun/.cache/numba PYTHONUNBUFFERED=1
 WORKDIR /inkrun
 USER ${UID}
 
@@ -29,7 +29,13 @@ RUN PIP_NO_CACHE_DIR=1 PIP_EXTRA_INDEX_URL="${TORCH_INDEX}" ./launch.sh setup ap
 COPY --chown=inkrun beton/ beton/
 COPY --chown=inkrun pipeline/ pipeline/
 COPY --chown=inkrun jobs/ jobs/
-RUN .venv/bin/python -m compileall -q beton pipeline jobs
+# Compile the code and its kernels now, instead of in every container.
+RUN .venv/bin/python -m compileall -q beton pipeline jobs \
+  && ./launch.sh prep part1 --synthetic --writers 2 --auxiliary-writers 1 \
+  && ./launch.sh train part1 --trial \
+  && ./launch.sh evaluate runs/part1/latest --source data/part1.beton \
+  && rm -r data/* runs/* \
+  && chmod -R a+rwX /home/inkrun
 
 VOLUME ["/inkrun/data", "/inkrun/runs"]
 EXPOSE 7860

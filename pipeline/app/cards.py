@@ -12,6 +12,7 @@ from PIL import Image
 from pipeline.app.explainer import Explanation
 from pipeline.inspection.neighbours import Neighbour
 from pipeline.pictures.predictor import Prediction
+from pipeline.reporting.common import percent
 
 EMPTY = '<p class="hint">Draw a character or drop image files: the predictions are shown here.</p>'
 
@@ -36,8 +37,9 @@ def _card(one: Explanation) -> str:
         figures += f"<p class='hint'>No Grad-CAM: {escape(one.without_heat)}</p>"
     else:
         figures += _figure(one.heat, f"Grad-CAM: where it saw {best.label}", "large")
+    verdict = f"<strong>{escape(best.label)}</strong> <span>{percent(best.probability, 1)}</span>"
     return f"""<article class="card">{name}
-<p class="verdict"><strong>{escape(best.label)}</strong> <span>{best.probability:.1%}</span></p>
+<p class="verdict">{verdict}</p>
 {_bars(best)}
 <div class="figures">{figures}</div>
 {_neighbours(one)}</article>"""
@@ -46,7 +48,7 @@ def _card(one: Explanation) -> str:
 def _bars(prediction: Prediction) -> str:
     rows = "".join(
         f'<li><b>{escape(label)}</b><i><u style="width: {100 * probability:.2f}%"></u></i>'
-        f"<span>{probability:.1%}</span></li>"
+        f"<span>{percent(probability, 1)}</span></li>"
         for label, probability in prediction.top
     )
     return f'<ol class="bars" aria-label="probabilities">{rows}</ol>'

@@ -87,6 +87,7 @@ class Explainer:
 
     def _embed(self) -> None:
         try:
-            self._neighbours.set_result(Neighbours.of(load_model(self._run), self._predictor.device))
-        except Exception as error:  # noqa: BLE001 - it ends the thread, and the page shows it
+            trained = load_model(self._run)
+            self._neighbours.set_result(Neighbours.of(trained, self._predictor.device))
+        except Exception as error:  # of a thread: the page shows it
             self._neighbours.set_exception(error)

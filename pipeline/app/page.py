@@ -22,11 +22,14 @@ MAX_FILES = 20
 MAX_BYTES = 20 << 20  # of a file
 NETWORKS = 2  # that stay in memory
 PREFIX = "data:image/png;base64,"
-SHEET = """<div class="paper"><canvas width="560" height="560" aria-label="sheet to draw on"></canvas>
-<span>Draw one character here</span></div>
-<div class="buttons"><button type="button">Undo</button><button type="button">Clear</button></div>"""
+SHEET = """<div class="paper">
+<canvas width="560" height="560" aria-label="sheet to draw on"></canvas>
+<span>Draw one character here</span>
+</div>
+<div class="buttons"><button type="button">Undo</button>
+<button type="button">Clear</button></div>"""
 TITLE = """<h1>What does the network see?</h1>
-<p>Draw a character with mouse, pen or finger, or drop image files. Nothing leaves this machine.</p>"""
+<p>Draw a character with mouse, pen or finger, or drop image files.</p>"""
 
 
 def build(runs: Sequence[Path]) -> gr.Blocks:
@@ -64,9 +67,7 @@ def build(runs: Sequence[Path]) -> gr.Blocks:
     with gr.Blocks(title="inkrun", analytics_enabled=False) as page:
         pictures = gr.State([])
         gr.HTML(TITLE, elem_id="title")
-        run = gr.Dropdown(
-            choices(runs), value=str(runs[0]), label="Network", visible=len(runs) > 1
-        )
+        run = gr.Dropdown(choices(runs), value=str(runs[0]), label="Network", visible=len(runs) > 1)
         facts = gr.HTML(_facts(str(runs[0])), elem_id="about")
         with gr.Row(elem_id="work"):
             sheet = gr.HTML(html_template=SHEET, js_on_load=_text("canvas.js"), elem_id="sheet")

@@ -5,6 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import UserError
+from pipeline.loading.dataset import source_line
+from pipeline.reporting.common import percent
 from pipeline.runtime.files import read_json
 
 
@@ -41,8 +43,7 @@ def about(run: Path) -> str:
     classes = config.get("classes", ())
     return (
         f"Network {config.get('network')} for {len(classes)} classes, trained on "
-        f"{provenance.get('kind', 'unknown')} data: {provenance.get('source', 'unknown')}."
-        f"{_sentence(result)}"
+        f"{source_line(provenance)}.{_sentence(result)}"
     )
 
 
@@ -53,10 +54,11 @@ def _accuracy(run: Path) -> str:
         return " (damaged)"
     accuracy = result.get("accuracy")
     kind = (result.get("provenance") or {}).get("kind", "unknown")
-    return "" if accuracy is None else f" – {accuracy:.1%} on {kind} data"
+    return "" if accuracy is None else f": {percent(accuracy, 1)}, {kind} data"
 
 
 def _sentence(result: dict[str, Any]) -> str:
     if result.get("accuracy") is None:
         return ""
-    return f" Accuracy {result['accuracy']:.1%} of {result.get('samples')} validation images."
+    accuracy = percent(result["accuracy"], 1)
+    return f" Accuracy on {result.get('samples')} validation images: {accuracy}."

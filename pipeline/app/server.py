@@ -1,4 +1,4 @@
-"""The page's server: on this machine alone, without analytics, share links or requests to others."""
+"""The server of the page: no analytics, no share link, no requests to other machines."""
 
 import os
 import socket
@@ -31,6 +31,7 @@ def serve(runs: Sequence[Path], host: str = "127.0.0.1", port: int = 7860) -> No
             server_port=port,
             share=False,
             quiet=True,
+            show_error=True,
             prevent_thread_lock=True,
             max_file_size=page.MAX_BYTES,
             theme=page.theme(),
