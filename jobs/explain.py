@@ -17,7 +17,7 @@ from typing import Any, Literal
 import torch
 import tyro
 
-from pipeline.data.sources import LayoutError
+from pipeline.data.base import LayoutError
 from pipeline.errors import UserError, check_range
 from pipeline.evaluation.evaluate import TrainedModel, load_model, open_images
 from pipeline.evaluation.run_data import open_run_data

@@ -42,8 +42,8 @@ pinned: false
 
 # {heading}
 
-Draw a character or drop an image: the app shows the predictions of the network, what it saw, and where
-it looked (Grad-CAM). `model/README.md` is the model card: data, figures, limits.
+Draw a character or drop an image: the app shows the predictions of the network, what it saw, and
+where it looked (Grad-CAM). `model/README.md` is the model card: data, figures, limits.
 
 The training images are not part of this folder, so the app shows no nearest training images.
 

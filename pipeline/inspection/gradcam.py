@@ -39,7 +39,9 @@ def grad_cam(network: nn.Module, inputs: Tensor, classes: Tensor) -> Floats:
     try:
         cam = LayerGradCam(network, feature_layer(network, inputs[:1]))
         parts = []
-        for images, targets in zip(inputs.split(CHUNK), classes.split(CHUNK), strict=True):
+        for images, targets in zip(
+            torch.split(inputs, CHUNK), torch.split(classes, CHUNK), strict=True
+        ):
             with torch.enable_grad():
                 heat = cam.attribute(
                     images.detach(), targets.to(images.device), relu_attributions=True
