@@ -18,6 +18,7 @@ import torch
 import tyro
 
 from pipeline.data.base import LayoutError
+from pipeline.data.pixels.formats import SNIFFED, sniff
 from pipeline.errors import UserError, check_range
 from pipeline.evaluation.evaluate import TrainedModel, load_model, open_images
 from pipeline.evaluation.run_data import open_run_data
@@ -64,8 +65,9 @@ def explain(config: Config) -> int:
     out = config.out or config.run / "explain"
     with output_folder(out, "explain") as folder, ExitStack() as stack:
         neighbours, warnings = _neighbours(config, trained, stack)
+        explained = _given if _is_image(config.source) else _labelled
         try:
-            page, found = _labelled(config, trained, neighbours, warnings, folder)
+            page, found = explained(config, trained, neighbours, warnings, folder)
         except LayoutError as error:
             if config.source is None or config.data != DataOptions():
                 raise
@@ -79,6 +81,13 @@ def explain(config: Config) -> int:
     for one in found.get("failed", ()):
         print(f"{one['file']}: {one['error']}", file=sys.stderr)
     return 1 if found.get("failed") else 0
+
+
+def _is_image(path: Path | None) -> bool:
+    if path is None or not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return sniff(file.read(SNIFFED)) is not None
 
 
 def _device() -> torch.device:

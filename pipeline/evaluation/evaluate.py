@@ -30,6 +30,8 @@ from pipeline.models import networks
 from pipeline.runtime.files import read_as, read_tensors, write_tensors
 from pipeline.runtime.hardware import Precision, precision_for
 
+MOST_NAMES = 8  # of trainings in an error
+
 
 @dataclass(frozen=True)
 class TrainedModel:
@@ -116,10 +118,22 @@ def load_model(run: Path) -> TrainedModel:
     if not (run / "config.json").exists() and (run / "latest").exists():
         run = run / "latest"
     check_finished(run)
+    _check_one_training(run)
     view, config = read_as(run / "view.json", View), RunDir(run).config()
     network = networks.build(config.network, len(config.classes), 0, view.input_shape)
     load_weights(network, read_tensors(run / "model.safetensors"), run)
     return TrainedModel(network, config.classes, view, config, run)
+
+
+def _check_one_training(run: Path) -> None:
+    """Raise UserError for a run directory of several trainings."""
+    if (run / "view.json").exists():
+        return
+    if found := sorted(path.parent.relative_to(run) for path in run.rglob("view.json")):
+        names = ", ".join(map(str, found[:MOST_NAMES])) + ", …" * (len(found) > MOST_NAMES)
+        raise UserError(
+            f"{run}: got a run of {len(found)} trainings, expected one of its folders: {names}"
+        )
 
 
 @dataclass(frozen=True)

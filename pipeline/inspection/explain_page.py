@@ -13,8 +13,17 @@ from pipeline.inspection.explain import (
     Suspect,
 )
 from pipeline.inspection.explain_cards import Card, Cards, shown
-from pipeline.reporting.common import counted, origins, percent, training_source
-from pipeline.reporting.html import Block, Facts, Page, Section, Sources, Table, Warnings
+from pipeline.reporting.common import command, counted, origins, percent
+from pipeline.reporting.html import (
+    Block,
+    Facts,
+    Page,
+    Section,
+    SourceRun,
+    Sources,
+    Table,
+    Warnings,
+)
 
 MOST_LOSSES = 24  # on the page
 MOST_CONFUSIONS = 12
@@ -123,7 +132,15 @@ def _page(
             "Predictions are means over several views of an image; heat and neighbours are those "
             "of the first view."
         )
-    used = Sources([training_source(trained.run, "the network, with its configuration")])
+    folder = "/".join(trained.run.resolve().parts[-2:])
+    portable = config.portable()
+    used = Sources(
+        [
+            SourceRun(
+                folder, command(config.job, portable.options), portable.as_json(), "the network"
+            )
+        ]
+    )
     before = [Section("Read first", [Warnings(warnings)])] if warnings else []
     return Page(
         f"Trial: explanations of {name}" if config.is_trial else f"Explanations of {name}",
