@@ -103,7 +103,8 @@ def _neighbours(
     except UserError as error:
         if config.source is None:
             raise
-        return None, [f"Nearest training images are left out: {error}."]
+        print(f"explain: no nearest training images: {error}", file=sys.stderr)
+        return None, ["Nearest training images are left out: the run's dataset is not there."]
 
 
 def _labelled(
