@@ -44,7 +44,7 @@ class Config:
     """Images to explain: labelled as for evaluate, or images without labels. Default: those of the
     run's own dataset."""
     split: Literal["all", "train", "validation", "test"] | None = None
-    """Split to explain. Default: the one that the run was validated on; of a source, all."""
+    """Split to explain. Default: that of the run's validation; of a source, all."""
     out: Path | None = None
     """Folder to write. Default: explain in the run directory."""
     most: int = 60

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from pipeline.analysis.confident_learning import find_label_issues
 
 
-def predictions(labels: np.ndarray, classes: int, seed: int = 0) -> np.ndarray:  # type: ignore[type-arg]
+def predictions(labels: np.ndarray, classes: int, seed: int = 0) -> np.ndarray:
     """Probabilities of a good network for images of the classes `labels`."""
     logits = np.random.default_rng(seed).normal(0, 1, (len(labels), classes))
     logits[np.arange(len(labels)), labels] += 7

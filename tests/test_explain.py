@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -191,7 +192,7 @@ def test_what_cannot_be_explained_is_refused_in_one_line(
     mine = tmp_path / "mine"
     mine.mkdir()
     (mine / "thesis.txt").write_text("x")
-    cases = {
+    cases: dict[str, list[Any]] = {
         "a run of 1 trainings, expected one of its folders: digits": [several],
         "an unfinished run": [unfinished],
         "not a run directory": [tmp_path / "nothing"],

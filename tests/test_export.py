@@ -144,14 +144,14 @@ def test_a_program_that_computes_something_else_is_not_written(
     ],
 )
 def test_differences_are_seen(
-    change: Callable[[np.ndarray], np.ndarray],  # type: ignore[type-arg]
+    change: Callable[[np.ndarray], np.ndarray],
     message: str,
 ) -> None:
     pages = np.arange(80, dtype=np.uint8).reshape(80, 1, 1, 1)
     logits = np.repeat(pages[:, 0, 0], 3, axis=1).astype(np.float32)
     expected = Reference("validation", pages, logits, np.zeros(80, np.int64), 0.5)
 
-    def run(some: np.ndarray) -> np.ndarray:  # type: ignore[type-arg]
+    def run(some: np.ndarray) -> np.ndarray:
         return np.repeat(some[:, 0, 0], 3, axis=1).astype(np.float32)
 
     assert largest_difference(run, expected, "x") == 0

@@ -50,7 +50,10 @@ def exportable(network: nn.Module) -> nn.Module:
         layer = network.get_submodule(name)
         assert isinstance(layer, nn.AdaptiveMaxPool2d)
         size = layer.output_size
-        network.set_submodule(name, WindowMaxPool((size, size) if isinstance(size, int) else size))
+        rows, columns = size if isinstance(size, tuple) else (size, size)
+        assert isinstance(rows, int)
+        assert isinstance(columns, int)
+        network.set_submodule(name, WindowMaxPool((rows, columns)))
     return network
 
 
