@@ -30,7 +30,8 @@ BLANK_DEVIATIONS = 6  # of the noise, which ink exceeds
 COARSE = 80  # pixels of the longest side in which paper is estimated
 REACH = 0.28  # of the shorter side: the structuring element, wider than any stroke
 EDGE_SHADOW = 0.15  # fraction of the image's edge that a shadow covers at least
-BIMODAL = 0.3  # spread of two clusters, relative to their distance
+EVEN = 0.05  # deviation of even paper, relative to its distance from the ink
+ROUNDS = 10  # of the surface's fit
 SOFT, HARD = 0.15, 0.85  # of the ink's core: what becomes 0, and what becomes 1
 
 
@@ -180,15 +181,22 @@ def _distance(levels: Floats) -> Floats:
     above = levels > threshold
     if above.all() or not above.any():
         return np.zeros_like(levels)
-    paper, ink = levels[above], levels[~above]
-    apart = float(paper.mean() - ink.mean())
-    if float(paper.std() + ink.std()) < BIMODAL * apart and not _is_shadow(~above):
-        return np.float32(np.median(paper)) - levels
+    apart = float(levels[above].mean() - levels[~above].mean())
+    if _unevenness(levels, above) < EVEN * apart and not _is_shadow(~above):
+        return np.float32(np.median(levels[above])) - levels
     factor = max(-(-max(levels.shape) // COARSE), 1)
     around = _enlarge(_paper(_shrink(levels, factor)), levels.shape, factor)
     distance: Floats = (around - levels) * (around.max() / around)  # shadows weaken contrast
     # The closing follows the lightest of noisy paper, so that most paper is darker.
     return distance - np.float32(np.median(distance[distance < np.quantile(distance, 0.8)]))
+
+
+def _unevenness(levels: Floats, paper: Mask) -> float:
+    """Return the standard deviation of the level of paper, without its noise."""
+    width = 0.03 * max(levels.shape)
+    weights = ndimage.gaussian_filter(paper.astype(np.float32), width)
+    smooth = ndimage.gaussian_filter(np.where(paper, levels, 0), width)
+    return float((smooth[paper] / weights[paper]).std())
 
 
 def _is_shadow(dark: Mask) -> bool:
@@ -209,11 +217,11 @@ def _paper(levels: Floats) -> Floats:
     y, x = (grid.ravel() for grid in np.meshgrid(y, x, indexing="ij"))
     terms = np.stack([np.ones_like(x), x, y, x * x, x * y, y * y], axis=1)
     values = levels.ravel().astype(np.float64)
-    fitted = values >= np.quantile(values, 0.3)
-    for _ in range(4):  # without ink, which is below the surface
-        surface = terms @ np.linalg.lstsq(terms[fitted], values[fitted], rcond=None)[0]
-        below = surface - values
-        fitted = below < max(1.5 * float(np.median(abs(below))), 2.0)
+    weights = np.ones_like(values)
+    for _ in range(ROUNDS):  # least absolute deviations: ink is a minority
+        weighted = terms * weights[:, None]
+        surface = terms @ np.linalg.solve(weighted.T @ terms, weighted.T @ values)
+        weights = 1 / np.maximum(abs(surface - values), 1)
     light = np.maximum(surface, 0.2 * surface.max()).reshape(levels.shape)
     size = max(round(REACH * min(levels.shape)), 3)
     closed = ndimage.grey_closing(levels / light, (size, size), mode="nearest")
