@@ -22,14 +22,15 @@ Usage: ./launch.sh [COMMAND] [ARGUMENTS]
                   network on your own dataset data/NAME.beton (jobs/classify.py)
   sweep NAME      train NAME with several options or seeds    (jobs/sweep.py)
   evaluate RUN    score a trained network on labelled images  (jobs/evaluate.py)
+  predict RUN PATH…  predict images of any kind                (jobs/predict.py)
   explain RUN     show what a network gets wrong, where it looks, and suspicious labels
                                                               (jobs/explain.py)
   export RUN      write a network as ONNX, pt2, a model repository or an app (jobs/export.py)
   report [RUN…]   write one HTML page for each job or dataset (jobs/report.py)
   app [RUN]       draw characters or drop images on a local web page, and see the predictions
                   of finished runs                            (jobs/app.py)
-  bench [WHAT]    run a benchmark: loader (default), choices, colour, noise, part1, prep, reach,
-                  synth or train                              (jobs/bench/WHAT.py)
+  bench [WHAT]    run a benchmark: loader (default), choices, colour, noise, part1, predict,
+                  prep, reach, synth or train                 (jobs/bench/WHAT.py)
   test            run ruff, mypy and the tests; with arguments: only pytest, with these arguments
   --help          print this page; after a command: its options
 
@@ -272,7 +273,7 @@ case ${1:-} in
   setup | train)
     if [[ $* == train || ${2:-} =~ ^(-h|--help)$ ]]; then usage; else "$@"; fi
     ;;
-  prep | synth | sweep | evaluate | report) run "$@" ;;
+  prep | synth | sweep | evaluate | predict | report) run "$@" ;;
   explain | export)
     set_up "$1" # its extra
     run "$@"

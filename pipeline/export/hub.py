@@ -11,7 +11,10 @@ from pipeline.evaluation.evaluate import TrainedModel, load_model
 from pipeline.evaluation.run_dir import RunDir, TrainingResult, read_result
 from pipeline.export.model_card import model_card
 
-COPIED = ("model.safetensors", "view.json", "result.json", "scores.json", "test.json")
+COPIED = (
+    *("model.safetensors", "view.json", "framing.json"),
+    *("result.json", "scores.json", "test.json"),
+)
 
 
 def write_hub(folder: Path, run: Path, trained: TrainedModel) -> list[str]:
