@@ -14,16 +14,23 @@ Usage: ./launch.sh [COMMAND] [ARGUMENTS]
 
   (none)          set up, prepare data from data/raw (synthetic pages without data), train part 1
   setup [EXTRA…]  create .venv, or use the active virtual environment, and install inkrun into it;
-                  extras: test, track, ffcv, bench, heic, parquet
+                  extras: test, track, ffcv, bench, heic, parquet, explain, export, app,
+                  browser
   prep [NAME…]    convert images to data/NAME.beton           (jobs/prep.py)
   synth           generate synthetic handwriting as PNG files (jobs/synth.py)
   train NAME      train part1, part2, part3, emnist, fashion or cifar10 (jobs/NAME.py), or a
                   network on your own dataset data/NAME.beton (jobs/classify.py)
   sweep NAME      train NAME with several options or seeds    (jobs/sweep.py)
   evaluate RUN    score a trained network on labelled images  (jobs/evaluate.py)
+  predict RUN PATH…  predict images of any kind                (jobs/predict.py)
+  explain RUN     show what a network gets wrong, where it looks, and suspicious labels
+                                                              (jobs/explain.py)
+  export RUN      write a network as ONNX, pt2, a model repository or an app (jobs/export.py)
   report [RUN…]   write one HTML page for each job or dataset (jobs/report.py)
-  bench [WHAT]    run a benchmark: loader (default), choices, colour, noise, part1, prep, reach,
-                  synth or train                              (jobs/bench/WHAT.py)
+  app [RUN]       draw characters or drop images on a local web page, and see the predictions
+                  of finished runs                            (jobs/app.py)
+  bench [WHAT]    run a benchmark: loader (default), choices, colour, noise, part1, predict,
+                  prep, reach, synth or train                 (jobs/bench/WHAT.py)
   test            run ruff, mypy and the tests; with arguments: only pytest, with these arguments
   --help          print this page; after a command: its options
 
@@ -72,6 +79,8 @@ state() {
     "$(cksum <"$root/pyproject.toml")" "$root" 2>/dev/null
 }
 
+cost="some minutes, 6 GB" # of a first installation
+
 # set_up [EXTRA…]: install the extras whose stamps in the environment are missing or outdated.
 set_up() {
   local extra current extras="" pip=("$python" -m pip install -qq --disable-pip-version-check)
@@ -96,7 +105,7 @@ set_up() {
     [[ $extra == base ]] || extras+=,$extra
   done
   extras=${extras:+[${extras#,}]}
-  echo "Installing inkrun$extras into $environment (the first time: some minutes, 6 GB)." >&2
+  echo "Installing inkrun$extras into $environment (the first time: $cost)." >&2
   if [[ $extras == *ffcv* ]]; then # its build needs packages of the environment
     "${pip[@]}" "setuptools>=77"
     pip+=(--no-build-isolation)
@@ -107,6 +116,26 @@ set_up() {
     state >"$environment/.inkrun-$extra"
   done
   echo "Installed in $SECONDS s." >&2
+}
+
+# use_overlay EXTRA: from here on, use an environment of the extra's own, inside the main one and laid
+# over it. It sees the main packages. Versions that conflict with them, such as Gradio's Pillow, are
+# installed here and hide them; the main environment stays as it is.
+use_overlay() {
+  local main main_python=$python packages
+  set_up
+  main=$(state)
+  packages=lib/python$(cut -d " " -f 1,2 --output-delimiter . <<<"$main")/site-packages
+  environment+=/$1
+  python=$environment/bin/python
+  cost="a minute, 0.2 GB"
+  if [[ $(state) != "$main" ]]; then # missing, or of another Python
+    "$main_python" -m venv --clear "$environment" || die 1 "$environment cannot be created."
+    mkdir -p "$environment/$packages"
+    "$main_python" -c 'import sys; print(f"import site; site.addsitedir({sys.argv[1]!r})")' \
+      "${environment%/*}/$packages" >"$environment/$packages/main.pth"
+  fi
+  set_up "$1"
 }
 
 # Jobs run in the checkout, where data/ and runs/ are. They resolve relative paths in their arguments
@@ -220,15 +249,17 @@ check() {
   exec "$python" -m pytest "$@"
 }
 
-extras='test|track|ffcv|bench|heic|parquet' # of pyproject.toml
+extras='test|track|ffcv|bench|heic|parquet|explain|export|app|browser' # of pyproject.toml
 
 setup() {
-  local extra
+  local extra main=$environment others=()
   for extra in "$@"; do
     [[ $extra =~ ^($extras)$ ]] || die 2 "setup: got '$extra', expected one of ${extras//|/, }"
+    [[ $extra == app ]] || others+=("$extra")
   done
-  set_up "$@"
-  echo "inkrun is installed. To use its commands: source $environment/bin/activate"
+  set_up "${others[@]}"
+  ((${#others[@]} == $#)) || use_overlay app
+  echo "inkrun is installed. To use its commands: source $main/bin/activate"
 }
 
 case ${1:-} in
@@ -242,7 +273,16 @@ case ${1:-} in
   setup | train)
     if [[ $* == train || ${2:-} =~ ^(-h|--help)$ ]]; then usage; else "$@"; fi
     ;;
-  prep | synth | sweep | evaluate | report) run "$@" ;;
+  prep | synth | sweep | evaluate | predict | report) run "$@" ;;
+  explain | export)
+    set_up "$1" # its extra
+    run "$@"
+    ;;
+  app)
+    use_overlay app
+    enter_checkout
+    exec "$python" jobs/app.py "${@:2}"
+    ;;
   bench)
     if [[ ${2:-} =~ ^[a-z0-9]+$ && -f $root/jobs/bench/$2.py ]]; then
       run "bench/$2" "${@:3}"

@@ -67,7 +67,7 @@ def predict(
     with torch.no_grad():
         for inputs in loader.micro_batches():
             with torch.autocast(loader.device.type, torch.bfloat16, precision == "bf16"):
-                logits = _over_views(network, inputs.images, views, mirrored)
+                logits = view_logits(network, inputs.images, views, mirrored)
             ids = torch.from_numpy(inputs.ids).to(loader.device)
             parts.append((ids, inputs.labels, logits.float(), inputs.valid))
     network.train(was_training)
@@ -135,7 +135,8 @@ def predict_by_writer(
 SLANT = 0.1  # tangent of the slant of the outermost views
 
 
-def _over_views(network: nn.Module, images: Tensor, views: int, mirrored: bool) -> Tensor:
+def view_logits(network: nn.Module, images: Tensor, views: int, mirrored: bool) -> Tensor:
+    """Return the logits of images (n, channels, height, width): (n, C), as in `predict`."""
     if views == 1 and not mirrored:
         logits: Tensor = network(images)
         return logits
@@ -148,7 +149,9 @@ def _over_views(network: nn.Module, images: Tensor, views: int, mirrored: bool) 
 
 
 def _slanted(images: Tensor, slant: float) -> Tensor:
-    theta = images.new_tensor([[1.0, slant, 0.0], [0.0, 1.0, 0.0]]).expand(len(images), 2, 3)
+    # new_tensor and len(images) would be constants in an exported program.
+    theta = torch.tensor([[1.0, slant, 0.0], [0.0, 1.0, 0.0]]).to(images)
+    theta = theta.expand(images.shape[0], 2, 3)
     grid = F.affine_grid(theta, list(images.shape), align_corners=False)
     return F.grid_sample(images, grid, align_corners=False)
 

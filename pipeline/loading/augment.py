@@ -173,7 +173,8 @@ def crop(images: Tensor, transforms: Transforms, size: int) -> Tensor:
     theta[:, :, 2] += ink_centres(images)
     if perspective is not None:  # with the denominator d, M (p / d) + t is (M p + t d) / d
         theta[:, :, :2] += theta[:, :, 2:] * perspective[:, None]
-    grid = F.affine_grid(theta, [len(images), 1, size, size], align_corners=False)
+    # len(images) would be a constant in an exported program.
+    grid = F.affine_grid(theta, [images.shape[0], 1, size, size], align_corners=False)
     if perspective is not None:
         along = perspective[:, :, None] * _pixel_centres(size, images.device)  # (B, 2, size)
         grid /= (1 + along[:, 1, :, None] + along[:, 0, None, :])[..., None]

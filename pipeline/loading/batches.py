@@ -155,6 +155,10 @@ class DeviceLoader:
         for batch in self._canvases(epoch, start):
             yield self._split(batch, epoch)
 
+    def canvases(self, epoch: int = 0) -> Iterator[Canvases]:
+        """Yield the batches of an epoch before their augmentation."""
+        return self._canvases(epoch, 0)
+
     def ids(self, epoch: int, number: int) -> Ids:
         """Return the sample numbers of a training batch, over all processes: int64 (n,)."""
         keys = batch_ids(self._sampler.order(epoch), number, self._batch_size, Shard())

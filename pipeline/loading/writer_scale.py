@@ -35,17 +35,27 @@ def writer_scales(file: Reader, target: float, proportion: float | None = None) 
     with fewer than ten pages get the scale of the whole file. `proportion` is that of the view;
     where pages are letterboxed, heights are fractions of the letterbox.
     """
-    heights, writers = ink_heights(file), writers_of(file)
-    if proportion is not None:
-        records = file.column("image").metadata
-        sizes = np.stack([records["height"], records["width"]], axis=1).astype(np.int64)
-        heights *= sizes[:, 0] / full_geometry(sizes, proportion)[:, WINDOW_HEIGHT]
+    heights, writers = _heights(file, proportion), writers_of(file)
     scales = np.full(len(file), _scale(heights, target))
     for writer in np.unique(writers[writers >= 0]):
         own = writers == writer
         if own.sum() >= MIN_PAGES:
             scales[own] = _scale(heights[own], target)
     return scales.astype(np.float32)
+
+
+def typical_scale(file: Reader, target: float, proportion: float | None = None) -> float:
+    """Return the magnification of a page whose writer is unknown; see `writer_scales`."""
+    return _scale(_heights(file, proportion), target)
+
+
+def _heights(file: Reader, proportion: float | None) -> NDArray[np.float64]:
+    heights = ink_heights(file)
+    if proportion is not None:
+        records = file.column("image").metadata
+        sizes = np.stack([records["height"], records["width"]], axis=1).astype(np.int64)
+        heights *= sizes[:, 0] / full_geometry(sizes, proportion)[:, WINDOW_HEIGHT]
+    return heights
 
 
 def _scale(heights: NDArray[np.float64], target: float) -> float:

@@ -1,0 +1,64 @@
+"""The finished runs that the page offers, and a sentence about each."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import UserError
+from pipeline.loading.dataset import source_line
+from pipeline.reporting.common import percent
+from pipeline.runtime.files import read_json
+
+
+def find_runs(root: Path) -> list[Path]:
+    """Return the run directories of finished trainings under `root`, the latest first.
+
+    Those of an experiment with several trainings are in its folder. Links, such as `latest`, do not
+    count.
+    """
+    results = [path for path in root.rglob("result.json") if not path.parent.is_symlink()]
+    runs = [path for path in results if (path.parent / "model.safetensors").exists()]
+    runs.sort(key=lambda path: path.stat().st_mtime, reverse=True)
+    return [path.parent for path in runs]
+
+
+def choices(runs: Sequence[Path]) -> list[tuple[str, str]]:
+    """Return (label, path) of each run. Labels start at the innermost folder common to all runs."""
+    folders = [run.resolve() for run in runs]
+    common = folders[0].parent
+    while not all(folder.is_relative_to(common) for folder in folders):
+        common = common.parent
+    if len(folders) == 1:
+        common = common.parent
+    return [
+        (f"{folder.relative_to(common)}{_accuracy(folder)}", str(run))
+        for folder, run in zip(folders, runs, strict=True)
+    ]
+
+
+def about(run: Path) -> str:
+    """Return what network a run trained, on which data. Raises UserError for a damaged run."""
+    config, result = read_json(run, "config.json"), read_json(run, "result.json")
+    provenance = result.get("provenance") or config.get("provenance") or {}
+    classes = config.get("classes", ())
+    return (
+        f"Network {config.get('network')} for {len(classes)} classes, trained on "
+        f"{source_line(provenance)}.{_sentence(result)}"
+    )
+
+
+def _accuracy(run: Path) -> str:
+    try:
+        result = read_json(run, "result.json")
+    except UserError:
+        return " (damaged)"
+    accuracy = result.get("accuracy")
+    kind = (result.get("provenance") or {}).get("kind", "unknown")
+    return "" if accuracy is None else f": {percent(accuracy, 1)}, {kind} data"
+
+
+def _sentence(result: dict[str, Any]) -> str:
+    if result.get("accuracy") is None:
+        return ""
+    accuracy = percent(result["accuracy"], 1)
+    return f" Accuracy on {result.get('samples')} validation images: {accuracy}."

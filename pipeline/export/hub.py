@@ -1,0 +1,34 @@
+"""A trained network as a folder in the shape of a model repository.
+
+The folder has the names of a run directory's files, so each command that reads a finished run also
+reads it. It has no path of the machine that trained the network.
+"""
+
+import shutil
+from pathlib import Path
+
+from pipeline.evaluation.evaluate import TrainedModel, load_model
+from pipeline.evaluation.run_dir import RunDir, TrainingResult, read_result
+from pipeline.export.model_card import model_card
+
+COPIED = (
+    *("model.safetensors", "view.json", "framing.json"),
+    *("result.json", "scores.json", "test.json"),
+)
+
+
+def write_hub(folder: Path, run: Path, trained: TrainedModel) -> list[str]:
+    """Write the model repository of a finished run into a folder; return what to print about it.
+
+    Raises UserError if the folder cannot be loaded again.
+    """
+    run = run if (run / "config.json").exists() else run / "latest"
+    for name in COPIED:
+        if (run / name).exists():
+            shutil.copyfile(run / name, folder / name)
+    config = trained.config.portable()
+    RunDir(folder).write_json("config.json", config.as_json())
+    card = model_card(config, read_result(run, TrainingResult), trained)
+    (folder / "README.md").write_text(card, encoding="utf-8")
+    load_model(folder)
+    return [f"{path.name}: {path.stat().st_size:,} bytes" for path in sorted(folder.iterdir())]

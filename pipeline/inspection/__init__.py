@@ -1,0 +1,1 @@
+"""What a trained network looks at, gets wrong, and has seen before."""

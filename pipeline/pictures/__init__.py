@@ -1,0 +1,1 @@
+"""From any image file to the prediction of a trained network."""
