@@ -19,6 +19,7 @@ from pipeline.data.pixels.options import PixelOptions
 from pipeline.data.prepare import prepare
 from pipeline.data.sources import open_source
 from pipeline.errors import UserError
+from pipeline.evaluation.framing import Framing
 from pipeline.evaluation.metrics import Scores, score
 from pipeline.evaluation.predict import Predictions, load_weights, predict_by_writer, predict_split
 from pipeline.evaluation.run_config import RunConfig
@@ -33,13 +34,17 @@ from pipeline.runtime.hardware import Precision, precision_for
 
 @dataclass(frozen=True)
 class TrainedModel:
-    """The network of a finished training, with its classes, view, config and run directory."""
+    """The network of a finished training, with its classes, view, config and run directory.
+
+    `framing` is that of the training images, None in colour and for runs of earlier versions.
+    """
 
     network: nn.Module
     classes: tuple[str, ...]
     view: View
     config: RunConfig
     run: Path = Path()
+    framing: Framing | None = None
 
     def view_of(self, file: Reader) -> View:
         """Return the view of a file's pages, in the scale and the fit of the training."""
@@ -115,7 +120,9 @@ def load_model(run: Path) -> TrainedModel:
     view, config = read_as(run / "view.json", View), RunDir(run).config()
     network = networks.build(config.network, len(config.classes), 0, view.input_shape)
     load_weights(network, read_tensors(run / "model.safetensors"), run)
-    return TrainedModel(network, config.classes, view, config, run)
+    measured = run / "framing.json"
+    framing = read_as(measured, Framing) if measured.exists() else None
+    return TrainedModel(network, config.classes, view, config, run, framing)
 
 
 @dataclass(frozen=True)

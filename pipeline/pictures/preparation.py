@@ -7,8 +7,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
+from scipy import ndimage
 
 from beton.codec import jpeg
+from beton.codec.kernels import histogram
 from beton.errors import SampleError
 from pipeline.data.base import Decoded, ImageError, Pixels
 from pipeline.data.pixels.colour import in_colour
@@ -19,11 +21,19 @@ from pipeline.data.pixels.scale import Scale, choose_scale
 from pipeline.data.pixels.transparency import OPAQUE, blend, change_of, put_on_paper
 from pipeline.data.prepare import RAW_MAX_PIXELS
 from pipeline.evaluation.evaluate import TrainedModel
+from pipeline.evaluation.framing import Framing, Range
 from pipeline.loading.dataset import PixelRules, View
+from pipeline.pictures.characters import INKED, Character, find_characters
 from pipeline.pictures.errors import PictureError
-from pipeline.pictures.framing import Framing
+from pipeline.pictures.ink import BLANK, Floats, Ink, clean_ink, find_ink
 
 BLANK_CONTRAST = 16  # grey levels: compression leaves less than this on blank paper
+LEAST_PIXELS = 320  # of the longest side in which ink is measured
+DIRTY, FULL_CONTRAST = 40, 200  # grey levels from the paper
+# By which factors a framing may exceed that of the training, and by which fraction of a side.
+PROPORTION, SIZE, PLACE = 1.1, 1.2, 0.06
+TALLER = 1.3  # of the shortest character: then the longest is a tall one
+SMALL_CANVAS = 40  # pixels: lower images are digits cut out, not pages
 
 
 @dataclass(frozen=True)
@@ -43,16 +53,22 @@ class Prepared:
 
 @dataclass(frozen=True)
 class Preparation:
-    """What is needed of a trained network to prepare images for it; it can be pickled."""
+    """What is needed of a trained network to prepare images for it; it can be pickled.
+
+    With `characters`, the classes are single characters, drawn in strokes of full ink.
+    """
 
     view: View
     rules: PixelRules
     framing: Framing
+    characters: bool
 
     @classmethod
     def of(cls, trained: TrainedModel) -> "Preparation":
         """Return the preparation for a network."""
-        return cls(trained.view, trained.config.pixels, Framing.of(trained))
+        framing = trained.framing or default_framing(trained)
+        characters = all(len(name) == 1 for name in trained.classes)
+        return cls(trained.view, trained.config.pixels, framing, characters)
 
     def prepare(
         self, picture: bytes | NDArray[np.uint8], separate: bool = False, name: str = ""
@@ -61,11 +77,130 @@ class Preparation:
         decoded = _decode(picture)
         if self.view.channels == 3:
             return [Prepared(name, _colour(decoded, picture))]
-        del separate
         grey = _to_8bit(decoded, self.rules)
-        if int(grey.max()) - int(grey.min()) < BLANK_CONTRAST:
-            raise PictureError("blank: no ink found")
-        return [Prepared(name, grey, int(np.bincount(grey.ravel(), minlength=256).argmax()))]
+        if int(grey.max()) - int(grey.min()) < BLANK_CONTRAST and decoded.colour is None:
+            raise PictureError(BLANK)
+        longest = max(LEAST_PIXELS, 4 * max(self.view.canvas))
+        paper = _clean_paper(grey)
+        if paper is not None:
+            found = clean_ink(grey, paper, longest)
+            characters = find_characters(found.ink)
+            if len(characters) == 1 and not separate and self._keeps(grey, found, characters[0]):
+                return [Prepared(name, grey, paper)]
+        if paper is None or not characters:
+            found = find_ink(grey if decoded.colour is None else decoded.colour, longest)
+            characters = find_characters(found.ink)
+        if not characters:
+            raise PictureError(BLANK)
+        if len(characters) > 1 and not separate:
+            raise PictureError(f"{len(characters)} separate characters: one is expected")
+        return [
+            Prepared(name, page, 255, found.box(one.box) if separate else None)
+            for one, page in zip(characters, self._pages(found.ink, characters), strict=True)
+        ]
+
+    def _keeps(self, grey: Pixels, found: Ink, character: Character) -> bool:
+        """Return whether a clean image is in the form of the training as it is."""
+        stray = (found.ink > INKED) & ~character.mask
+        smaller = grey.shape[0] < min(self.framing.pixels, self.view.canvas[0])
+        return not stray.any() and not smaller and self._is_framed(found.ink, character)
+
+    def _is_framed(self, ink: Floats, character: Character) -> bool:
+        """Return whether a character has the place and size of those of the training images."""
+        height, width = ink.shape
+        if not 1 / PROPORTION <= width / height / self._proportion <= PROPORTION:
+            return False
+        size, x, y = self._place(ink, character)
+        low, _, high = self.framing.size
+        if not low / SIZE <= size / height <= high * SIZE:
+            return False
+        if not self.view.whole:
+            return True
+        places = ((x / width, self.framing.x), (y / height, self.framing.y))
+        return all(low - PLACE <= at <= high + PLACE for at, (low, _, high) in places)
+
+    @property
+    def _proportion(self) -> float:
+        height, width = self.view.canvas
+        return self.view.proportion or width / height
+
+    def _place(self, ink: Floats, character: Character) -> tuple[float, float, float]:
+        """Return the size and the centre (x, y) of a character, in pixels."""
+        box = character.box
+        if not self.framing.by_mass:
+            return box.longest, (box.left + box.right) / 2, (box.top + box.bottom) / 2
+        weights = np.where(character.mask, ink, 0)
+        total = weights.sum()
+        x = float(weights.sum(axis=0) @ (np.arange(ink.shape[1]) + 0.5) / total)
+        y = float(weights.sum(axis=1) @ (np.arange(ink.shape[0]) + 0.5) / total)
+        return box.longest, x, y
+
+    def _pages(self, ink: Floats, characters: list[Character]) -> list[Pixels]:
+        """Return a page in the framing of the training for each character: uint8 (h, w)."""
+        size = self.framing.size.typical
+        scale = max(one.box.longest for one in characters)
+        shortest = min(one.box.longest for one in characters)
+        if scale > TALLER * shortest:
+            size = max(size, self.framing.tall)
+        pages = []
+        for one in characters:
+            # The soft edges of strokes, without other characters and specks.
+            others = (ink > INKED) & ~one.mask
+            own = np.where(ndimage.binary_dilation(others, iterations=2) & ~one.mask, 0, ink)
+            if len(characters) == 1 and self._is_framed(own, one):
+                pages.append(_page(own, 0, 0, *own.shape, self.view.canvas[0]))
+                continue
+            _, x, y = self._place(own, one)
+            height = scale / size
+            width = height * self._proportion
+            left, top = x - self.framing.x.typical * width, y - self.framing.y.typical * height
+            if len(characters) > 1:
+                own = np.where(ndimage.binary_dilation(one.mask, iterations=3), own, 0)
+            pages.append(_page(own, top, left, height, width, self.view.canvas[0]))
+        return pages
+
+
+def default_framing(trained: TrainedModel) -> Framing:
+    """Return the framing for a run that has none: that of written pages, or of MNIST's digits."""
+    view, hand = trained.view, trained.config.recipe.hand
+    if view.canvas[0] > SMALL_CANVAS or not (view.whole or view.canvas == view.shape):
+        middle = Range(0.4, 0.5, 0.6)
+        size = Range(0.18, hand or 0.45, 0.75)
+        return Framing(size, middle, middle, by_mass=False, tall=hand or 0.47, pixels=900)
+    middle = Range(0.46, 0.51, 0.56)
+    return Framing(Range(0.65, 0.72, 0.85), middle, middle, by_mass=True, tall=0.72, pixels=28)
+
+
+def _clean_paper(grey: Pixels) -> int | None:
+    """Return the grey level of even paper under ink of full contrast, None for anything else."""
+    counts = histogram(np.ascontiguousarray(grey).reshape(-1))
+    paper = int(counts.argmax())
+    distances = np.bincount(abs(np.arange(256) - paper), counts, minlength=256)
+    inked = distances[DIRTY:].sum()
+    dirt = distances[1:DIRTY].sum()
+    full = distances[FULL_CONTRAST:].sum() > max(sum(grey.shape) // 16, 1)
+    edge = min(paper, 255 - paper) <= 2
+    clean = edge and full and counts[paper] > 0.3 * grey.size and dirt <= 0.3 * inked
+    return paper if clean else None
+
+
+def _page(ink: Floats, top: float, left: float, height: float, width: float, least: int) -> Pixels:
+    """Return a window of ink as a page: dark on white, of at least twice the `least` height."""
+    rows, columns = max(round(height), 1), max(round(width), 1)
+    page = np.zeros((rows, columns), np.float32)
+    y, x = round(top), round(left)
+    from_y, from_x = max(y, 0), max(x, 0)
+    to_y, to_x = min(y + rows, ink.shape[0]), min(x + columns, ink.shape[1])
+    if from_y < to_y and from_x < to_x:
+        page[from_y - y : to_y - y, from_x - x : to_x - x] = ink[from_y:to_y, from_x:to_x]
+    levels = np.rint(255 * (1 - page)).astype(np.uint8)
+    if rows >= least:
+        return levels
+    factor = -(-2 * least // rows)
+    image = Image.fromarray(levels).resize(
+        (columns * factor, rows * factor), Image.Resampling.BICUBIC
+    )
+    return np.array(image)
 
 
 def _decode(picture: bytes | NDArray[np.uint8]) -> Decoded:

@@ -16,6 +16,7 @@ from torch import Tensor
 from beton.errors import BetonError
 from beton.reader import Reader
 from pipeline.errors import DivergedError
+from pipeline.evaluation.framing import Framing
 from pipeline.evaluation.metrics import EpochMetrics, score
 from pipeline.evaluation.run_config import RunConfig, TrainingConfig
 from pipeline.evaluation.run_dir import (
@@ -121,6 +122,8 @@ def run_training(
             if processes.is_main:
                 hardware = environment(processes.device, processes.precision, processes.count)
                 run.write_json("environment.json", hardware)
+                if (framing := Framing.of(file, training.learn_from)) is not None:
+                    run.write_json("framing.json", asdict(framing))
                 (run.path / DIVERGED).unlink(missing_ok=True)
                 if on_first_batch is not None:
                     trainer.on_first_batch = on_first_batch

@@ -1,0 +1,294 @@
+"""The ink of an image: photograph, scan or drawing → how much of each pixel is ink.
+
+1. Colours are projected on the line along which the fine structure of the image varies most, so
+   that coloured ink shows on paper of the same luma (a principal component).
+2. The polarity is that of `pipeline.data.pixels.polarity`, decided for this image alone.
+3. The paper is one level if the levels form two clusters. Else it is estimated around every pixel,
+   by a morphological closing: strokes are narrower than the structuring element, shadows are not.
+4. The distance from the paper, relative to that of the ink's core, becomes ink from 0 to 1, and
+   noise becomes paper. Lines across the whole image are those of ruled paper; they are removed.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from pipeline.data.base import Decoded, Pixels
+from pipeline.data.pixels.measures import measure, read_measures
+from pipeline.data.pixels.polarity import DARK, LIGHT, shows_ink
+from pipeline.pictures.characters import Box
+from pipeline.pictures.errors import PictureError
+
+Floats = NDArray[np.float32]
+Mask = NDArray[np.bool_]
+
+BLANK = "blank: no ink found"
+BLANK_LEVELS = 14  # grey levels: compression leaves less on blank paper
+BLANK_DEVIATIONS = 6  # of the noise, which ink exceeds
+COARSE = 80  # pixels of the longest side in which paper is estimated
+REACH = 0.28  # of the shorter side: the structuring element, wider than any stroke
+EDGE_SHADOW = 0.15  # fraction of the image's edge that a shadow covers at least
+EVEN = 0.05  # deviation of even paper, relative to its distance from the ink
+ROUNDS = 10  # of the surface's fit
+SOFT, HARD = 0.15, 0.85  # of the ink's core: what becomes 0, and what becomes 1
+
+
+class Ink(NamedTuple):
+    """The ink of an image, float32 (h, w) from 0 to 1, in blocks of `factor` pixels a side.
+
+    (`top`, `left`) are the pixels by which the image was trimmed before.
+    """
+
+    ink: Floats
+    factor: int
+    top: int = 0
+    left: int = 0
+
+    def box(self, box: Box) -> tuple[int, int, int, int]:
+        """Return a box of blocks as (x, y, width, height) in pixels of the image."""
+        x, y = self.left + box.left * self.factor, self.top + box.top * self.factor
+        return (
+            x,
+            y,
+            (box.right - box.left) * self.factor,
+            (box.bottom - box.top) * self.factor,
+        )
+
+
+def clean_ink(grey: Pixels, paper: int, longest: int) -> Ink:
+    """Return the ink of grey levels (h, w) on even paper, in at most `longest` pixels a side."""
+    factor = max(-(-max(grey.shape) // longest), 1)
+    ink = np.abs(_shrink(grey, factor) - paper) / max(paper, 255 - paper)
+    return Ink(ink, factor)
+
+
+def find_ink(pixels: Pixels, longest: int) -> Ink:
+    """Return the ink of grey levels (h, w) or colours (h, w, 3), in at most `longest` pixels a side.
+
+    Raises PictureError for an image without ink.
+    """
+    pixels = _without_salt(pixels)
+    factor = max(-(-max(pixels.shape[:2]) // longest), 1)
+    small = _shrink(pixels, factor)
+    top, bottom, left, right = _without_table(small.mean(axis=2) if small.ndim == 3 else small)
+    small = small[top:bottom, left:right]
+    levels = _project(small)
+    if not _is_dark(levels):
+        levels = levels.max() + levels.min() - levels
+    distance = _distance(levels)
+    noise = _deviation(distance)
+    core = _core(distance)
+    if core < max(BLANK_LEVELS, BLANK_DEVIATIONS * noise):
+        raise PictureError(BLANK)
+    distance = _without_lines(_without_lines(distance, noise).T, noise).T
+    core = _core(distance)
+    if core < max(BLANK_LEVELS, BLANK_DEVIATIONS * noise):
+        raise PictureError(BLANK)
+    soft = float(np.clip(3 * noise / core, SOFT, 0.4))
+    ink = ((distance / core - soft) / (HARD - soft)).clip(0, 1).astype(np.float32)
+    return Ink(ink, factor, top * factor, left * factor)
+
+
+def _without_salt(pixels: Pixels) -> Pixels:
+    """Return the image without isolated pixels, if it has more than a few."""
+    grey = pixels if pixels.ndim == 2 else pixels[:, :, 1]
+    rows = grey[1 : -1 : max(grey.shape[0] // 100, 1)].astype(np.int16)
+    if min(rows.shape) < 3:
+        return pixels
+    middle, before, after = rows[:, 1:-1], rows[:, :-2], rows[:, 2:]
+    lone = (np.minimum(abs(middle - before), abs(middle - after)) > 60) & (abs(before - after) < 60)
+    if lone.mean() < 0.004:
+        return pixels
+    size = (3, 3) if pixels.ndim == 2 else (3, 3, 1)
+    filtered: Pixels = ndimage.median_filter(pixels, size)
+    return filtered
+
+
+def _shrink(pixels: Pixels | Floats, factor: int) -> Floats:
+    """Return the means of blocks of `factor` pixels a side; blocks at the edges are smaller."""
+    height, width = pixels.shape[:2]
+    values = pixels.astype(np.float32)
+    if factor == 1:
+        return values
+    for axis, side in enumerate((height, width)):
+        starts = np.arange(0, side, factor)
+        counts = np.diff(np.append(starts, side)).astype(np.float32)
+        shape = [1] * values.ndim
+        shape[axis] = -1
+        values = np.add.reduceat(values, starts, axis=axis) / counts.reshape(shape)
+    return values
+
+
+def _project(values: Floats) -> Floats:
+    """Return colours (h, w, 3) on their principal line, in which most are positive: (h, w)."""
+    if values.ndim == 2:
+        return values
+    fine = values - ndimage.uniform_filter(values, (*(max(s // 4, 3) for s in values.shape[:2]), 1))
+    _, vectors = np.linalg.eigh(np.cov(fine.reshape(-1, 3).T.astype(np.float64)))
+    line = vectors[:, -1]
+    line = line * np.sign(line.sum() or 1)
+    projected: Floats = values @ line.astype(np.float32)
+    return projected - min(projected.min(), 0)
+
+
+def _without_table(grey: Floats) -> tuple[int, int, int, int]:
+    """Return the top, bottom, left and right of a page on a dark table, or of the whole image."""
+    height, width = grey.shape
+    whole = 0, height, 0, width
+    low, high = np.quantile(grey, (0.02, 0.9))
+    dark = grey < (low + high) / 2
+    ring = np.concatenate([dark[0], dark[-1], dark[:, 0], dark[:, -1]])
+    if min(height, width) < 24 or dark.mean() > 0.5 or ring.mean() < 0.6:
+        return whole
+    bounds = []
+    for axis in (1, 0):
+        light = np.flatnonzero(1 - dark.mean(axis=axis) > 0.35)
+        bounds += [int(light[0]), int(light[-1]) + 1] if len(light) else [0, 0]
+    top, bottom, left, right = bounds
+    inner = dark[top:bottom, left:right]
+    if not inner.size or inner.mean() > 0.4 or inner.size < 0.3 * dark.size:
+        return whole
+    around = np.ones_like(dark)
+    around[top:bottom, left:right] = False
+    if around.sum() == 0 or dark[around].mean() < 0.8:
+        return whole
+    edge = max(round(0.006 * min(height, width)), 1)  # of the page, which may be slanted or soft
+    return (
+        top + edge if top else 0,
+        bottom - edge if bottom < height else height,
+        left + edge if left else 0,
+        right - edge if right < width else width,
+    )
+
+
+def _is_dark(levels: Floats) -> bool:
+    """Return whether the ink is darker than the paper."""
+    low, high = float(levels.min()), float(levels.max())
+    grey = np.rint((levels - low) * (255 / max(high - low, 1e-6))).astype(np.uint8)
+    measures = read_measures(measure(Decoded(grey), grey))
+    dark, light = (bool(shows_ink(measures, ink)[0]) for ink in (DARK, LIGHT))
+    if dark != light:
+        return dark
+    lobes, border = float(measures["lobes"][0]), float(measures["border_dark"][0])
+    return lobes + (border - 0.5) < 0
+
+
+def _distance(levels: Floats) -> Floats:
+    """Return how much darker than the paper each pixel is, where ink is dark."""
+    threshold = _otsu(levels)
+    above = levels > threshold
+    if above.all() or not above.any():
+        return np.zeros_like(levels)
+    apart = float(levels[above].mean() - levels[~above].mean())
+    if _unevenness(levels, above) < EVEN * apart and not _is_shadow(~above):
+        return np.float32(np.median(levels[above])) - levels
+    factor = max(-(-max(levels.shape) // COARSE), 1)
+    around = _enlarge(_paper(_shrink(levels, factor)), levels.shape, factor)
+    distance: Floats = (around - levels) * (around.max() / around)  # shadows weaken contrast
+    # The closing follows the lightest of noisy paper, so that most paper is darker.
+    return distance - np.float32(np.median(distance[distance < np.quantile(distance, 0.8)]))
+
+
+def _unevenness(levels: Floats, paper: Mask) -> float:
+    """Return the standard deviation of the level of paper, without its noise."""
+    width = 0.03 * max(levels.shape)
+    weights = ndimage.gaussian_filter(paper.astype(np.float32), width)
+    smooth = ndimage.gaussian_filter(np.where(paper, levels, 0), width)
+    return float((smooth[paper] / weights[paper]).std())
+
+
+def _is_shadow(dark: Mask) -> bool:
+    """Return whether a dark region is wider than any stroke and lies at the image's edge."""
+    ring = np.concatenate([dark[0], dark[-1], dark[:, 0], dark[:, -1]])
+    if ring.mean() < EDGE_SHADOW:
+        return False
+    widest = ndimage.distance_transform_cdt(np.pad(dark, 1, mode="edge"), "chessboard").max()
+    return bool(2 * widest > REACH * min(dark.shape))
+
+
+def _paper(levels: Floats) -> Floats:
+    """Return the level of the paper around each of few pixels (h, w), where ink is dark.
+
+    A quadratic surface takes out the fall of the light, so that the closing sees shadows alone.
+    """
+    y, x = (np.linspace(-1, 1, side) for side in levels.shape)
+    y, x = (grid.ravel() for grid in np.meshgrid(y, x, indexing="ij"))
+    terms = np.stack([np.ones_like(x), x, y, x * x, x * y, y * y], axis=1)
+    values = levels.ravel().astype(np.float64)
+    weights = np.ones_like(values)
+    for _ in range(ROUNDS):  # least absolute deviations: ink is a minority
+        weighted = terms * weights[:, None]
+        surface = terms @ np.linalg.solve(weighted.T @ terms, weighted.T @ values)
+        weights = 1 / np.maximum(abs(surface - values), 1)
+    light = np.maximum(surface, 0.2 * surface.max()).reshape(levels.shape)
+    size = max(round(REACH * min(levels.shape)), 3)
+    closed = ndimage.grey_closing(levels / light, (size, size), mode="nearest")
+    paper: Floats = ndimage.gaussian_filter(closed * light, 1.0, mode="nearest")
+    return np.maximum(paper.astype(np.float32), 1)
+
+
+def _enlarge(coarse: Floats, shape: tuple[int, ...], factor: int) -> Floats:
+    """Return values of blocks of `factor` pixels a side, interpolated to `shape`."""
+    if factor == 1:
+        return coarse
+    grids = [
+        ((np.arange(side) + 0.5) / factor - 0.5).clip(0, n - 1)
+        for side, n in zip(shape, coarse.shape, strict=True)
+    ]
+    points = np.meshgrid(*grids, indexing="ij")
+    values: Floats = ndimage.map_coordinates(coarse, points, order=1, mode="nearest")
+    return values
+
+
+def _otsu(values: Floats) -> float:
+    """Return the threshold that separates two classes best (Otsu 1979)."""
+    counts, edges = np.histogram(values, 128)
+    centres = (edges[:-1] + edges[1:]) / 2
+    below = np.cumsum(counts)
+    above = below[-1] - below
+    sums = np.cumsum(counts * centres)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        between = below * above * (sums / below - (sums[-1] - sums) / above) ** 2
+    return float(edges[1 + int(np.nanargmax(between[:-1]))])
+
+
+def _deviation(distance: Floats) -> float:
+    """Return the standard deviation of the noise of paper, from the median of small distances."""
+    values = abs(distance[abs(distance) <= max(np.quantile(abs(distance), 0.8), 1e-6)])
+    return 1.8 * float(np.median(values))
+
+
+def _core(distance: Floats) -> float:
+    """Return the distance of the ink's core from the paper."""
+    rank = max(sum(distance.shape) // 16, 1)
+    top = float(np.partition(distance.ravel(), distance.size - rank)[distance.size - rank])
+    return float(np.median(distance[distance >= 0.5 * top])) if top > 0 else 0.0
+
+
+def _without_lines(distance: Floats, noise: float) -> Floats:
+    """Return distances without horizontal lines that cross the whole image."""
+    height, width = distance.shape
+    if min(height, width) < 40:
+        return distance
+    quarter, median = np.quantile(distance, (0.25, 0.5), axis=1)
+    edge = max(width // 25, 1)
+    ends = np.minimum(distance[:, :edge].mean(1), distance[:, -edge:].mean(1))
+    lines = (quarter > max(2 * noise, 4)) & (ends > max(2 * noise, 4))
+    if not lines.any() or lines.mean() > 0.4:
+        return distance
+    result = distance.copy()
+    labels, count = ndimage.label(ndimage.binary_dilation(lines))
+    for number in range(1, count + 1):
+        rows = np.flatnonzero(labels == number)
+        top, bottom = rows[0] - 1, rows[-1] + 1
+        if top < 0 or bottom >= height:
+            outer = bottom if top < 0 else top
+            between = np.repeat(distance[outer][None] if 0 <= outer < height else 0, len(rows), 0)
+        else:
+            weights = ((rows - top) / (bottom - top))[:, None]
+            between = distance[top] * (1 - weights) + distance[bottom] * weights
+        strong = distance[rows] > 1.6 * np.maximum(median[rows], 0)[:, None] + 2 * noise
+        result[rows] = np.maximum(between, np.where(strong, distance[rows], 0))
+    return result
