@@ -14,13 +14,17 @@ Usage: ./launch.sh [COMMAND] [ARGUMENTS]
 
   (none)          set up, prepare data from data/raw (synthetic pages without data), train part 1
   setup [EXTRA…]  create .venv, or use the active virtual environment, and install inkrun into it;
-                  extras: test, track, ffcv, bench, heic, parquet, app, browser
+                  extras: test, track, ffcv, bench, heic, parquet, explain, export, app,
+                  browser
   prep [NAME…]    convert images to data/NAME.beton           (jobs/prep.py)
   synth           generate synthetic handwriting as PNG files (jobs/synth.py)
   train NAME      train part1, part2, part3, emnist, fashion or cifar10 (jobs/NAME.py), or a
                   network on your own dataset data/NAME.beton (jobs/classify.py)
   sweep NAME      train NAME with several options or seeds    (jobs/sweep.py)
   evaluate RUN    score a trained network on labelled images  (jobs/evaluate.py)
+  explain RUN     show what a network gets wrong, where it looks, and suspicious labels
+                                                              (jobs/explain.py)
+  export RUN      write a network as ONNX, pt2, a model repository or an app (jobs/export.py)
   report [RUN…]   write one HTML page for each job or dataset (jobs/report.py)
   app [RUN]       draw characters or drop images on a local web page, and see the predictions
                   of finished runs                            (jobs/app.py)
@@ -244,7 +248,7 @@ check() {
   exec "$python" -m pytest "$@"
 }
 
-extras='test|track|ffcv|bench|heic|parquet|app|browser' # of pyproject.toml
+extras='test|track|ffcv|bench|heic|parquet|explain|export|app|browser' # of pyproject.toml
 
 setup() {
   local extra main=$environment others=()
@@ -269,6 +273,10 @@ case ${1:-} in
     if [[ $* == train || ${2:-} =~ ^(-h|--help)$ ]]; then usage; else "$@"; fi
     ;;
   prep | synth | sweep | evaluate | report) run "$@" ;;
+  explain | export)
+    set_up "$1" # its extra
+    run "$@"
+    ;;
   app)
     use_overlay app
     enter_checkout

@@ -2,8 +2,8 @@
 
 import os
 import tempfile
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors import safe_open
-from torch import nn
+from torch import Tensor, nn
 
 from beton.reader import Reader
 from pipeline.data.layout.options import LayoutOptions
@@ -31,6 +31,8 @@ from pipeline.models import networks
 from pipeline.runtime.files import read_as, read_tensors, write_tensors
 from pipeline.runtime.hardware import Precision, precision_for
 
+MOST_NAMES = 8  # of trainings in an error
+
 
 @dataclass(frozen=True)
 class TrainedModel:
@@ -49,6 +51,10 @@ class TrainedModel:
     def view_of(self, file: Reader) -> View:
         """Return the view of a file's pages, in the scale and the fit of the training."""
         return self.view.on(file, self.config.recipe.window)
+
+    def class_ids(self, file: Reader) -> Tensor:
+        """Return the network's number of each class of a file: int64 (classes of the file,)."""
+        return torch.tensor([self.classes.index(name) for name in file.info["classes"]])
 
     def check(self, file: Reader, split: str, source: Path) -> None:
         """Raise UserError if a network cannot be evaluated on a split of `file`.
@@ -117,12 +123,24 @@ def load_model(run: Path) -> TrainedModel:
     if not (run / "config.json").exists() and (run / "latest").exists():
         run = run / "latest"
     check_finished(run)
+    _check_one_training(run)
     view, config = read_as(run / "view.json", View), RunDir(run).config()
     network = networks.build(config.network, len(config.classes), 0, view.input_shape)
     load_weights(network, read_tensors(run / "model.safetensors"), run)
     measured = run / "framing.json"
     framing = read_as(measured, Framing) if measured.exists() else None
     return TrainedModel(network, config.classes, view, config, run, framing)
+
+
+def _check_one_training(run: Path) -> None:
+    """Raise UserError for a run directory of several trainings."""
+    if (run / "view.json").exists():
+        return
+    if found := sorted(path.parent.relative_to(run) for path in run.rglob("view.json")):
+        names = ", ".join(map(str, found[:MOST_NAMES])) + ", …" * (len(found) > MOST_NAMES)
+        raise UserError(
+            f"{run}: got a run of {len(found)} trainings, expected one of its folders: {names}"
+        )
 
 
 @dataclass(frozen=True)
@@ -151,6 +169,37 @@ class Evaluation:
         return self.provenance["digest"] in trained_on
 
 
+@contextmanager
+def open_images(
+    trained: TrainedModel,
+    source: Path,
+    *,
+    split: str = "all",
+    skip_bad: bool = False,
+    layout: LayoutOptions | None = None,
+    pixels: PixelOptions | None = None,
+) -> Iterator[Reader]:
+    """Open the images at `source`, a .beton file or a source that can be prepared, for a network.
+
+    Options and errors are those of `evaluate`.
+    """
+    path = source
+    with ExitStack() as stack:
+        if source.suffix != ".beton":
+            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="inkrun-"))
+            path, workers = Path(folder) / "source.beton", len(os.sched_getaffinity(0))
+            prepare(
+                open_source(source, layout or LayoutOptions(), min_classes=1),
+                path,
+                workers=workers,
+                skip_bad=skip_bad,
+                pixels=_as_trained(pixels or PixelOptions(), trained.config.pixels),
+            )
+        file = stack.enter_context(open_dataset(path))
+        trained.check(file, split, source)
+        yield file
+
+
 def evaluate(
     trained: TrainedModel,
     source: Path,
@@ -170,37 +219,32 @@ def evaluate(
     network was not trained on.
     """
     device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    path = source
-    with ExitStack() as stack:
-        if source.suffix != ".beton":
-            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="inkrun-"))
-            path, workers = Path(folder) / "source.beton", len(os.sched_getaffinity(0))
-            prepare(
-                open_source(source, layout or LayoutOptions(), min_classes=1),
-                path,
-                workers=workers,
-                skip_bad=skip_bad,
-                pixels=_as_trained(pixels or PixelOptions(), trained.config.pixels),
-            )
-        file = stack.enter_context(open_dataset(path))
-        trained.check(file, split, source)
+    with open_images(
+        trained, source, split=split, skip_bad=skip_bad, layout=layout, pixels=pixels
+    ) as file:
         both = trained.predict(file, split, device, precision_for(device, precision), adapt=True)
-        class_ids = torch.tensor([trained.classes.index(name) for name in file.info["classes"]])
-        alone, *adapted = (
-            score(predictions.logits, class_ids[predictions.labels], trained.classes)
-            for predictions in both
-            if predictions is not None
-        )
-        auxiliary = trained.config.auxiliary
-        return Evaluation(
-            scores=adapted[0] if adapted else alone,
-            unadapted=alone if adapted else None,
-            provenance=file.info["provenance"],
-            learned_from=trained.config.provenance,
-            auxiliary=auxiliary.provenance if auxiliary else None,
-            skipped=file.info.get("prepare", {}).get("skipped", ()),
-            warnings=_warnings(file),
-        )
+        return evaluation_of(trained, file, *both)
+
+
+def evaluation_of(
+    trained: TrainedModel, file: Reader, predictions: Predictions, adapted: Predictions | None
+) -> Evaluation:
+    """Score the predictions that `TrainedModel.predict` makes of a file."""
+    class_ids = trained.class_ids(file)
+    alone = score(predictions.logits, class_ids[predictions.labels], trained.classes)
+    scores = alone
+    if adapted is not None:
+        scores = score(adapted.logits, class_ids[adapted.labels], trained.classes)
+    auxiliary = trained.config.auxiliary
+    return Evaluation(
+        scores=scores,
+        unadapted=alone if adapted else None,
+        provenance=file.info["provenance"],
+        learned_from=trained.config.provenance,
+        auxiliary=auxiliary.provenance if auxiliary else None,
+        skipped=file.info.get("prepare", {}).get("skipped", ()),
+        warnings=_warnings(file),
+    )
 
 
 def _warnings(file: Reader) -> list[str]:

@@ -149,7 +149,9 @@ def view_logits(network: nn.Module, images: Tensor, views: int, mirrored: bool) 
 
 
 def _slanted(images: Tensor, slant: float) -> Tensor:
-    theta = images.new_tensor([[1.0, slant, 0.0], [0.0, 1.0, 0.0]]).expand(len(images), 2, 3)
+    # new_tensor and len(images) would be constants in an exported program.
+    theta = torch.tensor([[1.0, slant, 0.0], [0.0, 1.0, 0.0]]).to(images)
+    theta = theta.expand(images.shape[0], 2, 3)
     grid = F.affine_grid(theta, list(images.shape), align_corners=False)
     return F.grid_sample(images, grid, align_corners=False)
 

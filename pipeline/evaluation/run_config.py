@@ -1,7 +1,7 @@
 """The config.json of run directories: what is trained, on which data, with which options."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -127,6 +127,21 @@ class RunConfig:
     def is_trial(self) -> bool:
         """Whether this is a quick run, on some of the images (`--trial`)."""
         return bool(self.options.get("trial"))
+
+    def portable(self) -> "RunConfig":
+        """Return the configuration with names of files in place of their paths."""
+        options = {
+            name: Path(value).name if isinstance(value, str) and "/" in value else value
+            for name, value in self.options.items()
+        }
+        auxiliary = self.auxiliary
+        return replace(
+            self,
+            options=options,
+            start=self.start and Path(self.start).name,
+            data=Path(self.data).name,
+            auxiliary=auxiliary and replace(auxiliary, data=Path(auxiliary.data).name),
+        )
 
     def as_json(self) -> dict[str, Any]:
         """Return plain data, from which `runtime.files.read_as` makes an equal object."""

@@ -112,7 +112,7 @@ def largest_difference(run: Run, expected: Reference, name: str) -> float:
 
 def _batch_sizes(images: int) -> list[int]:
     """Return batch sizes whose sum is `images`: 1, 3, then 64 each."""
-    sizes = []
+    sizes: list[int] = []
     while images:
         rows = min(images, (1, 3)[len(sizes)] if len(sizes) < 2 else 64)
         sizes.append(rows)

@@ -5,12 +5,9 @@ reads it. It has no path of the machine that trained the network.
 """
 
 import shutil
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from pipeline.evaluation.evaluate import TrainedModel, load_model
-from pipeline.evaluation.run_config import RunConfig
 from pipeline.evaluation.run_dir import RunDir, TrainingResult, read_result
 from pipeline.export.model_card import model_card
 
@@ -26,25 +23,9 @@ def write_hub(folder: Path, run: Path, trained: TrainedModel) -> list[str]:
     for name in COPIED:
         if (run / name).exists():
             shutil.copyfile(run / name, folder / name)
-    config = portable(trained.config)
+    config = trained.config.portable()
     RunDir(folder).write_json("config.json", config.as_json())
     card = model_card(config, read_result(run, TrainingResult), trained)
     (folder / "README.md").write_text(card, encoding="utf-8")
     load_model(folder)
     return [f"{path.name}: {path.stat().st_size:,} bytes" for path in sorted(folder.iterdir())]
-
-
-def portable(config: RunConfig) -> RunConfig:
-    """Return a config with names of files in place of their paths."""
-    return replace(
-        config,
-        options={name: _name_of(value) for name, value in config.options.items()},
-        data=Path(config.data).name,
-        start=config.start and Path(config.start).name,
-        auxiliary=config.auxiliary
-        and replace(config.auxiliary, data=Path(config.auxiliary.data).name),
-    )
-
-
-def _name_of(value: Any) -> Any:
-    return Path(value).name if isinstance(value, str) and "/" in value else value

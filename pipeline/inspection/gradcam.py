@@ -17,6 +17,7 @@ from pipeline.loading.dataset import Floats
 LEAST_SIDE = 4  # pixels of a feature map
 CHUNK = 32  # images whose gradients are in memory at once
 OPACITY = 0.65  # of the hottest pixel in an overlay
+LUMINANCE = (0.299, 0.587, 0.114)  # of red, green and blue (ITU-R BT.601)
 HEAT = ((1.0, 0.93, 0.63), (0.99, 0.55, 0.23), (0.74, 0.0, 0.15))  # from low to high
 
 
@@ -38,7 +39,9 @@ def grad_cam(network: nn.Module, inputs: Tensor, classes: Tensor) -> Floats:
     try:
         cam = LayerGradCam(network, feature_layer(network, inputs[:1]))
         parts = []
-        for images, targets in zip(inputs.split(CHUNK), classes.split(CHUNK), strict=True):
+        for images, targets in zip(
+            torch.split(inputs, CHUNK), torch.split(classes, CHUNK), strict=True
+        ):
             with torch.enable_grad():
                 heat = cam.attribute(
                     images.detach(), targets.to(images.device), relu_attributions=True
@@ -98,15 +101,15 @@ def feature_layer(network: nn.Module, image: Tensor) -> nn.Module:
 
 
 def overlay(seen: NDArray[np.uint8], heat: Floats) -> NDArray[np.uint8]:
-    """Return an image with its heat in colour: uint8 (h, w, 3).
+    """Return an image in grey with its heat in colour: uint8 (h, w, 3).
 
-    `seen` is uint8 (h, w) or (h, w, 3), `heat` float32 (h, w) in [0, 1]. Pixels without heat keep
-    their colour.
+    `seen` is uint8 (h, w) or (h, w, 3), `heat` float32 (h, w) in [0, 1]. Pixels without heat stay
+    grey: warm colours of a photo would look like heat.
     """
-    image = seen if seen.ndim == 3 else np.repeat(seen[..., None], 3, axis=2)
+    grey = seen if seen.ndim == 2 else seen @ np.array(LUMINANCE)
     levels = np.linspace(0, 1, len(HEAT))
     colours = np.stack([np.interp(heat, levels, [c[i] for c in HEAT]) for i in range(3)], axis=2)
     opacity = OPACITY * heat[..., None]
-    mixed = (1 - opacity) * image + opacity * 255 * colours
-    result: NDArray[np.uint8] = np.rint(mixed).astype(np.uint8)
+    mixed = (1 - opacity) * grey[..., None] + opacity * 255 * colours
+    result: NDArray[np.uint8] = np.rint(mixed).clip(0, 255).astype(np.uint8)
     return result
