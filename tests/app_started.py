@@ -47,12 +47,14 @@ def write_characters(path: Path) -> Path:
     """Write a dataset of synthetic pages of CLASSES."""
     writers = PAGES + 5
     pages = SyntheticPages(writers)
+    provenance = {"kind": "synthetic", "source": "inkrun's generator", "digest": pages.digest()}
     return write_set(
         path,
         train=PAGES,
         validation=5,
         classes=CLASSES,
         draw=lambda name, number: pages.image(CHARACTERS.index(name) * writers + number),
+        info={"provenance": provenance},
     )
 
 
