@@ -2,7 +2,7 @@
 ARG BASE=debian:bookworm-slim
 FROM ${BASE}
 
-# An additional package index, such as PyTorch's own of wheels for CPUs, which lack 5 GB of CUDA.
+# An additional package index: that of PyTorch's wheels for CPUs saves 5 GB of CUDA libraries.
 ARG TORCH_INDEX=
 ARG UID=1000
 
@@ -14,7 +14,8 @@ RUN apt-get update \
   # Some images have a user 1000 already. Another user (docker run --user) has the same home for caches.
   && useradd --non-unique --uid "${UID}" --create-home inkrun \
   && chmod 1777 /home/inkrun \
-  && install --directory --owner inkrun --group inkrun /inkrun /inkrun/data /inkrun/runs
+  && install --directory --owner inkrun --group inkrun /inkrun \
+    /inkrun/beton /inkrun/data /inkrun/jobs /inkrun/pipeline /inkrun/runs
 ENV HOME=/home/inkrun NUMBA_CACHE_DIR=/home/inkrun/.cache/numba PYTHONUNBUFFERED=1
 WORKDIR /inkrun
 USER ${UID}
