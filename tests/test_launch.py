@@ -45,8 +45,8 @@ class Checkout:
         (self.root / "jobs" / "bench").mkdir(parents=True)
         for name in ("launch.sh", "pyproject.toml"):
             shutil.copy(ROOT / name, self.root)
-        jobs = ("prep", "synth", "part1", "emnist", "classify", "sweep", "evaluate", "report", "app")
-        for job in (*jobs, "bench/loader", "bench/train"):
+        jobs = ("prep", "synth", "part1", "emnist", "classify", "sweep", "evaluate", "report")
+        for job in (*jobs, "app", "bench/loader", "bench/train"):
             (self.root / "jobs" / f"{job}.py").touch()
 
     def __call__(self, *arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
