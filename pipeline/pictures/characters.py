@@ -13,7 +13,7 @@ from scipy import ndimage
 Floats = NDArray[np.float32]
 Mask = NDArray[np.bool_]
 
-INKED = 0.5  # of a pixel's ink: it belongs to a stroke
+INKED = 0.35  # of a pixel's ink: it belongs to a stroke
 MOST_STROKES = 40  # the largest ones; more are noise
 SPECK = 0.35  # of the area of a dot as wide as the pen, which is the least that counts
 SMALL = 0.35  # of the longest stroke: smaller strokes are dots and belong to a larger one

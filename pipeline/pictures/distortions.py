@@ -57,7 +57,8 @@ def _file(values: NDArray[Any], kind: str = "PNG", **options: Any) -> bytes:
 
 def _save(image: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
     stream = BytesIO()
-    image.save(stream, kind, **options)
+    fast = {"compress_level": 1} if kind == "PNG" else {}
+    image.save(stream, kind, **fast, **options)
     return stream.getvalue()
 
 

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 from scipy import ndimage
 
 from pipeline.data.base import Decoded, Pixels
@@ -20,6 +21,7 @@ from pipeline.data.pixels.measures import measure, read_measures
 from pipeline.data.pixels.polarity import DARK, LIGHT, shows_ink
 from pipeline.pictures.characters import Box
 from pipeline.pictures.errors import PictureError
+from pipeline.pictures.specks import without_specks
 
 Floats = NDArray[np.float32]
 Mask = NDArray[np.bool_]
@@ -27,6 +29,7 @@ Mask = NDArray[np.bool_]
 BLANK = "blank: no ink found"
 BLANK_LEVELS = 14  # grey levels: compression leaves less on blank paper
 BLANK_DEVIATIONS = 6  # of the noise, which ink exceeds
+LEAST_SIDE = 200  # pixels of the longest side: smaller images are enlarged
 COARSE = 80  # pixels of the longest side in which paper is estimated
 REACH = 0.28  # of the shorter side: the structuring element, wider than any stroke
 EDGE_SHADOW = 0.15  # fraction of the image's edge that a shadow covers at least
@@ -36,32 +39,27 @@ SOFT, HARD = 0.15, 0.85  # of the ink's core: what becomes 0, and what becomes 1
 
 
 class Ink(NamedTuple):
-    """The ink of an image, float32 (h, w) from 0 to 1, in blocks of `factor` pixels a side.
+    """The ink of an image, float32 (h, w) from 0 to 1, in blocks of `block` pixels a side.
 
     (`top`, `left`) are the pixels by which the image was trimmed before.
     """
 
     ink: Floats
-    factor: int
+    block: float
     top: int = 0
     left: int = 0
 
     def box(self, box: Box) -> tuple[int, int, int, int]:
         """Return a box of blocks as (x, y, width, height) in pixels of the image."""
-        x, y = self.left + box.left * self.factor, self.top + box.top * self.factor
-        return (
-            x,
-            y,
-            (box.right - box.left) * self.factor,
-            (box.bottom - box.top) * self.factor,
-        )
+        sides = box.left, box.top, box.right - box.left, box.bottom - box.top
+        x, y, width, height = (round(side * self.block) for side in sides)
+        return self.left + x, self.top + y, width, height
 
 
 def clean_ink(grey: Pixels, paper: int, longest: int) -> Ink:
     """Return the ink of grey levels (h, w) on even paper, in at most `longest` pixels a side."""
-    factor = max(-(-max(grey.shape) // longest), 1)
-    ink = np.abs(_shrink(grey, factor) - paper) / max(paper, 255 - paper)
-    return Ink(ink, factor)
+    small, block = _resized(grey, longest)
+    return Ink(np.abs(small - paper) / max(paper, 255 - paper), block)
 
 
 def find_ink(pixels: Pixels, longest: int) -> Ink:
@@ -69,9 +67,7 @@ def find_ink(pixels: Pixels, longest: int) -> Ink:
 
     Raises PictureError for an image without ink.
     """
-    pixels = _without_salt(pixels)
-    factor = max(-(-max(pixels.shape[:2]) // longest), 1)
-    small = _shrink(pixels, factor)
+    small, block = _resized(without_specks(pixels), longest)
     top, bottom, left, right = _without_table(small.mean(axis=2) if small.ndim == 3 else small)
     small = small[top:bottom, left:right]
     levels = _project(small)
@@ -88,22 +84,19 @@ def find_ink(pixels: Pixels, longest: int) -> Ink:
         raise PictureError(BLANK)
     soft = float(np.clip(3 * noise / core, SOFT, 0.4))
     ink = ((distance / core - soft) / (HARD - soft)).clip(0, 1).astype(np.float32)
-    return Ink(ink, factor, top * factor, left * factor)
+    return Ink(ink, block, round(top * block), round(left * block))
 
 
-def _without_salt(pixels: Pixels) -> Pixels:
-    """Return the image without isolated pixels, if it has more than a few."""
-    grey = pixels if pixels.ndim == 2 else pixels[:, :, 1]
-    rows = grey[1 : -1 : max(grey.shape[0] // 100, 1)].astype(np.int16)
-    if min(rows.shape) < 3:
-        return pixels
-    middle, before, after = rows[:, 1:-1], rows[:, :-2], rows[:, 2:]
-    lone = (np.minimum(abs(middle - before), abs(middle - after)) > 60) & (abs(before - after) < 60)
-    if lone.mean() < 0.004:
-        return pixels
-    size = (3, 3) if pixels.ndim == 2 else (3, 3, 1)
-    filtered: Pixels = ndimage.median_filter(pixels, size)
-    return filtered
+def _resized(pixels: Pixels, longest: int) -> tuple[Floats, float]:
+    """Return an image in at most `longest` and not too few pixels, and the side of one of them."""
+    most = max(pixels.shape[:2])
+    if most >= LEAST_SIDE:
+        factor = max(-(-most // longest), 1)
+        return _shrink(pixels, factor), factor
+    factor = -(-LEAST_SIDE // most)
+    size = pixels.shape[1] * factor, pixels.shape[0] * factor
+    larger = Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC)
+    return np.array(larger).astype(np.float32), 1 / factor
 
 
 def _shrink(pixels: Pixels | Floats, factor: int) -> Floats:

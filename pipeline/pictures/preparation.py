@@ -26,6 +26,7 @@ from pipeline.loading.dataset import PixelRules, View
 from pipeline.pictures.characters import INKED, Character, find_characters
 from pipeline.pictures.errors import PictureError
 from pipeline.pictures.ink import BLANK, Floats, Ink, clean_ink, find_ink
+from pipeline.pictures.specks import has_specks
 
 BLANK_CONTRAST = 16  # grey levels: compression leaves less than this on blank paper
 LEAST_PIXELS = 320  # of the longest side in which ink is measured
@@ -173,7 +174,7 @@ def default_framing(trained: TrainedModel) -> Framing:
 
 def _clean_paper(grey: Pixels) -> int | None:
     """Return the grey level of even paper under ink of full contrast, None for anything else."""
-    counts = histogram(np.ascontiguousarray(grey).reshape(-1))
+    counts = histogram(grey.reshape(-1))
     paper = int(counts.argmax())
     distances = np.bincount(abs(np.arange(256) - paper), counts, minlength=256)
     inked = distances[DIRTY:].sum()
@@ -181,7 +182,7 @@ def _clean_paper(grey: Pixels) -> int | None:
     full = distances[FULL_CONTRAST:].sum() > max(sum(grey.shape) // 16, 1)
     edge = min(paper, 255 - paper) <= 2
     clean = edge and full and counts[paper] > 0.3 * grey.size and dirt <= 0.3 * inked
-    return paper if clean else None
+    return paper if clean and not has_specks(grey) else None
 
 
 def _page(ink: Floats, top: float, left: float, height: float, width: float, least: int) -> Pixels:
