@@ -149,7 +149,7 @@ class Preparation:
             others = (ink > INKED) & ~one.mask
             own = np.where(ndimage.binary_dilation(others, iterations=2) & ~one.mask, 0, ink)
             if len(characters) == 1 and self._is_framed(own, one):
-                pages.append(_page(own, 0, 0, *own.shape, self.view.canvas[0]))
+                pages.append(_page(own, 0, 0, own.shape[0], own.shape[1], self.view.canvas[0]))
                 continue
             _, x, y = self._place(own, one)
             height = scale / size
