@@ -19,6 +19,7 @@ Usage: ./launch.sh [COMMAND] [ARGUMENTS]
   synth           generate synthetic handwriting as PNG files (jobs/synth.py)
   train NAME      train part1, part2, part3, emnist, fashion or cifar10 (jobs/NAME.py), or a
                   network on your own dataset data/NAME.beton (jobs/classify.py)
+  find-lr NAME    find a learning rate for a training         (jobs/find_lr.py)
   sweep NAME      train NAME with several options or seeds    (jobs/sweep.py)
   evaluate RUN    score a trained network on labelled images  (jobs/evaluate.py)
   report [RUN…]   write one HTML page for each job or dataset (jobs/report.py)
@@ -243,6 +244,7 @@ case ${1:-} in
     if [[ $* == train || ${2:-} =~ ^(-h|--help)$ ]]; then usage; else "$@"; fi
     ;;
   prep | synth | sweep | evaluate | report) run "$@" ;;
+  find-lr) run find_lr "${@:2}" ;;
   bench)
     if [[ ${2:-} =~ ^[a-z0-9]+$ && -f $root/jobs/bench/$2.py ]]; then
       run "bench/$2" "${@:3}"

@@ -41,7 +41,8 @@ class Options:
     auto: the recipe's, computed in parts as large as memory allows."""
     learning_rate: float | Literal["find"] | None = None
     """Peak learning rate. None: the recipe's.
-    find: as a learning rate range test on the training split suggests."""
+    find: the one at which the loss of a learning rate range test on the training split falls
+    fastest; ./launch.sh find-lr shows the curve."""
     optimizer: str | None = None
     """Optimizer: a name in torch.optim, or Muon. None: the recipe's. The learning rate stays the
     recipe's unless it is given."""
@@ -151,7 +152,7 @@ OPTIONS: dict[str, type[Options]] = {
 }
 EXPERIMENTS = ("part2", "part3")  # the jobs that train several networks
 # Folders of runs/ that belong to jobs, so that a dataset of such a name gets another one.
-RESERVED = (*OPTIONS, *EXPERIMENTS, "sweep", "report", "bench")
+RESERVED = (*OPTIONS, *EXPERIMENTS, "sweep", "report", "bench", "find-lr")
 
 
 def job_of(name: str) -> tuple[str, Path | None]:

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
@@ -18,7 +17,7 @@ from pipeline.evaluation.run_dir import FinishedRun, TrainingResult
 from pipeline.loading.batches import DeviceLoader
 from pipeline.loading.dataset import Normalize, View, source_line, split_indices
 from pipeline.recipes.mixup import Mixed
-from pipeline.reporting.plots import draw_curves, line, new_figure, styled
+from pipeline.reporting.plots import draw_curves, line, new_figure, save_png, styled
 from pipeline.runtime.files import read_as
 
 BATCH = (4, 8)  # rows and columns of the images of a training batch
@@ -92,7 +91,7 @@ def plot_images(
         )
         axes.set_title(caption, fontsize=font_size, pad=3)
     figure.suptitle(title, fontsize=9)
-    _save(figure, path)
+    save_png(figure, path)
 
 
 @styled
@@ -119,7 +118,7 @@ def plot_confusion_matrix(
         axes.tick_params(axis="x", rotation=90)
     axes.set(xlabel="predicted", ylabel="true")
     axes.set_title(title, fontsize=10)
-    _save(figure, path)
+    save_png(figure, path)
 
 
 @styled
@@ -140,7 +139,7 @@ def plot_history(history: Sequence[EpochMetrics], title: str, path: Path) -> Non
     left.set(ylabel="loss (nats), smoothed labels in training", ylim=(0, None))
     right.set(ylabel="accuracy (%)", ylim=(0, 100))
     figure.suptitle(title, fontsize=10)
-    _save(figure, path)
+    save_png(figure, path)
 
 
 @styled
@@ -166,7 +165,7 @@ def plot_label_samples(file: Reader, path: Path, split: str = "train") -> None:
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
     axes.grid(visible=False)
-    _save(figure, path)
+    save_png(figure, path)
 
 
 def _title(what: str, result: TrainingResult) -> str:
@@ -199,9 +198,3 @@ def display_images(images: Tensor, normalize: Normalize | None) -> NDArray[np.fl
         shown = (1 - shown).expand(-1, -1, -1, 3)
     colours: NDArray[np.float32] = shown.numpy()
     return colours
-
-
-def _save(figure: Figure, path: Path) -> None:
-    temporary = path.with_name(f".{path.name}")
-    figure.savefig(temporary, format="png", dpi=110)
-    temporary.replace(path)

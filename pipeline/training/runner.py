@@ -195,6 +195,7 @@ def _train(
         **(scores.headline() if scores else {}),
         until=trainer.until,
         reached=None if trainer.until is None else trainer.reached,
+        found_learning_rate=config.found_rate,
         test=tested,
     )
     run.finish(result.as_json())
