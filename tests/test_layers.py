@@ -78,6 +78,7 @@ ROOMS = (
     "analysis",
     "training",
     "reporting",
+    "inspection",
     "experiments",
 )
 # The same within pipeline/data, whose packages and modules build on each other.

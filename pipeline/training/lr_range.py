@@ -34,9 +34,9 @@ class LrRange:
     """The losses of a learning rate range test, and two suggested rates.
 
     `rates` are the peak rates of the steps; `losses`, in nats, are smoothed over neighbouring
-    steps, until they diverge. `steepest` is the rate at which the loss falls fastest over the logarithm of the rate,
-    after the first tenth of the steps. `valley` is the rate in the middle of the longest series of
-    ever lower losses, as fastai chooses it.
+    steps, until they diverge. `steepest` is the rate at which the loss falls fastest over the
+    logarithm of the rate, after the first tenth of the steps. `valley` is the rate in the middle of
+    the longest series of ever lower losses, as fastai chooses it.
     """
 
     rates: tuple[float, ...]
@@ -180,7 +180,9 @@ def _smoothed(losses: Sequence[float], half: int) -> list[float]:
         return []
     limited = np.minimum(losses, 2 * np.mean(losses[: half + 1]))
     kernel = np.hanning(2 * half + 3)[1:-1]
-    sums = (np.convolve(one, kernel)[half:-half or None] for one in (limited, np.ones(len(losses))))
+    sums = (
+        np.convolve(one, kernel)[half : -half or None] for one in (limited, np.ones(len(losses)))
+    )
     smoothed: list[float] = np.divide(*sums).tolist()
     return smoothed
 
