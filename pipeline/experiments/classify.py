@@ -36,6 +36,7 @@ from pipeline.recipes.presets import Preset, as_trial, override
 from pipeline.recipes.recipe import GROUPS, Recipe, Stage
 from pipeline.recipes.systems import SYSTEMS
 from pipeline.reporting.console import result_table
+from pipeline.reporting.live import live_page
 from pipeline.reporting.lr_range import RANGE_PLOT, write_range_test
 from pipeline.reporting.pages.training import page_of
 from pipeline.reporting.run_plots import plot_batch, plot_run
@@ -96,20 +97,24 @@ def run(job: str, options: Options) -> None:
                 console.print(f"{job}: {note}")
         track = options.track is not None
         title = title_of(job, folder.config())
-        finished = run_training(
-            processes,
-            folder,
-            training,
-            file,
-            console,
-            track=track,
-            test=True,
-            on_first_batch=partial(
-                plot_batch, training, file.info["classes"], title, folder.path / "batch.png"
-            ),
-        )
+        watch = processes.is_main and (options.watch or bool(saved and saved.options.get("watch")))
+        with live_page(watch, folder, title, file, console) as on_progress:
+            finished = run_training(
+                processes,
+                folder,
+                training,
+                file,
+                console,
+                track=track,
+                test=True,
+                on_first_batch=partial(
+                    plot_batch, training, file.info["classes"], title, folder.path / "batch.png"
+                ),
+                on_progress=on_progress,
+            )
+            if processes.is_main:
+                _conclude(finished, title, file)
         if processes.is_main:
-            _conclude(finished, title, file)
             console.print(result_table(finished.result.as_json(), str(folder.path)))
             report = folder.path / "report.html"
             console.print(str(report) if report.exists() else "no report: no validation images")

@@ -30,7 +30,14 @@ from pipeline.runtime.hardware import Precision
 C = TypeVar("C")
 K = TypeVar("K", RunConfig, ExperimentConfig)
 REGISTRY = ConstructorRegistry()
-RESUME_OPTIONS = ("runs", "resume", "decode", "precision", "track")  # that go with --resume
+RESUME_OPTIONS = (
+    "runs",
+    "resume",
+    "decode",
+    "precision",
+    "track",
+    "watch",
+)  # that go with --resume
 
 
 def main(name: str, options: type[C], run: Callable[[C], None], *flags: Any) -> int:
@@ -170,13 +177,13 @@ def resumed_precision(given: Precision, saved: RunConfig, run: Path) -> Precisio
 def resumed(config: C, run: Path, job: str) -> C:
     """Return the options saved in a run directory of several trainings, to resume it.
 
-    Options that may be given beside --resume replace the saved ones; --decode and --precision do so
-    unless they are "auto". Raises UserError as `saved_config` does.
+    Options that may be given beside --resume replace the saved ones, unless they have their default
+    values. Raises UserError as `saved_config` does.
     """
     saved = saved_config(config, run, job, ExperimentConfig).options
     given = {name: value for name, value in options_of(config).items() if name in RESUME_OPTIONS}
-    for name in ("decode", "precision"):
-        if given[name] == "auto":
+    for name in ("decode", "precision", "watch"):
+        if given[name] in ("auto", False):
             del given[name]
     try:
         return convert({**saved, **given}, type(config))

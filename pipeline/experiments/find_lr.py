@@ -26,6 +26,7 @@ WITHOUT_EFFECT = (
     "scale",
     "track",
     "until",
+    "watch",
 )
 
 

@@ -64,7 +64,8 @@ class Options:
     seed: int = 0
     """Seed of weights, order and augmentation. Equal seeds give equal weights, on one process."""
     resume: Path | None = None
-    """Run directory to resume. It goes only with --runs, --decode, --precision and --track."""
+    """Run directory to resume. It goes only with --runs, --decode, --precision, --watch and
+    --track."""
     checkpoint_steps: int = 0
     """Steps between checkpoints, in addition to one after every epoch. 0: no additional ones."""
     checkpoint_minutes: float = 5
@@ -77,6 +78,9 @@ class Options:
     GPU."""
     precision: Precision = "auto"
     """Precision to compute in. no: float32; auto: bf16 if the hardware computes in it, else no."""
+    watch: bool = False
+    """Write live.html to the run directory every few seconds: curves, rate, time left, the worst
+    images. A browser that shows it reloads it by itself until the training ends."""
     track: Tracker | None = None
     """Tracker to show every epoch's metrics in. To install one: ./launch.sh setup track."""
 

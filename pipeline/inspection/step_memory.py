@@ -39,7 +39,7 @@ def _take_steps(subject: Subject) -> int:
 
 def _train(subject: Subject, steps: int) -> None:
     network = subject.build().to(subject.device).train()
-    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    network.to(memory_format=torch.channels_last)
     optimizer = optim.build(network, subject.stage)
     batch = torch.rand(subject.rows, *subject.shape, device=subject.device)
     batch = batch.to(memory_format=torch.channels_last)

@@ -91,7 +91,7 @@ def memory_of(subject: Subject) -> Memory:
     """
     with torch.device("meta"):
         outline = subject.build().train()
-    outline.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    outline.to(memory_format=torch.channels_last)
     with FakeTensorMode(allow_non_fake_inputs=True):
         network = outline.to_empty(device=subject.device)
         optimizer = optim.build(network, subject.stage)
@@ -101,7 +101,7 @@ def memory_of(subject: Subject) -> Memory:
         of_one = (four.activations - two.activations) // 2
         output = four.output
         if output.requires_grad:
-            output.backward(torch.ones_like(output))
+            output.backward(torch.ones_like(output))  # type: ignore[no-untyped-call]
         optimizer.step()
         return Memory(
             parameters=_bytes(network.parameters()),

@@ -46,7 +46,7 @@ def plot_run(run: FinishedRun, what: str, file: Reader) -> None:
     rows, columns = WORST
     worst = top_losses(run.predictions.logits, run.predictions.labels, names, rows * columns)
     ids = run.predictions.ids[[one.row for one in worst]].numpy()
-    images = _images(file, ids, View.of(file, WORST_SIDE, run.config.recipe.window))
+    images = images_of(file, ids, View.of(file, WORST_SIDE, run.config.recipe.window))
     shown = [(f"{one.true}→", f"{one.predicted}, {one.probability:.2f}") for one in worst]
     # Long names of classes take two lines.
     long = max(len(true + predicted) for true, predicted in shown) > CAPTION
@@ -151,7 +151,7 @@ def plot_label_samples(file: Reader, path: Path, split: str = "train") -> None:
     rows = [
         row[np.linspace(0, len(row) - 1, min(ACROSS, len(row))).astype(np.int64)] for row in rows
     ]
-    images = iter(_images(file, np.concatenate(rows), View.of(file, CELL, 1.0)))
+    images = iter(images_of(file, np.concatenate(rows), View.of(file, CELL, 1.0)))
     sheet = np.ones((len(classes), CELL, ACROSS, CELL, 3), np.float32)
     for cells, row in zip(sheet, rows, strict=True):
         for column in range(len(row)):
@@ -178,7 +178,7 @@ def _title(what: str, result: TrainingResult) -> str:
     return ", ".join(parts)
 
 
-def _images(file: Reader, ids: NDArray[np.int64], view: View) -> NDArray[np.float32]:
+def images_of(file: Reader, ids: NDArray[np.int64], view: View) -> NDArray[np.float32]:
     """Return images as they are to be shown, (N, height, width, 3): colours from 0 to 1."""
     with DeviceLoader(file, ids, view, len(ids), device=torch.device("cpu")) as loader:
         (inputs,) = loader.micro_batches()
