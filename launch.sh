@@ -22,6 +22,7 @@ Usage: ./launch.sh [COMMAND] [ARGUMENTS]
   find-lr NAME    find a learning rate for a training         (jobs/find_lr.py)
   sweep NAME      train NAME with several options or seeds    (jobs/sweep.py)
   evaluate RUN    score a trained network on labelled images  (jobs/evaluate.py)
+  show NAME       save an image of an augmented training batch (jobs/show.py)
   summary NAME    print the layers and the memory of a network (jobs/summary.py)
   report [RUN…]   write one HTML page for each job or dataset (jobs/report.py)
   bench [WHAT]    run a benchmark: loader (default), choices, colour, noise, part1, prep, reach,
@@ -244,7 +245,7 @@ case ${1:-} in
   setup | train)
     if [[ $* == train || ${2:-} =~ ^(-h|--help)$ ]]; then usage; else "$@"; fi
     ;;
-  prep | synth | sweep | evaluate | report | summary) run "$@" ;;
+  prep | synth | sweep | evaluate | report | show | summary) run "$@" ;;
   find-lr) run find_lr "${@:2}" ;;
   bench)
     if [[ ${2:-} =~ ^[a-z0-9]+$ && -f $root/jobs/bench/$2.py ]]; then

@@ -181,7 +181,7 @@ def find_rate(
     training: TrainingConfig, file: Reader, processes: Processes, steps: int = STEPS
 ) -> LrRange:
     """Run the range test of a training with one stage, as `find_learning_rate` does."""
-    with _auxiliary(training, file) as auxiliary:
+    with auxiliary_of(training, file) as auxiliary:
         return find_learning_rate(processes, training, file, auxiliary, steps)
 
 
@@ -274,7 +274,7 @@ def _check(training: TrainingConfig, file: Reader, runs: Path, processes: Proces
             f"network: got {training.network!r}, expected auto or one of "
             f"{', '.join(networks.NETWORKS)}"
         )
-    with _auxiliary(training, file) as auxiliary:
+    with auxiliary_of(training, file) as auxiliary:
         data = DataModule(processes, training.recipe, file, auxiliary=auxiliary)
         data.check_until(training.until)
         for stage in training.recipe.stages:
@@ -316,7 +316,7 @@ def training_notes(training: TrainingConfig, file: Reader) -> Iterator[str]:
         yield f"{classes - trained} of {classes} classes have no image to train on"
 
 
-def _auxiliary(
+def auxiliary_of(
     training: TrainingConfig, file: Reader
 ) -> AbstractContextManager[Reader] | nullcontext[None]:
     """Open the auxiliary dataset of a training, if it uses one."""

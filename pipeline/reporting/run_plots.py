@@ -1,6 +1,7 @@
 """Plots in run directories, as PNG files; titles say whether the data are real or synthetic."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +26,7 @@ WORST = (4, 6)  # rows and columns of the images with the largest losses
 WORST_SIDE = 128  # pixels
 ACROSS = 12  # samples of each label
 CELL = 32  # side of a sample in pixels
+ACROSS_PAIRS = 4  # pairs of a stored and an augmented image
 CAPTION = 14  # characters that fit above an image
 
 
@@ -90,6 +92,41 @@ def plot_images(
             Rectangle((0, 0), 1, 1, fill=False, lw=1, ec="0.8", transform=axes.transAxes)
         )
         axes.set_title(caption, fontsize=font_size, pad=3)
+    figure.suptitle(title, fontsize=9)
+    save_png(figure, path)
+
+
+@dataclass(frozen=True)
+class Pair:
+    """An image as it is stored, and as the network sees it in training, with their captions.
+
+    `stored` is uint8 (height, width) or (height, width, 3), `seen` as of `display_images`.
+    """
+
+    stored: NDArray[np.uint8]
+    label: str
+    seen: NDArray[np.float32]
+    seen_label: str
+
+
+@styled
+def plot_pairs(pairs: Sequence[Pair], title: str, path: Path) -> None:
+    """Plot pairs of images, the two of a pair side by side in a frame."""
+    rows = -(-len(pairs) // ACROSS_PAIRS)
+    figure = new_figure(2.6 * ACROSS_PAIRS, 1.65 * rows + 0.6)
+    frames = figure.subfigures(rows, ACROSS_PAIRS, squeeze=False, wspace=0.02).flat
+    longest = max(len(text) for pair in pairs for text in (pair.label, pair.seen_label))
+    font_size = 10 * min(1.0, CAPTION / longest)
+    for frame, pair in zip(frames, pairs, strict=False):
+        frame.set_facecolor("0.95")
+        left, right = frame.subplots(1, 2)
+        for axes, image, label in (
+            (left, pair.stored, pair.label),
+            (right, pair.seen, pair.seen_label),
+        ):
+            axes.set_axis_off()
+            axes.imshow(image, cmap="gray", vmin=0, vmax=255 if image.dtype == np.uint8 else 1)
+            axes.set_title(label, fontsize=font_size, pad=3)
     figure.suptitle(title, fontsize=9)
     save_png(figure, path)
 
