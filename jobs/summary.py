@@ -83,10 +83,18 @@ def summarise(config: Config) -> None:
     table = layers_table(rows, "")
     console.print(terminal_table(table, title, table.headers, box.HEAVY_HEAD))
     memory = memory_of(subject)
-    used, reason = None, "more than the free memory"
-    if SPARE * memory.total < free_memory(torch.device(subject.device)):
-        used, reason = measure_step(subject), "the process was killed"
-    console.print(memory_table(subject, memory, used, reason))
+    console.print(memory_table(subject, memory))
+    free = free_memory(torch.device(subject.device))
+    if SPARE * memory.total > free:
+        console.print(f"a real step was not taken: {_mb(free)} MB are free, too few for it")
+        return
+    console.print("a real step is taken …")
+    used = measure_step(subject)
+    where = "peak resident memory of its process" if subject.device == "cpu" else "peak of the GPU"
+    if used is None:
+        console.print("a real step was not measured: the system killed it, probably for its memory")
+    else:
+        console.print(f"a real step used {_mb(used)} MB: {where}, temporary memory included")
 
 
 def subject_of(config: Config) -> tuple[str, Subject]:
@@ -100,14 +108,14 @@ def subject_of(config: Config) -> tuple[str, Subject]:
             config.network,
             config.classes or CLASSES,
             shape_of(config.input),
-            config.batch_size or ROWS,
+            ROWS if config.batch_size is None else config.batch_size,
             Stage(28, 1, 1e-3),
             device,
             precision,
         )
         return config.network, subject
     if not config.of:
-        raise UserError("summary: expected NAME, RUN, or --network with --input")
+        raise UserError("name: got none, expected NAME or RUN, or --network with --input")
     if config.classes is not None:
         raise UserError("classes: expected --input with it; a dataset has its own")
     run = run_of(config.of)
@@ -121,7 +129,8 @@ def subject_of(config: Config) -> tuple[str, Subject]:
         network, recipe, classes, view = planned(config)
         title = f"{network}, {config.of}"
     stage = stage_of(recipe, config.stage)
-    rows = config.batch_size or recipe.micro_batch or recipe.batch_size
+    rows = recipe.micro_batch or recipe.batch_size
+    rows = rows if config.batch_size is None else config.batch_size
     subject = Subject(network, classes, view.input_shape, rows, stage, device, precision)
     return title, subject
 
@@ -197,8 +206,8 @@ def shape_of(text: str) -> Shape:
     return channels, height, width
 
 
-def memory_table(subject: Subject, memory: Memory, used: int | None, reason: str) -> Table:
-    """Return a table of the memory of a step; `reason` says why a real one was not measured."""
+def memory_table(subject: Subject, memory: Memory) -> Table:
+    """Return a table of the memory of a step."""
     stage, size = subject.stage, " × ".join(map(str, subject.shape))
     title = f"memory of a training step, {counted(subject.rows, 'image')} at a time"
     table = Table(title=title, title_justify="left", box=box.HEAVY_HEAD)
@@ -224,13 +233,6 @@ def memory_table(subject: Subject, memory: Memory, used: int | None, reason: str
     ):
         if size_in_bytes or what == "activations":
             table.add_row(what, _mb(size_in_bytes), note)
-    where = "peak resident memory of a process" if subject.device == "cpu" else "peak of the GPU"
-    table.add_section()
-    table.add_row(
-        "a real step used",
-        "–" if used is None else _mb(used),
-        f"not measured: {reason}" if used is None else f"{where}, temporary memory included",
-    )
     return table
 
 

@@ -31,7 +31,8 @@ def measure_step(subject: Subject) -> int | None:
 def _take_steps(subject: Subject) -> int:
     use_cores()
     # Libraries load what they need when it is first used.
-    _train(replace(subject, network="conv3-8p1", rows=2), steps=1)
+    stage = replace(subject.stage, frozen=0)
+    _train(replace(subject, network="conv3-8p1", rows=2, stage=stage), steps=1)
     before = _reset_peak(subject.device)
     _train(subject, STEPS)
     return _peak(subject.device) - before

@@ -34,6 +34,7 @@ def layer_table(network: nn.Module, shape: Shape) -> tuple[LayerRow, ...]:
     parameters or arithmetic of its own. The network stays unchanged, and nothing is computed.
     """
     outline = deepcopy(network).to("meta").train()
+    originals = dict(network.named_modules())
     rows: list[LayerRow] = []
     counter = FlopCounterMode(display=False)
     open_modules: list[_OpenModule] = []
@@ -47,7 +48,8 @@ def layer_table(network: nn.Module, shape: Shape) -> tuple[LayerRow, ...]:
         flops = counter.get_total_flops() - opened.flops_before
         if open_modules:
             open_modules[-1].flops_inside += flops
-        own = {*module.parameters(recurse=False)} - counted
+        # Those of the network itself: the outline does not share what the network shares.
+        own = {*originals[name].parameters(recurse=False)} - counted
         counted.update(own)
         parameters = sum(parameter.numel() for parameter in own)
         # Two floating-point operations are one multiply-add; there are two images.
