@@ -20,12 +20,15 @@ Usage: ./launch.sh [COMMAND] [ARGUMENTS]
   synth           generate synthetic handwriting as PNG files (jobs/synth.py)
   train NAME      train part1, part2, part3, emnist, fashion or cifar10 (jobs/NAME.py), or a
                   network on your own dataset data/NAME.beton (jobs/classify.py)
+  find-lr NAME    find a learning rate for a training         (jobs/find_lr.py)
   sweep NAME      train NAME with several options or seeds    (jobs/sweep.py)
   evaluate RUN    score a trained network on labelled images  (jobs/evaluate.py)
   predict RUN PATH…  predict images of any kind                (jobs/predict.py)
   explain RUN     show what a network gets wrong, where it looks, and suspicious labels
                                                               (jobs/explain.py)
   export RUN      write a network as ONNX, pt2, a model repository or an app (jobs/export.py)
+  show NAME       save an image of an augmented training batch (jobs/show.py)
+  summary NAME    print the layers and the memory of a network (jobs/summary.py)
   report [RUN…]   write one HTML page for each job or dataset (jobs/report.py)
   app [RUN]       draw characters or drop images on a local web page, and see the predictions
                   of finished runs                            (jobs/app.py)
@@ -274,7 +277,7 @@ case ${1:-} in
   setup | train)
     if [[ $* == train || ${2:-} =~ ^(-h|--help)$ ]]; then usage; else "$@"; fi
     ;;
-  prep | synth | sweep | evaluate | predict | report) run "$@" ;;
+  prep | synth | sweep | evaluate | predict | report | show | summary) run "$@" ;;
   explain | export)
     set_up "$1" # its extra
     run "$@"
@@ -284,6 +287,7 @@ case ${1:-} in
     enter_checkout
     exec "$python" jobs/app.py "${@:2}"
     ;;
+  find-lr) run find_lr "${@:2}" ;;
   bench)
     if [[ ${2:-} =~ ^[a-z0-9]+$ && -f $root/jobs/bench/$2.py ]]; then
       run "bench/$2" "${@:3}"

@@ -65,7 +65,11 @@ class Config:
     seed: int = 0
     """First seed: of weights, order and augmentation. The others follow it."""
     resume: Path | None = None
-    """Run directory to resume. It goes only with --runs, --decode and --precision."""
+    """Run directory to resume. It goes only with --runs, --decode, --precision and
+    --watch."""
+    watch: bool = False
+    """Write live.html to the folder of the training that runs, every few seconds. A browser that
+    shows it reloads it by itself until the training ends."""
     decode: Decode = "auto"
     """What turns ink into images: the loader or the device. auto: the device if it is a GPU."""
     precision: Precision = "auto"
@@ -88,7 +92,11 @@ def train(config: Config) -> None:
         join_processes(config.precision) as processes,
     ):
         data = part2.Datasets(digits, mnist)
-        study = Study(run, processes, config.decode) if run else new_study(config, data, processes)
+        study = (
+            Study(run, processes, config.decode, config.watch)
+            if run
+            else new_study(config, data, processes)
+        )
         part2.run(study, data)
 
 
@@ -124,7 +132,7 @@ def new_study(config: Config, data: part2.Datasets, processes: Processes) -> Stu
         seeds=tuple(seeds),
         trainings=tuple(planned),
     )
-    return Study.new(config.runs, processes, config.decode, written, planned)
+    return Study.new(config.runs, processes, config.decode, written, planned, config.watch)
 
 
 def main() -> int:

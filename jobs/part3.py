@@ -74,7 +74,11 @@ class Config:
     seed: int = 0
     """First seed: of weights, order and augmentation. The others follow it."""
     resume: Path | None = None
-    """Run directory to resume. It goes only with --runs, --decode and --precision."""
+    """Run directory to resume. It goes only with --runs, --decode, --precision and
+    --watch."""
+    watch: bool = False
+    """Write live.html to the folder of the training that runs, every few seconds. A browser that
+    shows it reloads it by itself until the training ends."""
     decode: Decode = "auto"
     """What turns ink into images: the loader or the device. auto: the device if it is a GPU."""
     precision: Precision = "auto"
@@ -128,9 +132,9 @@ def train(config: Config) -> None:
         if run is None:
             options, provenance = command.options_of(config), file.info["provenance"]
             written = ExperimentConfig("part3", options, tuple(data.classes), provenance)
-            study = Study.new(config.runs, processes, config.decode, written)
+            study = Study.new(config.runs, processes, config.decode, written, watch=config.watch)
         else:
-            study = Study(run, processes, config.decode)
+            study = Study(run, processes, config.decode, config.watch)
         part3.Experiment(study, data, models, training).run(arms, seeds)
 
 

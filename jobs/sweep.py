@@ -56,7 +56,8 @@ class Config:
     runs: Path = Path("runs")
     """Folder for results: they go to sweep/<time> in it."""
     resume: Path | None = None
-    """Run directory to resume. It goes only with --jobs, --decode, --precision and --track."""
+    """Run directory to resume. It goes only with --jobs, --decode, --precision, --watch and
+    --track."""
 
 
 def sweep() -> None:

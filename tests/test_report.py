@@ -25,7 +25,7 @@ from pipeline.evaluation.run_config import TrainingConfig
 from pipeline.evaluation.run_dir import FinishedRun, RunDir
 from pipeline.loading.dataset import open_dataset
 from pipeline.recipes.recipe import Recipe, Stage
-from pipeline.reporting import console, run_plots
+from pipeline.reporting import console, plots, run_plots
 from pipeline.training import runner
 from pipeline.training.runner import write_config
 
@@ -76,13 +76,13 @@ def run(file: Reader, tmp_path: Path) -> FinishedRun:
 def figures(monkeypatch: pytest.MonkeyPatch) -> dict[str, Figure]:
     """The saved figures by file name."""
     drawn: dict[str, Figure] = {}
-    save = run_plots._save
+    save = plots.save_png
 
     def keep(figure: Figure, path: Path) -> None:
         drawn[path.name] = figure
         save(figure, path)
 
-    monkeypatch.setattr(run_plots, "_save", keep)
+    monkeypatch.setattr(run_plots, "save_png", keep)
     return drawn
 
 

@@ -23,7 +23,7 @@ from pipeline.evaluation.framing import Framing
 from pipeline.evaluation.metrics import Scores, score
 from pipeline.evaluation.predict import Predictions, load_weights, predict_by_writer, predict_split
 from pipeline.evaluation.run_config import RunConfig
-from pipeline.evaluation.run_dir import RunDir, check_finished
+from pipeline.evaluation.run_dir import RunDir, check_finished, latest_in
 from pipeline.loading.batches import DeviceLoader
 from pipeline.loading.dataset import PixelRules, View, eval_batch_size, open_dataset, split_indices
 from pipeline.loading.writer_scale import writer_scales, writers_of
@@ -120,8 +120,7 @@ def load_model(run: Path) -> TrainedModel:
 
     Raises UserError if it is not that of a finished training, or has another version's network.
     """
-    if not (run / "config.json").exists() and (run / "latest").exists():
-        run = run / "latest"
+    run = latest_in(run)
     check_finished(run)
     _check_one_training(run)
     view, config = read_as(run / "view.json", View), RunDir(run).config()

@@ -28,7 +28,8 @@ class TrainingConfig:
     head that does not fit. It uses the samples of the splits `learn_from` ("train+validation" are
     both) and is validated on `validate_on`. `auxiliary` is the file of the auxiliary dataset, where
     the recipe mixes one in. Training ends early after the first epoch whose validation accuracy is
-    at least `until`.
+    at least `until`. `found_rate` is the peak learning rate that a range test found, which the
+    recipe has already, None without one.
     """
 
     network: str
@@ -40,6 +41,7 @@ class TrainingConfig:
     decode: Decode = "auto"
     checkpoints: CheckpointSchedule = CheckpointSchedule()
     until: float | None = None
+    found_rate: float | None = None
 
 
 @dataclass(frozen=True)
@@ -83,6 +85,7 @@ class RunConfig:
     auxiliary: DatasetRef | None = None
     pixels: PixelRules = field(default_factory=PixelRules)
     until: float | None = None
+    found_rate: float | None = None
 
     @classmethod
     def of(
@@ -106,6 +109,7 @@ class RunConfig:
             auxiliary=None if training.auxiliary is None else DatasetRef.of(training.auxiliary),
             pixels=PixelRules.of(file),
             until=training.until,
+            found_rate=training.found_rate,
         )
 
     @property
@@ -121,6 +125,7 @@ class RunConfig:
             self.decode,
             self.checkpoints,
             self.until,
+            self.found_rate,
         )
 
     @property

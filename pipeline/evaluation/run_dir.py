@@ -120,8 +120,9 @@ class TrainingResult:
     Figures of validation are None for a training without validation samples. `images` counts
     training images over all processes and both datasets. `loader_share` is the fraction of
     `seconds_training` that the main process waited for its loaders. With a validation accuracy
-    `until` that was to end the training, `reached` says whether it did. `test` is measured once,
-    after the training, and decides nothing.
+    `until` that was to end the training, `reached` says whether it did. `found_learning_rate` is
+    the peak learning rate that a range test found, None without one. `test` is measured once, after
+    the training, and decides nothing.
     """
 
     epochs: int
@@ -143,6 +144,7 @@ class TrainingResult:
     samples: int | None = None
     until: float | None = None
     reached: bool | None = None
+    found_learning_rate: float | None = None
     test: TestResult | None = None
 
     def as_json(self) -> dict[str, Any]:
@@ -173,6 +175,13 @@ class FinishedRun:
     def weights(self) -> dict[str, Tensor]:
         """The weights that were validated."""
         return read_tensors(self.path / "model.safetensors")
+
+
+def latest_in(path: Path) -> Path:
+    """Return a run directory; a folder of run directories stands for its latest."""
+    if not (path / "config.json").exists() and (path / "latest").exists():
+        return path / "latest"
+    return path
 
 
 def check_finished(path: Path) -> None:

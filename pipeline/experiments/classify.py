@@ -36,6 +36,8 @@ from pipeline.recipes.presets import Preset, as_trial, override
 from pipeline.recipes.recipe import GROUPS, Recipe, Stage
 from pipeline.recipes.systems import SYSTEMS
 from pipeline.reporting.console import result_table
+from pipeline.reporting.live import live_page
+from pipeline.reporting.lr_range import RANGE_PLOT, write_range_test
 from pipeline.reporting.pages.training import page_of
 from pipeline.reporting.run_plots import plot_batch, plot_run
 from pipeline.runtime.progress import make_console
@@ -44,7 +46,7 @@ from pipeline.training.batch_size_finder import find_micro_batch
 from pipeline.training.checkpoint import Checkpoints
 from pipeline.training.datamodule import DataModule
 from pipeline.training.distributed import Processes, join_processes
-from pipeline.training.lr_range import find_learning_rate
+from pipeline.training.lr_range import STEPS, LrRange, find_learning_rate, with_found_rate
 from pipeline.training.runner import run_training, write_config
 
 
@@ -69,17 +71,23 @@ def run(job: str, options: Options) -> None:
         join_processes(options.precision, options.track) as processes,
     ):
         if folder is None or saved is None:
-            training = plan(job, options, file, processes)
+            training, found = plan(job, options, file, processes), None
+            if finds_rate(choose(job, options, file), options):
+                found = find_rate(training, file, processes)
+                training = with_found_rate(training, found)
             folder = _new_run(job, options, training, file, processes)
+            if found is not None and processes.is_main:
+                write_range_test(folder, title_of(job, folder.config()), found, training, file)
         else:
             training = _resumed(options, saved)
         console = make_console(quiet=not processes.is_main)
         provenance = source_line(file.info["provenance"])
         console.print(f"{job}: {len(file):,} images, {provenance}; {folder.path}")
-        if is_new and finds_rate(preset := choose(job, options, file), options):
-            rate, usual = (max(one.stages[0].rates) for one in (training.recipe, preset.recipe))
+        if is_new and training.found_rate is not None:
+            usual = max(choose(job, options, file).recipe.stages[0].rates)
             console.print(
-                f"{job}: learning rate {rate:.3g}, by a range test; {usual:g} in the recipe"
+                f"{job}: learning rate {training.found_rate:.3g}, by a range test; {usual:g} in "
+                f"the recipe; {folder.path / RANGE_PLOT}"
             )
         if is_new:
             if job not in SYSTEMS:
@@ -89,20 +97,24 @@ def run(job: str, options: Options) -> None:
                 console.print(f"{job}: {note}")
         track = options.track is not None
         title = title_of(job, folder.config())
-        finished = run_training(
-            processes,
-            folder,
-            training,
-            file,
-            console,
-            track=track,
-            test=True,
-            on_first_batch=partial(
-                plot_batch, training, file.info["classes"], title, folder.path / "batch.png"
-            ),
-        )
+        watch = processes.is_main and (options.watch or bool(saved and saved.options.get("watch")))
+        with live_page(watch, folder, title, file, console) as on_progress:
+            finished = run_training(
+                processes,
+                folder,
+                training,
+                file,
+                console,
+                track=track,
+                test=True,
+                on_first_batch=partial(
+                    plot_batch, training, file.info["classes"], title, folder.path / "batch.png"
+                ),
+                on_progress=on_progress,
+            )
+            if processes.is_main:
+                _conclude(finished, title, file)
         if processes.is_main:
-            _conclude(finished, title, file)
             console.print(result_table(finished.result.as_json(), str(folder.path)))
             report = folder.path / "report.html"
             console.print(str(report) if report.exists() else "no report: no validation images")
@@ -133,9 +145,12 @@ def open_dataset(job: str, data: Path) -> Reader:
 
 
 def plan(job: str, options: Options, file: Reader, processes: Processes) -> TrainingConfig:
-    """Return what options ask for. Raises UserError for what cannot be trained."""
+    """Return what options ask for, at the recipe's learning rate unless they give a number.
+
+    Raises UserError for what cannot be trained.
+    """
     preset = choose(job, options, file)
-    recipe = _recipe(preset, options, file)
+    recipe = recipe_of(preset, options, file)
     network = preset.network if options.network == "auto" else options.network
     training = TrainingConfig(
         network,
@@ -152,8 +167,6 @@ def plan(job: str, options: Options, file: Reader, processes: Processes) -> Trai
         rows = find_micro_batch(processes, network, recipe, file)
         training = replace(training, recipe=replace(recipe, micro_batch=rows))
     _check_rows(training, file, processes)
-    if finds_rate(preset, options):
-        training = _with_found_rate(training, file, processes)
     return training
 
 
@@ -164,16 +177,12 @@ def finds_rate(preset: Preset, options: Options) -> bool:
     return options.learning_rate == "find"
 
 
-def _with_found_rate(
-    training: TrainingConfig, file: Reader, processes: Processes
-) -> TrainingConfig:
-    with _auxiliary(training, file) as auxiliary:
-        found = find_learning_rate(processes, training, file, auxiliary)
-    (stage,) = training.recipe.stages
-    rates = stage.rates  # of stem, body and head: the test keeps their ratios
-    several = tuple(found.valley * rate / max(rates) for rate in rates)
-    stage = replace(stage, learning_rate=found.valley if len({*rates}) == 1 else several)
-    return replace(training, recipe=replace(training.recipe, stages=(stage,)))
+def find_rate(
+    training: TrainingConfig, file: Reader, processes: Processes, steps: int = STEPS
+) -> LrRange:
+    """Run the range test of a training with one stage, as `find_learning_rate` does."""
+    with auxiliary_of(training, file) as auxiliary:
+        return find_learning_rate(processes, training, file, auxiliary, steps)
 
 
 def choose(job: str, options: Options, file: Reader) -> Preset:
@@ -198,7 +207,7 @@ def facts_of(file: Reader) -> DataFacts:
     )
 
 
-def _recipe(preset: Preset, options: Options, file: Reader) -> Recipe:
+def recipe_of(preset: Preset, options: Options, file: Reader) -> Recipe:
     """Return a preset's recipe with the options in place of its own values.
 
     A dataset smaller than the preset's is trained on for more epochs, unless they are given.
@@ -270,7 +279,7 @@ def _check(training: TrainingConfig, file: Reader, runs: Path, processes: Proces
             f"network: got {training.network!r}, expected auto or one of "
             f"{', '.join(networks.NETWORKS)}"
         )
-    with _auxiliary(training, file) as auxiliary:
+    with auxiliary_of(training, file) as auxiliary:
         data = DataModule(processes, training.recipe, file, auxiliary=auxiliary)
         data.check_until(training.until)
         for stage in training.recipe.stages:
@@ -312,7 +321,7 @@ def training_notes(training: TrainingConfig, file: Reader) -> Iterator[str]:
         yield f"{classes - trained} of {classes} classes have no image to train on"
 
 
-def _auxiliary(
+def auxiliary_of(
     training: TrainingConfig, file: Reader
 ) -> AbstractContextManager[Reader] | nullcontext[None]:
     """Open the auxiliary dataset of a training, if it uses one."""

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import BrokenExecutor
 from contextlib import nullcontext, redirect_stderr
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -20,6 +21,7 @@ from pipeline.data.prepare import BadImagesError
 from pipeline.data.sources import SourceError
 from pipeline.errors import UserError
 from pipeline.evaluation.run_config import ExperimentConfig, RunConfig
+from pipeline.experiments.options import OPTIONS, Options, job_of
 from pipeline.loading.dataset import open_dataset, split_indices
 from pipeline.runtime import launch
 from pipeline.runtime.files import convert, read_as, read_json
@@ -28,7 +30,14 @@ from pipeline.runtime.hardware import Precision
 C = TypeVar("C")
 K = TypeVar("K", RunConfig, ExperimentConfig)
 REGISTRY = ConstructorRegistry()
-RESUME_OPTIONS = ("runs", "resume", "decode", "precision", "track")  # that go with --resume
+RESUME_OPTIONS = (
+    "runs",
+    "resume",
+    "decode",
+    "precision",
+    "track",
+    "watch",
+)  # that go with --resume
 
 
 def main(name: str, options: type[C], run: Callable[[C], None], *flags: Any) -> int:
@@ -81,6 +90,27 @@ def arguments() -> list[str]:
 def parse_known(options: type[C], words: Sequence[str], *flags: Any) -> tuple[C, list[str]]:
     """Return the options that `options` has among the words of a command line, and the others."""
     return tyro.cli(options, args=words, config=flags, registry=REGISTRY, return_unknown_args=True)
+
+
+def parse_named(config: type[C], *flags: Any) -> tuple[C, str, Options]:
+    """Return the options of a command on NAME, the job of NAME, and the job's options.
+
+    NAME, the first word, is a job that trains one network, or a dataset, as for `train`. Words that
+    `config` has no option for are those of the job. Raises UserError without NAME, for a job of
+    several trainings, and for a dataset that is given twice.
+    """
+    given = arguments()
+    name = given.pop(0) if given and not given[0].startswith("-") else ""
+    parsed, words = parse_known(config, given, *flags)
+    if not name:
+        raise UserError("name: got none, expected a job or a dataset as the first word")
+    job, data = job_of(name)
+    options = parse(OPTIONS[job], *flags, words=words)
+    if data is not None:
+        if options.data is not None:
+            raise UserError(f"data: got {options.data} for the dataset {name}")
+        options = replace(options, data=data)
+    return parsed, job, options
 
 
 @REGISTRY.primitive_rule
@@ -147,13 +177,13 @@ def resumed_precision(given: Precision, saved: RunConfig, run: Path) -> Precisio
 def resumed(config: C, run: Path, job: str) -> C:
     """Return the options saved in a run directory of several trainings, to resume it.
 
-    Options that may be given beside --resume replace the saved ones; --decode and --precision do so
-    unless they are "auto". Raises UserError as `saved_config` does.
+    Options that may be given beside --resume replace the saved ones, unless they have their default
+    values. Raises UserError as `saved_config` does.
     """
     saved = saved_config(config, run, job, ExperimentConfig).options
     given = {name: value for name, value in options_of(config).items() if name in RESUME_OPTIONS}
-    for name in ("decode", "precision"):
-        if given[name] == "auto":
+    for name in ("decode", "precision", "watch"):
+        if given[name] in ("auto", False):
             del given[name]
     try:
         return convert({**saved, **given}, type(config))

@@ -41,7 +41,8 @@ class Options:
     auto: the recipe's, computed in parts as large as memory allows."""
     learning_rate: float | Literal["find"] | None = None
     """Peak learning rate. None: the recipe's.
-    find: as a learning rate range test on the training split suggests."""
+    find: the one at which the loss of a learning rate range test on the training split falls
+    fastest; ./launch.sh find-lr shows the curve."""
     optimizer: str | None = None
     """Optimizer: a name in torch.optim, or Muon. None: the recipe's. The learning rate stays the
     recipe's unless it is given."""
@@ -63,7 +64,8 @@ class Options:
     seed: int = 0
     """Seed of weights, order and augmentation. Equal seeds give equal weights, on one process."""
     resume: Path | None = None
-    """Run directory to resume. It goes only with --runs, --decode, --precision and --track."""
+    """Run directory to resume. It goes only with --runs, --decode, --precision, --watch and
+    --track."""
     checkpoint_steps: int = 0
     """Steps between checkpoints, in addition to one after every epoch. 0: no additional ones."""
     checkpoint_minutes: float = 5
@@ -76,6 +78,9 @@ class Options:
     GPU."""
     precision: Precision = "auto"
     """Precision to compute in. no: float32; auto: bf16 if the hardware computes in it, else no."""
+    watch: bool = False
+    """Write live.html to the run directory every few seconds: curves, rate, time left, the worst
+    images. A browser that shows it reloads it by itself until the training ends."""
     track: Tracker | None = None
     """Tracker to show every epoch's metrics in. To install one: ./launch.sh setup track."""
 
@@ -151,7 +156,7 @@ OPTIONS: dict[str, type[Options]] = {
 }
 EXPERIMENTS = ("part2", "part3")  # the jobs that train several networks
 # Folders of runs/ that belong to jobs, so that a dataset of such a name gets another one.
-RESERVED = (*OPTIONS, *EXPERIMENTS, "sweep", "report", "bench")
+RESERVED = (*OPTIONS, *EXPERIMENTS, "sweep", "report", "bench", "find-lr")
 
 
 def job_of(name: str) -> tuple[str, Path | None]:

@@ -14,6 +14,7 @@ from pipeline.evaluation.run_config import ExperimentConfig, TrainingConfig
 from pipeline.evaluation.run_dir import FinishedRun, RunDir
 from pipeline.loading.batches import Decode
 from pipeline.reporting.html import Page
+from pipeline.reporting.live import live_page
 from pipeline.runtime.files import read_as
 from pipeline.runtime.progress import make_console
 from pipeline.training.distributed import Processes
@@ -23,11 +24,15 @@ from pipeline.training.runner import run_training, write_config
 class Study:
     """The run directory `path` of an experiment; each training has a folder of its name in it.
 
-    All processes must call `train` alike. `decode` is that of all trainings.
+    All processes must call `train` alike. `decode` is that of all trainings. With `watch`, each has
+    a live page of its own.
     """
 
-    def __init__(self, path: Path, processes: Processes, decode: Decode) -> None:
+    def __init__(
+        self, path: Path, processes: Processes, decode: Decode, watch: bool = False
+    ) -> None:
         self.path, self.processes, self.decode = path, processes, decode
+        self._watch = watch and processes.is_main
         self.config = read_as(path / "config.json", ExperimentConfig)
         self.console = make_console(quiet=not processes.is_main)
 
@@ -39,6 +44,7 @@ class Study:
         decode: Decode,
         config: ExperimentConfig,
         planned: Mapping[str, tuple[TrainingConfig, Reader]] | None = None,
+        watch: bool = False,
     ) -> "Study":
         """Create the run directory of an experiment in the folder `runs`.
 
@@ -54,7 +60,7 @@ class Study:
             run.write_json("config.json", written)
             return run.path
 
-        return cls(processes.from_main(create), processes, decode)
+        return cls(processes.from_main(create), processes, decode, watch)
 
     def train(self, name: str, file: Reader, training: TrainingConfig | None = None) -> FinishedRun:
         """Train on a dataset, or resume the training `name`; a finished one is only read.
@@ -67,9 +73,18 @@ class Study:
         self.processes.wait()
         if not run.finished:
             self.console.print(f"{name}:")
-        return run_training(
-            self.processes, run, self.training(name), file, self.console, name, whole=self.path
-        )
+        title = f"{self.config.job}: {name}"
+        with live_page(self._watch, run, title, file, self.console) as on_progress:
+            return run_training(
+                self.processes,
+                run,
+                self.training(name),
+                file,
+                self.console,
+                name,
+                whole=self.path,
+                on_progress=on_progress,
+            )
 
     def training(self, name: str) -> TrainingConfig:
         """Return what is trained in the folder `name`."""

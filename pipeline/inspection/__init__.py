@@ -1,1 +1,1 @@
-"""What a trained network looks at, gets wrong, and has seen before."""
+"""What a network is, looks at, gets wrong and has seen before."""

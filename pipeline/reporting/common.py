@@ -11,6 +11,7 @@ from pipeline.errors import UserError
 from pipeline.evaluation.metrics import Scores
 from pipeline.evaluation.run_config import ExperimentConfig
 from pipeline.evaluation.run_dir import RunDir
+from pipeline.models.layers import LayerRow
 from pipeline.reporting.html import Block, SourceRun, Table
 from pipeline.runtime.files import read_as, read_json
 
@@ -59,6 +60,32 @@ def class_table(scores: Scores) -> Table:
             rows.append([one.name, str(one.samples), *fractions, others])
     headers = ["class", "images", "precision", "recall", "F1", "predicted instead"]
     return Table("Results of each class, over all seeds.", headers, rows, "lrrrrl")
+
+
+def layers_table(layers: Sequence[LayerRow], caption: str) -> Table:
+    """Return a table of the layers of a network, with their sum as its last row."""
+    rows = [
+        [
+            layer.name,
+            layer.kind,
+            " × ".join(map(str, layer.output)),
+            f"{layer.parameters:,}" if layer.parameters else "",
+            f"{layer.multiply_adds:,}" if layer.multiply_adds else "",
+        ]
+        for layer in layers
+    ]
+    parameters, operations = (
+        sum(getattr(layer, name) for layer in layers) for name in ("parameters", "multiply_adds")
+    )
+    rows.append(["all", "", "", f"{parameters:,}", f"{operations:,}"])
+    return Table(
+        caption,
+        ["layer", "kind", "output", "parameters", "multiply-adds"],
+        rows,
+        "lllrr",
+        highlight=frozenset({len(rows) - 1}),
+        wide=True,
+    )
 
 
 def hardware(environment: Mapping[str, Any]) -> str:

@@ -201,7 +201,8 @@ class Section:
 class Page:
     """An HTML page. `provenance` has the "kind" (real or synthetic) and "source" of each dataset.
 
-    Raises ValueError for a provenance without them.
+    A browser reloads a page with `refresh` after this number of seconds. Raises ValueError for a
+    provenance without them.
     """
 
     title: str
@@ -210,6 +211,7 @@ class Page:
     provenance: Sequence[Mapping[str, Any]]
     sections: Sequence[Section]
     language: str = "en"
+    refresh: int | None = None
 
     def __post_init__(self) -> None:
         for origin in self.provenance or [{}]:
@@ -235,6 +237,9 @@ class Page:
                 else:
                     body += f"{block.html(next(names))}\n"
             body += "</section>\n"
+        refresh = ""
+        if self.refresh is not None:
+            refresh = f'<meta http-equiv="refresh" content="{self.refresh}">\n'
         return f"""<!doctype html>
 <html lang="{escape(self.language)}">
 <head>
@@ -242,7 +247,7 @@ class Page:
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta name="color-scheme" content="light dark">
 <meta http-equiv="Content-Security-Policy" content="{POLICY}">
-<title>{escape(self.title)}</title>
+{refresh}<title>{escape(self.title)}</title>
 <style>
 {CSS}</style>
 </head>

@@ -5,6 +5,7 @@ legible at half size, on a phone.
 """
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 from matplotlib import rc_context
@@ -37,6 +38,13 @@ styled = rc_context(
 def new_figure(width: float, height: float) -> Figure:
     """Return an empty figure of this size in inches, with automatic layout."""
     return Figure(figsize=(width, height), layout="constrained")
+
+
+def save_png(figure: Figure, path: Path) -> None:
+    """Write a figure as a PNG file, which appears whole or not at all."""
+    temporary = path.with_name(f".{path.name}")
+    figure.savefig(temporary, format="png", dpi=110)
+    temporary.replace(path)
 
 
 def line(x: Sequence[float], y: Sequence[float]) -> Bands:

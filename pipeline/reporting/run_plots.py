@@ -1,11 +1,11 @@
 """Plots in run directories, as PNG files; titles say whether the data are real or synthetic."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
@@ -18,7 +18,7 @@ from pipeline.evaluation.run_dir import FinishedRun, TrainingResult
 from pipeline.loading.batches import DeviceLoader
 from pipeline.loading.dataset import Normalize, View, source_line, split_indices
 from pipeline.recipes.mixup import Mixed
-from pipeline.reporting.plots import draw_curves, line, new_figure, styled
+from pipeline.reporting.plots import draw_curves, line, new_figure, save_png, styled
 from pipeline.runtime.files import read_as
 
 BATCH = (4, 8)  # rows and columns of the images of a training batch
@@ -26,6 +26,7 @@ WORST = (4, 6)  # rows and columns of the images with the largest losses
 WORST_SIDE = 128  # pixels
 ACROSS = 12  # samples of each label
 CELL = 32  # side of a sample in pixels
+ACROSS_PAIRS = 4  # pairs of a stored and an augmented image
 CAPTION = 14  # characters that fit above an image
 
 
@@ -47,7 +48,7 @@ def plot_run(run: FinishedRun, what: str, file: Reader) -> None:
     rows, columns = WORST
     worst = top_losses(run.predictions.logits, run.predictions.labels, names, rows * columns)
     ids = run.predictions.ids[[one.row for one in worst]].numpy()
-    images = _images(file, ids, View.of(file, WORST_SIDE, run.config.recipe.window))
+    images = images_of(file, ids, View.of(file, WORST_SIDE, run.config.recipe.window))
     shown = [(f"{one.true}→", f"{one.predicted}, {one.probability:.2f}") for one in worst]
     # Long names of classes take two lines.
     long = max(len(true + predicted) for true, predicted in shown) > CAPTION
@@ -92,7 +93,42 @@ def plot_images(
         )
         axes.set_title(caption, fontsize=font_size, pad=3)
     figure.suptitle(title, fontsize=9)
-    _save(figure, path)
+    save_png(figure, path)
+
+
+@dataclass(frozen=True)
+class Pair:
+    """An image as it is stored, and as the network sees it in training, with their captions.
+
+    `stored` is uint8 (height, width) or (height, width, 3), `seen` as of `display_images`.
+    """
+
+    stored: NDArray[np.uint8]
+    label: str
+    seen: NDArray[np.float32]
+    seen_label: str
+
+
+@styled
+def plot_pairs(pairs: Sequence[Pair], title: str, path: Path) -> None:
+    """Plot pairs of images, the two of a pair side by side in a frame."""
+    rows = -(-len(pairs) // ACROSS_PAIRS)
+    figure = new_figure(2.6 * ACROSS_PAIRS, 1.65 * rows + 0.6)
+    frames = figure.subfigures(rows, ACROSS_PAIRS, squeeze=False, wspace=0.02).flat
+    longest = max(len(text) for pair in pairs for text in (pair.label, pair.seen_label))
+    font_size = 10 * min(1.0, CAPTION / longest)
+    for frame, pair in zip(frames, pairs, strict=False):
+        frame.set_facecolor("0.95")
+        left, right = frame.subplots(1, 2)
+        for axes, image, label in (
+            (left, pair.stored, pair.label),
+            (right, pair.seen, pair.seen_label),
+        ):
+            axes.set_axis_off()
+            axes.imshow(image, cmap="gray", vmin=0, vmax=255 if image.dtype == np.uint8 else 1)
+            axes.set_title(label, fontsize=font_size, pad=3)
+    figure.suptitle(title, fontsize=9)
+    save_png(figure, path)
 
 
 @styled
@@ -119,7 +155,7 @@ def plot_confusion_matrix(
         axes.tick_params(axis="x", rotation=90)
     axes.set(xlabel="predicted", ylabel="true")
     axes.set_title(title, fontsize=10)
-    _save(figure, path)
+    save_png(figure, path)
 
 
 @styled
@@ -140,7 +176,7 @@ def plot_history(history: Sequence[EpochMetrics], title: str, path: Path) -> Non
     left.set(ylabel="loss (nats), smoothed labels in training", ylim=(0, None))
     right.set(ylabel="accuracy (%)", ylim=(0, 100))
     figure.suptitle(title, fontsize=10)
-    _save(figure, path)
+    save_png(figure, path)
 
 
 @styled
@@ -152,7 +188,7 @@ def plot_label_samples(file: Reader, path: Path, split: str = "train") -> None:
     rows = [
         row[np.linspace(0, len(row) - 1, min(ACROSS, len(row))).astype(np.int64)] for row in rows
     ]
-    images = iter(_images(file, np.concatenate(rows), View.of(file, CELL, 1.0)))
+    images = iter(images_of(file, np.concatenate(rows), View.of(file, CELL, 1.0)))
     sheet = np.ones((len(classes), CELL, ACROSS, CELL, 3), np.float32)
     for cells, row in zip(sheet, rows, strict=True):
         for column in range(len(row)):
@@ -166,7 +202,7 @@ def plot_label_samples(file: Reader, path: Path, split: str = "train") -> None:
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
     axes.grid(visible=False)
-    _save(figure, path)
+    save_png(figure, path)
 
 
 def _title(what: str, result: TrainingResult) -> str:
@@ -179,7 +215,7 @@ def _title(what: str, result: TrainingResult) -> str:
     return ", ".join(parts)
 
 
-def _images(file: Reader, ids: NDArray[np.int64], view: View) -> NDArray[np.float32]:
+def images_of(file: Reader, ids: NDArray[np.int64], view: View) -> NDArray[np.float32]:
     """Return images as they are to be shown, (N, height, width, 3): colours from 0 to 1."""
     with DeviceLoader(file, ids, view, len(ids), device=torch.device("cpu")) as loader:
         (inputs,) = loader.micro_batches()
@@ -199,9 +235,3 @@ def display_images(images: Tensor, normalize: Normalize | None) -> NDArray[np.fl
         shown = (1 - shown).expand(-1, -1, -1, 3)
     colours: NDArray[np.float32] = shown.numpy()
     return colours
-
-
-def _save(figure: Figure, path: Path) -> None:
-    temporary = path.with_name(f".{path.name}")
-    figure.savefig(temporary, format="png", dpi=110)
-    temporary.replace(path)

@@ -7,7 +7,7 @@ stays, then falls, and rises steeply where the rate is too high.
 import math
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import closing, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import count, islice
 
 import numpy as np
@@ -23,18 +23,20 @@ from pipeline.training.distributed import Processes
 from pipeline.training.runner import initial_network
 
 LOWEST, HIGHEST = 1e-6, 10.0  # learning rates
-MEMORY = 0.9  # weight of the past in the moving average of the losses
+SMOOTHING = 20  # a loss is averaged with this fraction of the steps to either side
+MEMORY = 0.9  # weight of the past in the moving average that decides where the test ends
 DIVERGED = 4.0  # times the lowest average
+STEPS, MIN_STEPS = 200, 20
 
 
 @dataclass(frozen=True)
 class LrRange:
     """The losses of a learning rate range test, and two suggested rates.
 
-    `rates` are the peak rates of the steps; `losses`, in nats, are moving averages, until they
-    diverge. `steepest` is the rate at which the loss falls fastest over the logarithm of the rate,
-    after the first tenth of the steps. `valley` is the rate in the middle of the longest series of
-    ever lower losses, as fastai chooses it.
+    `rates` are the peak rates of the steps; `losses`, in nats, are smoothed over neighbouring
+    steps, until they diverge. `steepest` is the rate at which the loss falls fastest over the
+    logarithm of the rate, after the first tenth of the steps. `valley` is the rate in the middle of
+    the longest series of ever lower losses, as fastai chooses it.
     """
 
     rates: tuple[float, ...]
@@ -48,7 +50,7 @@ def find_learning_rate(
     training: TrainingConfig,
     file: Reader,
     auxiliary: Reader | None = None,
-    steps: int = 100,
+    steps: int = STEPS,
 ) -> LrRange:
     """Run a range test of a training's recipe, on a network that is thrown away.
 
@@ -61,7 +63,7 @@ def find_learning_rate(
     if len(recipe.stages) > 1:
         raise UserError(
             f"learning_rate: got find, but the recipe has {len(recipe.stages)} stages, each with "
-            "its own"
+            "its own; ./launch.sh find-lr tests one of them: --stage N"
         )
     data = DataModule(
         processes,
@@ -77,12 +79,25 @@ def find_learning_rate(
     with torch.random.fork_rng(devices):
         torch.manual_seed(recipe.seed + processes.rank)
         with closing(_losses(processes, training, data, rates)) as measured:
-            losses = _averages(measured)
-    return suggest(rates[: len(losses)], losses)
+            losses = _until_diverged(measured)
+    return suggest(rates[: len(losses)], _smoothed(losses, steps // SMOOTHING))
+
+
+def with_found_rate(training: TrainingConfig, found: LrRange) -> TrainingConfig:
+    """Return a training of one stage at the steepest rate of its range test.
+
+    It is the highest of the rates of stem, body and head; the test kept their ratios.
+    """
+    (stage,) = training.recipe.stages
+    rate, highest = found.steepest, max(stage.rates)
+    several = tuple(rate * one / highest for one in stage.rates)
+    stage = replace(stage, learning_rate=rate if len({*stage.rates}) == 1 else several)
+    recipe = replace(training.recipe, stages=(stage,))
+    return replace(training, recipe=recipe, found_rate=rate)
 
 
 def suggest(rates: Sequence[float], losses: Sequence[float]) -> LrRange:
-    """Return the result of a range test, with its suggestions, from averaged losses.
+    """Return the result of a range test, with its suggestions, from smoothed losses.
 
     Raises UserError if the losses do not fall.
     """
@@ -90,10 +105,11 @@ def suggest(rates: Sequence[float], losses: Sequence[float]) -> LrRange:
     series = _longest_fall(losses[: lowest + 1])
     if len(series) < 3:
         raise UserError(
-            f"learning_rate: got find, but no rate from {LOWEST:g} to {HIGHEST:g} lowers the loss"
+            f"learning_rate: the range test failed: no rate from {LOWEST:g} to {HIGHEST:g} lowers "
+            "the loss"
         )
     slopes = np.gradient(losses, np.log(rates))
-    # The first averages are of few losses.
+    # The first means are of few losses.
     first = min(max(series[0], len(losses) // 10), lowest)
     steepest = first + int(np.argmin(slopes[first : lowest + 1]))
     middle = series[len(series) // 2]
@@ -140,17 +156,35 @@ def _batches(loader: TrainLoader) -> Iterator[tuple[int, Iterator[MicroBatch]]]:
             yield epoch, micro_batches
 
 
-def _averages(losses: Iterable[float]) -> list[float]:
-    """Return moving averages without the bias of the first ones, until the loss diverges."""
-    averages: list[float] = []
-    total = 0.0
+def _until_diverged(losses: Iterable[float]) -> list[float]:
+    """Return the losses up to the step at which their moving average diverges."""
+    taken: list[float] = []
+    total, lowest = 0.0, math.inf
     for step, loss in enumerate(losses, start=1):
         total = MEMORY * total + (1 - MEMORY) * loss
-        average = total / (1 - MEMORY**step)
-        if not math.isfinite(average) or (averages and average > DIVERGED * min(averages)):
+        average = total / (1 - MEMORY**step)  # without the bias of the first ones
+        if not math.isfinite(average) or average > DIVERGED * lowest:
             break
-        averages.append(average)
-    return averages
+        lowest = min(lowest, average)
+        taken.append(loss)
+    return taken
+
+
+def _smoothed(losses: Sequence[float], half: int) -> list[float]:
+    """Return means over `half` steps to either side, of weights that fall with the distance.
+
+    Unlike a moving average of the past, they do not lag behind, which would suggest a rate too
+    high. Losses above twice the first ones count as that, since the end may have huge ones.
+    """
+    if not losses:
+        return []
+    limited = np.minimum(losses, 2 * np.mean(losses[: half + 1]))
+    kernel = np.hanning(2 * half + 3)[1:-1]
+    sums = (
+        np.convolve(one, kernel)[half : -half or None] for one in (limited, np.ones(len(losses)))
+    )
+    smoothed: list[float] = np.divide(*sums).tolist()
+    return smoothed
 
 
 def _longest_fall(losses: Sequence[float]) -> list[int]:

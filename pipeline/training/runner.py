@@ -86,12 +86,14 @@ def run_training(
     whole: Path | None = None,
     test: bool = False,
     on_first_batch: Callable[[Mixed], None] | None = None,
+    on_progress: Callable[[Trainer], None] | None = None,
 ) -> FinishedRun:
     """Train in a run directory, from its last checkpoint if there is one; read a finished run.
 
     `track` logs metrics to the tracker. `whole` is the run directory of the experiment to which
     this training belongs. With `test`, the trained network is evaluated on the dataset's test
-    samples. `on_first_batch` is the main process's, as in `Trainer`. All processes must call it
+    samples. `on_first_batch` is the main process's, as in `Trainer`; `on_progress` is called there
+    after each step and each epoch. All processes must call it
     alike. Raises what `Trainer` raises, and BetonError if the run started with other data.
     """
     processes.wait()  # for the main process to write config.json
@@ -127,7 +129,8 @@ def run_training(
                 (run.path / DIVERGED).unlink(missing_ok=True)
                 if on_first_batch is not None:
                     trainer.on_first_batch = on_first_batch
-                _train(trainer, run, config, console, label, processes if track else None, test)
+                tracker = processes if track else None
+                _train(trainer, run, config, console, label, tracker, test, on_progress)
             else:
                 trainer.run()
                 if test:
@@ -163,15 +166,25 @@ def _train(
     label: str,
     tracker: Processes | None,
     test: bool,
+    on_progress: Callable[[Trainer], None] | None,
 ) -> None:
     if trainer.step:
         console.print(f"{label}: resumes after step {trainer.step}")
     run.write_epochs(trainer.history)
     if tracker is not None:
         tracker.start_tracker(run.path, config.as_json())
-    with progress(console, label, trainer.images_left) as trainer.on_step:
+    with progress(console, label, trainer.images_left) as advance:
+
+        def on_step(images: int) -> None:
+            advance(images)
+            if on_progress is not None:
+                on_progress(trainer)
+
+        trainer.on_step = on_step
         for epoch in trainer:
             run.add_epoch(epoch)
+            if on_progress is not None:
+                on_progress(trainer)
             if tracker is not None:
                 metrics = {n: v for n, v in asdict(epoch).items() if v is not None}
                 tracker.log(metrics, step=trainer.step)
@@ -198,6 +211,7 @@ def _train(
         **(scores.headline() if scores else {}),
         until=trainer.until,
         reached=None if trainer.until is None else trainer.reached,
+        found_learning_rate=config.found_rate,
         test=tested,
     )
     run.finish(result.as_json())

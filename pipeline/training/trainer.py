@@ -239,7 +239,8 @@ class Trainer:
                 self._average.update_parameters(self.network)
             self._sums += torch.stack([loss, correct / self._local_batch_size, grad_norm])
             self._batch += 1
-            self.on_step(self.recipe.batch_size)
+            with self._clock.excluded():
+                self.on_step(self.recipe.batch_size)
             self._clock.lap()
             epoch_done = self._batch == self.batches_per_epoch
             report = self._monitor.add(loss, self.step, epoch_done)

@@ -25,7 +25,8 @@ from pipeline.runtime.children import divide_cores
 from pipeline.runtime.files import convert, read_as, read_json
 from pipeline.training.distributed import join_processes
 
-PASSED_ON = ("decode", "precision", "track")  # options of the job that may differ when it resumes
+# Options of the job that may differ when it resumes.
+PASSED_ON = ("decode", "precision", "track", "watch")
 TERMINAL = 4  # columns of a table that are printed, from the first one
 
 
@@ -150,8 +151,14 @@ def job_of(path: Path) -> str:
 
 def _flags(options: Options) -> list[str]:
     """Return the options that a resumed training does not find in its run directory."""
-    values = {name: getattr(options, name) for name in PASSED_ON}
-    return [word for n, value in values.items() if value is not None for word in (f"--{n}", value)]
+    words: list[str] = []
+    for name in PASSED_ON:
+        value = getattr(options, name)
+        if value is True:
+            words.append(f"--{name}")
+        elif value not in (None, False):
+            words += [f"--{name}", value]
+    return words
 
 
 def _run(sweep: Sweep, options: Options, runner: Runner) -> None:

@@ -15,6 +15,7 @@ from pipeline.reporting.common import (
     ABSENT,
     class_table,
     hardware,
+    layers_table,
     number,
     percent,
     with_interval,
@@ -292,29 +293,11 @@ def layer_tables(groups: Sequence[RunGroup]) -> list[Block]:
 
 def _layer_table(network: str, classes: int, shape: Shape, groups: str) -> Table:
     layers = layer_table(networks.build(network, classes, 0, shape), shape)
-    rows = [
-        [
-            layer.name,
-            layer.kind,
-            " × ".join(map(str, layer.output)),
-            f"{layer.parameters:,}" if layer.parameters else "",
-            f"{layer.multiply_adds:,}" if layer.multiply_adds else "",
-        ]
-        for layer in layers
-    ]
-    parameters, operations = (
-        sum(getattr(layer, name) for layer in layers) for name in ("parameters", "multiply_adds")
-    )
-    rows.append(["all", "", "", f"{parameters:,}", f"{operations:,}"])
     size = " × ".join(map(str, shape))
-    return Table(
+    return layers_table(
+        layers,
         f"The layers of {network}, the network of {groups}, for an input of {size} (channels × "
-        "height × width): outputs, trained parameters, and multiply-adds of one image forward.",
-        ["layer", "kind", "output", "parameters", "multiply-adds"],
-        rows,
-        "lllrr",
-        highlight=frozenset({len(rows) - 1}),
-        wide=True,
+        "height × width): outputs, parameters, and multiply-adds of one image forward.",
     )
 
 
