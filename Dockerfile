@@ -2,7 +2,7 @@
 ARG BASE=debian:bookworm-slim
 FROM ${BASE}
 
-# An additional package index, such as PyTorch's own of wheels for CPUs, which lack 5 GB of CUDA.
+# An additional package index: that of PyTorch's wheels for CPUs saves 5 GB of CUDA libraries.
 ARG TORCH_INDEX=
 ARG UID=1000
 
@@ -11,11 +11,12 @@ ARG UID=1000
 RUN apt-get update \
   && apt-get install --yes --no-install-recommends ca-certificates python3 python3-venv \
   && rm -rf /var/lib/apt/lists/* \
-  # Some images have a user 1000 already. Another user (docker run --user) has the same home for caches.
-  && useradd --non-unique --uid "${UID}" --create-home inkrun \
-  && chmod 1777 /home/inkrun \
-  && install --directory --owner inkrun --group inkrun /inkrun /inkrun/data /inkrun/runs
-ENV HOME=/home/inkrun NUMBA_CACHE_DIR=/home/inkrun/.cache/numba PYTHONUNBUFFERED=1
+  # Some images have a user 1000 already.
+  && useradd --non-unique --uid "${UID}" --home-dir /inkrun/home --no-create-home inkrun \
+  && install --directory --owner inkrun --group inkrun /inkrun /inkrun/home \
+    /inkrun/beton /inkrun/data /inkrun/jobs /inkrun/pipeline /inkrun/runs
+# Caches. Any user (docker run --user) can write there.
+ENV HOME=/inkrun/home NUMBA_CACHE_DIR=/inkrun/home/numba PYTHONUNBUFFERED=1
 WORKDIR /inkrun
 USER ${UID}
 
@@ -35,7 +36,7 @@ RUN .venv/bin/python -m compileall -q beton pipeline jobs \
   && ./launch.sh train part1 --trial \
   && ./launch.sh evaluate runs/part1/latest --source data/part1.beton \
   && rm -r data/* runs/* \
-  && chmod -R a+rwX /home/inkrun
+  && chmod -R a+rwX home
 
 VOLUME ["/inkrun/data", "/inkrun/runs"]
 EXPOSE 7860

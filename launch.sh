@@ -105,6 +105,7 @@ set_up() {
     [[ $extra == base ]] || extras+=,$extra
   done
   extras=${extras:+[${extras#,}]}
+  SECONDS=0
   echo "Installing inkrun$extras into $environment (the first time: $cost)." >&2
   if [[ $extras == *ffcv* ]]; then # its build needs packages of the environment
     "${pip[@]}" "setuptools>=77"

@@ -46,7 +46,7 @@ class Checkout:
         for name in ("launch.sh", "pyproject.toml"):
             shutil.copy(ROOT / name, self.root)
         jobs = ("prep", "synth", "part1", "emnist", "classify", "sweep", "evaluate", "report")
-        for job in (*jobs, "bench/loader", "bench/train"):
+        for job in (*jobs, "app", "bench/loader", "bench/train"):
             (self.root / "jobs" / f"{job}.py").touch()
 
     def __call__(self, *arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
@@ -230,6 +230,27 @@ def test_optional_formats_can_be_installed(checkout: Checkout, extra: str) -> No
     assert extra in checkout("--help").stdout
     assert checkout("setup", extra).returncode == 0
     assert checkout.calls()[-1].endswith(f" -e .[{extra}]")
+
+
+def test_the_app_has_an_environment_laid_over_the_main_one(ready: Checkout) -> None:
+    overlay = ready.bin.parent / "app"
+    first, second = ready("app", "--port", "8000"), ready("app")
+    assert (first.returncode, second.returncode, second.stderr) == (0, 0, "")
+    assert f"Installing inkrun[app] into {overlay} " in first.stderr
+    install, *jobs = (overlay / "bin" / "calls").read_text().splitlines()
+    assert install.endswith(" -e .[app]")
+    assert jobs == ["jobs/app.py --port 8000", "jobs/app.py"]
+    assert ready.calls() == []  # the main environment is as it was
+    (link,) = overlay.glob("lib/python*/site-packages/main.pth")
+    assert f"'{ready.bin.parent}/lib/python" in link.read_text()
+
+
+def test_an_environment_of_another_python_is_laid_anew(ready: Checkout) -> None:
+    overlay = ready.bin.parent / "app"
+    assert ready("setup", "app").returncode == 0
+    (overlay / "bin" / "python").write_text("#!/bin/sh\nexit 1\n")
+    assert ready("app").returncode == 0
+    assert (overlay / "bin" / "calls").read_text().splitlines()[-1] == "jobs/app.py"
 
 
 @pytest.mark.parametrize("status", [1, 2, 130])

@@ -79,10 +79,10 @@ class Explainer:
             without_heat = str(error)
         neighbours, without = None, "The training images are being embedded, once for each run."
         if self.complete:
-            error = self._neighbours.exception()
-            if error is None:
+            reason = self._neighbours.exception()
+            if reason is None:
                 (neighbours,) = self._neighbours.result().nearest(inputs, NEAREST)
-            without = str(error or "")
+            without = str(reason or "")
         return Explanation(name, "", prediction, heat, without_heat, neighbours, without)
 
     def _embed(self) -> None:

@@ -67,7 +67,13 @@ def build(runs: Sequence[Path]) -> gr.Blocks:
     with gr.Blocks(title="inkrun", analytics_enabled=False) as page:
         pictures = gr.State([])
         gr.HTML(TITLE, elem_id="title")
-        run = gr.Dropdown(choices(runs), value=str(runs[0]), label="Network", visible=len(runs) > 1)
+        run = gr.Dropdown(
+            choices(runs),
+            value=str(runs[0]),
+            label="Network",
+            visible=len(runs) > 1,
+            elem_id="network",
+        )
         facts = gr.HTML(_facts(str(runs[0])), elem_id="about")
         with gr.Row(elem_id="work"):
             sheet = gr.HTML(html_template=SHEET, js_on_load=_text("canvas.js"), elem_id="sheet")

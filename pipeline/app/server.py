@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pipeline.errors import UserError
+from pipeline.evaluation.evaluate import load_model
 from pipeline.runtime.signals import StopSignals
 
 LOCAL = "127.0.0.1,localhost"
@@ -20,6 +21,7 @@ def serve(runs: Sequence[Path], host: str = "127.0.0.1", port: int = 7860) -> No
     UserError if the first run is not finished, or the port cannot be used.
     """
     _check_port(host, port)
+    load_model(runs[0])  # a mistake is reported before Gradio's import, which takes seconds
     with tempfile.TemporaryDirectory(prefix="inkrun-app-") as folder, StopSignals() as signals:
         _configure(Path(folder))
         from pipeline.app import page  # reads the environment when it is imported
