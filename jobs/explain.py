@@ -117,7 +117,7 @@ def _labelled(
     with ExitStack() as stack:
         if config.source is None:
             split = config.split or trained.config.validate_on
-            file = stack.enter_context(open_run_data(trained.config, config.run))
+            file = stack.enter_context(open_run_data(trained.config))
             trained.check(file, split, file.path)
             source = f"the split {split} of {file.path.name}"
         else:

@@ -54,14 +54,14 @@ def export(config: Config) -> None:
         elif config.to == "space":
             lines = write_space(folder, config.run, trained)
         else:
-            lines = write_program(folder / f"model.{config.to}", config.run, trained)
+            lines = write_program(folder / f"model.{config.to}", trained)
     print(f"{out}:", *lines, sep="\n  ")
 
 
-def write_program(path: Path, run: Path, trained: TrainedModel) -> list[str]:
+def write_program(path: Path, trained: TrainedModel) -> list[str]:
     """Write one file, in the format of its suffix; return what to print about it."""
     recipe = trained.config.recipe
-    with open_run_data(trained.config, run) as file:
+    with open_run_data(trained.config) as file:
         scale = typical_scale(file, recipe.hand, trained.view.proportion) if recipe.hand else 1.0
         program = Program(trained, scale)
         expected = reference(trained, program, file)

@@ -175,7 +175,7 @@ def test_labelled_images_and_a_run_whose_dataset_is_gone(
     assert explain(run, "--out", tmp_path / "x") == (
         2,
         "",
-        f"explain: {run}: its dataset nowhere.beton is gone; prepare it again\n",
+        "explain: the run's dataset nowhere.beton is gone; prepare it again\n",
     )
 
 
