@@ -62,7 +62,7 @@ def explain(config: Config) -> int:
     check_range("most", config.most, 1, 10_000)
     launch.use_cores()
     trained = load_model(config.run)
-    out = config.out or config.run / "explain"
+    out = config.out or trained.run / "explain"
     with output_folder(out, "explain") as folder, ExitStack() as stack:
         neighbours, warnings = _neighbours(config, trained, stack)
         explained = _given if _is_image(config.source) else _labelled

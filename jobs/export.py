@@ -47,12 +47,12 @@ def export(config: Config) -> None:
     """Write the export. Raises UserError, BetonError or OSError."""
     launch.use_cores()
     trained = load_model(config.run)
-    out = config.out or config.run / "export" / config.to
+    out = config.out or trained.run / "export" / config.to
     with output_folder(out, f"export --to {config.to}") as folder:
         if config.to == "hub":
-            lines = write_hub(folder, config.run, trained)
+            lines = write_hub(folder, trained)
         elif config.to == "space":
-            lines = write_space(folder, config.run, trained)
+            lines = write_space(folder, trained)
         else:
             lines = write_program(folder / f"model.{config.to}", trained)
     print(f"{out}:", *lines, sep="\n  ")

@@ -109,6 +109,16 @@ def test_neighbours_are_the_nearest_training_images(ink: Path) -> None:
     assert (ink / CACHE).exists()
 
 
+def test_a_folder_of_runs_stands_for_its_latest(
+    ink: Path, explain: Explain, tmp_path: Path
+) -> None:
+    shutil.copytree(ink, tmp_path / "runs" / "first")
+    (tmp_path / "runs" / "latest").symlink_to("first")
+    assert explain(tmp_path / "runs")[0] == 0
+    assert (tmp_path / "runs" / "first" / "explain" / "index.html").exists()
+    assert {path.name for path in (tmp_path / "runs").iterdir()} == {"first", "latest"}
+
+
 def test_a_damaged_cache_is_written_again(ink: Path, tmp_path: Path) -> None:
     run = Path(shutil.copytree(ink, tmp_path / "run"))
     (run / CACHE).write_bytes(b"damaged")
