@@ -3,6 +3,7 @@
     ./launch.sh explain runs/part1/latest                      its validation images
     ./launch.sh explain runs/part1/latest --source test.zip    labelled images, as for evaluate
     ./launch.sh explain runs/part1/latest --source photos/     images without labels
+    ./launch.sh explain runs/part1/latest --folds 5            also its training labels
 
 Writes a page and image files to RUN/explain. Exit status: 0 success; 1 if some images without
 labels cannot be predicted; 2 failure, with the reason in one line: then nothing is written.
@@ -24,6 +25,7 @@ from pipeline.evaluation.evaluate import TrainedModel, load_model, open_images
 from pipeline.evaluation.run_data import open_run_data
 from pipeline.experiments import command
 from pipeline.experiments.data_options import DataOptions
+from pipeline.inspection.cross_validation import cross_validated
 from pipeline.inspection.explain import explain_given, explain_labelled
 from pipeline.inspection.explain_files import write_given, write_json, write_labelled
 from pipeline.inspection.explain_page import given_page, labelled_page
@@ -32,6 +34,7 @@ from pipeline.reporting.html import Page
 from pipeline.runtime import launch
 from pipeline.runtime.folders import output_folder
 from pipeline.runtime.hardware import Precision
+from pipeline.runtime.progress import make_console
 
 
 @dataclass(frozen=True)
@@ -49,6 +52,10 @@ class Config:
     """Folder to write. Default: explain in the run directory."""
     most: int = 60
     """Number of images, at most, of each kind: misclassified, largest losses, suspicious, given."""
+    folds: int = 0
+    """Train this number of networks, each without one part of the training images, to find
+    suspicious labels among these. It takes this number of trainings. 0: examine the explained
+    split instead, which the network was not trained on."""
     skip_bad: bool = False
     """Leave out labelled images that cannot be decoded. By default, they are an error."""
     data: tyro.conf.OmitArgPrefixes[DataOptions] = field(default_factory=DataOptions)
@@ -60,9 +67,13 @@ class Config:
 def explain(config: Config) -> int:
     """Write the page; return the exit status. Raises UserError, BetonError or OSError."""
     check_range("most", config.most, 1, 10_000)
+    if config.folds:
+        check_range("folds", config.folds, 2, 100)
+        if config.source is not None:
+            raise UserError("folds: got a source too, expected one of them: folds are of the run")
     launch.use_cores()
     trained = load_model(config.run)
-    out = config.out or config.run / "explain"
+    out = config.out or trained.run / "explain"
     with output_folder(out, "explain") as folder, ExitStack() as stack:
         neighbours, warnings = _neighbours(config, trained, stack)
         explained = _given if _is_image(config.source) else _labelled
@@ -117,7 +128,7 @@ def _labelled(
     with ExitStack() as stack:
         if config.source is None:
             split = config.split or trained.config.validate_on
-            file = stack.enter_context(open_run_data(trained.config, config.run))
+            file = stack.enter_context(open_run_data(trained.config))
             trained.check(file, split, file.path)
             source = f"the split {split} of {file.path.name}"
         else:
@@ -133,8 +144,13 @@ def _labelled(
                 )
             )
             source = config.source.name
+        held_out = None
+        if config.folds:
+            held_out = cross_validated(
+                trained, file, config.folds, config.precision, make_console()
+            )
         found = explain_labelled(
-            trained, file, split, config.most, neighbours, _device(), config.precision
+            trained, file, split, config.most, neighbours, _device(), config.precision, held_out
         )
         warnings += found.evaluation.warnings
         content = write_labelled(folder, found)

@@ -15,11 +15,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 from raw_data import make_zip, saved
-from tiny import page
+from tiny import page, write_set
 from trained_runs import NAMES, WRONG, colour_run, ink_run
 
 from jobs import explain as job
 from pipeline.evaluation.evaluate import load_model
+from pipeline.inspection.cross_validation import FoldReader
 from pipeline.inspection.explain_files import file_name
 from pipeline.inspection.neighbours import CACHE, Neighbours, embed
 from pipeline.inspection.seen import load_inputs
@@ -109,12 +110,57 @@ def test_neighbours_are_the_nearest_training_images(ink: Path) -> None:
     assert (ink / CACHE).exists()
 
 
+def test_a_folder_of_runs_stands_for_its_latest(
+    ink: Path, explain: Explain, tmp_path: Path
+) -> None:
+    shutil.copytree(ink, tmp_path / "runs" / "first")
+    (tmp_path / "runs" / "latest").symlink_to("first")
+    assert explain(tmp_path / "runs")[0] == 0
+    assert (tmp_path / "runs" / "first" / "explain" / "index.html").exists()
+    assert {path.name for path in (tmp_path / "runs").iterdir()} == {"first", "latest"}
+
+
 def test_a_damaged_cache_is_written_again(ink: Path, tmp_path: Path) -> None:
     run = Path(shutil.copytree(ink, tmp_path / "run"))
     (run / CACHE).write_bytes(b"damaged")
     with Neighbours.of(load_model(run), CPU):
         pass
     assert (run / CACHE).stat().st_size > 1000
+
+
+def test_cross_validation_finds_an_incorrect_training_label(
+    explain: Explain, tmp_path: Path
+) -> None:
+    run = ink_run(tmp_path, wrong=3)
+    status, _, _ = explain(run, "--folds", 2, "--out", tmp_path / "out")
+    assert status == 0
+    found = json.loads((tmp_path / "out" / "explain.json").read_text())
+    assert found["cross_validated"]
+    assert found["samples"] == 16  # the validation images are explained as well
+    planted = found["suspicious"][0]
+    assert (planted["name"], planted["true"], planted["suggested"]) == ("//3.png", "/", "?")
+    status, _, err = explain(run, "--folds", 2, "--source", tmp_path, "--out", tmp_path / "x")
+    assert (status, err.count("\n")) == (2, 1)
+
+
+@given(st.integers(1, 60), st.integers(2, 7))
+def test_folds_cover_each_training_image_once(
+    tmp_path_factory: pytest.TempPathFactory, images: int, folds: int
+) -> None:
+    path = tmp_path_factory.getbasetemp() / "folds.beton"
+    if not path.exists():
+        write_set(path, 20, 4)
+    with open_dataset(path) as file:
+        ids, labels = split_indices(file, "train", images), file.column("label").metadata.copy()
+    validated = []
+    for fold in range(folds):
+        with FoldReader(path, ids, folds, fold) as part:
+            train, held = split_indices(part, "train"), split_indices(part, "validation")
+        assert sorted([*train, *held]) == sorted(ids)
+        counts = np.bincount(labels[held], minlength=4), np.bincount(labels[ids], minlength=4)
+        assert (np.abs(counts[0] - counts[1] / folds) <= 1).all()
+        validated += held.tolist()
+    assert sorted(validated) == sorted(ids)
 
 
 def test_a_colour_run_and_its_training_images(
@@ -175,7 +221,7 @@ def test_labelled_images_and_a_run_whose_dataset_is_gone(
     assert explain(run, "--out", tmp_path / "x") == (
         2,
         "",
-        f"explain: {run}: its dataset nowhere.beton is gone; prepare it again\n",
+        "explain: the run's dataset nowhere.beton is gone; prepare it again\n",
     )
 
 

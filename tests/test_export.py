@@ -52,8 +52,8 @@ def export(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) 
     return run
 
 
-def expectation(trained: TrainedModel, run: Path) -> Reference:
-    with open_run_data(trained.config, run) as file:
+def expectation(trained: TrainedModel) -> Reference:
+    with open_run_data(trained.config) as file:
         return reference(trained, Program(trained, 1.0), file)
 
 
@@ -79,7 +79,7 @@ def test_an_onnx_file_computes_the_run_for_any_batch(ink: Path, tmp_path: Path) 
     )
     assert isinstance(pages.shape[0], str)
     assert pages.shape[1:] == [1, 32, 43]
-    expected = expectation(load_model(ink), ink)
+    expected = expectation(load_model(ink))
     for rows in (1, 2, 16):
         got = session.run(None, {"pages": expected.pages[:rows]})[0]
         np.testing.assert_allclose(got, expected.logits[:rows], atol=1e-5)
@@ -96,7 +96,7 @@ def test_a_pt2_file_of_a_colour_run(colours: Path, export: Export, tmp_path: Pat
     assert "RGB" in out
     extra = {"description.json": ""}
     loaded = torch.export.load(tmp_path / "out" / "model.pt2", extra_files=extra).module()
-    expected = expectation(load_model(colours), colours)
+    expected = expectation(load_model(colours))
     assert expected.pages.shape[1] == 3
     got = loaded(torch.from_numpy(expected.pages[:5])).detach().numpy()
     np.testing.assert_allclose(got, expected.logits[:5], atol=1e-5)
@@ -163,7 +163,7 @@ def test_the_program_is_the_runs_path_from_page_to_logits(ink: Path) -> None:
     trained = load_model(ink)
     recipe = replace(trained.config.recipe, views=3, mirrored=True, hand=0.4)
     trained = replace(trained, config=replace(trained.config, recipe=recipe))
-    with open_run_data(trained.config, ink) as file:
+    with open_run_data(trained.config) as file:
         program = Program(trained, typical_scale(file, recipe.hand, trained.view.proportion))
         expected = reference(trained, program, file)
     assert program.scale != 1
@@ -215,7 +215,7 @@ def test_a_model_repository_is_read_as_a_run(
     assert scores["accuracy"] == stored["accuracy"]
     status, _, err = export(tmp_path / "hub", "--to", "pt2", "--out", tmp_path / "pt2")
     assert (status, err.count("\n")) == (2, 1)
-    assert "its dataset tiny.beton is gone" in err
+    assert "the run's dataset tiny.beton is gone" in err
 
 
 def test_a_space_has_all_that_the_app_needs(ink: Path, export: Export, tmp_path: Path) -> None:

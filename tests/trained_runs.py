@@ -18,7 +18,7 @@ from pipeline.training.runner import run_training, write_config
 
 NAMES = ("/", "?", "a\nb", "-")  # of classes, in place of 1, A, a, m
 SHAPES = ("1", "A", "a", "m")
-WRONG = 10  # the number of the page of "/" that shows another shape
+WRONG = 10  # the number of a validation page, of "/", that shows an A
 
 
 def train(folder: Path, data: Path, recipe: Recipe, network: str = "small") -> Path:
@@ -31,14 +31,16 @@ def train(folder: Path, data: Path, recipe: Recipe, network: str = "small") -> P
     return run.path
 
 
-def draw(name: str, number: int) -> NDArray[np.uint8]:
-    """Return the page of a class; one validation page of "/" is an A."""
-    shape = SHAPES[NAMES.index(name)]
-    return page("A" if (name, number) == ("/", WRONG) else shape, number)
+def ink_run(folder: Path, wrong: int = WRONG) -> Path:
+    """Train on pages whose classes have names that no file can have.
 
+    Page `wrong` of "/" shows an A; up to 7 it is a training page.
+    """
 
-def ink_run(folder: Path) -> Path:
-    """Train on pages whose classes have names that no file can have, one label incorrect."""
+    def draw(name: str, number: int) -> NDArray[np.uint8]:
+        shape = SHAPES[NAMES.index(name)]
+        return page("A" if (name, number) == ("/", wrong) else shape, number)
+
     data = write_set(folder / "tiny.beton", 8, 4, classes=NAMES, draw=draw)
     return train(folder, data, Recipe((Stage(32, 20, 1e-2),), batch_size=8, window=1.0))
 

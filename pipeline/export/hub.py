@@ -17,12 +17,12 @@ COPIED = (
 )
 
 
-def write_hub(folder: Path, run: Path, trained: TrainedModel) -> list[str]:
+def write_hub(folder: Path, trained: TrainedModel) -> list[str]:
     """Write the model repository of a finished run into a folder; return what to print about it.
 
     Raises UserError if the folder cannot be loaded again.
     """
-    run = run if (run / "config.json").exists() else run / "latest"
+    run = trained.run
     for name in COPIED:
         if (run / name).exists():
             shutil.copyfile(run / name, folder / name)

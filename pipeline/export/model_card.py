@@ -107,7 +107,7 @@ def _data(config: RunConfig) -> str:
         )
     if config.start:
         lines.append(f"- It started from the weights of the run `{config.start}`.")
-    if any(stage.loss.kind in ("forward", "complementary") for stage in config.recipe.stages):
+    if config.recipe.expects_label_noise:
         lines.append("- Its training labels are known to be incorrect; the loss corrects for it.")
     return "\n".join(lines)
 

@@ -16,6 +16,7 @@ from beton.reader import Reader
 from pipeline.analysis.confident_learning import find_label_issues
 from pipeline.evaluation.evaluate import Evaluation, TrainedModel, evaluation_of
 from pipeline.evaluation.metrics import top_losses
+from pipeline.evaluation.predict import Predictions
 from pipeline.inspection.gradcam import grad_cam
 from pipeline.inspection.neighbours import Neighbour, Neighbours
 from pipeline.inspection.seen import Pixels, load_inputs, seen_images
@@ -25,7 +26,6 @@ from pipeline.pictures.predictor import PictureError, Predictor
 from pipeline.runtime.hardware import Precision, precision_for
 
 NEAREST = 3  # training images beside each image
-NOISE_LOSSES = ("forward", "complementary")
 
 
 @dataclass(frozen=True)
@@ -62,9 +62,10 @@ class LabelledExplanation:
     """The explanation of labelled images; see `explain_labelled`.
 
     `errors` counts all misclassified images, of which `misclassified` are some. `noisy` says that
-    the training takes labels for incorrect. `suspects` are None if so, and if the network was
-    trained on the images; otherwise `suspicious` is their number, and `label_errors` the estimated
-    fraction of incorrect labels.
+    the training takes labels for incorrect. `suspects` are images with suspicious labels, of the
+    training images if `cross_validated`; they are None if the network was trained on the images or
+    is `noisy`. `suspicious` is their number, `label_errors` the estimated fraction of incorrect
+    labels.
     """
 
     evaluation: Evaluation
@@ -76,6 +77,7 @@ class LabelledExplanation:
     suspects: tuple[Suspect, ...] | None
     suspicious: int
     label_errors: float
+    cross_validated: bool
     noisy: bool
     warnings: tuple[str, ...]
 
@@ -100,11 +102,14 @@ def explain_labelled(
     neighbours: Neighbours | None,
     device: torch.device,
     precision: Precision = "auto",
+    held_out: Predictions | None = None,
 ) -> LabelledExplanation:
     """Explain predictions for a split of a file that passed `TrainedModel.check`.
 
     Returns at most `most` misclassified images, the most confident first, as many of the largest
-    losses, and as many suspicious labels. Without `neighbours`, images have none.
+    losses, and as many suspicious labels. Without `neighbours`, images have none. `held_out` are
+    predictions by networks that were not trained on these images; their labels are examined in
+    place of the split's.
     """
     both = trained.predict(file, split, device, precision_for(device, precision), adapt=True)
     predictions, _ = both
@@ -117,14 +122,33 @@ def explain_labelled(
     losses = [one.row for one in top_losses(logits, labels, trained.classes, most)]
 
     own, trained_on = _overlap(trained, file, predictions.ids.numpy())
-    noisy = any(stage.loss.kind in NOISE_LOSSES for stage in trained.config.recipe.stages)
+    noisy = trained.config.recipe.expects_label_noise
     warnings = _warnings(own, trained_on, noisy, split)
-    issues = None
-    if not trained_on and not noisy:
-        issues = find_label_issues(probabilities.double().numpy(), labels.numpy())
-    suspicious = issues.suspicious[:most] if issues else ()
+    suspects: tuple[Suspect, ...] | None = None
+    suspicious, rate = 0, 0.0
+    examined = held_out or (None if trained_on or noisy else predictions)
+    if examined is not None:
+        estimates = examined.logits.double().softmax(dim=1)
+        issues = find_label_issues(estimates.numpy(), class_ids[examined.labels].numpy())
+        suspicious, rate = len(issues.suspicious), issues.rate
+        chosen = issues.suspicious[:most]
+        at = [one.row for one in chosen]
+        images = _explain(
+            trained,
+            file,
+            examined.ids[at].numpy(),
+            estimates[at].float(),
+            class_ids[examined.labels[at]],
+            neighbours,
+            own,
+            device,
+        )
+        suspects = tuple(
+            Suspect(image, trained.classes[one.suggested], one.probability)
+            for image, one in zip(images, chosen, strict=True)
+        )
 
-    rows = sorted({*wrong[:most].tolist(), *losses, *(one.row for one in suspicious)})
+    rows = sorted({*wrong[:most].tolist(), *losses})
     explained = dict(
         zip(
             rows,
@@ -148,14 +172,10 @@ def explain_labelled(
         errors=len(wrong),
         misclassified=tuple(explained[row] for row in wrong[:most].tolist()),
         largest_losses=tuple(explained[row] for row in losses),
-        suspects=tuple(
-            Suspect(explained[one.row], trained.classes[one.suggested], one.probability)
-            for one in suspicious
-        )
-        if issues
-        else None,
-        suspicious=len(issues.suspicious) if issues else 0,
-        label_errors=issues.rate if issues else 0.0,
+        suspects=suspects,
+        suspicious=suspicious,
+        label_errors=rate,
+        cross_validated=held_out is not None,
         noisy=noisy,
         warnings=warnings,
     )

@@ -102,6 +102,7 @@ def write_labelled(folder: Path, found: LabelledExplanation) -> dict[str, Any]:
         "accuracy_adapted": scores.accuracy if unadapted else None,
         "misclassified": _described(wrong, files),
         "largest_losses": _described(found.largest_losses, [None] * len(found.largest_losses)),
+        "cross_validated": found.cross_validated,
         "suspicious_labels": None if found.suspects is None else found.suspicious,
         "estimated_label_errors": None if found.suspects is None else found.label_errors,
         "suspicious": [

@@ -159,11 +159,20 @@ def _suspects(found: LabelledExplanation) -> list[Block]:
             "labels for incorrect, so its predictions are no independent evidence about them."
         ]
     how = (
-        "Confident learning (Northcutt et al. 2021), on predictions for images that the network "
-        "was not trained on: an image counts as another class than its label if its probability "
-        "of that class reaches the mean among images with that label, or 0.8. The labels of its "
-        "training images are not examined: its predictions for those follow their labels."
+        "Confident learning (Northcutt et al. 2021), on predictions of images that were not "
+        "trained on: an image counts as another class than its label if its probability of that "
+        "class reaches the mean among images with that label, or 0.8. "
     )
+    if found.cross_validated:
+        how += (
+            "These are the training images: by cross-validation, each was predicted by a network "
+            "that was trained, by the same recipe, without it."
+        )
+    else:
+        how += (
+            "The labels of the training images are not examined: the network's predictions for "
+            "those follow their labels. --folds examines them, by cross-validation."
+        )
     if not found.suspects:
         return [how, "No label is suspicious."]
     return [

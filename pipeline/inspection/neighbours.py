@@ -81,7 +81,7 @@ class Neighbours:
         cannot be written. Raises UserError and BetonError as `open_run_data` does.
         """
         config, run = trained.config, trained.run
-        file = open_run_data(config, run)
+        file = open_run_data(config)
         try:
             ids = split_indices(file, config.learn_from, config.recipe.train_images)
             key = {"fingerprint": config.fingerprint, "images": str(len(ids))}

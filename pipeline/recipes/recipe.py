@@ -186,6 +186,11 @@ class Recipe:
         return max(unit, rows - auxiliary), auxiliary
 
     @property
+    def expects_label_noise(self) -> bool:
+        """Whether a loss takes the labels for incorrect."""
+        return any(stage.loss.kind in ("forward", "complementary") for stage in self.stages)
+
+    @property
     def epochs(self) -> int:
         """The sum of the stages' epochs."""
         return sum(stage.epochs for stage in self.stages)
