@@ -30,6 +30,10 @@ Usage: ./launch.sh [COMMAND] [ARGUMENTS]
                   of finished runs                            (jobs/app.py)
   bench [WHAT]    run a benchmark: loader (default), choices, colour, noise, part1, prep, reach,
                   synth or train                              (jobs/bench/WHAT.py)
+  predict RUN PATH…  predict images of any kind                (jobs/predict.py)
+  report [RUN…]   write one HTML page for each job or dataset (jobs/report.py)
+  bench [WHAT]    run a benchmark: loader (default), choices, colour, noise, part1, predict,
+                  prep, reach, synth or train                 (jobs/bench/WHAT.py)
   test            run ruff, mypy and the tests; with arguments: only pytest, with these arguments
   --help          print this page; after a command: its options
 
@@ -283,6 +287,7 @@ case ${1:-} in
     enter_checkout
     exec "$python" jobs/app.py "${@:2}"
     ;;
+  prep | synth | sweep | evaluate | predict | report) run "$@" ;;
   bench)
     if [[ ${2:-} =~ ^[a-z0-9]+$ && -f $root/jobs/bench/$2.py ]]; then
       run "bench/$2" "${@:3}"

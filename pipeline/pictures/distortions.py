@@ -46,7 +46,8 @@ def _blend(ink: Floats, paper: Any, pen: Any) -> Floats:
 
 
 def _levels(values: Floats) -> Page:
-    return np.rint(values.clip(0, 255)).astype(np.uint8)
+    levels: Page = np.rint(values.clip(0, 255)).astype(np.uint8)
+    return levels
 
 
 def _file(values: NDArray[Any], kind: str = "PNG", **options: Any) -> bytes:
@@ -88,20 +89,20 @@ def _luma(colour: Floats) -> float:
 
 
 def gradient(page: Page, random: Random) -> bytes:
-    """Grey paper, lighter on one side."""
+    """Return grey paper, lighter on one side."""
     light, dark = random.uniform(200, 255), random.uniform(110, 170)
-    paper = dark + (light - dark) * _slope(page.shape, random)  # type: ignore[arg-type]
+    paper = dark + (light - dark) * _slope(page.shape, random)
     return _file(paper * (1 - 0.85 * _ink(page)))
 
 
 def noise(page: Page, random: Random) -> bytes:
-    """Noise of a sensor."""
+    """Return a page with the noise of a sensor."""
     values = 30 + 200 * (page / 255) + _noise(page.shape, random, random.uniform(10, 35))
     return _file(values)
 
 
 def turned(page: Page, random: Random) -> bytes:
-    """A photograph whose orientation is in its EXIF data."""
+    """Return a photograph whose orientation is in its EXIF data."""
     orientation = int(random.integers(2, 9))
     exif = Image.Exif()
     exif[_ORIENTATION] = orientation
@@ -110,12 +111,12 @@ def turned(page: Page, random: Random) -> bytes:
 
 
 def pen(page: Page, random: Random) -> bytes:
-    """A pen of any colour on white paper."""
+    """Return a pen of any colour on white paper."""
     return _file(_blend(_ink(page), 255.0, _colour(random, 20, 180)))
 
 
 def alpha(page: Page, random: Random) -> bytes:
-    """Ink in the alpha channel alone."""
+    """Return ink in the alpha channel alone."""
     pixels = np.zeros((*page.shape, 4), np.uint8)
     pixels[:, :, :3] = random.choice([0, 0, 40, 255])
     pixels[:, :, 3] = 255 - page
@@ -123,12 +124,12 @@ def alpha(page: Page, random: Random) -> bytes:
 
 
 def inverted(page: Page, _random: Random) -> bytes:
-    """White on black."""
+    """Return white ink on black."""
     return _file(255 - page)
 
 
 def size(page: Page, random: Random) -> bytes:
-    """From 30 to 3,000 pixels high."""
+    """Return a page from 30 to 3,000 pixels high."""
     height = round(30 * 100 ** random.random())
     width = max(round(height * page.shape[1] / page.shape[0]), 1)
     filter_ = Image.Resampling.BOX if height < page.shape[0] else Image.Resampling.BICUBIC
@@ -136,15 +137,15 @@ def size(page: Page, random: Random) -> bytes:
 
 
 def jpeg(page: Page, random: Random) -> bytes:
-    """JPEG of low quality, of a reduced image."""
+    """Return a JPEG of low quality, of a reduced image."""
     height = int(random.integers(150, 500))
     image = Image.fromarray(page).resize((height * page.shape[1] // page.shape[0], height))
     return _save(image.convert("RGB"), "JPEG", quality=int(random.integers(5, 25)))
 
 
 def shadow(page: Page, random: Random) -> bytes:
-    """A photograph with the shadow of a hand: a soft edge across the page."""
-    slope = _slope(page.shape, random)  # type: ignore[arg-type]
+    """Return a photograph with the shadow of a hand: a soft edge across the page."""
+    slope = _slope(page.shape, random)
     edge, width = random.uniform(0.3, 0.7), random.uniform(0.01, 0.15)
     light = 1 - random.uniform(0.3, 0.6) / (1 + np.exp(-(slope - edge) / width))
     values = (40 + 190 * (page / 255)) * light
@@ -152,14 +153,14 @@ def shadow(page: Page, random: Random) -> bytes:
 
 
 def vignette(page: Page, random: Random) -> bytes:
-    """A photograph with dark corners."""
+    """Return a photograph with dark corners."""
     y, x = np.mgrid[-1 : 1 : page.shape[0] * 1j, -1 : 1 : page.shape[1] * 1j]
     light = 1 - random.uniform(0.25, 0.4) * (x**2 + y**2)
     return _file((40 + 200 * (page / 255)) * light + _noise(page.shape, random, 3))
 
 
 def _lines(page: Page, random: Random, both: bool) -> bytes:
-    height, width = page.shape
+    height = page.shape[0]
     step = height * random.uniform(0.06, 0.14)
     thick = max(round(height * random.uniform(0.002, 0.005)), 1)
     line = np.array([random.uniform(130, 180), random.uniform(150, 200), 220.0])
@@ -174,17 +175,17 @@ def _lines(page: Page, random: Random, both: bool) -> bytes:
 
 
 def ruled(page: Page, random: Random) -> bytes:
-    """Ruled paper."""
+    """Return ruled paper."""
     return _lines(page, random, both=False)
 
 
 def squared(page: Page, random: Random) -> bytes:
-    """Squared paper."""
+    """Return squared paper."""
     return _lines(page, random, both=True)
 
 
 def border(page: Page, random: Random) -> bytes:
-    """A photograph of the page on a dark table, which shows on all sides."""
+    """Return a photograph of the page on a dark table, which shows on all sides."""
     values = 40 + 195 * (page / 255)
     around = [
         (round(side * random.uniform(0.02, 0.06)), round(side * random.uniform(0.02, 0.06)))
@@ -195,7 +196,7 @@ def border(page: Page, random: Random) -> bytes:
 
 
 def salt(page: Page, random: Random) -> bytes:
-    """Salt and pepper."""
+    """Return a page with salt and pepper."""
     values, chance = page.copy(), random.random(page.shape)
     rate = random.uniform(0.01, 0.05)
     values[chance < rate] = 0
@@ -204,38 +205,38 @@ def salt(page: Page, random: Random) -> bytes:
 
 
 def blur(page: Page, random: Random) -> bytes:
-    """Out of focus."""
+    """Return a page out of focus."""
     return _file(ndimage.gaussian_filter(page.astype(np.float64), random.uniform(3, 10)))
 
 
 def thin(page: Page, random: Random) -> bytes:
-    """A thin pen."""
+    """Return a thin pen."""
     inside = ndimage.distance_transform_edt(page < 128)
     least = float(np.quantile(inside[inside > 0], 0.7)) * random.uniform(0.3, 0.6)
     return _file(255 * (1 - (inside - least).clip(0, 1)))
 
 
 def thick(page: Page, random: Random) -> bytes:
-    """A thick pen."""
+    """Return a thick pen."""
     outside = ndimage.distance_transform_edt(page >= 128)
     grown = page.shape[0] * random.uniform(0.005, 0.012)
     return _file(255 * (outside - grown).clip(0, 1))
 
 
 def pencil(page: Page, random: Random) -> bytes:
-    """A pencil: low contrast on grey paper with noise."""
+    """Return a pencil: low contrast on grey paper with noise."""
     paper = random.uniform(190, 235)
     values = paper - random.uniform(35, 70) * _ink(page)
     return _file(values + _noise(page.shape, random, random.uniform(2, 6)))
 
 
 def coloured_paper(page: Page, random: Random) -> bytes:
-    """A dark pen on coloured paper."""
+    """Return a dark pen on coloured paper."""
     return _file(_blend(_ink(page), _colour(random, 120, 230), _colour(random, 0, 50)))
 
 
 def same_luma(page: Page, random: Random) -> bytes:
-    """Coloured ink on coloured paper of similar luma."""
+    """Return coloured ink on coloured paper of similar luma."""
     while True:
         paper = _colour(random, 90, 190)
         ink = _colour(random, _luma(paper) - 12, _luma(paper) + 12)
@@ -244,20 +245,20 @@ def same_luma(page: Page, random: Random) -> bytes:
 
 
 def deep(page: Page, random: Random) -> bytes:
-    """A PNG of 16 bits, of which a scanner used 12 or 16."""
+    """Return a PNG of 16 bits, of which a scanner used 12 or 16."""
     top = random.choice([4095, 65535])
     return _save(Image.fromarray((page.astype(np.uint32) * top // 255).astype(np.uint16)))
 
 
 def palette(page: Page, random: Random) -> bytes:
-    """A palette of few colours."""
+    """Return a palette of few colours."""
     colours = _levels(_blend(_ink(page), _colour(random, 180, 255), _colour(random, 0, 90)))
     kind = "PNG" if random.random() < 0.5 else "GIF"
     return _save(Image.fromarray(colours).quantize(int(random.integers(2, 17))), kind)
 
 
 def one_bit(page: Page, random: Random) -> bytes:
-    """One bit a pixel, dithered or not."""
+    """Return one bit a pixel, dithered or not."""
     image = Image.fromarray(page)
     if random.random() < 0.5:
         image = Image.fromarray(_levels(40 + 200 * (page / 255)))  # dithering gives it specks
@@ -266,7 +267,7 @@ def one_bit(page: Page, random: Random) -> bytes:
 
 
 def cmyk(page: Page, random: Random) -> bytes:
-    """A JPEG in CMYK."""
+    """Return a JPEG in CMYK."""
     colours = _levels(_blend(_ink(page), 250.0, _colour(random, 0, 90)))
     return _save(Image.fromarray(colours).convert("CMYK"), "JPEG", quality=85)
 
@@ -277,7 +278,7 @@ def _box(page: Page) -> tuple[int, int, int, int]:
 
 
 def tight(page: Page, random: Random) -> bytes:
-    """Cropped tightly."""
+    """Return a page cropped tightly."""
     top, bottom, left, right = _box(page)
     margin = int(page.shape[0] * random.uniform(0.01, 0.06))
     return _file(
@@ -286,7 +287,7 @@ def tight(page: Page, random: Random) -> bytes:
 
 
 def wide(page: Page, random: Random) -> bytes:
-    """Wide margins of other proportions."""
+    """Return wide margins of other proportions."""
     around = [
         (int(side * random.uniform(0.3, 2)), int(side * random.uniform(0.3, 2)))
         for side in page.shape
@@ -295,7 +296,7 @@ def wide(page: Page, random: Random) -> bytes:
 
 
 def off_centre(page: Page, random: Random) -> bytes:
-    """The character elsewhere on a page of the same size."""
+    """Return the character elsewhere on a page of the same size."""
     top, bottom, left, right = _box(page)
     moved = np.full_like(page, 255)
     height, width = bottom - top, right - left
@@ -306,14 +307,14 @@ def off_centre(page: Page, random: Random) -> bytes:
 
 
 def premultiplied(page: Page, random: Random) -> bytes:
-    """Colours that are multiplied by their alpha."""
+    """Return colours that are multiplied by their alpha."""
     ink, colour = _ink(page), _colour(random, 0, 120)
     pixels = np.dstack([ink[:, :, None] * colour, 255 * ink])
     return _file(pixels)
 
 
 def half_transparent(page: Page, random: Random) -> bytes:
-    """Ink that is half transparent, on transparent paper."""
+    """Return ink that is half transparent, on transparent paper."""
     pixels = np.zeros((*page.shape, 4))
     pixels[:, :, :3] = _colour(random, 0, 90)
     pixels[:, :, 3] = 255 * random.uniform(0.3, 0.7) * _ink(page)
@@ -321,7 +322,7 @@ def half_transparent(page: Page, random: Random) -> bytes:
 
 
 def inverted_alpha(page: Page, random: Random) -> bytes:
-    """Opaque paper of which the ink is cut out."""
+    """Return opaque paper of which the ink is cut out."""
     pixels = np.zeros((*page.shape, 4), np.uint8)
     pixels[:, :, :3] = random.choice([0, 255])
     pixels[:, :, 3] = page

@@ -43,9 +43,10 @@ class Found:
             raise PictureError(error.strerror or str(error)) from error
 
 
-def find_pictures(paths: Sequence[Path | str]) -> Iterator[Found]:
+def find_pictures(paths: Sequence[Path | str], folder: Path = Path()) -> Iterator[Found]:
     """Yield the images at all paths, in order; "-" is one image on the standard input.
 
+    Relative paths start at `folder`. Names are the paths as they are given.
     A file that is no archive counts as an image, whatever its name. In folders and archives, images
     are found by name and content, as prep finds them; with several paths, their names begin with
     the path. Raises UserError for a missing path, for a folder or archive without images, and for
@@ -57,24 +58,24 @@ def find_pictures(paths: Sequence[Path | str]) -> Iterator[Found]:
         if str(path) == STDIN:
             yield Found(STDIN, _read_stdin)
         else:
-            yield from _find(Path(path), prefixed=len(paths) > 1)
+            prefix = f"{str(path).rstrip('/')}/" if len(paths) > 1 else ""
+            yield from _find(folder / Path(path).expanduser(), str(path), prefix)
 
 
-def _find(path: Path, *, prefixed: bool) -> Iterator[Found]:
+def _find(path: Path, given: str, prefix: str) -> Iterator[Found]:
     if path.suffix == ".beton" and path.is_file():
-        yield from _in_beton(path, f"{path}/" if prefixed else "")
+        yield from _in_beton(path, prefix)
         return
     archive = open_archive(path)
     if isinstance(archive, SingleFile):
-        yield from _pages(archive, 0, str(path))
+        yield from _pages(archive, 0, given)
         return
     images, _ = find_images(archive, LayoutOptions())
     if not images:
         got = f"{len(archive.names)} other files" if archive.names else "nothing"
         raise UserError(f"{path}: got {got}, expected images")
     for index in images:
-        name = archive.names[index]
-        yield from _pages(archive, index, f"{path}/{name}" if prefixed else name)
+        yield from _pages(archive, index, prefix + archive.names[index])
 
 
 def _in_beton(path: Path, prefix: str) -> Iterator[Found]:

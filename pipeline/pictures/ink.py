@@ -59,11 +59,12 @@ class Ink(NamedTuple):
 def clean_ink(grey: Pixels, paper: int, longest: int) -> Ink:
     """Return the ink of grey levels (h, w) on even paper, in at most `longest` pixels a side."""
     small, block = _resized(grey, longest)
-    return Ink(np.abs(small - paper) / max(paper, 255 - paper), block)
+    ink: Floats = np.abs(small - np.float32(paper)) / np.float32(max(paper, 255 - paper))
+    return Ink(ink, block)
 
 
 def find_ink(pixels: Pixels, longest: int) -> Ink:
-    """Return the ink of grey levels (h, w) or colours (h, w, 3), in at most `longest` pixels a side.
+    """Return the ink of an image (h, w) or (h, w, 3), in at most `longest` pixels a side.
 
     Raises PictureError for an image without ink.
     """
@@ -71,6 +72,8 @@ def find_ink(pixels: Pixels, longest: int) -> Ink:
     top, bottom, left, right = _without_table(small.mean(axis=2) if small.ndim == 3 else small)
     small = small[top:bottom, left:right]
     levels = _project(small)
+    if levels.max() - levels.min() < BLANK_LEVELS:
+        raise PictureError(BLANK)
     if not _is_dark(levels):
         levels = levels.max() + levels.min() - levels
     distance = _distance(levels)
@@ -101,17 +104,15 @@ def _resized(pixels: Pixels, longest: int) -> tuple[Floats, float]:
 
 def _shrink(pixels: Pixels | Floats, factor: int) -> Floats:
     """Return the means of blocks of `factor` pixels a side; blocks at the edges are smaller."""
-    height, width = pixels.shape[:2]
-    values = pixels.astype(np.float32)
-    if factor == 1:
-        return values
-    for axis, side in enumerate((height, width)):
-        starts = np.arange(0, side, factor)
-        counts = np.diff(np.append(starts, side)).astype(np.float32)
+    values: Floats = pixels  # type: ignore[assignment]
+    for axis in (0, 1) if factor > 1 else ():
+        starts = np.arange(0, pixels.shape[axis], factor)
+        counts = np.diff(np.append(starts, pixels.shape[axis])).astype(np.float32)
         shape = [1] * values.ndim
         shape[axis] = -1
-        values = np.add.reduceat(values, starts, axis=axis) / counts.reshape(shape)
-    return values
+        sums = np.add.reduceat(values, starts, axis=axis, dtype=np.float32)
+        values = (sums / counts.reshape(shape)).astype(np.float32)
+    return values.astype(np.float32, copy=False)
 
 
 def _project(values: Floats) -> Floats:
@@ -123,7 +124,7 @@ def _project(values: Floats) -> Floats:
     line = vectors[:, -1]
     line = line * np.sign(line.sum() or 1)
     projected: Floats = values @ line.astype(np.float32)
-    return projected - min(projected.min(), 0)
+    return projected - np.float32(min(projected.min(), 0))
 
 
 def _without_table(grey: Floats) -> tuple[int, int, int, int]:
@@ -249,7 +250,8 @@ def _otsu(values: Floats) -> float:
 
 def _deviation(distance: Floats) -> float:
     """Return the standard deviation of the noise of paper, from the median of small distances."""
-    values = abs(distance[abs(distance) <= max(np.quantile(abs(distance), 0.8), 1e-6)])
+    away = abs(distance)
+    values = away[away <= max(float(np.quantile(away, 0.8)), 1e-6)]
     return 1.8 * float(np.median(values))
 
 

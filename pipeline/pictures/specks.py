@@ -36,7 +36,7 @@ def _alike(grey: Pixels, y: int, x: int) -> int:
     count = 0
     for row in range(max(y - 1, 0), min(y + 2, grey.shape[0])):
         for column in range(max(x - 1, 0), min(x + 2, grey.shape[1])):
-            count += abs(np.int64(grey[row, column]) - here) <= UNLIKE
+            count += int(abs(np.int64(grey[row, column]) - here) <= UNLIKE)
     return count - 1
 
 
@@ -48,7 +48,7 @@ def _fraction(grey: Pixels, step: int) -> float:
     for y in range(1, height - 1, step):
         for x in range(1, width - 1):
             if abs(np.int64(grey[y, x]) - np.int64(grey[y, x - 1])) > UNLIKE:
-                count += _alike(grey, y, x) <= 1
+                count += int(_alike(grey, y, x) <= 1)
             total += 1
     return count / total if total else 0.0
 
