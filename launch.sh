@@ -25,12 +25,9 @@ Usage: ./launch.sh [COMMAND] [ARGUMENTS]
   explain RUN     show what a network gets wrong, where it looks, and suspicious labels
                                                               (jobs/explain.py)
   export RUN      write a network as ONNX, pt2, a model repository or an app (jobs/export.py)
-  report [RUN…]   write one HTML page for each job or dataset (jobs/report.py)
+  predict RUN PATH…  predict images of any kind                (jobs/predict.py)
   app [RUN]       draw characters or drop images on a local web page, and see the predictions
                   of finished runs                            (jobs/app.py)
-  bench [WHAT]    run a benchmark: loader (default), choices, colour, noise, part1, prep, reach,
-                  synth or train                              (jobs/bench/WHAT.py)
-  predict RUN PATH…  predict images of any kind                (jobs/predict.py)
   report [RUN…]   write one HTML page for each job or dataset (jobs/report.py)
   bench [WHAT]    run a benchmark: loader (default), choices, colour, noise, part1, predict,
                   prep, reach, synth or train                 (jobs/bench/WHAT.py)
