@@ -22,10 +22,10 @@ Usage: ./launch.sh [COMMAND] [ARGUMENTS]
                   network on your own dataset data/NAME.beton (jobs/classify.py)
   sweep NAME      train NAME with several options or seeds    (jobs/sweep.py)
   evaluate RUN    score a trained network on labelled images  (jobs/evaluate.py)
+  predict RUN PATH…  predict images of any kind                (jobs/predict.py)
   explain RUN     show what a network gets wrong, where it looks, and suspicious labels
                                                               (jobs/explain.py)
   export RUN      write a network as ONNX, pt2, a model repository or an app (jobs/export.py)
-  predict RUN PATH…  predict images of any kind                (jobs/predict.py)
   app [RUN]       draw characters or drop images on a local web page, and see the predictions
                   of finished runs                            (jobs/app.py)
   report [RUN…]   write one HTML page for each job or dataset (jobs/report.py)
@@ -274,7 +274,7 @@ case ${1:-} in
   setup | train)
     if [[ $* == train || ${2:-} =~ ^(-h|--help)$ ]]; then usage; else "$@"; fi
     ;;
-  prep | synth | sweep | evaluate | report) run "$@" ;;
+  prep | synth | sweep | evaluate | predict | report) run "$@" ;;
   explain | export)
     set_up "$1" # its extra
     run "$@"
@@ -284,7 +284,6 @@ case ${1:-} in
     enter_checkout
     exec "$python" jobs/app.py "${@:2}"
     ;;
-  prep | synth | sweep | evaluate | predict | report) run "$@" ;;
   bench)
     if [[ ${2:-} =~ ^[a-z0-9]+$ && -f $root/jobs/bench/$2.py ]]; then
       run "bench/$2" "${@:3}"

@@ -44,7 +44,7 @@ class Config:
     """Images to explain: labelled as for evaluate, or images without labels. Default: those of the
     run's own dataset."""
     split: Literal["all", "train", "validation", "test"] | None = None
-    """Split to explain. Default: the one that the run was validated on; of a source, all."""
+    """Split to explain. Default: that of the run's validation; of a source, all."""
     out: Path | None = None
     """Folder to write. Default: explain in the run directory."""
     most: int = 60
@@ -62,7 +62,7 @@ def explain(config: Config) -> int:
     check_range("most", config.most, 1, 10_000)
     launch.use_cores()
     trained = load_model(config.run)
-    out = config.out or config.run / "explain"
+    out = config.out or trained.run / "explain"
     with output_folder(out, "explain") as folder, ExitStack() as stack:
         neighbours, warnings = _neighbours(config, trained, stack)
         explained = _given if _is_image(config.source) else _labelled
@@ -103,7 +103,8 @@ def _neighbours(
     except UserError as error:
         if config.source is None:
             raise
-        return None, [f"Nearest training images are left out: {error}."]
+        print(f"explain: no nearest training images: {error}", file=sys.stderr)
+        return None, ["Nearest training images are left out: the run's dataset is not there."]
 
 
 def _labelled(
@@ -116,7 +117,7 @@ def _labelled(
     with ExitStack() as stack:
         if config.source is None:
             split = config.split or trained.config.validate_on
-            file = stack.enter_context(open_run_data(trained.config, config.run))
+            file = stack.enter_context(open_run_data(trained.config))
             trained.check(file, split, file.path)
             source = f"the split {split} of {file.path.name}"
         else:

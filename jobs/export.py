@@ -47,21 +47,21 @@ def export(config: Config) -> None:
     """Write the export. Raises UserError, BetonError or OSError."""
     launch.use_cores()
     trained = load_model(config.run)
-    out = config.out or config.run / "export" / config.to
+    out = config.out or trained.run / "export" / config.to
     with output_folder(out, f"export --to {config.to}") as folder:
         if config.to == "hub":
-            lines = write_hub(folder, config.run, trained)
+            lines = write_hub(folder, trained)
         elif config.to == "space":
-            lines = write_space(folder, config.run, trained)
+            lines = write_space(folder, trained)
         else:
-            lines = write_program(folder / f"model.{config.to}", config.run, trained)
+            lines = write_program(folder / f"model.{config.to}", trained)
     print(f"{out}:", *lines, sep="\n  ")
 
 
-def write_program(path: Path, run: Path, trained: TrainedModel) -> list[str]:
+def write_program(path: Path, trained: TrainedModel) -> list[str]:
     """Write one file, in the format of its suffix; return what to print about it."""
     recipe = trained.config.recipe
-    with open_run_data(trained.config, run) as file:
+    with open_run_data(trained.config) as file:
         scale = typical_scale(file, recipe.hand, trained.view.proportion) if recipe.hand else 1.0
         program = Program(trained, scale)
         expected = reference(trained, program, file)

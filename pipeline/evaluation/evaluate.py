@@ -45,8 +45,8 @@ class TrainedModel:
     classes: tuple[str, ...]
     view: View
     config: RunConfig
-    run: Path = Path()
     framing: Framing | None = None
+    run: Path = Path()
 
     def view_of(self, file: Reader) -> View:
         """Return the view of a file's pages, in the scale and the fit of the training."""
@@ -129,7 +129,7 @@ def load_model(run: Path) -> TrainedModel:
     load_weights(network, read_tensors(run / "model.safetensors"), run)
     measured = run / "framing.json"
     framing = read_as(measured, Framing) if measured.exists() else None
-    return TrainedModel(network, config.classes, view, config, run, framing)
+    return TrainedModel(network, config.classes, view, config, framing, run)
 
 
 def _check_one_training(run: Path) -> None:

@@ -8,7 +8,7 @@ from pipeline.evaluation.run_config import RunConfig
 from pipeline.loading.dataset import open_dataset
 
 
-def open_run_data(config: RunConfig, run: Path) -> Reader:
+def open_run_data(config: RunConfig) -> Reader:
     """Open the dataset of a run.
 
     Raises UserError if the file is gone or has other content than in the training, and BetonError
@@ -16,12 +16,12 @@ def open_run_data(config: RunConfig, run: Path) -> Reader:
     """
     path = Path(config.data)
     if not path.is_file():
-        raise UserError(f"{run}: its dataset {config.data} is gone; prepare it again")
+        raise UserError(f"the run's dataset {config.data} is gone; prepare it again")
     file = open_dataset(path)
     if (got := file.fingerprint()) != config.fingerprint:
         file.close()
         raise UserError(
-            f"{run}: its dataset {config.data} has changed since the training: got the "
+            f"the run's dataset {config.data} has changed since the training: got the "
             f"fingerprint {got}, expected {config.fingerprint}"
         )
     return file

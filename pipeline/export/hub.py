@@ -11,15 +11,18 @@ from pipeline.evaluation.evaluate import TrainedModel, load_model
 from pipeline.evaluation.run_dir import RunDir, TrainingResult, read_result
 from pipeline.export.model_card import model_card
 
-COPIED = ("model.safetensors", "view.json", "result.json", "scores.json", "test.json")
+COPIED = (
+    *("model.safetensors", "view.json", "framing.json"),
+    *("result.json", "scores.json", "test.json"),
+)
 
 
-def write_hub(folder: Path, run: Path, trained: TrainedModel) -> list[str]:
+def write_hub(folder: Path, trained: TrainedModel) -> list[str]:
     """Write the model repository of a finished run into a folder; return what to print about it.
 
     Raises UserError if the folder cannot be loaded again.
     """
-    run = run if (run / "config.json").exists() else run / "latest"
+    run = trained.run
     for name in COPIED:
         if (run / name).exists():
             shutil.copyfile(run / name, folder / name)

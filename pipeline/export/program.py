@@ -1,5 +1,6 @@
 """A trained network with its preprocessing, as one module that can be exported."""
 
+from copy import deepcopy
 from typing import Any
 
 import torch
@@ -19,6 +20,43 @@ FITS = {
 }
 
 
+class WindowMaxPool(nn.Module):
+    """`nn.AdaptiveMaxPool2d` to more than one pixel, in operations that ONNX has."""
+
+    def __init__(self, size: tuple[int, int]) -> None:
+        super().__init__()
+        self.size = size
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return (B, channels, *size), the maximum of each window."""
+        for axis, count in zip((2, 3), self.size, strict=True):
+            side = images.shape[axis]
+            windows = [(i * side // count, -(-(i + 1) * side // count)) for i in range(count)]
+            parts = [images.narrow(axis, low, high - low).amax(axis) for low, high in windows]
+            images = torch.stack(parts, dim=axis)
+        return images
+
+
+def exportable(network: nn.Module) -> nn.Module:
+    """Return a network without layers that ONNX lacks: a copy, if it has some."""
+    pools = [
+        name
+        for name, layer in network.named_modules()
+        if isinstance(layer, nn.AdaptiveMaxPool2d) and layer.output_size not in (1, (1, 1))
+    ]
+    if pools:
+        network = deepcopy(network)
+    for name in pools:
+        layer = network.get_submodule(name)
+        assert isinstance(layer, nn.AdaptiveMaxPool2d)
+        size = layer.output_size
+        rows, columns = size if isinstance(size, tuple) else (size, size)
+        assert isinstance(rows, int)
+        assert isinstance(columns, int)
+        network.set_submodule(name, WindowMaxPool((rows, columns)))
+    return network
+
+
 class Program(nn.Module):
     """Turns pages of the canvas size into logits, each page on its own.
 
@@ -31,7 +69,7 @@ class Program(nn.Module):
     def __init__(self, trained: TrainedModel, scale: float) -> None:
         super().__init__()
         self.view, recipe = trained.view, trained.config.recipe
-        self.network, self.scale = trained.network, scale
+        self.network, self.scale = exportable(trained.network), scale
         self.views, self.mirrored = recipe.views, recipe.mirrored
         normalize = self.view.normalize
         mean, std = (normalize.mean, normalize.std) if normalize else ((0.0,), (1.0,))

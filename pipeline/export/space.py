@@ -56,11 +56,11 @@ The app is then at http://127.0.0.1:7860. It needs no other files, and asks no o
 """
 
 
-def write_space(folder: Path, run: Path, trained: TrainedModel) -> list[str]:
+def write_space(folder: Path, trained: TrainedModel) -> list[str]:
     """Write the app and the model of a finished run; return what to print about it."""
     model = folder / "model"
     model.mkdir()
-    write_hub(model, run, trained)
+    write_hub(model, trained)
     for package in PACKAGES:
         shutil.copytree(ROOT / package, folder / package, ignore=shutil.ignore_patterns(*LEFT_OUT))
     shutil.copyfile(ROOT / "LICENSE", folder / "LICENSE")

@@ -44,7 +44,7 @@ def _magnified(heat: Floats, factor: int) -> Floats:
 def write_images(folder: Path, names: Sequence[str], images: Sequence[ExplainedImage]) -> list[str]:
     """Write the panels of each image side by side as PNG files; return the files' names.
 
-    `names` are without suffix. Equal names, also those that differ in case alone, get numbers.
+    `names` are without suffix. Equal names get numbers, and names that differ in case alone.
     """
     written: list[str] = []
     used: set[str] = set()

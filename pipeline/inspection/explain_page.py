@@ -29,10 +29,10 @@ MOST_LOSSES = 24  # on the page
 MOST_CONFUSIONS = 12
 QUESTION = "What does the network get wrong, where does it look, and which labels are suspicious?"
 LEGEND = (
-    "Beside each image as the network saw it is its heat (Grad-CAM): where the network finds the "
-    "predicted class and, if that is another, the true class; grey is without heat, yellow to dark "
-    "red with it"
+    "Beside each image as the network saw it is its heat (Grad-CAM): where the network finds "
+    "{what}; grey is without heat, yellow to dark red with it"
 )
+BOTH = "the predicted class and, if that is another, the true class"
 NEAREST = (
     ". Below are the nearest training images with their labels and similarity: the cosine between "
     "outputs of the penultimate layer"
@@ -66,7 +66,7 @@ def labelled_page(
             "Misclassified images",
             [
                 f"{_some(len(found.misclassified), found.errors)}, the most confident first. "
-                f"{LEGEND}{_nearest(found.misclassified)}. Titles "
+                f"{LEGEND.format(what=BOTH)}{_nearest(found.misclassified)}. Titles "
                 "are the true class → the predicted class, with the predicted probability.",
                 _cards(found.misclassified),
                 *([table] if confusions else []),
@@ -97,11 +97,12 @@ def given_page(
         f"The network predicts {counted(found.found, 'image')} of {source}, which have no labels, "
         "so nothing is known of its accuracy on them."
     )
+    legend = LEGEND.format(what="the predicted class")
     sections = [
         Section(
             "Given images",
             [
-                f"{_some(len(found.images), found.found)}. {LEGEND}{_nearest(found.images)}. "
+                f"{_some(len(found.images), found.found)}. {legend}{_nearest(found.images)}. "
                 "Titles are the predicted class with its probability.",
                 _cards(found.images),
             ],
@@ -160,8 +161,8 @@ def _suspects(found: LabelledExplanation) -> list[Block]:
     how = (
         "Confident learning (Northcutt et al. 2021), on predictions for images that the network "
         "was not trained on: an image counts as another class than its label if its probability "
-        "of that class reaches the mean among images with that label. The labels of the images "
-        "that it was trained on are not examined: its predictions for those follow their labels."
+        "of that class reaches the mean among images with that label, or 0.8. The labels of its "
+        "training images are not examined: its predictions for those follow their labels."
     )
     if not found.suspects:
         return [how, "No label is suspicious."]

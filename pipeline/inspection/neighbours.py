@@ -81,7 +81,7 @@ class Neighbours:
         cannot be written. Raises UserError and BetonError as `open_run_data` does.
         """
         config, run = trained.config, trained.run
-        file = open_run_data(config, run)
+        file = open_run_data(config)
         try:
             ids = split_indices(file, config.learn_from, config.recipe.train_images)
             key = {"fingerprint": config.fingerprint, "images": str(len(ids))}
@@ -115,7 +115,7 @@ class Neighbours:
         inputs = inputs.to(self._device)
         count = min(count, len(self._ids))
         vectors = embed(self._trained.network.to(self._device), inputs)
-        similarities = vectors @ self._vectors.float().T
+        similarities = (vectors @ self._vectors.float().T).clamp(-1, 1)  # rounding exceeds 1
         if leave_out is not None:
             own = torch.from_numpy(self._ids[None] == np.asarray(leave_out)[:, None])
             similarities[own.to(similarities.device)] = -2
