@@ -29,9 +29,9 @@ Usage: ./launch.sh [COMMAND] [ARGUMENTS]
   export RUN      write a network as ONNX, pt2, a model repository or an app (jobs/export.py)
   show NAME       save an image of an augmented training batch (jobs/show.py)
   summary NAME    print the layers and the memory of a network (jobs/summary.py)
-  report [RUN…]   write one HTML page for each job or dataset (jobs/report.py)
   app [RUN]       draw characters or drop images on a local web page, and see the predictions
                   of finished runs                            (jobs/app.py)
+  report [RUN…]   write one HTML page for each job or dataset (jobs/report.py)
   bench [WHAT]    run a benchmark: loader (default), choices, colour, noise, part1, predict,
                   prep, reach, synth or train                 (jobs/bench/WHAT.py)
   test            run ruff, mypy and the tests; with arguments: only pytest, with these arguments

@@ -64,7 +64,9 @@ class Visit:
     """The page in a browser window, the URLs that it requests, and its errors."""
 
     def __init__(self, window: Any, address: str) -> None:
-        self.page, self.urls, self.errors = window.new_page(), [], []
+        self.page = window.new_page()
+        self.urls: list[str] = []
+        self.errors: list[str] = []
         self.page.on("request", lambda request: self.urls.append(request.url))
         self.page.on("pageerror", lambda error: self.errors.append(str(error)))
         self.page.goto(address)

@@ -149,6 +149,10 @@ RULES: dict[str, tuple[Callable[[str], bool], Rule]] = {
         ),
         never_names("accelerate.Accelerator", "Accelerator"),
     ),
+    "pipeline/app/page.py alone imports Gradio": (
+        lambda path: path != "pipeline/app/page.py",
+        never_imports("gradio"),
+    ),
     "no conclusion rests on how pictures were drawn": (
         lambda path: (
             path.startswith(("beton/", "pipeline/", "jobs/"))
@@ -299,6 +303,7 @@ def test_what_is_imported_is_declared() -> None:
         ("pipeline/data/prepare.py", "import sys\npath = sys.argv[1]"),
         ("pipeline/data/sources/idx.py", "import tyro"),
         ("pipeline/experiments/study.py", "import tyro"),
+        ("pipeline/app/server.py", "import gradio as gr"),
         ("pipeline/reporting/console.py", "from accelerate import Accelerator"),
         ("pipeline/reporting/console.py", "import accelerate\na = accelerate.Accelerator()"),
         ("pipeline/runtime/files.py", "from pipeline.data.prepare import prepare"),

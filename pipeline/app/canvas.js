@@ -3,7 +3,7 @@
 const canvas = element.querySelector("canvas");
 const [undo, clear] = element.querySelectorAll("button");
 const paper = canvas.getContext("2d");
-const WIDTH = 20; // of the pen, in pixels of the canvas
+const WIDTH = 30; // of the pen, in pixels of the canvas: a tenth of a character, as on real pages
 let strokes = [];
 let pointer = null; // the one that draws: a second finger or the palm does not
 let timer = null;
@@ -56,7 +56,8 @@ canvas.addEventListener("pointerdown", (event) => {
 });
 canvas.addEventListener("pointermove", (event) => {
   if (event.pointerId !== pointer) return;
-  for (const one of event.getCoalescedEvents?.() ?? [event]) {
+  const between = event.getCoalescedEvents?.() ?? []; // empty in some browsers
+  for (const one of between.length ? between : [event]) {
     strokes[strokes.length - 1].push(place(one));
   }
   draw();

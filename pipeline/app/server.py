@@ -46,9 +46,8 @@ def serve(runs: Sequence[Path], host: str = "127.0.0.1", port: int = 7860) -> No
             pwa=False,
         )
         print(f"{url} shows the page; Ctrl-C stops it.", flush=True)
-        while not signals.received:
+        while not signals.received:  # the server's threads end with the process
             time.sleep(0.1)
-        blocks.close(verbose=False)
 
 
 def _check_port(host: str, port: int) -> None:
@@ -71,6 +70,7 @@ def _configure(folder: Path) -> None:
     os.environ |= {
         "GRADIO_TEMP_DIR": str(folder),
         "GRADIO_ANALYTICS_ENABLED": "False",
+        "GRADIO_DEBUG": "0",  # it would wait for Ctrl-C itself
         "HF_HUB_DISABLE_TELEMETRY": "1",
         "NO_PROXY": direct,
         "no_proxy": direct,

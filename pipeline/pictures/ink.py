@@ -72,6 +72,8 @@ def find_ink(pixels: Pixels, longest: int) -> Ink:
     top, bottom, left, right = _without_table(small.mean(axis=2) if small.ndim == 3 else small)
     small = small[top:bottom, left:right]
     levels = _project(small)
+    if levels.max() - levels.min() < BLANK_LEVELS:
+        raise PictureError(BLANK)
     if not _is_dark(levels):
         levels = levels.max() + levels.min() - levels
     distance = _distance(levels)

@@ -17,6 +17,7 @@ from pipeline.data.pixels.colour import in_colour
 from pipeline.data.pixels.image_decoder import decode
 from pipeline.data.pixels.luma import luma
 from pipeline.data.pixels.measures import ON_BLACK, measure, read_measures
+from pipeline.data.pixels.polarity import BORDER_INK
 from pipeline.data.pixels.scale import Scale, choose_scale
 from pipeline.data.pixels.transparency import OPAQUE, blend, change_of, put_on_paper
 from pipeline.data.prepare import RAW_MAX_PIXELS
@@ -174,15 +175,15 @@ def default_framing(trained: TrainedModel) -> Framing:
 
 def _clean_paper(grey: Pixels) -> int | None:
     """Return the grey level of even paper under ink of full contrast, None for anything else."""
+    ring = np.concatenate([grey[0], grey[-1], grey[:, 0], grey[:, -1]])
+    paper = int(np.bincount(ring, minlength=256).argmax())
+    if min(paper, 255 - paper) > 2 or (ring == paper).mean() < 1 - BORDER_INK:
+        return None
     counts = histogram(grey.reshape(-1))
-    paper = int(counts.argmax())
     distances = np.bincount(abs(np.arange(256) - paper), counts, minlength=256)
-    inked = distances[DIRTY:].sum()
-    dirt = distances[1:DIRTY].sum()
-    full = distances[FULL_CONTRAST:].sum() > max(sum(grey.shape) // 16, 1)
-    edge = min(paper, 255 - paper) <= 2
-    clean = edge and full and counts[paper] > 0.3 * grey.size and dirt <= 0.3 * inked
-    return paper if clean and not has_specks(grey) else None
+    full = distances[FULL_CONTRAST:].sum() >= max(sum(grey.shape) // 16, 1)
+    even = distances[1:DIRTY].sum() <= 0.3 * distances[DIRTY:].sum()
+    return paper if full and even and not has_specks(grey) else None
 
 
 def _page(ink: Floats, top: float, left: float, height: float, width: float, least: int) -> Pixels:
