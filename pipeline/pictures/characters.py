@@ -16,11 +16,13 @@ Mask = NDArray[np.bool_]
 INKED = 0.35  # of a pixel's ink: it belongs to a stroke
 MOST_STROKES = 40  # the largest ones; more are noise
 SPECK = 0.35  # of the area of a dot as wide as the pen, which is the least that counts
+THICKEST = 0.2  # of the longest stroke: the width of a pen
 SMALL = 0.35  # of the longest stroke: smaller strokes are dots and belong to a larger one
 FAR = 0.75  # of the longest stroke: how far a dot may be from its stroke
 GAP = 0.1  # of the longest stroke: the least gap between two characters
 STACKED = 0.3  # of the narrower stroke: strokes that overlap so much in x are one above the other
 LINE_GAP = 0.5  # of the longest stroke: the gap between characters of two lines
+SHADED, PART = 0.1, 0.02  # of an object: the ink of its pixels, and the area of its parts
 EDGE = 0.5  # of a side of the image: ink along it is no character
 
 
@@ -72,6 +74,18 @@ def find_characters(ink: Floats) -> list[Character]:
     return sorted(found, key=lambda one: one.box.left)
 
 
+def find_object(ink: Floats) -> list[Character]:
+    """Return all ink (h, w) as one object, but for specks; none without ink."""
+    labels, count = ndimage.label(ink > SHADED)
+    if not count:
+        return []
+    areas = np.bincount(labels.ravel())[1:]
+    mask = np.isin(labels, 1 + np.flatnonzero(areas >= PART * areas.max()))
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    box = Box(int(rows[0]), int(rows[-1]) + 1, int(columns[0]), int(columns[-1]) + 1)
+    return [Character(mask, box)]
+
+
 def _strokes(labels: NDArray[np.int32], boxes: list[Box], areas: NDArray[np.int64]) -> list[int]:
     """Return the numbers of the strokes, the longest first, without specks and edges."""
     inner = [i for i in range(len(boxes)) if not _is_edge(labels, i + 1)]
@@ -80,7 +94,7 @@ def _strokes(labels: NDArray[np.int32], boxes: list[Box], areas: NDArray[np.int6
     longest = boxes[numbers[0]]
     body = labels[longest.top : longest.bottom, longest.left : longest.right] == numbers[0] + 1
     inside = ndimage.distance_transform_edt(np.pad(body, 1))
-    pen = 2 * float(np.quantile(inside[inside > 0], 0.9))
+    pen = min(2 * float(np.quantile(inside[inside > 0], 0.9)), THICKEST * longest.longest)
     least = max(SPECK * pen * pen, 2)
     return [i for i in numbers if areas[i] >= least]
 

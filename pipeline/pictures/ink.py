@@ -34,6 +34,7 @@ COARSE = 80  # pixels of the longest side in which paper is estimated
 REACH = 0.28  # of the shorter side: the structuring element, wider than any stroke
 EDGE_SHADOW = 0.15  # fraction of the image's edge that a shadow covers at least
 EVEN = 0.05  # deviation of even paper, relative to its distance from the ink
+DARKEST = 0.995  # of an object's pixels
 ROUNDS = 10  # of the surface's fit
 SOFT, HARD = 0.15, 0.85  # of the ink's core: what becomes 0, and what becomes 1
 
@@ -63,9 +64,10 @@ def clean_ink(grey: Pixels, paper: int, longest: int) -> Ink:
     return Ink(ink, block)
 
 
-def find_ink(pixels: Pixels, longest: int) -> Ink:
+def find_ink(pixels: Pixels, longest: int, *, strokes: bool = True) -> Ink:
     """Return the ink of an image (h, w) or (h, w, 3), in at most `longest` pixels a side.
 
+    `strokes` are full ink; other objects keep their shades, of which the darkest is 1.
     Raises PictureError for an image without ink.
     """
     small, block = _resized(without_specks(pixels), longest)
@@ -79,14 +81,15 @@ def find_ink(pixels: Pixels, longest: int) -> Ink:
     distance = _distance(levels)
     noise = _deviation(distance)
     core = _core(distance)
-    if core < max(BLANK_LEVELS, BLANK_DEVIATIONS * noise):
+    if strokes and core >= BLANK_DEVIATIONS * noise:
+        distance = _without_lines(_without_lines(distance, noise).T, noise).T
+        core = _core(distance)
+    if core < BLANK_LEVELS or (strokes and core < BLANK_DEVIATIONS * noise):
         raise PictureError(BLANK)
-    distance = _without_lines(_without_lines(distance, noise).T, noise).T
-    core = _core(distance)
-    if core < max(BLANK_LEVELS, BLANK_DEVIATIONS * noise):
-        raise PictureError(BLANK)
-    soft = float(np.clip(3 * noise / core, SOFT, 0.4))
-    ink = ((distance / core - soft) / (HARD - soft)).clip(0, 1).astype(np.float32)
+    soft, hard = float(np.clip(3 * noise / core, SOFT, 0.4)), HARD
+    if not strokes:
+        core, soft, hard = float(np.quantile(distance, DARKEST)), 0.05, 1
+    ink = ((distance / core - soft) / (hard - soft)).clip(0, 1).astype(np.float32)
     return Ink(ink, block, round(top * block), round(left * block))
 
 

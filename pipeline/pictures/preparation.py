@@ -24,7 +24,7 @@ from pipeline.data.prepare import RAW_MAX_PIXELS
 from pipeline.evaluation.evaluate import TrainedModel
 from pipeline.evaluation.framing import Framing, Range
 from pipeline.loading.dataset import PixelRules, View
-from pipeline.pictures.characters import INKED, Character, find_characters
+from pipeline.pictures.characters import INKED, Character, find_characters, find_object
 from pipeline.pictures.errors import PictureError
 from pipeline.pictures.ink import BLANK, Floats, Ink, clean_ink, find_ink
 from pipeline.pictures.specks import has_specks
@@ -83,15 +83,16 @@ class Preparation:
         if int(grey.max()) - int(grey.min()) < BLANK_CONTRAST and decoded.colour is None:
             raise PictureError(BLANK)
         longest = max(LEAST_PIXELS, 4 * max(self.view.canvas))
-        paper = _clean_paper(grey)
+        paper = _clean_paper(grey, strokes=self.characters)
         if paper is not None:
             found = clean_ink(grey, paper, longest)
-            characters = find_characters(found.ink)
+            characters = self._characters(found.ink)
             if len(characters) == 1 and not separate and self._keeps(grey, found, characters[0]):
                 return [Prepared(name, grey, paper)]
         if paper is None or not characters:
-            found = find_ink(grey if decoded.colour is None else decoded.colour, longest)
-            characters = find_characters(found.ink)
+            pixels = grey if decoded.colour is None else decoded.colour
+            found = find_ink(pixels, longest, strokes=self.characters)
+            characters = self._characters(found.ink)
         if not characters:
             raise PictureError(BLANK)
         if len(characters) > 1 and not separate:
@@ -101,9 +102,13 @@ class Preparation:
             for one, page in zip(characters, self._pages(found.ink, characters), strict=True)
         ]
 
+    def _characters(self, ink: Floats) -> list[Character]:
+        """Return the characters in ink; any other object is one, whatever its parts are."""
+        return find_characters(ink) if self.characters else find_object(ink)
+
     def _keeps(self, grey: Pixels, found: Ink, character: Character) -> bool:
         """Return whether a clean image is in the form of the training as it is."""
-        stray = (found.ink > INKED) & ~character.mask
+        stray = (found.ink > INKED) & ~character.mask & self.characters
         smaller = grey.shape[0] < min(self.framing.pixels, self.view.canvas[0])
         return not stray.any() and not smaller and self._is_framed(found.ink, character)
 
@@ -173,14 +178,20 @@ def default_framing(trained: TrainedModel) -> Framing:
     return Framing(Range(0.65, 0.72, 0.85), middle, middle, by_mass=True, tall=0.72, pixels=28)
 
 
-def _clean_paper(grey: Pixels) -> int | None:
-    """Return the grey level of even paper under ink of full contrast, None for anything else."""
+def _clean_paper(grey: Pixels, *, strokes: bool) -> int | None:
+    """Return the grey level of even paper under ink of full contrast, None for anything else.
+
+    Objects that are not drawn in `strokes` may have any shades and cover more of the edge.
+    """
     ring = np.concatenate([grey[0], grey[-1], grey[:, 0], grey[:, -1]])
     paper = int(np.bincount(ring, minlength=256).argmax())
-    if min(paper, 255 - paper) > 2 or (ring == paper).mean() < 1 - BORDER_INK:
+    most = BORDER_INK if strokes else 0.5
+    if min(paper, 255 - paper) > 2 or (ring == paper).mean() < 1 - most:
         return None
     counts = histogram(grey.reshape(-1))
     distances = np.bincount(abs(np.arange(256) - paper), counts, minlength=256)
+    if not strokes:
+        return paper if distances[BLANK_CONTRAST:].sum() else None
     full = distances[FULL_CONTRAST:].sum() >= max(sum(grey.shape) // 16, 1)
     even = distances[1:DIRTY].sum() <= 0.3 * distances[DIRTY:].sum()
     return paper if full and even and not has_specks(grey) else None
