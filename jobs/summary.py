@@ -56,8 +56,9 @@ class Config:
     """Job or dataset, as for train, or a run directory, such as runs/part1/latest."""
     recipe: str | None = None
     """Recipe of NAME. None: the job's default."""
-    stage: int = 1
-    """Stage of the recipe, from 1: its image size, optimizer and frozen layers."""
+    stage: int | None = None
+    """Stage of the recipe, from 1: its image size, optimizer and frozen layers.
+    None: the first one, of a run the last one that was trained."""
     network: str | None = None
     """Network by name, in place of the recipe's; or, with --input, layers as in
     conv5-6,relu,maxpool2. convK-N: a K×K convolution to N channels, /S: its stride, pP: its
@@ -102,7 +103,7 @@ def subject_of(config: Config) -> tuple[str, Subject]:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     precision = precision_for(torch.device(device), config.precision)
     if config.input is not None:
-        if config.of or config.recipe or config.network is None or config.stage != 1:
+        if config.of or config.recipe or config.network is None or config.stage is not None:
             raise UserError("input: expected --network with it, and neither NAME nor a recipe")
         subject = Subject(
             config.network,
@@ -122,13 +123,15 @@ def subject_of(config: Config) -> tuple[str, Subject]:
     if run is not None:
         if config.recipe or config.network:
             raise UserError(f"{run}: a run has its own recipe and network; leave them out")
-        saved, view = RunDir(run).config(), view_of_run(run, config.stage)
+        saved = RunDir(run).config()
         network, recipe, classes = saved.network, saved.recipe, len(saved.classes)
+        number, view = stage_of_run(run, saved, config.stage)
         title = f"{network}, {run}"
     else:
-        network, recipe, classes, view = planned(config)
+        number = config.stage or 1
+        network, recipe, classes, view = planned(config, number)
         title = f"{network}, {config.of}"
-    stage = stage_of(recipe, config.stage)
+    stage = stage_of(recipe, number)
     rows = recipe.micro_batch or recipe.batch_size
     rows = rows if config.batch_size is None else config.batch_size
     subject = Subject(network, classes, view.input_shape, rows, stage, device, precision)
@@ -147,17 +150,23 @@ def run_of(given: str) -> Path | None:
     return None
 
 
-def view_of_run(run: Path, stage: int) -> View:
-    """Return what the network of a run sees in a stage, without its dataset if that is gone."""
-    config = RunDir(run).config()
-    size = stage_of(config.recipe, stage).size
-    path = run / "view.json"
-    if path.exists():
-        view = read_as(path, View)
-        if view.size == size:
-            return view
+def stage_of_run(run: Path, config: RunConfig, number: int | None) -> tuple[int, View]:
+    """Return a stage of a run, from 1, by default the last one trained, and what its network sees.
+
+    That is known without the dataset for images as large as those of the last stage trained.
+    """
+    path, stages = run / "view.json", config.recipe.stages
+    view = read_as(path, View) if path.exists() else None
+    if number is None:
+        sizes = [stage.size for stage in stages]
+        last = view.size if view is not None and view.size in sizes else sizes[0]
+        number = len(sizes) - sizes[::-1].index(last)
+    size = stage_of(config.recipe, number).size
+    if view is not None and view.size == size:
+        return number, view
     with open_run_dataset(run, config) as file:
-        return View.of(file, size, config.recipe.window, normalize=config.recipe.normalize)
+        window, normalize = config.recipe.window, config.recipe.normalize
+        return number, View.of(file, size, window, normalize=normalize)
 
 
 def open_run_dataset(run: Path, config: RunConfig) -> Reader:
@@ -170,7 +179,7 @@ def open_run_dataset(run: Path, config: RunConfig) -> Reader:
     return command.open_data(Path(config.data), Path(config.data).stem)
 
 
-def planned(config: Config) -> tuple[str, Recipe, int, View]:
+def planned(config: Config, number: int) -> tuple[str, Recipe, int, View]:
     """Return the network, recipe, classes and view with which train would train NAME."""
     job, data = job_of(config.of)
     options = OPTIONS[job]()
@@ -185,7 +194,7 @@ def planned(config: Config) -> tuple[str, Recipe, int, View]:
     with classify.open_dataset(job, data) as file:
         preset = classify.choose(job, options, file)
         recipe = classify.recipe_of(preset, options, file)
-        stage = stage_of(recipe, config.stage)
+        stage = stage_of(recipe, number)
         view = View.of(file, stage.size, recipe.window, normalize=recipe.normalize)
         return config.network or preset.network, recipe, len(file.info["classes"]), view
 

@@ -44,7 +44,6 @@ from pipeline.recipes.presets import Preset, Trial
 from pipeline.recipes.systems import SYSTEMS
 from pipeline.training.datamodule import DataModule
 from pipeline.training.distributed import join_processes
-from pipeline.training.lr_range import LrRange
 
 JOB = str(Path(job.__file__))
 QUICK = ["--epochs", "4", "--batch-size", "8", "--network", "small", "--size", "16"]
@@ -234,18 +233,6 @@ def test_a_training_of_warm_up_steps_alone_is_refused(leaves: Reader) -> None:
     options = EmnistOptions(recipe="first-xavier", batch_size=4, epochs=1)
     with pytest.raises(UserError, match="warm_up_steps: got 200, expected fewer than the"):
         planned("emnist", options, leaves)
-
-
-def test_a_found_rate_keeps_the_ratios_of_layer_rates(
-    petals: Reader, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    found = LrRange((), (), steepest=0.7, valley=0.2)
-    monkeypatch.setattr(classify, "find_learning_rate", lambda *_: found)
-    options = Cifar10Options(recipe="speed", batch_size=4, learning_rate="find")
-    before = SYSTEMS["cifar10"].recipes["speed"].recipe.stages[0].rates
-    rates = planned("cifar10", options, petals).recipe.stages[0].rates
-    assert max(rates) == pytest.approx(0.2)
-    assert [rate / rates[0] for rate in rates] == pytest.approx([r / before[0] for r in before])
 
 
 def test_a_training_without_validation_images_ends_well(tmp_path: Path) -> None:

@@ -207,12 +207,12 @@ def test_a_run_whose_dataset_is_gone_has_a_summary(
     run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(job, "measure_step", lambda _: 123_400_000)
-    assert printed([str(run), "--stage", "2", "--batch-size", "5"], monkeypatch) == 0
+    assert printed([str(run), "--batch-size", "5"], monkeypatch) == 0
     out = capsys.readouterr().out
     assert re.search(r"stem\.0\.0 *│ Conv2d *│ 16 × 12 × 12 ", out)
     assert "5 images at a time" in out
     assert "a real step used 123.4 MB: peak resident memory" in out
-    assert printed([str(run)], monkeypatch) == 2
+    assert printed([str(run), "--stage", "1"], monkeypatch) == 2
     error = capsys.readouterr().err
     assert "is gone, and it has no view.json of this stage" in error
     assert error.count("\n") == 1

@@ -29,7 +29,8 @@ from pipeline.training.trainer import Trainer
 
 LIVE = "live.html"
 SECONDS = 3.0  # between two writes, and between two reloads
-FRACTION = 0.01  # of the time, at most: for text, and again for plots and images
+TEXT, DRAWING = 0.005, 0.02  # fractions of the time, at most
+FIRST_LOSSES = 10  # steps before the first plot
 WORST = 12  # images with the largest losses
 POINTS = 200  # of the curve of step losses
 Update = Callable[[Trainer], None]
@@ -86,13 +87,13 @@ class LivePage:
         self._rate.add(now, trainer.images, len(trainer.history))
         if now < self._next_text:
             return
-        if now >= self._next_drawing:
+        if now >= self._next_drawing and len(trainer.losses) >= FIRST_LOSSES:
             self._draw(trainer)
             cost = time.monotonic() - now
-            self._next_drawing = now + max(SECONDS, cost / FRACTION)
+            self._next_drawing = now + max(SECONDS, cost / DRAWING)
         start = time.monotonic()
         self._write(self._progress(trainer), refresh=True)
-        self._next_text = start + max(SECONDS, (time.monotonic() - start) / FRACTION)
+        self._next_text = start + max(SECONDS, (time.monotonic() - start) / TEXT)
 
     def _write(self, answer: str, refresh: bool) -> None:
         """Write the page; a failure to do so is reported once and does not stop the training."""
