@@ -20,22 +20,22 @@ Usage: ./launch.sh [COMMAND] [ARGUMENTS]
   synth           generate synthetic handwriting as PNG files (jobs/synth.py)
   train NAME      train part1, part2, part3, emnist, fashion or cifar10 (jobs/NAME.py), or a
                   network on your own dataset data/NAME.beton (jobs/classify.py)
-  find-lr NAME    find a learning rate for a training         (jobs/find_lr.py)
   sweep NAME      train NAME with several options or seeds    (jobs/sweep.py)
   evaluate RUN    score a trained network on labelled images  (jobs/evaluate.py)
-  predict RUN PATH…  predict images of any kind                (jobs/predict.py)
-  explain RUN     show what a network gets wrong, where it looks, and suspicious labels
-                                                              (jobs/explain.py)
-  export RUN      write a network as ONNX, pt2, a model repository or an app (jobs/export.py)
-  show NAME       save an image of an augmented training batch (jobs/show.py)
-  summary NAME    print the layers and the memory of a network (jobs/summary.py)
-  app [RUN]       draw characters or drop images on a local web page, and see the predictions
-                  of finished runs                            (jobs/app.py)
   report [RUN…]   write one HTML page for each job or dataset (jobs/report.py)
   bench [WHAT]    run a benchmark: loader (default), choices, colour, noise, part1, predict,
                   prep, reach, synth or train                 (jobs/bench/WHAT.py)
   test            run ruff, mypy and the tests; with arguments: only pytest, with these arguments
   --help          print this page; after a command: its options
+
+Commands that look at a network or use it (jobs/tools/):
+  predict RUN PATH…  predict images of any kind
+  explain RUN     show what a network gets wrong, where it looks, and suspicious labels
+  app [RUN]       draw characters or drop images on a local web page, and see the predictions
+  export RUN      write a network as ONNX, pt2, a model repository or an app
+  find-lr NAME    find a learning rate for a training
+  summary NAME    print the layers and the memory of a network
+  show NAME       save an image of an augmented training batch
 
 Options of train, anywhere after NAME; all others are options of the job:
   --processes N   number of processes on this machine (default: one per GPU, or one)
@@ -277,17 +277,18 @@ case ${1:-} in
   setup | train)
     if [[ $* == train || ${2:-} =~ ^(-h|--help)$ ]]; then usage; else "$@"; fi
     ;;
-  prep | synth | sweep | evaluate | predict | report | show | summary) run "$@" ;;
+  prep | synth | sweep | evaluate | report) run "$@" ;;
+  predict | show | summary) run "tools/$1" "${@:2}" ;;
+  find-lr) run tools/find_lr "${@:2}" ;;
   explain | export)
     set_up "$1" # its extra
-    run "$@"
+    run "tools/$1" "${@:2}"
     ;;
   app)
     use_overlay app
     enter_checkout
-    exec "$python" jobs/app.py "${@:2}"
+    exec "$python" jobs/tools/app.py "${@:2}"
     ;;
-  find-lr) run find_lr "${@:2}" ;;
   bench)
     if [[ ${2:-} =~ ^[a-z0-9]+$ && -f $root/jobs/bench/$2.py ]]; then
       run "bench/$2" "${@:3}"

@@ -68,7 +68,7 @@ def train(folder: Path, data: Path, epochs: int) -> Path:
 
 def app(folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
     """Run the command in `folder` to its end, which a mistake brings about."""
-    return forked.run([JOBS / "app.py", *options], folder, ENVIRONMENT)
+    return forked.run([JOBS / "tools" / "app.py", *options], folder, ENVIRONMENT)
 
 
 def free_port() -> int:
@@ -83,7 +83,7 @@ def served(folder: Path, options: Sequence[str | Path] = (), **env: str) -> Iter
     """Serve the page for the runs in `folder` as long as `with` lasts; give its address."""
     python = app_python()
     assert python
-    words = [str(JOBS / "app.py"), *map(str, options), "--port", str(free_port())]
+    words = [str(JOBS / "tools" / "app.py"), *map(str, options), "--port", str(free_port())]
     log = folder / "app.log"
     with (
         log.open("w+") as output,

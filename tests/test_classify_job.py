@@ -190,7 +190,10 @@ def test_a_trial_trains_on_some_of_the_images(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (Options(optimizer="Adan"), r"optimizer: got 'Adan', expected Muon or one of torch\.optim by name"),
+        (
+            Options(optimizer="Adan"),
+            r"optimizer: got 'Adan', expected Muon or one of torch\.optim by name",
+        ),
         (Options(optimizer="Adam", momentum=0.9), r"optimizer Adam: .*momentum"),
         (Options(network="resnet"), "network: got 'resnet', expected auto or one of small"),
         (Options(until=1.5), "until: got 1.5, expected 1e-06 to 1"),

@@ -18,7 +18,7 @@ from raw_data import make_zip, saved
 from tiny import page, write_set
 from trained_runs import NAMES, WRONG, colour_run, ink_run
 
-from jobs import explain as job
+from jobs.tools import explain as job
 from pipeline.evaluation.evaluate import load_model
 from pipeline.inspection.cross_validation import FoldReader
 from pipeline.inspection.explain_files import file_name
@@ -28,7 +28,7 @@ from pipeline.loading.dataset import open_dataset, split_indices
 
 pytest.importorskip("captum")
 
-JOB = Path(__file__).resolve().parents[1] / "jobs" / "explain.py"
+JOB = Path(__file__).resolve().parents[1] / "jobs" / "tools" / "explain.py"
 CPU = torch.device("cpu")
 Explain = Callable[..., tuple[int, str, str]]
 

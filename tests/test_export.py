@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from trained_runs import NAMES, colour_run, ink_run
 
 from jobs import evaluate as evaluate_job
-from jobs import export as job
+from jobs.tools import export as job
 from pipeline.errors import UserError
 from pipeline.evaluation.evaluate import TrainedModel, load_model
 from pipeline.evaluation.run_data import open_run_data
@@ -27,7 +27,7 @@ pytest.importorskip("onnxscript")
 onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
 
-JOB = Path(__file__).resolve().parents[1] / "jobs" / "export.py"
+JOB = Path(__file__).resolve().parents[1] / "jobs" / "tools" / "export.py"
 Export = Callable[..., tuple[int, str, str]]
 
 

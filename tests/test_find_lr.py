@@ -17,7 +17,7 @@ from tiny import write_set
 
 from beton.reader import Reader
 from jobs import classify as train_job
-from jobs import find_lr as job
+from jobs.tools import find_lr as job
 from pipeline.evaluation.run_config import TrainingConfig
 from pipeline.evaluation.run_dir import RunDir
 from pipeline.experiments import classify, find_lr

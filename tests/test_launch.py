@@ -42,11 +42,12 @@ class Checkout:
     def __init__(self, root: Path) -> None:
         self.root = root / "a check out"
         self.bin = fake_python(root / "environment" / "bin" / "python").parent
-        (self.root / "jobs" / "bench").mkdir(parents=True)
+        for folder in ("bench", "tools"):
+            (self.root / "jobs" / folder).mkdir(parents=True)
         for name in ("launch.sh", "pyproject.toml"):
             shutil.copy(ROOT / name, self.root)
         jobs = ("prep", "synth", "part1", "emnist", "classify", "sweep", "evaluate", "report")
-        for job in (*jobs, "app", "bench/loader", "bench/train"):
+        for job in (*jobs, "tools/app", "bench/loader", "bench/train"):
             (self.root / "jobs" / f"{job}.py").touch()
 
     def __call__(self, *arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
@@ -239,7 +240,7 @@ def test_the_app_has_an_environment_laid_over_the_main_one(ready: Checkout) -> N
     assert f"Installing inkrun[app] into {overlay} " in first.stderr
     install, *jobs = (overlay / "bin" / "calls").read_text().splitlines()
     assert install.endswith(" -e .[app]")
-    assert jobs == ["jobs/app.py --port 8000", "jobs/app.py"]
+    assert jobs == ["jobs/tools/app.py --port 8000", "jobs/tools/app.py"]
     assert ready.calls() == []  # the main environment is as it was
     (link,) = overlay.glob("lib/python*/site-packages/main.pth")
     assert f"'{ready.bin.parent}/lib/python" in link.read_text()
@@ -250,7 +251,7 @@ def test_an_environment_of_another_python_is_laid_anew(ready: Checkout) -> None:
     assert ready("setup", "app").returncode == 0
     (overlay / "bin" / "python").write_text("#!/bin/sh\nexit 1\n")
     assert ready("app").returncode == 0
-    assert (overlay / "bin" / "calls").read_text().splitlines()[-1] == "jobs/app.py"
+    assert (overlay / "bin" / "calls").read_text().splitlines()[-1] == "jobs/tools/app.py"
 
 
 @pytest.mark.parametrize("status", [1, 2, 130])

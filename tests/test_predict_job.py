@@ -17,7 +17,7 @@ from raw_data import make_zip
 from rich.console import Console
 from tiny import page, write_set
 
-from jobs import predict as job
+from jobs.tools import predict as job
 from pipeline.evaluation.run_config import TrainingConfig
 from pipeline.evaluation.run_dir import RunDir
 from pipeline.loading.dataset import open_dataset
@@ -53,7 +53,7 @@ def predict(
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     if folder is not None:
         environment["INKRUN_CALLER"] = str(folder)
-    command = [sys.executable, str(ROOT / "jobs/predict.py"), str(run), *map(str, words)]
+    command = [sys.executable, str(ROOT / "jobs/tools/predict.py"), str(run), *map(str, words)]
     done = subprocess.run(
         command, cwd=ROOT, env=environment, input=given, check=False, capture_output=True
     )
@@ -146,7 +146,13 @@ def test_a_closed_output_ends_quietly(run: Path, tmp_path: Path) -> None:
     files = {f"{number}.png": png(page("A", number)) for number in range(100, 140)}
     archive = make_zip(tmp_path / "x.zip", files)
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    command = [sys.executable, str(ROOT / "jobs/predict.py"), str(run), str(archive), "--json"]
+    command = [
+        sys.executable,
+        str(ROOT / "jobs/tools/predict.py"),
+        str(run),
+        str(archive),
+        "--json",
+    ]
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment
     ) as process:

@@ -9,7 +9,7 @@ from PIL import Image
 from tiny import write_set
 from tiny_colours import write_colours
 
-from jobs import show as job
+from jobs.tools import show as job
 from pipeline.loading.dataset import open_dataset
 from pipeline.recipes.mixup import Mixing
 from pipeline.recipes.recipe import Recipe, Stage

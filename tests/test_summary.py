@@ -13,7 +13,7 @@ from tiny import write_set
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
-from jobs import summary as job
+from jobs.tools import summary as job
 from pipeline.errors import UserError
 from pipeline.evaluation.run_config import TrainingConfig
 from pipeline.evaluation.run_dir import RunDir

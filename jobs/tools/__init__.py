@@ -1,0 +1,1 @@
+"""Commands that look at a network or use it: one file each."""
