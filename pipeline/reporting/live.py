@@ -178,7 +178,8 @@ class LivePage:
         if trainer.predictions is not None:
             if len(trainer.history) != self._epochs or len(self._drawn) < 2:
                 self._epochs = len(trainer.history)
-                worst = Section("Largest losses", [_Drawn(self._worst(trainer), "worst")])
+                title = f"Largest losses after epoch {self._epochs}"
+                worst = Section(title, [_Drawn(self._worst(trainer), "worst")])
             else:
                 worst = self._drawn[1]
             sections.append(worst)
