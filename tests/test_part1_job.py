@@ -59,6 +59,7 @@ def test_it_trains_and_leaves_a_run(launcher: list[str], data: Path, tmp_path: P
         "confusion.png",
         "curves.png",
         "environment.json",
+        "framing.json",
         "losses.json",
         "metrics.jsonl",
         "model.safetensors",

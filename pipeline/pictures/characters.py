@@ -24,6 +24,7 @@ STACKED = 0.3  # of the narrower stroke: strokes that overlap so much in x are o
 LINE_GAP = 0.5  # of the longest stroke: the gap between characters of two lines
 SHADED, PART = 0.1, 0.02  # of an object: the ink of its pixels, and the area of its parts
 EDGE = 0.5  # of a side of the image: ink along it is no character
+MARGIN_LINE = 0.04  # of the shorter side of the image: the width of a line across it
 
 
 class Box(NamedTuple):
@@ -50,7 +51,7 @@ class Character(NamedTuple):
 def find_characters(ink: Floats) -> list[Character]:
     """Return the characters in ink (h, w), from left to right; none without strokes.
 
-    Specks, and ink along an edge of the image, belong to none of them.
+    Specks, and what lies along an edge of the image, belong to none of them.
     """
     labels, count = ndimage.label(ink > INKED, np.ones((3, 3), int))
     if not count:
@@ -88,7 +89,7 @@ def find_object(ink: Floats) -> list[Character]:
 
 def _strokes(labels: NDArray[np.int32], boxes: list[Box], areas: NDArray[np.int64]) -> list[int]:
     """Return the numbers of the strokes, the longest first, without specks and edges."""
-    inner = [i for i in range(len(boxes)) if not _is_edge(labels, i + 1)]
+    inner = [i for i, box in enumerate(boxes) if not _is_edge(labels, i + 1, box)]
     numbers = inner or list(range(len(boxes)))
     numbers = sorted(numbers, key=lambda i: (-boxes[i].longest, -areas[i]))[:MOST_STROKES]
     longest = boxes[numbers[0]]
@@ -99,10 +100,18 @@ def _strokes(labels: NDArray[np.int32], boxes: list[Box], areas: NDArray[np.int6
     return [i for i in numbers if areas[i] >= least]
 
 
-def _is_edge(labels: NDArray[np.int32], number: int) -> bool:
-    """Return whether a stroke lies along an edge of the image."""
+def _is_edge(labels: NDArray[np.int32], number: int, box: Box) -> bool:
+    """Return whether a stroke is no character: the table around a page, or the line of a margin.
+
+    It lies along an edge or in a corner of the image, or is a thin line from edge to edge.
+    """
     edges = labels[0], labels[-1], labels[:, 0], labels[:, -1]
-    return any((edge == number).mean() > EDGE for edge in edges)
+    along = any((edge == number).mean() > EDGE for edge in edges)
+    height, width = labels.shape
+    thin = min(box.bottom - box.top, box.right - box.left) < MARGIN_LINE * min(height, width)
+    crosses = (box.top == 0 and box.bottom == height) or (box.left == 0 and box.right == width)
+    corner = number in (labels[0, 0], labels[0, -1], labels[-1, 0], labels[-1, -1])
+    return along or corner or (thin and crosses)
 
 
 def _groups(labels: NDArray[np.int32], boxes: list[Box], strokes: list[int]) -> list[list[int]]:

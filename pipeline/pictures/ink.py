@@ -34,6 +34,8 @@ COARSE = 80  # pixels of the longest side in which paper is estimated
 REACH = 0.28  # of the shorter side: the structuring element, wider than any stroke
 EDGE_SHADOW = 0.15  # fraction of the image's edge that a shadow covers at least
 EVEN = 0.05  # deviation of even paper, relative to its distance from the ink
+THINNEST = 0.025  # of the ink's longer side: the width of a pen
+THIN_INK = 0.2  # of a pixel's ink that belongs to a stroke, however thin
 DARKEST = 0.995  # of an object's pixels
 ROUNDS = 10  # of the surface's fit
 SOFT, HARD = 0.15, 0.85  # of the ink's core: what becomes 0, and what becomes 1
@@ -42,13 +44,15 @@ SOFT, HARD = 0.15, 0.85  # of the ink's core: what becomes 0, and what becomes 1
 class Ink(NamedTuple):
     """The ink of an image, float32 (h, w) from 0 to 1, in blocks of `block` pixels a side.
 
-    (`top`, `left`) are the pixels by which the image was trimmed before.
+    (`top`, `left`) are the pixels by which the image was trimmed before. `thin` strokes were made
+    thicker.
     """
 
     ink: Floats
     block: float
     top: int = 0
     left: int = 0
+    thin: bool = False
 
     def box(self, box: Box) -> tuple[int, int, int, int]:
         """Return a box of blocks as (x, y, width, height) in pixels of the image."""
@@ -57,11 +61,11 @@ class Ink(NamedTuple):
         return self.left + x, self.top + y, width, height
 
 
-def clean_ink(grey: Pixels, paper: int, longest: int) -> Ink:
+def clean_ink(grey: Pixels, paper: int, longest: int, *, strokes: bool = True) -> Ink:
     """Return the ink of grey levels (h, w) on even paper, in at most `longest` pixels a side."""
     small, block = _resized(grey, longest)
     ink: Floats = np.abs(small - np.float32(paper)) / np.float32(max(paper, 255 - paper))
-    return Ink(ink, block)
+    return _thickened(Ink(ink, block)) if strokes else Ink(ink, block)
 
 
 def find_ink(pixels: Pixels, longest: int, *, strokes: bool = True) -> Ink:
@@ -90,7 +94,29 @@ def find_ink(pixels: Pixels, longest: int, *, strokes: bool = True) -> Ink:
     if not strokes:
         core, soft, hard = float(np.quantile(distance, DARKEST)), 0.05, 1
     ink = ((distance / core - soft) / (hard - soft)).clip(0, 1).astype(np.float32)
-    return Ink(ink, block, round(top * block), round(left * block))
+    found = Ink(ink, block, round(top * block), round(left * block))
+    return _thickened(found) if strokes else found
+
+
+def _thickened(found: Ink) -> Ink:
+    """Return ink whose strokes are at least THINNEST wide, which joins broken ones.
+
+    Strokes of a hairline pen would fade in the few pixels of a network's input.
+    """
+    inked = found.ink > THIN_INK
+    rows, columns = np.flatnonzero(inked.any(axis=1)), np.flatnonzero(inked.any(axis=0))
+    if not len(rows):
+        return found
+    part = inked[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    inside = ndimage.distance_transform_edt(np.pad(part, 1))
+    pen = 2 * float(np.quantile(inside[inside > 0], 0.9)) - 1
+    least = THINNEST * max(part.shape)
+    if pen >= least:
+        return found
+    size = 1 + 2 * max(round((least - pen) / 2), 1)
+    grown = ndimage.maximum_filter(np.minimum(found.ink / found.ink.max(), 1), size)
+    ink: Floats = ndimage.uniform_filter(grown, 2).clip(0, 0.7) / np.float32(0.7)
+    return found._replace(ink=ink, thin=True)
 
 
 def _resized(pixels: Pixels, longest: int) -> tuple[Floats, float]:

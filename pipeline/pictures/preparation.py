@@ -85,7 +85,7 @@ class Preparation:
         longest = max(LEAST_PIXELS, 4 * max(self.view.canvas))
         paper = _clean_paper(grey, strokes=self.characters)
         if paper is not None:
-            found = clean_ink(grey, paper, longest)
+            found = clean_ink(grey, paper, longest, strokes=self.characters)
             characters = self._characters(found.ink)
             if len(characters) == 1 and not separate and self._keeps(grey, found, characters[0]):
                 return [Prepared(name, grey, paper)]
@@ -110,7 +110,7 @@ class Preparation:
         """Return whether a clean image is in the form of the training as it is."""
         stray = (found.ink > INKED) & ~character.mask & self.characters
         smaller = grey.shape[0] < min(self.framing.pixels, self.view.canvas[0])
-        return not stray.any() and not smaller and self._is_framed(found.ink, character)
+        return not (stray.any() or found.thin or smaller) and self._is_framed(found.ink, character)
 
     def _is_framed(self, ink: Floats, character: Character) -> bool:
         """Return whether a character has the place and size of those of the training images."""
