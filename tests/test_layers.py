@@ -229,7 +229,6 @@ def test_rooms_are_those_that_are_there() -> None:
     data = {path.stem for path in (ROOT / "pipeline/data").iterdir()} - {"__init__", "__pycache__"}
     assert data == set(DATA_ROOMS)
     sizes = Counter(str(Path(path).parent) for path in sources() if "__init__" not in path)
-    del sizes["jobs"]  # one file for each command
     assert {room: size for room, size in sizes.items() if size > 12} == {}
 
 
