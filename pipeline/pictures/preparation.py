@@ -31,7 +31,7 @@ from pipeline.pictures.specks import has_specks
 
 BLANK_CONTRAST = 16  # grey levels: compression leaves less than this on blank paper
 LEAST_PIXELS = 320  # of the longest side in which ink is measured
-DIRTY, FULL_CONTRAST = 40, 200  # grey levels from the paper
+DIRTY, FULL_CONTRAST = 40, 225  # grey levels from the paper
 # By which factors a framing may exceed that of the training, and by which fraction of a side.
 PROPORTION, SIZE, PLACE = 1.1, 1.2, 0.06
 TALLER = 1.3  # of the shortest character: then the longest is a tall one
