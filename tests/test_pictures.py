@@ -126,6 +126,41 @@ def test_a_distorted_page_is_nearest_to_the_clean_page(kind: str, predictor: Pre
     assert np.mean(correct) >= (0.5 if kind in ("tight crop", "wide margins") else 0.97)
 
 
+def _ruled(page: Page, level: int, thick: int, *, squared: bool) -> Page:
+    """Lines on white paper, too faint to be strokes."""
+    lines = page.copy()
+    for start in range(17, page.shape[0], 40):
+        lines[start : start + thick] = np.minimum(lines[start : start + thick], level)
+    for start in range(9, page.shape[1] if squared else 0, 40):
+        part = lines[:, start : start + thick]
+        part[:] = np.minimum(part, level)
+    return lines
+
+
+def _folded(page: Page) -> Page:
+    """A crease through the character; the paper on its left is darker."""
+    values = page * 0.9
+    place = int(np.flatnonzero((page < 128).any(0)).mean())
+    values[:, place : place + 3] *= 0.75
+    values[:, :place] *= 0.93
+    return values.round().astype(np.uint8)
+
+
+ON_PAPER: dict[str, Callable[[Page], Page]] = {
+    "ruled": lambda page: _ruled(page, 190, 2, squared=False),
+    "squared": lambda page: _ruled(page, 170, 1, squared=True),
+    "fold": _folded,
+}
+
+
+@pytest.mark.parametrize("kind", ON_PAPER)
+@pytest.mark.parametrize("number", [0, 7, 20])
+def test_the_paper_is_no_ink(kind: str, number: int, predictor: Predictor) -> None:
+    page = draw("A", number)
+    difference = abs(seen(predictor, ON_PAPER[kind](page)) - seen(predictor, page))
+    assert difference.mean() < 0.02
+
+
 def test_no_page_is_several_characters(predictor: Predictor) -> None:
     for number in range(len(PAGES)):
         assert len(predictor.prepare(draw("A", number), separate=True)) == 1

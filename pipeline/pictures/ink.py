@@ -37,6 +37,7 @@ EVEN = 0.05  # deviation of even paper, relative to its distance from the ink
 THINNEST = 0.025  # of the ink's longer side: the width of a pen
 THIN_INK = 0.2  # of a pixel's ink that belongs to a stroke, however thin
 DARKEST = 0.995  # of an object's pixels
+THICK_LINE = 0.04  # of the image's side: what is thicker is no line
 ROUNDS = 10  # of the surface's fit
 SOFT, HARD = 0.15, 0.85  # of the ink's core: what becomes 0, and what becomes 1
 
@@ -306,10 +307,11 @@ def _without_lines(distance: Floats, noise: float) -> Floats:
     labels, count = ndimage.label(ndimage.binary_dilation(lines))
     for number in range(1, count + 1):
         rows = np.flatnonzero(labels == number)
+        if len(rows) > max(THICK_LINE * height, 4):  # a shadow, or the darker side of a fold
+            continue
         top, bottom = rows[0] - 1, rows[-1] + 1
         if top < 0 or bottom >= height:
-            outer = bottom if top < 0 else top
-            between = np.repeat(distance[outer][None] if 0 <= outer < height else 0, len(rows), 0)
+            between = np.zeros((len(rows), 1), np.float32)
         else:
             weights = ((rows - top) / (bottom - top))[:, None]
             between = distance[top] * (1 - weights) + distance[bottom] * weights

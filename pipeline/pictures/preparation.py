@@ -23,6 +23,7 @@ from pipeline.data.pixels.transparency import OPAQUE, blend, change_of, put_on_p
 from pipeline.data.prepare import RAW_MAX_PIXELS
 from pipeline.evaluation.evaluate import TrainedModel
 from pipeline.evaluation.framing import Framing, Range
+from pipeline.loading.augment import INK_THRESHOLD
 from pipeline.loading.dataset import PixelRules, View
 from pipeline.pictures.characters import INKED, Character, find_characters, find_object
 from pipeline.pictures.errors import PictureError
@@ -35,6 +36,7 @@ DIRTY, FULL_CONTRAST = 40, 225  # grey levels from the paper
 # By which factors a framing may exceed that of the training, and by which fraction of a side.
 PROPORTION, SIZE, PLACE = 1.1, 1.2, 0.06
 TALLER = 1.3  # of the shortest character: then the longest is a tall one
+SOFT_EDGE = 2  # pixels around a stroke
 SMALL_CANVAS = 40  # pixels: lower images are digits cut out, not pages
 
 
@@ -87,7 +89,9 @@ class Preparation:
         if paper is not None:
             found = clean_ink(grey, paper, longest, strokes=self.characters)
             characters = self._characters(found.ink)
-            if len(characters) == 1 and not separate and self._keeps(grey, found, characters[0]):
+            if self.characters and _is_stray(found, characters):
+                paper = None
+            elif len(characters) == 1 and not separate and self._keeps(grey, found, characters[0]):
                 return [Prepared(name, grey, paper)]
         if paper is None or not characters:
             pixels = grey if decoded.colour is None else decoded.colour
@@ -108,9 +112,8 @@ class Preparation:
 
     def _keeps(self, grey: Pixels, found: Ink, character: Character) -> bool:
         """Return whether a clean image is in the form of the training as it is."""
-        stray = (found.ink > INKED) & ~character.mask & self.characters
         smaller = grey.shape[0] < min(self.framing.pixels, self.view.canvas[0])
-        return not (stray.any() or found.thin or smaller) and self._is_framed(found.ink, character)
+        return not (found.thin or smaller) and self._is_framed(found.ink, character)
 
     def _is_framed(self, ink: Floats, character: Character) -> bool:
         """Return whether a character has the place and size of those of the training images."""
@@ -176,6 +179,17 @@ def default_framing(trained: TrainedModel) -> Framing:
         return Framing(size, middle, middle, by_mass=False, tall=hand or 0.47, pixels=900)
     middle = Range(0.46, 0.51, 0.56)
     return Framing(Range(0.65, 0.72, 0.85), middle, middle, by_mass=True, tall=0.72, pixels=28)
+
+
+def _is_stray(found: Ink, characters: list[Character]) -> bool:
+    """Return whether ink that the loader counts lies outside the characters, as lines do."""
+    own = np.zeros(found.ink.shape, bool)
+    for one in characters:
+        own |= one.mask
+    soft = ndimage.binary_dilation(own, iterations=max(round(SOFT_EDGE / found.block), SOFT_EDGE))
+    # A line of one pixel covers a part of a block.
+    least = INK_THRESHOLD / max(found.block, 1)
+    return bool((found.ink[~soft] > least).any())
 
 
 def _clean_paper(grey: Pixels, *, strokes: bool) -> int | None:
