@@ -89,7 +89,7 @@ class Preparation:
         if paper is not None:
             found = clean_ink(grey, paper, longest, strokes=self.characters)
             characters = self._characters(found.ink)
-            if self.characters and _is_stray(found, characters):
+            if self._is_block(characters) or (self.characters and _is_stray(found, characters)):
                 paper = None
             elif len(characters) == 1 and not separate and self._keeps(grey, found, characters[0]):
                 return [Prepared(name, grey, paper)]
@@ -99,6 +99,8 @@ class Preparation:
             characters = self._characters(found.ink)
         if not characters:
             raise PictureError(BLANK)
+        if self._is_block(characters):
+            raise PictureError("no strokes found: the ink is a filled area")
         if len(characters) > 1 and not separate:
             raise PictureError(f"{len(characters)} separate characters: one is expected")
         return [
@@ -109,6 +111,11 @@ class Preparation:
     def _characters(self, ink: Floats) -> list[Character]:
         """Return the characters in ink; any other object is one, whatever its parts are."""
         return find_characters(ink) if self.characters else find_object(ink)
+
+    def _is_block(self, characters: list[Character]) -> bool:
+        """Return whether the largest of the characters is no character."""
+        largest = max(characters, key=lambda one: one.box.longest, default=None)
+        return self.characters and largest is not None and largest.is_block
 
     def _keeps(self, grey: Pixels, found: Ink, character: Character) -> bool:
         """Return whether a clean image is in the form of the training as it is."""
