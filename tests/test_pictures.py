@@ -151,9 +151,20 @@ ON_PAPER: dict[str, Callable[[Page], Page]] = {
     "ruled": lambda page: _ruled(page, 190, 2, squared=False),
     "squared": lambda page: _ruled(page, 170, 1, squared=True),
     "fold": _folded,
+    "shadow": lambda page: _shaded(page, 4),
+    "soft shadow": lambda page: _shaded(page, 25),
     "dark table": lambda page: _on_table(page, 70),
     "black table": lambda page: np.pad(page, 30, constant_values=0),
 }
+
+
+def _shaded(page: Page, width: float) -> Page:
+    """A slanted edge of a shadow beside the character, `width` pixels soft."""
+    y, x = np.mgrid[: page.shape[0], : page.shape[1]]
+    place = np.flatnonzero((page < 128).any(0))[0] - 20
+    lit = 1 / (1 + np.exp(-(x - place + 0.3 * (y - page.shape[0] / 2)) / width))
+    values: Page = (page * (0.45 + 0.5 * lit)).round().astype(np.uint8)
+    return values
 
 
 def _on_table(page: Page, level: int) -> Page:
@@ -163,7 +174,8 @@ def _on_table(page: Page, level: int) -> Page:
     values = ndimage.gaussian_filter(values, 1) + np.random.default_rng(0).normal(
         0, 3, values.shape
     )
-    return values.round().clip(0, 255).astype(np.uint8)
+    levels: Page = values.round().clip(0, 255).astype(np.uint8)
+    return levels
 
 
 @pytest.mark.parametrize("kind", ON_PAPER)

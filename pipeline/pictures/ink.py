@@ -31,7 +31,7 @@ BLANK = "blank: no ink found"
 BLANK_LEVELS = 14  # grey levels: compression leaves less on blank paper
 BLANK_DEVIATIONS = 6  # of the noise, which ink exceeds
 LEAST_SIDE = 200  # pixels of the longest side: smaller images are enlarged
-COARSE = 80  # pixels of the longest side in which paper is estimated
+COARSE = 160  # pixels of the longest side in which paper is estimated
 REACH = 0.28  # of the shorter side: the structuring element, wider than any stroke
 EDGE_SHADOW = 0.15  # fraction of the image's edge that a shadow covers at least
 EVEN = 0.05  # deviation of even paper, relative to its distance from the ink
@@ -220,8 +220,10 @@ def _paper(levels: Floats) -> Floats:
         weights = 1 / np.maximum(abs(surface - values), 1)
     light = np.maximum(surface, 0.2 * surface.max()).reshape(levels.shape)
     size = max(round(REACH * min(levels.shape)), 3)
-    closed = ndimage.grey_closing(levels / light, (size, size), mode="nearest")
-    paper: Floats = ndimage.gaussian_filter(closed * light, 1.0, mode="nearest")
+    closed = light * ndimage.grey_closing(levels / light, (size, size), mode="nearest")
+    # The surface is wrong along the edge of a shadow; both closings are above the ink.
+    closed = np.minimum(closed, ndimage.grey_closing(levels, (size, size), mode="nearest"))
+    paper: Floats = ndimage.gaussian_filter(closed, 1.0, mode="nearest")
     return np.maximum(paper.astype(np.float32), 1)
 
 

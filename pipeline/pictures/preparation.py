@@ -25,7 +25,7 @@ from pipeline.evaluation.evaluate import TrainedModel
 from pipeline.evaluation.framing import Framing, Range
 from pipeline.loading.augment import INK_THRESHOLD
 from pipeline.loading.dataset import PixelRules, View
-from pipeline.pictures.characters import INKED, Character, find_characters, find_object
+from pipeline.pictures.characters import INKED, Character, Mask, find_characters, find_object
 from pipeline.pictures.errors import PictureError
 from pipeline.pictures.ink import BLANK, Floats, Ink, clean_ink, find_ink
 from pipeline.pictures.specks import has_specks
@@ -36,7 +36,7 @@ DIRTY, FULL_CONTRAST = 40, 225  # grey levels from the paper
 # By which factors a framing may exceed that of the training, and by which fraction of a side.
 PROPORTION, SIZE, PLACE = 1.1, 1.2, 0.06
 TALLER = 1.3  # of the shortest character: then the longest is a tall one
-SOFT_EDGE = 2  # pixels around a stroke
+SOFT_EDGE = 3  # pixels around a stroke
 SMALL_CANVAS = 40  # pixels: lower images are digits cut out, not pages
 
 
@@ -105,7 +105,7 @@ class Preparation:
             raise PictureError(f"{len(characters)} separate characters: one is expected")
         return [
             Prepared(name, page, 255, found.box(one.box) if separate else None)
-            for one, page in zip(characters, self._pages(found.ink, characters), strict=True)
+            for one, page in zip(characters, self._pages(found, characters), strict=True)
         ]
 
     def _characters(self, ink: Floats) -> list[Character]:
@@ -152,8 +152,9 @@ class Preparation:
         y = float(weights.sum(axis=1) @ (np.arange(ink.shape[0]) + 0.5) / total)
         return box.longest, x, y
 
-    def _pages(self, ink: Floats, characters: list[Character]) -> list[Pixels]:
+    def _pages(self, found: Ink, characters: list[Character]) -> list[Pixels]:
         """Return a page in the framing of the training for each character: uint8 (h, w)."""
+        ink = found.ink
         size = self.framing.size.typical
         scale = max(one.box.longest for one in characters)
         shortest = min(one.box.longest for one in characters)
@@ -161,9 +162,9 @@ class Preparation:
             size = max(size, self.framing.tall)
         pages = []
         for one in characters:
-            # The soft edges of strokes, without other characters and specks.
-            others = (ink > INKED) & ~one.mask
-            own = np.where(ndimage.binary_dilation(others, iterations=2) & ~one.mask, 0, ink)
+            # The soft edges of strokes, without other characters, specks and residues of shadows.
+            others = ndimage.binary_dilation((ink > INKED) & ~one.mask, iterations=2) & ~one.mask
+            own = np.where(_around(one.mask, found) & ~others, ink, 0)
             if len(characters) == 1 and self._is_framed(own, one):
                 pages.append(_page(own, 0, 0, own.shape[0], own.shape[1], self.view.canvas[0]))
                 continue
@@ -171,8 +172,6 @@ class Preparation:
             height = scale / size
             width = height * self._proportion
             left, top = x - self.framing.x.typical * width, y - self.framing.y.typical * height
-            if len(characters) > 1:
-                own = np.where(ndimage.binary_dilation(one.mask, iterations=3), own, 0)
             pages.append(_page(own, top, left, height, width, self.view.canvas[0]))
         return pages
 
@@ -188,12 +187,19 @@ def default_framing(trained: TrainedModel) -> Framing:
     return Framing(Range(0.65, 0.72, 0.85), middle, middle, by_mass=True, tall=0.72, pixels=28)
 
 
+def _around(strokes: Mask, found: Ink) -> Mask:
+    """Return strokes (h, w) with the soft edges around them, also in an enlarged image."""
+    reach = max(round(SOFT_EDGE / found.block), SOFT_EDGE)
+    around: Mask = ndimage.binary_dilation(strokes, iterations=reach)
+    return around
+
+
 def _is_stray(found: Ink, characters: list[Character]) -> bool:
     """Return whether ink that the loader counts lies outside the characters, as lines do."""
     own = np.zeros(found.ink.shape, bool)
     for one in characters:
         own |= one.mask
-    soft = ndimage.binary_dilation(own, iterations=max(round(SOFT_EDGE / found.block), SOFT_EDGE))
+    soft = _around(own, found)
     # A line of one pixel covers a part of a block.
     least = INK_THRESHOLD / max(found.block, 1)
     return bool((found.ink[~soft] > least).any())
