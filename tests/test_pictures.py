@@ -10,6 +10,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from PIL import Image
+from scipy import ndimage
 from tiny import write_set
 from tiny_colours import write_colours
 
@@ -126,6 +127,65 @@ def test_a_distorted_page_is_nearest_to_the_clean_page(kind: str, predictor: Pre
     assert np.mean(correct) >= (0.5 if kind in ("tight crop", "wide margins") else 0.97)
 
 
+def _ruled(page: Page, level: int, thick: int, *, squared: bool) -> Page:
+    """Lines on white paper, too faint to be strokes."""
+    lines = page.copy()
+    for start in range(17, page.shape[0], 40):
+        lines[start : start + thick] = np.minimum(lines[start : start + thick], level)
+    for start in range(9, page.shape[1] if squared else 0, 40):
+        part = lines[:, start : start + thick]
+        part[:] = np.minimum(part, level)
+    return lines
+
+
+def _folded(page: Page) -> Page:
+    """A crease through the edge of the character; the paper on its left is darker."""
+    values = page * 0.9
+    place = int(np.flatnonzero((page < 128).any(0))[0]) + 3
+    values[:, place : place + 3] *= 0.75
+    values[:, :place] *= 0.93
+    return values.round().astype(np.uint8)
+
+
+ON_PAPER: dict[str, Callable[[Page], Page]] = {
+    "ruled": lambda page: _ruled(page, 190, 2, squared=False),
+    "squared": lambda page: _ruled(page, 170, 1, squared=True),
+    "fold": _folded,
+    "shadow": lambda page: _shaded(page, 4),
+    "soft shadow": lambda page: _shaded(page, 25),
+    "dark table": lambda page: _on_table(page, 70),
+    "black table": lambda page: np.pad(page, 30, constant_values=0),
+}
+
+
+def _shaded(page: Page, width: float) -> Page:
+    """A slanted edge of a shadow beside the character, `width` pixels soft."""
+    y, x = np.mgrid[: page.shape[0], : page.shape[1]]
+    place = np.flatnonzero((page < 128).any(0))[0] - 20
+    lit = 1 / (1 + np.exp(-(x - place + 0.3 * (y - page.shape[0] / 2)) / width))
+    values: Page = (page * (0.45 + 0.5 * lit)).round().astype(np.uint8)
+    return values
+
+
+def _on_table(page: Page, level: int) -> Page:
+    """A photograph that shows more of a table than of the page, out of focus, with noise."""
+    light = (150 + np.linspace(0, 70, page.shape[0]))[:, None] * (1 - 0.7 * (1 - page / 255))
+    values = np.pad(light, ((100, 250), (175, 75)), constant_values=level)
+    values = ndimage.gaussian_filter(values, 1) + np.random.default_rng(0).normal(
+        0, 3, values.shape
+    )
+    levels: Page = values.round().clip(0, 255).astype(np.uint8)
+    return levels
+
+
+@pytest.mark.parametrize("kind", ON_PAPER)
+@pytest.mark.parametrize("number", [0, 7, 20])
+def test_the_paper_is_no_ink(kind: str, number: int, predictor: Predictor) -> None:
+    page = draw("A", number)
+    difference = abs(seen(predictor, ON_PAPER[kind](page)) - seen(predictor, page))
+    assert difference.mean() < (0.04 if "table" in kind else 0.007)  # it is trimmed
+
+
 def test_no_page_is_several_characters(predictor: Predictor) -> None:
     for number in range(len(PAGES)):
         assert len(predictor.prepare(draw("A", number), separate=True)) == 1
@@ -169,6 +229,13 @@ BLANK: dict[str, bytes | Page] = {
 def test_a_blank_image_is_not_predicted(kind: str, predictor: Predictor) -> None:
     with pytest.raises(PictureError, match="blank: no ink found"):
         predictor.prepare(BLANK[kind])
+
+
+@pytest.mark.parametrize("table", [0, 40])
+def test_a_blank_page_on_a_table_is_no_character(table: int, predictor: Predictor) -> None:
+    page = np.pad(np.full((300, 400), 255, np.uint8), 50, constant_values=table)
+    with pytest.raises(PictureError, match=r"no (ink|strokes) found"):
+        predictor.prepare(page)
 
 
 def test_bombs_and_other_files_are_refused(predictor: Predictor) -> None:

@@ -24,6 +24,7 @@ STACKED = 0.3  # of the narrower stroke: strokes that overlap so much in x are o
 LINE_GAP = 0.5  # of the longest stroke: the gap between characters of two lines
 SHADED, PART = 0.1, 0.02  # of an object: the ink of its pixels, and the area of its parts
 EDGE = 0.5  # of a side of the image: ink along it is no character
+BLOCK, BLOCK_SIDE = 0.85, 0.4  # of a box that is filled, and of its longer side
 MARGIN_LINE = 0.04  # of the shorter side of the image: the width of a line across it
 
 
@@ -46,6 +47,14 @@ class Character(NamedTuple):
 
     mask: Mask
     box: Box
+
+    @property
+    def is_block(self) -> bool:
+        """Whether it fills its box, as a sheet of paper does and strokes do not."""
+        top, bottom, left, right = self.box
+        shorter = min(bottom - top, right - left)
+        filled = float(self.mask[top:bottom, left:right].mean())
+        return filled > BLOCK and shorter > BLOCK_SIDE * self.box.longest
 
 
 def find_characters(ink: Floats) -> list[Character]:

@@ -22,6 +22,7 @@ from pipeline.data.pixels.polarity import DARK, LIGHT, shows_ink
 from pipeline.pictures.characters import Box
 from pipeline.pictures.errors import PictureError
 from pipeline.pictures.specks import without_specks
+from pipeline.pictures.table import find_page, otsu
 
 Floats = NDArray[np.float32]
 Mask = NDArray[np.bool_]
@@ -30,13 +31,14 @@ BLANK = "blank: no ink found"
 BLANK_LEVELS = 14  # grey levels: compression leaves less on blank paper
 BLANK_DEVIATIONS = 6  # of the noise, which ink exceeds
 LEAST_SIDE = 200  # pixels of the longest side: smaller images are enlarged
-COARSE = 80  # pixels of the longest side in which paper is estimated
+COARSE = 160  # pixels of the longest side in which paper is estimated
 REACH = 0.28  # of the shorter side: the structuring element, wider than any stroke
 EDGE_SHADOW = 0.15  # fraction of the image's edge that a shadow covers at least
 EVEN = 0.05  # deviation of even paper, relative to its distance from the ink
 THINNEST = 0.025  # of the ink's longer side: the width of a pen
 THIN_INK = 0.2  # of a pixel's ink that belongs to a stroke, however thin
 DARKEST = 0.995  # of an object's pixels
+THICK_LINE = 0.04  # of the image's side: what is thicker is no line
 ROUNDS = 10  # of the surface's fit
 SOFT, HARD = 0.15, 0.85  # of the ink's core: what becomes 0, and what becomes 1
 
@@ -75,8 +77,9 @@ def find_ink(pixels: Pixels, longest: int, *, strokes: bool = True) -> Ink:
     Raises PictureError for an image without ink.
     """
     small, block = _resized(without_specks(pixels), longest)
-    top, bottom, left, right = _without_table(small.mean(axis=2) if small.ndim == 3 else small)
-    small = small[top:bottom, left:right]
+    page = find_page(small.mean(axis=2) if small.ndim == 3 else small)
+    top, left = page.top, page.left
+    small = small[top : page.bottom, left : page.right]
     levels = _project(small)
     if levels.max() - levels.min() < BLANK_LEVELS:
         raise PictureError(BLANK)
@@ -156,36 +159,6 @@ def _project(values: Floats) -> Floats:
     return projected - np.float32(min(projected.min(), 0))
 
 
-def _without_table(grey: Floats) -> tuple[int, int, int, int]:
-    """Return the top, bottom, left and right of a page on a dark table, or of the whole image."""
-    height, width = grey.shape
-    whole = 0, height, 0, width
-    low, high = np.quantile(grey, (0.02, 0.9))
-    dark = grey < (low + high) / 2
-    ring = np.concatenate([dark[0], dark[-1], dark[:, 0], dark[:, -1]])
-    if min(height, width) < 24 or dark.mean() > 0.5 or ring.mean() < 0.6:
-        return whole
-    bounds = []
-    for axis in (1, 0):
-        light = np.flatnonzero(1 - dark.mean(axis=axis) > 0.35)
-        bounds += [int(light[0]), int(light[-1]) + 1] if len(light) else [0, 0]
-    top, bottom, left, right = bounds
-    inner = dark[top:bottom, left:right]
-    if not inner.size or inner.mean() > 0.4 or inner.size < 0.3 * dark.size:
-        return whole
-    around = np.ones_like(dark)
-    around[top:bottom, left:right] = False
-    if around.sum() == 0 or dark[around].mean() < 0.8:
-        return whole
-    edge = max(round(0.006 * min(height, width)), 1)  # of the page, which may be slanted or soft
-    return (
-        top + edge if top else 0,
-        bottom - edge if bottom < height else height,
-        left + edge if left else 0,
-        right - edge if right < width else width,
-    )
-
-
 def _is_dark(levels: Floats) -> bool:
     """Return whether the ink is darker than the paper."""
     low, high = float(levels.min()), float(levels.max())
@@ -200,7 +173,7 @@ def _is_dark(levels: Floats) -> bool:
 
 def _distance(levels: Floats) -> Floats:
     """Return how much darker than the paper each pixel is, where ink is dark."""
-    threshold = _otsu(levels)
+    threshold = otsu(levels)
     above = levels > threshold
     if above.all() or not above.any():
         return np.zeros_like(levels)
@@ -247,8 +220,10 @@ def _paper(levels: Floats) -> Floats:
         weights = 1 / np.maximum(abs(surface - values), 1)
     light = np.maximum(surface, 0.2 * surface.max()).reshape(levels.shape)
     size = max(round(REACH * min(levels.shape)), 3)
-    closed = ndimage.grey_closing(levels / light, (size, size), mode="nearest")
-    paper: Floats = ndimage.gaussian_filter(closed * light, 1.0, mode="nearest")
+    closed = light * ndimage.grey_closing(levels / light, (size, size), mode="nearest")
+    # The surface is wrong along the edge of a shadow; both closings are above the ink.
+    closed = np.minimum(closed, ndimage.grey_closing(levels, (size, size), mode="nearest"))
+    paper: Floats = ndimage.gaussian_filter(closed, 1.0, mode="nearest")
     return np.maximum(paper.astype(np.float32), 1)
 
 
@@ -263,18 +238,6 @@ def _enlarge(coarse: Floats, shape: tuple[int, ...], factor: int) -> Floats:
     points = np.meshgrid(*grids, indexing="ij")
     values: Floats = ndimage.map_coordinates(coarse, points, order=1, mode="nearest")
     return values
-
-
-def _otsu(values: Floats) -> float:
-    """Return the threshold that separates two classes best (Otsu 1979)."""
-    counts, edges = np.histogram(values, 128)
-    centres = (edges[:-1] + edges[1:]) / 2
-    below = np.cumsum(counts)
-    above = below[-1] - below
-    sums = np.cumsum(counts * centres)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        between = below * above * (sums / below - (sums[-1] - sums) / above) ** 2
-    return float(edges[1 + int(np.nanargmax(between[:-1]))])
 
 
 def _deviation(distance: Floats) -> float:
@@ -306,10 +269,11 @@ def _without_lines(distance: Floats, noise: float) -> Floats:
     labels, count = ndimage.label(ndimage.binary_dilation(lines))
     for number in range(1, count + 1):
         rows = np.flatnonzero(labels == number)
+        if len(rows) > max(THICK_LINE * height, 4):  # a shadow, or the darker side of a fold
+            continue
         top, bottom = rows[0] - 1, rows[-1] + 1
         if top < 0 or bottom >= height:
-            outer = bottom if top < 0 else top
-            between = np.repeat(distance[outer][None] if 0 <= outer < height else 0, len(rows), 0)
+            between = np.zeros((len(rows), 1), np.float32)
         else:
             weights = ((rows - top) / (bottom - top))[:, None]
             between = distance[top] * (1 - weights) + distance[bottom] * weights

@@ -23,8 +23,9 @@ from pipeline.data.pixels.transparency import OPAQUE, blend, change_of, put_on_p
 from pipeline.data.prepare import RAW_MAX_PIXELS
 from pipeline.evaluation.evaluate import TrainedModel
 from pipeline.evaluation.framing import Framing, Range
+from pipeline.loading.augment import INK_THRESHOLD
 from pipeline.loading.dataset import PixelRules, View
-from pipeline.pictures.characters import INKED, Character, find_characters, find_object
+from pipeline.pictures.characters import INKED, Character, Mask, find_characters, find_object
 from pipeline.pictures.errors import PictureError
 from pipeline.pictures.ink import BLANK, Floats, Ink, clean_ink, find_ink
 from pipeline.pictures.specks import has_specks
@@ -35,6 +36,7 @@ DIRTY, FULL_CONTRAST = 40, 225  # grey levels from the paper
 # By which factors a framing may exceed that of the training, and by which fraction of a side.
 PROPORTION, SIZE, PLACE = 1.1, 1.2, 0.06
 TALLER = 1.3  # of the shortest character: then the longest is a tall one
+SOFT_EDGE = 3  # pixels around a stroke
 SMALL_CANVAS = 40  # pixels: lower images are digits cut out, not pages
 
 
@@ -87,7 +89,9 @@ class Preparation:
         if paper is not None:
             found = clean_ink(grey, paper, longest, strokes=self.characters)
             characters = self._characters(found.ink)
-            if len(characters) == 1 and not separate and self._keeps(grey, found, characters[0]):
+            if self._is_block(characters) or (self.characters and _is_stray(found, characters)):
+                paper = None
+            elif len(characters) == 1 and not separate and self._keeps(grey, found, characters[0]):
                 return [Prepared(name, grey, paper)]
         if paper is None or not characters:
             pixels = grey if decoded.colour is None else decoded.colour
@@ -95,22 +99,28 @@ class Preparation:
             characters = self._characters(found.ink)
         if not characters:
             raise PictureError(BLANK)
+        if self._is_block(characters):
+            raise PictureError("no strokes found: the ink is a filled area")
         if len(characters) > 1 and not separate:
             raise PictureError(f"{len(characters)} separate characters: one is expected")
         return [
             Prepared(name, page, 255, found.box(one.box) if separate else None)
-            for one, page in zip(characters, self._pages(found.ink, characters), strict=True)
+            for one, page in zip(characters, self._pages(found, characters), strict=True)
         ]
 
     def _characters(self, ink: Floats) -> list[Character]:
         """Return the characters in ink; any other object is one, whatever its parts are."""
         return find_characters(ink) if self.characters else find_object(ink)
 
+    def _is_block(self, characters: list[Character]) -> bool:
+        """Return whether the largest of the characters is no character."""
+        largest = max(characters, key=lambda one: one.box.longest, default=None)
+        return self.characters and largest is not None and largest.is_block
+
     def _keeps(self, grey: Pixels, found: Ink, character: Character) -> bool:
         """Return whether a clean image is in the form of the training as it is."""
-        stray = (found.ink > INKED) & ~character.mask & self.characters
         smaller = grey.shape[0] < min(self.framing.pixels, self.view.canvas[0])
-        return not (stray.any() or found.thin or smaller) and self._is_framed(found.ink, character)
+        return not (found.thin or smaller) and self._is_framed(found.ink, character)
 
     def _is_framed(self, ink: Floats, character: Character) -> bool:
         """Return whether a character has the place and size of those of the training images."""
@@ -142,8 +152,9 @@ class Preparation:
         y = float(weights.sum(axis=1) @ (np.arange(ink.shape[0]) + 0.5) / total)
         return box.longest, x, y
 
-    def _pages(self, ink: Floats, characters: list[Character]) -> list[Pixels]:
+    def _pages(self, found: Ink, characters: list[Character]) -> list[Pixels]:
         """Return a page in the framing of the training for each character: uint8 (h, w)."""
+        ink = found.ink
         size = self.framing.size.typical
         scale = max(one.box.longest for one in characters)
         shortest = min(one.box.longest for one in characters)
@@ -151,9 +162,9 @@ class Preparation:
             size = max(size, self.framing.tall)
         pages = []
         for one in characters:
-            # The soft edges of strokes, without other characters and specks.
-            others = (ink > INKED) & ~one.mask
-            own = np.where(ndimage.binary_dilation(others, iterations=2) & ~one.mask, 0, ink)
+            # The soft edges of strokes, without other characters, specks and residues of shadows.
+            others = ndimage.binary_dilation((ink > INKED) & ~one.mask, iterations=2) & ~one.mask
+            own = np.where(_around(one.mask, found) & ~others, ink, 0)
             if len(characters) == 1 and self._is_framed(own, one):
                 pages.append(_page(own, 0, 0, own.shape[0], own.shape[1], self.view.canvas[0]))
                 continue
@@ -161,8 +172,6 @@ class Preparation:
             height = scale / size
             width = height * self._proportion
             left, top = x - self.framing.x.typical * width, y - self.framing.y.typical * height
-            if len(characters) > 1:
-                own = np.where(ndimage.binary_dilation(one.mask, iterations=3), own, 0)
             pages.append(_page(own, top, left, height, width, self.view.canvas[0]))
         return pages
 
@@ -176,6 +185,24 @@ def default_framing(trained: TrainedModel) -> Framing:
         return Framing(size, middle, middle, by_mass=False, tall=hand or 0.47, pixels=900)
     middle = Range(0.46, 0.51, 0.56)
     return Framing(Range(0.65, 0.72, 0.85), middle, middle, by_mass=True, tall=0.72, pixels=28)
+
+
+def _around(strokes: Mask, found: Ink) -> Mask:
+    """Return strokes (h, w) with the soft edges around them, also in an enlarged image."""
+    reach = max(round(SOFT_EDGE / found.block), SOFT_EDGE)
+    around: Mask = ndimage.binary_dilation(strokes, iterations=reach)
+    return around
+
+
+def _is_stray(found: Ink, characters: list[Character]) -> bool:
+    """Return whether ink that the loader counts lies outside the characters, as lines do."""
+    own = np.zeros(found.ink.shape, bool)
+    for one in characters:
+        own |= one.mask
+    soft = _around(own, found)
+    # A line of one pixel covers a part of a block.
+    least = INK_THRESHOLD / max(found.block, 1)
+    return bool((found.ink[~soft] > least).any())
 
 
 def _clean_paper(grey: Pixels, *, strokes: bool) -> int | None:
