@@ -299,6 +299,13 @@ REJECTED_SETTINGS: list[Callable[[], Field]] = [
 ]
 
 
+def test_a_dtype_of_another_package_is_rejected() -> None:
+    import ml_dtypes
+
+    with pytest.raises(SampleError, match="invalid array dtype"):
+        NDArrayField(ml_dtypes.bfloat16, (1,))
+
+
 @pytest.mark.parametrize("make", REJECTED_SETTINGS)
 def test_rejects_settings(make: Callable[[], Field]) -> None:
     with pytest.raises(SampleError):

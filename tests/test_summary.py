@@ -174,6 +174,7 @@ def test_shared_weights_count_once_and_grouped_arithmetic_counts_right() -> None
         ("conv3", (1, 8, 8), "network: got 'conv3', expected the name of a network, or layers"),
         ("", (1, 8, 8), "network: got ''"),
         ("conv0-3", (1, 8, 8), "network: got 'conv0-3', expected numbers from 1 on"),
+        ("conv5-3/0", (1, 32, 32), "network: got 'conv5-3/0', expected numbers from 1 on"),
         ("conv5-3,maxpool9", (1, 8, 8), "input: got 1×8×8, which is too small for the layers"),
     ],
 )

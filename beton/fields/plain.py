@@ -141,7 +141,9 @@ class NDArrayField(Field):
             dtype = np.dtype(self.dtype)
         except TypeError as error:
             raise SampleError("invalid array dtype", got=repr(self.dtype)) from error
-        if dtype.kind not in "biufcmMSV" or dtype.names or dtype.subdtype or not dtype.itemsize:
+        foreign = dtype.isbuiltin == 2  # of a package, such as bfloat16: others cannot read it
+        kind = "" if foreign or dtype.names or dtype.subdtype else dtype.kind
+        if not kind or kind not in "biufcmMSV" or not dtype.itemsize:
             raise SampleError("invalid array dtype", got=dtype, expected="numbers or fixed bytes")
         shape = tuple(operator.index(side) for side in self.shape)
         if not 1 <= len(shape) <= 32 or min(shape) < 1:

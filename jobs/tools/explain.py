@@ -30,6 +30,7 @@ from pipeline.inspection.explain import explain_given, explain_labelled
 from pipeline.inspection.explain_files import write_given, write_json, write_labelled
 from pipeline.inspection.explain_page import given_page, labelled_page
 from pipeline.inspection.neighbours import Neighbours
+from pipeline.loading.dataset import source_line
 from pipeline.reporting.html import Page
 from pipeline.runtime import launch
 from pipeline.runtime.folders import output_folder
@@ -84,14 +85,19 @@ def explain(config: Config) -> int:
                 raise
             print(f"explain: no labels: {error}", file=sys.stderr)
             page, found = _given(config, trained, neighbours, warnings, folder)
+        failed = found.get("failed", ())
+        if failed and not found["given"]:
+            first = failed[0]
+            raise UserError(f"none of {len(failed)} images can be explained: {first['error']}")
         write_json(folder, found)
         page.write(folder / "index.html")
     print(f"{out / 'index.html'}: {page.answer}")
+    print(f"trained on {source_line(trained.config.provenance)}")
     for line in warnings:
         print(line)
-    for one in found.get("failed", ()):
+    for one in failed:
         print(f"{one['file']}: {one['error']}", file=sys.stderr)
-    return 1 if found.get("failed") else 0
+    return 1 if failed else 0
 
 
 def _is_image(path: Path | None) -> bool:

@@ -24,6 +24,7 @@ from pipeline.export.formats import write_onnx, write_pt2
 from pipeline.export.hub import write_hub
 from pipeline.export.program import Program
 from pipeline.export.space import write_space
+from pipeline.loading.dataset import source_line
 from pipeline.loading.writer_scale import typical_scale
 from pipeline.reporting.common import percent
 from pipeline.runtime import launch
@@ -75,7 +76,7 @@ def write_program(path: Path, trained: TrainedModel) -> list[str]:
         f"{len(trained.classes)})",
         f"pages: {description['colours']}; {description['fit']}",
         f"largest difference from the run's logits: {difference:.1e}, on {len(expected.pages):,} "
-        f"images of its split {expected.split}",
+        f"images of its split {expected.split}; {source_line(trained.config.provenance)}",
     ]
     if recipe.hand:
         lines.append(

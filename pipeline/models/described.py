@@ -22,11 +22,10 @@ def described(text: str, shape: Shape) -> Network:
     channels = shape[0]
     for word in text.split(","):
         if match := re.fullmatch(r"conv(\d+)-(\d+)(?:/(\d+))?(?:p(\d+))?", word):
-            kernel, outputs, stride, padding = (int(one or 0) for one in match.groups())
-            _check(word, kernel, outputs)
-            layers.append(
-                nn.Conv2d(channels, outputs, kernel, stride or 1, padding=padding, bias=False)
-            )
+            kernel, outputs, stride, padding = map(int, match.groups("0"))
+            stride = stride if match[3] else 1
+            _check(word, kernel, outputs, stride)
+            layers.append(nn.Conv2d(channels, outputs, kernel, stride, padding=padding, bias=False))
             channels = outputs
         elif match := re.fullmatch(r"maxpool(\d+)", word):
             _check(word, int(match[1]))
