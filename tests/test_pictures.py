@@ -152,6 +152,7 @@ ON_PAPER: dict[str, Callable[[Page], Page]] = {
     "squared": lambda page: _ruled(page, 170, 1, squared=True),
     "fold": _folded,
     "shadow": lambda page: _shaded(page, 4),
+    "light in the middle": lambda page: _lit(page),
     "soft shadow": lambda page: _shaded(page, 25),
     "dark table": lambda page: _on_table(page, 70),
     "black table": lambda page: np.pad(page, 30, constant_values=0),
@@ -165,6 +166,13 @@ def _shaded(page: Page, width: float) -> Page:
     lit = 1 / (1 + np.exp(-(x - place + 0.3 * (y - page.shape[0] / 2)) / width))
     values: Page = (page * (0.45 + 0.5 * lit)).round().astype(np.uint8)
     return values
+
+
+def _lit(page: Page) -> Page:
+    """Light that falls off towards the corners, which is no page on a table."""
+    y, x = np.mgrid[-0.5 : 0.5 : page.shape[0] * 1j, -0.5 : 0.5 : page.shape[1] * 1j]
+    levels: Page = ((75 + 180 * (page / 255)) * (1 - 1.3 * (y**2 + x**2))).round().astype(np.uint8)
+    return levels
 
 
 def _on_table(page: Page, level: int) -> Page:

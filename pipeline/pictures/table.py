@@ -14,6 +14,7 @@ PAGE_SIDE = 0.25  # of each side of the image: the least side of a page
 DARK_PAGE, DARK_TABLE = 0.4, 0.8  # most of a page that is dark, and least of the table
 SOFT_EDGE = 0.006  # of the image: the edge of a page may be slanted or soft
 BOUNDED = 3  # sides of a page that is the smaller part: what is lit beside a shadow has fewer
+BAND, STEP = 0.02, 0.4  # of the image, and of the contrast: light falls off more slowly
 FULL_LINE = 0.5  # of a side of the page's box: a line across the page is as light
 
 
@@ -45,6 +46,9 @@ def find_page(grey: Floats) -> Box:
     small = inner.shape[0] < PAGE_SIDE * height or inner.shape[1] < PAGE_SIDE * width
     if small or inner.mean() > DARK_PAGE or not around.any() or dark[around].mean() < DARK_TABLE:
         return whole
+    apart = float(grey[~dark].mean() - grey[dark].mean())
+    if _step(grey, box) < STEP * apart:
+        return whole
     edge = max(round(SOFT_EDGE * min(height, width)), 1)
     return Box(
         box.top + edge if box.top else 0,
@@ -52,6 +56,23 @@ def find_page(grey: Floats) -> Box:
         box.left + edge if box.left else 0,
         box.right - edge if box.right < width else width,
     )
+
+
+def _step(grey: Floats, box: Box) -> float:
+    """Return how much lighter a page (h, w) is than what surrounds it, at its softest edge."""
+    away = max(round(BAND * min(grey.shape)), 2)
+    steps = []
+    for levels, first, last, start, stop in (
+        (grey, box.top, box.bottom, box.left, box.right),
+        (grey.T, box.left, box.right, box.top, box.bottom),
+    ):
+        lines = levels[:, start:stop]
+        if first:
+            steps.append(np.median(lines[first + away] - lines[max(first - away, 0)]))
+        if last < len(lines):
+            outside = min(last - 1 + away, len(lines) - 1)
+            steps.append(np.median(lines[last - 1 - away] - lines[outside]))
+    return float(min(steps))
 
 
 def _bounds(page: NDArray[np.bool_]) -> Box | None:
