@@ -25,6 +25,7 @@ LINE_GAP = 0.5  # of the longest stroke: the gap between characters of two lines
 SHADED, PART = 0.1, 0.02  # of an object: the ink of its pixels, and the area of its parts
 EDGE = 0.5  # of a side of the image: ink along it is no character
 BLOCK, BLOCK_SIDE = 0.85, 0.4  # of a box that is filled, and of its longer side
+BLOCK_AREA = 0.2  # of the image
 MARGIN_LINE = 0.04  # of the shorter side of the image: the width of a line across it
 
 
@@ -50,11 +51,12 @@ class Character(NamedTuple):
 
     @property
     def is_block(self) -> bool:
-        """Whether it fills its box, as a sheet of paper does and strokes do not."""
+        """Whether it is large and fills its box, as a sheet of paper does and strokes do not."""
         top, bottom, left, right = self.box
         shorter = min(bottom - top, right - left)
         filled = float(self.mask[top:bottom, left:right].mean())
-        return filled > BLOCK and shorter > BLOCK_SIDE * self.box.longest
+        large = float(self.mask.mean()) > BLOCK_AREA
+        return large and filled > BLOCK and shorter > BLOCK_SIDE * self.box.longest
 
 
 def find_characters(ink: Floats) -> list[Character]:
