@@ -1,15 +1,10 @@
 """The page's results as HTML: one card for each image."""
 
-import base64
-import io
 from collections.abc import Sequence
 from html import escape
 
-import numpy as np
-from numpy.typing import NDArray
-from PIL import Image
-
 from pipeline.app.explainer import Explanation
+from pipeline.inspection.explain_cards import figure
 from pipeline.inspection.neighbours import Neighbour
 from pipeline.pictures.predictor import Prediction
 from pipeline.reporting.common import percent
@@ -32,11 +27,11 @@ def _card(one: Explanation) -> str:
         return message(f"{one.name}: {one.error}" if one.name else one.error)
     name = f'<p class="file">{escape(one.name)}</p>' if one.name else ""
     best = one.prediction
-    figures = _figure(best.seen, "What the network saw", "large")
+    figures = figure(best.seen, "What the network saw", "large")
     if one.heat is None:
         figures += f"<p class='hint'>No Grad-CAM: {escape(one.without_heat)}</p>"
     else:
-        figures += _figure(one.heat, f"Grad-CAM: where it saw {best.label}", "large")
+        figures += figure(one.heat, f"Grad-CAM: where it saw {best.label}", "large")
     verdict = f"<strong>{escape(best.label)}</strong> <span>{percent(best.probability, 1)}</span>"
     return f"""<article class="card">{name}
 <p class="verdict">{verdict}</p>
@@ -62,15 +57,4 @@ def _neighbours(one: Explanation) -> str:
 
 
 def _neighbour(one: Neighbour) -> str:
-    return _figure(one.image, f"{one.label} ({one.similarity:.2f})", "small")
-
-
-def _figure(image: NDArray[np.uint8], caption: str, size: str) -> str:
-    content = io.BytesIO()
-    Image.fromarray(image).save(content, "PNG")
-    data = base64.b64encode(content.getvalue()).decode()
-    text = escape(caption)
-    return (
-        f'<figure class="{size}"><img src="data:image/png;base64,{data}" alt="{text}">'
-        f"<figcaption>{text}</figcaption></figure>"
-    )
+    return figure(one.image, f"{one.label} ({one.similarity:.2f})", "small")

@@ -50,9 +50,9 @@ def _item(card: Card) -> str:
     captions = ["as seen", f"heat of {shown(image.predicted)}"]
     if image.true_heat is not None:
         captions.append(f"heat of {shown(image.true or '')}, the label")
-    figures = "".join(map(_figure, panels(image, SIDE), captions))
+    figures = "".join(map(figure, panels(image, SIDE), captions))
     near = "".join(
-        _figure(one.image, f"{shown(one.label)} {one.similarity:.2f}", "near")
+        figure(one.image, f"{shown(one.label)} {one.similarity:.2f}", "near")
         for one in image.neighbours
     )
     near = f"<div>{near}</div>" if near else ""
@@ -62,7 +62,8 @@ def _item(card: Card) -> str:
     )
 
 
-def _figure(image: Pixels, caption: str, kind: str = "") -> str:
+def figure(image: Pixels, caption: str, kind: str = "") -> str:
+    """Return an image, uint8 (h, w) or (h, w, 3), with its caption as HTML of the class `kind`."""
     content = io.BytesIO()
     Image.fromarray(image).save(content, "PNG")
     data = base64.b64encode(content.getvalue()).decode()
