@@ -25,7 +25,7 @@ def make_run(path: Path, accuracy: float | None = 0.875, kind: str = "synthetic"
     path.mkdir(parents=True)
     (path / "model.safetensors").touch()
     provenance = {"kind": kind, "source": "<pages>"}
-    config = {"network": "small", "classes": ["a", "b"], "provenance": provenance}
+    config = {"job": "part1", "network": "small", "classes": ["a", "b"], "provenance": provenance}
     result = {"accuracy": accuracy, "samples": 16, "provenance": provenance}
     (path / "config.json").write_text(json.dumps(config))
     (path / "result.json").write_text(json.dumps(result))

@@ -206,7 +206,7 @@ def test_labelled_images_and_a_run_whose_dataset_is_gone(
 ) -> None:
     run = Path(shutil.copytree(ink, tmp_path / "run"))
     config = json.loads((run / "config.json").read_text())
-    (run / "config.json").write_text(json.dumps({**config, "data": "nowhere.beton"}))
+    (run / "config.json").write_text(json.dumps({**config, "data": "data/nowhere.beton"}))
     files = {f"set/{name}/{i}.png": page(shape, 300 + i) for name, shape in
              (("?", "A"), ("-", "m")) for i in range(3)}  # fmt: skip
     pngs = {name: saved(Image.fromarray(pixels)) for name, pixels in files.items()}
@@ -221,7 +221,7 @@ def test_labelled_images_and_a_run_whose_dataset_is_gone(
     assert explain(run, "--out", tmp_path / "x") == (
         2,
         "",
-        "explain: the run's dataset nowhere.beton is gone; prepare it again\n",
+        "explain: the run's dataset data/nowhere.beton is gone; prepare it again\n",
     )
 
 
@@ -233,6 +233,10 @@ def test_what_cannot_be_explained_is_refused_in_one_line(
     shutil.copytree(ink, several / "digits")
     (several / "config.json").write_text('{"job": "part2"}')
     (several / "result.json").write_text("{}")
+    exported = Path(shutil.copytree(ink, tmp_path / "exported"))
+    config = json.loads((exported / "config.json").read_text())
+    config["data"] = Path(config["data"]).name
+    (exported / "config.json").write_text(json.dumps(config))
     unfinished = Path(shutil.copytree(ink, tmp_path / "unfinished"))
     (unfinished / "result.json").unlink()
     mine = tmp_path / "mine"
@@ -241,10 +245,11 @@ def test_what_cannot_be_explained_is_refused_in_one_line(
     cases: dict[str, list[Any]] = {
         "a run of 1 trainings, expected one of its folders: digits": [several],
         "an unfinished run": [unfinished],
+        "has no path in an export: give the run itself": [exported],
         "not a run directory": [tmp_path / "nothing"],
         "no such file or folder": [ink, "--source", tmp_path / "nothing"],
         "no images in its split 'test'": [ink, "--split", "test"],
-        "not written by explain": [ink, "--out", mine],
+        "got a folder that it did not write": [ink, "--out", mine],
         "most: got 0": [ink, "--most", 0],
     }
     for message, words in cases.items():

@@ -202,6 +202,7 @@ def test_a_model_repository_is_read_as_a_run(
     assert export(ink, "--to", "hub", "--out", tmp_path / "hub")[0] == 0  # replaces its own
     card = (tmp_path / "hub" / "README.md").read_text()
     assert card.startswith("---\nlibrary_name: inkrun\n")
+    assert ("`test.json`" in card) == (tmp_path / "hub" / "test.json").exists()
     for part in ("synthetic data: tiny", "95 % interval", "Intended use", "Limits", r"`a\nb`"):
         assert part in card
     assert "The data are synthetic" in card
@@ -215,7 +216,7 @@ def test_a_model_repository_is_read_as_a_run(
     assert scores["accuracy"] == stored["accuracy"]
     status, _, err = export(tmp_path / "hub", "--to", "pt2", "--out", tmp_path / "pt2")
     assert (status, err.count("\n")) == (2, 1)
-    assert "the run's dataset tiny.beton is gone" in err
+    assert "the run's dataset tiny.beton has no path in an export" in err
 
 
 def test_a_space_has_all_that_the_app_needs(ink: Path, export: Export, tmp_path: Path) -> None:
@@ -243,5 +244,5 @@ def test_other_folders_are_refused(ink: Path, export: Export, tmp_path: Path) ->
     (tmp_path / "thesis.txt").write_text("x")
     status, _, err = export(ink, "--to", "hub", "--out", tmp_path)
     assert (status, err.count("\n")) == (2, 1)
-    assert "not written by export --to hub" in err
+    assert "got a folder that it did not write, expected a new folder for export --to hub" in err
     assert export(tmp_path, "--to", "hub")[0] == 2

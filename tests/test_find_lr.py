@@ -99,6 +99,8 @@ def test_a_training_with_find_is_that_with_the_number(folder: Path, tmp_path: Pa
         (["leaves", "--stage", "2"], "stage: got 2, expected 1: the recipe has one stage"),
         (["leaves", "--steps", "1"], "steps: got 1, expected at least 20"),
         (["leaves", "--start", "nowhere"], "nowhere: not a run directory"),
+        (["runs/part1/latest"], "name: got 'runs/part1/latest', expected part1, emnist"),
+        (["leaves.beton"], "name: got 'leaves.beton', expected part1"),
         (["roots"], "data/roots.beton is not there; make it: ./launch.sh prep roots"),
     ],
 )

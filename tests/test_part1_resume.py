@@ -35,10 +35,8 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize(
     ("launcher", "number", "resumer"),
     [
-        pytest.param(ONE, signal.SIGTERM, ONE, id="1 to 1, SIGTERM"),
         pytest.param(ONE, signal.SIGINT, TWO, id="1 to 2, SIGINT"),
         pytest.param(TWO, signal.SIGTERM, ONE, id="2 to 1, SIGTERM"),
-        pytest.param(TWO, signal.SIGTERM, TWO, id="2 to 2, SIGTERM"),
     ],
 )
 def test_a_signal_stops_it_and_any_number_of_processes_resumes_it(

@@ -752,8 +752,8 @@ def declared(width: int, height: int) -> bytes:
     [
         (b"", "empty"),
         (b"what", "not recognised as PNG, JPEG"),
-        (declared(60000, 2000), "bomb"),  # above Pillow's limit, where Pillow only warns
-        (declared(60000, 60000), "bomb"),  # above twice the limit
+        (declared(60000, 2000), "too many pixels"),  # above Pillow's limit, where Pillow only warns
+        (declared(60000, 60000), "too many pixels"),  # above twice the limit
         (declared(65536, 1), "65536×1 pixels"),
         (declared(100, 100), "truncated"),  # fewer pixels than declared
         (saved(Image.new("L", (4, 4)))[:-26], "truncated"),
@@ -774,7 +774,7 @@ def test_a_large_page_after_a_small_one_is_refused() -> None:
     images = [Image.new("1", (8, 8)), Image.new("1", (20000, 10000))]
     data = tiff(images, [None, None], compression="group4")
     assert decode(data, 0).grey.shape == (8, 8)
-    with pytest.raises(ImageError, match="bomb"):
+    with pytest.raises(ImageError, match="too many pixels|200,000,000"):
         decode(data, 1)
 
 

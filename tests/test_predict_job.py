@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -102,7 +103,7 @@ def test_files_folders_zips_and_standard_input(run: Path, tmp_path: Path) -> Non
         assert list(line) == ["file", "label", "probability", "top"]
         assert line["top"][0] == [line["label"], line["probability"]]
         assert len(line["top"]) == 2
-    images = sorted((tmp_path / "seen/all").iterdir())
+    images = sorted((tmp_path / "seen/all").glob("*.png"))
     assert [path.name[:5] for path in images] == [f"000{n}-" for n in range(1, 6)]
     assert {Image.open(path).size for path in images} == {(16, 16)}
 
@@ -167,19 +168,52 @@ def test_bad_input_gets_one_line(call: Call, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     make_zip(tmp_path / "texts.zip", {"a.txt": b"a", "b.csv": b"b"})
     (tmp_path / "a.png").write_bytes(png(page("A", 100)))
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/letter.txt").touch()
     for words, reason in {
         ("missing.png",): "no such file",
         ("empty",): "expected images",
         ("texts.zip",): "got 2 other files, expected images",
         ("a.png", "--json", "--csv"): "json: got csv too",
         ("a.png", "--top", "0"): "top: got 0, expected at least 1",
-        ("a.png", "--show", "a.png"): "a.png",
+        ("a.png", "--show", "a.png"): "a.png: got a file, expected a new folder",
+        ("a.png", "--show", "mine"): "mine: got a folder that it did not write",
+        ("missing.png", "--csv"): "no such file",
+        ("-", "a.png", "-"): "-: got it 2 times, expected once",
     }.items():
         status, out, err = call(*words)
         assert (status, out) == (2, ""), words
         assert err.startswith("predict: ")
         assert reason in err
         assert err.count("\n") == 1
+    assert not list(tmp_path.glob(".mine*"))
     status, _, err = call("a.png", network=tmp_path)
     assert status == 2
     assert "not a run directory" in err
+
+
+def test_a_broken_link_is_a_line_and_the_others_are_predicted(call: Call, tmp_path: Path) -> None:
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set/lost.png").symlink_to("nowhere.png")
+    (tmp_path / "set/there.png").write_bytes(png(page("A", 100)))
+    status, out, err = call("set")
+    assert status == 1
+    assert "there.png" in out
+    assert err == "lost.png: No such file or directory\n"
+
+
+def test_damaged_and_foreign_runs_are_refused(call: Call, run: Path, tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(png(page("A", 100)))
+    for name, content, reason in (
+        ("result.json", "[]", "damaged"),
+        ("result.json", "{}", "damaged"),
+        ("config.json", '{"architectures": ["ViT"]}', "its config.json is of another program"),
+    ):
+        copied = tmp_path / "copied"
+        shutil.copytree(run, copied)
+        (copied / name).write_text(content)
+        status, out, err = call("a.png", network=copied)
+        assert (status, out) == (2, "")
+        assert reason in err
+        assert err.count("\n") == 1
+        shutil.rmtree(copied)

@@ -276,7 +276,7 @@ def test_bad_images_are_listed_and_nothing_is_written(tmp_path: Path, prep_here:
         (["part1", "--source", "good", "--grey"], "--writers and --grey are for the synthetic"),
         (["mnist", "--mislabel", "wrong"], "--mislabel: expected --source, or the synthetic"),
         (["part3", "--mislabel", "wrong"], "part3 would be read from data/raw/mnistTask3.zip;"),
-        (["--source", "dangling"], "No such file or directory: 'dangling/1/lost.png'"),
+        (["--source", "dangling"], "dangling/1/lost.png: No such file or directory"),
     ],
 )
 def test_what_is_wrong_is_said_in_one_line(

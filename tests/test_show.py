@@ -63,6 +63,7 @@ def test_the_image_shows_both(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         (["petals.beton", "--augmented", "auto", "--count", "0"], "count: got 0"),
         (["petals.beton", "--augmented", "auto", "--out", "a.gif"], "out: got 'a.gif', expected"),
         (["petals.beton", "--augmented", "auto", "--stage", "3"], "stage: got 3, expected 1 to 1"),
+        (["runs/leaves", "--augmented", "auto"], "name: got 'runs/leaves', expected part1, emnist"),
         (["roots", "--augmented", "auto"], "roots.beton is not there; make it"),
     ],
 )

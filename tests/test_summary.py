@@ -227,6 +227,8 @@ def test_a_run_whose_dataset_is_gone_has_a_summary(
         (["part1", "--input", "1x2x3", "--network", "small"], "input: expected --network with it"),
         (["--input", "3x20", "--network", "small"], "input: got '3x20', expected channels x"),
         (["--input", "1x99x99", "--network", "small", "--batch-size", "0"], "batch_size: got 0"),
+        (["runs/nothing"], "name: got 'runs/nothing', expected part1"),
+        (["other/model"], "its config.json is of another program"),
         (["roots"], "data/roots.beton is not there"),
         (["part1", "--recipe", "photos"], "recipe: got 'photos', expected one of fast"),
     ],
@@ -239,6 +241,8 @@ def test_mistakes_are_one_line(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "other/model").mkdir(parents=True)
+    (tmp_path / "other/model/config.json").write_text('{"architectures": []}')
     assert printed(words, monkeypatch) == 2
     error = capsys.readouterr().err
     assert message in error

@@ -14,6 +14,7 @@ reason in one line, 141 if the reader of the output went away.
 import os
 import sys
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,6 +36,7 @@ from pipeline.pictures.output import (
 from pipeline.pictures.predictor import Predictor
 from pipeline.pictures.stream import predict_all
 from pipeline.runtime import launch
+from pipeline.runtime.folders import output_folder
 from pipeline.runtime.hardware import Precision
 from pipeline.runtime.progress import make_console
 
@@ -56,7 +58,7 @@ class Config:
     csv: bool = False
     """Print comma-separated values, with a header."""
     show: Path | None = None
-    """Folder for PNG files of what the network saw."""
+    """Folder to write, with PNG files of what the network saw."""
     separate: bool = False
     """Predict each of several characters on an image, with its box."""
     precision: Precision = "auto"
@@ -81,11 +83,13 @@ def predict(config: Config) -> Iterator[bool]:
         lines = CsvLines(predictor.top, separate=config.separate)
     else:
         lines = TableLines(make_console(), predictor.top, separate=config.separate)
-    shown = None if config.show is None else SeenFolder(config.show)
-    with lines:
-        for outcome in predict_all(
-            predictor, find_pictures(config.paths, launch.caller_folder()), config.separate
-        ):
+    found = find_pictures(config.paths, launch.caller_folder())
+    with ExitStack() as stack:
+        shown = None
+        if config.show is not None:
+            shown = SeenFolder(stack.enter_context(output_folder(config.show, "predict --show")))
+        stack.enter_context(lines)
+        for outcome in predict_all(predictor, found, config.separate):
             lines.add(outcome)
             if shown is not None:
                 shown.add(outcome)

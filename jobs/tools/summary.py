@@ -26,7 +26,7 @@ from rich.table import Table
 from beton.reader import Reader
 from pipeline.errors import UserError
 from pipeline.evaluation.run_config import RunConfig
-from pipeline.evaluation.run_dir import RunDir, latest_in
+from pipeline.evaluation.run_dir import RunDir, check_own, latest_in
 from pipeline.experiments import classify, command
 from pipeline.experiments.default_data import default_dataset
 from pipeline.experiments.options import OPTIONS, job_of
@@ -142,6 +142,7 @@ def run_of(given: str) -> Path | None:
     """Return the run directory that a word names, None for another word."""
     for path in (caller_folder() / Path(given).expanduser(), Path(given)):
         if ((found := latest_in(path)) / "config.json").exists():
+            check_own(found)
             if "recipe" not in read_json(found, "config.json"):
                 raise UserError(f"{found}: got several trainings, expected the folder of one")
             return found

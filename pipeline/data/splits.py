@@ -12,8 +12,6 @@ from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from beton import rng
 from pipeline.data import base
@@ -119,6 +117,9 @@ def check_trained(path: Path, annotations: Annotations, rows: Ints, splits: Ints
 
 def join_groups(*groups: Ints) -> Ints:
     """Return the finest groups (n,) that join all images which share any of the given groups."""
+    from scipy.sparse import coo_array  # slow to import
+    from scipy.sparse.csgraph import connected_components
+
     joined, *others = groups
     for other in others:
         n = len(joined)

@@ -23,7 +23,13 @@ from pipeline.evaluation.framing import Framing
 from pipeline.evaluation.metrics import Scores, score
 from pipeline.evaluation.predict import Predictions, load_weights, predict_by_writer, predict_split
 from pipeline.evaluation.run_config import RunConfig
-from pipeline.evaluation.run_dir import RunDir, check_finished, latest_in
+from pipeline.evaluation.run_dir import (
+    RunDir,
+    TrainingResult,
+    check_finished,
+    latest_in,
+    read_result,
+)
 from pipeline.loading.batches import DeviceLoader
 from pipeline.loading.dataset import PixelRules, View, eval_batch_size, open_dataset, split_indices
 from pipeline.loading.writer_scale import writer_scales, writers_of
@@ -124,6 +130,7 @@ def load_model(run: Path) -> TrainedModel:
     check_finished(run)
     _check_one_training(run)
     view, config = read_as(run / "view.json", View), RunDir(run).config()
+    read_result(run, TrainingResult)
     network = networks.build(config.network, len(config.classes), 0, view.input_shape)
     load_weights(network, read_tensors(run / "model.safetensors"), run)
     measured = run / "framing.json"

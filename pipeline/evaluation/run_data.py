@@ -11,12 +11,15 @@ from pipeline.loading.dataset import open_dataset
 def open_run_data(config: RunConfig) -> Reader:
     """Open the dataset of a run.
 
-    Raises UserError if the file is gone or has other content than in the training, and BetonError
-    if it is damaged.
+    Raises UserError if the file is gone or has other content than in the training, and for an
+    exported run, which has a name in place of the path; BetonError if the file is damaged.
     """
     path = Path(config.data)
     if not path.is_file():
-        raise UserError(f"the run's dataset {config.data} is gone; prepare it again")
+        why = "is gone; prepare it again"
+        if len(path.parts) == 1:
+            why = "has no path in an export: give the run itself"
+        raise UserError(f"the run's dataset {config.data} {why}")
     file = open_dataset(path)
     if (got := file.fingerprint()) != config.fingerprint:
         file.close()

@@ -17,7 +17,7 @@ from pipeline.errors import UserError
 from pipeline.evaluation.metrics import EpochMetrics, Scores, score
 from pipeline.evaluation.predict import Predictions
 from pipeline.evaluation.run_config import RunConfig
-from pipeline.runtime.files import convert, read, read_as, read_tensors
+from pipeline.runtime.files import convert, read, read_as, read_json, read_tensors
 
 R = TypeVar("R")
 
@@ -185,9 +185,17 @@ def latest_in(path: Path) -> Path:
 
 
 def check_finished(path: Path) -> None:
-    """Raise UserError if a run directory is that of an unfinished run."""
-    if (path / "config.json").exists() and not RunDir(path).finished:
-        raise UserError(f"{path}: got an unfinished run, expected a finished one (see --resume)")
+    """Raise UserError for an unfinished run, and for a folder of another program."""
+    if (path / "config.json").exists():
+        check_own(path)
+        if not RunDir(path).finished:
+            raise UserError(f"{path}: got an unfinished run, expected a finished one: --resume it")
+
+
+def check_own(path: Path) -> None:
+    """Raise UserError for a folder whose config.json is that of another program."""
+    if "job" not in read_json(path, "config.json"):
+        raise UserError(f"{path}: not a run directory: its config.json is of another program")
 
 
 def read_result(path: Path, kind: type[R]) -> R:

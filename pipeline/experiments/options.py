@@ -162,12 +162,15 @@ RESERVED = (*OPTIONS, *EXPERIMENTS, "sweep", "report", "bench", "find-lr")
 def job_of(name: str) -> tuple[str, Path | None]:
     """Return the job that `./launch.sh train NAME` starts, and its --data, None for its default.
 
-    Raises UserError for a job of several trainings.
+    Raises UserError for a job of several trainings, and for what is no name.
     """
     if name in OPTIONS:
         return name, None
     if name in EXPERIMENTS:
         raise UserError(f"{name}: got a job of several trainings, expected one that trains once")
+    if "/" in name or name.endswith(".beton"):
+        jobs = ", ".join(OPTIONS)
+        raise UserError(f"name: got {name!r}, expected {jobs}, or the name of a dataset")
     return "classify", Path("data") / f"{name}.beton"
 
 

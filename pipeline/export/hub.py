@@ -9,12 +9,9 @@ from pathlib import Path
 
 from pipeline.evaluation.evaluate import TrainedModel, load_model
 from pipeline.evaluation.run_dir import RunDir, TrainingResult, read_result
-from pipeline.export.model_card import model_card
+from pipeline.export.model_card import FIGURES, model_card
 
-COPIED = (
-    *("model.safetensors", "view.json", "framing.json"),
-    *("result.json", "scores.json", "test.json"),
-)
+COPIED = ("model.safetensors", "view.json", "framing.json", *FIGURES)
 
 
 def write_hub(folder: Path, trained: TrainedModel) -> list[str]:
@@ -23,12 +20,12 @@ def write_hub(folder: Path, trained: TrainedModel) -> list[str]:
     Raises UserError if the folder cannot be loaded again.
     """
     run = trained.run
-    for name in COPIED:
-        if (run / name).exists():
-            shutil.copyfile(run / name, folder / name)
+    copied = [name for name in COPIED if (run / name).exists()]
+    for name in copied:
+        shutil.copyfile(run / name, folder / name)
     config = trained.config.portable()
     RunDir(folder).write_json("config.json", config.as_json())
-    card = model_card(config, read_result(run, TrainingResult), trained)
+    card = model_card(config, read_result(run, TrainingResult), trained, copied)
     (folder / "README.md").write_text(card, encoding="utf-8")
     load_model(folder)
     return [f"{path.name}: {path.stat().st_size:,} bytes" for path in sorted(folder.iterdir())]

@@ -1,7 +1,7 @@
 """The model card of a trained network: data, figures with intervals, intended use and limits."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from pipeline.recipes.systems import SYSTEMS
 from pipeline.reporting.common import counted, percent
 
 MOST_CLASSES = 100  # that the card lists
+FIGURES = ("result.json", "scores.json", "test.json")
 
 CARD = """---
 {front}
@@ -57,12 +58,17 @@ With inkrun, in a checkout, where FOLDER is this folder:
 | `model.safetensors` | the weights, {parameters:,} trained parameters |
 | `config.json` | network, classes, recipe, rules for pixels, origin of the data |
 | `view.json` | the image size and the normalisation that the network expects |
-| `result.json`, `scores.json`, `test.json` | the figures, also for each class |
+| {scores} | the figures, also for each class |
 """
 
 
-def model_card(config: RunConfig, result: TrainingResult, trained: TrainedModel) -> str:
-    """Return the README.md of a trained network: front matter (YAML), then Markdown."""
+def model_card(
+    config: RunConfig, result: TrainingResult, trained: TrainedModel, files: Sequence[str]
+) -> str:
+    """Return the README.md of a trained network: front matter (YAML), then Markdown.
+
+    `files` are the names of those beside it.
+    """
     name = Path(config.data).stem
     system = SYSTEMS.get(config.job)
     title = f"{name}: {config.network}" + (" (trial)" if config.is_trial else "")
@@ -89,6 +95,7 @@ def model_card(config: RunConfig, result: TrainingResult, trained: TrainedModel)
             f"trained on: {_listed(config.classes)}."
         ),
         limits=_limits(config, synthetic),
+        scores=", ".join(f"`{name}`" for name in FIGURES if name in files),
         parameters=sum(parameter.numel() for parameter in trained.network.parameters()),
     )
 

@@ -81,7 +81,8 @@ class DeviceLoader:
     """Batches of the samples `indices` of a file, as images on a device.
 
     With an `augmentation`, samples are shuffled and augmented, and an incomplete last batch is
-    dropped. Without, each sample comes once, in order, and the last batch is padded.
+    dropped. Without, each sample comes once, in order, and the last batch is padded; no batch is
+    larger than the samples need.
     `augmentation` moves the ink of handwriting; `image_augmentation` follows it, on images of any
     kind. With `balanced`, a training epoch has equally many samples of each class. A batch comes
     in micro-batches of at most `micro_batch` rows, to limit memory. `scales`, float32 (samples of
@@ -118,7 +119,11 @@ class DeviceLoader:
         image_augmentation.check(view.input_shape)
         self.device, self.seconds_waited = device, 0.0
         self._file, self._view, self._micro_batch = file, view, micro_batch
-        self._batch_size, self._seed, self._shard = batch_size, seed, shard or Shard()
+        self._seed, self._shard = seed, shard or Shard()
+        if not self._training:  # a batch of padding alone would be computed for nothing
+            count = self._shard.count
+            batch_size = min(batch_size, -(-len(indices) // count) * count)
+        self._batch_size = batch_size
         self._balanced = balanced
         labels = np.asarray(file.column("label").metadata) if balanced else None
         self._sampler = Sampler(indices, len(file), seed, self._training, labels)

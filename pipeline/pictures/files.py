@@ -49,11 +49,15 @@ def find_pictures(paths: Sequence[Path | str], folder: Path = Path()) -> Iterato
     Relative paths start at `folder`. Names are the paths as they are given.
     A file that is no archive counts as an image, whatever its name. In folders and archives, images
     are found by name and content, as prep finds them; with several paths, their names begin with
-    the path. Raises UserError for a missing path, for a folder or archive without images, and for
-    no paths; SourceError for a damaged archive, BetonError for a damaged .beton file.
+    the path. Raises UserError for a missing path, for a folder or archive without images, for no
+    paths, and for "-" twice; SourceError for a damaged archive, BetonError for a damaged .beton file.
     """
     if not paths:
         raise UserError("got no paths, expected files, folders, archives or -")
+    if (inputs := sum(str(path) == STDIN for path in paths)) > 1:
+        raise UserError(
+            f"-: got it {inputs} times, expected once: the standard input has one image"
+        )
     for path in paths:
         if str(path) == STDIN:
             yield Found(STDIN, _read_stdin)

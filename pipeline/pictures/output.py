@@ -5,6 +5,7 @@ import json
 import re
 import sys
 from abc import ABC, abstractmethod
+from contextlib import ExitStack
 from io import StringIO
 from pathlib import Path
 from typing import Any, Self
@@ -15,6 +16,7 @@ from rich.table import Table
 
 from pipeline.pictures.predictor import Prediction
 from pipeline.pictures.stream import Outcome
+from pipeline.runtime.progress import make_console, progress
 
 BOX = ("x", "y", "width", "height")
 LONGEST_NAME = 80  # characters of an image's name in the name of a PNG file
@@ -70,10 +72,13 @@ class CsvLines(Lines):
         names = ["file", "label", "probability"]
         for place in range(2, top + 1):
             names += [f"label {place}", f"probability {place}"]
-        self._print([*names, *(BOX if separate else ()), "error"])
+        self._header: list[str] = [*names, *(BOX if separate else ()), "error"]
 
     def add(self, outcome: Outcome) -> None:
-        """Print an outcome."""
+        """Print an outcome, the first one after the header."""
+        if self._header:
+            self._print(self._header)
+            self._header = []
         empty = [""] * (2 * self._top + 4 * self._separate)
         if outcome.error is not None:
             self._print([outcome.name, *empty, outcome.error])
@@ -91,16 +96,24 @@ class CsvLines(Lines):
 
 
 class TableLines(Lines):
-    """A table on the console, and a line for each error on the standard error stream."""
+    """A table on the console; on the standard error stream, progress and a line for each error."""
 
     def __init__(self, console: Console, top: int, *, separate: bool) -> None:
         self._console, self._separate, self._errors = console, separate, list[str]()
+        self._progress = ExitStack()
         self._table = Table("image", *(("box",) if separate else ()), "class", title_justify="left")
         self._table.add_column("probability", justify="right")
         if top > 1:
             self._table.add_column("next")
 
+    def __enter__(self) -> Self:
+        # On the other stream: the standard output may be a file.
+        shown = progress(make_console(stderr=True), "predicted", None)
+        self._advance = self._progress.enter_context(shown)
+        return self
+
     def __exit__(self, *exception: object) -> None:
+        self._progress.close()
         if self._table.row_count:
             self._console.print(self._table)
         sys.stdout.flush()
@@ -109,6 +122,7 @@ class TableLines(Lines):
 
     def add(self, outcome: Outcome) -> None:
         """Add an outcome to the table."""
+        self._advance(1)
         name = printable(outcome.name)
         if outcome.error is not None:
             self._errors.append(f"{name}: {printable(outcome.error)}")
@@ -122,10 +136,9 @@ class TableLines(Lines):
 
 
 class SeenFolder:
-    """A folder of PNG files of what the network saw, numbered in the order of the predictions."""
+    """PNG files in a folder, of what the network saw, numbered in the order of the predictions."""
 
     def __init__(self, path: Path) -> None:
-        path.mkdir(parents=True, exist_ok=True)
         self._path, self._count = path, 0
 
     def add(self, outcome: Outcome) -> None:
@@ -134,6 +147,4 @@ class SeenFolder:
             self._count += 1
             stem = re.sub(r"[^\w-]+", "_", outcome.name.rpartition(".")[0] or outcome.name)
             name = f"{self._count:04}-{stem[-LONGEST_NAME:]}.png"
-            temporary = self._path / f".{self._count:04}.png"
-            Image.fromarray(one.seen).save(temporary)
-            temporary.replace(self._path / name)
+            Image.fromarray(one.seen).save(self._path / name)

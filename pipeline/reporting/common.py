@@ -4,16 +4,18 @@ import shlex
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from pipeline.analysis.stats import Estimate
 from pipeline.errors import UserError
 from pipeline.evaluation.metrics import Scores
 from pipeline.evaluation.run_config import ExperimentConfig
 from pipeline.evaluation.run_dir import RunDir
-from pipeline.models.layers import LayerRow
 from pipeline.reporting.html import Block, SourceRun, Table
 from pipeline.runtime.files import read_as, read_json
+
+if TYPE_CHECKING:  # importing them takes longer than most commands take to check their options
+    from pipeline.analysis.stats import Estimate
+    from pipeline.models.layers import LayerRow
 
 ABSENT = "–"  # in place of a missing number
 
@@ -39,7 +41,7 @@ def counted(count: int, noun: str) -> str:
 
 
 def with_interval(
-    estimate: Estimate, form: Callable[[float], str] = percent, name: str = ""
+    estimate: "Estimate", form: Callable[[float], str] = percent, name: str = ""
 ) -> str:
     """Format a mean with its interval, if it has one: "80.00 % (67.58 to 92.42)"."""
     text = form(estimate.mean)
@@ -62,7 +64,7 @@ def class_table(scores: Scores) -> Table:
     return Table("Results of each class, over all seeds.", headers, rows, "lrrrrl")
 
 
-def layers_table(layers: Sequence[LayerRow], caption: str) -> Table:
+def layers_table(layers: Sequence["LayerRow"], caption: str) -> Table:
     """Return a table of the layers of a network, with their sum as its last row."""
     rows = [
         [

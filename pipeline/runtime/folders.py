@@ -15,8 +15,8 @@ MARK = ".inkrun"  # the file that names the command which wrote a folder
 def output_folder(path: Path, command: str) -> Iterator[Path]:
     """Yield an empty folder that becomes `path` at the end; after an error, it is removed.
 
-    A folder that the same `command` wrote before is replaced. Raises UserError, before anything is
-    written, if `path` is a file or has other content.
+    A folder that the same `command` wrote before is replaced, and an empty one. Raises UserError,
+    before anything is written, if `path` is a file or has other content.
     """
     path = path.resolve()
     _check(path, command)
@@ -44,6 +44,5 @@ def _check(path: Path, command: str) -> None:
         return
     mark = path / MARK
     if not mark.is_file() or mark.read_text(errors="replace").strip() != command:
-        raise UserError(
-            f"out: {path} is there and was not written by {command}; choose another folder"
-        )
+        got = "a folder that it did not write" if path.is_dir() else "a file"
+        raise UserError(f"{path}: got {got}, expected a new folder for {command}")

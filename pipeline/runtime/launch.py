@@ -57,7 +57,7 @@ def run_job(name: str, job: Callable[[], None]) -> int:
             _wait_for_main()
         raise
     except (UserError, BetonError, OSError, FloatingPointError) as error:
-        _print_error(f"{name}: {error}")
+        _print_error(f"{name}: {_reason(error)}")
         _wait_for_main()
         return 2
     except Stopped as stop:
@@ -68,6 +68,13 @@ def run_job(name: str, job: Callable[[], None]) -> int:
         _print_error(f"{name}: interrupted")
         return 128 + signal.SIGINT
     return 0
+
+
+def _reason(error: Exception) -> str:
+    """Return what went wrong; of the system's errors, the path and its words without a number."""
+    if isinstance(error, OSError) and error.filename is not None and error.strerror:
+        return f"{os.fsdecode(error.filename)}: {error.strerror}"
+    return str(error)
 
 
 def _print_error(line: str) -> None:

@@ -25,14 +25,17 @@ class _Rate(ProgressColumn):
         return Text(f"{speed:,.0f}/s" if speed else "")
 
 
-def make_console(quiet: bool = False) -> Console:
+def make_console(quiet: bool = False, *, stderr: bool = False) -> Console:
     """Return a job's console. It prints [brackets] in names of files and classes unchanged."""
-    return Console(highlight=False, markup=False, soft_wrap=True, quiet=quiet)
+    return Console(highlight=False, markup=False, soft_wrap=True, quiet=quiet, stderr=stderr)
 
 
 @contextmanager
-def progress(console: Console, label: str, total: int) -> Iterator[Callable[[int], None]]:
-    """Show the progress of `total` steps; yields a function to call with the steps just done."""
+def progress(console: Console, label: str, total: int | None) -> Iterator[Callable[[int], None]]:
+    """Show the progress of `total` steps; yields a function to call with the steps just done.
+
+    Without a known total, the steps and their rate.
+    """
     if not console.is_terminal:
         yield _Lines(console, label, total).advance
         return
@@ -49,7 +52,7 @@ def progress(console: Console, label: str, total: int) -> Iterator[Callable[[int
 
 
 class _Lines:
-    def __init__(self, console: Console, label: str, total: int) -> None:
+    def __init__(self, console: Console, label: str, total: int | None) -> None:
         self._console, self._label, self._total = console, label, total
         self._done = self._done_before = 0
         self._time_before = time.monotonic()
@@ -60,8 +63,11 @@ class _Lines:
         if seconds < SECONDS_BETWEEN_LINES:
             return
         rate = (self._done - self._done_before) / seconds  # recent: the start may be slow
-        left = (self._total - self._done) / rate
-        self._console.print(
-            f"{self._label}: {self._done:,} of {self._total:,}, {rate:,.0f}/s, {left:,.0f} s left"
-        )
+        line = f"{self._label}: {self._done:,}"
+        if self._total is None:
+            line += f", {rate:,.0f}/s"
+        else:
+            left = (self._total - self._done) / rate
+            line += f" of {self._total:,}, {rate:,.0f}/s, {left:,.0f} s left"
+        self._console.print(line)
         self._done_before, self._time_before = self._done, self._time_before + seconds

@@ -18,9 +18,9 @@ _BLOCK = 1 << 20  # bytes
 
 
 class Folder(Archive):
-    """A folder; links are followed. Raises OSError for unreadable files and broken links.
+    """A folder; links are followed. A broken link is a file that cannot be read.
 
-    Without `nested`, only files directly in the folder.
+    Without `nested`, only files directly in the folder. Raises OSError for unreadable files.
     """
 
     def __init__(self, path: Path, *, nested: bool = True) -> None:
@@ -89,7 +89,7 @@ def _walk(root: Path) -> tuple[list[str], list[int]]:
     """Return the relative names and the sizes of all files below a folder, in no order.
 
     Files that `arrange` leaves out are listed too; their sizes are 0, and errors that concern them
-    are ignored.
+    are ignored. So are broken links: they raise when they are read.
     """
     names, sizes = [], []
     folders = [("", False)]
@@ -112,10 +112,18 @@ def _walk(root: Path) -> tuple[list[str], list[int]]:
             elif entry.is_dir():
                 if not (entry.is_symlink() and _leads_back(root / name, root)):
                     folders.append((f"{name}/", False))
-            elif stat.S_ISREG((status := entry.stat()).st_mode):
+            elif stat.S_ISREG((status := _status(entry)).st_mode):
                 names.append(name)
                 sizes.append(status.st_size)
     return names, sizes
+
+
+def _status(entry: os.DirEntry[str]) -> os.stat_result:
+    """Return what a file is; of a broken link, that of an empty file."""
+    try:
+        return entry.stat()
+    except FileNotFoundError:
+        return os.stat_result((stat.S_IFREG, *[0] * 9))
 
 
 def _leads_back(folder: Path, root: Path) -> bool:

@@ -81,6 +81,9 @@ def _decode_with_pillow(data: bytes | bytearray, page: int) -> Decoded:
                 return _convert(image, kind, page, data)
         except ImageError:
             raise
+        except (Image.DecompressionBombWarning, Image.DecompressionBombError):
+            limit = Image.MAX_IMAGE_PIXELS
+            raise ImageError(f"got too many pixels, expected at most {limit:,}") from None
         except UnidentifiedImageError:
             raise ImageError(f"damaged {kind} file") from None
         except Exception as error:  # Pillow raises many types for damaged bytes
@@ -107,9 +110,7 @@ def _check_size(width: int, height: int) -> None:
         raise ImageError(f"got {width}×{height} pixels, expected at most 65,535 a side")
     limit = Image.MAX_IMAGE_PIXELS
     if limit and width * height > limit:
-        raise ImageError(
-            f"got {width * height:,} pixels, expected at most {limit:,}: it may be a bomb"
-        )
+        raise ImageError(f"got {width * height:,} pixels, expected at most {limit:,}")
 
 
 def _convert(image: Image.Image, kind: str, page: int, data: bytes | bytearray) -> Decoded:
