@@ -277,7 +277,7 @@ def main() -> None:
 
 
 def test_damaged_files_are_rejected_or_read(tmp_path: Path) -> None:
-    command = [sys.executable, __file__, "--cases", "2000", "--folder", str(tmp_path)]
+    command = [sys.executable, __file__, "--cases", "3000", "--folder", str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=280)
     case = (tmp_path / "case").read_text() if (tmp_path / "case").exists() else "none"
     assert done.returncode == 0, f"case {case}: {done.stderr}"

@@ -774,7 +774,7 @@ def test_a_large_page_after_a_small_one_is_refused() -> None:
     images = [Image.new("1", (8, 8)), Image.new("1", (20000, 10000))]
     data = tiff(images, [None, None], compression="group4")
     assert decode(data, 0).grey.shape == (8, 8)
-    with pytest.raises(ImageError, match="too many pixels|200,000,000"):
+    with pytest.raises(ImageError, match=r"got (too many|200,000,000) pixels"):
         decode(data, 1)
 
 

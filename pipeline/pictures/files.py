@@ -50,7 +50,8 @@ def find_pictures(paths: Sequence[Path | str], folder: Path = Path()) -> Iterato
     A file that is no archive counts as an image, whatever its name. In folders and archives, images
     are found by name and content, as prep finds them; with several paths, their names begin with
     the path. Raises UserError for a missing path, for a folder or archive without images, for no
-    paths, and for "-" twice; SourceError for a damaged archive, BetonError for a damaged .beton file.
+    paths, and for "-" twice; SourceError for a damaged archive, BetonError for a damaged .beton
+    file.
     """
     if not paths:
         raise UserError("got no paths, expected files, folders, archives or -")
