@@ -36,6 +36,12 @@ def precision_for(
     return "bf16" if fast else "no"
 
 
+def autocast(device: torch.device, precision: str) -> torch.autocast:
+    """Return a context that computes in "bf16" or "fp16"; in "no", it computes in float32."""
+    dtype = torch.float16 if precision == "fp16" else torch.bfloat16
+    return torch.autocast(device.type, dtype, enabled=precision != "no")
+
+
 def free_memory(device: torch.device) -> int:
     """Return the memory that a device has to spare, in bytes."""
     if device.type == "cuda":

@@ -4,6 +4,7 @@ A GPU reports when its memory is full. Linux does not: it grants more memory tha
 a process when that runs out. A trial on a CPU is therefore limited to the free memory.
 """
 
+import math
 import re
 import resource
 from collections.abc import Iterator
@@ -20,6 +21,7 @@ from pipeline.models import networks
 from pipeline.recipes.recipe import Recipe
 from pipeline.training import optim
 from pipeline.training.distributed import Processes
+from pipeline.training.mixed_precision import MixedPrecision
 
 MEMORY_FRACTION = 0.8  # of the free memory of a CPU, for training
 ONEDNN = re.compile("could not (create|execute) a |bad_alloc")  # no room for its scratch pad
@@ -40,6 +42,8 @@ def find_micro_batch(processes: Processes, network: str, recipe: Recipe, file: R
     # Outside of the trials: the first optimizer imports modules, and they need memory as well.
     model = networks.build(network, classes, recipe.seed, shape).to(processes.device)
     optimizer = optim.build(model, stage)
+    arithmetic = MixedPrecision(processes.device, processes.precision)
+    parameters = [p for p in model.parameters() if p.requires_grad]
     sizes = _halves(recipe.batch_size // processes.count)
 
     @find_executable_batch_size(  # type: ignore[untyped-decorator]
@@ -51,10 +55,10 @@ def find_micro_batch(processes: Processes, network: str, recipe: Recipe, file: R
         labels = torch.zeros(batch_size, dtype=torch.int64, device=processes.device)
         with _memory_errors_for_accelerate():
             for _ in range(2):  # the optimizer's state exists in the second
-                with processes.autocast():
+                with arithmetic.autocast(stage.mixed_precision):
                     logits = model(images)
-                processes.backward(stage.loss.per_sample(logits, labels).mean())
-                optimizer.step()
+                arithmetic.backward(stage.loss.per_sample(logits.float(), labels).mean())
+                arithmetic.step(optimizer, parameters, stage.clip or math.inf)
         return batch_size
 
     with _limited_memory(processes.device, processes.count):

@@ -1,8 +1,8 @@
 """The processes that train together: the only module that uses accelerate's `Accelerator`."""
 
 import json
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TypeVar
@@ -10,13 +10,9 @@ from typing import Any, TypeVar
 import torch
 from accelerate import Accelerator
 from accelerate.state import PartialState
-from accelerate.utils import (
-    AutocastKwargs,
-    DistributedDataParallelKwargs,
-    broadcast_object_list,
-)
+from accelerate.utils import broadcast_object_list
 from torch import Tensor, nn
-from torch.optim import Optimizer
+from torch.nn.parallel import DistributedDataParallel
 
 from pipeline.errors import UserError
 from pipeline.runtime.hardware import Precision, precision_for
@@ -33,12 +29,12 @@ class Processes:
     call every method except `log` and `start_tracker` alike.
     """
 
-    def __init__(self, accelerator: Accelerator) -> None:
+    def __init__(self, accelerator: Accelerator, precision: str) -> None:
         self._accelerator = accelerator
         self.rank: int = accelerator.process_index
         self.count: int = accelerator.num_processes
         self.is_main: bool = accelerator.is_main_process
-        self.precision: str = accelerator.mixed_precision
+        self.precision = precision
         # Accelerate calls the CPU of several processes "cpu:0", which safetensors refuses. A
         # tensor on that device names it "cpu".
         self.device = torch.empty(0, device=accelerator.device).device
@@ -71,39 +67,16 @@ class Processes:
         gathered: Tensor = self._accelerator.gather(tensor)
         return gathered
 
-    @contextmanager
-    def wrapped(
-        self, network: nn.Module, optimizer: Optimizer, mixed_precision: bool = True
-    ) -> Iterator[tuple[nn.Module, Optimizer]]:
-        """Yield a model whose gradients are means over the processes, and its optimizer.
-
-        The model computes in `precision`, or in float32 if `mixed_precision` is false. The network
-        itself is unwrapped again afterwards.
-        """
-        self._accelerator.autocast_handler = AutocastKwargs(enabled=mixed_precision)
-        model, optimizer = self._accelerator.prepare(network, optimizer)
-        yield model, optimizer
-        self._accelerator.unwrap_model(model, keep_fp32_wrapper=False)
-        self._accelerator.free_memory()
-
-    def autocast(self) -> AbstractContextManager[None]:
-        """Return a context that computes in `precision`."""
-        context: AbstractContextManager[None] = self._accelerator.autocast()
-        return context
+    def parallel(self, network: nn.Module) -> nn.Module:
+        """Return a model whose gradients are means over the processes: the network or a wrapper."""
+        if self.count == 1:
+            return network
+        # The trainer averages batch statistics over the processes before it uses them.
+        return DistributedDataParallel(network, broadcast_buffers=False)
 
     def no_sync(self, model: nn.Module) -> AbstractContextManager[None]:
         """Return a context in which gradients accumulate in each process alone."""
-        context: AbstractContextManager[None] = self._accelerator.no_sync(model)
-        return context
-
-    def backward(self, loss: Tensor) -> None:
-        """Accumulate the gradients of a loss."""
-        self._accelerator.backward(loss)
-
-    def clip_grad_norm(self, parameters: list[nn.Parameter], max_norm: float) -> Tensor:
-        """Scale gradients down to a norm of at most `max_norm`; return the norm before."""
-        norm: Tensor = self._accelerator.clip_grad_norm_(parameters, max_norm)
-        return norm
+        return model.no_sync() if isinstance(model, DistributedDataParallel) else nullcontext()
 
     def start_tracker(self, folder: Path, config: Mapping[str, Any]) -> None:
         """Start the tracker in a folder, with a run's configuration."""
@@ -114,6 +87,44 @@ class Processes:
     def log(self, metrics: Mapping[str, float], step: int) -> None:
         """Log metrics to the tracker."""
         self._accelerator.log(metrics, step=step)
+
+
+class LocalTensors:
+    """Tensors whose values differ between the processes, float32 on the device."""
+
+    def __init__(self, processes: Processes, tensors: Sequence[Tensor]) -> None:
+        self._processes, self._tensors = processes, tensors
+
+    def gather(self) -> Tensor:
+        """Return the values of all processes: float32 (processes, values)."""
+        return self._processes.gather(self._values()[None])
+
+    def average(self) -> None:
+        """Give all processes the means of their values."""
+        self._set(self._processes.mean(self._values()))
+
+    @contextmanager
+    def as_means(self, gathered: Tensor) -> Iterator[None]:
+        """Give this process the means of the values gathered, for the time of the context."""
+        own = self._values()
+        self._set(gathered.mean(0))
+        try:
+            yield
+        finally:
+            self._set(own)
+
+    def restore(self, gathered: Tensor) -> None:
+        """Give each process its own values again, or the means if the number of them changed."""
+        alike = len(gathered) == self._processes.count
+        self._set(gathered[self._processes.rank] if alike else gathered.mean(0))
+
+    def _values(self) -> Tensor:
+        return torch.cat([tensor.flatten() for tensor in self._tensors])
+
+    def _set(self, values: Tensor) -> None:
+        sizes = [tensor.numel() for tensor in self._tensors]
+        for tensor, part in zip(self._tensors, torch.split(values, sizes), strict=True):
+            tensor.copy_(part.view_as(tensor))
 
 
 @contextmanager
@@ -127,16 +138,16 @@ def join_processes(precision: Precision = "auto", track: str | None = None) -> I
         raise UserError(f"track: {track} is not installed: ./launch.sh setup track")
     use_cores()
     cpu = cpu_only()
+    computes = precision_for(PartialState(cpu=cpu).device, precision)
+    # The precision is that of each training's own steps (`mixed_precision`), whose stages differ.
     accelerator = Accelerator(
         cpu=cpu,
-        mixed_precision=precision_for(PartialState(cpu=cpu).device, precision),
+        mixed_precision="no",
         log_with=track,
         # TensorBoard needs a folder now; the run directory is known later.
         project_dir="." if track else None,
-        # The trainer averages batch statistics over the processes before it uses them.
-        kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],
     )
-    yield Processes(accelerator)
+    yield Processes(accelerator, computes)
     # A process aborts at exit if gloo's threads outlive their group. Before the group is destroyed,
     # wrapped models must be freed and all processes must have reached this point.
     accelerator.free_memory()
