@@ -1,6 +1,5 @@
 """Evaluation of a trained network on a dataset file or any source that can be prepared."""
 
-import os
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -34,6 +33,7 @@ from pipeline.loading.batches import DeviceLoader
 from pipeline.loading.dataset import PixelRules, View, eval_batch_size, open_dataset, split_indices
 from pipeline.loading.writer_scale import writer_scales, writers_of
 from pipeline.models import networks
+from pipeline.runtime.cgroup import usable_cores
 from pipeline.runtime.files import read_as, read_tensors, write_tensors
 from pipeline.runtime.hardware import Precision, precision_for
 
@@ -193,7 +193,7 @@ def open_images(
     with ExitStack() as stack:
         if source.suffix != ".beton":
             folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="inkrun-"))
-            path, workers = Path(folder) / "source.beton", len(os.sched_getaffinity(0))
+            path, workers = Path(folder) / "source.beton", usable_cores()
             prepare(
                 open_source(source, layout or LayoutOptions(), min_classes=1),
                 path,

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from datetime import timedelta
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TypeVar
@@ -16,9 +17,18 @@ from torch.nn.parallel import DistributedDataParallel
 
 from pipeline.errors import UserError
 from pipeline.runtime.hardware import Precision, precision_for
-from pipeline.runtime.launch import cpu_only, use_cores
+from pipeline.runtime.launch import (
+    check_launcher,
+    cpu_only,
+    launched_precision,
+    local_processes,
+    use_cores,
+)
 
 T = TypeVar("T")
+# For other processes, such as the main one that prepares or saves; the default is ten minutes.
+LONGEST_WAIT = timedelta(hours=6)
+PRECISIONS: tuple[Precision, ...] = ("no", "bf16", "fp16")
 
 
 class Processes:
@@ -89,6 +99,21 @@ class Processes:
         self._accelerator.log(metrics, step=step)
 
 
+def _said(precision: Precision) -> Precision:
+    """Return the precision of the options, or what the user said to the launcher."""
+    said = launched_precision()
+    if said is None or said == precision:
+        return precision
+    if precision != "auto":
+        raise UserError(f"precision: got {precision}, and {said} by the launcher, expected one")
+    for known in PRECISIONS:
+        if said == known:
+            return known
+    raise UserError(
+        f"precision: got the launcher's {said}, expected one of {', '.join(PRECISIONS)}"
+    )
+
+
 class LocalTensors:
     """Tensors whose values differ between the processes, float32 on the device."""
 
@@ -131,14 +156,19 @@ class LocalTensors:
 def join_processes(precision: Precision = "auto", track: str | None = None) -> Iterator[Processes]:
     """Join the processes of this launch, on their devices and cores, for the time of the context.
 
-    `track` is the name of one of accelerate's trackers. Raises UserError for a precision that the
-    device does not support, and for a tracker that is not installed.
+    A precision that the user gave to the launcher counts as `precision`. `track` is the name of one
+    of accelerate's trackers. Raises UserError for a precision that the device does not support, for
+    two of them, for more processes than GPUs, and for a tracker that is not installed.
     """
+    check_launcher()
+    precision = _said(precision)
     if track and find_spec(track) is None:
         raise UserError(f"track: {track} is not installed: ./launch.sh setup track")
     use_cores()
     cpu = cpu_only()
-    computes = precision_for(PartialState(cpu=cpu).device, precision)
+    if not cpu and (count := local_processes()) > (gpus := torch.cuda.device_count()):
+        raise UserError(f"processes: got {count}, expected at most {gpus}, one for each GPU")
+    computes = precision_for(PartialState(cpu=cpu, timeout=LONGEST_WAIT).device, precision)
     # The precision is that of each training's own steps (`mixed_precision`), whose stages differ.
     accelerator = Accelerator(
         cpu=cpu,
