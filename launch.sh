@@ -109,6 +109,7 @@ set_up() {
   done
   extras=${extras:+[${extras#,}]}
   SECONDS=0
+  [[ ${missing[0]} == base ]] || cost="a minute" # extras are small beside PyTorch
   echo "Installing inkrun$extras into $environment (the first time: $cost)." >&2
   if [[ $extras == *ffcv* ]]; then # its build needs packages of the environment
     "${pip[@]}" "setuptools>=77"

@@ -31,7 +31,7 @@ def choices(runs: Sequence[Path]) -> list[tuple[str, str]]:
     if len(folders) == 1:
         common = common.parent
     return [
-        (f"{folder.relative_to(common)}{_accuracy(folder)}", str(run))
+        (f"{folder.relative_to(common)}{_about(folder)}", str(run))
         for folder, run in zip(folders, runs, strict=True)
     ]
 
@@ -47,14 +47,16 @@ def about(run: Path) -> str:
     )
 
 
-def _accuracy(run: Path) -> str:
+def _about(run: Path) -> str:
+    """Return a run's accuracy and kind of data; a trial is called one."""
     try:
-        result = read_json(run, "result.json")
+        result, config = (read_json(run, f"{name}.json") for name in ("result", "config"))
     except UserError:
         return " (damaged)"
+    trial = " (trial)" if (config.get("options") or {}).get("trial") else ""
     accuracy = result.get("accuracy")
     kind = (result.get("provenance") or {}).get("kind", "unknown")
-    return "" if accuracy is None else f": {percent(accuracy, 1)}, {kind} data"
+    return trial + ("" if accuracy is None else f": {percent(accuracy, 1)}, {kind} data")
 
 
 def _sentence(result: dict[str, Any]) -> str:

@@ -13,7 +13,7 @@ MOUNT, OWN = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 
 
 def usable_cores(mount: Path = MOUNT, own: Path = OWN) -> int:
-    """Return the number of cores: those that this process may use, within the quota of its time."""
+    """Return the number of cores that this process may use, within its groups' quota of time."""
     quotas = [_quota(folder) for folder in _groups("cpu", mount, own)]
     return max(1, math.floor(min([*quotas, len(os.sched_getaffinity(0))])))
 
@@ -38,7 +38,7 @@ def _groups(controller: str, mount: Path, own: Path) -> Iterator[Path]:
         root = mount / controllers if controllers else mount
         if controllers and not root.exists():
             root = mount / controller
-        # In a container, the own group may be the one that is mounted.
+        # In a container, the own group may be mounted as the root.
         folder = root / name.lstrip("/")
         yield from (one for one in (folder, *folder.parents) if one.is_relative_to(root))
 

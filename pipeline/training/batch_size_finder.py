@@ -55,7 +55,7 @@ def find_micro_batch(processes: Processes, network: str, recipe: Recipe, file: R
     )
     def find(batch_size: int) -> int:
         optimizer.zero_grad()  # of a trial that failed
-        # What a training has besides: the canvases of the whole batch, of which a part is computed
+        # A training also has the canvases of the whole batch, of which a part is computed
         # at a time; the average of the weights; the buffers in which processes share gradients.
         copies = bool(recipe.average) + (processes.count > 1)
         held = [
