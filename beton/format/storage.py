@@ -66,7 +66,7 @@ def _create(target: Path, flags: int) -> tuple[Path, int]:
         if flags & os.O_DIRECTORY:
             path.mkdir()
         descriptor = os.open(path, flags | os.O_CLOEXEC, 0o666)
-        # Without locks, nobody can remove it either. A process that saw it before its lock did.
+        # Another process may remove it before it is locked. Without locks, no process removes it.
         if _lock(descriptor) is not False and os.fstat(descriptor).st_nlink:
             return path, descriptor
         os.close(descriptor)
