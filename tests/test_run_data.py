@@ -88,7 +88,8 @@ def test_the_datasets_of_an_experiment(tmp_path: Path, data: Path) -> None:
 
 
 def test_a_run_is_resumed_where_its_data_have_moved(tmp_path: Path, data: Path) -> None:
-    started = forked.run([JOB, "--data", "data/tiny.beton", "--network", "small", *QUICK], tmp_path, ENVIRONMENT)
+    options = ["--data", "data/tiny.beton", "--network", "small", *QUICK]
+    started = forked.run([JOB, *options], tmp_path, ENVIRONMENT)
     assert started.returncode == 0, started.stderr
     (run,) = (path for path in (tmp_path / "runs" / "part1").iterdir() if not path.is_symlink())
     finished = (run / "model.safetensors").read_bytes()
