@@ -28,6 +28,7 @@ from pipeline.recipes import presets
 from pipeline.recipes.presets import as_trial
 from pipeline.runtime.hardware import Precision
 from pipeline.training.distributed import Processes, join_processes
+from pipeline.training.runner import exclusive
 
 SEEDS = 5
 
@@ -97,7 +98,8 @@ def train(config: Config) -> None:
             if run
             else new_study(config, data, processes)
         )
-        part2.run(study, data)
+        with exclusive(processes, study.path):
+            part2.run(study, data)
 
 
 def new_study(config: Config, data: part2.Datasets, processes: Processes) -> Study:

@@ -29,6 +29,7 @@ from pipeline.recipes.arms import PART3_ARMS
 from pipeline.recipes.presets import Preset, as_trial, override
 from pipeline.runtime.hardware import Precision
 from pipeline.training.distributed import join_processes
+from pipeline.training.runner import exclusive
 
 SEEDS = 3
 
@@ -135,7 +136,8 @@ def train(config: Config) -> None:
             study = Study.new(config.runs, processes, config.decode, written, watch=config.watch)
         else:
             study = Study(run, processes, config.decode, config.watch)
-        part3.Experiment(study, data, models, training).run(arms, seeds)
+        with exclusive(processes, study.path):
+            part3.Experiment(study, data, models, training).run(arms, seeds)
 
 
 def main() -> int:

@@ -3,8 +3,8 @@
 config.json is written before the first step, so that the run directory alone is enough to resume.
 """
 
-from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
@@ -36,6 +36,7 @@ from pipeline.recipes.mixup import Mixed
 from pipeline.runtime import launch
 from pipeline.runtime.files import read_tensors, write_tensors
 from pipeline.runtime.hardware import environment
+from pipeline.runtime.lock import run_lock
 from pipeline.runtime.progress import progress
 from pipeline.runtime.signals import Stopped
 from pipeline.training.checkpoint import Checkpoints
@@ -51,6 +52,21 @@ def write_config(
     """Create a run directory with its config.json; `options` are those of the command."""
     run.path.mkdir(parents=True, exist_ok=True)
     run.write_json("config.json", RunConfig.of(job, training, file, options).as_json())
+
+
+@contextmanager
+def exclusive(processes: Processes, run: Path) -> Iterator[None]:
+    """Hold the lock of a run directory for these processes; all of them must call this alike.
+
+    Raises UserError in all of them if other processes use the run.
+    """
+    with ExitStack() as stack:
+
+        def acquire() -> None:
+            stack.enter_context(run_lock(run))
+
+        processes.from_main(acquire)
+        yield
 
 
 def initial_network(training: TrainingConfig, file: Reader) -> Network:
