@@ -12,6 +12,11 @@ folder for every training, result.json and report.html; runs/part2/latest points
 0 success, 2 failure, with the reason in one line, 130 or 143 stopped by Ctrl-C or SIGTERM.
 """
 
+from pipeline.runtime import signals
+
+if __name__ in signals.MAIN:
+    signals.exit_on_interrupt(__name__)
+
 import sys
 from dataclasses import dataclass
 from pathlib import Path

@@ -4,8 +4,9 @@ config.json is written before the first step, so that the run directory alone is
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal
 
@@ -44,6 +45,7 @@ from pipeline.training.distributed import Processes
 from pipeline.training.trainer import Trainer
 
 Tracker = Literal["tensorboard", "wandb"]
+MAX_WAIT = 25.0  # seconds for a checkpoint; a launcher kills processes 30 s after a signal
 
 
 def write_config(
@@ -153,6 +155,7 @@ def run_training(
                     trainer.predict_test()
         except Stopped as stop:
             stop.run = whole or run.path
+            _wait_for_save()
             raise
         except DivergedError as error:
             if processes.is_main:
@@ -162,6 +165,14 @@ def run_training(
     if whole is not None and (number := trainer.late_signal()):  # other trainings would follow
         raise Stopped(number, f"step {trainer.step}", whole)
     return read_run(run.path)
+
+
+def _wait_for_save() -> None:
+    """Wait until the main process has saved too: a launcher kills all processes when one exits."""
+    if torch.distributed.is_initialized():
+        with suppress(RuntimeError):  # it takes longer, or it is dead: nothing is left to wait for
+            work = torch.distributed.barrier(async_op=True)
+            work.wait(timedelta(seconds=MAX_WAIT))
 
 
 def _check_data(file: Reader, fingerprint: str) -> None:
