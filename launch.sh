@@ -158,9 +158,40 @@ run() {
 }
 
 # Accelerate and torch print long tracebacks of their own when a process fails. The job has printed
-# its error already, so only its exit status is passed on.
+# its error already, so only its exit status is passed on. The first signal goes to all processes.
+# Later ones are ignored while the processes stop, but for a Ctrl-C more than a second later.
 launcher='
-import logging, signal, sys
+import os, signal, sys, time
+
+signals = [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2]
+if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as nohup sets it
+    signals.append(signal.SIGHUP)
+stopped = 0.0
+
+def processes():
+    with open(f"/proc/self/task/{os.getpid()}/children") as file:
+        return [int(word) for word in file.read().split()]
+
+def stop(number, frame):
+    global stopped
+    if stopped:
+        if number == signal.SIGINT and time.monotonic() - stopped > 1:
+            for process in processes():
+                os.kill(process, number)
+        return
+    stopped = time.monotonic()
+    if not processes():
+        if number == signal.SIGINT:
+            os.write(2, b"launch.sh: interrupted\n")
+        os._exit(128 + number)
+    raise SignalException("stopped", signal.Signals(number))
+
+for number in signals:
+    signal.signal(number, stop)
+for name in ("TORCHELASTIC_SIGNALS_TO_HANDLE", "PET_SIGNALS_TO_HANDLE"):
+    os.environ[name] = "SIGQUIT"  # and no other one is handled by torch
+
+import logging
 from accelerate.commands.launch import main
 from torch.distributed.elastic.multiprocessing.api import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError

@@ -11,6 +11,11 @@ it, from a DataLoader that decodes PNG files with Pillow. It runs for at most --
 only recipe and loading differ.
 """
 
+from pipeline.runtime import signals
+
+if __name__ in signals.MAIN:
+    signals.exit_on_interrupt(__name__)
+
 import math
 import shutil
 import sys

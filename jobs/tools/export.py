@@ -9,6 +9,11 @@ onnx and pt2 turn uint8 pages into logits. They are compared with the run on its
 Exit status: 0 success, 2 failure, with the reason in one line; then nothing is written.
 """
 
+from pipeline.runtime import signals
+
+if __name__ in signals.MAIN:
+    signals.exit_on_interrupt(__name__)
+
 import sys
 from dataclasses import dataclass
 from pathlib import Path

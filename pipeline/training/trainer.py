@@ -57,7 +57,7 @@ class Trainer:
     ends after the first epoch whose validation accuracy is at least `until`, unless that is None.
 
     Raises UserError for a recipe that does not suit the network, the files or the processes.
-    Iterating raises DivergedError, and Stopped after SIGTERM or SIGINT and a checkpoint.
+    Iterating raises DivergedError, and Stopped after a stop signal and a checkpoint.
     """
 
     def __init__(
@@ -91,7 +91,7 @@ class Trainer:
         self._arithmetic = MixedPrecision(processes.device, processes.precision)
         self._class_weights = self._data.class_weights()
         self._clock = Clock()
-        self._signals = StopSignals(launched=processes.count > 1)
+        self._signals = StopSignals()
         self._monitor = StepMonitor(processes, checkpoints, self._signals)
         network.to(processes.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._average = MovingAverage(network, recipe.average) if recipe.average else None
