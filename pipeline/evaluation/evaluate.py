@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import safe_open
 from torch import Tensor, nn
 
 from beton.reader import Reader
@@ -34,7 +33,7 @@ from pipeline.loading.dataset import PixelRules, View, eval_batch_size, open_dat
 from pipeline.loading.writer_scale import writer_scales, writers_of
 from pipeline.models import networks
 from pipeline.runtime.cgroup import usable_cores
-from pipeline.runtime.files import read_as, read_tensors, write_tensors
+from pipeline.runtime.files import read_as, read_cached, read_tensors, write_tensors
 from pipeline.runtime.hardware import Precision, precision_for
 
 MOST_NAMES = 8  # of trainings in an error
@@ -287,10 +286,8 @@ def cached_predictions(
     run, file and split are the same. Raises UserError as `load_model` and `TrainedModel.check` do.
     """
     key = {"fingerprint": file.fingerprint(), "split": split, "run": str(run)}
-    if path.exists():
-        with safe_open(path, framework="pt") as cache:
-            if cache.metadata() == key:
-                return Predictions(**read_tensors(path))
+    if (cached := read_cached(path, key)) is not None:
+        return Predictions(**cached)
     trained = load_model(run)
     trained.check(file, split, file.path)
     predictions, _ = trained.predict(file, split, device, precision)
