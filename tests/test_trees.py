@@ -36,7 +36,7 @@ def same(one: Any, other: Any) -> bool:
         return [*one] == [*other] and all(same(one[key], other[key]) for key in one)
     if isinstance(one, list):
         return len(one) == len(other) and all(map(same, one, other))
-    return one == other or one != one  # also NaN
+    return bool(one == other or one != one)  # also NaN
 
 
 @given(trees)

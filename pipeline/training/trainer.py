@@ -421,7 +421,8 @@ class Trainer:
         if "local" in state:
             self._local.restore(state["local"])
         else:  # of a run of an earlier version: means
-            self._sums.copy_(torch.cat([state["sums"], self._sums.new_tensor([self._batch])]))
+            sums: Tensor = state["sums"]
+            self._sums.copy_(torch.cat([sums, sums.new_tensor([self._batch])]))
         self._clock = Clock(**state["seconds"])
         optimizer: dict[str, Any] = state["optimizer"]
         return optimizer
