@@ -24,6 +24,7 @@ from pipeline.runtime.files import (
     read_json,
     read_tensors,
     seal,
+    write_bytes,
 )
 from pipeline.runtime.storage import Folder
 
@@ -91,8 +92,7 @@ class RunDir:
             folder.point("latest", path.name)
 
     def _write(self, name: str, content: bytes) -> None:
-        with Folder(self.path) as folder:
-            folder.write(name, content)
+        write_bytes(self.path / name, content)
 
 
 @dataclass(frozen=True)
