@@ -94,7 +94,7 @@ def seal(folder: Folder) -> None:
 
 
 def write_bytes(path: Path, content: bytes, sync: bool = False) -> None:
-    """Write a file of a folder, as `Folder.write` does; its digest of before, if any, is dropped."""
+    """Write a file of a folder, as `Folder.write` does; drop its earlier digest, if it has one."""
     with Folder(path.parent) as folder:
         listed = digests(folder)
         if listed.pop(path.name, None):
