@@ -28,8 +28,8 @@ trees = st.recursive(
 
 
 def same(one: Any, other: Any) -> bool:
-    if isinstance(one, Tensor):
-        return isinstance(other, Tensor) and one.dtype == other.dtype and torch.equal(one, other)
+    if isinstance(one, Tensor) and isinstance(other, Tensor):
+        return one.dtype == other.dtype and torch.equal(one, other)
     if type(one) is not type(other):
         return False
     if isinstance(one, dict):
@@ -43,6 +43,21 @@ def same(one: Any, other: Any) -> bool:
 def test_a_tree_is_read_back_equal(tree: Any) -> None:
     values, found = pack(tree)
     assert same(unpack(json.loads(json.dumps(values)), found), tree)
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 4, 5), (2, 3, 1, 1), (2, 1, 4, 5), (6, 4)])
+@pytest.mark.parametrize("last", [False, True])
+def test_channels_last_is_kept(shape: tuple[int, ...], last: bool) -> None:
+    tensor = torch.rand(shape)
+    if last and len(shape) == 4:
+        tensor = tensor.to(memory_format=torch.channels_last)
+    values, found = pack(tensor)
+    stored = {name: one.contiguous() for name, one in found.items()}
+    again = unpack(json.loads(json.dumps(values)), stored)
+    assert torch.equal(again, tensor)
+    for layout in (torch.contiguous_format, torch.channels_last)[: len(shape) // 2]:
+        expected = tensor.is_contiguous(memory_format=layout)
+        assert again.is_contiguous(memory_format=layout) == expected
 
 
 def test_the_state_of_an_optimizer_is_read_back() -> None:

@@ -28,12 +28,13 @@ from pipeline.evaluation.run_dir import (
     latest_in,
     read_result,
 )
+from pipeline.evaluation.run_files import predictions_of, read_framing, read_view, read_weights
 from pipeline.loading.batches import DeviceLoader
 from pipeline.loading.dataset import PixelRules, View, eval_batch_size, open_dataset, split_indices
 from pipeline.loading.writer_scale import writer_scales, writers_of
 from pipeline.models import networks
 from pipeline.runtime.cgroup import usable_cores
-from pipeline.runtime.files import read_as, read_cached, read_tensors, write_tensors
+from pipeline.runtime.files import read_cached, write_tensors
 from pipeline.runtime.hardware import Precision, precision_for
 
 MOST_NAMES = 8  # of trainings in an error
@@ -128,13 +129,12 @@ def load_model(run: Path) -> TrainedModel:
     run = latest_in(run)
     check_finished(run)
     _check_one_training(run)
-    view, config = read_as(run / "view.json", View), RunDir(run).config()
+    view, config = read_view(run), RunDir(run).config()
     read_result(run, TrainingResult)
+    weights = read_weights(run)
     network = networks.build(config.network, len(config.classes), 0, view.input_shape)
-    load_weights(network, read_tensors(run / "model.safetensors"), run)
-    measured = run / "framing.json"
-    framing = read_as(measured, Framing) if measured.exists() else None
-    return TrainedModel(network, config.classes, view, config, framing, run)
+    load_weights(network, weights, run)
+    return TrainedModel(network, config.classes, view, config, read_framing(run), run)
 
 
 def _check_one_training(run: Path) -> None:
@@ -287,7 +287,7 @@ def cached_predictions(
     """
     key = {"fingerprint": file.fingerprint(), "split": split, "run": str(run)}
     if (cached := read_cached(path, key)) is not None:
-        return Predictions(**cached)
+        return predictions_of(cached, path, file.info["classes"])
     trained = load_model(run)
     trained.check(file, split, file.path)
     predictions, _ = trained.predict(file, split, device, precision)

@@ -16,6 +16,7 @@ from pipeline.errors import UserError
 from pipeline.evaluation.metrics import EpochMetrics, Scores, score
 from pipeline.evaluation.predict import Predictions
 from pipeline.evaluation.run_config import RunConfig
+from pipeline.evaluation.run_files import predictions_of, read_weights
 from pipeline.runtime.files import (
     DIGESTS,
     convert,
@@ -24,6 +25,7 @@ from pipeline.runtime.files import (
     read_json,
     read_tensors,
     seal,
+    write_bytes,
 )
 from pipeline.runtime.storage import Folder
 
@@ -91,8 +93,7 @@ class RunDir:
             folder.point("latest", path.name)
 
     def _write(self, name: str, content: bytes) -> None:
-        with Folder(self.path) as folder:
-            folder.write(name, content)
+        write_bytes(self.path / name, content)
 
 
 @dataclass(frozen=True)
@@ -181,7 +182,7 @@ class FinishedRun:
     @property
     def weights(self) -> dict[str, Tensor]:
         """The weights that were validated."""
-        return read_tensors(self.path / "model.safetensors")
+        return read_weights(self.path)
 
 
 def latest_in(path: Path) -> Path:
@@ -222,7 +223,8 @@ def read_run(path: Path) -> FinishedRun:
     result, config = read_result(path, TrainingResult), run.config()
     predictions = scores = None
     if (path / "answers.safetensors").exists():
-        predictions = Predictions(**read_tensors(path / "answers.safetensors"))
+        answers = path / "answers.safetensors"
+        predictions = predictions_of(read_tensors(answers), answers, config.classes)
         scores = score(predictions.logits, predictions.labels, config.classes)
     losses = read(path / "losses.json", lambda text: list(map(float, json.loads(text))))
     return FinishedRun(path, config, result, run.epochs(), losses, scores, predictions)

@@ -93,6 +93,16 @@ def seal(folder: Folder) -> None:
     folder.write(DIGESTS, lines.encode(), sync=True)
 
 
+def write_bytes(path: Path, content: bytes, sync: bool = False) -> None:
+    """Write a file of a folder, as `Folder.write` does; drop its earlier digest, if it has one."""
+    with Folder(path.parent) as folder:
+        listed = digests(folder)
+        if listed.pop(path.name, None):
+            lines = "".join(f"{digest}  {name}\n" for name, digest in listed.items())
+            folder.write(DIGESTS, lines.encode()) if lines else folder.remove(DIGESTS)
+        folder.write(path.name, content, sync)
+
+
 def read(path: Path, parse: Callable[[str], T]) -> T:
     """Return the result of `parse` on a text file of a run directory.
 
@@ -144,8 +154,7 @@ def write_tensors(
     path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str] | None = None
 ) -> None:
     """Write tensors and their metadata as a safetensors file."""
-    with Folder(path.parent) as folder:
-        folder.write(path.name, tensor_bytes(tensors, metadata), sync=True)
+    write_bytes(path, tensor_bytes(tensors, metadata), sync=True)
 
 
 def tensor_bytes(tensors: Mapping[str, Tensor], metadata: dict[str, str] | None = None) -> bytes:

@@ -86,7 +86,7 @@ class Folder:
         with os.fdopen(self._open(name, _READ), "rb") as file, _errors_of(path):
             if (size := os.fstat(file.fileno()).st_size) > most:
                 raise UserError(f"{path}: got a file of {size:,} bytes, expected at most {most:,}")
-            return file.read(most + 1)[:most]
+            return file.read(size)
 
     def write(self, name: str, content: bytes, sync: bool = False) -> None:
         """Write a file, or replace it: whole or not at all. With `sync`, it is on disk at return.

@@ -210,7 +210,7 @@ def _steps(root: Folder) -> list[str]:
     for name, kind in kinds.items():
         if kind == stat.S_IFLNK:
             raise refused(root.path / name, kind, "a folder")
-    # One that is replaced comes before the one that replaces it.
+    # During a replacement, the old checkpoint of a step comes before the new one.
     folders = [name for name in names if kinds[name] == stat.S_IFDIR]
     return sorted(folders, key=lambda name: (name.removesuffix(REPLACED), len(name) == LENGTH))
 
