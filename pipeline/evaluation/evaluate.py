@@ -14,6 +14,7 @@ from safetensors import safe_open
 from torch import Tensor, nn
 
 from beton.reader import Reader
+from pipeline.data.base import is_dataset_file
 from pipeline.data.layout.options import LayoutOptions
 from pipeline.data.pixels.options import PixelOptions
 from pipeline.data.prepare import prepare
@@ -191,7 +192,7 @@ def open_images(
     """
     path = source
     with ExitStack() as stack:
-        if source.suffix != ".beton":
+        if not is_dataset_file(source):
             folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="inkrun-"))
             path, workers = Path(folder) / "source.beton", len(os.sched_getaffinity(0))
             prepare(
