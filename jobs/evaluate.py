@@ -5,8 +5,14 @@
 
 The source is anything that prep reads (a zip, a folder per class, IDX files), or a .beton file. Its
 classes are some or all of the network's. Its pixels become ink by the rules of the training
-dataset: scale, polarity, fit. Exit status: 0 success, 2 failure, with the reason in one line.
+dataset: scale, polarity, fit. Exit status: 0 success, 2 failure, with the reason in one line, 141
+if the reader of the output went away.
 """
+
+from pipeline.runtime import signals
+
+if __name__ in signals.MAIN:
+    signals.exit_on_interrupt(__name__)
 
 import json
 import sys

@@ -13,6 +13,11 @@ folder for every training, result.json and report.html; runs/part3/latest points
 0 success, 2 failure, with the reason in one line, 130 or 143 stopped by Ctrl-C or SIGTERM.
 """
 
+from pipeline.runtime import signals
+
+if __name__ in signals.MAIN:
+    signals.exit_on_interrupt(__name__)
+
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -29,6 +34,7 @@ from pipeline.recipes.arms import PART3_ARMS
 from pipeline.recipes.presets import Preset, as_trial, override
 from pipeline.runtime.hardware import Precision
 from pipeline.training.distributed import join_processes
+from pipeline.training.runner import exclusive
 
 SEEDS = 3
 
@@ -139,7 +145,8 @@ def train(config: Config) -> None:
             study = Study.new(config.runs, processes, config.decode, written, watch=config.watch)
         else:
             study = Study(run, processes, config.decode, config.watch)
-        part3.Experiment(study, data, models, training).run(arms, seeds)
+        with exclusive(processes, study.path):
+            part3.Experiment(study, data, models, training).run(arms, seeds)
 
 
 def main() -> int:

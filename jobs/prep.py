@@ -12,6 +12,11 @@ up-to-date file is not written again. An ambiguity is an error that names the op
 Exit status: 0 success, 2 failure with a one-line error, 128 + the number of a signal (130, 143).
 """
 
+from pipeline.runtime import signals
+
+if __name__ in signals.MAIN:
+    signals.exit_on_interrupt(__name__)
+
 import os
 import sys
 from contextlib import ExitStack

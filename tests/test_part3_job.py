@@ -19,6 +19,7 @@ from jobs import part3 as job
 from pipeline.data.base import TRAIN, VALIDATION, Annotations, Ints, Pixels, Source
 from pipeline.data.prepare import prepare
 from pipeline.data.synth.mislabel import LabelNoise, MislabelledSource
+from pipeline.evaluation.run_dir import RunDir
 from pipeline.recipes.arms import PART3_ARMS, ArmSpec
 from pipeline.recipes.presets import PART3_RECOVERY
 
@@ -251,7 +252,7 @@ def test_models_of_other_classes_are_left_out(
     for name in ("digits", "pretrained-0"):
         shutil.copytree(run / "ceiling-0", tmp_path / name)
         config = json.loads((tmp_path / name / "config.json").read_text())
-        (tmp_path / name / "config.json").write_text(json.dumps(config | {"classes": ["x", "y"]}))
+        RunDir(tmp_path / name).write_json("config.json", config | {"classes": ["x", "y"]})
     arguments = ("--part2", str(tmp_path), "--arms", "digits")
     assert start(monkeypatch, folder, *arguments) == 2
     (line,) = capsys.readouterr().err.splitlines()

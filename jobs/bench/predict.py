@@ -8,6 +8,11 @@ Each kind of distortion, seeded, gets the same pages, evenly spaced in the sourc
 `pipeline/pictures/distortions.py` makes them.
 """
 
+from pipeline.runtime import signals
+
+if __name__ in signals.MAIN:
+    signals.exit_on_interrupt(__name__)
+
 import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from beton.reader import Reader
+from pipeline.errors import UserError
 from pipeline.loading.batches import Decode
 from pipeline.loading.dataset import PixelRules, open_dataset
 from pipeline.recipes.recipe import Recipe
@@ -86,6 +87,10 @@ class RunConfig:
     pixels: PixelRules = field(default_factory=PixelRules)
     until: float | None = None
     found_rate: float | None = None
+
+    def __post_init__(self) -> None:
+        if not self.classes or len({*self.classes}) < len(self.classes):
+            raise UserError(f"classes: got {len(self.classes)}, expected different names")
 
     @classmethod
     def of(

@@ -11,6 +11,11 @@ from pipeline.evaluation.run_config import RunConfig
 from pipeline.loading.dataset import open_dataset
 
 
+def is_exported(config: RunConfig) -> bool:
+    """Return whether a run is an export, which has names in place of paths."""
+    return len(Path(config.data).parts) == 1
+
+
 def open_run_data(config: RunConfig) -> Reader:
     """Open the dataset of a run.
 
@@ -19,9 +24,8 @@ def open_run_data(config: RunConfig) -> Reader:
     """
     path = Path(config.data)
     if not path.is_file():
-        why = "is gone; prepare it again"
-        if len(path.parts) == 1:
-            why = "has no path in an export: give the run itself"
+        exported = "has no path in an export: give the run itself"
+        why = exported if is_exported(config) else "is gone; prepare it again"
         raise UserError(f"the run's dataset {config.data} {why}")
     file = open_dataset(path)
     if (got := file.fingerprint()) != config.fingerprint:

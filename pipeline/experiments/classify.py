@@ -48,7 +48,7 @@ from pipeline.training.checkpoint import Checkpoints
 from pipeline.training.datamodule import DataModule
 from pipeline.training.distributed import Processes, join_processes
 from pipeline.training.lr_range import STEPS, LrRange, find_learning_rate, with_found_rate
-from pipeline.training.runner import run_training, write_config
+from pipeline.training.runner import exclusive, run_training, write_config
 
 
 def run(job: str, options: Options) -> None:
@@ -99,7 +99,10 @@ def run(job: str, options: Options) -> None:
         track = options.track is not None
         title = title_of(job, folder.config())
         watch = processes.is_main and (options.watch or bool(saved and saved.options.get("watch")))
-        with live_page(watch, folder, title, file, console) as on_progress:
+        with (
+            exclusive(processes, folder.path),
+            live_page(watch, folder, title, file, console) as on_progress,
+        ):
             finished = run_training(
                 processes,
                 folder,

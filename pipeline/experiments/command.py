@@ -4,15 +4,19 @@ The only module of `pipeline` that reads the command line.
 """
 
 import io
+import os
+import select
+import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import BrokenExecutor
-from contextlib import nullcontext, redirect_stderr
+from contextlib import contextmanager, nullcontext, redirect_stderr
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 import msgspec
+import torch
 import tyro
 from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
@@ -28,10 +32,12 @@ from pipeline.loading.dataset import open_dataset, split_indices
 from pipeline.runtime import launch
 from pipeline.runtime.files import convert, read_as, read_json
 from pipeline.runtime.hardware import Precision
+from pipeline.runtime.signals import Terminated, raising_signals
 
 C = TypeVar("C")
 K = TypeVar("K", RunConfig, ExperimentConfig)
 REGISTRY = ConstructorRegistry()
+CLOSED_OUTPUT = 128 + signal.SIGPIPE
 RESUME_OPTIONS = (
     "runs",
     "resume",
@@ -52,19 +58,53 @@ def main(name: str, options: type[C], run: Callable[[C], None], *flags: Any) -> 
 
 
 def call(name: str, run: Callable[[], None]) -> int:
-    """Run a command that parses its options itself, as `main` does."""
+    """Run a command that parses its options itself, as `main` does.
+
+    If the reader of its output is gone, the command ends without a word, with status 141.
+    """
 
     def job() -> None:
         try:
-            run()
+            with _closed_output_exits():
+                run()
         except BadImagesError as error:
             for image, reason in error.bad:
                 print(printable(f"{image}: {reason}"), file=sys.stderr)
             raise UserError(str(error)) from error
         except (SourceError, BrokenExecutor) as error:
             raise UserError(str(error)) from error
+        except RuntimeError as error:
+            if "gloo" not in str(error) and not isinstance(error, torch.distributed.DistError):
+                raise
+            raise UserError("lost the connection to another process of the launch") from error
 
-    return launch.run_job(name, job)
+    try:
+        with raising_signals():
+            return launch.run_job(name, job)
+    except Terminated as stop:
+        if launch.is_main():
+            print(f"{name}: {stop}", file=sys.stderr)
+        return 128 + stop.signal
+
+
+@contextmanager
+def _closed_output_exits() -> Iterator[None]:
+    """Exit without a word if nothing reads the standard output any more, as of `command | head`."""
+    try:
+        try:
+            yield
+        except SystemExit:  # --help
+            sys.stdout.flush()
+            raise
+        sys.stdout.flush()
+    except BrokenPipeError:
+        poll = select.poll()
+        poll.register(sys.stdout.fileno(), 0)
+        if not any(events & select.POLLERR for _, events in poll.poll(0)):
+            raise  # another pipe
+        # Python flushes the output once more when it exits.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(CLOSED_OUTPUT)
 
 
 def parse(options: type[C], *flags: Any, words: Sequence[str] | None = None) -> C:

@@ -31,7 +31,7 @@ MOST_CONFUSIONS = 12
 QUESTION = "What does the network get wrong, where does it look, and which labels are suspicious?"
 LEGEND = (
     "Beside each image as the network saw it is its heat (Grad-CAM): where the network finds "
-    "{what}; grey is without heat, yellow to dark red with it"
+    "{what}, the darker red the more"
 )
 BOTH = "the predicted class and, if that is another, the true class"
 NEAREST = (

@@ -97,7 +97,10 @@ class TableLines(Lines):
     def __init__(self, console: Console, top: int, *, separate: bool) -> None:
         self._console, self._separate, self._errors = console, separate, list[str]()
         self._progress = ExitStack()
-        self._table = Table("image", *(("box",) if separate else ()), "class", title_justify="left")
+        self._table = Table(title_justify="left")
+        self._table.add_column("image", overflow="fold")  # of a path, the end tells images apart
+        for name in (*(("box",) if separate else ()), "class"):
+            self._table.add_column(name)
         self._table.add_column("probability", justify="right")
         if top > 1:
             self._table.add_column("next")

@@ -27,7 +27,7 @@ from pipeline.loading.batches import DeviceLoader, display_images
 from pipeline.loading.dataset import eval_batch_size, open_dataset
 from pipeline.pictures.errors import PictureError
 from pipeline.pictures.preparation import Preparation, Prepared
-from pipeline.runtime.hardware import Precision, precision_for
+from pipeline.runtime.hardware import Precision, autocast, precision_for
 
 __all__ = ["PictureError", "Prediction", "Predictor", "Prepared"]
 
@@ -97,11 +97,10 @@ class Predictor:
     def predict(self, prepared: Sequence[Prepared]) -> list[Prediction]:
         """Predict prepared images, in batches."""
         recipe, view = self.trained.config.recipe, self.trained.view
-        bf16 = self._precision == "bf16"
         found: list[Prediction] = []
         with torch.no_grad():
             for images in self._batches(prepared) if prepared else ():
-                with torch.autocast(self.device.type, torch.bfloat16, bf16):
+                with autocast(self.device, self._precision):
                     logits = view_logits(
                         self.trained.network, images, recipe.views, recipe.mirrored
                     )
