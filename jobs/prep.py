@@ -42,7 +42,7 @@ from pipeline.data.splits import Split
 from pipeline.data.synth.mislabel import LabelNoise
 from pipeline.experiments import command
 from pipeline.experiments.data_options import DataOptions, default_colour
-from pipeline.experiments.preparation import exiting_on_signals, prepare_dataset
+from pipeline.experiments.preparation import prepare_dataset
 from pipeline.loading.dataset import open_dataset
 from pipeline.reporting.data_tables import prepared_table
 from pipeline.runtime.progress import make_console
@@ -177,8 +177,7 @@ def holds_real_data(path: Path) -> bool:
 
 def main() -> int:
     """Run the command; print a failure as one line. Returns the exit status."""
-    with exiting_on_signals("prep"):
-        return command.main("prep", Config, prepare_datasets, conf.FlagCreatePairsOff)
+    return command.main("prep", Config, prepare_datasets, conf.FlagCreatePairsOff)
 
 
 if __name__ == "__main__":

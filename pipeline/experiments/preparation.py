@@ -1,11 +1,6 @@
 """The preparation of one dataset as a user sees it: what is understood, progress, result, card."""
 
-import signal
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
 
 from rich.console import Console
 
@@ -68,36 +63,3 @@ def prepare_dataset(
     write_card(card, out, name=name)
     console.print(f"{name}: data card {card}")
     return result
-
-
-@contextmanager
-def exiting_on_signals(name: str) -> Iterator[None]:
-    """Turn SIGTERM and SIGHUP into SystemExit, after which temporary files are removed.
-
-    The command `name` prints one line, and exits with 128 + the signal's number. An ignored signal
-    stays ignored (nohup). A second signal acts as usual.
-    """
-    received: list[int] = []
-    handlers = {
-        number: handler
-        for number in (signal.SIGTERM, signal.SIGHUP)
-        if (handler := signal.getsignal(number)) != signal.SIG_IGN
-    }
-
-    def stop(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
-        restore()
-        received.append(number)
-        raise SystemExit(128 + number)
-
-    def restore() -> None:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
-
-    for number in handlers:
-        signal.signal(number, stop)
-    try:
-        yield
-    finally:
-        restore()
-        for one in received:
-            print(f"{name}: stopped by {signal.Signals(one).name}", file=sys.stderr)
