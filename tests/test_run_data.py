@@ -53,7 +53,7 @@ def test_a_given_dataset_must_have_the_same_content(tmp_path: Path, data: Path) 
     assert fingerprint(other) in str(caught.value)
     with pytest.raises(UserError, match=r"mnist: .*nowhere is not there"):
         find_data(run, "mnist", str(data), expected, tmp_path / "nowhere")
-    with pytest.raises(UserError, match=r"mnist: .* is not there; if it has moved: --mnist FILE"):
+    with pytest.raises(UserError, match=r"mnist: .* is not there, .*moved: --mnist FILE"):
         find_data(run, "mnist", str(data), expected, None)
 
 
@@ -108,7 +108,7 @@ def test_a_run_is_resumed_where_its_data_have_moved(tmp_path: Path, data: Path) 
     done = resume()
     assert done.returncode == 2
     assert re.fullmatch(
-        r"part1: data: .* is not there; if it has moved: --data FILE\n", done.stderr
+        r"part1: data: .* is not there, .*; if it has moved: --data FILE\n", done.stderr
     )
     done = resume("--data", str(data.with_name("other.beton")))
     assert done.returncode == 2

@@ -64,7 +64,7 @@ def _create(target: Path, flags: int) -> tuple[Path, int]:
     while True:
         path = target.with_name(f".{target.name}.{secrets.token_hex(4)}.partial")
         if flags & os.O_DIRECTORY:
-            path.mkdir()
+            path.mkdir(0o700)
         descriptor = os.open(path, flags | os.O_CLOEXEC, 0o666)
         # Another process may remove it before it is locked. Without locks, no process removes it.
         if _lock(descriptor) is not False and os.fstat(descriptor).st_nlink:

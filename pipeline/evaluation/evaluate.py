@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from beton.reader import Reader
+from pipeline.data.base import is_dataset_file
 from pipeline.data.layout.options import LayoutOptions
 from pipeline.data.pixels.options import PixelOptions
 from pipeline.data.prepare import prepare
@@ -190,7 +191,7 @@ def open_images(
     """
     path = source
     with ExitStack() as stack:
-        if source.suffix != ".beton":
+        if not is_dataset_file(source):
             folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="inkrun-"))
             path, workers = Path(folder) / "source.beton", usable_cores()
             prepare(

@@ -58,8 +58,7 @@ def find_data(run: Path, name: str, saved: str, fingerprint: str, given: Path | 
     found = [path for place in places if (path := place / saved).is_file()]
     if not found:
         raise UserError(
-            f"{name}: {saved}, which {run} was trained on, is not there; if it has moved: "
-            f"--{name} FILE"
+            f"{name}: {saved} is not there, the dataset of {run}; if it has moved: --{name} FILE"
         )
     # The content decides; if none fits, the training reports what is at the saved path.
     return next((path for path in found if _fingerprint(path) == fingerprint), found[0])

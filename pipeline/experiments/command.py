@@ -20,6 +20,7 @@ import torch
 import tyro
 from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
+from beton.errors import printable
 from beton.reader import Reader
 from pipeline.data.prepare import BadImagesError
 from pipeline.data.sources import SourceError
@@ -68,9 +69,8 @@ def call(name: str, run: Callable[[], None]) -> int:
                 run()
         except BadImagesError as error:
             for image, reason in error.bad:
-                print(f"{image}: {reason}", file=sys.stderr)
-            advice = "; --skip-bad leaves them out" if error.skippable else ", all of some class"
-            raise UserError(f"{error}{advice}") from error
+                print(printable(f"{image}: {reason}"), file=sys.stderr)
+            raise UserError(str(error)) from error
         except (SourceError, BrokenExecutor) as error:
             raise UserError(str(error)) from error
         except RuntimeError as error:

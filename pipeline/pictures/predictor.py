@@ -5,7 +5,6 @@ The result is stored in a temporary .beton file and loaded through the run's vie
 of `evaluate`, so that an image in the form of the training gives the same input in both commands.
 """
 
-import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from torch import Tensor
 
 from beton import writer
 from beton.fields import Field, InkField, IntField, RGBImageField
+from pipeline.data.inflated import working_folder
 from pipeline.data.pixels.options import DEFAULT_QUALITY
 from pipeline.data.prepare import RAW_MAX_PIXELS
 from pipeline.data.sources import SPLITS
@@ -123,8 +123,8 @@ class Predictor:
         if hand:
             scale = hand / self.preparation.framing.tall
             scales = np.full(len(prepared), scale, np.float32)
-        with tempfile.TemporaryDirectory(prefix="inkrun-") as folder:
-            path = Path(folder) / "images.beton"
+        with working_folder() as folder:
+            path = folder / "images.beton"
             self._write(path, prepared)
             with (
                 open_dataset(path) as file,
