@@ -62,7 +62,7 @@ def call(name: str, run: Callable[[], None]) -> int:
 
     def job() -> None:
         try:
-            with _closed_output_exits():
+            with raising_signals(), _closed_output_exits():
                 run()
         except BadImagesError as error:
             for image, reason in error.bad:
@@ -77,8 +77,7 @@ def call(name: str, run: Callable[[], None]) -> int:
             raise UserError("lost the connection to another process of the launch") from error
 
     try:
-        with raising_signals():
-            return launch.run_job(name, job)
+        return launch.run_job(name, job)
     except Terminated as stop:
         if launch.is_main():
             print(f"{name}: {stop}", file=sys.stderr)
