@@ -262,7 +262,7 @@ train() {
   if ((${processes:-1} == 1)); then
     command=("$python") # one process needs no launcher
   else
-    # A configuration of its own: what the user told accelerate for other programs stays out.
+    # A configuration of its own: the user's is for other programs.
     command=("$python" -c "$launcher" --config_file "$root/jobs/accelerate.yaml"
       --num_processes "$processes" --main_process_port 0)
   fi

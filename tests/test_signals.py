@@ -1,5 +1,6 @@
 """Real signals: the first is recorded, later ones are ignored, but for a Ctrl-C after a second."""
 
+import ctypes
 import os
 import signal
 import subprocess
@@ -147,6 +148,23 @@ def test_outside_a_training_a_request_cleans_up(number: int, received: list[int]
     assert (cleaned, caught.value.signal, received) == ([number], number, [])
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_error_that_c_code_drops_is_raised_later(
+    number: int, received: list[int], capfd: pytest.CaptureFixture[str]
+) -> None:
+    """As when numba compiles: the callback's error is dropped, and the code after it fails."""
+    signal.signal(number, signal.SIG_DFL)
+
+    def work() -> None:
+        ctypes.CFUNCTYPE(None)(lambda: send(number))()
+        raise RuntimeError("no compiled object yet")
+
+    with pytest.raises((KeyboardInterrupt, Terminated)), raising_signals():
+        work()
+    assert received == []
+    assert capfd.readouterr().err == ""
+
+
 def test_without_a_signal_all_is_as_before(received: list[int]) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     before = [signal.getsignal(number) for number in STOP_SIGNALS]
@@ -154,6 +172,25 @@ def test_without_a_signal_all_is_as_before(received: list[int]) -> None:
         pass
     assert [signal.getsignal(number) for number in STOP_SIGNALS] == before
     assert received == []
+
+
+HANGS = """
+import os, signal, time
+from pipeline.runtime import signals
+signals.CLEANING = 0.2
+with signals.raising_signals():
+    try:
+        os.kill(os.getpid(), signal.SIGTERM)
+    finally:
+        time.sleep(60)
+"""
+
+
+def test_cleaning_has_an_end() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", HANGS], cwd=ROOT, check=False, capture_output=True, text=True
+    )
+    assert (done.returncode, done.stderr) == (143, "stopped by SIGTERM\n")
 
 
 STARTS = """

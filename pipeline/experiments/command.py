@@ -65,7 +65,7 @@ def call(name: str, run: Callable[[], None]) -> int:
 
     def job() -> None:
         try:
-            with _closed_output_exits():
+            with raising_signals(), _closed_output_exits():
                 run()
         except BadImagesError as error:
             for image, reason in error.bad:
@@ -79,8 +79,7 @@ def call(name: str, run: Callable[[], None]) -> int:
             raise UserError("lost the connection to another process of the launch") from error
 
     try:
-        with raising_signals():
-            return launch.run_job(name, job)
+        return launch.run_job(name, job)
     except Terminated as stop:
         if launch.is_main():
             print(f"{name}: {stop}", file=sys.stderr)
@@ -91,20 +90,17 @@ def call(name: str, run: Callable[[], None]) -> int:
 def _closed_output_exits() -> Iterator[None]:
     """Exit without a word if nothing reads the standard output any more, as of `command | head`."""
     try:
-        try:
-            yield
-        except SystemExit:  # --help
-            sys.stdout.flush()
-            raise
-        sys.stdout.flush()
-    except BrokenPipeError:
+        yield
+        print(end="", flush=True)
+    except BaseException as error:
         poll = select.poll()
-        poll.register(sys.stdout.fileno(), 0)
-        if not any(events & select.POLLERR for _, events in poll.poll(0)):
-            raise  # another pipe
-        # Python flushes the output once more when it exits.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(CLOSED_OUTPUT)
+        poll.register(1, 0)
+        if any(events & select.POLLERR for _, events in poll.poll(0)):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # Python flushes the output at its exit
+            succeeded = isinstance(error, SystemExit) and not error.code  # --help
+            if succeeded or isinstance(error, BrokenPipeError):
+                sys.exit(CLOSED_OUTPUT)
+        raise
 
 
 def parse(options: type[C], *flags: Any, words: Sequence[str] | None = None) -> C:

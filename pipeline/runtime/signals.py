@@ -2,18 +2,22 @@
 
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
+from pickle import UnpicklingError
+from types import FrameType, TracebackType
 from typing import Any, Self
 
 # From systemd, SLURM and launchers; from a closed terminal; from SLURM before the time limit.
 REQUESTS = (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 STOP_SIGNALS = (*REQUESTS, signal.SIGINT)
 REPEAT = 1.0  # seconds
+CLEANING = 15.0  # seconds
+INTERRUPTED = "interrupted\n"
 MAIN = ("__main__", "__mp_main__")  # names of a command's module; the latter in its workers
 
 
@@ -84,49 +88,82 @@ def exit_on_interrupt(module: str) -> None:
     """Let Ctrl-C end this process at once, with a line by the command's own module `module`.
 
     It is for the seconds in which a command imports its libraries. KeyboardInterrupt would print a
-    traceback, or abort the process where C++ code calls Python.
+    traceback, or abort the process where C++ code calls Python. In a worker of the command, it also
+    leaves out the traceback of a start that fails because the command has ended.
     """
-    global _prints
-    _prints = module == MAIN[0] and os.environ.get("RANK", "0") == "0"
-    signal.signal(signal.SIGINT, _exit)
+    if module == MAIN[0] and os.environ.get("RANK", "0") == "0":
+        signal.signal(signal.SIGINT, _interrupt)
+    else:
+        signal.signal(signal.SIGINT, _interrupt_silently)
+    if module != MAIN[0]:
+        sys.excepthook = _report_unless_orphan
 
 
-_prints = False
+def _interrupt(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
+    _exit(number, INTERRUPTED)
 
 
-def _exit(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
-    if _prints:
-        os.write(2, b"interrupted\n")
+def _interrupt_silently(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
+    _exit(number)
+
+
+def _exit(number: int, line: str = "") -> None:
+    """End the process at once, as after a signal."""
+    os.write(2, line.encode())
     os._exit(128 + number)
+
+
+def _report_unless_orphan(
+    kind: type[BaseException], error: BaseException, trace: TracebackType | None
+) -> None:
+    if not isinstance(error, EOFError | OSError | UnpicklingError):  # the command's pipes are gone
+        sys.__excepthook__(kind, error, trace)
 
 
 @contextmanager
 def raising_signals() -> Iterator[None]:
     """Let stop signals raise KeyboardInterrupt or Terminated for the time of the context.
 
-    What a command has begun is then cleaned up. SIGHUP stays ignored under nohup. Outside the main
-    thread, the context does nothing.
+    What a command has begun is then cleaned up, in at most `CLEANING` seconds: a pool of processes
+    that was interrupted while it started may wait for ever. C code that calls Python may drop such
+    an error and fail with another one later: the context then raises the first one. SIGHUP stays
+    ignored under nohup. Outside the main thread, the context does nothing.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    interrupt = signal.getsignal(signal.SIGINT)
-    if interrupt is _exit:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-    requests = [n for n in REQUESTS if signal.getsignal(n) is signal.SIG_DFL]
-    for number in requests:
-        signal.signal(number, _terminate)
+    raised: list[BaseException] = []
+
+    def stop(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
+        for one in REQUESTS:  # a second one must not interrupt the cleaning
+            signal.signal(one, signal.SIG_IGN)
+        error = KeyboardInterrupt() if number == signal.SIGINT else Terminated(number)
+        if not raised:
+            limit.args = (number, f"{error}\n" if str(error) else INTERRUPTED)
+            limit.start()
+        raised.append(error)
+        raise error
+
+    def report(dropped: "sys.UnraisableHookArgs") -> None:
+        if dropped.exc_value not in raised:
+            hook(dropped)
+
+    limit = threading.Timer(CLEANING, _exit)
+    limit.daemon = True
+    usual = (signal.SIG_DFL, signal.default_int_handler, _interrupt, _interrupt_silently)
+    handlers = {n: h for n in STOP_SIGNALS if (h := signal.getsignal(n)) in usual}
+    for number in handlers:
+        signal.signal(number, stop)
+    hook, sys.unraisablehook = sys.unraisablehook, report
     try:
         yield
+    except Exception as error:
+        if raised:
+            raise raised[0] from error
+        raise
     finally:
-        for number in requests:
-            if signal.getsignal(number) is _terminate:  # not ignored after a signal
-                signal.signal(number, signal.SIG_DFL)
-        if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-            signal.signal(signal.SIGINT, interrupt)
-
-
-def _terminate(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
-    for one in REQUESTS:  # a second one must not interrupt the cleaning
-        signal.signal(one, signal.SIG_IGN)
-    raise Terminated(number)
+        limit.cancel()
+        sys.unraisablehook = hook
+        for number, handler in handlers.items():
+            if signal.getsignal(number) is stop:  # not ignored after a signal
+                signal.signal(number, handler)
