@@ -32,6 +32,8 @@ import forked
 import torch
 from tiny import write_set
 
+from pipeline.runtime import signals
+
 ROOT = Path(__file__).resolve().parents[1]
 JOB = ROOT / "jobs" / "part1.py"
 OPTIONS = ("--size", "16", "--batch-size", "8", "--checkpoint-steps", "2", "--precision", "no")
@@ -157,6 +159,7 @@ def job(words: Sequence[str], folder: Path, environment: dict[str, str]) -> None
     os.environ.clear()
     os.environ.update(environment)
     os.chdir(folder)
+    signals.exit_on_interrupt("__main__")
     run_job(words)
 
 
@@ -225,7 +228,8 @@ def choose(processes: int, epochs: int, chance: random.Random) -> Kill:
     """Choose a signal and its moment, about within the time of a training."""
     number = chance.choice(SIGNALS)
     write = chance.randrange(1, 20 * epochs) if chance.random() < 0.5 else None
-    seconds = chance.uniform(0, (0 if processes == 1 else 10) + epochs / 5)
+    # The first moments are those of Python itself, which prints a traceback of its own.
+    seconds = chance.uniform(0.3, (1 if processes == 1 else 10) + epochs / 5)
     one = processes > 1 and number == signal.SIGKILL and chance.random() < 0.5
     return Kill(number, write, seconds, chance.randrange(processes) if one else None)
 
