@@ -9,12 +9,15 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import killer
 import pytest
 from job_started import ENVIRONMENT, JOB, QUICK, folder_of_the_run
 from tiny import write_set
+
+from pipeline.experiments import command
 
 SLOW = """
 import sys, time
@@ -86,3 +89,17 @@ def test_trainings_that_are_killed_at_any_moment_are_those_that_are_not(tmp_path
     report = killer.kill_many(tmp_path, 3, [1], epochs=6)
     assert report.wrong == []
     assert report.kills.total() >= 3
+
+
+def test_a_lost_process_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    """Simulated: the error that gloo raises in a process whose peer was killed."""
+
+    def fail(words: str) -> None:
+        raise RuntimeError(words)
+
+    lost = "[gloo/transport/tcp/pair.cc:561] Connection closed by peer"
+    assert command.call("part1", partial(fail, lost)) == 2
+    line = "part1: lost the connection to another process of the launch\n"
+    assert capsys.readouterr().err == line
+    with pytest.raises(RuntimeError, match="another one"):
+        command.call("part1", partial(fail, "another one"))
