@@ -38,7 +38,7 @@ Commands that look at a network or use it (jobs/tools/):
   show NAME       save an image of an augmented training batch
 
 Options of train, anywhere after NAME; all others are options of the job:
-  --processes N   number of processes on this machine (default: one per GPU, or one)
+  --processes N   number of processes on this machine (default: 1; at most one for each GPU)
   --cpus N        number of CPU cores for all processes together (default: all)
   --precision P   no, bf16 or fp16 (default: bf16 where the hardware supports it)
 
@@ -109,6 +109,7 @@ set_up() {
   done
   extras=${extras:+[${extras#,}]}
   SECONDS=0
+  [[ ${missing[0]} == base ]] || cost="a minute" # extras are small beside PyTorch
   echo "Installing inkrun$extras into $environment (the first time: $cost)." >&2
   if [[ $extras == *ffcv* ]]; then # its build needs packages of the environment
     "${pip[@]}" "setuptools>=77"
@@ -157,9 +158,40 @@ run() {
 }
 
 # Accelerate and torch print long tracebacks of their own when a process fails. The job has printed
-# its error already, so only its exit status is passed on.
+# its error already, so only its exit status is passed on. The first signal goes to all processes.
+# Later ones are ignored while the processes stop, but for a Ctrl-C more than a second later.
 launcher='
-import logging, signal, sys
+import os, signal, sys, time
+
+signals = [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2]
+if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as nohup sets it
+    signals.append(signal.SIGHUP)
+stopped = 0.0
+
+def processes():
+    with open(f"/proc/self/task/{os.getpid()}/children") as file:
+        return [int(word) for word in file.read().split()]
+
+def stop(number, frame):
+    global stopped
+    if stopped:
+        if number == signal.SIGINT and time.monotonic() - stopped > 1:
+            for process in processes():
+                os.kill(process, number)
+        return
+    stopped = time.monotonic()
+    if not processes():
+        if number == signal.SIGINT:
+            os.write(2, b"launch.sh: interrupted\n")
+        os._exit(128 + number)
+    raise SignalException("stopped", signal.Signals(number))
+
+for number in signals:
+    signal.signal(number, stop)
+for name in ("TORCHELASTIC_SIGNALS_TO_HANDLE", "PET_SIGNALS_TO_HANDLE"):
+    os.environ[name] = "SIGQUIT"  # and no other one is handled by torch
+
+import logging
 from accelerate.commands.launch import main
 from torch.distributed.elastic.multiprocessing.api import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
@@ -227,14 +259,12 @@ train() {
   set_up
   enter_checkout
 
-  if [[ -z $processes && -e /dev/nvidiactl ]]; then
-    processes=$("$python" -c 'import torch; print(max(1, torch.cuda.device_count()))')
-  fi
   if ((${processes:-1} == 1)); then
     command=("$python") # one process needs no launcher
   else
-    command=("$python" -c "$launcher" --multi_gpu --num_processes "$processes" --num_machines 1
-      --mixed_precision no --dynamo_backend no --main_process_port 0) # precision is the job's
+    # A configuration of its own: the user's is for other programs.
+    command=("$python" -c "$launcher" --config_file "$root/jobs/accelerate.yaml"
+      --num_processes "$processes" --main_process_port 0)
   fi
   [[ -z $cpus ]] || command=("$python" -c "$limiter" "$cpus" "${command[@]}")
   exec "${command[@]}" "jobs/$job.py" "${arguments[@]}"

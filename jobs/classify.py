@@ -13,6 +13,11 @@ it. Exit status: 0 success, 2 failure, with the reason in one line, 130 or 143 s
 SIGTERM.
 """
 
+from pipeline.runtime import signals
+
+if __name__ in signals.MAIN:
+    signals.exit_on_interrupt(__name__)
+
 import sys
 from functools import partial
 

@@ -11,6 +11,11 @@ a reported figure comes from; runs/emnist/latest points to it. Exit status: 0 su
 with the reason in one line, 130 or 143 stopped by Ctrl-C or SIGTERM.
 """
 
+from pipeline.runtime import signals
+
+if __name__ in signals.MAIN:
+    signals.exit_on_interrupt(__name__)
+
 import sys
 from functools import partial
 

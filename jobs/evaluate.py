@@ -5,8 +5,14 @@
 
 The source is anything that prep reads (a zip, a folder per class, IDX files), or a .beton file. Its
 classes are some or all of the network's. Its pixels become ink by the rules of the training
-dataset: scale, polarity, fit. Exit status: 0 success, 2 failure, with the reason in one line.
+dataset: scale, polarity, fit. Exit status: 0 success, 2 failure, with the reason in one line, 141
+if the reader of the output went away.
 """
+
+from pipeline.runtime import signals
+
+if __name__ in signals.MAIN:
+    signals.exit_on_interrupt(__name__)
 
 import json
 import sys
@@ -16,6 +22,7 @@ from typing import Literal
 
 import tyro
 
+from pipeline.data.base import is_dataset_file
 from pipeline.errors import UserError
 from pipeline.evaluation.evaluate import evaluate, load_model
 from pipeline.experiments import command
@@ -48,7 +55,7 @@ class Config:
 
 def score(config: Config) -> None:
     """Print the scores. Raises UserError, SourceError, BetonError or OSError."""
-    if config.source.suffix == ".beton" and config.data != DataOptions():
+    if is_dataset_file(config.source) and config.data != DataOptions():
         raise UserError(
             f"{config.source}: is prepared already; leave out the options of raw images"
         )

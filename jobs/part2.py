@@ -12,6 +12,11 @@ folder for every training, result.json and report.html; runs/part2/latest points
 0 success, 2 failure, with the reason in one line, 130 or 143 stopped by Ctrl-C or SIGTERM.
 """
 
+from pipeline.runtime import signals
+
+if __name__ in signals.MAIN:
+    signals.exit_on_interrupt(__name__)
+
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +33,7 @@ from pipeline.recipes import presets
 from pipeline.recipes.presets import as_trial
 from pipeline.runtime.hardware import Precision
 from pipeline.training.distributed import Processes, join_processes
+from pipeline.training.runner import exclusive
 
 SEEDS = 5
 
@@ -65,8 +71,8 @@ class Config:
     seed: int = 0
     """First seed: of weights, order and augmentation. The others follow it."""
     resume: Path | None = None
-    """Run directory to resume. It goes only with --runs, --decode, --precision and
-    --watch."""
+    """Run directory to resume. It goes only with --runs, --decode, --precision, --watch, and with
+    --digits and --mnist where these files have moved."""
     watch: bool = False
     """Write live.html to the folder of the training that runs, every few seconds. A browser that
     shows it reloads it by itself until the training ends."""
@@ -97,7 +103,8 @@ def train(config: Config) -> None:
             if run
             else new_study(config, data, processes)
         )
-        part2.run(study, data)
+        with exclusive(processes, study.path):
+            part2.run(study, data)
 
 
 def new_study(config: Config, data: part2.Datasets, processes: Processes) -> Study:
@@ -131,6 +138,7 @@ def new_study(config: Config, data: part2.Datasets, processes: Processes) -> Stu
         provenance=info["provenance"],
         seeds=tuple(seeds),
         trainings=tuple(planned),
+        datasets={"digits": data.digits.fingerprint(), "mnist": data.mnist.fingerprint()},
     )
     return Study.new(config.runs, processes, config.decode, written, planned, config.watch)
 

@@ -13,6 +13,11 @@ folder for every training, result.json and report.html; runs/part3/latest points
 0 success, 2 failure, with the reason in one line, 130 or 143 stopped by Ctrl-C or SIGTERM.
 """
 
+from pipeline.runtime import signals
+
+if __name__ in signals.MAIN:
+    signals.exit_on_interrupt(__name__)
+
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -29,6 +34,7 @@ from pipeline.recipes.arms import PART3_ARMS
 from pipeline.recipes.presets import Preset, as_trial, override
 from pipeline.runtime.hardware import Precision
 from pipeline.training.distributed import join_processes
+from pipeline.training.runner import exclusive
 
 SEEDS = 3
 
@@ -74,8 +80,8 @@ class Config:
     seed: int = 0
     """First seed: of weights, order and augmentation. The others follow it."""
     resume: Path | None = None
-    """Run directory to resume. It goes only with --runs, --decode, --precision and
-    --watch."""
+    """Run directory to resume. It goes only with --runs, --decode, --precision, --watch, and with
+    --data, --test and --clean where these files have moved."""
     watch: bool = False
     """Write live.html to the folder of the training that runs, every few seconds. A browser that
     shows it reloads it by itself until the training ends."""
@@ -131,11 +137,16 @@ def train(config: Config) -> None:
         part3.check(processes, data, arms, training, config.seed)
         if run is None:
             options, provenance = command.options_of(config), file.info["provenance"]
-            written = ExperimentConfig("part3", options, tuple(data.classes), provenance)
+            files = {"data": file, "test": test, "clean": correct}
+            datasets = {name: each.fingerprint() for name, each in files.items()}
+            written = ExperimentConfig(
+                "part3", options, tuple(data.classes), provenance, datasets=datasets
+            )
             study = Study.new(config.runs, processes, config.decode, written, watch=config.watch)
         else:
             study = Study(run, processes, config.decode, config.watch)
-        part3.Experiment(study, data, models, training).run(arms, seeds)
+        with exclusive(processes, study.path):
+            part3.Experiment(study, data, models, training).run(arms, seeds)
 
 
 def main() -> int:

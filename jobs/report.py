@@ -8,6 +8,11 @@
 A page is one file without links. Exit status: 0 success, 2 failure, with the reason in one line.
 """
 
+from pipeline.runtime import signals
+
+if __name__ in signals.MAIN:
+    signals.exit_on_interrupt(__name__)
+
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

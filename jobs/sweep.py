@@ -13,6 +13,11 @@ not stop the others. Exit status: 0 success, 2 failure, with the reason in one l
 stopped by Ctrl-C or SIGTERM.
 """
 
+from pipeline.runtime import signals
+
+if __name__ in signals.MAIN:
+    signals.exit_on_interrupt(__name__)
+
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path

@@ -8,6 +8,11 @@
 Exit status: 0 success, 2 failure with a one-line error, 130 interrupted.
 """
 
+from pipeline.runtime import signals
+
+if __name__ in signals.MAIN:
+    signals.exit_on_interrupt(__name__)
+
 import sys
 from dataclasses import dataclass
 from pathlib import Path

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from pipeline.runtime.signals import STOP_SIGNALS
+
 if "PYTEST_XDIST_WORKER" in os.environ:  # side by side, each on a core of its own
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
@@ -27,3 +29,12 @@ def forgotten_precision() -> Iterator[None]:
     yield
     if "accelerate.state" in sys.modules:
         sys.modules["accelerate.state"].AcceleratorState._reset_state(True)
+
+
+@pytest.fixture(autouse=True)
+def restored_signals() -> Iterator[None]:
+    """Restore the handlers of signals, some of which stay ignored after a test's stop signal."""
+    handlers = {number: signal.getsignal(number) for number in STOP_SIGNALS}
+    yield
+    for number, handler in handlers.items():
+        signal.signal(number, handler)

@@ -34,7 +34,7 @@ STATE: dict[str, Any] = {
     "history": [asdict(EpochMetrics(0, 0, 1e-3, 1.5, 0.5, 2.0, None, None, 3.0))],
     "batch": 5,
     "batches": 9,
-    "sums": torch.ones(3),
+    "local": torch.ones(1, 4),
     "losses": [0.5, 0.25],
     "seconds": {"seconds": 3.0},
 }
@@ -233,7 +233,7 @@ def test_no_whole_checkpoint_is_one_line(tmp_path: Path) -> None:
         {**STATE, "batch": "5"},
         {**STATE, "batch": -1},
         {**STATE, "losses": [[]]},
-        {**STATE, "sums": [1, 2, 3]},
+        {**STATE, "local": [1, 2, 3]},
         {**STATE, "history": [{"epoch": 1}]},
         {**STATE, "optimizer": []},
         {**STATE, "seconds": {"seconds": "long"}},
@@ -287,7 +287,7 @@ def killed(old, new, **folders):
             os._exit(9)
     replace(old, new, **folders)
 os.replace = killed
-checkpoints.save(1, {"w": STATE["sums"]}, {**STATE, "batch": 8})
+checkpoints.save(1, {"w": STATE["local"]}, {**STATE, "batch": 8})
 """
 
 

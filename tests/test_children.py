@@ -1,4 +1,4 @@
-"""Commands as child processes, side by side: cores, signals, failures, the lock."""
+"""Commands as child processes, side by side: cores, signals, failures."""
 
 import os
 import signal
@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from pipeline.errors import UserError
-from pipeline.runtime.children import Child, divide_cores, lock, run_children
+from pipeline.runtime.children import Child, divide_cores, run_children
 from pipeline.runtime.hardware import gpu_environment
 
 CORES = len(os.sched_getaffinity(0))
@@ -157,17 +157,3 @@ def test_a_killed_parent_takes_its_children_along(tmp_path: Path) -> None:
             return
         time.sleep(0.01)
     raise AssertionError("the child survived")
-
-
-def test_the_lock_excludes_others_while_a_child_holds_it(tmp_path: Path) -> None:
-    path = tmp_path / ".lock"
-    with lock(path) as held:
-        sleeper = subprocess.Popen(["sleep", "60"], pass_fds=[held])
-        with pytest.raises(UserError, match="is in use"), lock(path):
-            pass
-    with pytest.raises(UserError, match="is in use"), lock(path):
-        pass
-    sleeper.kill()
-    sleeper.wait()
-    with lock(path):
-        pass

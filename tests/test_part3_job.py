@@ -171,7 +171,11 @@ def test_the_page_shows_the_result(run: Path) -> None:
 
 
 def test_an_interrupted_run_is_resumed(
-    run: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    run: Path,
+    folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     ended = tmp_path / "ended"
     shutil.copytree(run, ended)
@@ -182,7 +186,11 @@ def test_an_interrupted_run_is_resumed(
     (ended / "naive-1" / "result.json").unlink()  # begun
     kept = (ended / "forward-0" / "model.safetensors").stat().st_mtime_ns
     (tmp_path / "latest").symlink_to("ended")
-    assert start(monkeypatch, folder, "--resume", str(tmp_path / "latest")) == 0
+    moved = shutil.copy(folder / "data" / "part3.beton", tmp_path / "moved.beton")
+    resume = ["--resume", str(tmp_path / "latest"), "--data", str(moved)]
+    assert start(monkeypatch, folder, *resume, "--test", str(moved)) == 2
+    assert "part3: test: got other data than" in capsys.readouterr().err
+    assert start(monkeypatch, folder, *resume) == 0
     assert (tmp_path / "latest").readlink() == Path("ended")
     assert (ended / "report.html").exists()
     assert (ended / "forward-0" / "model.safetensors").stat().st_mtime_ns == kept

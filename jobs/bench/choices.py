@@ -7,6 +7,11 @@ draw's number as its seed. So differences are paired: same writers, same order, 
 is of the held-out writers, adapted to each of them, as `evaluate` reports it.
 """
 
+from pipeline.runtime import signals
+
+if __name__ in signals.MAIN:
+    signals.exit_on_interrupt(__name__)
+
 import os
 import sys
 import tempfile

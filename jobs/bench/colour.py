@@ -11,6 +11,11 @@ costs: how far each loader's pixels are from the exact area average of the fully
 is included if it is installed (extra `ffcv`).
 """
 
+from pipeline.runtime import signals
+
+if __name__ in signals.MAIN:
+    signals.exit_on_interrupt(__name__)
+
 import importlib.util
 import sys
 import tempfile

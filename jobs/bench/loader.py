@@ -7,6 +7,11 @@ medians and ratios. The digits are noise: raw pixels cost the same whatever they
 included if it is installed (extra `ffcv`).
 """
 
+from pipeline.runtime import signals
+
+if __name__ in signals.MAIN:
+    signals.exit_on_interrupt(__name__)
+
 import importlib.util
 import os
 import shutil

@@ -10,6 +10,11 @@ held-out images are diagnosed, as in part 3: without and with a reference model.
 is the same network, trained on correct labels of other images. The split is random.
 """
 
+from pipeline.runtime import signals
+
+if __name__ in signals.MAIN:
+    signals.exit_on_interrupt(__name__)
+
 import sys
 import tempfile
 import time

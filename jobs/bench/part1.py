@@ -6,6 +6,11 @@ Each draw holds out a few writers at random, trains on the others and on synthet
 on the held-out writers. The number of training pages is that of 40 writers.
 """
 
+from pipeline.runtime import signals
+
+if __name__ in signals.MAIN:
+    signals.exit_on_interrupt(__name__)
+
 import os
 import sys
 import tempfile

@@ -7,6 +7,11 @@ baseline decodes the unpacked files to arrays in a pool of as many processes, an
 run in turn, with a warm page cache; the table shows medians and ratios.
 """
 
+from pipeline.runtime import signals
+
+if __name__ in signals.MAIN:
+    signals.exit_on_interrupt(__name__)
+
 import multiprocessing
 import shutil
 import sys

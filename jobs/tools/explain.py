@@ -9,6 +9,11 @@ Writes a page and image files to RUN/explain. Exit status: 0 success; 1 if some 
 labels cannot be predicted; 2 failure, with the reason in one line: then nothing is written.
 """
 
+from pipeline.runtime import signals
+
+if __name__ in signals.MAIN:
+    signals.exit_on_interrupt(__name__)
+
 import sys
 from contextlib import ExitStack
 from dataclasses import dataclass, field

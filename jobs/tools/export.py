@@ -9,6 +9,11 @@ onnx and pt2 turn uint8 pages into logits. They are compared with the run on its
 Exit status: 0 success, 2 failure, with the reason in one line; then nothing is written.
 """
 
+from pipeline.runtime import signals
+
+if __name__ in signals.MAIN:
+    signals.exit_on_interrupt(__name__)
+
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -81,7 +86,7 @@ def write_program(path: Path, trained: TrainedModel) -> list[str]:
     if recipe.hand:
         lines.append(
             f"accuracy on them {percent(expected.accuracy)}: every page at the dataset's scale. "
-            f"The run scales by writer: {percent(expected.own_accuracy)}"
+            f"The run scales by writer: {percent(expected.own_accuracy)}, also in float32"
         )
     if recipe.views > 1 or recipe.mirrored:
         passes = recipe.views * (2 if recipe.mirrored else 1)

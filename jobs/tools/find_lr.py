@@ -12,6 +12,11 @@ Writes runs/find-lr/NAME/<time>, with the curve as lr_range.png and all numbers 
 status: 0 success, 2 failure, with the reason in one line.
 """
 
+from pipeline.runtime import signals
+
+if __name__ in signals.MAIN:
+    signals.exit_on_interrupt(__name__)
+
 import sys
 from dataclasses import dataclass
 from pathlib import Path

@@ -11,7 +11,11 @@ standard input. Photographs and scans are brought into the form of the training 
 reason in one line, 141 if the reader of the output went away.
 """
 
-import os
+from pipeline.runtime import signals
+
+if __name__ in signals.MAIN:
+    signals.exit_on_interrupt(__name__)
+
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -20,6 +24,7 @@ from pathlib import Path
 
 import tyro
 
+from beton.errors import printable
 from pipeline.data.sources import SourceError
 from pipeline.errors import UserError
 from pipeline.evaluation.evaluate import load_model
@@ -31,7 +36,6 @@ from pipeline.pictures.output import (
     Lines,
     SeenFolder,
     TableLines,
-    printable,
 )
 from pipeline.pictures.predictor import Predictor
 from pipeline.pictures.stream import predict_all
@@ -39,8 +43,6 @@ from pipeline.runtime import launch
 from pipeline.runtime.folders import output_folder
 from pipeline.runtime.hardware import Precision
 from pipeline.runtime.progress import make_console
-
-CLOSED_OUTPUT = 141  # 128 + SIGPIPE
 
 
 @dataclass(frozen=True)
@@ -97,17 +99,12 @@ def predict(config: Config) -> Iterator[bool]:
 
 
 def run(config: Config) -> None:
-    """Predict and exit: with 1 after errors of single images, 141 if the output was closed.
+    """Predict and exit with 1 after errors of single images.
 
     Raises as `predict` does.
     """
     try:
         succeeded = all(list(predict(config)))
-        sys.stdout.flush()
-    except BrokenPipeError:
-        # Python flushes the output once more when it exits.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(CLOSED_OUTPUT)
     except (UserError, SourceError) as error:
         raise UserError(printable(str(error))) from error
     if not succeeded:

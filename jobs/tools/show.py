@@ -9,6 +9,11 @@ training that train NAME --recipe RECIPE starts with this seed. `python -m beton
 stored images alone. Exit status: 0 success, 2 failure, with the reason in one line.
 """
 
+from pipeline.runtime import signals
+
+if __name__ in signals.MAIN:
+    signals.exit_on_interrupt(__name__)
+
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path

@@ -12,6 +12,11 @@ real step used, which is taken in a process of its own. Exit status: 0 success, 
 reason in one line.
 """
 
+from pipeline.runtime import signals
+
+if __name__ in signals.MAIN:
+    signals.exit_on_interrupt(__name__)
+
 import re
 import sys
 from dataclasses import dataclass, replace

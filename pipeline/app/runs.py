@@ -31,7 +31,7 @@ def choices(runs: Sequence[Path]) -> list[tuple[str, str]]:
     if len(folders) == 1:
         common = common.parent
     return [
-        (f"{folder.relative_to(common)}{_accuracy(folder)}", str(run))
+        (f"{folder.relative_to(common)}{_about(folder)}", str(run))
         for folder, run in zip(folders, runs, strict=True)
     ]
 
@@ -46,13 +46,15 @@ def about(run: Path) -> str:
     )
 
 
-def _accuracy(run: Path) -> str:
+def _about(run: Path) -> str:
+    """Return a run's accuracy and kind of data; a trial is called one."""
     try:
-        result = read_as(run / "result.json", TrainingResult)
+        result, config = read_as(run / "result.json", TrainingResult), RunDir(run).config()
     except UserError:
         return " (damaged)"
-    kind = result.provenance.get("kind", "unknown")
-    return "" if result.accuracy is None else f": {percent(result.accuracy, 1)}, {kind} data"
+    trial, kind = " (trial)" * config.is_trial, result.provenance.get("kind", "unknown")
+    accuracy = "" if result.accuracy is None else f": {percent(result.accuracy, 1)}, {kind} data"
+    return trial + accuracy
 
 
 def _sentence(result: TrainingResult) -> str:

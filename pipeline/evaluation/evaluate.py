@@ -1,6 +1,5 @@
 """Evaluation of a trained network on a dataset file or any source that can be prepared."""
 
-import os
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -13,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from beton.reader import Reader
+from pipeline.data.base import is_dataset_file
 from pipeline.data.layout.options import LayoutOptions
 from pipeline.data.pixels.options import PixelOptions
 from pipeline.data.prepare import prepare
@@ -34,6 +34,7 @@ from pipeline.loading.batches import DeviceLoader
 from pipeline.loading.dataset import PixelRules, View, eval_batch_size, open_dataset, split_indices
 from pipeline.loading.writer_scale import writer_scales, writers_of
 from pipeline.models import networks
+from pipeline.runtime.cgroup import usable_cores
 from pipeline.runtime.files import read_cached, write_tensors
 from pipeline.runtime.hardware import Precision, precision_for
 
@@ -190,9 +191,9 @@ def open_images(
     """
     path = source
     with ExitStack() as stack:
-        if source.suffix != ".beton":
+        if not is_dataset_file(source):
             folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="inkrun-"))
-            path, workers = Path(folder) / "source.beton", len(os.sched_getaffinity(0))
+            path, workers = Path(folder) / "source.beton", usable_cores()
             prepare(
                 open_source(source, layout or LayoutOptions(), min_classes=1),
                 path,

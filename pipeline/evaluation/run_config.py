@@ -163,7 +163,8 @@ class ExperimentConfig:
     """The config.json of a run directory that holds several trainings.
 
     `trainings` are the names of their folders, in order, and `seeds` are those of the comparison;
-    both are empty where the experiment plans trainings as it goes.
+    both are empty where the experiment plans trainings as it goes. `datasets` are the fingerprints
+    of the datasets by option; earlier run directories have none.
     """
 
     job: str
@@ -172,3 +173,4 @@ class ExperimentConfig:
     provenance: dict[str, Any]
     seeds: tuple[int, ...] = ()
     trainings: tuple[str, ...] = ()
+    datasets: dict[str, str] = field(default_factory=dict)

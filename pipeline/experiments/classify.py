@@ -17,11 +17,12 @@ from beton.reader import Reader
 from pipeline.data.catalog import AUXILIARY
 from pipeline.errors import UserError
 from pipeline.evaluation.run_config import CheckpointSchedule, RunConfig, TrainingConfig
+from pipeline.evaluation.run_data import moved_run
 from pipeline.evaluation.run_dir import FinishedRun, RunDir
 from pipeline.evaluation.shrink import write_shrink_curve
 from pipeline.experiments import command, part1
 from pipeline.experiments.default_data import default_dataset, prepare_defaults
-from pipeline.experiments.options import Options, folder_of
+from pipeline.experiments.options import Options, Part1Options, folder_of
 from pipeline.loading.dataset import (
     PixelRules,
     View,
@@ -47,7 +48,7 @@ from pipeline.training.checkpoint import Checkpoints
 from pipeline.training.datamodule import DataModule
 from pipeline.training.distributed import Processes, join_processes
 from pipeline.training.lr_range import STEPS, LrRange, find_learning_rate, with_found_rate
-from pipeline.training.runner import run_training, write_config
+from pipeline.training.runner import exclusive, run_training, write_config
 
 
 def run(job: str, options: Options) -> None:
@@ -98,7 +99,10 @@ def run(job: str, options: Options) -> None:
         track = options.track is not None
         title = title_of(job, folder.config())
         watch = processes.is_main and (options.watch or bool(saved and saved.options.get("watch")))
-        with live_page(watch, folder, title, file, console) as on_progress:
+        with (
+            exclusive(processes, folder.path),
+            live_page(watch, folder, title, file, console) as on_progress,
+        ):
             finished = run_training(
                 processes,
                 folder,
@@ -341,17 +345,16 @@ def _new_run(
 
 
 def _saved(job: str, options: Options, folder: RunDir) -> RunConfig:
-    """Return the config.json of a run to resume. Raises UserError for options that it excludes."""
-    data, options = options.data, replace(options, data=None)
+    """Return the config.json of a run to resume, with the present paths of its datasets.
+
+    Raises UserError for options that it excludes.
+    """
+    data, auxiliary = options.data, None
+    options = replace(options, data=None)
+    if isinstance(options, Part1Options):
+        auxiliary, options = options.auxiliary, replace(options, auxiliary=None)
     saved = command.saved_config(options, folder.path, job, RunConfig)
-    if data is not None and data.resolve() != Path(saved.data).resolve():
-        raise UserError(
-            f"data: a resumed run has its own options: {folder.path} was trained on {saved.data}, "
-            f"got {data}"
-        )
-    if saved.auxiliary is not None:
-        command.open_data(Path(saved.auxiliary.data), AUXILIARY).close()
-    return saved
+    return moved_run(folder.path, saved, data, auxiliary)
 
 
 def _resumed(options: Options, saved: RunConfig) -> TrainingConfig:

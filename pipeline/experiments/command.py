@@ -4,32 +4,40 @@ The only module of `pipeline` that reads the command line.
 """
 
 import io
+import os
+import select
+import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import BrokenExecutor
-from contextlib import nullcontext, redirect_stderr
+from contextlib import contextmanager, nullcontext, redirect_stderr
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 import msgspec
+import torch
 import tyro
 from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
+from beton.errors import printable
 from beton.reader import Reader
 from pipeline.data.prepare import BadImagesError
 from pipeline.data.sources import SourceError
 from pipeline.errors import UserError
 from pipeline.evaluation.run_config import ExperimentConfig, RunConfig
+from pipeline.evaluation.run_data import moved_paths
 from pipeline.experiments.options import OPTIONS, Options, job_of
 from pipeline.loading.dataset import open_dataset, split_indices
 from pipeline.runtime import launch
 from pipeline.runtime.files import convert, read_as, read_json
 from pipeline.runtime.hardware import Precision
+from pipeline.runtime.signals import Terminated, raising_signals
 
 C = TypeVar("C")
 K = TypeVar("K", RunConfig, ExperimentConfig)
 REGISTRY = ConstructorRegistry()
+CLOSED_OUTPUT = 128 + signal.SIGPIPE
 RESUME_OPTIONS = (
     "runs",
     "resume",
@@ -38,6 +46,7 @@ RESUME_OPTIONS = (
     "track",
     "watch",
 )  # that go with --resume
+DATASETS = ("digits", "mnist", "data", "test", "clean")  # of the jobs of several trainings
 
 
 def main(name: str, options: type[C], run: Callable[[C], None], *flags: Any) -> int:
@@ -49,20 +58,49 @@ def main(name: str, options: type[C], run: Callable[[C], None], *flags: Any) -> 
 
 
 def call(name: str, run: Callable[[], None]) -> int:
-    """Run a command that parses its options itself, as `main` does."""
+    """Run a command that parses its options itself, as `main` does.
+
+    If the reader of its output is gone, the command ends without a word, with status 141.
+    """
 
     def job() -> None:
         try:
-            run()
+            with raising_signals(), _closed_output_exits():
+                run()
         except BadImagesError as error:
             for image, reason in error.bad:
-                print(f"{image}: {reason}", file=sys.stderr)
-            advice = "; --skip-bad leaves them out" if error.skippable else ", all of some class"
-            raise UserError(f"{error}{advice}") from error
+                print(printable(f"{image}: {reason}"), file=sys.stderr)
+            raise UserError(str(error)) from error
         except (SourceError, BrokenExecutor) as error:
             raise UserError(str(error)) from error
+        except RuntimeError as error:
+            if "gloo" not in str(error) and not isinstance(error, torch.distributed.DistError):
+                raise
+            raise UserError("lost the connection to another process of the launch") from error
 
-    return launch.run_job(name, job)
+    try:
+        return launch.run_job(name, job)
+    except Terminated as stop:
+        if launch.is_main():
+            print(f"{name}: {stop}", file=sys.stderr)
+        return 128 + stop.signal
+
+
+@contextmanager
+def _closed_output_exits() -> Iterator[None]:
+    """Exit without a word if nothing reads the standard output any more, as of `command | head`."""
+    try:
+        yield
+        print(end="", flush=True)
+    except BaseException as error:
+        poll = select.poll()
+        poll.register(1, 0)
+        if any(events & select.POLLERR for _, events in poll.poll(0)):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # Python flushes the output at its exit
+            succeeded = isinstance(error, SystemExit) and not error.code  # --help
+            if succeeded or isinstance(error, BrokenPipeError):
+                sys.exit(CLOSED_OUTPUT)
+        raise
 
 
 def parse(options: type[C], *flags: Any, words: Sequence[str] | None = None) -> C:
@@ -178,9 +216,14 @@ def resumed(config: C, run: Path, job: str) -> C:
     """Return the options saved in a run directory of several trainings, to resume it.
 
     Options that may be given beside --resume replace the saved ones, unless they have their default
-    values. Raises UserError as `saved_config` does.
+    values. Datasets are where they are now. Raises UserError as `saved_config` and `moved_paths`
+    do.
     """
-    saved = saved_config(config, run, job, ExperimentConfig).options
+    moved = {name: path for name in DATASETS if (path := getattr(config, name, None)) is not None}
+    others: Any = config
+    others = replace(others, **dict.fromkeys(moved))
+    written = saved_config(others, run, job, ExperimentConfig)
+    saved = written.options | moved_paths(run, written.options, written.datasets, moved)
     given = {name: value for name, value in options_of(config).items() if name in RESUME_OPTIONS}
     for name in ("decode", "precision", "watch"):
         if given[name] in ("auto", False):

@@ -4,14 +4,12 @@ A signal to this process stops all children: they run in sessions of their own, 
 Ctrl-C reaches them once, through this process. Where it is killed, Linux stops its children.
 """
 
-import fcntl
 import os
 import subprocess
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -101,23 +99,6 @@ def run_children(
                 process.kill()
                 process.wait()
         return stop.received
-
-
-@contextmanager
-def lock(path: Path) -> Iterator[int]:
-    """Hold the lock file `path`; yields its descriptor, by which children hold the lock too.
-
-    Raises UserError while other processes hold it.
-    """
-    with path.open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise UserError(
-                f"{path.parent}: is in use: it runs, or its last trainings are stopping; "
-                "try again in some seconds"
-            ) from error
-        yield file.fileno()
 
 
 def _start(

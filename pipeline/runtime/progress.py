@@ -25,9 +25,16 @@ class _Rate(ProgressColumn):
         return Text(f"{speed:,.0f}/s" if speed else "")
 
 
+class _Console(Console):
+    """A console that raises BrokenPipeError, where rich's own exits with status 1."""
+
+    def on_broken_pipe(self) -> None:
+        raise  # the error that rich is handling
+
+
 def make_console(quiet: bool = False, *, stderr: bool = False) -> Console:
     """Return a job's console. It prints [brackets] in names of files and classes unchanged."""
-    return Console(highlight=False, markup=False, soft_wrap=True, quiet=quiet, stderr=stderr)
+    return _Console(highlight=False, markup=False, soft_wrap=True, quiet=quiet, stderr=stderr)
 
 
 @contextmanager

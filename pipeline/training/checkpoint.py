@@ -257,8 +257,9 @@ def _check_state(state: Any) -> None:
             convert(state[name], kind)
         except ValueError as error:
             raise ValueError(f"{name}: {error}") from error
-    if not isinstance(state.get("sums"), Tensor):
-        raise ValueError("the state has no sums")
+    local = state.get("local", state.get("sums"))  # earlier versions have the sums alone
+    if not isinstance(local, Tensor):
+        raise ValueError("the state has no local values")
 
 
 def _warn(line: str) -> None:

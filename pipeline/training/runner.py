@@ -3,9 +3,10 @@
 config.json is written before the first step, so that the run directory alone is enough to resume.
 """
 
-from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal
 
@@ -37,6 +38,7 @@ from pipeline.recipes.mixup import Mixed
 from pipeline.runtime import launch
 from pipeline.runtime.files import write_tensors
 from pipeline.runtime.hardware import environment
+from pipeline.runtime.lock import run_lock
 from pipeline.runtime.progress import progress
 from pipeline.runtime.signals import Stopped
 from pipeline.training.checkpoint import Checkpoints
@@ -44,6 +46,7 @@ from pipeline.training.distributed import Processes
 from pipeline.training.trainer import Trainer
 
 Tracker = Literal["tensorboard", "wandb"]
+MAX_WAIT = 25.0  # seconds for a checkpoint; a launcher kills processes 30 s after a signal
 
 
 def write_config(
@@ -52,6 +55,21 @@ def write_config(
     """Create a run directory with its config.json; `options` are those of the command."""
     run.path.mkdir(parents=True, exist_ok=True)
     run.write_json("config.json", RunConfig.of(job, training, file, options).as_json())
+
+
+@contextmanager
+def exclusive(processes: Processes, run: Path) -> Iterator[None]:
+    """Hold the lock of a run directory for these processes; all of them must call this alike.
+
+    Raises UserError in all of them if other processes use the run.
+    """
+    with ExitStack() as stack:
+
+        def acquire() -> None:
+            stack.enter_context(run_lock(run))
+
+        processes.from_main(acquire)
+        yield
 
 
 def initial_network(training: TrainingConfig, file: Reader) -> Network:
@@ -138,6 +156,7 @@ def run_training(
                     trainer.predict_test()
         except Stopped as stop:
             stop.run = whole or run.path
+            _wait_for_save()
             raise
         except DivergedError as error:
             if processes.is_main:
@@ -147,6 +166,14 @@ def run_training(
     if whole is not None and (number := trainer.late_signal()):  # other trainings would follow
         raise Stopped(number, f"step {trainer.step}", whole)
     return read_run(run.path)
+
+
+def _wait_for_save() -> None:
+    """Wait until the main process has saved too: a launcher kills all processes when one exits."""
+    if torch.distributed.is_initialized():
+        with suppress(RuntimeError):  # it takes longer, or it is dead: nothing is left to wait for
+            work = torch.distributed.barrier(async_op=True)
+            work.wait(timedelta(seconds=MAX_WAIT))
 
 
 def _check_data(file: Reader, fingerprint: str) -> None:

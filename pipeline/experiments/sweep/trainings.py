@@ -19,9 +19,10 @@ from pipeline.evaluation.run_config import TrainingConfig
 from pipeline.evaluation.run_dir import DIVERGED, Divergence, RunDir, TrainingResult
 from pipeline.evaluation.sweep_config import SettingGroup, SweepConfig
 from pipeline.reporting.common import counted
-from pipeline.runtime.children import KILLED, Child, lock, run_children
+from pipeline.runtime.children import KILLED, Child, run_children
 from pipeline.runtime.files import read_as
 from pipeline.runtime.hardware import gpu_environment
+from pipeline.runtime.lock import run_lock
 from pipeline.runtime.progress import make_console
 from pipeline.runtime.signals import Stopped
 from pipeline.training.runner import write_config
@@ -106,7 +107,7 @@ class Sweep:
             for name in labels
             if name not in progress.outcomes
         ]
-        with lock(self.path / ".lock") as held:
+        with run_lock(self.path) as held:
             number = run_children(
                 children,
                 runner.at_once,
