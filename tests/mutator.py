@@ -4,9 +4,10 @@
 
 changes one file of a run directory at a time and does what evaluate, predict, report, summary, the
 app and --resume do. It prints the outcomes. A case is a function of its seed and number, so
-`--first N --cases 1` repeats it. A run directory is finished or interrupted; its digests are as
-they were (sealed), made anew (sealed again, as a stranger can) or missing (bare). Simulated: the
-damage, and the commands, which run in this process.
+`--first N --cases 1` repeats it. A run directory is finished, interrupted, or interrupted and of an
+earlier version, with a state.pt; its digests are as they were (sealed), made anew (sealed again, as
+a stranger can) or missing (bare). Simulated: the damage, and the commands, which run in this
+process.
 """
 
 import argparse
@@ -23,7 +24,7 @@ import traceback
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, redirect_stderr
+from contextlib import contextmanager, redirect_stderr, suppress
 from dataclasses import asdict, dataclass
 from io import StringIO
 from pathlib import Path
@@ -40,7 +41,7 @@ from jobs.tools import summary
 from pipeline.app import runs
 from pipeline.errors import UserError
 from pipeline.evaluation.evaluate import load_model
-from pipeline.evaluation.run_config import CheckpointSchedule, RunConfig, TrainingConfig
+from pipeline.evaluation.run_config import CheckpointSchedule, TrainingConfig
 from pipeline.evaluation.run_dir import RunDir, read_run
 from pipeline.loading.dataset import open_dataset
 from pipeline.pictures.errors import PictureError
@@ -49,6 +50,7 @@ from pipeline.recipes.recipe import Recipe, Stage
 from pipeline.reporting.pages import training
 from pipeline.runtime.files import DIGESTS, read_json, seal
 from pipeline.runtime.storage import Folder
+from pipeline.runtime.trees import unpack
 from pipeline.training.checkpoint import Checkpoints
 from pipeline.training.distributed import Processes, join_processes
 from pipeline.training.runner import initial_network, run_training, write_config
@@ -120,10 +122,8 @@ def resume(run: Path, _data: Path) -> Any:
 
         trainer.on_step = on_step
         trainer._checkpoints = None
-        try:
+        with suppress(Enough):
             trainer.run()
-        except Enough:
-            pass
     # A whole checkpoint, of which there are two, has these numbers.
     return [start, float(sum(p.double().sum() for p in network.parameters()))]
 
@@ -131,6 +131,7 @@ def resume(run: Path, _data: Path) -> Any:
 COMMANDS: dict[str, Sequence[Callable[[Path, Path], Any]]] = {
     "finished": (evaluate, predict, report, summarise, list_runs),
     "interrupted": (resume, resume, summarise),
+    "earlier": (resume,),
 }
 _processes: list[Processes] = []
 
@@ -235,17 +236,21 @@ def make_runs(folder: Path) -> tuple[Path, dict[str, Sound]]:
         write_config(finished, "classify", planned, file, {"precision": "no"})
         run_training(processes, finished, planned, file, Console(quiet=True))
         shutil.copytree(finished.path, interrupted.path, symlinks=True)
-    steps = sorted((interrupted.path / "checkpoints").glob("step-*"))
-    assert len(steps) >= 2
     for path in interrupted.path.iterdir():
         if path.name not in ("config.json", "view.json", "checkpoints"):
             path.unlink()
+    shutil.rmtree(interrupted.path / "checkpoints")
+    train_in_part(interrupted.path, planned, data)
+    earlier = shutil.copytree(interrupted.path, folder / "earlier", symlinks=True)
+    for path in (earlier / "checkpoints").glob("step-*"):
+        tensors = safetensors.torch.load_file(path / "state.safetensors")
+        state = unpack(json.loads((path / "state.json").read_text()), tensors)
+        torch.save(state, path / "state.pt")
+        for name in ("state.json", "state.safetensors", DIGESTS):
+            (path / name).unlink()
     sounds = {}
-    for run in (finished.path, interrupted.path):
-        if run == interrupted.path:  # the last checkpoints of a training that has a step left
-            shutil.rmtree(run / "checkpoints")
-            train_in_part(run, planned, data)
-        read = (".json", ".jsonl", ".safetensors", "")
+    for run in (finished.path, interrupted.path, earlier):
+        read = (".json", ".jsonl", ".safetensors", ".pt", "")
         unread = ("environment.json", "scores.json", "best")
         paths = [p for p in run.rglob("*") if p.is_file() and p.suffix in read]
         kept = {p.relative_to(run): p.read_bytes() for p in paths if p.name not in unread}
@@ -254,7 +259,7 @@ def make_runs(folder: Path) -> tuple[Path, dict[str, Sound]]:
         found = {
             command.__name__: [command(run, data)] for command in dict.fromkeys(COMMANDS[run.name])
         }
-        if run == interrupted.path:
+        if run != finished.path:
             last = sorted((run / "checkpoints").glob("step-*"))[-1]
             shutil.move(last, folder / "last")
             found["resume"].append(resume(run, data))
@@ -274,17 +279,15 @@ def train_in_part(run: Path, planned: TrainingConfig, data: Path) -> None:
                 raise Enough
 
         trainer.on_step = on_step
-        try:
+        with suppress(Enough):
             trainer.run()
-        except Enough:
-            return
 
 
 def run_case(seed: int, number: int, folder: Path, data: Path, sounds: dict[str, Sound]) -> str:
-    """Change a file and run a command; return the outcome. Raises AssertionError for a wrong one."""
+    """Change a file and run a command; return the outcome, or raise an error for a wrong one."""
     random = np.random.default_rng([seed, number])
-    name = ["finished", "interrupted"][random.integers(2)]
-    kind = ["sealed", "sealed again", "bare"][random.integers(3)]
+    name = [*COMMANDS][random.choice(3, p=[0.4, 0.4, 0.2])]
+    kind = ["sealed", "sealed again", "bare"][random.integers(3)] if name != "earlier" else "bare"
     sound, run = sounds[name], folder / name
     # A resumed training reads the last of two checkpoints, and the other one after damage.
     last = max(path.parent for path in sound.files)
@@ -302,22 +305,21 @@ def run_case(seed: int, number: int, folder: Path, data: Path, sounds: dict[str,
     elif sealed is not None and kind == "sealed again" and path.name != DIGESTS:
         with Folder(digests.parent) as opened:
             seal(opened)
-    commands = COMMANDS[name]
-    command = commands[random.integers(len(commands))]
+    command = [*COMMANDS[name]][random.integers(len(COMMANDS[name]))]
     printed = StringIO()
     try:
         with redirect_stderr(printed):
             found = command(run, data)
         outcome = "as before" if found in sound.found[command.__name__] else "another result"
     except REFUSED as error:
-        assert "\n" not in str(error), f"{path}: {command.__name__}: several lines: {error}"
-        outcome = "refused"
+        outcome = "refused in several lines" if "\n" in str(error) else "refused"
     finally:
         (run / path).write_bytes(before)
         if sealed is not None:
             digests.write_bytes(sealed)
     listed = sealed is not None and f"  {path.name}\n".encode() in sealed
     unnoticed = outcome == "another result" and listed and kind == "sealed" and after != before
+    assert outcome != "refused in several lines", f"{path}: {command.__name__}"
     assert not unnoticed, f"{path}: {command.__name__}: a change under a digest is unnoticed"
     return f"{name}, {kind}: {outcome}"
 

@@ -228,7 +228,8 @@ def read_run(path: Path) -> FinishedRun:
         scores = score(predictions.logits, predictions.labels, config.classes)
     losses = read(path / "losses.json", lambda text: list(map(float, json.loads(text))))
     history = run.epochs()
-    check_history(path, history, losses, len(config.recipe.stages))
+    check_history(path / "metrics.jsonl", history, len(config.recipe.stages))
+    check_finite(path / "losses.json", losses)
     check_finite(path / "result.json", asdict(result))
     return FinishedRun(path, config, result, history, losses, scores, predictions)
 

@@ -75,19 +75,15 @@ def read_weights(run: Path) -> dict[str, Tensor]:
     return weights
 
 
-def check_history(
-    path: Path, history: Sequence[EpochMetrics], losses: Sequence[float], stages: int
-) -> None:
-    """Raise UserError for epochs or losses out of order or not finite, of a run in `path`.
+def check_history(path: Path, history: Sequence[EpochMetrics], stages: int) -> None:
+    """Raise UserError for epochs that are out of order or not finite, in the file `path`.
 
     A gradient's norm may be infinite, where a step in fp16 was skipped.
     """
-    where = path / "metrics.jsonl"
     for number, epoch in enumerate(history):
         if epoch.epoch != number or not 0 <= epoch.stage < stages:
-            raise UserError(f"{where}: damaged: got epoch {epoch.epoch} of stage {epoch.stage}")
-        check_finite(where, {**asdict(epoch), "gradient_norm": None})
-    check_finite(path / "losses.json", losses)
+            raise UserError(f"{path}: damaged: got epoch {epoch.epoch} of stage {epoch.stage}")
+        check_finite(path, {**asdict(epoch), "gradient_norm": None})
 
 
 def check_finite(path: Path, value: object) -> None:
