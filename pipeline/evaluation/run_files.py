@@ -58,6 +58,9 @@ def read_framing(run: Path) -> Framing | None:
             check_range(f"{name}, typical", typical, low, MAX_PROPORTION)
             check_range(f"{name}, high", high, typical, MAX_PROPORTION)
         check_range("size, low", framing.size.low, 1e-6)
+        if framing.pen is not None:
+            check_range("pen, low", framing.pen.low, 1e-6)
+            check_range("pen, typical", framing.pen.typical, framing.pen.low, 1)
         check_range("tall", framing.tall, 1e-6, 1)
         check_range("pixels", framing.pixels, 1, ink.LIMIT)
     except UserError as error:

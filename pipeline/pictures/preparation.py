@@ -22,7 +22,7 @@ from pipeline.data.pixels.scale import Scale, choose_scale
 from pipeline.data.pixels.transparency import OPAQUE, blend, change_of, put_on_paper
 from pipeline.data.prepare import RAW_MAX_PIXELS
 from pipeline.evaluation.evaluate import TrainedModel
-from pipeline.evaluation.framing import Framing, Range
+from pipeline.evaluation.framing import Framing, Range, stroke_width
 from pipeline.loading.augment import INK_THRESHOLD
 from pipeline.loading.dataset import PixelRules, View
 from pipeline.pictures.characters import INKED, Character, Mask, find_characters, find_object
@@ -35,6 +35,7 @@ LEAST_PIXELS = 320  # of the longest side in which ink is measured
 DIRTY, FULL_CONTRAST = 40, 225  # grey levels from the paper
 # By which factors a framing may exceed that of the training, and by which fraction of a side.
 PROPORTION, SIZE, PLACE = 1.1, 1.2, 0.06
+THINNER = 0.4  # of the typical pen: thinner strokes are those of a page made smaller
 TALLER = 1.3  # of the shortest character: then the longest is a tall one
 SOFT_EDGE = 3  # pixels around a stroke
 SMALL_CANVAS = 40  # pixels: lower images are digits cut out, not pages
@@ -131,6 +132,11 @@ class Preparation:
         low, _, high = self.framing.size
         if not low / SIZE <= size / height <= high * SIZE:
             return False
+        pen, usual = self._pen(ink, character), self.framing.pen
+        if pen is not None and usual is not None and pen / height < THINNER * usual.typical:
+            by_pen = size / pen * usual.typical
+            if low <= by_pen <= high:  # it would be a usual character on a page made larger again
+                return False
         if not self.view.whole:
             return True
         places = ((x / width, self.framing.x), (y / height, self.framing.y))
@@ -152,10 +158,31 @@ class Preparation:
         y = float(weights.sum(axis=1) @ (np.arange(ink.shape[0]) + 0.5) / total)
         return box.longest, x, y
 
+    def _pen(self, ink: Floats, character: Character) -> float | None:
+        """Return the width of a character's strokes in pixels, where the framing has one."""
+        if self.framing.pen is None or self.framing.by_mass:
+            return None
+        top, bottom, left, right = character.box
+        # With paper around it, so that all edges count.
+        part = ink[max(top - 2, 0) : bottom + 2, max(left - 2, 0) : right + 2]
+        return stroke_width(np.pad(part, 1))
+
+    def _size(self, found: Ink, character: Character) -> float:
+        """Return the size of a character on a page of the training, as a fraction of its height.
+
+        The pen is the ruler, since the image is none: o and O differ in size alone.
+        """
+        low, typical, high = self.framing.size
+        pen = None if found.thin else self._pen(found.ink, character)
+        if pen is None or self.framing.pen is None:
+            return typical
+        return float(np.clip(character.box.longest / pen * self.framing.pen.typical, low, high))
+
     def _pages(self, found: Ink, characters: list[Character]) -> list[Pixels]:
         """Return a page in the framing of the training for each character: uint8 (h, w)."""
         ink = found.ink
-        size = self.framing.size.typical
+        alone = len(characters) == 1
+        size = self._size(found, characters[0]) if alone else self.framing.size.typical
         scale = max(one.box.longest for one in characters)
         shortest = min(one.box.longest for one in characters)
         if scale > TALLER * shortest:
@@ -165,7 +192,7 @@ class Preparation:
             # The soft edges of strokes, without other characters, specks and residues of shadows.
             others = ndimage.binary_dilation((ink > INKED) & ~one.mask, iterations=2) & ~one.mask
             own = np.where(_around(one.mask, found) & ~others, ink, 0)
-            if len(characters) == 1 and self._is_framed(own, one):
+            if alone and self._is_framed(own, one):
                 pages.append(_page(own, 0, 0, own.shape[0], own.shape[1], self.view.canvas[0]))
                 continue
             _, x, y = self._place(own, one)
