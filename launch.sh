@@ -38,7 +38,7 @@ Commands that look at a network or use it (jobs/tools/):
   show NAME       save an image of an augmented training batch
 
 Options of train, anywhere after NAME; all others are options of the job:
-  --processes N   number of processes on this machine (default: one per GPU, or one)
+  --processes N   number of processes on this machine (default: 1; at most one for each GPU)
   --cpus N        number of CPU cores for all processes together (default: all)
   --precision P   no, bf16 or fp16 (default: bf16 where the hardware supports it)
 
@@ -109,6 +109,7 @@ set_up() {
   done
   extras=${extras:+[${extras#,}]}
   SECONDS=0
+  [[ ${missing[0]} == base ]] || cost="a minute" # extras are small beside PyTorch
   echo "Installing inkrun$extras into $environment (the first time: $cost)." >&2
   if [[ $extras == *ffcv* ]]; then # its build needs packages of the environment
     "${pip[@]}" "setuptools>=77"
@@ -258,14 +259,12 @@ train() {
   set_up
   enter_checkout
 
-  if [[ -z $processes && -e /dev/nvidiactl ]]; then
-    processes=$("$python" -c 'import torch; print(max(1, torch.cuda.device_count()))')
-  fi
   if ((${processes:-1} == 1)); then
     command=("$python") # one process needs no launcher
   else
-    command=("$python" -c "$launcher" --multi_gpu --num_processes "$processes" --num_machines 1
-      --mixed_precision no --dynamo_backend no --main_process_port 0) # precision is the job's
+    # A configuration of its own: the user's is for other programs.
+    command=("$python" -c "$launcher" --config_file "$root/jobs/accelerate.yaml"
+      --num_processes "$processes" --main_process_port 0)
   fi
   [[ -z $cpus ]] || command=("$python" -c "$limiter" "$cpus" "${command[@]}")
   exec "${command[@]}" "jobs/$job.py" "${arguments[@]}"

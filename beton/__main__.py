@@ -17,7 +17,7 @@ from rich.filesize import decimal
 from rich.table import Table
 
 from beton.arrays import Array
-from beton.errors import BetonError
+from beton.errors import BetonError, printable
 from beton.fields import FloatField, InkField, IntField, NDArrayField, RGBImageField
 from beton.reader import NO_CHECKSUMS, Column, Reader
 
@@ -142,9 +142,9 @@ def flatten(info: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, str
                 yield from flatten(value, f"{above}{key} ")
             case list():
                 listed = f"{len(value)}: {', '.join(map(str, value))}" if value else "none"
-                yield f"{above}{key}", listed
+                yield printable(f"{above}{key}"), printable(listed)
             case _:
-                yield f"{above}{key}", str(value)
+                yield printable(f"{above}{key}"), printable(str(value))
 
 
 def verify(reader: Reader) -> None:
@@ -193,7 +193,8 @@ def show(reader: Reader, out: Path, count: int, field: str | None, label: str | 
         draw.text(middle, caption, (0, 0, 0), font, anchor="mm")
     draw.text((GAP, height - GAP), origin, (0, 0, 0), font, anchor="ls")
     grid.save(out)
-    print(f"{out}: {len(samples)} samples of {len(reader):,}{origin and f' ({origin})'}")
+    line = f"{out}: {len(samples)} samples of {len(reader):,}{origin and f' ({origin})'}"
+    print(printable(line))
 
 
 def choose(reader: Reader, option: str, name: str | None, *kinds: type) -> Column:

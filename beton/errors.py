@@ -51,7 +51,12 @@ class BetonError(ValueError):
         place = _listed(field=field, sample=self.sample)
         facts = _listed(got=self.got, expected=self.expected)
         line = ": ".join(part for part in (self.file, place, self.reason) if part)
-        return f"{line} ({facts})" if facts else line
+        return printable(f"{line} ({facts})" if facts else line)
+
+
+def printable(text: str) -> str:
+    """Return a text with escapes for newlines and for all that a terminal would obey."""
+    return "".join(one if one.isprintable() else ascii(one)[1:-1] for one in text)
 
 
 def _listed(**parts: object) -> str:

@@ -2,15 +2,23 @@
 
 A kernel is a module-level function of arrays and numbers. It releases the interpreter lock, so the
 loader's threads run kernels in parallel. Its machine code is cached on disk, so only the first
-process on a machine compiles it.
+process on a machine compiles it. Without a usable cache, every process does.
 """
 
+import hashlib
+import pickle
+import secrets
+import warnings
 from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
 from typing import Any, ParamSpec, TypeVar, cast
 
 import numba
 from llvmlite import ir
 from numba import types
+from numba.core.caching import FunctionCache
+from numba.core.serialize import dumps
 from numba.extending import intrinsic
 from numba.np.arrayobj import make_array
 
@@ -18,16 +26,103 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
+_FunctionCache: Any = FunctionCache  # numba has no types
+_dumps: Any = dumps
+DIGEST = hashlib.sha256().digest_size  # bytes
+
+
+class _DamagedError(ValueError):
+    """A cache file whose bytes changed after they were written."""
+
+
+class _CodeFiles:
+    """The machine code of one function, a file for each signature and processor.
+
+    A file holds the digest of the rest, the digest of all that the code depends on, and a pickle.
+    Numba's own files have no digests, and two processes that write its index at once may assign the
+    code of one signature to another.
+    """
+
+    def __init__(self, folder: Path, name: str, stamp: bytes) -> None:
+        self._folder, self._name, self._stamp = folder, name, stamp
+
+    def path(self, key: tuple[Any, ...]) -> Path:
+        """Return the file of a key: the signature, the processor, and digests of the code."""
+        return self._folder / f"{self._name}.{_digest(repr(key[:2]).encode()).hex()[:16]}.kernel"
+
+    def load(self, key: tuple[Any, ...]) -> Any:
+        """Return the code of a key; None if there is none. Raises _DamagedError or OSError."""
+        try:
+            data = self.path(key).read_bytes()
+        except FileNotFoundError:
+            return None
+        if _digest(data[DIGEST:]) != data[:DIGEST]:
+            raise _DamagedError("its digest differs")
+        if data[DIGEST : 2 * DIGEST] != self._dependencies(key):
+            return None  # of another version
+        return pickle.loads(data[2 * DIGEST :])
+
+    def save(self, key: tuple[Any, ...], code: Any) -> None:
+        """Write the code of a key. Raises OSError."""
+        data = self._dependencies(key) + bytes(_dumps(code))
+        path = self.path(key)
+        temporary = path.with_name(f".{path.name}-{secrets.token_hex(4)}")
+        try:
+            temporary.write_bytes(_digest(data) + data)
+            temporary.replace(path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+
+    def _dependencies(self, key: tuple[Any, ...]) -> bytes:
+        return _digest(repr((numba.__version__, self._stamp, key)).encode())
+
+
+def _digest(data: bytes) -> bytes:
+    return hashlib.sha256(data).digest()
+
+
+class _Cache(_FunctionCache):  # type: ignore[misc]
+    """Numba's cache of a function, which never stops the program: it warns instead."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        super().__init__(function)
+        name, stamp = self._impl.filename_base, self._impl.locator.get_source_stamp()
+        self._cache_file = _CodeFiles(Path(self.cache_path), name, stamp)
+
+    def load_overload(self, signature: Any, target: Any) -> Any:
+        """Return the cached code of a signature; None, with a warning, if it cannot be loaded."""
+        try:
+            return super().load_overload(signature, target)
+        except Exception as error:
+            path = self._cache_file.path(self._index_key(signature, target.codegen()))
+            reason = f"{type(error).__name__}: {error}"
+            _warn(f"{path}: the cached machine code is not used ({reason}); it is compiled anew")
+            return None
+
+    def save_overload(self, signature: Any, code: Any) -> None:
+        """Save the code of a signature; warn if that fails, for example on a full disk."""
+        try:
+            super().save_overload(signature, code)
+        except OSError as error:
+            place = f"{self.cache_path}: {error.strerror or error}"
+            _warn(f"{place}; machine code is not cached, so every start compiles it")
+
+
+def _warn(message: str) -> None:
+    warnings.warn(message, RuntimeWarning, stacklevel=2)
+
+
 def kernel(function: Callable[P, R]) -> Callable[P, R]:
     """Compile `function` on its first call, without the interpreter lock, cached on disk.
 
-    If no cache folder is writable, every process compiles the kernel. A kernel must call only
-    kernels of its own file, because the cache depends on the date of that file alone.
+    If no cache folder is writable, every process compiles the kernel. Damaged cache files are
+    written again, with a warning. A kernel must call only kernels of its own file, because the
+    cache depends on that file alone.
     """
-    try:
-        compiled = numba.njit(nogil=True, cache=True)(function)
-    except RuntimeError:
-        compiled = numba.njit(nogil=True)(function)
+    compiled: Any = numba.njit(nogil=True)(function)
+    with suppress(RuntimeError):  # no cache folder is writable
+        compiled._cache = _Cache(function)
     return cast(Callable[P, R], compiled)
 
 

@@ -23,7 +23,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from beton.arrays import Array, BoolArray, Ids
 from beton.ops import Op, Spec, Step, default
-from beton.order import Shard, batch_ids, count_batches, epoch_order
+from beton.order import Shard, as_indices, batch_ids, count_batches, epoch_order
 from beton.reader import Reader
 from beton.rng import Key
 
@@ -101,7 +101,7 @@ class Loader:
     they are stored. `indices` selects samples. An iteration is the next epoch; `batches` gives any
     epoch. The batches of an epoch depend on (file, indices, order, seed, epoch, batch_size), and
     not on the numbers of threads, ranks and prefetched batches (`prefetch`). `allocate(shape,
-    dtype)` allocates the arrays.
+    dtype)` allocates the arrays. In a forked child, the next epoch starts threads of its own.
 
     Raises ValueError for invalid arguments and BetonError for a damaged file or an op that does not
     support its field. An exception in an op carries a note with the op, field, file and sample.
@@ -139,7 +139,7 @@ class Loader:
         self._seed, self._order, self._drop_last = operator.index(seed), order, drop_last
         self._owned = not isinstance(file, Reader)
         self._reader = file if isinstance(file, Reader) else Reader(Path(file))
-        self._indices = _as_indices(indices, len(self._reader))
+        self._indices = as_indices(indices, len(self._reader))
         if len(self) == 0:
             raise ValueError(
                 f"batch_size: got {batch_size} with drop_last, "
@@ -157,12 +157,17 @@ class Loader:
                 if name in self._specs:
                     raise ValueError(f"fields: two arrays of a batch have the name {name!r}")
                 self._specs[name] = spec
-        # The prefetched batches, one per thread, the consumer's, and one between them.
-        self._slots = Slots(self._specs, allocate, self.prefetch + self.threads + 2)
+        self._allocate = allocate
         self._position = (0, 0)  # epoch and batch of state_dict
         self._next = (0, 0)  # epoch and batch at which the next iteration starts
-        self._pool = ThreadPoolExecutor(max(self.threads, 1), "beton-loader")
         self._closed = False
+        self._start_threads()
+
+    def _start_threads(self) -> None:
+        # The prefetched batches, one per thread, the consumer's, and one between them.
+        self._slots = Slots(self._specs, self._allocate, self.prefetch + self.threads + 2)
+        self._pool = ThreadPoolExecutor(max(self.threads, 1), "beton-loader")
+        self._process = os.getpid()
 
     def __len__(self) -> int:
         return count_batches(len(self._indices), self.batch_size, self._drop_last)
@@ -174,6 +179,9 @@ class Loader:
     def batches(self, epoch: int, start: int = 0) -> Generator[Batch, None, None]:
         """Yield the batches of an epoch from number `start`, without a change of `state_dict`."""
         self._check_position(epoch, start)
+        if self._process != os.getpid():  # a fork copies no threads
+            self._start_threads()
+        self._reader.check_unchanged()
         order = self._indices
         if self._order == "shuffled":
             order = order[epoch_order(len(order), self._seed, epoch)]
@@ -185,17 +193,21 @@ class Loader:
                 self._require_open()
                 yield self._make(order, epoch, number)
             return
+        process = os.getpid()
         pending: deque[Future[Batch]] = deque()
         try:
             for number in range(start, len(self)):
+                _require_process(process)
                 pending.append(self._submit(order, epoch, number))
                 if len(pending) > self.prefetch:
                     yield self._result(pending.popleft())
             while pending:
+                _require_process(process)
                 yield self._result(pending.popleft())
         finally:
-            for future in pending:
-                future.cancel()
+            if process == os.getpid():
+                for future in pending:
+                    future.cancel()
 
     def _submit(self, order: Ids, epoch: int, number: int) -> Future[Batch]:
         self._require_open()
@@ -302,7 +314,8 @@ class Loader:
         Any thread may call this method, any number of times.
         """
         self._closed = True
-        self._pool.shutdown(cancel_futures=True)
+        if self._process == os.getpid():  # a forked child has no threads to wait for
+            self._pool.shutdown(cancel_futures=True)
         self._steps = {}
         self._slots.clear()
         if self._owned:
@@ -315,20 +328,10 @@ class Loader:
         self.close()
 
 
+def _require_process(process: int) -> None:
+    if process != os.getpid():  # whose threads would never make the pending batches
+        raise ValueError("the process was forked during an epoch; start another one in the child")
+
+
 def _array_name(field: str, suffix: str) -> str:
     return f"{field}.{suffix}" if suffix else field
-
-
-def _as_indices(indices: Sequence[int] | NDArray[np.integer[Any]] | None, n: int) -> Ids:
-    if indices is None:
-        return np.arange(n, dtype=np.int64)
-    array = np.asarray(indices)
-    if array.ndim != 1 or array.size == 0 or array.dtype.kind not in "iu":
-        raise ValueError(
-            f"indices: got {array.dtype} {array.shape}, expected integers (n,), at least one"
-        )
-    if array.min() < 0 or array.max() >= n:
-        raise ValueError(
-            f"indices: got {array.min()} to {array.max()}, expected 0 to {n - 1} for this file"
-        )
-    return array.astype(np.int64)

@@ -4,9 +4,12 @@ A global batch is a slice of the epoch's order. Each rank takes a slice of the g
 step's samples do not depend on the number of ranks.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from beton import rng
 from beton.arrays import Ids
@@ -50,3 +53,19 @@ def batch_ids(order: Ids, batch: int, batch_size: int, shard: Shard) -> Ids:
     part = order[start : start + size]
     ids[: len(part)] = part
     return ids
+
+
+def as_indices(indices: Sequence[int] | NDArray[np.integer[Any]] | None, n: int) -> Ids:
+    """Return a selection of n samples as int64 (m,); None selects all. Raises ValueError."""
+    if indices is None:
+        return np.arange(n, dtype=np.int64)
+    array = np.asarray(indices)
+    if array.ndim != 1 or array.size == 0 or array.dtype.kind not in "iu":
+        raise ValueError(
+            f"indices: got {array.dtype} {array.shape}, expected integers (n,), at least one"
+        )
+    if array.min() < 0 or array.max() >= n:
+        raise ValueError(
+            f"indices: got {array.min()} to {array.max()}, expected 0 to {n - 1} for this file"
+        )
+    return array.astype(np.int64)

@@ -3,11 +3,15 @@
 Opening a file checks every number that kernels rely on (`layout.validate`). If the file has a
 manifest, opening also verifies all checksums except those of pages; a page is verified on first
 use. The metadata is copied at open, so that checked numbers cannot change. The memory map remains
-valid if the file is deleted or replaced by a rename, but not if it is truncated in place.
+valid if the file is deleted or replaced by a rename, but not if it is truncated in place: reading
+beyond its new end kills the process (SIGBUS). `check_unchanged` finds it before that.
 """
 
+import errno
 import mmap
 import os
+import stat
+import weakref
 import zlib
 from collections.abc import Container
 from dataclasses import dataclass
@@ -68,7 +72,9 @@ class Reader:
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
         with located(file=self.path):
-            self._data = _map(self.path)
+            self._data, self._descriptor = _map(self.path)
+            self._close_descriptor = weakref.finalize(self, os.close, self._descriptor)
+            self._modified = os.fstat(self._descriptor).st_mtime_ns
             self._open(self._data)
 
     def _open(self, data: Uint8Array) -> None:
@@ -113,6 +119,7 @@ class Reader:
         """Close the file. Its memory map is released with the last column."""
         self._columns = {}
         self._data = self._data[:0].copy()
+        self._close_descriptor()
 
     def column(self, name: str) -> Column:
         """Return one field's arrays. Raises BetonError if the file has no field of this name."""
@@ -151,6 +158,25 @@ class Reader:
                 wanted[offsets // self.page_size] = True
         self._verify_pages(np.flatnonzero(wanted & self._unverified))
 
+    def check_unchanged(self) -> None:
+        """Raise FormatError if the open file has another size than when it was opened.
+
+        A new date of modification makes all pages unverified, so that each is verified again on its
+        next use. A loader calls this method at the start of each epoch.
+        """
+        self._require_open()
+        status = os.fstat(self._descriptor)
+        if status.st_size != len(self._data):
+            raise FormatError(
+                "was changed in place while it was open; replace it by a rename instead",
+                file=self.path,
+                got=f"{status.st_size} bytes",
+                expected=f"{len(self._data)} bytes",
+            )
+        if status.st_mtime_ns != self._modified:
+            self._modified = status.st_mtime_ns
+            self._unverified[:] = True
+
     def fingerprint(self) -> str:
         """Return 8 hex digits that identify the file's content: the CRC-32 of its checksums.
 
@@ -179,8 +205,20 @@ class Reader:
             self._unverified[page] = False
 
 
-def _map(path: Path) -> Uint8Array:
-    with path.open("rb") as file:
-        if os.fstat(file.fileno()).st_size == 0:  # an empty file cannot be mapped
+def _map(path: Path) -> tuple[Uint8Array, int]:
+    """Return a file's content as a memory map, and an open descriptor."""
+    # Opening a named pipe would wait for its writer.
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    try:
+        status = os.fstat(descriptor)
+        if stat.S_ISDIR(status.st_mode):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+        if not stat.S_ISREG(status.st_mode):
+            raise FormatError("not a regular file")
+        if status.st_size == 0:  # an empty file cannot be mapped
             raise FormatError("the file is empty")
-        return np.frombuffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), np.uint8)
+        data = np.frombuffer(mmap.mmap(descriptor, 0, access=mmap.ACCESS_READ), np.uint8)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return data, descriptor

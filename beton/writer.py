@@ -7,11 +7,9 @@ file is written under a temporary name, synced and renamed, so the target is nev
 """
 
 import os
-import secrets
 import tempfile
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from dataclasses import field as dataclass_field
 from pathlib import Path
@@ -28,6 +26,7 @@ from beton.format.encoding import Noted as Noted
 from beton.format.encoding import Skip as Skip
 from beton.format.manifest import Manifest
 from beton.format.paging import Placement, place
+from beton.format.storage import naming, replacing
 
 Info = Mapping[str, Any]
 
@@ -70,11 +69,11 @@ def write(
     "__main__":`).
 
     Raises SampleError for an invalid argument or a value that its field cannot store, and OSError
-    if the disk is full. An exception of the dataset passes through, with a note that names the
-    sample.
+    with the path if the disk is full. An exception of the dataset passes through, with a note that
+    names the sample.
     """
     target = Path(path)
-    with located(file=target):
+    with located(file=target), naming(target):
         _check_arguments(target, fields, samples, workers, page_size)
         job = Job(str(target), dict(fields), samples if is_indexable(samples) else None)
         with tempfile.TemporaryFile(dir=target.parent) as spool:
@@ -154,7 +153,7 @@ def _assemble(
     table_start = manifest_start + len(manifest.pack())
     table[-1] = (layout.MANIFEST_ID, manifest_start, table_start - manifest_start)
     head = _head(fields, metadata, placement, table_start)
-    with _replacing(target) as file:
+    with replacing(target) as file:
         file.write(head)
         for k, filled in enumerate(placement.filled):
             page = spool.read(filled)
@@ -182,23 +181,3 @@ def _head(
         descriptor["arguments"][: len(arguments)] = list(arguments)
     parts = header.tobytes() + descriptors.tobytes() + metadata.tobytes()
     return parts.ljust(placement.data_start, b"\0")
-
-
-@contextmanager
-def _replacing(target: Path) -> Iterator[IO[bytes]]:
-    """Open a temporary file that becomes `target` when it is complete and synced to the disk."""
-    temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.partial")
-    try:
-        with temporary.open("xb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(target)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    folder = os.open(target.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)

@@ -22,6 +22,7 @@ from typing import Literal
 
 import tyro
 
+from pipeline.data.base import is_dataset_file
 from pipeline.errors import UserError
 from pipeline.evaluation.evaluate import evaluate, load_model
 from pipeline.experiments import command
@@ -54,7 +55,7 @@ class Config:
 
 def score(config: Config) -> None:
     """Print the scores. Raises UserError, SourceError, BetonError or OSError."""
-    if config.source.suffix == ".beton" and config.data != DataOptions():
+    if is_dataset_file(config.source) and config.data != DataOptions():
         raise UserError(
             f"{config.source}: is prepared already; leave out the options of raw images"
         )

@@ -71,8 +71,8 @@ class Config:
     seed: int = 0
     """First seed: of weights, order and augmentation. The others follow it."""
     resume: Path | None = None
-    """Run directory to resume. It goes only with --runs, --decode, --precision and
-    --watch."""
+    """Run directory to resume. It goes only with --runs, --decode, --precision, --watch, and with
+    --digits and --mnist where these files have moved."""
     watch: bool = False
     """Write live.html to the folder of the training that runs, every few seconds. A browser that
     shows it reloads it by itself until the training ends."""
@@ -138,6 +138,7 @@ def new_study(config: Config, data: part2.Datasets, processes: Processes) -> Stu
         provenance=info["provenance"],
         seeds=tuple(seeds),
         trainings=tuple(planned),
+        datasets={"digits": data.digits.fingerprint(), "mnist": data.mnist.fingerprint()},
     )
     return Study.new(config.runs, processes, config.decode, written, planned, config.watch)
 

@@ -80,8 +80,8 @@ class Config:
     seed: int = 0
     """First seed: of weights, order and augmentation. The others follow it."""
     resume: Path | None = None
-    """Run directory to resume. It goes only with --runs, --decode, --precision and
-    --watch."""
+    """Run directory to resume. It goes only with --runs, --decode, --precision, --watch, and with
+    --data, --test and --clean where these files have moved."""
     watch: bool = False
     """Write live.html to the folder of the training that runs, every few seconds. A browser that
     shows it reloads it by itself until the training ends."""
@@ -137,7 +137,11 @@ def train(config: Config) -> None:
         part3.check(processes, data, arms, training, config.seed)
         if run is None:
             options, provenance = command.options_of(config), file.info["provenance"]
-            written = ExperimentConfig("part3", options, tuple(data.classes), provenance)
+            files = {"data": file, "test": test, "clean": correct}
+            datasets = {name: each.fingerprint() for name, each in files.items()}
+            written = ExperimentConfig(
+                "part3", options, tuple(data.classes), provenance, datasets=datasets
+            )
             study = Study.new(config.runs, processes, config.decode, written, watch=config.watch)
         else:
             study = Study(run, processes, config.decode, config.watch)

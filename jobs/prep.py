@@ -9,7 +9,7 @@
 
 Each file stores its training, validation and test splits, and has a data card, data/NAME.html. An
 up-to-date file is not written again. An ambiguity is an error that names the options to settle it.
-Exit status: 0 success, 2 failure with a one-line error, 130 interrupted.
+Exit status: 0 success, 2 failure with a one-line error, 128 + the number of a signal (130, 143).
 """
 
 from pipeline.runtime import signals
@@ -22,11 +22,11 @@ import sys
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Annotated
 
 from tyro import conf
 
+from beton.format.storage import temporary_folder
 from pipeline.data.catalog import (
     AUXILIARY,
     SYNTHETIC_BY_DEFAULT,
@@ -34,6 +34,7 @@ from pipeline.data.catalog import (
     SyntheticData,
     default_split,
 )
+from pipeline.data.inflated import inflating_into
 from pipeline.data.pixels.options import ColourOption
 from pipeline.data.prepare import PrepareResult
 from pipeline.data.sources import SourceError
@@ -107,6 +108,11 @@ class Config:
 
 def prepare_datasets(config: Config) -> None:
     """Prepare the datasets. Raises SourceError, BetonError or OSError."""
+    with inflating_into(config.out):
+        _prepare(config)
+
+
+def _prepare(config: Config) -> None:
     console = make_console()
     split = Split.parse(config.split) if config.split is not None else None
     label_noise = LabelNoise.parse(config.mislabel) if config.mislabel is not None else None
@@ -132,7 +138,8 @@ def prepare_datasets(config: Config) -> None:
             continue
         with ExitStack() as stack:
             if config.check:
-                out = Path(stack.enter_context(TemporaryDirectory(prefix="inkrun-"))) / out.name
+                config.out.mkdir(parents=True, exist_ok=True)  # for the data card
+                out = stack.enter_context(temporary_folder(out)) / out.name
             result = prepare_dataset(
                 console,
                 name,

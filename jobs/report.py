@@ -21,6 +21,7 @@ from pathlib import Path
 import tyro
 
 from pipeline.errors import UserError
+from pipeline.evaluation.run_dir import latest_in
 from pipeline.experiments import command
 from pipeline.experiments.options import OPTIONS, folder_of
 from pipeline.reporting.html import Page
@@ -56,10 +57,10 @@ def report(config: Config) -> None:
         raise UserError(f"{config.runs}: it has no runs; train first: ./launch.sh train part1")
     runs: dict[str, list[Path]] = {}  # by page
     jobs: dict[str, str] = {}
-    for folder in folders:
+    for folder in map(latest_in, folders):
         written = read_json(folder, "config.json")
         job = written.get("job")
-        if job not in PAGES:
+        if not isinstance(job, str) or job not in PAGES:
             raise UserError(f"{folder}: got a run of {job}, expected one of {', '.join(PAGES)}")
         name = folder_of(job, Path(str(written.get("data", ""))))
         runs.setdefault(name, []).append(folder)

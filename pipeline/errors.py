@@ -4,9 +4,17 @@ from collections.abc import Sequence
 from math import inf, isfinite
 from pathlib import Path
 
+from beton.errors import printable
+
 
 class UserError(ValueError):
-    """An invalid request; the message is one line with the value got and the value expected."""
+    """An invalid request; the message is one line with the value got and the value expected.
+
+    Names of files and classes in it may come from a stranger, so control characters are escaped.
+    """
+
+    def __str__(self) -> str:
+        return printable(super().__str__())
 
 
 def check_range(name: str, value: float, low: float, high: float = inf) -> None:

@@ -7,6 +7,7 @@ import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import made_up
 import numpy as np
 import pytest
 from app_started import app, app_python, free_port
@@ -24,11 +25,11 @@ def make_run(path: Path, accuracy: float | None = 0.875, kind: str = "synthetic"
     """Write what the list of runs reads."""
     path.mkdir(parents=True)
     (path / "model.safetensors").touch()
-    provenance = {"kind": kind, "source": "<pages>"}
-    config = {"job": "part1", "network": "small", "classes": ["a", "b"], "provenance": provenance}
-    result = {"accuracy": accuracy, "samples": 16, "provenance": provenance}
+    origin = {"kind": kind, "source": "<pages>"}
+    config = made_up.config(classes=("a", "b"), provenance=origin)
+    result = made_up.result(accuracy=accuracy, samples=16, provenance=origin)
     (path / "config.json").write_text(json.dumps(config))
-    (path / "result.json").write_text(json.dumps(result))
+    (path / "result.json").write_text(json.dumps(result.as_json()))
     return path
 
 

@@ -38,6 +38,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     other = shutil.copytree(run, folder / "runs" / "gone" / "1")
     config = (other / "config.json").read_text().replace("characters.beton", "gone.beton")
     (other / "config.json").write_text(config)
+    (other / "SHA256SUMS").unlink()
     return folder
 
 

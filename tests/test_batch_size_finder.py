@@ -18,6 +18,7 @@ from pipeline.loading.dataset import open_dataset
 from pipeline.models import networks
 from pipeline.models.blocks import Network, Shape
 from pipeline.recipes.recipe import Recipe, Stage
+from pipeline.runtime import hardware
 from pipeline.training import batch_size_finder
 from pipeline.training.batch_size_finder import find_micro_batch
 from pipeline.training.distributed import Processes, join_processes
@@ -76,7 +77,7 @@ def network_that(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
 def limit(monkeypatch: pytest.MonkeyPatch, rows: float) -> None:
     """Leave memory for this many rows and a half."""
     free = int((rows + 0.5) * ROW / batch_size_finder.MEMORY_FRACTION)
-    monkeypatch.setattr(batch_size_finder, "free_bytes", lambda: free)
+    monkeypatch.setattr(batch_size_finder, "free_memory", lambda _: free)
 
 
 @pytest.mark.parametrize(("room", "rows"), [(1, 1), (3, 2), (15, 8), (16, 16), (99, 16)])
@@ -162,4 +163,4 @@ def test_the_stage_with_the_largest_images_decides(
 
 def test_free_memory_is_less_than_all() -> None:
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    assert 0 < batch_size_finder.free_bytes() < total
+    assert 0 < hardware.free_memory(torch.device("cpu")) < total

@@ -334,7 +334,7 @@ def test_nothing_is_written_for_options_that_are_refused(
 
 def test_a_run_is_resumed_with_its_own_dataset(whole: Path, grey: Path, colours: Path) -> None:
     options = ClassifyOptions(resume=whole, data=grey, precision="no")
-    with pytest.raises(UserError, match=r"data: a resumed run has its own options: .*petals"):
+    with pytest.raises(UserError, match=r"data: got other data than .*petals"):
         classify.run("classify", options)
     classify.run("classify", replace(options, data=colours))  # finished: only read
 

@@ -1,10 +1,10 @@
 """Randomly damaged files: a reader raises BetonError or returns values, and nothing else happens.
 
-    python tests/test_damage.py --cases 20000 --seed 1
+    python tests/test_damage.py --cases 20000 --seed 1 [--manifest]
 
-runs many cases and prints the outcomes. A case is a function of its seed and number, so `--first N
---cases 1` repeats it. The test runs the cases in a separate process: a crash or a hang is a failure
-that names its case.
+runs many cases and prints the outcomes; with --manifest, only those of files with a manifest. A
+case is a function of its seed and number, so `--first N --cases 1` repeats it. The test runs the
+cases in a separate process: a crash or a hang is a failure that names its case.
 """
 
 import argparse
@@ -17,7 +17,7 @@ import tempfile
 import time
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,7 @@ Random = np.random.Generator
 Samples = list[dict[str, Any]]
 
 SAMPLES = 12
+SEALED = ("sealed", "sealed again")  # a file with a manifest; one whose checksums were corrected
 SECONDS = 60  # time limit of a case
 MEMORY = 8 << 30  # limit of the address space: an allocation of a damaged size fails
 EXTREMES = [
@@ -218,10 +219,12 @@ def read(path: Path) -> tuple[str, Samples]:
     return "rejected in a sample" if rejected else "read", samples
 
 
-def run_case(seed: int, number: int, sound: Sound, bare: Sound, path: Path) -> str:
+def run_case(
+    seed: int, number: int, kinds: Sequence[str], sound: Sound, bare: Sound, path: Path
+) -> str:
     """Damage a file, read it, and return the outcome."""
     random = np.random.default_rng([seed, number])
-    kind = ("sealed", "sealed again", "bare")[number % 3]
+    kind = kinds[number % len(kinds)]
     base = bare if kind == "bare" else sound
     data = bytearray(base.data)
     damage = KINDS[random.integers(len(KINDS))]
@@ -239,7 +242,9 @@ def run_case(seed: int, number: int, sound: Sound, bare: Sound, path: Path) -> s
     return f"{kind}: {outcome}"
 
 
-def run_cases(seed: int, first: int, cases: int, folder: Path) -> Counter[str]:
+def run_cases(
+    seed: int, first: int, cases: int, kinds: Sequence[str], folder: Path
+) -> Counter[str]:
     """Run cases; the file `folder`/case has the number of the current case."""
     path = folder / "damaged.beton"
     data = write_every_field(path, SAMPLES)
@@ -251,7 +256,7 @@ def run_cases(seed: int, first: int, cases: int, folder: Path) -> Counter[str]:
     for number in range(first, first + cases):
         (folder / "case").write_text(str(number))
         faulthandler.dump_traceback_later(SECONDS, exit=True)
-        outcomes[run_case(seed, number, sound, bare, path)] += 1
+        outcomes[run_case(seed, number, kinds, sound, bare, path)] += 1
     faulthandler.cancel_dump_traceback_later()
     return outcomes
 
@@ -261,13 +266,15 @@ def main() -> None:
     parser.add_argument("--cases", type=int, default=20_000)
     parser.add_argument("--first", type=int, default=0)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--manifest", action="store_true")
     parser.add_argument("--folder", type=Path)
     options = parser.parse_args()
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
     started = time.monotonic()
     with tempfile.TemporaryDirectory() as temporary:
         folder = options.folder or Path(temporary)
-        outcomes = run_cases(options.seed, options.first, options.cases, folder)
+        kinds = SEALED if options.manifest else (*SEALED, "bare")
+        outcomes = run_cases(options.seed, options.first, options.cases, kinds, folder)
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     print(json.dumps(dict(sorted(outcomes.items())), indent=1))
     print(
@@ -284,7 +291,7 @@ def test_damaged_files_are_rejected_or_read(tmp_path: Path) -> None:
     outcomes = json.loads(done.stdout)
     assert sum(outcomes.values()) == 3000
     # The cases reach every outcome.
-    for kind in ("sealed", "sealed again", "bare"):
+    for kind in (*SEALED, "bare"):
         assert outcomes[f"{kind}: rejected at open"] > 300
         assert outcomes[f"{kind}: rejected in a sample"] > 10
     assert outcomes["bare: read, with other values"] > 10

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from raw_data import make_zip
 from rich.console import Console
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from tiny import CLASSES, page, write_set
 
 from beton.errors import BetonError
@@ -34,6 +34,7 @@ from pipeline.loading.batches import DeviceLoader
 from pipeline.loading.dataset import PixelRules, open_dataset, split_indices
 from pipeline.recipes.recipe import Recipe, Stage
 from pipeline.runtime import launch
+from pipeline.runtime.files import write_tensors
 from pipeline.training.distributed import join_processes
 from pipeline.training.runner import run_training, write_config
 
@@ -207,7 +208,7 @@ def test_weights_that_do_not_fit_this_version(run: Path, tmp_path: Path) -> None
     shutil.copytree(run, tmp_path / "old")
     weights = load_file(run / "model.safetensors")
     weights["head.2.bias"] = weights["head.2.bias"][:-1].clone()
-    save_file(weights, tmp_path / "old" / "model.safetensors")
+    write_tensors(tmp_path / "old" / "model.safetensors", weights)
     with pytest.raises(UserError, match="old: its weights do not fit this version's network") as e:
         load_model(tmp_path / "old")
     assert "\n" not in str(e.value)

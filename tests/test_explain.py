@@ -20,6 +20,7 @@ from trained_runs import NAMES, WRONG, colour_run, ink_run
 
 from jobs.tools import explain as job
 from pipeline.evaluation.evaluate import load_model
+from pipeline.evaluation.run_dir import RunDir
 from pipeline.inspection.cross_validation import FoldReader
 from pipeline.inspection.explain_files import file_name
 from pipeline.inspection.neighbours import CACHE, Neighbours, embed
@@ -206,7 +207,7 @@ def test_labelled_images_and_a_run_whose_dataset_is_gone(
 ) -> None:
     run = Path(shutil.copytree(ink, tmp_path / "run"))
     config = json.loads((run / "config.json").read_text())
-    (run / "config.json").write_text(json.dumps({**config, "data": "data/nowhere.beton"}))
+    RunDir(run).write_json("config.json", {**config, "data": "data/nowhere.beton"})
     files = {f"set/{name}/{i}.png": page(shape, 300 + i) for name, shape in
              (("?", "A"), ("-", "m")) for i in range(3)}  # fmt: skip
     pngs = {name: saved(Image.fromarray(pixels)) for name, pixels in files.items()}
@@ -236,7 +237,7 @@ def test_what_cannot_be_explained_is_refused_in_one_line(
     exported = Path(shutil.copytree(ink, tmp_path / "exported"))
     config = json.loads((exported / "config.json").read_text())
     config["data"] = Path(config["data"]).name
-    (exported / "config.json").write_text(json.dumps(config))
+    RunDir(exported).write_json("config.json", config)
     unfinished = Path(shutil.copytree(ink, tmp_path / "unfinished"))
     (unfinished / "result.json").unlink()
     mine = tmp_path / "mine"

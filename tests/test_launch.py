@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from raw_data import make_tree
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -44,8 +45,8 @@ class Checkout:
         self.bin = fake_python(root / "environment" / "bin" / "python").parent
         for folder in ("bench", "tools"):
             (self.root / "jobs" / folder).mkdir(parents=True)
-        for name in ("launch.sh", "pyproject.toml"):
-            shutil.copy(ROOT / name, self.root)
+        for name in ("launch.sh", "pyproject.toml", "jobs/accelerate.yaml"):
+            shutil.copy(ROOT / name, self.root / name)
         jobs = ("prep", "synth", "part1", "emnist", "classify", "sweep", "evaluate", "report")
         for job in (*jobs, "tools/app", "bench/loader", "bench/train"):
             (self.root / "jobs" / f"{job}.py").touch()
@@ -353,7 +354,8 @@ signal.pause()
 
 def test_two_processes_end_with_the_job_s_status_and_words(ready: Checkout) -> None:
     (ready.root / "jobs" / "part1.py").write_text(TWO)
-    run = ready("train", "part1", "0", "--processes", "2")
+    users = make_tree(ready.root / "home", {"accelerate/default_config.yaml": b"{broken: [\n"})
+    run = ready("train", "part1", "0", "--processes", "2", HF_HOME=str(users))
     assert (run.returncode, run.stderr) == (0, "['0'] 2\n" * 2)
     run = ready("train", "part1", "3", "--processes", "2")
     assert run.returncode == 3

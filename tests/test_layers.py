@@ -88,6 +88,7 @@ ROOMS = (
 DATA_ROOMS = (
     "charset",
     "base",
+    "inflated",
     "archives",
     "layout",
     "pixels",

@@ -253,7 +253,7 @@ def test_runs_with_different_auxiliary_datasets_are_different_groups(tmp_path: P
     paths.append(run(tmp_path / "old", seed=1))  # written before auxiliary datasets existed
     config = json.loads((paths[-1] / "config.json").read_text())
     del config["recipe"]["auxiliary"]
-    (paths[-1] / "config.json").write_text(json.dumps(config))
+    RunDir(paths[-1]).write_json("config.json", config)
     paths.append(run(tmp_path / "without", auxiliary=None))
     arms, repeated = group_runs(paths)
     assert sorted(len(arm.runs) for arm in arms) == [1, 1, 2]

@@ -34,6 +34,7 @@ from pipeline.data.prepare import prepare
 from pipeline.data.synth.handwriting import SyntheticPages
 from pipeline.experiments.options import Part1Options
 from pipeline.recipes import presets
+from pipeline.runtime.hardware import precision_for
 
 
 @pytest.fixture(scope="module")
@@ -42,8 +43,18 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_set(tmp_path_factory.mktemp("set") / "tiny.beton", train=9, validation=5)
 
 
-@pytest.mark.parametrize("launcher", [LAUNCH, TWO], ids=["one process", "two processes"])
-def test_it_trains_and_leaves_a_run(launcher: list[str], data: Path, tmp_path: Path) -> None:
+AUTO = precision_for(torch.device("cpu"))
+OTHER = "no" if AUTO == "bf16" else "bf16"
+
+
+@pytest.mark.parametrize(
+    ("launcher", "precision"),
+    [([*LAUNCH, "--mixed_precision", OTHER], OTHER), (TWO, AUTO)],
+    ids=["one process", "two processes"],
+)
+def test_it_trains_and_leaves_a_run(
+    launcher: list[str], precision: str, data: Path, tmp_path: Path
+) -> None:
     done = start([*launcher, JOB, "--data", str(data), *QUICK], tmp_path, UNTOLD)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("epoch 6 of 6") == 1
@@ -86,6 +97,8 @@ def test_it_trains_and_leaves_a_run(launcher: list[str], data: Path, tmp_path: P
     assert result["images_per_second"] > 0
     assert result["provenance"]["kind"] == "synthetic"
 
+    environment = json.loads((latest / "environment.json").read_text())
+    assert environment["precision"] == precision  # the launcher's words count
     config = json.loads((latest / "config.json").read_text())
     assert config["network"] == "small"
     assert config["classes"] == list(CLASSES)

@@ -149,7 +149,8 @@ def test_a_resumed_run_has_its_own_options(
 def test_runs_from_before_auxiliary_datasets_are_resumed(whole: Path, tmp_path: Path) -> None:
     shutil.copytree(whole, tmp_path, symlinks=True, dirs_exist_ok=True)
     run = folder_of_the_run(tmp_path)
-    (run / "result.json").unlink()
+    for name in ("result.json", "SHA256SUMS"):
+        (run / name).unlink()
     config = json.loads((run / "config.json").read_text())
     del config["auxiliary"], config["recipe"]["auxiliary"]
     (run / "config.json").write_text(json.dumps(config))

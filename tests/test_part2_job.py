@@ -249,16 +249,25 @@ def test_a_run_that_was_killed_is_resumed(
 
 
 def test_a_finished_run_is_only_read(
-    run: Path, tmp_path: Path, start: Callable[..., int], capsys: pytest.CaptureFixture[str]
+    run: Path,
+    folder: Path,
+    tmp_path: Path,
+    start: Callable[..., int],
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     copied = shutil.copytree(run, tmp_path / "part2" / "copied")
     for config in copied.glob("pretrained-*/config.json"):  # the original is gone
         config.write_text(config.read_text().replace(str(run.resolve()), str(tmp_path / "gone")))
         config.write_text(config.read_text().replace(run.resolve().name, "gone"))
+        config.with_name("SHA256SUMS").unlink()
     (copied.parent / "latest").symlink_to("copied")
     (copied / "report.html").unlink()
     (copied / "result.json").unlink()
-    assert start("--resume", str(copied.parent / "latest" / "scratch-4")) == 0
+    moved = shutil.copy(folder / "data" / "mnist.beton", tmp_path / "moved.beton")
+    resume = ["--resume", str(copied.parent / "latest" / "scratch-4")]
+    assert start(*resume, "--digits", str(moved)) == 2
+    assert "part2: digits: got other data than" in capsys.readouterr().err
+    assert start(*resume, "--mnist", str(moved)) == 0
     assert (copied / "report.html").exists()
     assert (copied.parent / "latest").readlink() == Path("copied")
     out = capsys.readouterr().out

@@ -19,6 +19,7 @@ from jobs import part3 as job
 from pipeline.data.base import TRAIN, VALIDATION, Annotations, Ints, Pixels, Source
 from pipeline.data.prepare import prepare
 from pipeline.data.synth.mislabel import LabelNoise, MislabelledSource
+from pipeline.evaluation.run_dir import RunDir
 from pipeline.recipes.arms import PART3_ARMS, ArmSpec
 from pipeline.recipes.presets import PART3_RECOVERY
 
@@ -170,7 +171,11 @@ def test_the_page_shows_the_result(run: Path) -> None:
 
 
 def test_an_interrupted_run_is_resumed(
-    run: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    run: Path,
+    folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     ended = tmp_path / "ended"
     shutil.copytree(run, ended)
@@ -181,7 +186,11 @@ def test_an_interrupted_run_is_resumed(
     (ended / "naive-1" / "result.json").unlink()  # begun
     kept = (ended / "forward-0" / "model.safetensors").stat().st_mtime_ns
     (tmp_path / "latest").symlink_to("ended")
-    assert start(monkeypatch, folder, "--resume", str(tmp_path / "latest")) == 0
+    moved = shutil.copy(folder / "data" / "part3.beton", tmp_path / "moved.beton")
+    resume = ["--resume", str(tmp_path / "latest"), "--data", str(moved)]
+    assert start(monkeypatch, folder, *resume, "--test", str(moved)) == 2
+    assert "part3: test: got other data than" in capsys.readouterr().err
+    assert start(monkeypatch, folder, *resume) == 0
     assert (tmp_path / "latest").readlink() == Path("ended")
     assert (ended / "report.html").exists()
     assert (ended / "forward-0" / "model.safetensors").stat().st_mtime_ns == kept
@@ -243,7 +252,7 @@ def test_models_of_other_classes_are_left_out(
     for name in ("digits", "pretrained-0"):
         shutil.copytree(run / "ceiling-0", tmp_path / name)
         config = json.loads((tmp_path / name / "config.json").read_text())
-        (tmp_path / name / "config.json").write_text(json.dumps(config | {"classes": ["x", "y"]}))
+        RunDir(tmp_path / name).write_json("config.json", config | {"classes": ["x", "y"]})
     arguments = ("--part2", str(tmp_path), "--arms", "digits")
     assert start(monkeypatch, folder, *arguments) == 2
     (line,) = capsys.readouterr().err.splitlines()

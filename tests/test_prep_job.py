@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 from raw_data import digits, folders, idx_pair, make_tree, make_zip, midas, saved
 
+from beton.__main__ import main as beton_command
 from beton.reader import Reader
 from jobs import prep as job
 from pipeline.data.synth import handwriting
@@ -248,6 +249,41 @@ def test_bad_images_are_listed_and_nothing_is_written(tmp_path: Path, prep_here:
     with Reader(tmp_path / "data" / "set.beton") as reader:
         assert len(reader) == 11
         assert [name for name, _ in reader.info["prepare"]["skipped"]] == sorted(BROKEN)
+
+
+def test_no_image_is_left(tmp_path: Path, prep_here: Prep) -> None:
+    make_tree(tmp_path / "set", {f"{name}/{i}.png": b"words" for name in "ab" for i in range(3)})
+    *images, line = failure(prep_here("--source", "set", "--skip-bad"))
+    assert len(images) == 6
+    assert line == "prep: set: 6 of 6 images cannot be decoded: none is left"
+
+
+def test_files_and_folders_in_the_way_are_named(tmp_path: Path, prep_here: Prep) -> None:
+    make_tree(tmp_path / "dir.beton", folders())  # raw images in a folder of such a name
+    (tmp_path / "file").touch()
+    assert failure(prep_here("dir", "--source", "dir.beton", "--out", "file"))[0].startswith(
+        "prep: file: "
+    )
+    (tmp_path / "data" / "dir.beton").mkdir(parents=True)
+    assert failure(prep_here("dir", "--source", "dir.beton"))[0].startswith("prep: data/dir.beton")
+    (tmp_path / "data" / "dir.beton").rmdir()
+    assert prep_here("dir", "--source", "dir.beton").returncode == 0
+
+
+def test_control_characters_in_names_do_not_reach_the_terminal(
+    tmp_path: Path, prep_here: Prep, capsys: pytest.CaptureFixture[str]
+) -> None:
+    evil = "\x1b[31mred\x1b]0;title\x07\nline"
+    make_tree(tmp_path / "set", folders((evil, "plain")))
+    texts = [prep_here("--source", "set")]
+    make_tree(tmp_path / "set", {f"{evil}/bad.png": b"words"})
+    texts += [prep_here("--source", "set"), prep_here("--source", "set", "--skip-bad")]
+    assert [run.returncode for run in texts] == [0, 2, 0]
+    assert beton_command(["inspect", "data/set.beton"]) == 0
+    shown = "".join(run.stdout + run.stderr for run in texts) + "".join(capsys.readouterr())
+    assert "\\x1b[31mred" in shown
+    assert all(character.isprintable() or character == "\n" for character in shown)
+    assert "\nline" not in shown
 
 
 @pytest.mark.parametrize(

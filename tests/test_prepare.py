@@ -284,6 +284,27 @@ def test_what_is_no_beton_file_is_not_written_over(tmp_path: Path) -> None:
     assert prepared(tmp_path, folders(), force=True).replaced
 
 
+def test_a_file_that_another_process_wrote_meanwhile_is_replaced_with_a_word(
+    tmp_path: Path,
+) -> None:
+    """The other process is a second preparation in the middle of the first."""
+    make_tree(tmp_path / "a", folders())
+    make_tree(tmp_path / "b", folders(("x", "y")))
+    out = tmp_path / "out" / "set.beton"
+    others: list[prepare.PrepareResult] = []
+
+    def progress(_: int) -> None:
+        if not others:
+            others.append(prepare.prepare(open_source(tmp_path / "b"), out))
+
+    first = prepare.prepare(open_source(tmp_path / "a"), out, progress=progress)
+    assert (others[0].replaced, others[0].raced) == (False, False)
+    assert (first.replaced, first.raced) == (True, True)
+    again = prepare.prepare(open_source(tmp_path / "b"), out)
+    assert (again.replaced, again.raced) == (True, False)
+    assert not prepare.prepare(open_source(tmp_path / "b"), out).replaced
+
+
 BAD = {"0/bad.png": b"words", "1/0.png": b"", "10/cut.png": folders()["0/0.png"][:60]}
 
 

@@ -11,7 +11,7 @@ from made_up import config, result
 from pipeline.errors import UserError
 from pipeline.evaluation.metrics import EpochMetrics
 from pipeline.evaluation.run_dir import RunDir, read_run
-from pipeline.runtime.files import read_json, read_tensors, write_tensors
+from pipeline.runtime.files import DIGESTS, read_json, read_tensors, write_tensors
 
 EPOCH = EpochMetrics(1, 0, 1e-3, 1.5, 0.5, 2.0, loss=None, accuracy=None, seconds=3.0)
 
@@ -84,13 +84,14 @@ def test_a_misspelt_field_is_refused(place: tuple[str | int, ...], run: Path) ->
         inner = inner[key]
     inner["epohcs"] = 3
     (run / "config.json").write_text(json.dumps(written))
+    (run / DIGESTS).unlink()
     with pytest.raises(UserError, match=r"config\.json: damaged: .*unknown field `epohcs`"):
         RunDir(run).config()
 
 
 def test_a_folder_in_the_place_of_the_latest_link_is_named_before_training(tmp_path: Path) -> None:
     (tmp_path / "latest").mkdir()
-    with pytest.raises(UserError, match="latest: got a file or folder, expected a link"):
+    with pytest.raises(UserError, match="latest: got a folder, expected a link"):
         RunDir.new(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["latest"]
 

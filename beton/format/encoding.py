@@ -4,13 +4,16 @@ import itertools
 import multiprocessing
 import os
 import pickle
+import shutil
 import signal
 import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from multiprocessing import forkserver
+from multiprocessing.util import get_temp_dir
 from typing import IO, Any, NamedTuple
 
 import numpy as np
@@ -21,6 +24,7 @@ from beton.fields.base import Field
 from beton.format.layout import metadata_dtype
 
 CHUNK = 32  # samples per task of a worker
+STOPPING = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
 
 
 @dataclass(frozen=True)
@@ -128,17 +132,19 @@ class Job:
 _job: Job  # of this worker process
 
 
-def _start_worker(job: Job) -> None:
+def _start_worker(job: Job, sockets: str) -> None:
     global _job  # a worker of the executor has no other place to store it
     _job = job
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C and stops its workers
-    threading.Thread(target=_exit_with_parent, daemon=True).start()
+    threading.Thread(target=_exit_with_parent, args=(sockets,), daemon=True).start()
 
 
-def _exit_with_parent() -> None:
+def _exit_with_parent(sockets: str) -> None:
+    """Exit when the parent was killed; remove its folder of sockets (pymp-…), as it would have."""
     parent = multiprocessing.parent_process()
     assert parent is not None
     parent.join()
+    shutil.rmtree(sockets, ignore_errors=True)
     os._exit(1)
 
 
@@ -176,6 +182,16 @@ def _chunks(samples: Any, file: str) -> Iterator[_Chunk]:
         yield _Chunk(range(start, start + len(values)), values)
 
 
+@contextmanager
+def _signals_delayed() -> Iterator[None]:
+    """Delay signals while a worker starts: one whose start is interrupted prints a traceback."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _encode_all(job: Job, samples: Any, workers: int) -> Generator[_EncodedChunk, None, None]:
     """Yield the encoded chunks in order, with a bounded number of pending chunks."""
     chunks = _chunks(samples, job.file)
@@ -185,11 +201,13 @@ def _encode_all(job: Job, samples: Any, workers: int) -> Generator[_EncodedChunk
         yield from map(job.encode, chunks)
         return
     context = multiprocessing.get_context("forkserver")
-    with ProcessPoolExecutor(workers, context, _start_worker, (job,)) as pool:
+    forkserver.ensure_running()  # before signals are delayed: workers inherit its signal mask
+    with ProcessPoolExecutor(workers, context, _start_worker, (job, get_temp_dir())) as pool:
         pending: deque[Future[_EncodedChunk]] = deque()
         try:
             for chunk in chunks:
-                pending.append(pool.submit(_encode, chunk))
+                with _signals_delayed():
+                    pending.append(pool.submit(_encode, chunk))
                 if len(pending) > 2 * workers:
                     yield pending.popleft().result()
             while pending:

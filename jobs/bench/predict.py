@@ -37,7 +37,7 @@ from pipeline.pictures.distortions import FURTHER, REQUIRED, Distortion
 from pipeline.pictures.predictor import PictureError, Predictor, Prepared
 from pipeline.runtime import launch
 from pipeline.runtime.hardware import machine
-from pipeline.runtime.progress import make_console
+from pipeline.runtime.progress import make_console, progress
 
 SIDE = 150  # pixels of the height of an image in the figure
 
@@ -119,7 +119,8 @@ class Task:
 
 def measure_all(config: Config, console: Console) -> None:
     """Print the accuracy of each kind. Raises UserError or SourceError."""
-    kinds = REQUIRED | FURTHER
+    singles = {name: [one] for name, one in (REQUIRED | FURTHER).items()}
+    kinds = {"one of each": list(REQUIRED.values())} | singles
     if unknown := sorted(set(config.kinds) - set(kinds)):
         raise UserError(f"kinds: got {', '.join(unknown)}, expected some of {', '.join(kinds)}")
     chosen = {name: kinds[name] for name in config.kinds or kinds}
@@ -128,21 +129,24 @@ def measure_all(config: Config, console: Console) -> None:
     count = min(config.pages or len(source), len(source))
     rows = np.linspace(0, len(source) - 1, count).round().astype(int).tolist()
     task = Task(predictor, source, rows, config.seed)
-    clean = task.measure([None])
     table = Table("distortion", title=f"{count} pages, synthetic distortions", title_justify="left")
     for column in ("accuracy", "change", "errors"):
         table.add_column(column, justify="right")
-    table.add_row("none", f"{clean.correct.mean():.2%}", "", str(clean.errors.total()))
-    tasks = {"one of each required": list(REQUIRED.values())} if not config.kinds else {}
-    for name, distortions in (tasks | {name: [one] for name, one in chosen.items()}).items():
-        kind = task.measure(distortions)
-        change = 100 * (kind.correct.mean() - clean.correct.mean())
-        accuracy = f"{kind.correct.mean():.2%}"
-        table.add_row(name, accuracy, f"{change:+.2f} points", str(kind.errors.total()))
+    with progress(console, "pages predicted", count * (1 + len(chosen))) as advance:
+        clean = task.measure([None])
+        table.add_row("none", f"{clean.correct.mean():.2%}", "", str(clean.errors.total()))
+        advance(count)
+        for name, distortions in chosen.items():
+            kind = task.measure(distortions)
+            change = 100 * (kind.correct.mean() - clean.correct.mean())
+            accuracy = f"{kind.correct.mean():.2%}"
+            table.add_row(name, accuracy, f"{change:+.2f} points", str(kind.errors.total()))
+            advance(count)
     console.print(table)
     console.print(f"{machine()}; {len(set(rows))} real pages of {config.source.name}")
     if config.image is not None:
-        figure(task, chosen).save(config.image)
+        shown = {name: one for name, (one, *_) in chosen.items() if name in singles}
+        figure(task, shown).save(config.image)
 
 
 def figure(task: Task, kinds: Mapping[str, Distortion]) -> Image.Image:

@@ -234,7 +234,7 @@ class Published:
                 logits = self._network(images)
             labels = self._labels[ids[rows]].to(device)
             loss = stage.loss.per_sample(logits, labels).sum() / len(ids)
-            self._processes.backward(loss)
+            torch.autograd.backward(loss)
             total += loss.item()
         return total
 

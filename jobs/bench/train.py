@@ -71,7 +71,7 @@ def bare_loop(
         with torch.autocast("cpu", torch.bfloat16, mixed):
             logits = network(images)
         loss = stage.loss.per_sample(logits, labels[rows]).mean()
-        processes.backward(loss)
+        torch.autograd.backward(loss)
         with torch.autocast("cpu", torch.bfloat16, mixed):
             optimizer.step()
         optimizer.zero_grad()

@@ -86,7 +86,7 @@ def write_program(path: Path, trained: TrainedModel) -> list[str]:
     if recipe.hand:
         lines.append(
             f"accuracy on them {percent(expected.accuracy)}: every page at the dataset's scale. "
-            f"The run scales by writer: {percent(expected.own_accuracy)}"
+            f"The run scales by writer: {percent(expected.own_accuracy)}, also in float32"
         )
     if recipe.views > 1 or recipe.mirrored:
         passes = recipe.views * (2 if recipe.mirrored else 1)

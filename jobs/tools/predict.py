@@ -24,6 +24,7 @@ from pathlib import Path
 
 import tyro
 
+from beton.errors import printable
 from pipeline.data.sources import SourceError
 from pipeline.errors import UserError
 from pipeline.evaluation.evaluate import load_model
@@ -35,7 +36,6 @@ from pipeline.pictures.output import (
     Lines,
     SeenFolder,
     TableLines,
-    printable,
 )
 from pipeline.pictures.predictor import Predictor
 from pipeline.pictures.stream import predict_all

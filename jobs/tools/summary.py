@@ -32,6 +32,7 @@ from beton.reader import Reader
 from pipeline.errors import UserError
 from pipeline.evaluation.run_config import RunConfig
 from pipeline.evaluation.run_dir import RunDir, check_own, latest_in
+from pipeline.evaluation.run_files import read_view
 from pipeline.experiments import classify, command
 from pipeline.experiments.default_data import default_dataset
 from pipeline.experiments.options import OPTIONS, job_of
@@ -43,7 +44,7 @@ from pipeline.recipes.recipe import Recipe, Stage
 from pipeline.recipes.systems import SYSTEMS
 from pipeline.reporting.common import counted, layers_table
 from pipeline.reporting.console import terminal_table
-from pipeline.runtime.files import read_as, read_json
+from pipeline.runtime.files import read_json
 from pipeline.runtime.hardware import Precision, free_memory, precision_for
 from pipeline.runtime.launch import caller_folder, use_cores
 from pipeline.runtime.progress import make_console
@@ -162,7 +163,7 @@ def stage_of_run(run: Path, config: RunConfig, number: int | None) -> tuple[int,
     That is known without the dataset for images as large as those of the last stage trained.
     """
     path, stages = run / "view.json", config.recipe.stages
-    view = read_as(path, View) if path.exists() else None
+    view = read_view(run) if path.exists() else None
     if number is None:
         sizes = [stage.size for stage in stages]
         last = view.size if view is not None and view.size in sizes else sizes[0]

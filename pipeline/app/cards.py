@@ -51,6 +51,8 @@ def _bars(prediction: Prediction) -> str:
 
 def _neighbours(one: Explanation) -> str:
     title = '<p class="title">Nearest training images</p>'
+    if not one.neighbours and not one.without_neighbours:
+        return ""
     if one.neighbours is None:
         return f'{title}<p class="hint">{escape(one.without_neighbours)}</p>'
     return f'{title}<div class="neighbours">{"".join(map(_neighbour, one.neighbours))}</div>'

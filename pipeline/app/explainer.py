@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from pipeline.errors import UserError
 from pipeline.evaluation.evaluate import load_model
+from pipeline.evaluation.run_data import is_exported
 from pipeline.inspection.gradcam import grad_cam, overlay
 from pipeline.inspection.neighbours import Neighbour, Neighbours
 from pipeline.pictures.predictor import PictureError, Prediction, Predictor
@@ -25,7 +26,8 @@ class Explanation:
 
     `heat` is the Grad-CAM of the predicted class over the network's input, uint8 (h, w, 3), or None
     with the reason in `without_heat`. `neighbours` are the nearest training images, the nearest
-    first; None stands for no such images, with the reason in `without_neighbours`.
+    first; None stands for no such images, with the reason in `without_neighbours`. An exported run
+    has neither.
     """
 
     name: str
@@ -82,7 +84,7 @@ class Explainer:
             reason = self._neighbours.exception()
             if reason is None:
                 (neighbours,) = self._neighbours.result().nearest(inputs, NEAREST)
-            without = str(reason or "")
+            without = "" if reason is None or is_exported(trained.config) else str(reason)
         return Explanation(name, "", prediction, heat, without_heat, neighbours, without)
 
     def _embed(self) -> None:

@@ -2,12 +2,12 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from pipeline.errors import UserError
+from pipeline.evaluation.run_dir import RunDir, TrainingResult, check_own, read_result
 from pipeline.loading.dataset import source_line
 from pipeline.reporting.common import percent
-from pipeline.runtime.files import read_json
+from pipeline.runtime.files import read_as
 
 
 def find_runs(root: Path) -> list[Path]:
@@ -31,34 +31,33 @@ def choices(runs: Sequence[Path]) -> list[tuple[str, str]]:
     if len(folders) == 1:
         common = common.parent
     return [
-        (f"{folder.relative_to(common)}{_accuracy(folder)}", str(run))
+        (f"{folder.relative_to(common)}{_about(folder)}", str(run))
         for folder, run in zip(folders, runs, strict=True)
     ]
 
 
 def about(run: Path) -> str:
     """Return what network a run trained, on which data. Raises UserError for a damaged run."""
-    config, result = read_json(run, "config.json"), read_json(run, "result.json")
-    provenance = result.get("provenance") or config.get("provenance") or {}
-    classes = config.get("classes", ())
+    check_own(run)
+    config, result = RunDir(run).config(), read_result(run, TrainingResult)
     return (
-        f"Network {config.get('network')} for {len(classes)} classes, trained on "
-        f"{source_line(provenance)}.{_sentence(result)}"
+        f"Network {config.network} for {len(config.classes)} classes, trained on "
+        f"{source_line(result.provenance or config.provenance)}.{_sentence(result)}"
     )
 
 
-def _accuracy(run: Path) -> str:
+def _about(run: Path) -> str:
+    """Return a run's accuracy and kind of data; a trial is called one."""
     try:
-        result = read_json(run, "result.json")
+        result, config = read_as(run / "result.json", TrainingResult), RunDir(run).config()
     except UserError:
         return " (damaged)"
-    accuracy = result.get("accuracy")
-    kind = (result.get("provenance") or {}).get("kind", "unknown")
-    return "" if accuracy is None else f": {percent(accuracy, 1)}, {kind} data"
+    trial, kind = " (trial)" * config.is_trial, result.provenance.get("kind", "unknown")
+    accuracy = "" if result.accuracy is None else f": {percent(result.accuracy, 1)}, {kind} data"
+    return trial + accuracy
 
 
-def _sentence(result: dict[str, Any]) -> str:
-    if result.get("accuracy") is None:
+def _sentence(result: TrainingResult) -> str:
+    if result.accuracy is None:
         return ""
-    accuracy = percent(result["accuracy"], 1)
-    return f" Accuracy on {result.get('samples')} validation images: {accuracy}."
+    return f" Accuracy on {result.samples} validation images: {percent(result.accuracy, 1)}."

@@ -58,6 +58,11 @@ class ImageError(ValueError):
     """An image cannot be decoded; the message is the reason, without the image's name."""
 
 
+def is_dataset_file(path: Path) -> bool:
+    """Return whether a path names a .beton file, by its suffix; a folder holds raw data."""
+    return path.suffix.lower() == ".beton" and not path.is_dir()
+
+
 def check_seed(seed: int) -> None:
     """Raise SourceError for a seed outside 0 to 2^63 - 1."""
     if not 0 <= seed < 1 << 63:

@@ -55,14 +55,11 @@ SECONDS_PER_WORKER, SECONDS_PER_PIXEL = 2.0, 2e-9
 
 
 class BadImagesError(SourceError):
-    """Some images cannot be decoded: `bad` are their names and the reasons.
+    """Some images cannot be decoded: `bad` are their names and the reasons."""
 
-    `skippable` is whether the other images are a dataset of all classes.
-    """
-
-    def __init__(self, message: str, bad: list[tuple[str, str]], *, skippable: bool = True) -> None:
+    def __init__(self, message: str, bad: list[tuple[str, str]]) -> None:
         super().__init__(message, bad)  # both, for pickle
-        self.message, self.bad, self.skippable = message, bad, skippable
+        self.message, self.bad = message, bad
 
     def __str__(self) -> str:
         return self.message
@@ -72,7 +69,8 @@ class BadImagesError(SourceError):
 class PrepareResult:
     """The file at `path`, and whether it was written (`built`) or up to date.
 
-    `replaced` is whether it replaced another file. `images` are counts by split, `skipped` the
+    `replaced` is whether it replaced another file, `raced` whether that file appeared or changed
+    during the preparation. `images` are counts by split, `skipped` the
     names of images left out, with reasons; `survey` is what the pixels show; `source_bytes` is the
     size of the source's files.
     """
@@ -80,6 +78,7 @@ class PrepareResult:
     path: Path
     built: bool
     replaced: bool
+    raced: bool
     classes: int
     images: dict[str, int]
     skipped: list[tuple[str, str]]
@@ -171,7 +170,8 @@ def prepare(
     rows = np.arange(len(source))
     check_trained(source.path, annotations, rows, assign_splits(annotations, split, seed))
     info = _info(source, split, seed, pixels, found_by)
-    existed = out.exists()
+    before = _version(out)
+    raced = False
     built = force or not _is_up_to_date(out, info, skip_bad)
     if built:
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -179,16 +179,18 @@ def prepare(
         colour = _probe_colour(source) if pixels.colour == "auto" else pixels.colour
         build = _Build(source, out, split, seed, pixels, skip_bad, info, scale, colour)
         try:
-            _write(build, workers, progress)
+            latest = _write(build, workers, progress)
         except _DecodeAgainError as error:
             again = replace(build, scale=error.scale, colour=error.colour)
-            _write(again, workers, None)
+            latest = _write(again, workers, None)
+        raced = latest != before
     with Reader(out) as reader:
         counts = np.bincount(reader.column("split").metadata, minlength=len(SPLITS)).tolist()
         return PrepareResult(
             path=out,
             built=built,
-            replaced=existed and built,
+            replaced=built and (before is not None or raced),
+            raced=raced,
             classes=len(annotations.classes),
             images=dict(zip(SPLITS, counts, strict=True)),
             skipped=[(name, reason) for name, reason in reader.info["prepare"]["skipped"]],
@@ -223,10 +225,13 @@ class _Build:
         kept = np.delete(np.arange(len(source)), [index for index, _ in summary.skipped])
         if bad and not (self.skip_bad and summary.samples):
             labels = source.annotations.labels
+            advice = "; --skip-bad leaves them out"
+            if not summary.samples:
+                advice = ": none is left"
+            elif not np.isin(labels, labels[kept]).all():
+                advice = ", all of some class"
             raise BadImagesError(
-                f"{source.path}: {len(bad)} of {len(source)} images cannot be decoded",
-                bad,
-                skippable=bool(np.isin(labels, labels[kept]).all()),
+                f"{source.path}: {len(bad)} of {len(source)} images cannot be decoded{advice}", bad
             )
         measures = read_measures(summary.notes)
         scale = self._decide_decoding(measures)
@@ -320,8 +325,26 @@ class _Build:
         return splits
 
 
-def _write(build: _Build, workers: int, progress: Callable[[int], None] | None) -> None:
-    source = build.source
+def _version(path: Path) -> tuple[int, int] | None:
+    """Return what changes when a file is replaced; None without a file."""
+    with suppress(FileNotFoundError, NotADirectoryError):
+        status = path.stat()
+        return status.st_ino, status.st_mtime_ns
+    return None
+
+
+def _write(
+    build: _Build, workers: int, progress: Callable[[int], None] | None
+) -> tuple[int, int] | None:
+    """Write the file. Returns the version of the file that it replaced."""
+    source, replaced = build.source, _version(build.out)
+
+    def finish(summary: writer.Summary) -> dict[str, Any]:
+        nonlocal replaced
+        info = build.finish(summary)
+        replaced = _version(build.out)
+        return info
+
     count = max(_pixels(source, index) for index in (0, len(source) // 2, len(source) - 1))
     image: Field = InkField("raw" if count <= RAW_MAX_PIXELS else "auto")
     if build.colour == "rgb":
@@ -336,10 +359,11 @@ def _write(build: _Build, workers: int, progress: Callable[[int], None] | None) 
         build.out,
         fields,
         _Samples(source, build.scale, build.colour, build.pixels.quality is None),
-        info=build.finish,
+        info=finish,
         workers=min(workers, _useful_workers(len(source), count, source.seconds_per_image)),
         progress=progress,
     )
+    return replaced
 
 
 def _info(

@@ -1,6 +1,5 @@
 """Evaluation of a trained network on a dataset file or any source that can be prepared."""
 
-import os
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -10,10 +9,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import safe_open
 from torch import Tensor, nn
 
 from beton.reader import Reader
+from pipeline.data.base import is_dataset_file
 from pipeline.data.layout.options import LayoutOptions
 from pipeline.data.pixels.options import PixelOptions
 from pipeline.data.prepare import prepare
@@ -30,11 +29,13 @@ from pipeline.evaluation.run_dir import (
     latest_in,
     read_result,
 )
+from pipeline.evaluation.run_files import predictions_of, read_framing, read_view, read_weights
 from pipeline.loading.batches import DeviceLoader
 from pipeline.loading.dataset import PixelRules, View, eval_batch_size, open_dataset, split_indices
 from pipeline.loading.writer_scale import writer_scales, writers_of
 from pipeline.models import networks
-from pipeline.runtime.files import read_as, read_tensors, write_tensors
+from pipeline.runtime.cgroup import usable_cores
+from pipeline.runtime.files import read_cached, write_tensors
 from pipeline.runtime.hardware import Precision, precision_for
 
 MOST_NAMES = 8  # of trainings in an error
@@ -129,13 +130,12 @@ def load_model(run: Path) -> TrainedModel:
     run = latest_in(run)
     check_finished(run)
     _check_one_training(run)
-    view, config = read_as(run / "view.json", View), RunDir(run).config()
+    view, config = read_view(run), RunDir(run).config()
     read_result(run, TrainingResult)
+    weights = read_weights(run)
     network = networks.build(config.network, len(config.classes), 0, view.input_shape)
-    load_weights(network, read_tensors(run / "model.safetensors"), run)
-    measured = run / "framing.json"
-    framing = read_as(measured, Framing) if measured.exists() else None
-    return TrainedModel(network, config.classes, view, config, framing, run)
+    load_weights(network, weights, run)
+    return TrainedModel(network, config.classes, view, config, read_framing(run), run)
 
 
 def _check_one_training(run: Path) -> None:
@@ -191,9 +191,9 @@ def open_images(
     """
     path = source
     with ExitStack() as stack:
-        if source.suffix != ".beton":
+        if not is_dataset_file(source):
             folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="inkrun-"))
-            path, workers = Path(folder) / "source.beton", len(os.sched_getaffinity(0))
+            path, workers = Path(folder) / "source.beton", usable_cores()
             prepare(
                 open_source(source, layout or LayoutOptions(), min_classes=1),
                 path,
@@ -287,10 +287,8 @@ def cached_predictions(
     run, file and split are the same. Raises UserError as `load_model` and `TrainedModel.check` do.
     """
     key = {"fingerprint": file.fingerprint(), "split": split, "run": str(run)}
-    if path.exists():
-        with safe_open(path, framework="pt") as cache:
-            if cache.metadata() == key:
-                return Predictions(**read_tensors(path))
+    if (cached := read_cached(path, key)) is not None:
+        return predictions_of(cached, path, file.info["classes"])
     trained = load_model(run)
     trained.check(file, split, file.path)
     predictions, _ = trained.predict(file, split, device, precision)

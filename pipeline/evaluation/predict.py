@@ -18,6 +18,7 @@ from pipeline.evaluation.metrics import balanced_accuracy
 from pipeline.loading.batches import DeviceLoader
 from pipeline.loading.dataset import Floats, View, eval_batch_size, split_indices
 from pipeline.models.batchnorm import adapted_batchnorm
+from pipeline.runtime.hardware import autocast
 
 
 class Predictions(NamedTuple):
@@ -66,7 +67,7 @@ def predict(
     parts = []
     with torch.no_grad():
         for inputs in loader.micro_batches():
-            with torch.autocast(loader.device.type, torch.bfloat16, precision == "bf16"):
+            with autocast(loader.device, precision):
                 logits = view_logits(network, inputs.images, views, mirrored)
             ids = torch.from_numpy(inputs.ids).to(loader.device)
             parts.append((ids, inputs.labels, logits.float(), inputs.valid))
@@ -122,7 +123,7 @@ def predict_by_writer(
             images = torch.stack([inputs.images[row] for inputs, row in pairs])
             images = images.contiguous(memory_format=torch.channels_last)
             adapted = adapted_batchnorm(network, len(pairs)) if writer >= 0 else nullcontext()
-            with adapted, torch.autocast(loader.device.type, torch.bfloat16, precision == "bf16"):
+            with adapted, autocast(loader.device, precision):
                 logits = network(images).float().cpu()
             ids = torch.tensor([int(inputs.ids[row]) for inputs, row in pairs])
             labels = torch.stack([inputs.labels[row] for inputs, row in pairs]).cpu()

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from beton.reader import Reader
+from pipeline.errors import UserError
 from pipeline.loading.batches import Decode
 from pipeline.loading.dataset import PixelRules, open_dataset
 from pipeline.recipes.recipe import Recipe
@@ -87,6 +88,10 @@ class RunConfig:
     until: float | None = None
     found_rate: float | None = None
 
+    def __post_init__(self) -> None:
+        if not self.classes or len({*self.classes}) < len(self.classes):
+            raise UserError(f"classes: got {len(self.classes)}, expected different names")
+
     @classmethod
     def of(
         cls, job: str, training: TrainingConfig, file: Reader, options: Mapping[str, Any]
@@ -158,7 +163,8 @@ class ExperimentConfig:
     """The config.json of a run directory that holds several trainings.
 
     `trainings` are the names of their folders, in order, and `seeds` are those of the comparison;
-    both are empty where the experiment plans trainings as it goes.
+    both are empty where the experiment plans trainings as it goes. `datasets` are the fingerprints
+    of the datasets by option; earlier run directories have none.
     """
 
     job: str
@@ -167,3 +173,4 @@ class ExperimentConfig:
     provenance: dict[str, Any]
     seeds: tuple[int, ...] = ()
     trainings: tuple[str, ...] = ()
+    datasets: dict[str, str] = field(default_factory=dict)

@@ -4,7 +4,6 @@
 """
 
 import json
-import os
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
@@ -17,7 +16,18 @@ from pipeline.errors import UserError
 from pipeline.evaluation.metrics import EpochMetrics, Scores, score
 from pipeline.evaluation.predict import Predictions
 from pipeline.evaluation.run_config import RunConfig
-from pipeline.runtime.files import convert, read, read_as, read_json, read_tensors
+from pipeline.evaluation.run_files import predictions_of, read_weights
+from pipeline.runtime.files import (
+    DIGESTS,
+    convert,
+    read,
+    read_as,
+    read_json,
+    read_tensors,
+    seal,
+    write_bytes,
+)
+from pipeline.runtime.storage import Folder
 
 R = TypeVar("R")
 
@@ -35,9 +45,8 @@ class RunDir:
     def new(cls, root: Path) -> "RunDir":
         """Create the directory `root`/<time> of a new run."""
         root.mkdir(parents=True, exist_ok=True)
-        latest = root / "latest"
-        if latest.exists() and not latest.is_symlink():
-            raise UserError(f"{latest}: got a file or folder, expected a link to a run directory")
+        with Folder(root) as folder:
+            folder.pointed("latest")
         return cls(_new_folder(root))
 
     @property
@@ -60,8 +69,8 @@ class RunDir:
 
     def add_epoch(self, epoch: EpochMetrics) -> None:
         """Append one line to metrics.jsonl."""
-        with (self.path / "metrics.jsonl").open("a") as file:
-            file.write(_line(epoch))
+        with Folder(self.path) as folder:
+            folder.append("metrics.jsonl", _line(epoch).encode())
 
     def epochs(self) -> list[EpochMetrics]:
         """Return metrics.jsonl. Raises UserError if it is missing or damaged."""
@@ -71,21 +80,20 @@ class RunDir:
         )
 
     def finish(self, result: Mapping[str, Any]) -> None:
-        """Write result.json, which marks the run as finished."""
-        self.write_json("result.json", result)
+        """Write result.json, which marks the run as finished, and last the digests of its files."""
+        with Folder(self.path) as folder:
+            folder.remove(DIGESTS)  # of an experiment that is concluded again
+            self.write_json("result.json", result)
+            seal(folder)
 
     def link_latest(self) -> None:
         """Point the link `latest`, beside the run directory, to it."""
         path = self.path.resolve()  # the path given may be the link itself
-        link = path.parent / f".latest-{os.getpid()}"
-        link.unlink(missing_ok=True)
-        link.symlink_to(path.name)
-        link.replace(path.parent / "latest")
+        with Folder(path.parent) as folder:
+            folder.point("latest", path.name)
 
     def _write(self, name: str, content: bytes) -> None:
-        temporary = self.path / f".{name}"
-        temporary.write_bytes(content)
-        temporary.replace(self.path / name)
+        write_bytes(self.path / name, content)
 
 
 @dataclass(frozen=True)
@@ -174,14 +182,19 @@ class FinishedRun:
     @property
     def weights(self) -> dict[str, Tensor]:
         """The weights that were validated."""
-        return read_tensors(self.path / "model.safetensors")
+        return read_weights(self.path)
 
 
 def latest_in(path: Path) -> Path:
     """Return a run directory; a folder of run directories stands for its latest."""
-    if not (path / "config.json").exists() and (path / "latest").exists():
-        return path / "latest"
-    return path
+    if (path / "config.json").exists():
+        return path
+    root = path.parent if path.name == "latest" and path.is_file() else path
+    if not root.is_dir():
+        return path
+    with Folder(root) as folder:
+        name = folder.pointed("latest")
+    return path if name is None else root / name
 
 
 def check_finished(path: Path) -> None:
@@ -210,7 +223,8 @@ def read_run(path: Path) -> FinishedRun:
     result, config = read_result(path, TrainingResult), run.config()
     predictions = scores = None
     if (path / "answers.safetensors").exists():
-        predictions = Predictions(**read_tensors(path / "answers.safetensors"))
+        answers = path / "answers.safetensors"
+        predictions = predictions_of(read_tensors(answers), answers, config.classes)
         scores = score(predictions.logits, predictions.labels, config.classes)
     losses = read(path / "losses.json", lambda text: list(map(float, json.loads(text))))
     return FinishedRun(path, config, result, run.epochs(), losses, scores, predictions)

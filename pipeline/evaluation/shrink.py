@@ -15,8 +15,9 @@ from pipeline.errors import UserError
 from pipeline.evaluation.evaluate import load_model
 from pipeline.evaluation.predict import predict
 from pipeline.evaluation.run_dir import RunDir
+from pipeline.evaluation.run_files import read_view
 from pipeline.loading.batches import DeviceLoader
-from pipeline.loading.dataset import Normalize, View, eval_batch_size, split_indices
+from pipeline.loading.dataset import Normalize, eval_batch_size, split_indices
 from pipeline.runtime.files import read_as
 
 FILE = "shrink.json"
@@ -111,7 +112,7 @@ def write_shrink_curve(run: Path, file: Reader) -> None:
     Images of another shape than grey squares have none, nor has a dataset without images to test
     or validate on.
     """
-    channels, height, width = read_as(run / "view.json", View).input_shape
+    channels, height, width = read_view(run).input_shape
     held_out = any(len(split_indices(file, split)) for split in ("test", "validation"))
     if (channels, height) != (1, width) or not held_out:
         return

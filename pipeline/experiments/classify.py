@@ -17,11 +17,12 @@ from beton.reader import Reader
 from pipeline.data.catalog import AUXILIARY
 from pipeline.errors import UserError
 from pipeline.evaluation.run_config import CheckpointSchedule, RunConfig, TrainingConfig
+from pipeline.evaluation.run_data import moved_run
 from pipeline.evaluation.run_dir import FinishedRun, RunDir
 from pipeline.evaluation.shrink import write_shrink_curve
 from pipeline.experiments import command, part1
 from pipeline.experiments.default_data import default_dataset, prepare_defaults
-from pipeline.experiments.options import Options, folder_of
+from pipeline.experiments.options import Options, Part1Options, folder_of
 from pipeline.loading.dataset import (
     PixelRules,
     View,
@@ -344,17 +345,16 @@ def _new_run(
 
 
 def _saved(job: str, options: Options, folder: RunDir) -> RunConfig:
-    """Return the config.json of a run to resume. Raises UserError for options that it excludes."""
-    data, options = options.data, replace(options, data=None)
+    """Return the config.json of a run to resume, with the present paths of its datasets.
+
+    Raises UserError for options that it excludes.
+    """
+    data, auxiliary = options.data, None
+    options = replace(options, data=None)
+    if isinstance(options, Part1Options):
+        auxiliary, options = options.auxiliary, replace(options, auxiliary=None)
     saved = command.saved_config(options, folder.path, job, RunConfig)
-    if data is not None and data.resolve() != Path(saved.data).resolve():
-        raise UserError(
-            f"data: a resumed run has its own options: {folder.path} was trained on {saved.data}, "
-            f"got {data}"
-        )
-    if saved.auxiliary is not None:
-        command.open_data(Path(saved.auxiliary.data), AUXILIARY).close()
-    return saved
+    return moved_run(folder.path, saved, data, auxiliary)
 
 
 def _resumed(options: Options, saved: RunConfig) -> TrainingConfig:

@@ -20,11 +20,13 @@ import torch
 import tyro
 from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
+from beton.errors import printable
 from beton.reader import Reader
 from pipeline.data.prepare import BadImagesError
 from pipeline.data.sources import SourceError
 from pipeline.errors import UserError
 from pipeline.evaluation.run_config import ExperimentConfig, RunConfig
+from pipeline.evaluation.run_data import moved_paths
 from pipeline.experiments.options import OPTIONS, Options, job_of
 from pipeline.loading.dataset import open_dataset, split_indices
 from pipeline.runtime import launch
@@ -44,6 +46,7 @@ RESUME_OPTIONS = (
     "track",
     "watch",
 )  # that go with --resume
+DATASETS = ("digits", "mnist", "data", "test", "clean")  # of the jobs of several trainings
 
 
 def main(name: str, options: type[C], run: Callable[[C], None], *flags: Any) -> int:
@@ -66,9 +69,8 @@ def call(name: str, run: Callable[[], None]) -> int:
                 run()
         except BadImagesError as error:
             for image, reason in error.bad:
-                print(f"{image}: {reason}", file=sys.stderr)
-            advice = "; --skip-bad leaves them out" if error.skippable else ", all of some class"
-            raise UserError(f"{error}{advice}") from error
+                print(printable(f"{image}: {reason}"), file=sys.stderr)
+            raise UserError(str(error)) from error
         except (SourceError, BrokenExecutor) as error:
             raise UserError(str(error)) from error
         except RuntimeError as error:
@@ -214,9 +216,14 @@ def resumed(config: C, run: Path, job: str) -> C:
     """Return the options saved in a run directory of several trainings, to resume it.
 
     Options that may be given beside --resume replace the saved ones, unless they have their default
-    values. Raises UserError as `saved_config` does.
+    values. Datasets are where they are now. Raises UserError as `saved_config` and `moved_paths`
+    do.
     """
-    saved = saved_config(config, run, job, ExperimentConfig).options
+    moved = {name: path for name in DATASETS if (path := getattr(config, name, None)) is not None}
+    others: Any = config
+    others = replace(others, **dict.fromkeys(moved))
+    written = saved_config(others, run, job, ExperimentConfig)
+    saved = written.options | moved_paths(run, written.options, written.datasets, moved)
     given = {name: value for name, value in options_of(config).items() if name in RESUME_OPTIONS}
     for name in ("decode", "precision", "watch"):
         if given[name] in ("auto", False):

@@ -20,6 +20,7 @@ from pipeline.errors import UserError
 from pipeline.experiments.data_options import default_colour
 from pipeline.experiments.preparation import prepare_dataset
 from pipeline.runtime import launch
+from pipeline.runtime.cgroup import usable_cores
 from pipeline.runtime.progress import make_console
 
 FOLDER = Path("data")
@@ -100,5 +101,5 @@ def _prepare(name: str, path: Path, console: Console) -> None:
         found_by=found_by,
         split=None if name == AUXILIARY else default_split(name, source),
         pixels=PixelOptions(colour=default_colour(name)),
-        workers=len(os.sched_getaffinity(0)),
+        workers=usable_cores(),
     )

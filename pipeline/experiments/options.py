@@ -64,8 +64,8 @@ class Options:
     seed: int = 0
     """Seed of weights, order and augmentation. Equal seeds give equal weights, on one process."""
     resume: Path | None = None
-    """Run directory to resume. It goes only with --runs, --decode, --precision, --watch and
-    --track."""
+    """Run directory to resume. It goes only with --runs, --decode, --precision, --watch, --track,
+    and with --data (and --auxiliary) where the file has moved."""
     checkpoint_steps: int = 0
     """Steps between checkpoints, in addition to one after every epoch. 0: no additional ones."""
     checkpoint_minutes: float = 5

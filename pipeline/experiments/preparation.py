@@ -4,6 +4,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from beton.errors import printable
 from pipeline.data.base import SYNTHETIC, Source
 from pipeline.data.pixels.options import PixelOptions
 from pipeline.data.prepare import PrepareResult, prepare
@@ -48,12 +49,14 @@ def prepare_dataset(
             force=force,
             progress=advance,
         )
-    if result.replaced and not force:
+    if result.raced:
+        console.print(f"{name}: replaced {result.path}, which another process wrote meanwhile")
+    elif result.replaced and not force:
         console.print(f"{name}: replaced {result.path}, which had other data or settings")
     if not result.built:
         console.print(f"{name}: {result.path} is up to date; --force writes it again")
     for image, reason in result.skipped:
-        console.print(f"{name}: skipped {image}: {reason}")
+        console.print(printable(f"{name}: skipped {image}: {reason}"))
     console.print(survey_lines(result.survey))
     card.parent.mkdir(parents=True, exist_ok=True)
     # Also of an up-to-date file: its card may be of other settings.

@@ -14,6 +14,7 @@ from pipeline.recipes.systems import SYSTEMS
 from pipeline.reporting.common import counted, percent
 
 MOST_CLASSES = 100  # that the card lists
+FRAMING = "\n| `framing.json` | size and place of the ink in the training images, for predict |"
 FIGURES = ("result.json", "scores.json", "test.json")
 
 CARD = """---
@@ -58,7 +59,7 @@ With inkrun, in a checkout, where FOLDER is this folder:
 | `model.safetensors` | the weights, {parameters:,} trained parameters |
 | `config.json` | network, classes, recipe, rules for pixels, origin of the data |
 | `view.json` | the image size and the normalisation that the network expects |
-| {scores} | the figures, also for each class |
+| {scores} | the figures, also for each class |{framing}
 """
 
 
@@ -95,6 +96,7 @@ def model_card(
             f"trained on: {_listed(config.classes)}."
         ),
         limits=_limits(config, synthetic),
+        framing=FRAMING if "framing.json" in files else "",
         scores=", ".join(f"`{name}`" for name in FIGURES if name in files),
         parameters=sum(parameter.numel() for parameter in trained.network.parameters()),
     )

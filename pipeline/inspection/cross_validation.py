@@ -1,6 +1,5 @@
 """Predictions for training images by networks that were not trained on them."""
 
-import tempfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,6 +8,7 @@ import torch
 from rich.console import Console
 
 from beton.reader import Column, Reader
+from pipeline.data.inflated import working_folder
 from pipeline.data.sources import SPLITS
 from pipeline.errors import UserError
 from pipeline.evaluation.evaluate import TrainedModel
@@ -58,9 +58,9 @@ def cross_validated(
     )
     ids = split_indices(file, config.learn_from, config.recipe.train_images)
     parts = []
-    with tempfile.TemporaryDirectory(prefix="inkrun-") as folder, join_processes(precision) as here:
+    with working_folder() as folder, join_processes(precision) as here:
         for fold in range(folds):
-            run = RunDir(Path(folder) / str(fold))
+            run = RunDir(folder / str(fold))
             with FoldReader(file.path, ids, folds, fold) as part:
                 write_config(run, config.job, training, part, {})
                 label = f"fold {fold + 1} of {folds}"

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from beton.errors import printable
 from pipeline.inspection.explain import ExplainedImage
 from pipeline.inspection.explain_files import panels
 from pipeline.inspection.seen import Pixels
@@ -38,21 +39,16 @@ class Cards:
         return f'<ul class="explained full" id="{name}">\n{items}</ul>'
 
 
-def shown(name: str) -> str:
-    """Return a name with control characters as escapes."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in name)
-
-
 def _item(card: Card) -> str:
     image = card.image
-    name = shown(Path(image.name).name)
+    name = printable(Path(image.name).name)
     name = name if len(name) <= LONGEST else f"…{name[1 - LONGEST :]}"
-    captions = ["as seen", f"heat of {shown(image.predicted)}"]
+    captions = ["as seen", f"heat of {printable(image.predicted)}"]
     if image.true_heat is not None:
-        captions.append(f"heat of {shown(image.true or '')}, the label")
+        captions.append(f"heat of {printable(image.true or '')}, the label")
     figures = "".join(map(figure, panels(image, SIDE), captions))
     near = "".join(
-        figure(one.image, f"{shown(one.label)} {one.similarity:.2f}", "near")
+        figure(one.image, f"{printable(one.label)} {one.similarity:.2f}", "near")
         for one in image.neighbours
     )
     near = f"<div>{near}</div>" if near else ""

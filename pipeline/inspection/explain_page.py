@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from beton.errors import printable
 from pipeline.evaluation.evaluate import TrainedModel
 from pipeline.evaluation.metrics import accuracy_interval
 from pipeline.inspection.explain import (
@@ -12,7 +13,7 @@ from pipeline.inspection.explain import (
     LabelledExplanation,
     Suspect,
 )
-from pipeline.inspection.explain_cards import Card, Cards, shown
+from pipeline.inspection.explain_cards import Card, Cards
 from pipeline.reporting.common import command, counted, origins, percent
 from pipeline.reporting.html import (
     Block,
@@ -30,7 +31,7 @@ MOST_CONFUSIONS = 12
 QUESTION = "What does the network get wrong, where does it look, and which labels are suspicious?"
 LEGEND = (
     "Beside each image as the network saw it is its heat (Grad-CAM): where the network finds "
-    "{what}; grey is without heat, yellow to dark red with it"
+    "{what}, the darker red the more"
 )
 BOTH = "the predicted class and, if that is another, the true class"
 NEAREST = (
@@ -55,7 +56,7 @@ def labelled_page(
     if unadapted:
         answer += f" Adapted to each writer, as evaluate reports, it is {percent(scores.accuracy)}."
     confusions = [
-        [shown(one.true), shown(one.predicted), f"{one.count:,}"]
+        [printable(one.true), printable(one.predicted), f"{one.count:,}"]
         for one in alone.confusions[:MOST_CONFUSIONS]
     ]
     table = Table(
@@ -109,7 +110,7 @@ def given_page(
         )
     ]
     if found.failed:
-        rows = [(shown(name), reason) for name, reason in found.failed]
+        rows = [(printable(name), reason) for name, reason in found.failed]
         sections.append(Section("Images that cannot be predicted", [Facts(rows)]))
     return _page(trained, answer, sections, warnings, None)
 
@@ -186,16 +187,16 @@ def _suspects(found: LabelledExplanation) -> list[Block]:
 
 
 def _suspect(one: Suspect) -> Card:
-    title = f"{shown(one.image.true or '')} → {shown(one.suggested)}?"
+    title = f"{printable(one.image.true or '')} → {printable(one.suggested)}?"
     return Card(one.image, title, f"{one.probability:.2f}")
 
 
 def _cards(images: Sequence[ExplainedImage], with_loss: bool = False) -> Cards:
     cards = []
     for one in images:
-        title = shown(one.predicted)
+        title = printable(one.predicted)
         if one.true is not None:
-            title = f"{shown(one.true)} → {title}"
+            title = f"{printable(one.true)} → {title}"
         figure = f"{one.probability:.2f}"
         cards.append(Card(one, title, f"loss {one.loss:.2f}" if with_loss else figure))
     return Cards(cards)

@@ -13,7 +13,6 @@ from typing import Self
 import numpy as np
 import torch
 import torch.nn.functional as F
-from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from beton.reader import Reader
@@ -22,7 +21,7 @@ from pipeline.evaluation.evaluate import TrainedModel
 from pipeline.evaluation.run_data import open_run_data
 from pipeline.inspection.seen import Pixels, inputs_of, load_inputs, seen_images
 from pipeline.loading.dataset import Ids, split_indices
-from pipeline.runtime.files import read_tensors, write_tensors
+from pipeline.runtime.files import read_cached, write_tensors
 
 CACHE = "embeddings.safetensors"
 
@@ -139,14 +138,11 @@ class Neighbours:
 
 
 def _cached(path: Path, key: dict[str, str]) -> Tensor | None:
-    if not path.exists():
-        return None
     try:
-        with safe_open(path, framework="pt") as cache:
-            same = cache.metadata() == key
-        return read_tensors(path)["vectors"] if same else None
-    except (SafetensorError, UserError, KeyError):  # damaged: it is written again
+        found = read_cached(path, key)
+    except UserError:  # damaged: it is written again
         return None
+    return None if found is None else found.get("vectors")
 
 
 def _embed_all(trained: TrainedModel, file: Reader, ids: Ids, device: torch.device) -> Tensor:

@@ -18,9 +18,8 @@ from pipeline.models.blocks import Network, Shape
 from pipeline.models.described import described
 from pipeline.models.layers import LayerRow, layer_table
 from pipeline.recipes.recipe import Stage
+from pipeline.runtime.hardware import autocast
 from pipeline.training import optim
-
-DTYPES = {"no": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @dataclass(frozen=True)
@@ -48,9 +47,8 @@ class Subject:
 
     def autocast(self) -> torch.autocast:
         """Return a context of the stage's precision."""
-        dtype = DTYPES[self.precision]
-        enabled = self.stage.mixed_precision and dtype != torch.float32
-        return torch.autocast(self.device, dtype, enabled=enabled)
+        computes = self.precision if self.stage.mixed_precision else "no"
+        return autocast(torch.device(self.device), computes)
 
     def layers(self) -> tuple[LayerRow, ...]:
         """Return the rows of the network's layer table."""

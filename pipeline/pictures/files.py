@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from beton.reader import Reader
 from pipeline.data.archives import Archive, SingleFile, open_archive
-from pipeline.data.base import ImageError, SourceError
+from pipeline.data.base import ImageError, SourceError, is_dataset_file
 from pipeline.data.layout.options import LayoutOptions
 from pipeline.data.pixels.colour import in_colour
 from pipeline.data.pixels.formats import SNIFFED, sniff
@@ -68,7 +68,7 @@ def find_pictures(paths: Sequence[Path | str], folder: Path = Path()) -> Iterato
 
 
 def _find(path: Path, given: str, prefix: str) -> Iterator[Found]:
-    if path.suffix == ".beton" and path.is_file():
+    if path.is_file() and is_dataset_file(path):
         yield from _in_beton(path, prefix)
         return
     archive = open_archive(path)

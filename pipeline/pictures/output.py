@@ -14,17 +14,13 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
+from beton.errors import printable
 from pipeline.pictures.predictor import Prediction
 from pipeline.pictures.stream import Outcome
 from pipeline.runtime.progress import make_console, progress
 
 BOX = ("x", "y", "width", "height")
 LONGEST_NAME = 80  # characters of an image's name in the name of a PNG file
-
-
-def printable(text: str) -> str:
-    """Return a text in which escapes replace newlines and what else a terminal would obey."""
-    return "".join(one if one.isprintable() else repr(one)[1:-1] for one in text)
 
 
 class Lines(ABC):
@@ -101,7 +97,10 @@ class TableLines(Lines):
     def __init__(self, console: Console, top: int, *, separate: bool) -> None:
         self._console, self._separate, self._errors = console, separate, list[str]()
         self._progress = ExitStack()
-        self._table = Table("image", *(("box",) if separate else ()), "class", title_justify="left")
+        self._table = Table(title_justify="left")
+        self._table.add_column("image", overflow="fold")  # of a path, the end tells images apart
+        for name in (*(("box",) if separate else ()), "class"):
+            self._table.add_column(name)
         self._table.add_column("probability", justify="right")
         if top > 1:
             self._table.add_column("next")

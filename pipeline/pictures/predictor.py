@@ -5,7 +5,6 @@ The result is stored in a temporary .beton file and loaded through the run's vie
 of `evaluate`, so that an image in the form of the training gives the same input in both commands.
 """
 
-import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from torch import Tensor
 
 from beton import writer
 from beton.fields import Field, InkField, IntField, RGBImageField
+from pipeline.data.inflated import working_folder
 from pipeline.data.pixels.options import DEFAULT_QUALITY
 from pipeline.data.prepare import RAW_MAX_PIXELS
 from pipeline.data.sources import SPLITS
@@ -27,7 +27,7 @@ from pipeline.loading.batches import DeviceLoader, display_images
 from pipeline.loading.dataset import eval_batch_size, open_dataset
 from pipeline.pictures.errors import PictureError
 from pipeline.pictures.preparation import Preparation, Prepared
-from pipeline.runtime.hardware import Precision, precision_for
+from pipeline.runtime.hardware import Precision, autocast, precision_for
 
 __all__ = ["PictureError", "Prediction", "Predictor", "Prepared"]
 
@@ -97,11 +97,10 @@ class Predictor:
     def predict(self, prepared: Sequence[Prepared]) -> list[Prediction]:
         """Predict prepared images, in batches."""
         recipe, view = self.trained.config.recipe, self.trained.view
-        bf16 = self._precision == "bf16"
         found: list[Prediction] = []
         with torch.no_grad():
             for images in self._batches(prepared) if prepared else ():
-                with torch.autocast(self.device.type, torch.bfloat16, bf16):
+                with autocast(self.device, self._precision):
                     logits = view_logits(
                         self.trained.network, images, recipe.views, recipe.mirrored
                     )
@@ -124,8 +123,8 @@ class Predictor:
         if hand:
             scale = hand / self.preparation.framing.tall
             scales = np.full(len(prepared), scale, np.float32)
-        with tempfile.TemporaryDirectory(prefix="inkrun-") as folder:
-            path = Path(folder) / "images.beton"
+        with working_folder() as folder:
+            path = folder / "images.beton"
             self._write(path, prepared)
             with (
                 open_dataset(path) as file,

@@ -1,6 +1,5 @@
 """Predictions for many images: read, prepared in threads and predicted in batches, in order."""
 
-import os
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -10,6 +9,7 @@ from pipeline.data.base import Pixels
 from pipeline.pictures.errors import PictureError
 from pipeline.pictures.files import Found
 from pipeline.pictures.predictor import Prediction, Predictor, Prepared
+from pipeline.runtime.cgroup import usable_cores
 
 MOST_IMAGES, MOST_BYTES = 64, 1 << 27  # of a batch of prepared images
 
@@ -57,7 +57,7 @@ def _predicted(predictor: Predictor, batch: list[Waiting]) -> Iterator[Outcome]:
 
 def _prepared(predictor: Predictor, found: Iterable[Found], separate: bool) -> Iterator[Waiting]:
     """Yield each image's name with its prepared pages or the error. Archives are read in turn."""
-    workers = len(os.sched_getaffinity(0))
+    workers = usable_cores()
     waiting: deque[tuple[str, Future[list[Prepared] | str]]] = deque()
     with ThreadPoolExecutor(workers) as pool:
         for one in found:

@@ -68,7 +68,9 @@ def terminal_table(
     places = [table.headers.index(name) for name in columns]
     for place in places:
         right = table.align[place] == "r"
-        shown.add_column(table.headers[place], justify="right" if right else "left")
+        shown.add_column(
+            table.headers[place], justify="right" if right else "left", overflow="fold"
+        )
     for row in table.rows:
         shown.add_row(*(row[place] for place in places))
     return shown

@@ -11,6 +11,7 @@ from rich.console import Group, RenderableType
 from rich.table import Column, Table
 from rich.text import Text
 
+from beton.errors import printable
 from pipeline.data.base import NO_SPLIT, Annotations, Ints, Layout
 from pipeline.data.pixels.colour import Colours
 from pipeline.data.pixels.survey import POLARITY_IN_WORDS, Survey
@@ -35,8 +36,7 @@ def visible(name: str) -> str:
     inner = name.strip(" ")
     start = len(name) - len(name.lstrip(" ")) if inner else len(name)
     text = "␣" * start + inner + "␣" * (len(name) - start - len(inner))
-    shown = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
-    return shown or "(empty name)"
+    return printable(text) or "(empty name)"
 
 
 def listed(names: Sequence[str], limit: int = 5) -> str:

@@ -63,7 +63,7 @@ def draw_curves(axes: Axes, curves: Mapping[str, Bands], scale: float = 1) -> No
             low, high = scale * np.array(curve.low), scale * np.array(curve.high)
             axes.fill_between(curve.x, low, high, color=colour, alpha=0.18, linewidth=0)
     if all(float(x).is_integer() for curve in curves.values() for x in curve.x):
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
 
 
 @styled

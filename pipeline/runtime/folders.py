@@ -20,6 +20,7 @@ def output_folder(path: Path, command: str) -> Iterator[Path]:
     """
     path = path.resolve()
     _check(path, command)
+    made = [one for one in path.parents if not one.exists()]
     path.parent.mkdir(parents=True, exist_ok=True)
     new, old = (path.with_name(f".{path.name}-{kind}-{os.getpid()}") for kind in ("new", "old"))
     new.mkdir()
@@ -33,9 +34,11 @@ def output_folder(path: Path, command: str) -> Iterator[Path]:
     except BaseException:
         if old.exists() and not path.exists():
             old.rename(path)
+        shutil.rmtree(new, ignore_errors=True)
+        for folder in made:
+            folder.rmdir()
         raise
     finally:
-        shutil.rmtree(new, ignore_errors=True)
         shutil.rmtree(old, ignore_errors=True)
 
 

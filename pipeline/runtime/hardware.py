@@ -10,6 +10,7 @@ from typing import Any, Literal
 import torch
 
 from pipeline.errors import UserError
+from pipeline.runtime.cgroup import memory_left, usable_cores
 
 Precision = Literal["auto", "no", "bf16", "fp16"]
 PACKAGES = ("inkrun", "torch", "torchvision", "accelerate", "numba", "numpy", "torchmetrics")
@@ -36,15 +37,23 @@ def precision_for(
     return "bf16" if fast else "no"
 
 
+def autocast(device: torch.device, precision: str) -> torch.autocast:
+    """Return a context that computes in "bf16" or "fp16"; in "no", it computes in float32."""
+    dtype = torch.float16 if precision == "fp16" else torch.bfloat16
+    return torch.autocast(device.type, dtype, enabled=precision != "no")
+
+
 def free_memory(device: torch.device) -> int:
-    """Return the memory that a device has to spare, in bytes."""
+    """Return the bytes that a device has to spare; on a CPU, within the limit of a container."""
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
         return int(free)
     info = Path("/proc/meminfo")
     lines = info.read_text().splitlines() if info.exists() else []
     available = (int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
-    return next(available, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    free = next(available, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    limited = memory_left()
+    return free if limited is None else min(free, limited)
 
 
 def gpu_environment(number: int) -> dict[str, str]:
@@ -66,7 +75,7 @@ def environment(device: torch.device, precision: str, processes: int) -> dict[st
         "system": platform.platform(),
         "packages": {name: version(name) for name in PACKAGES},
         "processor": processor(),
-        "cores": len(os.sched_getaffinity(0)),
+        "cores": usable_cores(),
         "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         "precision": precision,
@@ -77,8 +86,7 @@ def environment(device: torch.device, precision: str, processes: int) -> dict[st
 
 def machine() -> str:
     """Return the processor, usable cores and Python version, in one line."""
-    cores = len(os.sched_getaffinity(0))
-    return f"{processor()}, {cores} cores, Python {platform.python_version()}"
+    return f"{processor()}, {usable_cores()} cores, Python {platform.python_version()}"
 
 
 def processor() -> str:

@@ -14,7 +14,16 @@ import torch
 
 from beton.errors import BetonError
 from pipeline.errors import UserError
+from pipeline.runtime.cgroup import usable_cores
 from pipeline.runtime.signals import Stopped
+
+LEFT_OUT = {
+    "ACCELERATE_DYNAMO_BACKEND": "--dynamo_backend",
+    "ACCELERATE_USE_DEEPSPEED": "--use_deepspeed",
+    "ACCELERATE_USE_FSDP": "--use_fsdp",
+    "ACCELERATE_USE_MEGATRON_LM": "--use_megatron_lm",
+    "ACCELERATE_USE_PARALLELISM_CONFIG": "--use_parallelism_config",
+}
 
 
 def is_main() -> bool:
@@ -27,6 +36,11 @@ def is_local_main() -> bool:
     return os.environ.get("LOCAL_RANK", "0") == "0"
 
 
+def local_processes() -> int:
+    """Return the number of processes of a launch on this machine."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+
+
 def launch_name() -> str:
     """Return a text that the processes of a launch on this machine share, and no other ones."""
     return f"{os.getppid()} {os.environ.get('MASTER_PORT', '')}"
@@ -35,6 +49,26 @@ def launch_name() -> str:
 def caller_folder() -> Path:
     """Return the folder from which the user called launch.sh, by default the current one."""
     return Path(os.environ.get("INKRUN_CALLER", ""))
+
+
+def check_launcher() -> None:
+    """Raise UserError for features of accelerate's launcher that inkrun's training does not have.
+
+    Accelerate would take them from the environment, and nothing would say that they are not used.
+    """
+    for name, option in LEFT_OUT.items():
+        if os.environ.get(name, "no").lower() not in ("", "no", "false", "0"):
+            raise UserError(f"accelerate: got {option}, expected plain processes: leave it out")
+
+
+def launched_precision() -> str | None:
+    """Return the mixed precision that the user gave to accelerate's launcher, None for none.
+
+    The launcher says "no" by default, and its questions about a configuration offer that; it counts
+    only on the command line.
+    """
+    said = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
+    return said if said != "no" or b"--mixed_precision" in _launcher("cmdline") else None
 
 
 def cpu_only() -> bool:
@@ -98,8 +132,7 @@ def use_cores() -> int:
     sets OMP_NUM_THREADS to 1 otherwise.
     """
     if not _user_set_threads():
-        processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-        torch.set_num_threads(max(len(os.sched_getaffinity(0)) // processes, 1))
+        torch.set_num_threads(max(usable_cores() // local_processes(), 1))
     return torch.get_num_threads()
 
 
@@ -112,15 +145,20 @@ def _user_set_threads() -> bool:
     number = os.environ.get("OMP_NUM_THREADS")
     if number != "1" or "ACCELERATE_MIXED_PRECISION" not in os.environ:
         return number is not None
-    launcher = Path(f"/proc/{os.getppid()}")
-    try:
-        environment = (launcher / "environ").read_bytes().split(b"\0")
-        arguments = (launcher / "cmdline").read_bytes().split(b"\0")
-    except OSError:  # another system, or another user's launcher
-        return False
-    return any(entry.startswith(b"OMP_NUM_THREADS=") for entry in environment) or any(
-        argument.startswith(b"--num_cpu_threads_per_process") for argument in arguments
+    return any(entry.startswith(b"OMP_NUM_THREADS=") for entry in _launcher("environ")) or any(
+        argument.startswith(b"--num_cpu_threads_per_process") for argument in _launcher("cmdline")
     )
+
+
+def _launcher(kind: str) -> list[bytes]:
+    """Return the launcher's arguments ("cmdline") or environment ("environ"), as Linux shows them.
+
+    Empty on another system, and for another user's launcher.
+    """
+    try:
+        return Path(f"/proc/{os.getppid()}/{kind}").read_bytes().split(b"\0")
+    except OSError:
+        return []
 
 
 def seconds_since_start() -> float:

@@ -4,6 +4,7 @@ A GPU reports when its memory is full. Linux does not: it grants more memory tha
 a process when that runs out. A trial on a CPU is therefore limited to the free memory.
 """
 
+import math
 import re
 import resource
 from collections.abc import Iterator
@@ -18,8 +19,10 @@ from pipeline.errors import UserError
 from pipeline.loading.dataset import View
 from pipeline.models import networks
 from pipeline.recipes.recipe import Recipe
+from pipeline.runtime.hardware import free_memory
 from pipeline.training import optim
 from pipeline.training.distributed import Processes
+from pipeline.training.mixed_precision import MixedPrecision
 
 MEMORY_FRACTION = 0.8  # of the free memory of a CPU, for training
 ONEDNN = re.compile("could not (create|execute) a |bad_alloc")  # no room for its scratch pad
@@ -29,32 +32,46 @@ def find_micro_batch(processes: Processes, network: str, recipe: Recipe, file: R
     """Return the largest micro-batch size for which every process has room.
 
     Candidates are the local batch size, half of it, half of that, and so on; odd ones but 1 lose a
-    row, because mixing works on pairs. A trial takes steps of the stage with the largest images.
+    row, because mixing works on pairs. A trial takes steps of the stage with the largest images,
+    beside the memory that a training needs for the whole batch.
     Raises UserError, in all processes, if not even one row fits.
     """
     stage = max(recipe.stages, key=lambda stage: (stage.size, -stage.frozen))
-    shape = View.of(file, stage.size, recipe.window, normalize=recipe.normalize).input_shape
-    _, height, width = shape
+    view = View.of(file, stage.size, recipe.window, normalize=recipe.normalize)
+    shape = channels, height, width = view.input_shape
+    rows = recipe.batch_size // processes.count
     classes = len(file.info["classes"])
 
     # Outside of the trials: the first optimizer imports modules, and they need memory as well.
-    model = networks.build(network, classes, recipe.seed, shape).to(processes.device)
+    model = networks.build(network, classes, recipe.seed, shape)
+    model.to(processes.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = optim.build(model, stage)
-    sizes = _halves(recipe.batch_size // processes.count)
+    arithmetic = MixedPrecision(processes.device, processes.precision)
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    sizes = _halves(rows)
 
     @find_executable_batch_size(  # type: ignore[untyped-decorator]
         starting_batch_size=next(sizes), reduce_batch_size_fn=lambda: next(sizes)
     )
     def find(batch_size: int) -> int:
         optimizer.zero_grad()  # of a trial that failed
+        # A training also has the canvases of the whole batch, of which a part is computed
+        # at a time; the average of the weights; the buffers in which processes share gradients.
+        copies = bool(recipe.average) + (processes.count > 1)
+        held = [
+            torch.empty(rows, channels, *view.canvas, device=processes.device),
+            *(torch.empty_like(weights) for _ in range(copies) for weights in model.parameters()),
+        ]
         images = torch.zeros(batch_size, *shape, device=processes.device)
+        images = images.to(memory_format=torch.channels_last)
         labels = torch.zeros(batch_size, dtype=torch.int64, device=processes.device)
         with _memory_errors_for_accelerate():
             for _ in range(2):  # the optimizer's state exists in the second
-                with processes.autocast():
+                with arithmetic.autocast(stage.mixed_precision):
                     logits = model(images)
-                processes.backward(stage.loss.per_sample(logits, labels).mean())
-                optimizer.step()
+                arithmetic.backward(stage.loss.per_sample(logits.float(), labels).mean())
+                arithmetic.step(optimizer, parameters, stage.clip or math.inf)
+        del held
         return batch_size
 
     with _limited_memory(processes.device, processes.count):
@@ -95,15 +112,9 @@ def _limited_memory(device: torch.device, processes: int) -> Iterator[None]:
         return
     before = resource.getrlimit(resource.RLIMIT_AS)
     used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-    limit = used + int(MEMORY_FRACTION * free_bytes() / processes)
+    limit = used + int(MEMORY_FRACTION * free_memory(device) / processes)
     resource.setrlimit(resource.RLIMIT_AS, (limit, before[1]))
     try:
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_AS, before)
-
-
-def free_bytes() -> int:
-    """Return how much memory Linux can give to programs without swapping."""
-    facts = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
-    return int(facts["MemAvailable"].split()[0]) * 1024

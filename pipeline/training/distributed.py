@@ -1,8 +1,9 @@
 """The processes that train together: the only module that uses accelerate's `Accelerator`."""
 
 import json
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from datetime import timedelta
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TypeVar
@@ -10,19 +11,24 @@ from typing import Any, TypeVar
 import torch
 from accelerate import Accelerator
 from accelerate.state import PartialState
-from accelerate.utils import (
-    AutocastKwargs,
-    DistributedDataParallelKwargs,
-    broadcast_object_list,
-)
+from accelerate.utils import broadcast_object_list
 from torch import Tensor, nn
-from torch.optim import Optimizer
+from torch.nn.parallel import DistributedDataParallel
 
 from pipeline.errors import UserError
 from pipeline.runtime.hardware import Precision, precision_for
-from pipeline.runtime.launch import cpu_only, use_cores
+from pipeline.runtime.launch import (
+    check_launcher,
+    cpu_only,
+    launched_precision,
+    local_processes,
+    use_cores,
+)
 
 T = TypeVar("T")
+# For other processes, such as the main one that prepares or saves; the default is ten minutes.
+LONGEST_WAIT = timedelta(hours=6)
+PRECISIONS: tuple[Precision, ...] = ("no", "bf16", "fp16")
 
 
 class Processes:
@@ -33,12 +39,12 @@ class Processes:
     call every method except `log` and `start_tracker` alike.
     """
 
-    def __init__(self, accelerator: Accelerator) -> None:
+    def __init__(self, accelerator: Accelerator, precision: str) -> None:
         self._accelerator = accelerator
         self.rank: int = accelerator.process_index
         self.count: int = accelerator.num_processes
         self.is_main: bool = accelerator.is_main_process
-        self.precision: str = accelerator.mixed_precision
+        self.precision = precision
         # Accelerate calls the CPU of several processes "cpu:0", which safetensors refuses. A
         # tensor on that device names it "cpu".
         self.device = torch.empty(0, device=accelerator.device).device
@@ -71,39 +77,16 @@ class Processes:
         gathered: Tensor = self._accelerator.gather(tensor)
         return gathered
 
-    @contextmanager
-    def wrapped(
-        self, network: nn.Module, optimizer: Optimizer, mixed_precision: bool = True
-    ) -> Iterator[tuple[nn.Module, Optimizer]]:
-        """Yield a model whose gradients are means over the processes, and its optimizer.
-
-        The model computes in `precision`, or in float32 if `mixed_precision` is false. The network
-        itself is unwrapped again afterwards.
-        """
-        self._accelerator.autocast_handler = AutocastKwargs(enabled=mixed_precision)
-        model, optimizer = self._accelerator.prepare(network, optimizer)
-        yield model, optimizer
-        self._accelerator.unwrap_model(model, keep_fp32_wrapper=False)
-        self._accelerator.free_memory()
-
-    def autocast(self) -> AbstractContextManager[None]:
-        """Return a context that computes in `precision`."""
-        context: AbstractContextManager[None] = self._accelerator.autocast()
-        return context
+    def parallel(self, network: nn.Module) -> nn.Module:
+        """Return a model whose gradients are means over the processes: the network or a wrapper."""
+        if self.count == 1:
+            return network
+        # The trainer averages batch statistics over the processes before it uses them.
+        return DistributedDataParallel(network, broadcast_buffers=False)
 
     def no_sync(self, model: nn.Module) -> AbstractContextManager[None]:
         """Return a context in which gradients accumulate in each process alone."""
-        context: AbstractContextManager[None] = self._accelerator.no_sync(model)
-        return context
-
-    def backward(self, loss: Tensor) -> None:
-        """Accumulate the gradients of a loss."""
-        self._accelerator.backward(loss)
-
-    def clip_grad_norm(self, parameters: list[nn.Parameter], max_norm: float) -> Tensor:
-        """Scale gradients down to a norm of at most `max_norm`; return the norm before."""
-        norm: Tensor = self._accelerator.clip_grad_norm_(parameters, max_norm)
-        return norm
+        return model.no_sync() if isinstance(model, DistributedDataParallel) else nullcontext()
 
     def start_tracker(self, folder: Path, config: Mapping[str, Any]) -> None:
         """Start the tracker in a folder, with a run's configuration."""
@@ -116,27 +99,85 @@ class Processes:
         self._accelerator.log(metrics, step=step)
 
 
+def _said(precision: Precision) -> Precision:
+    """Return the precision of the options, or what the user said to the launcher."""
+    said = launched_precision()
+    if said is None or said == precision:
+        return precision
+    if precision != "auto":
+        raise UserError(f"precision: got {precision}, and {said} by the launcher, expected one")
+    for known in PRECISIONS:
+        if said == known:
+            return known
+    raise UserError(
+        f"precision: got the launcher's {said}, expected one of {', '.join(PRECISIONS)}"
+    )
+
+
+class LocalTensors:
+    """Tensors whose values differ between the processes, float32 on the device."""
+
+    def __init__(self, processes: Processes, tensors: Sequence[Tensor]) -> None:
+        self._processes, self._tensors = processes, tensors
+
+    def gather(self) -> Tensor:
+        """Return the values of all processes: float32 (processes, values)."""
+        return self._processes.gather(self._values()[None])
+
+    def average(self) -> None:
+        """Give all processes the means of their values."""
+        self._set(self._processes.mean(self._values()))
+
+    @contextmanager
+    def as_means(self, gathered: Tensor) -> Iterator[None]:
+        """Give this process the means of the values gathered, for the time of the context."""
+        own = self._values()
+        self._set(gathered.mean(0))
+        try:
+            yield
+        finally:
+            self._set(own)
+
+    def restore(self, gathered: Tensor) -> None:
+        """Give each process its own values again, or the means if the number of them changed."""
+        alike = len(gathered) == self._processes.count
+        self._set(gathered[self._processes.rank] if alike else gathered.mean(0))
+
+    def _values(self) -> Tensor:
+        return torch.cat([tensor.flatten() for tensor in self._tensors])
+
+    def _set(self, values: Tensor) -> None:
+        sizes = [tensor.numel() for tensor in self._tensors]
+        for tensor, part in zip(self._tensors, torch.split(values, sizes), strict=True):
+            tensor.copy_(part.view_as(tensor))
+
+
 @contextmanager
 def join_processes(precision: Precision = "auto", track: str | None = None) -> Iterator[Processes]:
     """Join the processes of this launch, on their devices and cores, for the time of the context.
 
-    `track` is the name of one of accelerate's trackers. Raises UserError for a precision that the
-    device does not support, and for a tracker that is not installed.
+    A precision that the user gave to the launcher counts as `precision`. `track` is the name of one
+    of accelerate's trackers. Raises UserError for a precision that the device does not support, for
+    two of them, for more processes than GPUs, and for a tracker that is not installed.
     """
+    check_launcher()
+    precision = _said(precision)
     if track and find_spec(track) is None:
         raise UserError(f"track: {track} is not installed: ./launch.sh setup track")
     use_cores()
     cpu = cpu_only()
+    if not cpu and (count := local_processes()) > (gpus := torch.cuda.device_count()):
+        raise UserError(f"processes: got {count}, expected at most {gpus}, one for each GPU")
+    computes = precision_for(PartialState(cpu=cpu, timeout=LONGEST_WAIT).device, precision)
+    # The precision is that of each training's own steps (`mixed_precision`), whose stages differ.
     accelerator = Accelerator(
         cpu=cpu,
-        mixed_precision=precision_for(PartialState(cpu=cpu).device, precision),
+        mixed_precision="no",
         log_with=track,
         # TensorBoard needs a folder now; the run directory is known later.
         project_dir="." if track else None,
-        # The trainer averages batch statistics over the processes before it uses them.
-        kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],
     )
-    yield Processes(accelerator)
+    yield Processes(accelerator, computes)
     # A process aborts at exit if gloo's threads outlive their group. Before the group is destroyed,
     # wrapped models must be freed and all processes must have reached this point.
     accelerator.free_memory()

@@ -20,6 +20,7 @@ from pipeline.loading.batches import MicroBatch
 from pipeline.training import optim
 from pipeline.training.datamodule import DataModule, TrainLoader
 from pipeline.training.distributed import Processes
+from pipeline.training.mixed_precision import MixedPrecision
 from pipeline.training.runner import initial_network
 
 LOWEST, HIGHEST = 1e-6, 10.0  # learning rates
@@ -125,10 +126,9 @@ def _losses(
     network.to(processes.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = optim.build(network, stage)
     rows, class_weights = recipe.batch_size // processes.count, data.class_weights()
-    with (
-        processes.wrapped(network, optimizer, stage.mixed_precision) as (model, optimizer),
-        data.train_loader(stage) as loader,
-    ):
+    arithmetic = MixedPrecision(processes.device, processes.precision)
+    model = processes.parallel(network)
+    with data.train_loader(stage) as loader:
         parameters = [p for p in model.parameters() if p.requires_grad]
         model.train()
         batches = islice(_batches(loader), len(rates))
@@ -137,15 +137,14 @@ def _losses(
             for images, labels, _, ids, last in micro_batches:
                 mixed = stage.mixing.mix(images, labels, ids, recipe.seed, epoch)
                 with nullcontext() if last else processes.no_sync(model):
-                    logits = model(mixed.images)
-                    part = stage.loss.of(logits, mixed, class_weights).sum() / rows
-                    processes.backward(part)
+                    with arithmetic.autocast(stage.mixed_precision):
+                        logits = model(mixed.images)
+                    part = stage.loss.of(logits.float(), mixed, class_weights).sum() / rows
+                    arithmetic.backward(part)
                 loss += part.detach()
-            processes.clip_grad_norm(parameters, stage.clip or math.inf)
             optim.set_lr(optimizer, rate / max(stage.rates))
-            with processes.autocast() if stage.optimizer == "Muon" else nullcontext():
-                optimizer.step()
-            optimizer.zero_grad()
+            limit = stage.clip or math.inf
+            arithmetic.step(optimizer, parameters, limit, stage.optimizer == "Muon")
             yield float(processes.mean(loss))
 
 

@@ -29,13 +29,14 @@ from pipeline.evaluation.run_dir import (
     TrainingResult,
     read_run,
 )
+from pipeline.evaluation.run_files import read_weights
 from pipeline.loading.batches import DeviceLoader
 from pipeline.loading.dataset import View, open_dataset, split_indices
 from pipeline.models import networks
 from pipeline.models.blocks import Network
 from pipeline.recipes.mixup import Mixed
 from pipeline.runtime import launch
-from pipeline.runtime.files import read_tensors, write_tensors
+from pipeline.runtime.files import write_tensors
 from pipeline.runtime.hardware import environment
 from pipeline.runtime.lock import run_lock
 from pipeline.runtime.progress import progress
@@ -89,7 +90,7 @@ def initial_network(training: TrainingConfig, file: Reader) -> Network:
 
     networks.prepare_network(network, images)
     if training.start is not None:
-        networks.transfer(network, read_tensors(training.start / "model.safetensors"))
+        networks.transfer(network, read_weights(training.start))
     return network
 
 

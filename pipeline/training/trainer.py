@@ -36,8 +36,9 @@ from pipeline.training import optim
 from pipeline.training.checkpoint import Checkpoints
 from pipeline.training.clock import Clock
 from pipeline.training.datamodule import DataModule, TrainLoader
-from pipeline.training.distributed import Processes
-from pipeline.training.ema import moving_average
+from pipeline.training.distributed import LocalTensors, Processes
+from pipeline.training.ema import MovingAverage
+from pipeline.training.mixed_precision import MixedPrecision
 from pipeline.training.monitor import StepMonitor, StepReport
 
 
@@ -85,15 +86,20 @@ class Trainer:
         self._processes, self._checkpoints, self.until = processes, checkpoints, until
         self._local_batch_size = recipe.batch_size // processes.count
         self._batch = 0  # number in the epoch, of the next batch
-        # Of the epoch's steps so far: losses, accuracies and gradient norms.
-        self._sums = torch.zeros(3, device=processes.device)
+        # Of the epoch's steps so far: losses, accuracies, gradient norms, and steps not skipped.
+        self._sums = torch.zeros(4, device=processes.device)
+        self._arithmetic = MixedPrecision(processes.device, processes.precision)
         self._class_weights = self._data.class_weights()
         self._clock = Clock()
         self._signals = StopSignals()
         self._monitor = StepMonitor(processes, checkpoints, self._signals)
         network.to(processes.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self._average = moving_average(network, recipe.average) if recipe.average else None
+        self._average = MovingAverage(network, recipe.average) if recipe.average else None
         self.eval_model: nn.Module = network if self._average is None else self._average.module
+        # Batch normalisation's statistics are of local batches.
+        buffers = dict.fromkeys([*network.buffers(), *self.eval_model.buffers()])
+        statistics = [buffer for buffer in buffers if buffer.is_floating_point()]
+        self._local = LocalTensors(processes, [self._sums, *statistics])
         self._optimizer_state = self._restore()
 
     @property
@@ -186,9 +192,8 @@ class Trainer:
         if self._optimizer_state and (len(self.history), self._batch) != (first_epoch, 0):
             optimizer.load_state_dict(self._optimizer_state)
         self._optimizer_state = None
-        wrapped = self._processes.wrapped(self.network, optimizer, stage.mixed_precision)
+        model = self._processes.parallel(self.network)
         with (
-            wrapped as (model, optimizer),
             self._data.train_loader(stage) as train_loader,
             self._data.validation_loader(stage) as validation_loader,
         ):
@@ -221,7 +226,7 @@ class Trainer:
         loader: TrainLoader,
     ) -> tuple[float, float, float]:
         """Train for the rest of an epoch; return its mean loss, accuracy and gradient norm."""
-        processes, epoch = self._processes, len(self.history)
+        epoch = len(self.history)
         parameters = [p for p in model.parameters() if p.requires_grad]
         self._clock.start(loader)
         self._monitor.start_epoch()
@@ -230,14 +235,16 @@ class Trainer:
             optim.set_lr(optimizer, self._lr_factor(stage, first_epoch, self._batch))
             self._seed_dropout(epoch)
             loss, correct = self._forward_backward(stage, model, micro_batches, epoch)
-            grad_norm = processes.clip_grad_norm(parameters, stage.clip or math.inf)
             # Muon's iteration tolerates rounding, other optimizers do not.
-            with processes.autocast() if stage.optimizer == "Muon" else nullcontext():
-                optimizer.step()
-            optimizer.zero_grad()
-            if self._average is not None:
-                self._average.update_parameters(self.network)
-            self._sums += torch.stack([loss, correct / self._local_batch_size, grad_norm])
+            grad_norm = self._arithmetic.step(
+                optimizer, parameters, stage.clip or math.inf, stage.optimizer == "Muon"
+            )
+            self._sums[:2] += torch.stack([loss, correct / self._local_batch_size])
+            if grad_norm is not None:
+                self._sums[2] += grad_norm
+                self._sums[3] += 1
+                if self._average is not None:
+                    self._average.update(self.network)
             self._batch += 1
             with self._clock.excluded():
                 self.on_step(self.recipe.batch_size)
@@ -249,14 +256,13 @@ class Trainer:
             self._check_finite(report, epoch_done, loader)
             self.losses += report.losses
             if report.save_requested:
-                self._sums = processes.mean(self._sums)
-                self._average_statistics()
                 self._save(optimizer)
             if report.stop_requested:
                 raise Stopped(self._signals.received, f"step {self.step}")
-        loss, accuracy, grad_norm = (processes.mean(self._sums) / self.batches_per_epoch).tolist()
+        self._local.average()
+        loss, accuracy, norm, taken = self._sums.tolist()
         self._clock.lap()
-        return loss, accuracy, grad_norm
+        return loss / self._batch, accuracy / self._batch, norm / max(taken, 1)
 
     def _forward_backward(
         self, stage: Stage, model: nn.Module, micro_batches: Iterator[MicroBatch], epoch: int
@@ -271,10 +277,11 @@ class Trainer:
                 with self._clock.excluded():
                     self.on_first_batch(mixed)
             with nullcontext() if last else self._processes.no_sync(model):
-                logits = model(mixed.images)
-                micro_loss = stage.loss.of(logits, mixed, self._class_weights).sum()
+                with self._arithmetic.autocast(stage.mixed_precision):
+                    logits = model(mixed.images)
+                micro_loss = stage.loss.of(logits.float(), mixed, self._class_weights).sum()
                 micro_loss = micro_loss / self._local_batch_size
-                self._processes.backward(micro_loss)
+                self._arithmetic.backward(micro_loss)
             loss += micro_loss.detach()
             correct += (logits.argmax(dim=1) == labels).sum()
         return loss, correct
@@ -311,12 +318,6 @@ class Trainer:
             saved[-1] if saved else None,
         )
 
-    def _average_statistics(self) -> None:
-        """Average batch normalisation's statistics, which are of local batches, over processes."""
-        for buffer in dict.fromkeys([*self.network.buffers(), *self.eval_model.buffers()]):
-            if buffer.is_floating_point():
-                buffer.copy_(self._processes.mean(buffer))
-
     def _validate(
         self, loader: DeviceLoader | None, stage: Stage
     ) -> tuple[float, float, float] | tuple[None, None, None]:
@@ -327,7 +328,6 @@ class Trainer:
         if loader is None:
             return None, None, None
         with self._clock.validating():
-            self._average_statistics()
             self.predictions = predictions = self._predict(loader, stage)
             loss = F.cross_entropy(predictions.logits, predictions.labels)
             return float(loss), predictions.accuracy, predictions.balanced_accuracy
@@ -370,24 +370,32 @@ class Trainer:
         )
 
     def _save(self, optimizer: Optimizer, score: float | None = None) -> None:
-        """Save a checkpoint, if there are to be any."""
-        if self._checkpoints is None or not self._processes.is_main:
+        """Save a checkpoint, if there are to be any. It changes nothing that is trained.
+
+        What differs between the processes is saved of each. The weights to evaluate have the means.
+        """
+        if self._checkpoints is None:
             return
         with self._clock.saving():
+            local = self._local.gather()
+            if not self._processes.is_main:
+                return
             state = {
                 "averaged": 0,
                 "optimizer": optimizer.state_dict(),
+                "scaler": self._arithmetic.state(),
                 "history": [asdict(epoch) for epoch in self.history],
                 "batch": self._batch,
                 "batches": self.batches_per_epoch,
-                "sums": self._sums,
+                "local": local,
                 "losses": self.losses,
                 "seconds": asdict(self._clock),
             }
             if self._average is not None:  # `eval_model` has other weights
                 state["network"] = self.network.state_dict()
-                state["averaged"] = int(self._average.n_averaged)
-            self._checkpoints.save(self.step, self.eval_model.state_dict(), state, score)
+                state["averaged"] = self._average.count
+            with self._local.as_means(local):
+                self._checkpoints.save(self.step, self.eval_model.state_dict(), state, score)
 
     def _restore(self) -> dict[str, Any] | None:
         """Load the last checkpoint; return the optimizer's state, None without a checkpoint."""
@@ -404,12 +412,17 @@ class Trainer:
             )
         if self._average is not None:
             load_weights(self._average.module, weights, folder)
-            self._average.n_averaged.fill_(state["averaged"])
+            self._average.count = state["averaged"]
             weights = state["network"]
         load_weights(self.network, weights, folder)
         self.history = [EpochMetrics(**metrics) for metrics in state["history"]]
         self.losses, self._batch = state["losses"], state["batch"]
-        self._sums.copy_(state["sums"])
+        self._arithmetic.restore(state.get("scaler", {}))
+        if "local" in state:
+            self._local.restore(state["local"])
+        else:  # of a run of an earlier version: means
+            sums: Tensor = state["sums"]
+            self._sums.copy_(torch.cat([sums, sums.new_tensor([self._batch])]))
         self._clock = Clock(**state["seconds"])
         optimizer: dict[str, Any] = state["optimizer"]
         return optimizer

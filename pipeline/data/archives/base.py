@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.data.base import ImageError, SourceError
+from pipeline.data.inflated import open_shared, shared_path
 
 LARGEST_FILE = 1 << 30  # bytes
 
@@ -86,9 +87,11 @@ class ArchiveFile(Archive):
     """An archive in one file, of which members are read by position."""
 
     _file: IO[bytes] | None = None
+    _shared: str | None = None  # path of the file of the process that pickled it, if it is unnamed
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_file": None}
+        shared = shared_path(self._file) or self._shared
+        return {**self.__dict__, "_file": None, "_shared": shared}
 
     def digest(self, indices: Sequence[int]) -> str:
         """Hash the whole archive and, for a part of its files, their names."""
@@ -104,7 +107,7 @@ class ArchiveFile(Archive):
 
     def _pread(self, size: int, offset: int) -> bytes:
         if self._file is None:
-            self._file = self._open_file()
+            self._file = open_shared(self._shared) or self._open_file()
         return os.pread(self._file.fileno(), size, offset)
 
 

@@ -1,15 +1,13 @@
 """Tar archives, compressed or not: members are read by position.
 
-A compressed archive has no positions. Each process inflates it once into an unnamed temporary file.
+A compressed archive has no positions. It is inflated once, into an unnamed temporary file.
 """
 
 import bz2
-import errno
 import gzip
 import io
 import lzma
 import os
-import tempfile
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,6 +16,7 @@ from typing import IO, cast
 
 import numpy as np
 
+from beton.format.storage import FULL
 from pipeline.data.archives.base import LARGEST_FILE, ArchiveFile, damaged
 from pipeline.data.archives.names import arrange, refuse_unsafe_names, refused, with_slashes
 from pipeline.data.archives.streams import StoredStream
@@ -29,6 +28,7 @@ from pipeline.data.archives.tar_directory import (
     read_members,
 )
 from pipeline.data.base import SourceError
+from pipeline.data.inflated import temporary_file, temporary_place
 
 # Headers and padding of small files compress well, and bitmaps of blank paper may reach 150 to 1.
 SUSPICIOUS_SIZE, SUSPICIOUS_RATIO = 1 << 28, 250
@@ -81,7 +81,7 @@ class TarArchive(ArchiveFile):
             return file
         with file:
             file.seek(0)
-            inflated = cast(IO[bytes], tempfile.TemporaryFile())  # noqa: SIM115, stays open
+            inflated = temporary_file()
             try:
                 size = _inflate(self.path, file, compression, inflated)
                 if self._inflated_size not in (None, size):
@@ -170,9 +170,9 @@ def _inflate(path: Path, file: IO[bytes], compression: str, target: IO[bytes]) -
             target.write(block)
             target.flush()
         except OSError as error:
-            if error.errno != errno.ENOSPC:
+            if error.errno not in FULL:
                 raise
             raise SourceError(
-                f"{path}: no room in {tempfile.gettempdir()} for its inflated content: "
+                f"{path}: no room in {temporary_place()} for its inflated content: "
                 "set TMPDIR to a folder with more, or unpack it and use the folder"
             ) from None

@@ -1,14 +1,13 @@
 """Bytes of archives with positioned reads.
 
-Compressed files are inflated once a process, into unnamed temporary files, so that no file is ever
-whole in memory.
+Compressed files are inflated once, into unnamed temporary files, so that no file is ever whole in
+memory.
 """
 
 import gzip
 import hashlib
 import io
 import os
-import tempfile
 import zipfile
 import zlib
 from abc import ABC, abstractmethod
@@ -20,8 +19,10 @@ from typing import IO, Any, cast
 
 import numpy as np
 
+from beton.format.storage import naming
 from pipeline.data.archives import Archive, Folder
 from pipeline.data.base import ImageError, SourceError
+from pipeline.data.inflated import open_shared, shared_path, temporary_file, temporary_place
 
 BLOCK = 1 << 20  # bytes
 DEFLATE_LIMIT = 1032  # the largest compression ratio
@@ -29,13 +30,15 @@ DAMAGE = (EOFError, gzip.BadGzipFile, zipfile.BadZipFile, zlib.error, ImageError
 
 
 class Bytes(ABC):
-    """Bytes with positioned reads. Can be pickled; open files stay with their process."""
+    """Bytes with positioned reads. Can be pickled; a process opens unnamed files of another."""
 
     path: str  # for messages
     _file: IO[bytes] | None = None
+    _shared: str | None = None  # path of the file of the process that pickled it, if it is unnamed
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_file": None}
+        shared = shared_path(self._file) or self._shared
+        return {**self.__dict__, "_file": None, "_shared": shared}
 
     @abstractmethod
     def _open(self) -> IO[bytes]:
@@ -44,7 +47,7 @@ class Bytes(ABC):
     def open(self) -> IO[bytes]:
         """Return this process's file. Raises SourceError for damage."""
         if self._file is None:
-            self._file = self._open()
+            self._file = open_shared(self._shared) or self._open()
         return self._file
 
     def size(self) -> int:
@@ -128,7 +131,7 @@ class StoredBytes(Bytes):
 
 
 class ColumnMajor(Bytes):
-    """An array (n, …) that is stored with its first axis fastest, copied into rows once a process.
+    """An array (n, …) that is stored with its first axis fastest, copied into rows once.
 
     It begins at byte `start` of `data`.
     """
@@ -207,11 +210,12 @@ def spool(blocks: Iterator[bytes], expected: int | None) -> tuple[IO[bytes], int
 
     Returns the file and its size.
     """
-    file, held = cast(IO[bytes], tempfile.TemporaryFile()), 0  # noqa: SIM115, stays open
+    file, held = temporary_file(), 0
     for block in blocks:
-        file.write(block)
+        with naming(temporary_place()):
+            file.write(block)
+            file.flush()
         held += len(block)
         if expected is not None and held > expected:
             break
-    file.flush()
     return file, held

@@ -6,7 +6,8 @@ from operator import attrgetter
 
 from pipeline.analysis.stats import estimate, first_reached
 from pipeline.evaluation.run_dir import FinishedRun
-from pipeline.loading.dataset import View, source_line
+from pipeline.evaluation.run_files import read_view
+from pipeline.loading.dataset import source_line
 from pipeline.models import networks
 from pipeline.models.blocks import Shape
 from pipeline.models.layers import layer_table
@@ -22,7 +23,7 @@ from pipeline.reporting.common import (
 )
 from pipeline.reporting.html import Block, Table
 from pipeline.reporting.run_groups import RunGroup
-from pipeline.runtime.files import read_as, read_json
+from pipeline.runtime.files import read_json
 
 # Accuracies whose first epoch and time are reported, of part 1 and of other jobs.
 PART1_THRESHOLDS = (0.5, 0.8, 0.85, 0.88, 0.9)
@@ -282,7 +283,7 @@ def layer_tables(groups: Sequence[RunGroup]) -> list[Block]:
     names: dict[tuple[str, Shape], list[str]] = {}  # of groups, by network and input
     for group in groups:
         if (group.first.path / "view.json").exists():
-            view = read_as(group.first.path / "view.json", View)
+            view = read_view(group.first.path)
             names.setdefault((group.config.network, view.input_shape), []).append(group.name)
     classes = len(groups[0].config.classes)
     return [

@@ -27,7 +27,7 @@ class Batch:
 
 
 class PickledPixels(Bytes):
-    """The pixels of a pickled batch, copied into a temporary file once a process."""
+    """The pixels of a pickled batch, copied into a temporary file."""
 
     def __init__(self, stored: StoredBytes, labels: str, pixels: Pixels) -> None:
         self._stored, self._labels, self.path = stored, labels, stored.path
