@@ -108,15 +108,17 @@ def train(words: Sequence[str], folder: Path, processes: int, kill: Kill | None)
                     raise TimeoutError
                 return forked_one.exitcode
 
-        if kill is not None and kill.write is None:
-            with suppress(subprocess.TimeoutExpired, TimeoutError):
-                wait(timeout=kill.seconds)
-            send(pid, kill)
         try:
+            if kill is not None and kill.write is None:
+                with suppress(subprocess.TimeoutExpired, TimeoutError):
+                    wait(timeout=kill.seconds)
+                send(pid, kill)
             status = wait(timeout=PATIENCE)
-        except (subprocess.TimeoutExpired, TimeoutError):
+        except BaseException as error:  # it hangs, or this program was interrupted
             send(pid, Kill(signal.SIGKILL, None, 0))
             wait()
+            if not isinstance(error, subprocess.TimeoutExpired | TimeoutError):
+                raise
             return Ended(-1, f"hangs after {kill}: {output.read_text()}")
     return Ended(status if status >= 0 else 128 - status, output.read_text())
 
@@ -289,4 +291,5 @@ if __name__ == "__main__":
     if sys.argv[1:2] == ["job"]:
         run_job(sys.argv[2:])
     else:
-        sys.exit(main())
+        with signals.raising_signals():
+            sys.exit(main())
