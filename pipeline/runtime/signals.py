@@ -12,8 +12,12 @@ from pickle import UnpicklingError
 from types import FrameType, TracebackType
 from typing import Any, Self
 
-# From systemd, SLURM and launchers; from a closed terminal; from SLURM before the time limit.
-REQUESTS = (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+REQUESTS = (
+    signal.SIGTERM,  # from systemd, SLURM and launchers
+    signal.SIGHUP,  # from a closed terminal
+    *(signal.SIGUSR1, signal.SIGUSR2),  # from SLURM before the time limit
+    signal.SIGXCPU,  # at the soft limit of CPU time
+)
 STOP_SIGNALS = (*REQUESTS, signal.SIGINT)
 REPEAT = 1.0  # seconds
 CLEANING = 15.0  # seconds
