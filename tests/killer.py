@@ -9,6 +9,11 @@ the last bit, each ending must have the signal's status, and no output may have 
 Exit status: 0 if all are equal, 1 if one differs; its folder then stays.
 """
 
+from pipeline.runtime import signals
+
+if __name__ in signals.MAIN:
+    signals.exit_on_interrupt(__name__)
+
 import argparse
 import json
 import os
@@ -31,8 +36,6 @@ from typing import Any
 import forked
 import torch
 from tiny import write_set
-
-from pipeline.runtime import signals
 
 ROOT = Path(__file__).resolve().parents[1]
 JOB = ROOT / "jobs" / "part1.py"
@@ -291,5 +294,8 @@ if __name__ == "__main__":
     if sys.argv[1:2] == ["job"]:
         run_job(sys.argv[2:])
     else:
-        with signals.raising_signals():
-            sys.exit(main())
+        try:
+            with signals.raising_signals():
+                sys.exit(main())
+        except (KeyboardInterrupt, signals.Terminated) as stop:
+            sys.exit(str(stop) or "interrupted")
