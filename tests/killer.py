@@ -9,6 +9,11 @@ the last bit, each ending must have the signal's status, and no output may have 
 Exit status: 0 if all are equal, 1 if one differs; its folder then stays.
 """
 
+from pipeline.runtime import signals
+
+if __name__ in signals.MAIN:
+    signals.exit_on_interrupt(__name__)
+
 import argparse
 import json
 import os
@@ -31,8 +36,6 @@ from typing import Any
 import forked
 import torch
 from tiny import write_set
-
-from pipeline.runtime import signals
 
 ROOT = Path(__file__).resolve().parents[1]
 JOB = ROOT / "jobs" / "part1.py"
@@ -108,15 +111,17 @@ def train(words: Sequence[str], folder: Path, processes: int, kill: Kill | None)
                     raise TimeoutError
                 return forked_one.exitcode
 
-        if kill is not None and kill.write is None:
-            with suppress(subprocess.TimeoutExpired, TimeoutError):
-                wait(timeout=kill.seconds)
-            send(pid, kill)
         try:
+            if kill is not None and kill.write is None:
+                with suppress(subprocess.TimeoutExpired, TimeoutError):
+                    wait(timeout=kill.seconds)
+                send(pid, kill)
             status = wait(timeout=PATIENCE)
-        except (subprocess.TimeoutExpired, TimeoutError):
+        except BaseException as error:  # it hangs, or this program was interrupted
             send(pid, Kill(signal.SIGKILL, None, 0))
             wait()
+            if not isinstance(error, subprocess.TimeoutExpired | TimeoutError):
+                raise
             return Ended(-1, f"hangs after {kill}: {output.read_text()}")
     return Ended(status if status >= 0 else 128 - status, output.read_text())
 
@@ -289,4 +294,8 @@ if __name__ == "__main__":
     if sys.argv[1:2] == ["job"]:
         run_job(sys.argv[2:])
     else:
-        sys.exit(main())
+        try:
+            with signals.raising_signals():
+                sys.exit(main())
+        except (KeyboardInterrupt, signals.Terminated) as stop:
+            sys.exit(str(stop) or "interrupted")

@@ -5,6 +5,7 @@ launcher and to the processes that it started.
 """
 
 import os
+import pty
 import signal
 import subprocess
 import sys
@@ -70,6 +71,40 @@ def test_signals_of_a_whole_job_wait_for_a_slow_checkpoint(tmp_path: Path) -> No
     assert err.count("resume: ") == 1
     assert "Traceback" not in err
     assert not (run / ".lock").exists()
+
+
+CLOSED = """
+import os, sys
+from pipeline.runtime.progress import make_console, progress
+from pipeline.runtime.signals import StopSignals, raising_signals
+
+context = {"stop": StopSignals, "raise": raising_signals}[sys.argv[1]]
+try:
+    with progress(make_console(), "work", 10**6) as advance, context() as signals:
+        print("started", flush=True)
+        while signals is None or not signals.received:
+            advance(1)
+except BaseException as error:
+    print(error)
+    print(error, file=sys.stderr, flush=True)
+print("ended", flush=True)
+os._exit(7)
+"""
+
+
+@pytest.mark.parametrize("kind", ["stop", "raise"])
+def test_a_closed_terminal_drops_what_is_printed(kind: str) -> None:
+    """The real hangup of a pseudoterminal, whose writes then fail with EIO."""
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.chdir(killer.ROOT)
+        os.execv(sys.executable, [sys.executable, "-c", CLOSED, kind])
+    shown = b""
+    while b"started" not in shown:
+        shown += os.read(terminal, 1000)
+    os.close(terminal)
+    _, status = os.waitpid(pid, 0)
+    assert os.waitstatus_to_exitcode(status) == 7
 
 
 @pytest.mark.parametrize("launched", [False, True])

@@ -12,8 +12,12 @@ from pickle import UnpicklingError
 from types import FrameType, TracebackType
 from typing import Any, Self
 
-# From systemd, SLURM and launchers; from a closed terminal; from SLURM before the time limit.
-REQUESTS = (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+REQUESTS = (
+    signal.SIGTERM,  # from systemd, SLURM and launchers
+    signal.SIGHUP,  # from a closed terminal
+    *(signal.SIGUSR1, signal.SIGUSR2),  # from SLURM before the time limit
+    signal.SIGXCPU,  # at the soft limit of CPU time
+)
 STOP_SIGNALS = (*REQUESTS, signal.SIGINT)
 REPEAT = 1.0  # seconds
 CLEANING = 15.0  # seconds
@@ -78,10 +82,23 @@ class StopSignals:
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         now = time.monotonic()
+        if number == signal.SIGHUP:
+            _leave_closed_terminal()
         if not self.received:
             self.received, self._since = number, now
         elif number == signal.SIGINT and now - self._since > REPEAT:
             signal.default_int_handler(number, frame)
+
+
+def _leave_closed_terminal() -> None:
+    """Drop what is printed from now on to a terminal that was closed: each write would fail."""
+    for descriptor in (1, 2):
+        try:
+            os.write(descriptor, b"")
+        except OSError:
+            nothing = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nothing, descriptor)
+            os.close(nothing)
 
 
 def exit_on_interrupt(module: str) -> None:
@@ -135,6 +152,8 @@ def raising_signals() -> Iterator[None]:
     raised: list[BaseException] = []
 
     def stop(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
+        if number == signal.SIGHUP:
+            _leave_closed_terminal()
         for one in REQUESTS:  # a second one must not interrupt the cleaning
             signal.signal(one, signal.SIG_IGN)
         error = KeyboardInterrupt() if number == signal.SIGINT else Terminated(number)

@@ -24,7 +24,7 @@ from pipeline.runtime.files import read_as
 from pipeline.runtime.hardware import gpu_environment
 from pipeline.runtime.lock import run_lock
 from pipeline.runtime.progress import make_console
-from pipeline.runtime.signals import Stopped
+from pipeline.runtime.signals import STOP_SIGNALS, Stopped
 from pipeline.training.runner import write_config
 
 
@@ -188,7 +188,7 @@ def write_configs(
 
 
 def _reason(child: Child, status: int) -> str:
-    if status in (KILLED + signal.SIGTERM, KILLED + signal.SIGINT):
+    if status - KILLED in STOP_SIGNALS:
         return "stopped"
     if status > KILLED:
         return f"killed by {signal.Signals(status - KILLED).name}"
