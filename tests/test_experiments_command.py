@@ -163,8 +163,8 @@ def test_options_are_json_values() -> None:
         (SourceError("x.zip: not a zip"), ["job: x.zip: not a zip"]),
         (UserError("seeds: got 0"), ["job: seeds: got 0"]),
         (
-            BadImagesError("2 bad images", [("1.png", "empty"), ("2.png", "cut")]),
-            ["1.png: empty", "2.png: cut", "job: 2 bad images; --skip-bad leaves them out"],
+            BadImagesError("2 bad images", [("1\n.png", "empty"), ("2.png", "cut")]),
+            ["1\\n.png: empty", "2.png: cut", "job: 2 bad images"],
         ),
     ],
 )

@@ -7,7 +7,15 @@ import numpy as np
 from pipeline.data.base import Ints, LayoutError, Source, SourceError
 from pipeline.data.pixels.measures import Measures
 from pipeline.data.pixels.options import PixelOptions
-from pipeline.data.pixels.polarity import DARK, LIGHT, Mask, decide_polarity, is_blank, shows_ink
+from pipeline.data.pixels.polarity import (
+    DARK,
+    LIGHT,
+    Ink,
+    Mask,
+    decide_polarity,
+    is_blank,
+    shows_ink,
+)
 from pipeline.data.pixels.scale import Scale, choose_scale
 
 FEW_LEVELS = 32  # of 256: images that use fewer hold numbers, such as 0 and 1
@@ -70,7 +78,7 @@ def check_blank(
     )
 
 
-def settle_polarity(path: Path, options: PixelOptions, measures: Measures) -> str:
+def settle_polarity(path: Path, options: PixelOptions, measures: Measures) -> Ink:
     """Return the polarity of the dataset. Raises LayoutError if it is undecided."""
     if options.polarity != "auto":
         return options.polarity

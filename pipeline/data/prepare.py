@@ -427,12 +427,17 @@ def _is_up_to_date(out: Path, info: dict[str, Any], skip_bad: bool) -> bool:
         raise SourceError(f"{out}: exists and is no .beton file; --force overwrites it") from error
     if not is_ours:
         raise SourceError(f"{out}: was written by another program; --force overwrites it")
-    settings = dict(found.get("prepare", {}))
-    skipped = settings.pop("skipped", None)
+    try:
+        convert(found.get("survey"), Survey)
+        skipped = convert(found.get("prepare"), dict[str, Any]).get("skipped", [])
+        convert(skipped, list[tuple[str, str]])
+        digest = convert(found.get("provenance"), dict[str, Any]).get("digest")
+    except ValueError:  # other entries than prep writes
+        return False
     return (
-        settings == info["prepare"]
-        and found.get("classes") == info["classes"]
+        found["prepare"] == {**info["prepare"], "skipped": skipped}
+        and all(found.get(name) == info[name] for name in ("classes", "splits", "writers"))
         and found.get("layout") == json.loads(json.dumps(info["layout"]))
-        and found.get("provenance", {}).get("digest") == info["provenance"]["digest"]
+        and digest == info["provenance"]["digest"]
         and (skip_bad or not skipped)
     )

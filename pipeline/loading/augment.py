@@ -168,8 +168,9 @@ def crop(images: Tensor, transforms: Transforms, size: int) -> Tensor:
     """
     affine, _, perspective, elastic, _ = transforms
     height, width = images.shape[2:]
-    sides = torch.tensor([size / width, size / height], device=images.device)
-    theta = affine * sides[:, None]
+    # Numbers, for a tensor of them would be copied to the device, and the host would wait.
+    sides = size / width, size / height
+    theta = torch.stack([affine[:, axis] * side for axis, side in enumerate(sides)], dim=1)
     theta[:, :, 2] += ink_centres(images)
     if perspective is not None:  # with the denominator d, M (p / d) + t is (M p + t d) / d
         theta[:, :, :2] += theta[:, :, 2:] * perspective[:, None]
@@ -179,7 +180,8 @@ def crop(images: Tensor, transforms: Transforms, size: int) -> Tensor:
         along = perspective[:, :, None] * _pixel_centres(size, images.device)  # (B, 2, size)
         grid /= (1 + along[:, 1, :, None] + along[:, 0, None, :])[..., None]
     if elastic is not None:
-        grid += displacements(elastic, size).movedim(1, 3) * sides
+        moved = displacements(elastic, size).unbind(1)
+        grid += torch.stack([part * side for part, side in zip(moved, sides, strict=True)], dim=3)
     return F.grid_sample(images, grid, padding_mode="zeros", align_corners=False)
 
 

@@ -65,5 +65,6 @@ def _split(begin: Tensor, end: Tensor, size: int) -> tuple[Tensor, Tensor]:
     whole = edges.floor()
     part = edges - whole
     at = whole.long()
-    sign = torch.tensor([1.0, -1.0], dtype=edges.dtype, device=edges.device)
-    return torch.cat([at, at + 1], dim=1), torch.cat([(1 - part) * sign, part * sign], dim=1)
+    numbers = torch.cat([1 - part, part], dim=1)
+    numbers[:, 1::2] *= -1  # at the ends
+    return torch.cat([at, at + 1], dim=1), numbers

@@ -102,7 +102,8 @@ class Loss:
             )
         log_p = F.log_softmax(logits, dim=1)
         if self.kind == "forward":
-            return -(log_p + self._log_transition.to(log_p.device).T[labels]).logsumexp(dim=1)
+            transition = self._log_transition.to(log_p.device, non_blocking=True)
+            return -(log_p + transition.T[labels]).logsumexp(dim=1)
         own = log_p.gather(1, labels[:, None])[:, 0]
         if self.kind == "complementary":
             return own.exp().exp()

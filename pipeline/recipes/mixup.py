@@ -74,7 +74,8 @@ class Mixing:
             return Mixed(images, labels, labels, torch.ones(len(labels), device=images.device))
         assert len(ids) % 2 == 0, f"an odd number of rows: {len(ids)}"
         sampled = self._sample(seed, epoch, ids[::2].copy(), *images.shape[2:])
-        moved = torch.from_numpy(sampled.astype(np.float32)).to(images.device)
+        moved = torch.from_numpy(sampled.astype(np.float32))
+        moved = moved.to(images.device, non_blocking=True)
         weights, inside, outside, top, bottom, left, right = moved[..., None, None, None, None]
         own = inside
         if self.cutmix:

@@ -221,7 +221,7 @@ def _grid(facts: Iterable[tuple[str, str]]) -> Table:
         Column(style="dim", no_wrap=True), Column(), show_header=False, box=None, pad_edge=False
     )
     for term, text in facts:
-        table.add_row(Text(f"  {term}"), Text(text))
+        table.add_row(Text(f"  {term}"), Text(printable(text)))
     return table
 
 

@@ -20,12 +20,17 @@ no paper and stay undecided.
 An image that was composited on paper shows its paper, whatever its pixels are.
 """
 
+from typing import Literal
+
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.data.pixels.measures import ON_BLACK, ON_WHITE, Measures, has_change
 
-DARK, LIGHT, EACH = "dark", "light", "each"  # the ink; "each": every image's own background
+Ink = Literal["dark", "light", "each"]  # "each": the paper is every image's own background
+DARK: Ink = "dark"
+LIGHT: Ink = "light"
+EACH: Ink = "each"
 
 BLANK_CONTRAST = 16  # grey levels: compression leaves less than this on blank paper
 BORDER_INK = 0.25
@@ -67,7 +72,7 @@ def shows_ink(measures: Measures, ink: str) -> Mask:
     return (evidence | has_change(measures, composited)) & ~is_blank(measures)
 
 
-def decide_polarity(measures: Measures) -> str | None:
+def decide_polarity(measures: Measures) -> Ink | None:
     """Return the ink of a dataset, "dark" or "light", or None if the images do not decide it."""
     measures = measures[~is_blank(measures)]
     if not len(measures):

@@ -6,9 +6,10 @@ images collects. It is stored in the manifest and shown on the data card.
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
 import numpy as np
+from msgspec import Meta
 from numpy.typing import NDArray
 
 from pipeline.data.base import SPLITS, TRAIN, VALIDATION, Ints
@@ -26,6 +27,7 @@ from pipeline.data.pixels.polarity import (
     DARK,
     EACH,
     LIGHT,
+    Ink,
     ink_fraction,
     is_blank,
     paper,
@@ -48,10 +50,21 @@ _GREY_MODES = (b"1", b"L", b"LA", b"La", b"I", b"F")  # and all of I;16
 
 @dataclass(frozen=True)
 class Histogram:
-    """Counts (n,) of values between edges (n + 1,)."""
+    """Counts (n,) of values between ascending edges (n + 1,); two edges may be equal.
+
+    Raises ValueError for other values, which the manifest of another program may hold.
+    """
 
     edges: tuple[float, ...]
     counts: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        widths = np.diff(self.edges)
+        ascending = np.isfinite(widths).all() and (len(widths) == 1 or (widths > 0).all())
+        if not len(widths) == len(self.counts) > 0 or not ascending or widths[0] < 0:
+            raise ValueError(f"histogram: got the edges {self.edges}, expected ascending ones")
+        if min(self.counts) < 0:
+            raise ValueError(f"histogram: got the counts {self.counts}, expected 0 or more")
 
     @classmethod
     def of(cls, values: NDArray[np.generic]) -> Self:
@@ -94,7 +107,7 @@ class Survey:
     images: int
     modes: dict[str, int]
     changes: dict[str, int]
-    sizes: tuple[tuple[int, int, int], ...]
+    sizes: Annotated[tuple[tuple[int, int, int], ...], Meta(min_length=1)]
     distinct_sizes: int
     height: Histogram
     width: Histogram
@@ -103,7 +116,7 @@ class Survey:
     blank_by_class: dict[str, int]
     blank_classes: tuple[str, ...]
     copies: Copies
-    polarity: str
+    polarity: Ink
     disagreeing: int
     inverted: int
     scale: tuple[float, float] | None
@@ -119,7 +132,7 @@ class Survey:
         splits: Ints,
         classes: Sequence[str],
         name: Callable[[int], str],
-        polarity: str,
+        polarity: Ink,
         scale: Scale | None,
         colour: Colours | None = None,
     ) -> Self:
