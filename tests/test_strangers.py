@@ -212,6 +212,34 @@ def test_valid_json_of_other_shapes_is_one_line(
     str(error.value).encode()
 
 
+LIMITED = """
+import resource, runpy, sys
+limit = int(sys.argv.pop(1))
+resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+runpy.run_path(sys.argv.pop(1), run_name="__main__")
+"""
+
+
+def test_a_limit_on_file_sizes_is_one_line_and_the_run_resumes(
+    made: tuple[Path, Path], run: Path
+) -> None:
+    """Real: a limit as by `ulimit -f`, below the size of the optimizer's state."""
+    shutil.rmtree(run / "checkpoints")
+    for name in ("result.json", DIGESTS, "model.safetensors"):
+        (run / name).unlink()
+    script = run.parent / "limited.py"
+    script.write_text(LIMITED)
+    job = ROOT / "jobs" / "classify.py"
+    done = forked.run([script, "400000", job, "--resume", str(run)], run.parent)
+    path = run / "checkpoints" / ".unfinished" / "state.safetensors"
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
+    assert f"classify: {path}: File too large (writing " in done.stderr
+    assert list((run / "checkpoints").iterdir()) == []
+    status, err = start("resume", run, made[1])
+    assert (status, err) == (0, "")
+    assert read_run(run).result.epochs == 2
+
+
 def without_links(patch: pytest.MonkeyPatch) -> None:
     def symlink(*_: object, **__: object) -> None:
         raise PermissionError(errno.EPERM, "Operation not permitted")
