@@ -226,7 +226,7 @@ def read_run(path: Path) -> FinishedRun:
         answers = path / "answers.safetensors"
         predictions = predictions_of(read_tensors(answers), answers, config.classes)
         scores = score(predictions.logits, predictions.labels, config.classes)
-    losses = read(path / "losses.json", lambda text: list(map(float, json.loads(text))))
+    losses = read(path / "losses.json", lambda text: convert(json.loads(text), list[float]))
     history = run.epochs()
     check_history(path / "metrics.jsonl", history, len(config.recipe.stages))
     check_finite(path / "losses.json", losses)

@@ -84,7 +84,8 @@ class Neighbours:
         try:
             ids = split_indices(file, config.learn_from, config.recipe.train_images)
             key = {"fingerprint": config.fingerprint, "images": str(len(ids))}
-            vectors = _cached(run / CACHE, key)
+            layers = [one for one in trained.network.modules() if isinstance(one, nn.Linear)]
+            vectors = _cached(run / CACHE, key, (len(ids), layers[-1].in_features))
             if vectors is None:
                 vectors = _embed_all(trained, file, ids, device)
                 with suppress(OSError):  # a run directory of others
@@ -137,12 +138,13 @@ class Neighbours:
         return dict(zip(unique.tolist(), images, strict=True))
 
 
-def _cached(path: Path, key: dict[str, str]) -> Tensor | None:
+def _cached(path: Path, key: dict[str, str], shape: tuple[int, int]) -> Tensor | None:
     try:
         found = read_cached(path, key)
     except UserError:  # damaged: it is written again
         return None
-    return None if found is None else found.get("vectors")
+    vectors = None if found is None else found.get("vectors")
+    return vectors if vectors is not None and vectors.shape == shape else None
 
 
 def _embed_all(trained: TrainedModel, file: Reader, ids: Ids, device: torch.device) -> Tensor:

@@ -17,10 +17,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from beton.format.storage import UNSUPPORTED
 from pipeline.errors import UserError
 
 NAME = re.compile(r"(?!\.)[^/\0\n]+")  # of a folder beside a link
-LOST = (errno.EIO, errno.ENOSPC, errno.EDQUOT)  # errors of fsync that lose data
 _WORDS = {stat.S_IFREG: "a file", stat.S_IFDIR: "a folder", stat.S_IFLNK: "a link"}
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -100,7 +100,7 @@ class Folder:
                     f.write(content)
                     f.flush()
                     if sync:
-                        os.fsync(f.fileno())
+                        _sync(f.fileno())
                 self._replace(temporary, name)
             except BaseException:
                 with suppress(FileNotFoundError):
@@ -119,7 +119,7 @@ class Folder:
     def digest(self, name: str) -> str:
         """Return the SHA-256 of a file, in hexadecimal digits, once the file is on disk."""
         with os.fdopen(self._open(name, _READ), "rb") as file, _errors_of(self.path / name):
-            os.fsync(file.fileno())
+            _sync(file.fileno())
             return hashlib.file_digest(file, "sha256").hexdigest()
 
     def sync(self) -> None:
@@ -127,11 +127,8 @@ class Folder:
 
         Some network and user-space file systems, such as CIFS and 9p, refuse it for folders.
         """
-        try:
-            os.fsync(self._descriptor)
-        except OSError as error:
-            if error.errno in LOST:
-                raise OSError(error.errno, os.strerror(error.errno), str(self.path)) from error
+        with _errors_of(self.path):
+            _sync(self._descriptor)
 
     def rename(self, old: str, new: str) -> None:
         """Rename an entry; a file or an empty folder called `new` is replaced."""
@@ -236,6 +233,14 @@ def refused(path: Path, kind: int | None, expected: str) -> UserError:
 def printable(text: str) -> str:
     """Return a text from a file in one line: other characters than printable ones as escapes."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def _sync(descriptor: int) -> None:
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in UNSUPPORTED:
+            raise
 
 
 def _hidden(name: str) -> str:
