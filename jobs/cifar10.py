@@ -9,7 +9,7 @@
 
 Prepares data/cifar10.beton first if it is missing. Writes runs/cifar10/<time>, with all files that
 a reported figure comes from; runs/cifar10/latest points to it. Exit status: 0 success, 2 failure,
-with the reason in one line, 130 or 143 stopped by Ctrl-C or SIGTERM.
+with the reason in one line, 128 + number stopped by a signal.
 """
 
 from pipeline.runtime import signals

@@ -9,8 +9,8 @@
 
 The recipe is chosen from the data: colour or grey, size, number of images. Writes
 runs/leaves/<time>, with all files that a reported figure comes from; runs/leaves/latest points to
-it. Exit status: 0 success, 2 failure, with the reason in one line, 130 or 143 stopped by Ctrl-C or
-SIGTERM.
+it. Exit status: 0 success, 2 failure, with the reason in one line, 128 + number stopped by a
+signal.
 """
 
 from pipeline.runtime import signals

@@ -6,9 +6,9 @@
     ./launch.sh train emnist --resume runs/emnist/TIME   resume an interrupted run
     accelerate launch jobs/emnist.py                     the same, for one process
 
-Prepares data/emnist.beton first if it is missing. Writes runs/emnist/<time>, with all files that
-a reported figure comes from; runs/emnist/latest points to it. Exit status: 0 success, 2 failure,
-with the reason in one line, 130 or 143 stopped by Ctrl-C or SIGTERM.
+Prepares data/emnist.beton first if it is missing. Writes runs/emnist/<time>, with all files that a
+reported figure comes from; runs/emnist/latest points to it. Exit status: 0 success, 2 failure, with
+the reason in one line, 128 + number stopped by a signal.
 """
 
 from pipeline.runtime import signals

@@ -8,7 +8,7 @@
 
 Prepares data/fashion.beton first if it is missing. Writes runs/fashion/<time>, with all files that
 a reported figure comes from; runs/fashion/latest points to it. Exit status: 0 success, 2 failure,
-with the reason in one line, 130 or 143 stopped by Ctrl-C or SIGTERM.
+with the reason in one line, 128 + number stopped by a signal.
 """
 
 from pipeline.runtime import signals

@@ -7,8 +7,8 @@
     accelerate launch --multi_gpu --num_processes 2 jobs/part1.py      two, on a CPU too
 
 Writes runs/part1/<time>, with all files that a reported figure comes from; runs/part1/latest points
-to it. Exit status: 0 success, 2 failure, with the reason in one line, 130 or 143 stopped by Ctrl-C
-or SIGTERM.
+to it. Exit status: 0 success, 2 failure, with the reason in one line, 128 + number stopped by a
+signal.
 """
 
 from pipeline.runtime import signals

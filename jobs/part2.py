@@ -9,7 +9,7 @@
 Trains a network on the digits of part 1; then, for every seed, one network from its weights and one
 from random weights on MNIST. Nothing else differs between the two. Writes runs/part2/<time>, with a
 folder for every training, result.json and report.html; runs/part2/latest points to it. Exit status:
-0 success, 2 failure, with the reason in one line, 130 or 143 stopped by Ctrl-C or SIGTERM.
+0 success, 2 failure, with the reason in one line, 128 + number stopped by a signal.
 """
 
 from pipeline.runtime import signals

@@ -10,7 +10,7 @@
 Repeats the published trainings, at learning rates of its own, diagnoses the labels without a
 correct one, and trains again by methods that suit the diagnosis. Writes runs/part3/<time>, with a
 folder for every training, result.json and report.html; runs/part3/latest points to it. Exit status:
-0 success, 2 failure, with the reason in one line, 130 or 143 stopped by Ctrl-C or SIGTERM.
+0 success, 2 failure, with the reason in one line, 128 + number stopped by a signal.
 """
 
 from pipeline.runtime import signals

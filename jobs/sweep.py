@@ -9,8 +9,8 @@
 NAME is a job that trains one network, or a dataset, as for train. Options that sweep does not have
 are those of the job, for all trainings. Writes runs/sweep/<time>, with a run directory for every
 training, result.json and report.html; runs/sweep/latest points to it. A training that fails does
-not stop the others. Exit status: 0 success, 2 failure, with the reason in one line, 130 or 143
-stopped by Ctrl-C or SIGTERM.
+not stop the others. Exit status: 0 success, 2 failure, with the reason in one line, 128 + number
+stopped by a signal.
 """
 
 from pipeline.runtime import signals

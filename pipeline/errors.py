@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from math import inf, isfinite
 from pathlib import Path
+from sys import float_info
 
 from beton.errors import printable
 
@@ -19,7 +20,7 @@ class UserError(ValueError):
 
 def check_range(name: str, value: float, low: float, high: float = inf) -> None:
     """Raise UserError unless a value is finite and in [low, high]."""
-    if not (isfinite(value) and low <= value <= high):
+    if not (low <= value <= high and abs(value) < float_info.max):  # of whole numbers too
         expected = f"{low} to {high}" if isfinite(high) else f"at least {low}"
         raise UserError(f"{name}: got {value}, expected {expected}")
 

@@ -2,7 +2,8 @@
 
 import os
 import resource
-from collections.abc import Iterator
+import signal
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +21,7 @@ from pipeline.models.blocks import Network, Shape
 from pipeline.recipes.recipe import Recipe, Stage
 from pipeline.runtime import hardware
 from pipeline.training import batch_size_finder
-from pipeline.training.batch_size_finder import find_micro_batch
+from pipeline.training.batch_size_finder import Trial, find_micro_batch, in_children
 from pipeline.training.distributed import Processes, join_processes
 
 ROW = 512 << 20  # bytes that the greedy network allocates per image: much more than threads do
@@ -66,7 +67,13 @@ def launch() -> Iterator[Processes]:
 
 @pytest.fixture(autouse=True)
 def greedy_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A network of the tests is not known in a child process, so the trials are in this one."""
     monkeypatch.setitem(networks.NETWORKS, "greedy", greedy)
+
+    def here(trial: Trial, sizes: Sequence[int]) -> int:
+        return trial.largest(sizes, lambda _: None)
+
+    monkeypatch.setattr(batch_size_finder, "in_children", here)
 
 
 def network_that(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
@@ -164,3 +171,33 @@ def test_the_stage_with_the_largest_images_decides(
 def test_free_memory_is_less_than_all() -> None:
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     assert 0 < hardware.free_memory(torch.device("cpu")) < total
+
+
+class Deadly(Trial):
+    """A trial whose sizes above two end the process, as native code does without memory."""
+
+    def largest(self, sizes: Sequence[int], on_size: Callable[[int], None]) -> int:  # type: ignore[override]
+        for size in sizes:
+            on_size(size)
+            if self.network == "unknown":
+                raise UserError("network: unknown")
+            if size > self.classes:
+                os.kill(os.getpid(), signal.SIGSEGV)
+            return size
+        raise AssertionError("no sizes")
+
+
+def deadly(most: int, network: str = "small") -> Deadly:
+    stage = Stage(16, 1, 0.1)
+    return Deadly(network, most, stage, (1, 16, 16), (16, 16), 8, 0, "no", "cpu", 1)
+
+
+def test_a_size_that_ends_the_child_does_not_fit() -> None:
+    assert in_children(deadly(2), [8, 2, 0]) == 2
+    with pytest.raises(UserError, match="network: unknown"):
+        in_children(deadly(9, "unknown"), [8, 0])
+
+
+def test_a_child_finds_the_size_of_a_real_network() -> None:
+    trial = Trial("small", 4, Stage(16, 1, 0.1), (1, 16, 16), (16, 16), 8, 1, "no", "cpu", 1)
+    assert in_children(trial, [8, 4, 2, 1, 0]) == 8

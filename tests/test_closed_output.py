@@ -1,40 +1,25 @@
 """Commands whose output goes to a reader that leaves, such as `head`: no word, status 141."""
 
 import os
-import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import forked
 import pytest
 from trained_runs import ink_run
 
+from jobs import evaluate
 from pipeline.errors import UserError
 from pipeline.experiments import command
 from pipeline.runtime.progress import make_console
-
-ROOT = Path(__file__).resolve().parents[1]
-EVALUATE = str(ROOT / "jobs" / "evaluate.py")
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return ink_run(tmp_path_factory.mktemp("run"))
-
-
-@pytest.mark.parametrize("options", [[], ["--json"]], ids=["tables", "json"])
-def test_evaluate_ends_without_a_word(options: list[str], run: Path, tmp_path: Path) -> None:
-    words = [EVALUATE, str(run), "--source", str(run.parent / "tiny.beton"), *options]
-    with subprocess.Popen(
-        [sys.executable, *words], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    ) as process:
-        assert process.stdout is not None
-        assert process.stderr is not None
-        process.stdout.close()
-        errors = process.stderr.read()
-    assert (process.returncode, errors) == (141, b"")
 
 
 def print_lines() -> None:
@@ -67,7 +52,12 @@ class Config:
     """Options."""
 
 
-def call(work: Callable[[], None], output: str, place: Path) -> None:
+def evaluate_run(words: Sequence[str]) -> int:
+    sys.argv = ["evaluate.py", *words]
+    return evaluate.main()
+
+
+def call(job: Callable[[], int], output: str, place: Path) -> None:
     """Run a command whose output is gone ("closed"), there ("open") or no file at all ("none")."""
     read, write = os.pipe()
     os.dup2(write, 1)
@@ -79,7 +69,7 @@ def call(work: Callable[[], None], output: str, place: Path) -> None:
     sys.stdout = None if output == "none" else open(1, "w", closefd=False)  # noqa: SIM115
     errors = os.open(place, os.O_WRONLY | os.O_CREAT)
     os.dup2(errors, 2)
-    sys.exit(command.call("work", work))
+    sys.exit(job())
 
 
 @pytest.mark.parametrize(
@@ -98,7 +88,20 @@ def call(work: Callable[[], None], output: str, place: Path) -> None:
 def test_only_a_closed_output_is_one(
     work: Callable[[], None], output: str, status: int, line: str, tmp_path: Path
 ) -> None:
-    process = forked.CONTEXT.Process(target=call, args=(work, output, tmp_path / "errors"))
+    assert ended(partial(command.call, "work", work), output, tmp_path) == (status, line)
+
+
+@pytest.mark.parametrize("options", [[], ["--json"]], ids=["tables", "json"])
+def test_evaluate_ends_without_a_word(options: list[str], run: Path, tmp_path: Path) -> None:
+    words = [str(run), "--source", str(run.parent / "tiny.beton"), *options]
+    assert ended(partial(evaluate_run, words), "closed", tmp_path) == (141, "")
+    assert ended(partial(evaluate_run, words), "none", tmp_path) == (0, "")
+
+
+def ended(job: Callable[[], int], output: str, folder: Path) -> tuple[int | None, str]:
+    """Return the status and the errors of a command in a process of its own."""
+    errors = folder / "errors"
+    process = forked.CONTEXT.Process(target=call, args=(job, output, errors))
     process.start()
     process.join()
-    assert (process.exitcode, (tmp_path / "errors").read_text()) == (status, line)
+    return process.exitcode, errors.read_text()

@@ -137,6 +137,23 @@ def test_a_storage_without_locks_uses_the_file_alone(
         pass
 
 
+def test_a_full_disk_is_reported_with_the_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "pwrite", fails)
+        with (
+            pytest.raises(OSError, match=r"No space left on device: '.*\.lock'"),
+            run_lock(tmp_path),
+        ):
+            pass
+    with run_lock(tmp_path):
+        pass
+
+
 @pytest.mark.parametrize("text", ["", "{", "[]", "5", '{"host": "a"}', "\0" * 100, '{"a":' * 900])
 def test_an_incomplete_file_is_no_lock(text: str, tmp_path: Path) -> None:
     (tmp_path / module.NAME).write_text(text)

@@ -13,7 +13,7 @@ from pipeline.evaluation.metrics import EpochMetrics
 from pipeline.evaluation.run_dir import RunDir, read_run
 from pipeline.runtime.files import DIGESTS, read_json, read_tensors, write_tensors
 
-EPOCH = EpochMetrics(1, 0, 1e-3, 1.5, 0.5, 2.0, loss=None, accuracy=None, seconds=3.0)
+EPOCH = EpochMetrics(0, 0, 1e-3, 1.5, 0.5, 2.0, loss=None, accuracy=None, seconds=3.0)
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from pipeline.errors import UserError
 from pipeline.evaluation.metrics import EpochMetrics, Scores, score
 from pipeline.evaluation.predict import Predictions
 from pipeline.evaluation.run_config import RunConfig
-from pipeline.evaluation.run_files import predictions_of, read_weights
+from pipeline.evaluation.run_files import check_finite, check_history, predictions_of, read_weights
 from pipeline.runtime.files import (
     DIGESTS,
     convert,
@@ -227,7 +227,11 @@ def read_run(path: Path) -> FinishedRun:
         predictions = predictions_of(read_tensors(answers), answers, config.classes)
         scores = score(predictions.logits, predictions.labels, config.classes)
     losses = read(path / "losses.json", lambda text: list(map(float, json.loads(text))))
-    return FinishedRun(path, config, result, run.epochs(), losses, scores, predictions)
+    history = run.epochs()
+    check_history(path / "metrics.jsonl", history, len(config.recipe.stages))
+    check_finite(path / "losses.json", losses)
+    check_finite(path / "result.json", asdict(result))
+    return FinishedRun(path, config, result, history, losses, scores, predictions)
 
 
 def _line(epoch: EpochMetrics) -> str:

@@ -6,6 +6,7 @@ digests; here are the ranges.
 
 import math
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -14,6 +15,7 @@ from torch import Tensor
 from beton.codec import ink
 from pipeline.errors import UserError, check_range
 from pipeline.evaluation.framing import Framing
+from pipeline.evaluation.metrics import EpochMetrics
 from pipeline.evaluation.predict import Predictions
 from pipeline.loading.dataset import MAX_CANVAS, MAX_PROPORTION, View
 from pipeline.runtime.files import damaged, read_as, read_tensors
@@ -71,6 +73,26 @@ def read_weights(run: Path) -> dict[str, Tensor]:
         if tensor.is_floating_point() and not tensor.isfinite().all():
             raise UserError(f"{path}: got weights that are not finite, in {name}; train it again")
     return weights
+
+
+def check_history(path: Path, history: Sequence[EpochMetrics], stages: int) -> None:
+    """Raise UserError for epochs that are out of order or not finite, in the file `path`.
+
+    A gradient's norm may be infinite, where a step in fp16 was skipped.
+    """
+    for number, epoch in enumerate(history):
+        if epoch.epoch != number or not 0 <= epoch.stage < stages:
+            raise UserError(f"{path}: damaged: got epoch {epoch.epoch} of stage {epoch.stage}")
+        check_finite(path, {**asdict(epoch), "gradient_norm": None})
+
+
+def check_finite(path: Path, value: object) -> None:
+    """Raise UserError if plain data of the file `path` holds a number that is not finite."""
+    if isinstance(value, float) and not math.isfinite(value):
+        raise UserError(f"{path}: damaged: got {value}, expected a finite number")
+    if isinstance(value, dict | list | tuple):
+        for one in value.values() if isinstance(value, dict) else value:
+            check_finite(path, one)
 
 
 def predictions_of(tensors: dict[str, Tensor], path: Path, classes: Sequence[str]) -> Predictions:

@@ -129,8 +129,8 @@ def _names(configs: Sequence[RunConfig]) -> list[str]:
     """Return names: the recipe, and for groups of one recipe the settings that differ."""
     names = []
     for config in configs:
-        name = str(config.options["recipe"])
-        rivals = [_shared_settings(c) for c in configs if c.options["recipe"] == name]
+        name = str(config.options.get("recipe"))
+        rivals = [_shared_settings(c) for c in configs if str(c.options.get("recipe")) == name]
         own = _shared_settings(config)
         differing = [key for key in own if any(rival.get(key) != own[key] for rival in rivals)]
         if differing:

@@ -100,8 +100,10 @@ def _acquire(path: Path) -> int:
                 _check_dead(holder, os.fstat(descriptor).st_mtime, path)
             os.ftruncate(descriptor, 0)
             os.pwrite(descriptor, json.dumps(asdict(Holder())).encode(), 0)
-        except BaseException:
+        except BaseException as error:
             os.close(descriptor)
+            if isinstance(error, OSError) and error.filename is None:  # of a full disk
+                error.filename = str(path)
             raise
         return descriptor
 

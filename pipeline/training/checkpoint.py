@@ -12,7 +12,8 @@ import re
 import stat
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
@@ -36,7 +37,7 @@ from pipeline.runtime.files import (
     tensor_bytes,
 )
 from pipeline.runtime.launch import is_main
-from pipeline.runtime.storage import Folder, refused
+from pipeline.runtime.storage import Folder, printable, refused
 from pipeline.runtime.trees import pack, unpack
 
 STEP = re.compile(r"step-\d{8}")
@@ -257,9 +258,23 @@ def _check_state(state: Any) -> None:
             convert(state[name], kind)
         except ValueError as error:
             raise ValueError(f"{name}: {error}") from error
+    if state["batch"] > state["batches"]:
+        raise ValueError(f"batch: got {state['batch']} of {state['batches']} an epoch")
     local = state.get("local", state.get("sums"))  # earlier versions have the sums alone
     if not isinstance(local, Tensor):
         raise ValueError("the state has no local values")
+
+
+@contextmanager
+def errors_of_restoring(root: Path) -> Iterator[None]:
+    """Raise UserError where a training cannot take up the state of a checkpoint in `root`."""
+    try:
+        yield
+    except UserError:
+        raise
+    except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as e:
+        reason = printable(str(e).partition("\n")[0])
+        raise UserError(f"{root}: its state does not fit this training: {reason}") from e
 
 
 def _warn(line: str) -> None:

@@ -11,9 +11,10 @@ bit).
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,19 +28,21 @@ from beton.reader import Reader
 from pipeline.errors import DivergedError, UserError
 from pipeline.evaluation.metrics import EpochMetrics, Scores, score
 from pipeline.evaluation.predict import Predictions, load_weights, predict
+from pipeline.evaluation.run_files import check_history
 from pipeline.loading.batches import Decode, DeviceLoader, MicroBatch
 from pipeline.loading.dataset import View
 from pipeline.recipes.mixup import Mixed
 from pipeline.recipes.recipe import Recipe, Stage
 from pipeline.runtime.signals import Stopped, StopSignals
 from pipeline.training import optim
-from pipeline.training.checkpoint import Checkpoints
+from pipeline.training.checkpoint import Checkpoints, errors_of_restoring
 from pipeline.training.clock import Clock
 from pipeline.training.datamodule import DataModule, TrainLoader
 from pipeline.training.distributed import LocalTensors, Processes
 from pipeline.training.ema import MovingAverage
 from pipeline.training.mixed_precision import MixedPrecision
 from pipeline.training.monitor import StepMonitor, StepReport
+from pipeline.training.optim.state import load_state
 
 
 class Trainer:
@@ -190,7 +193,7 @@ class Trainer:
         """Train for the rest of a stage, which starts at the epoch `first_epoch`."""
         optimizer = optim.build(self.network, stage)
         if self._optimizer_state and (len(self.history), self._batch) != (first_epoch, 0):
-            optimizer.load_state_dict(self._optimizer_state)
+            load_state(optimizer, self._optimizer_state)
         self._optimizer_state = None
         model = self._processes.parallel(self.network)
         with (
@@ -404,7 +407,13 @@ class Trainer:
         folder, last = self._checkpoints.root, self._checkpoints.last(self._processes.device)
         if last is None:
             return None
-        weights, state = last
+        with errors_of_restoring(folder):
+            return self._take_up(*last, folder)
+
+    def _take_up(
+        self, weights: Mapping[str, Tensor], state: dict[str, Any], folder: Path
+    ) -> dict[str, Any]:
+        """Take up the weights and the state of a checkpoint; return the optimizer's state."""
         if state["batches"] != self.batches_per_epoch:
             raise UserError(
                 f"checkpoint: got {state['batches']} batches per epoch, expected "
@@ -416,6 +425,7 @@ class Trainer:
             weights = state["network"]
         load_weights(self.network, weights, folder)
         self.history = [EpochMetrics(**metrics) for metrics in state["history"]]
+        check_history(folder, self.history, len(self.recipe.stages))
         self.losses, self._batch = state["losses"], state["batch"]
         self._arithmetic.restore(state.get("scaler", {}))
         if "local" in state:

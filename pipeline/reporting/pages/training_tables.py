@@ -191,7 +191,7 @@ def published_of(group: RunGroup) -> Sequence[Published]:
     system, options = SYSTEMS.get(group.config.job), group.config.options
     if system is None or any(options.get(name) not in AS_IN_RECIPE for name in CHANGES):
         return ()
-    return system.published.get(options["recipe"], ())
+    return system.published.get(str(options.get("recipe")), ())
 
 
 def published_tables(groups: Sequence[RunGroup]) -> list[Block]:

@@ -1,0 +1,105 @@
+"""Signals to whole jobs: while they import, while a checkpoint is written, at any moment.
+
+Simulated: slow storage is a save that sleeps; a scheduler's signal to a whole job is sent to the
+launcher and to the processes that it started.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from functools import partial
+from pathlib import Path
+
+import killer
+import pytest
+from job_started import ENVIRONMENT, JOB, QUICK, folder_of_the_run
+from tiny import write_set
+
+from pipeline.experiments import command
+
+SLOW = """
+import sys, time
+from pathlib import Path
+from jobs import part1
+from pipeline.training.checkpoint import Checkpoints
+
+save = Checkpoints.save
+
+def slow_save(*arguments, **options):
+    Path("saving").touch()
+    time.sleep(2)
+    return save(*arguments, **options)
+
+Checkpoints.save = slow_save
+sys.exit(part1.main())
+"""
+
+
+def wait_for(path: Path, process: subprocess.Popen[str]) -> None:
+    while not path.exists():
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.02)
+
+
+def test_signals_of_a_whole_job_wait_for_a_slow_checkpoint(tmp_path: Path) -> None:
+    """SIGUSR1 as SLURM sends it before the time limit, then SIGTERM and SIGHUP at the limit."""
+    data = write_set(tmp_path / "tiny.beton")
+    script = tmp_path / "slow.py"
+    script.write_text(SLOW)
+    *command, _, _ = killer.launcher(2)
+    with subprocess.Popen(
+        [*command, str(script), "--data", str(data), *QUICK, "--epochs", "400"],
+        cwd=tmp_path,
+        env={**ENVIRONMENT, "PYTHONPATH": str(killer.ROOT)},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    ) as job:
+        wait_for(tmp_path / "saving", job)
+        for number in (signal.SIGUSR1, signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
+            killer.send(job.pid, killer.Kill(number, None, 0))
+            time.sleep(0.1)
+        _, err = job.communicate()
+    assert job.returncode == 128 + signal.SIGUSR1, err
+    run = folder_of_the_run(tmp_path)
+    steps = [path.name for path in (run / "checkpoints").glob("step-*")]
+    assert f"stopped by SIGUSR1 after step {int(max(steps)[5:])}; resume: ./launch.sh train" in err
+    assert err.count("resume: ") == 1
+    assert "Traceback" not in err
+    assert not (run / ".lock").exists()
+
+
+@pytest.mark.parametrize("launched", [False, True])
+def test_an_interrupt_in_the_first_second_is_one_line(launched: bool, tmp_path: Path) -> None:
+    command = killer.launcher(2)[:-2] if launched else [sys.executable]
+    with subprocess.Popen(
+        [*command, JOB], cwd=tmp_path, stderr=subprocess.PIPE, text=True, start_new_session=True
+    ) as job:
+        time.sleep(0.5)
+        os.killpg(job.pid, signal.SIGINT)
+        _, err = job.communicate()
+    line = "launch.sh: interrupted\n" if launched else "interrupted\n"
+    assert (job.returncode, err) == (130, line)
+
+
+def test_trainings_that_are_killed_at_any_moment_are_those_that_are_not(tmp_path: Path) -> None:
+    report = killer.kill_many(tmp_path, 3, [1], epochs=6)
+    assert report.wrong == []
+    assert report.kills.total() >= 3
+
+
+def test_a_lost_process_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    """Simulated: the error that gloo raises in a process whose peer was killed."""
+
+    def fail(words: str) -> None:
+        raise RuntimeError(words)
+
+    lost = "[gloo/transport/tcp/pair.cc:561] Connection closed by peer"
+    assert command.call("part1", partial(fail, lost)) == 2
+    line = "part1: lost the connection to another process of the launch\n"
+    assert capsys.readouterr().err == line
+    with pytest.raises(RuntimeError, match="another one"):
+        command.call("part1", partial(fail, "another one"))
