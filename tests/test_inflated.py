@@ -106,12 +106,13 @@ def test_a_full_disk_is_one_line_with_the_folder(tmp_path: Path, packed: Path) -
 
 
 SLOW = """
-import json, sys, time
+import os, sys, time
 from pathlib import Path
 from jobs import prep
 from pipeline.data.sources.idx import Idx
 fast = Idx.decoded
 def slow(self, index):
+    Path("seen", str(os.getpid())).touch()
     time.sleep(0.01)
     return fast(self, index)
 Idx.decoded, Idx.seconds_per_image = slow, 1.0
@@ -121,7 +122,7 @@ if __name__ == "__main__":
 
 
 def wait_until(condition: Callable[[], bool]) -> None:
-    end = time.monotonic() + 60
+    end = time.monotonic() + 120
     while not condition():
         assert time.monotonic() < end, "timed out"
         time.sleep(0.05)
@@ -150,6 +151,7 @@ def test_a_stopped_preparation_leaves_nothing(tmp_path: Path, number: int, check
     (tmp_path / "slow.py").write_text(SLOW)
     temporary = tmp_path / "tmp"
     temporary.mkdir()
+    (tmp_path / "seen").mkdir()
     words = ["tiny", "--source", "raw", "--workers", "2", *(["--check"] if check else [])]
     prep = subprocess.Popen(
         [sys.executable, "slow.py", *words],
@@ -158,9 +160,7 @@ def test_a_stopped_preparation_leaves_nothing(tmp_path: Path, number: int, check
         stderr=subprocess.PIPE,
         text=True,
     )
-    # The server of sockets, the tracker of resources and two workers.
-    wait_until(lambda: len(children(prep.pid)) >= 4)
-    time.sleep(1)
+    wait_until(lambda: len(list((tmp_path / "seen").iterdir())) == 3)  # its workers and itself
     workers = children(prep.pid)
     prep.send_signal(number)
     _, errors = prep.communicate(timeout=60)

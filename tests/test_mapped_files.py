@@ -101,14 +101,16 @@ def test_a_replaced_file_is_read_to_its_end(path: Path) -> None:
 
 
 SIGBUS = """
-import faulthandler, os, sys
+import os, sys
 from beton.loader import Loader
-faulthandler.enable()
-with Loader(sys.argv[1], 1, threads=0) as loader:
-    batches = iter(loader)
-    next(batches)
-    os.truncate(sys.argv[1], 100)
-    list(batches)
+from pipeline.runtime.launch import run_job
+def job():
+    with Loader(sys.argv[1], 1, threads=0) as loader:
+        batches = iter(loader)
+        next(batches)
+        os.truncate(sys.argv[1], 100)
+        list(batches)
+run_job("train", job)
 """
 
 

@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
@@ -16,7 +18,7 @@ from tiny_colours import write_colours
 
 from pipeline.data.synth.handwriting import SyntheticPages
 from pipeline.evaluation.evaluate import TrainedModel
-from pipeline.evaluation.framing import Framing, Range
+from pipeline.evaluation.framing import Framing, Range, stroke_width
 from pipeline.evaluation.run_config import RunConfig, TrainingConfig
 from pipeline.loading.batches import DeviceLoader
 from pipeline.loading.dataset import View, open_dataset
@@ -255,6 +257,37 @@ def test_bombs_and_other_files_are_refused(predictor: Predictor) -> None:
         assert "\n" not in str(caught.value)
     with pytest.raises(PictureError, match="expected uint8"):
         predictor.prepare(np.zeros((3, 3, 2), np.uint8))
+
+
+@given(st.integers(2, 9), st.floats(0, 3.1))
+def test_the_width_of_a_stroke_is_measured_at_any_angle(width: int, angle: float) -> None:
+    y, x = np.mgrid[:80, :80] - 39.5
+    across = abs(x * np.cos(angle) + y * np.sin(angle))
+    stroke = np.clip(width / 2 - across + 0.5, 0, 1) * (np.hypot(x, y) < 36)
+    assert stroke_width(stroke) == pytest.approx(width, rel=0.12)
+
+
+@pytest.mark.parametrize("kind", ["tight crop", "wide margins", "a third"])
+def test_the_pen_tells_the_size_where_the_image_does_not(kind: str, predictor: Predictor) -> None:
+    """Small and large characters stay so, also on a page that was made smaller on white."""
+
+    def size(picture: bytes | Page) -> int:
+        ink = seen(predictor, picture) > 0.5
+        return max(int(np.ptp(np.flatnonzero(ink.any(axis=axis)))) for axis in (0, 1))
+
+    def changed(page: Page, number: int) -> bytes | Page:
+        if kind != "a third":
+            return FURTHER[kind](page, np.random.default_rng(number))
+        small = Image.fromarray(page).reduce(3)
+        whole = Image.new("L", (page.shape[1], page.shape[0]), 255)
+        whole.paste(small, (page.shape[1] // 3, page.shape[0] // 3))
+        return np.array(whole)
+
+    pages = [draw("A", number) for number in range(len(PAGES))]
+    clean = np.log([size(page) for page in pages])
+    found = np.log([size(changed(page, number)) for number, page in enumerate(pages)])
+    assert np.corrcoef(clean, found)[0, 1] > 0.5
+    assert abs(np.median(found - clean)) < 0.15
 
 
 def test_sizes_of_digits_are_normalised_as_in_the_training(tmp_path: Path) -> None:

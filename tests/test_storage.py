@@ -135,3 +135,24 @@ def test_a_full_disk_is_an_error_with_the_path(tmp_path: Path, samples: int) -> 
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == str(path)
     assert list(tmp_path.iterdir()) == []
+
+
+PAGE = """
+import resource, sys
+from pathlib import Path
+from pipeline.reporting.html import Page
+resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))
+try:
+    origin = {"kind": "synthetic", "source": "d"}
+    Page("a", "b?", "c", [origin], []).write(Path(sys.argv[1]))
+except OSError as error:
+    print(error.filename)
+"""
+
+
+def test_a_page_on_a_full_disk_is_an_error_with_the_path(tmp_path: Path) -> None:
+    path = tmp_path / "a.html"
+    command = [sys.executable, "-c", PAGE, str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == str(path)
+    assert list(tmp_path.iterdir()) == []

@@ -217,8 +217,8 @@ class SourceFinder:
             return self.synthetic.source(name), SYNTHETIC_BY_DEFAULT
         else:
             raise SourceError(
-                f"no data for {name}: no --source, and no matching file or folder in {self.raw}\n"
-                f"put {' or '.join(_entry(name).paths)} into {self.raw},\n"
+                f"no data for {name}: no --source, and no matching file or folder in {self.raw}; "
+                f"put {' or '.join(_entry(name).paths)} into {self.raw}, "
                 f"or give the path by ./launch.sh prep {name} --source PATH, or add --download"
             )
         label_noise = self.synthetic.label_noise

@@ -1,11 +1,11 @@
 """Downloads raw datasets: MIDAS archives from their original URLs, others by torchvision."""
 
 import shutil
-import tempfile
 import urllib.request
 import zipfile
 from pathlib import Path
 
+from beton.format.storage import naming, temporary_folder
 from pipeline.data.base import SourceError
 
 TIMEOUT = 30  # seconds without a response
@@ -34,12 +34,13 @@ def download(name: str, raw: Path) -> Path:
     if family not in {*ARCHIVES, *TORCHVISION}:
         raise SourceError(f"{name}: no known URL to download it from; use --source PATH")
     raw.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=raw, prefix=".download-") as folder:
+    with temporary_folder(raw / "download") as folder:
         try:
-            if family in ARCHIVES:
-                fetched = _fetch_archive(ARCHIVES[family], Path(folder))
-            else:
-                fetched = _fetch_by_torchvision(name, TORCHVISION[family], Path(folder))
+            with naming(raw):
+                if family in ARCHIVES:
+                    fetched = _fetch_archive(ARCHIVES[family], folder)
+                else:
+                    fetched = _fetch_by_torchvision(name, TORCHVISION[family], folder)
             target = fetched.replace(raw / fetched.name)
         except (OSError, RuntimeError) as error:
             reason = " ".join(str(error).split())  # torchvision's message has several lines

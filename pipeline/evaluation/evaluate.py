@@ -1,6 +1,5 @@
 """Evaluation of a trained network on a dataset file or any source that can be prepared."""
 
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
@@ -13,6 +12,7 @@ from torch import Tensor, nn
 
 from beton.reader import Reader
 from pipeline.data.base import is_dataset_file
+from pipeline.data.inflated import working_folder
 from pipeline.data.layout.options import LayoutOptions
 from pipeline.data.pixels.options import PixelOptions
 from pipeline.data.prepare import prepare
@@ -192,8 +192,8 @@ def open_images(
     path = source
     with ExitStack() as stack:
         if not is_dataset_file(source):
-            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="inkrun-"))
-            path, workers = Path(folder) / "source.beton", usable_cores()
+            folder = stack.enter_context(working_folder())
+            path, workers = folder / "source.beton", usable_cores()
             prepare(
                 open_source(source, layout or LayoutOptions(), min_classes=1),
                 path,

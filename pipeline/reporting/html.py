@@ -19,6 +19,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 from xml.etree import ElementTree
 
+from beton.format.storage import naming
+
 if TYPE_CHECKING:  # importing it takes longer than drawing a page without plots
     from matplotlib.figure import Figure
 
@@ -265,11 +267,16 @@ class Page:
 """
 
     def write(self, path: Path) -> None:
-        """Write the page; the file appears whole or not at all."""
+        """Write the page; the file appears whole or not at all. Raises OSError with the path."""
         text = self.html()
         temporary = path.with_name(f".{path.name}")
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(path)
+        try:
+            with naming(path):
+                temporary.write_text(text, encoding="utf-8")
+            temporary.replace(path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
 
 
 def _need_alt(caption: str, alt: str) -> None:

@@ -3,6 +3,7 @@
 The only module that reads a launcher's environment variables.
 """
 
+import faulthandler
 import os
 import signal
 import sys
@@ -12,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-from beton.errors import BetonError
+from beton.errors import BetonError, printable
 from pipeline.errors import UserError
 from pipeline.runtime.cgroup import usable_cores
 from pipeline.runtime.signals import Stopped
@@ -82,8 +83,11 @@ def cpu_only() -> bool:
 def run_job(name: str, job: Callable[[], None]) -> int:
     """Run a job and return its exit status: 0 done, 2 failed, 128 + number if stopped by a signal.
 
-    The main process prints the reason in one line.
+    The main process prints the reason in one line. A crash, such as SIGBUS for a mapped file that
+    another process cut short, prints the stacks of all threads.
     """
+    if not faulthandler.is_enabled():
+        faulthandler.enable(2)
     try:
         job()
     except SystemExit as error:
@@ -113,7 +117,7 @@ def _reason(error: Exception) -> str:
 
 def _print_error(line: str) -> None:
     if is_main():
-        print(line, file=sys.stderr)
+        print(printable(line), file=sys.stderr)
 
 
 def _wait_for_main(seconds: float = 5.0) -> None:

@@ -6,6 +6,7 @@ images collects. It is stored in the manifest and shown on the data card.
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
+from itertools import pairwise
 from typing import Annotated, Any, Self
 
 import numpy as np
@@ -59,9 +60,9 @@ class Histogram:
     counts: tuple[int, ...]
 
     def __post_init__(self) -> None:
-        widths = np.diff(self.edges)
-        ascending = np.isfinite(widths).all() and (len(widths) == 1 or (widths > 0).all())
-        if not len(widths) == len(self.counts) > 0 or not ascending or widths[0] < 0:
+        pairs = list(pairwise(self.edges))
+        ascending = all(a < b or (a == b and len(pairs) == 1) for a, b in pairs)
+        if not len(pairs) == len(self.counts) > 0 or not ascending:
             raise ValueError(f"histogram: got the edges {self.edges}, expected ascending ones")
         if min(self.counts) < 0:
             raise ValueError(f"histogram: got the counts {self.counts}, expected 0 or more")

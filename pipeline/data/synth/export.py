@@ -1,7 +1,6 @@
 """Writes synthetic pages as PNG files in the layout of MIDAS part 1, each marked as synthetic."""
 
 import os
-import tempfile
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
@@ -11,6 +10,7 @@ from pathlib import Path
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
+from beton.format.storage import naming, temporary_folder
 from pipeline.data.base import Source, SourceError
 from pipeline.data.pixels.png import SYNTHETIC_MARK
 
@@ -23,13 +23,13 @@ def save_pages(source: Source, out: Path, progress: Callable[[int], None]) -> No
     if out.exists():
         raise SourceError(f"{out}: got an existing path, expected a new folder")
     out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as temporary:
-        save = partial(_save_page, source, Path(temporary) / out.name)
+    with naming(out), temporary_folder(out) as temporary:
+        save = partial(_save_page, source, temporary / out.name)
         workers = len(os.sched_getaffinity(0))
         with ProcessPoolExecutor(workers, get_context("forkserver")) as pool:
             for _ in pool.map(save, range(len(source)), chunksize=32):
                 progress(1)
-        (Path(temporary) / out.name).rename(out)
+        (temporary / out.name).rename(out)
 
 
 def _save_page(source: Source, folder: Path, index: int) -> None:
