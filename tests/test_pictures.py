@@ -114,7 +114,10 @@ def test_a_clean_page_has_the_input_of_evaluate(
         assert torch.equal(predictor.inputs(prepared), batch.images)
 
 
-@pytest.mark.parametrize("kind", REQUIRED | FURTHER)
+SIZE_LOST = ("tight crop", "wide margins")
+
+
+@pytest.mark.parametrize("kind", [kind for kind in REQUIRED | FURTHER if kind not in SIZE_LOST])
 def test_a_distorted_page_is_nearest_to_the_clean_page(kind: str, predictor: Predictor) -> None:
     """A small form of the benchmark: among 13 characters, the network sees the correct one."""
     clean = [seen(predictor, draw("A", number)) for number in range(0, len(PAGES), 3)]
@@ -126,7 +129,7 @@ def test_a_distorted_page_is_nearest_to_the_clean_page(kind: str, predictor: Pre
             distances = [abs(image - other).mean() for other in clean]
             correct.append(int(np.argmin(distances)) == place)
     assert len(correct) >= 2
-    assert np.mean(correct) >= (0.5 if kind in ("tight crop", "wide margins") else 0.97)
+    assert all(correct)
 
 
 def _ruled(page: Page, level: int, thick: int, *, squared: bool) -> Page:
@@ -264,10 +267,11 @@ def test_the_width_of_a_stroke_is_measured_at_any_angle(width: int, angle: float
     y, x = np.mgrid[:80, :80] - 39.5
     across = abs(x * np.cos(angle) + y * np.sin(angle))
     stroke = np.clip(width / 2 - across + 0.5, 0, 1) * (np.hypot(x, y) < 36)
-    assert stroke_width(stroke) == pytest.approx(width, rel=0.12)
+    ends = width * 72 / (72 + width)  # which are edges too
+    assert stroke_width(stroke) == pytest.approx(ends, rel=0.08)
 
 
-@pytest.mark.parametrize("kind", ["tight crop", "wide margins", "a third"])
+@pytest.mark.parametrize("kind", [*SIZE_LOST, "a third"])
 def test_the_pen_tells_the_size_where_the_image_does_not(kind: str, predictor: Predictor) -> None:
     """Small and large characters stay so, also on a page that was made smaller on white."""
 
