@@ -17,18 +17,13 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # side by side, each on a core of its o
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in a shell's background
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
+if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:  # as under nohup
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
 sys.path.insert(0, str(Path(__file__).parent))
 
 settings.register_profile("inkrun", deadline=None)
 settings.load_profile("inkrun")
-
-
-@pytest.fixture(autouse=True, scope="module")
-def forgotten_precision() -> Iterator[None]:
-    """Let accelerate forget the precision of a module's tests: it keeps one for the process."""
-    yield
-    if "accelerate.state" in sys.modules:
-        sys.modules["accelerate.state"].AcceleratorState._reset_state(True)
 
 
 @pytest.fixture(autouse=True)

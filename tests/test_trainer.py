@@ -13,7 +13,6 @@ import killable
 import numpy as np
 import pytest
 import torch
-from accelerate.state import AcceleratorState
 from forked import CONTEXT
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -226,7 +225,6 @@ def test_the_eval_model_is_the_average_of_the_weights(file: Reader) -> None:
 
 def test_a_stage_can_compute_in_float32(file: Reader) -> None:
     found = []
-    AcceleratorState._reset_state(True)  # it keeps the precision of other tests
     for mixed in (True, False):
         dtypes: list[torch.dtype] = []
         network = networks.build("small", len(CLASSES), 0)
@@ -237,7 +235,6 @@ def test_a_stage_can_compute_in_float32(file: Reader) -> None:
             )
             training.run()
         found.append(set(dtypes))
-    AcceleratorState._reset_state(True)
     assert found == [{torch.bfloat16}, {torch.float32}]
 
 
@@ -346,7 +343,6 @@ def test_only_muon_steps_in_low_precision(file: Reader) -> None:
             seen.setdefault("AdamW", []).append(torch.is_autocast_enabled("cpu"))
             super().step(closure)
 
-    AcceleratorState._reset_state(True)  # it keeps the precision of other tests
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("pipeline.training.optim.Muon", Watched)
         patch.setattr("torch.optim.AdamW", Other)
@@ -354,7 +350,6 @@ def test_only_muon_steps_in_low_precision(file: Reader) -> None:
             with join_processes("bf16") as processes:
                 network = networks.build("small", len(CLASSES), 0)
                 Trainer(processes, network, recipe(epochs=1, optimizer=name), file).run()
-    AcceleratorState._reset_state(True)
     assert {name: set(steps) for name, steps in seen.items()} == {"Muon": {True}, "AdamW": {False}}
 
 

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import timedelta
 from importlib.util import find_spec
+from inspect import signature
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -81,8 +82,12 @@ class Processes:
         """Return a model whose gradients are means over the processes: the network or a wrapper."""
         if self.count == 1:
             return network
-        # The trainer averages batch statistics over the processes before it uses them.
-        return DistributedDataParallel(network, broadcast_buffers=False)
+        # All processes begin with equal weights. Each keeps its own batch statistics: the trainer
+        # averages them over the processes before it uses them.
+        known = signature(DistributedDataParallel).parameters
+        name = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
+        options: dict[str, Any] = {name: False, "init_sync": False}
+        return DistributedDataParallel(network, **options)
 
     def no_sync(self, model: nn.Module) -> AbstractContextManager[None]:
         """Return a context in which gradients accumulate in each process alone."""
