@@ -48,7 +48,7 @@ def test_other_folders_and_files_are_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     write(tmp_path / "other", "first", "export --to hub")
     for name in ("mine", "file", "other"):
-        with pytest.raises(UserError, match="not written by explain"):
+        with pytest.raises(UserError, match="expected a new folder for explain"):
             write(tmp_path / name, "x")
     assert (tmp_path / "mine" / "thesis.txt").read_text() == "x"
     assert (tmp_path / "other" / "page").read_text() == "first"

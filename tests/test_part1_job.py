@@ -63,6 +63,7 @@ def test_it_trains_and_leaves_a_run(
     latest = tmp_path / "runs" / "part1" / "latest"
     assert latest.is_symlink()
     assert sorted(path.name for path in latest.iterdir()) == [
+        "SHA256SUMS",
         "answers.safetensors",
         "batch.png",
         "checkpoints",
@@ -261,7 +262,10 @@ def test_part_1_trains_on_synthetic_pages_too(
             lambda path: shutil.copy(tmp_path / "main.beton", path),
             "the run started with other data",
         ),
-        (Path.unlink, "another.beton is not there; make it: ./launch.sh prep auxiliary"),
+        (
+            Path.unlink,
+            "another.beton is not there, the dataset of runs/part1/latest; if it has moved: --auxiliary",
+        ),
     ):
         harm(tmp_path / "another.beton")
         line = refusal(["--resume", "runs/part1/latest"], monkeypatch, capsys)

@@ -91,7 +91,7 @@ def read(path: Path) -> dict[str, Any]:
 
 def test_every_training_has_its_folder(run: Path) -> None:
     assert sorted(path.name for path in run.iterdir()) == sorted(
-        [*TRAININGS, "config.json", "report.html", "result.json"]
+        [*TRAININGS, "SHA256SUMS", "config.json", "report.html", "result.json"]
     )
     for name in TRAININGS:
         config = read(run / name / "config.json")

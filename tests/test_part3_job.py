@@ -119,7 +119,7 @@ def test_it_diagnoses_and_recovers(run: Path) -> None:
 
 def test_every_training_has_its_folder(run: Path) -> None:
     trainings = ["simple", *(f"{way}-{seed}" for way in WAYS for seed in (0, 1))]
-    files = ["config.json", "folders.png", "report.html", "result.json"]
+    files = ["SHA256SUMS", "config.json", "folders.png", "report.html", "result.json"]
     assert sorted(path.name for path in run.iterdir()) == sorted([*files, *trainings])
     for name in trainings:
         config = json.loads((run / name / "config.json").read_text())

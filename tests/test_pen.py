@@ -118,7 +118,8 @@ def test_a_page_shows_the_whole_character_near_its_middle(
     assert page.shape == PAGE_SHAPE
     assert set(np.unique(page)) == {0, 255}
     middle, size = box(page == 0)
-    np.testing.assert_allclose(size, size_of(line) * SCALE, atol=2)
+    # A thin end of a stroke may cover the middle of no pixel.
+    np.testing.assert_allclose(size, size_of(line) * SCALE, atol=4)
     wanted = np.array(PAGE_SHAPE[::-1]) / 2 + (2 * np.array(place) - 1) * MAX_OFFSET[::-1]
     np.testing.assert_allclose(middle, wanted, atol=1.5)
     assert (np.abs(middle - (600, 450)) <= np.array(MAX_OFFSET[::-1]) + 1.5).all()
