@@ -264,7 +264,7 @@ def test_part_1_trains_on_synthetic_pages_too(
         ),
         (
             Path.unlink,
-            "another.beton is not there, the dataset of runs/part1/latest; if it has moved: --auxiliary",
+            "another.beton is not there, the dataset of runs/part1/latest; if it has moved:",
         ),
     ):
         harm(tmp_path / "another.beton")
