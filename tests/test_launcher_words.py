@@ -1,5 +1,6 @@
 """What a user says to accelerate's launcher, which passes it on in environment variables."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,14 @@ from tiny import write_set
 from pipeline.errors import UserError
 from pipeline.runtime import launch
 from pipeline.training.distributed import join_processes
+
+
+@pytest.fixture(autouse=True)
+def restored_threads() -> Iterator[None]:
+    """Restore the number of threads, which a launcher's words change."""
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.mark.parametrize(
