@@ -129,7 +129,7 @@ def test_a_finished_run_is_only_read(whole: Path, tmp_path: Path) -> None:
         ),
         (["--resume", "cut"], "cut/config.json: damaged: "),
         (["--resume", "list"], "list/config.json: got a list, expected an object"),
-        (["--resume", "nowhere"], "nowhere: not a run directory: it has no config.json"),
+        (["--resume", "nowhere"], "nowhere: not a run directory: there is no such folder"),
     ],
 )
 def test_a_resumed_run_has_its_own_options(

@@ -311,7 +311,7 @@ def test_a_test_split_is_validated_on(
         (["--seeds", "0"], "seeds: got 0, expected at least 1"),
         (["--epochs", "0"], "epochs: got 0, expected 1"),
         (["--size", "8"], "size: got 8, expected 16"),
-        (["--resume", "nowhere"], "nowhere: not a run directory: it has no config.json"),
+        (["--resume", "nowhere"], "nowhere: not a run directory: there is no such folder"),
         (["--resume", "nowhere", "--seeds", "3"], "seeds: a resumed run has its own options"),
     ],
 )

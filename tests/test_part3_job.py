@@ -284,8 +284,8 @@ def test_models_of_other_classes_are_left_out(
             "arms: cannot train digits: runs/part2/latest/digits is no fini",
         ),
         (["--size", "8"], "size: got 8, expected 16"),
-        (["--witness", "nowhere"], "nowhere: not a run directory: it has no result.json"),
-        (["--resume", "nowhere"], "nowhere: not a run directory: it has no config.json"),
+        (["--witness", "nowhere"], "nowhere: not a run directory: there is no such folder"),
+        (["--resume", "nowhere"], "nowhere: not a run directory: there is no such folder"),
         (["--resume", "nowhere", "--seeds", "5"], "seeds: a resumed run has its own options"),
     ],
 )

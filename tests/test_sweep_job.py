@@ -277,7 +277,7 @@ def test_side_by_side_killed_and_resumed_gives_what_one_by_one_gives(
         (["part1", "--published"], "published: expected ./launch.sh sweep emnist --published"),
         (["emnist", "--published"], "size: the published trainings have their own; with --pub"),
         (["part1", "--list", "nowhere.json"], "nowhere.json"),
-        (["--resume", "runs"], "not a run directory: it has no config.json"),
+        (["--resume", "runs"], "not a run directory: there is no such folder"),
         (["--resume", "runs", "--over", "epochs=1"], "resume: got other options too"),
     ],
 )

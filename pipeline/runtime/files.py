@@ -68,7 +68,10 @@ def read_bytes(path: Path, most: int = MAX_TEXT) -> bytes:
             content = folder.read(path.name, most)
             expected = digests(folder).get(path.name)
     except (FileNotFoundError, NotADirectoryError) as error:
-        raise UserError(f"{path.parent}: not a run directory: it has no {path.name}") from error
+        why = f"it has no {path.name}"
+        if not path.parent.is_dir():
+            why = "it is a file" if path.parent.exists() else "there is no such folder"
+        raise UserError(f"{path.parent}: not a run directory: {why}") from error
     if expected not in (None, hashlib.sha256(content).hexdigest()):
         raise UserError(f"{path}: damaged: its SHA-256 is not that in {DIGESTS}")
     return content
