@@ -53,7 +53,8 @@ class StopSignals:
     From then on, the `REQUESTS` are ignored until the process ends, also after the context: a
     scheduler and a launcher both signal the processes of a job, while one of them saves. A Ctrl-C
     acts as usual, but only `REPEAT` seconds after the first signal: a terminal and a launcher
-    repeat it. Without a signal, the handlers from before are restored.
+    repeat it. In one of several processes it is ignored too: one that came at once is handled only
+    after a collective call, however late. Without a signal, the handlers from before are restored.
 
     SIGHUP stays ignored under nohup. Outside the main thread, the context does nothing.
     """
@@ -86,8 +87,13 @@ class StopSignals:
             _leave_closed_terminal()
         if not self.received:
             self.received, self._since = number, now
-        elif number == signal.SIGINT and now - self._since > REPEAT:
+        elif number == signal.SIGINT and now - self._since > REPEAT and not _launched():
             signal.default_int_handler(number, frame)
+
+
+def _launched() -> bool:
+    """Return whether this is one of several processes of a launcher."""
+    return os.environ.get("WORLD_SIZE", "1") != "1"
 
 
 def _leave_closed_terminal() -> None:
