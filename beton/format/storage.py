@@ -36,7 +36,7 @@ def replacing(target: Path) -> Iterator[IO[bytes]]:
         try:
             yield file
             file.flush()
-            _sync(file.fileno())
+            sync_open(file.fileno())
             temporary.replace(target)
         except BaseException:
             temporary.unlink(missing_ok=True)
@@ -124,12 +124,13 @@ def sync_folder(folder: Path) -> None:
             return
         raise
     try:
-        _sync(descriptor)
+        sync_open(descriptor)
     finally:
         os.close(descriptor)
 
 
-def _sync(descriptor: int) -> None:
+def sync_open(descriptor: int) -> None:
+    """Sync an open file or folder to the disk, where its file system can do so."""
     try:
         os.fsync(descriptor)
     except OSError as error:

@@ -20,8 +20,9 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
+from beton.errors import printable
 from pipeline.errors import UserError
-from pipeline.runtime.storage import Folder, check_links, printable
+from pipeline.runtime.storage import Folder, check_links
 
 T = TypeVar("T")
 DIGESTS = "SHA256SUMS"

@@ -1,6 +1,6 @@
 """The launch of this process: rank, cores, age, exit status.
 
-The only module that reads a launcher's environment variables.
+The only module, beside `signals`, that reads a launcher's environment variables.
 """
 
 import faulthandler

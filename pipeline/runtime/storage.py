@@ -17,7 +17,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from beton.format.storage import UNSUPPORTED
+from beton.errors import printable
+from beton.format.storage import sync_open
 from pipeline.errors import UserError
 
 NAME = re.compile(r"(?!\.)[^/\0\n]+")  # of a folder beside a link
@@ -100,7 +101,7 @@ class Folder:
                     f.write(content)
                     f.flush()
                     if sync:
-                        _sync(f.fileno())
+                        sync_open(f.fileno())
                 self._replace(temporary, name)
             except BaseException:
                 with suppress(FileNotFoundError):
@@ -119,7 +120,7 @@ class Folder:
     def digest(self, name: str) -> str:
         """Return the SHA-256 of a file, in hexadecimal digits, once the file is on disk."""
         with os.fdopen(self._open(name, _READ), "rb") as file, _errors_of(self.path / name):
-            _sync(file.fileno())
+            sync_open(file.fileno())
             return hashlib.file_digest(file, "sha256").hexdigest()
 
     def sync(self) -> None:
@@ -128,7 +129,7 @@ class Folder:
         Some network and user-space file systems, such as CIFS and 9p, refuse it for folders.
         """
         with _errors_of(self.path):
-            _sync(self._descriptor)
+            sync_open(self._descriptor)
 
     def rename(self, old: str, new: str) -> None:
         """Rename an entry; a file or an empty folder called `new` is replaced."""
@@ -228,19 +229,6 @@ def refused(path: Path, kind: int | None, expected: str) -> UserError:
     got = _WORDS.get(kind or 0, "a special file")
     note = "; links are not followed" if kind == stat.S_IFLNK else ""
     return UserError(f"{path}: got {got}, expected {expected}{note}")
-
-
-def printable(text: str) -> str:
-    """Return a text from a file in one line: other characters than printable ones as escapes."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
-
-
-def _sync(descriptor: int) -> None:
-    try:
-        os.fsync(descriptor)
-    except OSError as error:
-        if error.errno not in UNSUPPORTED:
-            raise
 
 
 def _hidden(name: str) -> str:

@@ -22,6 +22,7 @@ import msgspec
 import torch
 from torch import Tensor
 
+from beton.errors import printable
 from pipeline.errors import UserError, check_range
 from pipeline.evaluation.metrics import EpochMetrics
 from pipeline.runtime.files import (
@@ -37,7 +38,7 @@ from pipeline.runtime.files import (
     tensor_bytes,
 )
 from pipeline.runtime.launch import is_main
-from pipeline.runtime.storage import Folder, printable, refused
+from pipeline.runtime.storage import Folder, refused
 from pipeline.runtime.trees import pack, unpack
 
 STEP = re.compile(r"step-\d{8}")
