@@ -12,12 +12,15 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.benchmarks.throughput.catalog import PEERS
+
 ROOT = Path(__file__).resolve().parents[1]
 BETON_MAY_IMPORT = {"beton", "llvmlite", "numba", "numpy", "simplejpeg"} | set(
     sys.stdlib_module_names
 )
 COMMAND_MAY_IMPORT = BETON_MAY_IMPORT | {"PIL", "rich"}
-IMPORT_NAMES = {"pillow": "PIL"}
+IMPORT_NAMES = {"pillow": "PIL", "opencv_python_headless": "cv2"}
+PEERS_FOLDER = ROOT / "pipeline/benchmarks/peers"
 MACHINE_PATH = re.compile(r"(?<![\w.~])/(?:work|farm|root|home|Users)/")
 
 Rule = Callable[[ast.Module], Iterator[str]]
@@ -83,6 +86,7 @@ ROOMS = (
     "export",
     "app",
     "experiments",
+    "benchmarks",
 )
 # The same within pipeline/data, whose packages and modules build on each other.
 DATA_ROOMS = (
@@ -169,12 +173,17 @@ RULES: dict[str, tuple[Callable[[str], bool], Rule]] = {
 }
 
 
-def declared(*extras: str) -> set[str]:
-    """Names of the packages that pyproject.toml asks for, as they are imported."""
+def declared(*extras: str, peers: bool = False) -> set[str]:
+    """Names of the packages that pyproject.toml asks for, as they are imported.
+
+    With `peers`, those that benchmarks install on demand too.
+    """
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     wanted = [*project["dependencies"]]
     for extra in extras:
         wanted += project["optional-dependencies"][extra]
+    if peers:
+        wanted += [name for peer in PEERS.values() for name in peer.requirements]
     names = {re.split(r"[^\w-]", requirement)[0].replace("-", "_") for requirement in wanted}
     return {IMPORT_NAMES.get(name, name) for name in names}
 
@@ -285,7 +294,9 @@ def test_what_is_imported_is_declared() -> None:
             "jobs": ["bench", "ffcv"],
         }.items()
         for path in (ROOT / top).rglob("*.py")
-        for name in only_imports(own | declared(*extras))(ast.parse(path.read_text()))
+        for name in only_imports(own | declared(*extras, peers=path.parent == PEERS_FOLDER))(
+            ast.parse(path.read_text())
+        )
     }
     assert undeclared == set()
 
