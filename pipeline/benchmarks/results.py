@@ -123,7 +123,7 @@ def new_run(runs: Path, options: Mapping[str, Any], provenance: tuple[dict[str, 
 
 
 def write_results(path: Path, results: Results) -> None:
-    """Write the results, and point runs/bench/latest to them."""
+    """Write the results, and point the link `latest`, beside their folder, to them."""
     run = RunDir(path)
     run.write_json(RESULTS, asdict(results))
     run.link_latest()

@@ -48,7 +48,7 @@ class Inkrun(Method):
         if self._mode == "jpg":
             field = RGBImageField("jpg")
         fields = {"image": field, "label": IntField()}
-        with get_context("forkserver").Pool(self.request.threads) as pool:
+        with get_context("fork").Pool(self.request.threads) as pool:
             images: Iterable[Any]
             if self.request.kind == "digits":
                 images = self.digits()
@@ -137,6 +137,7 @@ METHODS = {
     "ink, decoded by torch": partial(Rasterized, mode="ink"),
     "raw, all threads": partial(Inkrun, mode="raw"),
     "raw, 1 thread": partial(Inkrun, mode="raw", threads=0),
+    "raw pages, all threads": partial(Inkrun, mode="raw"),
     "raw, torch tensors": partial(Tensors, mode="raw"),
     "jpg, all threads": partial(Inkrun, mode="jpg"),
 }

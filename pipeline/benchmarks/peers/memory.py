@@ -31,7 +31,7 @@ class Memory(Method):
         if self.request.kind == "digits":
             np.save(self._file, self.digits())
             return
-        with get_context("forkserver").Pool(self.request.threads) as pool:
+        with get_context("fork").Pool(self.request.threads) as pool:
             shrink = partial(shrunk, size=self.request.size)
             np.save(self._file, np.stack(pool.map(shrink, self.request.files(), chunksize=8)))
 

@@ -12,13 +12,14 @@ class MethodEntry:
 
     `kinds` are the kinds of images that it loads. Methods with the same `files` share what they
     prepare; without a name they read the source itself. A method that is not `whole` decodes pages
-    once, in its preparation, to a smaller size.
+    once, in its preparation, to a smaller size. Only `quick` ones are measured with --quick.
     """
 
     name: str
     kinds: tuple[str, ...]
     files: str = ""
     whole: bool = True
+    quick: bool = True
 
 
 @dataclass(frozen=True)
@@ -49,11 +50,12 @@ PEERS = {
             (
                 MethodEntry("ink, all threads", PAGES, "ink"),
                 MethodEntry("ink, 1 thread", PAGES, "ink"),
-                MethodEntry("ink, torch tensors", PAGES, "ink"),
-                MethodEntry("ink, decoded by torch", PAGES, "ink"),
-                MethodEntry("raw, all threads", (*PAGES, *DIGITS), "raw"),
+                MethodEntry("ink, torch tensors", PAGES, "ink", quick=False),
+                MethodEntry("ink, decoded by torch", PAGES, "ink", quick=False),
+                MethodEntry("raw, all threads", DIGITS, "raw"),
                 MethodEntry("raw, 1 thread", DIGITS, "raw"),
-                MethodEntry("raw, torch tensors", DIGITS, "raw"),
+                MethodEntry("raw pages, all threads", PAGES, "raw", quick=False),
+                MethodEntry("raw, torch tensors", DIGITS, "raw", quick=False),
                 MethodEntry("jpg, all threads", PHOTOS, "jpg"),
             ),
         ),
@@ -62,7 +64,7 @@ PEERS = {
             "files",
             (
                 MethodEntry(BASELINE, PAGES),
-                MethodEntry("Pillow, bilinear", PAGES),
+                MethodEntry("Pillow, bilinear", PAGES, quick=False),
                 MethodEntry("Pillow", PHOTOS),
             ),
         ),
@@ -92,11 +94,11 @@ PEERS = {
             "memory",
             (
                 MethodEntry("DataLoader over tensors", (*PAGES, *DIGITS), "tensor", whole=False),
-                MethodEntry("tensor[ids]", (*PAGES, *DIGITS), "tensor", whole=False),
+                MethodEntry("tensor[ids]", (*PAGES, *DIGITS), "tensor", whole=False, quick=False),
                 MethodEntry(
                     "index_select, reused buffer", (*PAGES, *DIGITS), "tensor", whole=False
                 ),
-                MethodEntry("index_select of uint8, reused buffers", DIGITS, "tensor"),
+                MethodEntry("index_select of uint8, reused buffers", DIGITS, "tensor", quick=False),
             ),
         ),
     )

@@ -124,7 +124,7 @@ class WorkloadBench:
         )
 
     def measure(self, reference: Started, others: Sequence[Started]) -> list[Figures]:
-        """Run rounds of methods in turn; return the figures of those that did not fail."""
+        """Run rounds of methods in turn; return the figures of each that has not failed."""
         started = [reference, *(one for one in others if one is not reference)]
         tasks = {number: self._turn(one) for number, one in enumerate(started)}
         rounds = take_turns(tasks, self._pace.rounds)

@@ -13,12 +13,13 @@ from pipeline.benchmarks.results import (
     WorkloadResult,
     load_average,
 )
-from pipeline.benchmarks.throughput.catalog import OURS, PEERS
+from pipeline.benchmarks.throughput.catalog import OURS, PEERS, MethodEntry, Peer
 from pipeline.benchmarks.throughput.environments import python_of
-from pipeline.benchmarks.throughput.measure import Pace, Prepared, Started, WorkloadBench
+from pipeline.benchmarks.throughput.measure import Pace, Prepared, WorkloadBench
 from pipeline.benchmarks.throughput.photos import write_photos
 from pipeline.benchmarks.throughput.workloads import (
     Workload,
+    copy_pages,
     write_digits,
     write_pages,
     write_reference,
@@ -31,7 +32,8 @@ class Plan:
     """What to measure, at which pace.
 
     `source` is a zip archive or folder of PNG pages, None for pages of `writers` synthetic writers.
-    `compared` images of each workload are compared with the exact area average.
+    `compared` images of each workload are compared with the exact area average. With `quick`, only
+    the methods of --quick are measured.
     """
 
     workloads: tuple[Workload, ...]
@@ -42,6 +44,7 @@ class Plan:
     photos: int
     compared: int
     pace: Pace
+    quick: bool
 
 
 class Bench:
@@ -94,10 +97,10 @@ class Bench:
             write_digits(plan.digits, folder)
         elif workload.kind == "photos":
             write_photos(plan.photos, folder)
-        elif workload.folder == "grey":
-            write_pages(None, plan.writers, True, folder)
+        elif workload.folder == "pages" and plan.source:
+            copy_pages(plan.source, folder)
         else:
-            write_pages(plan.source, plan.writers, False, folder)
+            write_pages(plan.writers, workload.folder == "grey", folder)
 
     def _measure(self, workload: Workload, pythons: Mapping[str, Path]) -> WorkloadResult:
         folder = self._scratch / workload.folder
@@ -108,21 +111,27 @@ class Bench:
         )
         figures: list[Figures] = []
         with ExitStack() as stack:
-            reference: Started | None = None
+            ours = PEERS[OURS]
+            first, *others = self._entries(ours, workload)
+            reference = bench.start(stack, pythons[OURS], ours, first)
+            started = [reference]
             for name, python in pythons.items():
-                peer, started = PEERS[name], []
+                entries = others if name == OURS else self._entries(PEERS[name], workload)
                 with ExitStack() as group:  # the workers of a peer end before the next peer's start
-                    for entry in peer.methods:
-                        if workload.kind not in entry.kinds:
-                            continue
-                        if reference is None:
-                            reference = bench.start(stack, python, peer, entry)
-                            started.append(reference)
-                            continue
+                    for entry in entries:
                         try:
-                            started.append(bench.start(group, python, peer, entry))
+                            started.append(bench.start(group, python, PEERS[name], entry))
                         except UserError as error:
                             bench.skip(entry, error)
-                    if reference and started:
+                    if started:
                         figures += bench.measure(reference, started)
+                started = []
         return WorkloadResult(workload.name, workload.title, images, tuple(figures))
+
+    def _entries(self, peer: Peer, workload: Workload) -> list[MethodEntry]:
+        """Return the methods of a peer on a workload."""
+        return [
+            one
+            for one in peer.methods
+            if workload.kind in one.kinds and (one.quick or not self._plan.quick)
+        ]

@@ -90,10 +90,11 @@ class Worker:
     def _check(self, parts: Iterable[NDArray[np.int64]]) -> int:
         """Return the number of samples of an epoch. Raises ValueError for a wrong epoch."""
         ids = np.concatenate([*parts])
-        expected = self._method.count()
-        times = np.bincount(ids, minlength=expected)
-        if len(times) > expected or (times != 1).any():
-            wrong = int(np.flatnonzero(times != 1)[0])
+        expected = np.zeros(max(self._method.count(), ids.max() + 1), np.int64)
+        expected[: self._method.count()] = 1
+        times = np.bincount(ids, minlength=len(expected))
+        if (times != expected).any():
+            wrong = int(np.flatnonzero(times != expected)[0])
             raise ValueError(f"sample {wrong} came {times[wrong]} times in an epoch, expected once")
         if self._order is not None and len(ids) >= ORDERED and (ids == self._order).all():
             raise ValueError("the order of two epochs is the same, expected another")

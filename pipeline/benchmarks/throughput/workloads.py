@@ -1,7 +1,11 @@
 """The images that are loaded: pages, digits and photos, and the exact resize to compare with."""
 
 import shutil
+import zipfile
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +14,11 @@ from PIL import Image
 
 from beton.arrays import Array, Float64Array
 from pipeline.benchmarks.throughput.photos import CHANNEL_MEAN, CHANNEL_STD
-from pipeline.data.synth.export import save_pages
 from pipeline.data.synth.handwriting import SyntheticPages
 from pipeline.errors import UserError
+from pipeline.runtime.cgroup import usable_cores
 
+FEW = 500  # pages that one process generates
 GREY_MEAN, GREY_STD = 33.3, 78.6  # of MNIST, in grey levels
 
 
@@ -71,20 +76,37 @@ def workloads(sizes: tuple[int, ...], batch_size: int, digit_batch: int) -> list
     ]
 
 
-def write_pages(source: Path | None, writers: int, grey: bool, folder: Path) -> None:
-    """Write pages as numbered PNG files into `folder`: of a source, or generated.
+def write_pages(writers: int, grey: bool, folder: Path) -> None:
+    """Write generated pages as numbered PNG files, in RGB as those of real handwriting are."""
+    folder.mkdir()
+    pages = SyntheticPages(writers, grey=grey)
+    save = partial(_save_page, pages, folder)
+    if len(pages) < FEW:  # processes take longer to start
+        for number in range(len(pages)):
+            save(number)
+        return
+    with ProcessPoolExecutor(usable_cores(), get_context("forkserver")) as pool:
+        for _ in pool.map(save, range(len(pages)), chunksize=32):
+            pass
 
-    Raises UserError for a source without PNG files.
+
+def _save_page(pages: SyntheticPages, folder: Path, number: int) -> None:
+    page = Image.fromarray(pages.image(number)).convert("RGB")
+    page.save(folder / f"{number:06}.png")
+
+
+def copy_pages(source: Path, folder: Path) -> None:
+    """Copy the PNG files of a zip archive or folder to numbered files.
+
+    Raises UserError if there are none.
     """
     unpacked = folder.with_name(f"{folder.name}-unpacked")
-    if source is None:
-        save_pages(SyntheticPages(writers, grey=grey), unpacked, lambda _: None)
-    elif source.is_dir():
+    if source.is_dir():
         shutil.copytree(source, unpacked)
     else:
         try:
             shutil.unpack_archive(source, unpacked, "zip")
-        except (shutil.ReadError, OSError) as error:
+        except (shutil.ReadError, zipfile.BadZipFile, OSError) as error:
             raise UserError(f"source: {source}: {error}") from error
     files = sorted(unpacked.rglob("*.png"))
     if not files:

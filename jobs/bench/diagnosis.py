@@ -1,9 +1,9 @@
 """Accuracy of the label noise diagnosis, on datasets whose labels are corrupted on purpose.
 
-    ./launch.sh bench noise                              synthetic digits
-    ./launch.sh bench noise --source fashion-mnist       real images
-    ./launch.sh bench noise --rates 0.3                  fewer rates, less time
-    ./launch.sh bench noise --kinds none --seed 7        false alarms: correct labels, another seed
+    ./launch.sh bench diagnosis                          synthetic digits
+    ./launch.sh bench diagnosis --source fashion-mnist   real images
+    ./launch.sh bench diagnosis --rates 0.3              fewer rates, less time
+    ./launch.sh bench diagnosis --kinds none --seed 7    false alarms: correct labels, another seed
 
 For each kind of label noise, a small CNN is trained on some of the labels and its predictions for
 held-out images are diagnosed, as in part 3: without and with a reference model. The reference model
@@ -233,4 +233,4 @@ def main(config: Config) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(command.main("bench noise", Config, main))
+    sys.exit(command.main("bench diagnosis", Config, main))
