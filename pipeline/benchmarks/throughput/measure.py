@@ -1,6 +1,5 @@
 """Measures methods of loading on one workload: preparation, first batch, rounds, differences."""
 
-import math
 import os
 import shutil
 import tempfile
@@ -47,7 +46,6 @@ class Started:
     peer: Peer
     entry: MethodEntry
     worker: WorkerProcess
-    command: tuple[str | int, ...]
     prepared: Prepared
     first_batch: float
     first_batch_uncached: float | None
@@ -104,18 +102,10 @@ class WorkloadBench:
         worker = stack.enter_context(WorkerProcess(python, request, log, kernels))
         warm = worker.ask("start", *([] if exact else [str(self._reference)]))
         exact = exact or warm
-        if self._workload.cold:
-            command: tuple[str | int, ...] = ("cold",)
-        else:
-            seconds = warm["seconds"]
-            if seconds < self._pace.seconds:  # the warm-up's is too long
-                seconds = worker.ask("epochs", 1)["seconds"]
-            command = ("epochs", math.ceil(self._pace.seconds / seconds))
         return Started(
             peer,
             entry,
             worker,
-            command,
             prepared,
             warm["first"] - worker.started,
             uncached,
@@ -146,6 +136,7 @@ class WorkloadBench:
 
     def _turn(self, one: Started) -> Callable[[], Round | None]:
         failed = False
+        command = ("cold",) if self._workload.cold else ("load", self._pace.seconds)
 
         def run() -> Round | None:
             nonlocal failed
@@ -153,7 +144,7 @@ class WorkloadBench:
                 return None
             before = one.worker.cpu_seconds()
             try:
-                reply = one.worker.ask(*one.command)
+                reply = one.worker.ask(*command)
             except UserError as error:
                 failed = True
                 self.skip(one.entry, error)

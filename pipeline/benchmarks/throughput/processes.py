@@ -61,7 +61,7 @@ class WorkerProcess:
             self._process.wait()
         self._kill()
 
-    def ask(self, *command: str | int) -> Mapping[str, Any]:
+    def ask(self, *command: str | float) -> Mapping[str, Any]:
         """Send a command of the worker, and return the reply.
 
         Raises UserError with the reason if the worker fails.

@@ -47,8 +47,8 @@ class Worker:
     def start(self, reference: str = "") -> dict[str, Any]:
         """Load the first epoch, and compare its images with a reference.
 
-        Returns the time of the first batch on the monotonic clock, the seconds from there, and the
-        largest and the mean difference in grey levels.
+        Returns the time of the first batch on the monotonic clock, and the largest and the mean
+        difference in grey levels.
         """
         compared, expected = np.empty(0, np.int64), None
         if reference:
@@ -65,19 +65,19 @@ class Worker:
                 difference = np.abs(self._levels(images)[rows] - expected[places])
                 largest = max(largest, float(difference.max()))
                 total, count = total + float(difference.sum()), count + difference.size
-        reply["seconds"] = time.monotonic() - reply["first"]
         self._check(ids)
         return reply | {"largest": largest, "mean": total / max(count, 1)}
 
-    def epochs(self, count: int) -> dict[str, Any]:
-        """Load several epochs; return the number of images and the seconds."""
-        start = time.perf_counter()
-        loaded = [[np.array(ids) for _, ids in self._method.batches()] for _ in range(count)]
-        seconds = time.perf_counter() - start
+    def load(self, least: float = 0) -> dict[str, Any]:
+        """Load whole epochs for at least `least` seconds; return the images and the seconds."""
+        loaded, seconds, start = [], 0.0, time.perf_counter()
+        while not loaded or seconds < least:
+            loaded.append([np.array(ids) for _, ids in self._method.batches()])
+            seconds = time.perf_counter() - start
         return {"images": sum(map(self._check, loaded)), "seconds": seconds}
 
     def cold(self) -> dict[str, Any]:
-        """Load one epoch of files that were dropped from the page cache, as `epochs` does.
+        """Load one epoch of files that were dropped from the page cache, as `load` does.
 
         Returns the fraction that stayed in the page cache, too.
         """
@@ -85,7 +85,7 @@ class Worker:
         release(files)
         cached = [drop(file) for file in files]
         fraction = sum(pages for pages, _ in cached) / sum(pages for _, pages in cached)
-        return self.epochs(1) | {"cached": fraction}
+        return self.load() | {"cached": fraction}
 
     def _check(self, parts: Iterable[NDArray[np.int64]]) -> int:
         """Return the number of samples of an epoch. Raises ValueError for a wrong epoch."""
@@ -149,7 +149,7 @@ def drop(file: str) -> tuple[int, int]:
 COMMANDS: dict[str, Callable[..., dict[str, Any]]] = {
     "prepare": Worker.prepare,
     "start": Worker.start,
-    "epochs": Worker.epochs,
+    "load": Worker.load,
     "cold": Worker.cold,
 }
 
