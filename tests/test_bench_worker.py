@@ -31,7 +31,7 @@ class Scripted(Method):
         (self.folder / "made").write_text("x")
 
     def batches(self) -> Iterator[tuple[Any, Any]]:
-        ids = np.array(self.epochs.pop(0))
+        ids = np.array(self.epochs.pop(0), np.int64)
         for part in np.split(ids, [5]):
             yield np.repeat(part.astype(np.uint8), 4).reshape(-1, 2, 2), part
 
@@ -65,6 +65,7 @@ def test_right_epochs_are_counted(scripted: Worker) -> None:
     ("epochs", "message"),
     [
         ([[*range(COUNT - 1)]], "sample 11 came 0 times"),
+        ([[]], "sample 0 came 0 times"),
         ([[*range(COUNT), 3]], "sample 3 came 2 times"),
         ([[*range(COUNT), COUNT]], "sample 12 came 1 times"),
         ([FORWARD, FORWARD], "the order of two epochs is the same"),

@@ -19,7 +19,12 @@ BETON_MAY_IMPORT = {"beton", "llvmlite", "numba", "numpy", "simplejpeg"} | set(
     sys.stdlib_module_names
 )
 COMMAND_MAY_IMPORT = BETON_MAY_IMPORT | {"PIL", "rich"}
-IMPORT_NAMES = {"pillow": "PIL", "opencv_python_headless": "cv2"}
+IMPORT_NAMES = {
+    "pillow": "PIL",
+    "opencv_python_headless": "cv2",
+    "mosaicml_streaming": "streaming",
+    "nvidia_dali_cuda130": "nvidia",
+}
 PEERS_FOLDER = ROOT / "pipeline/benchmarks/peers"
 MACHINE_PATH = re.compile(r"(?<![\w.~])/(?:work|farm|root|home|Users)/")
 

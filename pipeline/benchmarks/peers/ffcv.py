@@ -81,9 +81,10 @@ class Ffcv(Method):
                 drop_last=False,
                 pipelines={"image": self._pipeline(), "label": [IntDecoder(), ToTensor()]},
             )
+        # FFCV's own normalisation is for colours.
         digits = self.request.kind == "digits"
         for images, ids in self._loader:
-            yield self._normalized(images) if digits else images, ids[:, 0]
+            yield self.normalized(images) if digits else images, ids[:, 0]
 
     def _pipeline(self) -> list[Any]:
         if self.request.kind == "digits":
@@ -97,10 +98,6 @@ class Ffcv(Method):
             levels = np.array(self.request.mean), np.array(self.request.std)
             normalize = [NormalizeImage(*levels, np.dtype(np.float32))]
         return [crop, *normalize, ToTensor(), ToTorchImage(convert_back_int16=False)]
-
-    def _normalized(self, images: Any) -> Any:
-        """Normalise digits by torch: FFCV's own operation is for colours."""
-        return images.float().sub_(self.request.mean[0]).div_(self.request.std[0])
 
 
 METHODS = {

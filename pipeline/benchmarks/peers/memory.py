@@ -46,12 +46,6 @@ class Memory(Method):
     def _file(self) -> Path:
         return self.folder / "images.npy"
 
-    def normalized(self, images: Tensor) -> Tensor:
-        """Return images as they are asked for: normalised float32, or as they are."""
-        if not self.request.mean:
-            return images
-        return images.float().sub_(self.request.mean[0]).div_(self.request.std[0])
-
 
 def shrunk(file: Path, size: int) -> Any:
     """Decode and resize a page: uint8 (size, size)."""
@@ -108,9 +102,38 @@ class ReusedBytes(Memory):
             yield rows.sub_(mean).mul_(1 / std), ids
 
 
+class InTensorDict(Memory):
+    """A TensorDict in memory-mapped files, indexed by a random permutation."""
+
+    def __init__(self, request: Request) -> None:
+        super().__init__(request)
+        self._data: Any = None
+
+    def prepare(self) -> None:
+        """Decode and resize all pages, and write the memory-mapped files."""
+        from tensordict import TensorDict
+
+        super().prepare()
+        count = len(self.images)
+        parts = {"image": self.images, "id": torch.arange(count)}
+        TensorDict(parts, batch_size=[count]).memmap(str(self.folder / "mapped"))
+        self._file.unlink()
+
+    def batches(self) -> Iterator[tuple[Any, Any]]:
+        """Yield the images and the numbers of each batch of the next epoch."""
+        if self._data is None:
+            from tensordict import TensorDict
+
+            self._data = TensorDict.load_memmap(str(self.folder / "mapped"))
+        for ids in torch.split(torch.randperm(len(self._data)), self.request.batch_size):
+            batch = self._data[ids]
+            yield self.normalized(batch["image"]), batch["id"]
+
+
 METHODS = {
     "DataLoader over tensors": InDataLoader,
     "tensor[ids]": Indexed,
     "index_select, reused buffer": Reused,
     "index_select of uint8, reused buffers": ReusedBytes,
+    "tensordict, mapped": InTensorDict,
 }

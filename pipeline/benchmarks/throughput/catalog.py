@@ -101,5 +101,54 @@ PEERS = {
                 MethodEntry("index_select of uint8, reused buffers", DIGITS, "tensor", quick=False),
             ),
         ),
+        Peer(
+            "webdataset",
+            "webdataset",
+            (MethodEntry("WebDataset", (*PAGES, *DIGITS), "tar"),),
+            ("webdataset",),
+        ),
+        Peer(
+            "litdata",
+            "litdata",
+            (MethodEntry("LitData", (*PAGES, *DIGITS), "chunks"),),
+            ("litdata",),
+        ),
+        Peer(
+            "mosaic",
+            "mosaic",
+            (MethodEntry("MosaicML Streaming", (*PAGES, *DIGITS), "shards"),),
+            ("mosaicml-streaming", "numpy<2.2"),
+        ),
+        Peer(
+            "datasets",
+            "hugging_face",
+            (MethodEntry("Hugging Face datasets", (*PAGES, *DIGITS), "table"),),
+            ("datasets",),
+        ),
+        Peer(
+            "tensordict",
+            "memory",
+            (MethodEntry("tensordict, mapped", (*PAGES, *DIGITS), "tensordict", whole=False),),
+            ("tensordict",),
+        ),
+        Peer(
+            "grain",
+            "grain",
+            (MethodEntry("Grain", (*PAGES, *DIGITS), "records"),),
+            ("grain", "array_record"),
+        ),
+        Peer(
+            "spdl",
+            "spdl",
+            (MethodEntry("SPDL", PAGES),),
+            ("spdl",),
+            system="FFmpeg's libraries",
+        ),
+        Peer(
+            "dali",
+            "dali",
+            (MethodEntry("DALI", PAGES),),
+            ("nvidia-dali-cuda130",),
+        ),
     )
 }

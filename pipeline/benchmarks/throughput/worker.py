@@ -70,7 +70,8 @@ class Worker:
 
     def load(self, least: float = 0) -> dict[str, Any]:
         """Load whole epochs for at least `least` seconds; return the images and the seconds."""
-        loaded, seconds, start = [], 0.0, time.perf_counter()
+        loaded: list[list[NDArray[np.int64]]] = []
+        seconds, start = 0.0, time.perf_counter()
         while not loaded or seconds < least:
             loaded.append([np.array(ids) for _, ids in self._method.batches()])
             seconds = time.perf_counter() - start
@@ -89,8 +90,8 @@ class Worker:
 
     def _check(self, parts: Iterable[NDArray[np.int64]]) -> int:
         """Return the number of samples of an epoch. Raises ValueError for a wrong epoch."""
-        ids = np.concatenate([*parts])
-        expected = np.zeros(max(self._method.count(), ids.max() + 1), np.int64)
+        ids = np.concatenate([np.empty(0, np.int64), *parts])
+        expected = np.zeros(max(self._method.count(), ids.max(initial=0) + 1), np.int64)
         expected[: self._method.count()] = 1
         times = np.bincount(ids, minlength=len(expected))
         if (times != expected).any():
