@@ -36,6 +36,7 @@ def page_of(paths: Sequence[Path]) -> Page:
     given = {name: value for name, value in config.options.items() if value != []}
     source = SourceRun(str(run), command("throughput", given, JOB), machine, "all results")
     notes: list[Block] = [f"Not shown: {path}, an earlier benchmark." for path in earlier]
+    bars = list(tables.bar_rows(throughput))
     busy = busy_line(throughput, int(machine["cores"]))
     return Page(
         "Loading speed",
@@ -45,6 +46,7 @@ def page_of(paths: Sequence[Path]) -> Page:
         [
             *([Section("Read first", [Warnings([busy])])] if busy else []),
             *(workload_section(one) for one in throughput.workloads),
+            *([Section("Aims", [Table("Aims.", tables.BAR, bars, "lrrl")])] if bars else []),
             Section("How it was measured", [*method_lines(throughput), hardware(machine)]),
             *(
                 [Section("Not measured", list(tables.skipped_lines(throughput)))]
