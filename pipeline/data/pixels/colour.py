@@ -20,7 +20,7 @@ from typing import Literal, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.data.base import Decoded, Pixels
+from pipeline.data.base import Decoded, Pixels, in_channels
 from pipeline.data.pixels.measures import PAIRS, Measures
 
 Colour = Literal["grey", "rgb"]
@@ -68,9 +68,7 @@ class Colours:
 
 def in_colour(decoded: Decoded, grey: Pixels) -> Pixels:
     """Return the colours (h, w, 3) of an image; its 8-bit `grey` levels (h, w) in each, if grey."""
-    if decoded.colour is not None:
-        return np.ascontiguousarray(decoded.colour)
-    return np.repeat(grey[:, :, None], 3, axis=2)
+    return np.ascontiguousarray(in_channels(grey) if decoded.colour is None else decoded.colour)
 
 
 def choose_colour(measures: Measures) -> Colour:

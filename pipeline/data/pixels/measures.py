@@ -73,7 +73,8 @@ def measure(
     pixels = np.ascontiguousarray(pixels)
     *numbers, total, squares = _describe(pixels)
     sums, contrast = (total,) * 3 + (squares,) * 6, numbers[3] - numbers[2]
-    colour = decoded.colour if stored is None else stored
+    coloured = None if decoded.repeats_grey else decoded.colour
+    colour = coloured if stored is None else stored
     if colour is not None:
         colour = np.ascontiguousarray(colour)
         sums = tuple(_colour_sums(colour).tolist())
