@@ -59,10 +59,10 @@ def histogram(flat: Uint8Array) -> Int64Array:
 @kernel
 def _is_blank(row: Uint8Array, background: int) -> bool:
     # Most rows are blank; without an early exit, the comparison compiles to vector instructions.
-    differing = 0
+    differing = np.uint8(0)
     for x in range(row.size):
-        differing += row[x] != background
-    return differing == 0
+        differing |= row[x] ^ np.uint8(background)
+    return bool(differing == 0)
 
 
 @kernel
@@ -74,9 +74,14 @@ def count_runs(image: Uint8Array, background: int) -> int:
         if _is_blank(row, background):
             continue
         before = background
-        for x in range(row.size):
-            count += (row[x] != before) & (row[x] != background)
-            before = row[x]
+        for start in range(0, row.size, LINE):
+            block = row[start : start + LINE]
+            if _is_blank(block, background):
+                before = background
+                continue
+            for x in range(block.size):
+                count += (block[x] != before) & (block[x] != background)
+                before = block[x]
     return count
 
 
@@ -101,9 +106,12 @@ def find_runs(image: Uint8Array, background: int, runs: RunArray) -> int:
         while x < width:
             value = row[x]
             start = x
-            x += 1
             while x < width and row[x] == value:
-                x += 1
+                blank = value == background and x % LINE == 0
+                if blank and _is_blank(row[x : x + LINE], background):
+                    x = min(x + LINE, width)
+                else:
+                    x += 1
             if value != background:
                 if n == runs.shape[0]:
                     return -3

@@ -8,7 +8,6 @@ that of the high bytes, as in Pillow, and colours are rounded.
 
 import struct
 import zlib
-from typing import NamedTuple
 
 import deflate
 import numpy as np
@@ -28,11 +27,10 @@ from pipeline.data.pixels.transparency import OPAQUE, blend, change_of, put_on_p
 
 LONGEST_SIDE = 65535
 
-# Of PNG's colour types: the channels, Pillow's mode, and the bits a channel that are decoded here.
-_LAYOUTS = {
-    **{0: (1, "L", (1, 2, 4, 8)), 3: (1, "P", (1, 2, 4, 8)), 4: (2, "LA", (8,))},
-    **{2: (3, "RGB", (8, 16)), 6: (4, "RGBA", (8, 16))},
-}
+# Of PNG's colour types: the channels, and Pillow's mode.
+_LAYOUTS = {0: (1, "L"), 3: (1, "P"), 4: (2, "LA"), 2: (3, "RGB"), 6: (4, "RGBA")}
+# The bits a channel that are decoded here.
+_DEPTHS = {0: (1, 2, 4, 8), 3: (1, 2, 4, 8), 4: (8,), 2: (8, 16), 6: (8, 16)}
 _PALETTE = 3  # the colour type
 # Chunks that change no pixel, with the size that Pillow requires.
 _HARMLESS = {
@@ -41,28 +39,15 @@ _HARMLESS = {
 }
 
 
-class _Form(NamedTuple):
-    """The size of an image, its bits a channel, its channels, and Pillow's mode."""
-
-    height: int
-    width: int
-    depth: int
-    channels: int
-    mode: str
-
-
 def decode_plain_png(data: bytes | bytearray) -> Decoded | None:
     """Decode a plain PNG, and return None for others and for damaged ones."""
     if len(data) < 45 or data[:16] != START:
         return None
     width, height, depth, colour, *methods, crc = struct.unpack_from(">IIBBBBBI", data, 16)
-    if colour not in _LAYOUTS or any(methods) or zlib.crc32(data[12:29]) != crc:
+    if depth not in _DEPTHS.get(colour, ()) or any(methods) or zlib.crc32(data[12:29]) != crc:
         return None
-    channels, mode, depths = _LAYOUTS[colour]
     pixels = width * height
     if max(width, height) > LONGEST_SIDE or not 0 < pixels <= (Image.MAX_IMAGE_PIXELS or pixels):
-        return None
-    if depth not in depths:
         return None
     parts: list[memoryview] = []
     palette: memoryview | None = None
@@ -76,9 +61,7 @@ def decode_plain_png(data: bytes | bytearray) -> Decoded | None:
         elif kind == b"IEND":
             if (palette is None) == (colour == _PALETTE):
                 return None
-            return _decode_rows(
-                b"".join(parts), _Form(height, width, depth, channels, mode), palette
-            )
+            return _decode_rows(b"".join(parts), height, width, depth, colour, palette)
         elif not has_checksum(data, start, end):
             return None
         elif kind == b"PLTE" and not parts and palette is None and size in range(3, 769, 3):
@@ -93,12 +76,19 @@ def decode_plain_png(data: bytes | bytearray) -> Decoded | None:
     return None
 
 
-def _decode_rows(compressed: bytes, form: _Form, palette: memoryview | None) -> Decoded | None:
-    """Decode a plain PNG's data, and return None if they are damaged.
+def _decode_rows(
+    compressed: bytes,
+    height: int,
+    width: int,
+    depth: int,
+    colour_type: int,
+    palette: memoryview | None,
+) -> Decoded | None:
+    """Decode a plain PNG's data of `depth` bits a channel, and return None if they are damaged.
 
     `palette` are the red, green and blue of the colours that pixels number, if they do.
     """
-    height, width, depth, channels, mode = form
+    channels, mode = _LAYOUTS[colour_type]
     stride = 1 + -(-width * channels * depth // 8)
     try:
         inflated = deflate.zlib_decompress(compressed, height * stride)
