@@ -76,7 +76,7 @@ def encode(image: Uint8Array, mode: str = "auto") -> Encoded:
     image = np.ascontiguousarray(image)
     height, width = image.shape
     background = _most_frequent(image)
-    count = packing.count_runs(image, background)
+    count = kernels.count_runs(image, background)
     # A run takes at least one byte, so images of noise are not packed at all.
     if mode == "runs" or (mode == "auto" and count < image.size):
         runs = np.empty((count, 4), np.uint16)

@@ -56,10 +56,30 @@ def _unsigned(number: Any) -> Any:
 @kernel
 def _is_blank(row: Uint8Array, background: int) -> bool:
     # Most rows are blank; without an early exit, the comparison compiles to vector instructions.
-    differing = 0
+    differing = np.uint8(0)
     for x in range(row.size):
-        differing += row[x] != background
-    return differing == 0
+        differing |= row[x] ^ np.uint8(background)
+    return bool(differing == 0)
+
+
+@kernel
+def count_runs(image: Uint8Array, background: int) -> int:
+    """Return the number of runs of an image."""
+    count = 0
+    for y in range(image.shape[0]):
+        row = image[y]
+        if _is_blank(row, background):
+            continue
+        before = background
+        for start in range(0, row.size, LINE):
+            block = row[start : start + LINE]
+            if _is_blank(block, background):
+                before = background
+                continue
+            for x in range(block.size):
+                count += (block[x] != before) & (block[x] != background)
+                before = block[x]
+    return count
 
 
 @kernel
@@ -75,9 +95,12 @@ def find_runs(image: Uint8Array, background: int, runs: RunArray) -> int:
         while x < width:
             value = row[x]
             start = x
-            x += 1
             while x < width and row[x] == value:
-                x += 1
+                blank = value == background and x % LINE == 0
+                if blank and _is_blank(row[x : x + LINE], background):
+                    x = min(x + LINE, width)
+                else:
+                    x += 1
             if value != background:
                 if n == runs.shape[0]:
                     return -3

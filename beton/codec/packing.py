@@ -1,4 +1,4 @@
-"""The compiled kernels of the ink encoder: statistics of pixels, and runs to bytes.
+"""The compiled kernels of the ink encoder: counts of values, and runs to bytes.
 
 `beton.codec.ink` explains runs and their bytes, and calls these kernels.
 """
@@ -36,30 +36,6 @@ def histogram(flat: Uint8Array) -> Int64Array:
     for i in range(flat.size):
         counts[flat[i]] += 1
     return counts
-
-
-@kernel
-def _is_blank(row: Uint8Array, background: int) -> bool:
-    # Most rows are blank; without an early exit, the comparison compiles to vector instructions.
-    differing = 0
-    for x in range(row.size):
-        differing += row[x] != background
-    return differing == 0
-
-
-@kernel
-def count_runs(image: Uint8Array, background: int) -> int:
-    """Return the number of runs of an image."""
-    count = 0
-    for y in range(image.shape[0]):
-        row = image[y]
-        if _is_blank(row, background):
-            continue
-        before = background
-        for x in range(row.size):
-            count += (row[x] != before) & (row[x] != background)
-            before = row[x]
-    return count
 
 
 @kernel
