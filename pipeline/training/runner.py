@@ -58,18 +58,20 @@ def write_config(
 
 
 @contextmanager
-def exclusive(processes: Processes, run: Path) -> Iterator[None]:
+def exclusive(processes: Processes, run: Path) -> Iterator[tuple[int, ...]]:
     """Hold the lock of a run directory for these processes; all of them must call this alike.
 
-    Raises UserError in all of them if other processes use the run.
+    Yields the lock's descriptor in the main process, by which children hold it too. Raises
+    UserError in all of them if other processes use the run.
     """
     with ExitStack() as stack:
+        held: list[int] = []
 
         def acquire() -> None:
-            stack.enter_context(run_lock(run))
+            held.append(stack.enter_context(run_lock(run)))
 
         processes.from_main(acquire)
-        yield
+        yield tuple(held)
 
 
 def initial_network(training: TrainingConfig, file: Reader) -> Network:
