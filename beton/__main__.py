@@ -17,7 +17,7 @@ from rich.filesize import decimal
 from rich.table import Table
 
 from beton.arrays import Array
-from beton.errors import BetonError, printable
+from beton.errors import BetonError, escape_unencodable, printable
 from beton.fields import FloatField, InkField, IntField, NDArrayField, RGBImageField
 from beton.reader import NO_CHECKSUMS, Column, Reader
 
@@ -53,6 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             add("--count", type=int, default=40, help="number of samples (default: %(default)s)")
             add("--field", help="name of the image field (default: the first image field)")
             add("--label", help="name of the int field of labels (default: label, if it exists)")
+    escape_unencodable()
     try:
         options = parser.parse_args(arguments)
         with Reader(options.file) as reader:

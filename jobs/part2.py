@@ -103,7 +103,7 @@ def train(config: Config) -> None:
             if run
             else new_study(config, data, processes)
         )
-        with exclusive(processes, study.path):
+        with exclusive(processes, "part2", study.path):
             part2.run(study, data)
 
 

@@ -145,7 +145,7 @@ def train(config: Config) -> None:
             study = Study.new(config.runs, processes, config.decode, written, watch=config.watch)
         else:
             study = Study(run, processes, config.decode, config.watch)
-        with exclusive(processes, study.path):
+        with exclusive(processes, "part3", study.path):
             part3.Experiment(study, data, models, training).run(arms, seeds)
 
 
