@@ -20,6 +20,7 @@ import tyro
 from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
 from beton.errors import escape_unencodable, printable
+from beton.format.storage import naming
 from beton.reader import Reader
 from pipeline.data.prepare import BadImagesError
 from pipeline.data.sources import SourceError
@@ -102,19 +103,12 @@ def _closed_output_exits() -> Iterator[None]:
             succeeded = isinstance(error, SystemExit) and not error.code  # --help
             if succeeded or isinstance(error, BrokenPipeError):
                 sys.exit(CLOSED_OUTPUT)
-        elif not _output_flushes():
-            drop_output(1)  # here too
-            if isinstance(error, OSError) and error.filename is None:
-                error.filename = "standard output"
-        raise
-
-
-def _output_flushes() -> bool:
-    try:
-        print(end="", flush=True)
-    except OSError:
-        return False
-    return True
+        with naming("standard output"):  # other files are named where they are written
+            try:
+                print(end="", flush=True)
+            except OSError:
+                drop_output(1)
+            raise
 
 
 def parse(options: type[C], *flags: Any, words: Sequence[str] | None = None) -> C:
