@@ -3,9 +3,7 @@
 `BetonError` is about the content of a file. A missing file or a full disk raises `OSError`.
 """
 
-import io
 import os
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -54,15 +52,6 @@ class BetonError(ValueError):
         facts = _listed(got=self.got, expected=self.expected)
         line = ": ".join(part for part in (self.file, place, self.reason) if part)
         return printable(f"{line} ({facts})" if facts else line)
-
-
-def escape_unencodable() -> None:
-    """Let print write escapes for characters that the encoding of the output lacks, as ASCII does.
-
-    Python writes such escapes to stderr anyway, and otherwise raises UnicodeEncodeError.
-    """
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def printable(text: str) -> str:

@@ -19,7 +19,7 @@ import torch
 import tyro
 from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
-from beton.errors import escape_unencodable, printable
+from beton.errors import printable
 from beton.format.storage import naming
 from beton.reader import Reader
 from pipeline.data.prepare import BadImagesError
@@ -78,7 +78,7 @@ def call(name: str, run: Callable[[], None]) -> int:
                 raise
             raise UserError("lost the connection to another process of the launch") from error
 
-    escape_unencodable()
+    launch.escape_unencodable()
     try:
         return launch.run_job(name, job)
     except Terminated as stop:

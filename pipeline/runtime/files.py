@@ -46,8 +46,8 @@ def _check_fields(value: Any, made: object, where: str) -> None:
     if is_dataclass(made):
         if unknown := value.keys() - {field.name for field in fields(made)}:
             raise ValueError(
-                f"Object contains unknown field `{min(unknown)}` - at `{where}`; it is misspelt, or "
-                "of a newer version"
+                f"Object contains unknown field `{min(unknown)}` - at `{where}`; it is misspelt "
+                "or of a newer version"
             )
         for name, one in value.items():
             _check_fields(one, getattr(made, name), f"{where}.{name}")

@@ -4,6 +4,7 @@ The only module, beside `signals`, that reads a launcher's environment variables
 """
 
 import faulthandler
+import io
 import os
 import signal
 import sys
@@ -47,6 +48,15 @@ def local_processes() -> int:
 def launch_name() -> str:
     """Return a text that the processes of a launch on this machine share, and no other ones."""
     return f"{os.getppid()} {os.environ.get('MASTER_PORT', '')}"
+
+
+def escape_unencodable() -> None:
+    """Let print write escapes for characters that the encoding of the output lacks, as ASCII does.
+
+    Python writes such escapes to stderr anyway, and otherwise raises UnicodeEncodeError.
+    """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def caller_folder() -> Path:
