@@ -3,7 +3,9 @@
 import json
 import shutil
 import signal
+import sys
 from pathlib import Path
+from typing import Any
 
 import forked
 import pytest
@@ -19,6 +21,10 @@ from job_started import (
 )
 from safetensors.torch import load_file
 from tiny import write_set
+
+from jobs import part1
+from pipeline.experiments import classify
+from pipeline.training.trainer import Trainer
 
 
 @pytest.fixture(scope="module")
@@ -67,6 +73,40 @@ def whole(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     done = run_job(["--data", str(data), *QUICK], folder)
     assert done.returncode == 0, done.stderr
     return folder
+
+
+@pytest.mark.parametrize(
+    ("owner", "call", "number", "words"),
+    [
+        (Trainer, "_restore", signal.SIGTERM, "stopped by SIGTERM"),
+        (Trainer, "predict_test", signal.SIGUSR1, "stopped by SIGUSR1"),
+        (classify, "plot_run", signal.SIGINT, "interrupted"),
+    ],
+)
+def test_a_signal_before_or_after_the_steps_says_how_to_resume(
+    owner: Any,
+    call: str,
+    number: signal.Signals,
+    words: str,
+    data: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    """While the last checkpoint is loaded, test samples are predicted, or plots are written."""
+    original = getattr(owner, call)
+
+    def interrupted(*arguments: Any) -> Any:
+        signal.raise_signal(number)
+        return original(*arguments)
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(owner, call, interrupted)
+    monkeypatch.setattr(sys, "argv", [JOB, "--data", str(data), *QUICK, "--epochs", "1"])
+    assert part1.main() == 128 + number
+    run = folder_of_the_run(tmp_path).relative_to(tmp_path)
+    hint = f"resume: ./launch.sh train part1 --resume {run}"
+    assert capfd.readouterr().err == f"part1: {words}; {hint}\n"
 
 
 def test_a_run_in_two_pieces_is_the_run_in_one(whole: Path, data: Path, tmp_path: Path) -> None:

@@ -90,7 +90,7 @@ class Study:
     @contextmanager
     def exclusive(self) -> Iterator[None]:
         """Hold the lock of the run directory; raises UserError if other processes use it."""
-        with exclusive(self.processes, self.path) as self._held:
+        with exclusive(self.processes, self.config.job, self.path) as self._held:
             yield
 
     def train_all(self, planned: Sequence[Planned]) -> Iterator[FinishedRun]:
