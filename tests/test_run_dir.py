@@ -134,3 +134,12 @@ def test_a_json_file_holds_an_object(value: object, kind: str, tmp_path: Path) -
     (tmp_path / "config.json").write_text(json.dumps(value))
     with pytest.raises(UserError, match=f"got a {kind}, expected an object"):
         read_json(tmp_path, "config.json")
+
+
+def test_a_new_run_has_a_path_that_its_user_can_give(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert RunDir.new(Path("runs")).path.parent == Path("runs")
+    monkeypatch.setenv("INKRUN_CALLER", "/elsewhere")
+    assert RunDir.new(Path("runs")).path.parent == tmp_path / "runs"

@@ -26,6 +26,7 @@ from pipeline.runtime.files import (
     seal,
     write_bytes,
 )
+from pipeline.runtime.launch import caller_folder
 from pipeline.runtime.storage import Folder
 
 R = TypeVar("R")
@@ -42,7 +43,13 @@ class RunDir:
 
     @classmethod
     def new(cls, root: Path) -> "RunDir":
-        """Create the directory `root`/<time> of a new run."""
+        """Create the directory `root`/<time> of a new run.
+
+        Its path is absolute if the user called launch.sh from another folder: it is printed, and
+        goes to commands.
+        """
+        if caller_folder() != Path():
+            root = root.absolute()
         root.mkdir(parents=True, exist_ok=True)
         with Folder(root) as folder:
             folder.pointed("latest")

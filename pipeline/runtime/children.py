@@ -114,10 +114,13 @@ def _start(
     child: Child, cores: Sequence[int], keep_open: Sequence[int], environment: Mapping[str, str]
 ) -> subprocess.Popen[bytes]:
     wrapper = [sys.executable, "-S", "-c", WRAPPER, str(os.getpid()), ",".join(map(str, cores))]
+    # Relative paths are those of this process: the folder that the user called launch.sh from is not
+    # the children's.
+    inherited = {name: value for name, value in os.environ.items() if name != "INKRUN_CALLER"}
     with child.log.open("ab") as log:
         return subprocess.Popen(
             [*wrapper, sys.executable, *child.command],
-            env={**os.environ, **environment},
+            env={**inherited, **environment},
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
