@@ -114,8 +114,7 @@ def _start(
     child: Child, cores: Sequence[int], keep_open: Sequence[int], environment: Mapping[str, str]
 ) -> subprocess.Popen[bytes]:
     wrapper = [sys.executable, "-S", "-c", WRAPPER, str(os.getpid()), ",".join(map(str, cores))]
-    # Relative paths are those of this process: the folder that the user called launch.sh from is not
-    # the children's.
+    # Relative paths of children start at this process's folder, not at the user's.
     inherited = {name: value for name, value in os.environ.items() if name != "INKRUN_CALLER"}
     with child.log.open("ab") as log:
         return subprocess.Popen(
