@@ -45,6 +45,7 @@ RESUME_OPTIONS = (
     "precision",
     "track",
     "watch",
+    "jobs",
 )  # that go with --resume
 DATASETS = ("digits", "mnist", "data", "test", "clean")  # of the jobs of several trainings
 
@@ -233,8 +234,8 @@ def resumed(config: C, run: Path, job: str) -> C:
     written = saved_config(others, run, job, ExperimentConfig)
     saved = written.options | moved_paths(run, written.options, written.datasets, moved)
     given = {name: value for name, value in options_of(config).items() if name in RESUME_OPTIONS}
-    for name in ("decode", "precision", "watch"):
-        if given[name] in ("auto", False):
+    for name in ("decode", "precision", "watch", "jobs"):
+        if given[name] in ("auto", False, None):
             del given[name]
     try:
         return convert({**saved, **given}, type(config))

@@ -58,20 +58,22 @@ def write_config(
 
 
 @contextmanager
-def exclusive(processes: Processes, job: str, run: Path) -> Iterator[None]:
+def exclusive(processes: Processes, job: str, run: Path) -> Iterator[tuple[int, ...]]:
     """Hold the lock of a job's run directory for these processes; all must call this alike.
 
-    Raises UserError in all of them if other processes use the run. The exception of a stop signal
+    Yields the lock's descriptor in the main process, by which children hold it too. Raises
+    UserError in all of them if other processes use the run. The exception of a stop signal
     gets a note that says how to resume the run.
     """
     with ExitStack() as stack:
+        held: list[int] = []
 
         def acquire() -> None:
-            stack.enter_context(run_lock(run))
+            held.append(stack.enter_context(run_lock(run)))
 
         processes.from_main(acquire)
         stack.enter_context(resumable(f"train {job}", run))
-        yield
+        yield tuple(held)
 
 
 def initial_network(training: TrainingConfig, file: Reader) -> Network:
