@@ -56,6 +56,10 @@ def fail_without_threads() -> None:
     raise RuntimeError("can't start new thread")
 
 
+def open_a_file() -> None:
+    raise UserError(f"a file has the number of stdout: {os.open(os.devnull, os.O_RDONLY) == 1}")
+
+
 def print_names() -> None:
     print("é")
     make_console().print("é 日")
@@ -118,6 +122,7 @@ def call(job: Callable[[], int], output: str, place: Path) -> None:
         (print_rich_lines, "full", 2, "work: standard output: No space left on device\n"),
         (print_lines, "all full", 2, ""),
         (print_and_fail, "all full", 2, ""),
+        (open_a_file, "none", 2, "work: a file has the number of stdout: False\n"),
         (print_names, "ascii", 0, "\\xe9\n\\xe9 \\u65e5\n"),
         (
             fail_without_memory,

@@ -79,7 +79,7 @@ def call(name: str, run: Callable[[], None]) -> int:
                 raise
             raise UserError("lost the connection to another process of the launch") from error
 
-    launch.escape_unencodable()
+    launch.set_up_streams()
     try:
         return launch.run_job(name, job)
     except Terminated as stop:

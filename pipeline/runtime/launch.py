@@ -50,11 +50,18 @@ def launch_name() -> str:
     return f"{os.getppid()} {os.environ.get('MASTER_PORT', '')}"
 
 
-def escape_unencodable() -> None:
-    """Let print write escapes for characters that the encoding of the output lacks, as ASCII does.
+def set_up_streams() -> None:
+    """Open the null device in place of a closed stdin, stdout or stderr; print all characters.
 
-    Python writes such escapes to stderr anyway, and otherwise raises UnicodeEncodeError.
+    The next file to be opened would take the number of a closed stream, and get what libraries in C
+    print to it. Characters that the encoding of the output lacks, as ASCII does, are printed as
+    escapes, as they are on stderr anyway.
     """
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
 

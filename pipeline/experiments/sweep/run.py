@@ -23,6 +23,7 @@ from pipeline.reporting.pages.sweep import sweep_page
 from pipeline.reporting.pages.sweep_tables import results_table
 from pipeline.runtime.children import divide_cores
 from pipeline.runtime.files import convert, read_as, read_json
+from pipeline.runtime.signals import resumable
 from pipeline.training.distributed import join_processes
 
 # Options of the job that may differ when it resumes.
@@ -92,7 +93,8 @@ def start(
             request.published,
         )
         sweep = Sweep.new(runs, config, planned, file)
-    _run(sweep, options, Runner(script, _flags(options), at_once))
+    with resumable("sweep", sweep.path):
+        _run(sweep, options, Runner(script, _flags(options), at_once))
 
 
 def plan(
@@ -140,7 +142,8 @@ def resume(path: Path, options: Options, script: Path, at_once: int) -> None:
         raise UserError(f"{others[0]}: a resumed sweep has its own options; leave it out")
     used = convert({**sweep.config.options, **changed}, type(options))
     moved = [f"--{name}={changed[name]}" for name in DATASETS if name in changed]
-    _run(sweep, used, Runner(script, [*_flags(used), *moved], at_once))
+    with resumable("sweep", sweep.path):
+        _run(sweep, used, Runner(script, [*_flags(used), *moved], at_once))
 
 
 def job_of(path: Path) -> str:
