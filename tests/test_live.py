@@ -80,7 +80,7 @@ def test_the_page_of_a_stopped_training_says_so_and_goes_on_when_it_is_resumed(
     assert answer_of(page).startswith("The training was stopped by SIGTERM after step")
     if processes == 2:
         return
-    resumed: list[str | Path] = [JOB, "--resume", run]  # --watch is the run's own
+    resumed = [JOB, "--resume", str(run)]  # --watch is the run's own
     with forked.started(1, resumed, tmp_path, ENVIRONMENT):
         for _ in range(600):
             if "of 300, step" in answer_of(page := (run / "live.html").read_text()):
