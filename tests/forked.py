@@ -1,5 +1,6 @@
 """Run scripts in processes forked from a server that has imported torch: they start at once."""
 
+import gc
 import os
 import runpy
 import sys
@@ -107,6 +108,7 @@ def run_together(
 def _script(
     words: list[str], folder: Path, environment: Mapping[str, str], place: Path, count: int
 ) -> None:
+    gc.freeze()  # as tests do: collections need not visit all that is imported
     for descriptor, kind in ((1, ".out"), (2, ".err")):
         with place.with_suffix(kind).open("w") as file:
             os.dup2(file.fileno(), descriptor)
