@@ -43,7 +43,7 @@ def scripted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Worker:
     source, folder = tmp_path / "source", tmp_path / "folder"
     source.mkdir()
     folder.mkdir()
-    (source / "a.png").write_bytes(b"0" * 5 * mmap.PAGESIZE)
+    (folder / "a").write_bytes(b"0" * 5 * mmap.PAGESIZE)
     return Worker(Request("any", "scripted", "pages", str(source), str(folder), 2, 4, 1))
 
 
@@ -102,7 +102,7 @@ def test_mapped_pages_leave_the_page_cache(tmp_path: Path) -> None:
     total = mapped.sum(dtype=np.int64)
     cached, pages = worker.drop(str(file))
     assert (cached, pages) == (100, 100)  # it is mapped
-    worker.release([str(file)])
+    worker.unmap([str(file)])
     cached, _ = worker.drop(str(file))
     if cached == pages:
         pytest.skip("the file system keeps its files in memory")

@@ -102,6 +102,8 @@ class WorkloadBench:
         worker = stack.enter_context(WorkerProcess(python, request, log, kernels))
         warm = worker.ask("start", *([] if exact else [str(self._reference)]))
         exact = exact or warm
+        if self._workload.cold:
+            worker.ask("release")
         return Started(
             peer,
             entry,

@@ -11,9 +11,9 @@ class Request:
     `module` is one of `pipeline.benchmarks.peers`, `method` a key of its METHODS. `kind` is "pages"
     (grey PNG files), "photos" (colour JPEG files) or "digits" (an array in digits.npy). The folder
     `source` has one file for each image, in the order of the image numbers. The method keeps what
-    it prepares in `folder`. `mean` and `std`, in grey levels for each channel, normalise to
-    float32; without them, images are uint8. With `crop`, photos are random resized crops, otherwise
-    whole images are resized to `size`.
+    it prepares in `folder`, which is the source itself for one that prepares nothing. `mean` and
+    `std`, in grey levels for each channel, normalise to float32; without them, images are uint8.
+    With `crop`, photos are random resized crops, otherwise whole images are resized to `size`.
     """
 
     module: str

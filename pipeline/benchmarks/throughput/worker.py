@@ -82,11 +82,15 @@ class Worker:
 
         Returns the fraction that stayed in the page cache, too.
         """
-        files = [*_files(self._request.source), *_files(self._request.folder)]
-        release(files)
-        cached = [drop(file) for file in files]
+        self.release()
+        cached = [drop(file) for file in _files(self._request.folder)]
         fraction = sum(pages for pages, _ in cached) / sum(pages for _, pages in cached)
-        return self.load() | {"cached": fraction}
+        return self.load() | {"cached": fraction} | self.release()
+
+    def release(self) -> dict[str, Any]:
+        """Unmap the pages of the method's files, so that other workers can drop them."""
+        unmap(_files(self._request.folder))
+        return {}
 
     def _check(self, parts: Iterable[NDArray[np.int64]]) -> int:
         """Return the number of samples of an epoch. Raises ValueError for a wrong epoch."""
@@ -118,7 +122,7 @@ def _files(folder: str) -> list[str]:
     return [str(file) for file in Path(folder).rglob("*") if file.is_file() and file.stat().st_size]
 
 
-def release(files: Iterable[str]) -> None:
+def unmap(files: Iterable[str]) -> None:
     """Unmap the pages of mapped files from this process: the kernel keeps pages that are mapped.
 
     They come back from the file when they are used.
@@ -152,6 +156,7 @@ COMMANDS: dict[str, Callable[..., dict[str, Any]]] = {
     "start": Worker.start,
     "load": Worker.load,
     "cold": Worker.cold,
+    "release": Worker.release,
 }
 
 
