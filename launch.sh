@@ -23,8 +23,9 @@ Usage: ./launch.sh [COMMAND] [ARGUMENTS]
   sweep NAME      train NAME with several options or seeds    (jobs/sweep.py)
   evaluate RUN    score a trained network on labelled images  (jobs/evaluate.py)
   report [RUN…]   write one HTML page for each job or dataset (jobs/report.py)
-  bench [WHAT]    run a benchmark: loader (default), choices, colour, noise, part1, predict,
-                  prep, reach, synth or train                 (jobs/bench/WHAT.py)
+  bench [WHAT]    run a benchmark: throughput, choices, diagnosis, part1, predict, prep, reach,
+                  synth or train; all (default): those with a page of results, so far
+                  throughput                                  (jobs/bench/WHAT.py)
   test            run ruff, mypy and the tests; with arguments: only pytest, with these arguments
   --help          print this page; after a command: its options
 
@@ -127,18 +128,15 @@ set_up() {
 # over it. It sees the main packages. Versions that conflict with them, such as Gradio's Pillow, are
 # installed here and hide them; the main environment stays as it is.
 use_overlay() {
-  local main main_python=$python packages
+  local main main_python=$python
   set_up
   main=$(state)
-  packages=lib/python$(cut -d " " -f 1,2 --output-delimiter . <<<"$main")/site-packages
   environment+=/$1
   python=$environment/bin/python
   cost="a minute, 0.2 GB"
   if [[ $(state) != "$main" ]]; then # missing, or of another Python
-    "$main_python" -m venv --clear "$environment" || die 1 "$environment cannot be created."
-    mkdir -p "$environment/$packages"
-    "$main_python" -c 'import sys; print(f"import site; site.addsitedir({sys.argv[1]!r})")' \
-      "${environment%/*}/$packages" >"$environment/$packages/main.pth"
+    "$main_python" "$root/pipeline/runtime/overlay.py" "$environment" ||
+      die 1 "$environment cannot be created."
   fi
   set_up "$1"
 }
@@ -326,7 +324,7 @@ case ${1:-} in
     if [[ ${2:-} =~ ^[a-z0-9]+$ && -f $root/jobs/bench/$2.py ]]; then
       run "bench/$2" "${@:3}"
     else
-      run bench/loader "${@:2}"
+      run bench/all "${@:2}"
     fi
     ;;
   test) check "${@:2}" ;;

@@ -20,6 +20,7 @@ from pathlib import Path
 
 import tyro
 
+from pipeline.benchmarks import page as benchmark
 from pipeline.errors import UserError
 from pipeline.evaluation.run_dir import latest_in
 from pipeline.experiments import command
@@ -35,6 +36,7 @@ PAGES: dict[str, Callable[[Sequence[Path]], Page]] = {
     "part3": part3.page_of,
     **dict.fromkeys(OPTIONS, training.page_of),
     "sweep": sweep.page_of,
+    "bench": benchmark.page_of,
 }
 
 

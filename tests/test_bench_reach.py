@@ -12,8 +12,8 @@ from beton.loader import Loader
 from beton.ops import Resize
 from jobs.bench import reach as bench_reach
 from jobs.bench.reach import Config, Outcome, closing_table, conclusion
+from pipeline.benchmarks.trainings import PillowPages
 from pipeline.data.charset import CHARACTERS
-from pipeline.experiments.benchmark import PillowPages
 from pipeline.loading.dataset import View, open_dataset
 
 FAST = Outcome("inkrun", "small", 48, 24, 2_000, 48_000, 48.0, 0.01, 0.93, 12.0)

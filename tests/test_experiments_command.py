@@ -102,11 +102,12 @@ PATHS = {  # by command: all options that are paths
     "prep": ["source", "out"],
     "report": ["folders", "runs", "out"],
     "synth": ["out", "table", "compare", "grid"],
-    "bench.loader": ["source"],
-    "bench.noise": ["source"],
+    "bench.all": ["source", "runs", "compare"],
+    "bench.diagnosis": ["source"],
     "bench.part1": ["source"],
     "bench.prep": ["source"],
     "bench.reach": ["source"],
+    "bench.throughput": ["source", "runs"],
     "bench.train": ["data"],
 }
 

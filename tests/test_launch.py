@@ -13,11 +13,13 @@ ROOT = Path(__file__).resolve().parents[1]
 
 # Stands in for a Python: writes down which module or empty job it is told to run and ends with the
 # status in the file of that name; makes an environment of itself. All else is the real Python's.
-PYTHON = """#!/usr/bin/env bash
+PYTHON = r"""#!/usr/bin/env bash
 here=$(dirname "${{BASH_SOURCE[0]}}")
 [[ -s $1 ]] && exec {python} "$@"
 case "$*" in
   "-m venv"*)
+    mkdir -p "${{@: -1}}/bin" && cp "${{BASH_SOURCE[0]}}" "${{@: -1}}/bin/python" ;;
+  *overlay.py\ *)
     mkdir -p "${{@: -1}}/bin" && cp "${{BASH_SOURCE[0]}}" "${{@: -1}}/bin/python" ;;
   "-m "*|jobs/*.py*)
     echo "$*" >>"$here/calls"
@@ -48,7 +50,7 @@ class Checkout:
         for name in ("launch.sh", "pyproject.toml", "jobs/accelerate.yaml"):
             shutil.copy(ROOT / name, self.root / name)
         jobs = ("prep", "synth", "part1", "emnist", "classify", "sweep", "evaluate", "report")
-        for job in (*jobs, "tools/app", "bench/loader", "bench/train"):
+        for job in (*jobs, "tools/app", "bench/all", "bench/train"):
             (self.root / "jobs" / f"{job}.py").touch()
 
     def __call__(self, *arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
@@ -220,8 +222,8 @@ def test_without_data_of_another_set_it_says_how_to_get_some(ready: Checkout) ->
         (["sweep", "leaves", "--over", "seed=0,1"], "jobs/sweep.py leaves --over seed=0,1"),
         (["evaluate", "runs/x", "--json"], "jobs/evaluate.py runs/x --json"),
         (["report", "runs/x"], "jobs/report.py runs/x"),
-        (["bench"], "jobs/bench/loader.py"),
-        (["bench", "--rounds", "1"], "jobs/bench/loader.py --rounds 1"),
+        (["bench"], "jobs/bench/all.py"),
+        (["bench", "--rounds", "1"], "jobs/bench/all.py --rounds 1"),
         (["bench", "train", "--rounds", "1"], "jobs/bench/train.py --rounds 1"),
         (["test", "-k", "ink"], "-m pytest -k ink"),
     ],
@@ -249,8 +251,6 @@ def test_the_app_has_an_environment_laid_over_the_main_one(ready: Checkout) -> N
     assert install.endswith(" -e .[app]")
     assert jobs == ["jobs/tools/app.py --port 8000", "jobs/tools/app.py"]
     assert ready.calls() == []  # the main environment is as it was
-    (link,) = overlay.glob("lib/python*/site-packages/main.pth")
-    assert f"'{ready.bin.parent}/lib/python" in link.read_text()
 
 
 def test_an_environment_of_another_python_is_laid_anew(ready: Checkout) -> None:

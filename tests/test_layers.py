@@ -13,12 +13,20 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.benchmarks.throughput.catalog import PEERS
+
 ROOT = Path(__file__).resolve().parents[1]
 BETON_MAY_IMPORT = {"beton", "llvmlite", "numba", "numpy", "simplejpeg"} | set(
     sys.stdlib_module_names
 )
 COMMAND_MAY_IMPORT = BETON_MAY_IMPORT | {"PIL", "rich"}
-IMPORT_NAMES = {"pillow": "PIL"}
+IMPORT_NAMES = {
+    "pillow": "PIL",
+    "opencv_python_headless": "cv2",
+    "mosaicml_streaming": "streaming",
+    "nvidia_dali_cuda130": "nvidia",
+}
+PEERS_FOLDER = "pipeline/benchmarks/peers/"
 MACHINE_PATH = re.compile(r"(?<![\w.~])/(?:work|farm|root|home|Users)/")
 
 Rule = Callable[[ast.Module], Iterator[str]]
@@ -84,6 +92,7 @@ ROOMS = (
     "export",
     "app",
     "experiments",
+    "benchmarks",
 )
 # The same within pipeline/data, whose packages and modules build on each other.
 DATA_ROOMS = (
@@ -141,7 +150,11 @@ RULES: dict[str, tuple[Callable[[str], bool], Rule]] = {
         never_imports("jobs", "tests"),
     ),
     "pipeline/experiments/command.py alone reads the command line in pipeline": (
-        lambda path: path.startswith("pipeline/") and path != "pipeline/experiments/command.py",
+        lambda path: (
+            path.startswith("pipeline/")
+            and path != "pipeline/experiments/command.py"
+            and path != "pipeline/runtime/overlay.py"  # a script of launch.sh, without packages
+        ),
         never_names("sys.argv", "tyro", "tyro.cli", "argparse", "argparse.ArgumentParser"),
     ),
     "pipeline/training/distributed.py alone knows accelerate's Accelerator": (
@@ -170,12 +183,17 @@ RULES: dict[str, tuple[Callable[[str], bool], Rule]] = {
 }
 
 
-def declared(*extras: str) -> set[str]:
-    """Names of the packages that pyproject.toml asks for, as they are imported."""
+def declared(*extras: str, peers: bool = False) -> set[str]:
+    """Names of the packages that pyproject.toml asks for, as they are imported.
+
+    With `peers`, those that benchmarks install on demand too.
+    """
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     wanted = [*project["dependencies"]]
     for extra in extras:
         wanted += project["optional-dependencies"][extra]
+    if peers:
+        wanted += [name for peer in PEERS.values() for name in peer.requirements]
     names = {re.split(r"[^\w-]", requirement)[0].replace("-", "_") for requirement in wanted}
     return {IMPORT_NAMES.get(name, name) for name in names}
 
@@ -287,7 +305,7 @@ def test_what_is_imported_is_declared() -> None:
         }.items()
         for path, tree in sources().items()
         if path.startswith(f"{top}/")
-        for name in only_imports(own | declared(*extras))(tree)
+        for name in only_imports(own | declared(*extras, peers=path.startswith(PEERS_FOLDER)))(tree)
     }
     assert undeclared == set()
 

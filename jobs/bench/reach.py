@@ -37,6 +37,8 @@ from torch.utils.data import DataLoader, Subset
 
 from beton.reader import Reader
 from pipeline.analysis.stats import first_reached
+from pipeline.benchmarks import trainings
+from pipeline.benchmarks.harness import table
 from pipeline.data.catalog import AUXILIARY, SyntheticData
 from pipeline.data.prepare import prepare
 from pipeline.data.sources import Source, open_source
@@ -44,7 +46,7 @@ from pipeline.data.splits import Split
 from pipeline.data.synth.export import save_pages
 from pipeline.evaluation.predict import predict
 from pipeline.evaluation.run_config import TrainingConfig
-from pipeline.experiments import benchmark, command
+from pipeline.experiments import command
 from pipeline.loading.augment import Transforms, transform_images
 from pipeline.loading.dataset import open_dataset, paper_greys, source_line, split_indices
 from pipeline.models import networks
@@ -152,7 +154,7 @@ class Published:
         self._data = DataModule(processes, self._recipe, file)  # for validation
         self._batches = self._data.batches_per_epoch
         canvas = self._data.view(self._stage).canvas
-        pages = benchmark.PillowPages(files, canvas, Image.Resampling.BOX)
+        pages = trainings.PillowPages(files, canvas, Image.Resampling.BOX)
         self._loader: DataLoader[Any] = DataLoader(
             Subset(pages, split_indices(file, "train").tolist()),
             self._recipe.batch_size,
@@ -246,7 +248,7 @@ def run_fast(
     preset = PART1["fast"]
     recipe = override(preset.recipe, epochs=config.epochs, seed=config.seed)
     training = TrainingConfig(preset.network, recipe, auxiliary=folder / "auxiliary.beton")
-    run = benchmark.train(processes, folder / "run", training, file, console, "fast")
+    run = trainings.train(processes, folder / "run", training, file, console, "fast")
     accuracies = [epoch.accuracy or 0.0 for epoch in run.history]
     return Outcome(
         "inkrun",
@@ -267,7 +269,7 @@ def closing_table(fast: Outcome, published: Outcome, accuracy: float) -> Table:
     others = published.figures(accuracy)
     rows = [(name, figure, others[name]) for name, figure in fast.figures(accuracy).items()]
     headings = ["", "`fast`", "published, first stage"]
-    return benchmark.table(headings, rows, "lrr", style=box.MARKDOWN)
+    return table(headings, rows, "lrr", style=box.MARKDOWN)
 
 
 def conclusion(fast: Outcome, published: Outcome, accuracy: float) -> str:

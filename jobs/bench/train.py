@@ -21,7 +21,8 @@ import torch
 from rich.console import Console
 from torch import Tensor, nn
 
-from pipeline.experiments import benchmark, command
+from pipeline.benchmarks.harness import compare_rates
+from pipeline.experiments import command
 from pipeline.loading.augment import Augmentation, transform_images
 from pipeline.loading.batches import DeviceLoader
 from pipeline.loading.dataset import View, open_dataset, source_line, split_indices
@@ -113,7 +114,7 @@ def main(config: Config) -> None:
         }
         origin = source_line(file.info["provenance"])
         title = f"{machine()}; {origin}; {config.size}×{config.size}"
-        console.print(benchmark.compare_rates(tasks, config.rounds, "bare loop", title))
+        console.print(compare_rates(tasks, config.rounds, "bare loop", title))
         share = median_high(loader_shares)
         console.print(f"waiting for the loader, fraction of the engine's time, median: {share:.2%}")
 

@@ -100,9 +100,9 @@ def hardware(environment: Mapping[str, Any]) -> str:
     )
 
 
-def command(job: str, options: Mapping[str, Any]) -> str:
+def command(job: str, options: Mapping[str, Any], verb: str = "train") -> str:
     """Return the command line of a run, given its job and stored options."""
-    words = ["./launch.sh", "train", job]
+    words = ["./launch.sh", verb, job]
     for name, value in options.items():
         # "None" stands in runs whose options are strings. A flag has no value.
         if name != "resume" and value not in (None, "None") and value is not False:

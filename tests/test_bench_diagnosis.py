@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from raw_data import digits, idx_pair, make_tree
 
-from jobs.bench import noise as bench_noise
-from jobs.bench.noise import (
+from jobs.bench import diagnosis as bench_diagnosis
+from jobs.bench.diagnosis import (
     Config,
     Outcome,
     SampledSource,
@@ -38,7 +38,7 @@ def names(source: SampledSource, train: bool) -> set[str]:
 @pytest.mark.parametrize("seed", [0, 1])
 def test_training_images_are_disjoint_and_held_out_images_shared(tmp_path: Path, seed: int) -> None:
     config = Config(write_digits(tmp_path, 60), learned=20, held_out=15, seed=seed)
-    own, others = bench_noise.sample_sources(config)
+    own, others = bench_diagnosis.sample_sources(config)
     train, theirs, held_out = names(own, True), names(others, True), names(own, False)
     assert (len(train), len(theirs), len(held_out)) == (20, 20, 15)
     assert len(train | theirs | held_out) == 55
@@ -54,7 +54,7 @@ def test_training_images_are_disjoint_and_held_out_images_shared(tmp_path: Path,
 def test_too_few_images_are_refused(tmp_path: Path) -> None:
     config = Config(write_digits(tmp_path, 60), learned=20, held_out=21)
     with pytest.raises(SourceError, match=r"got 60 images outside .* expected 61: twice 20"):
-        bench_noise.sample_sources(config)
+        bench_diagnosis.sample_sources(config)
 
 
 def test_correct_diagnoses_are_counted() -> None:
@@ -97,7 +97,7 @@ def test_class_dependent_noise_has_a_case_for_each_rate() -> None:
 
 def test_it_mislabels_trains_and_prints_a_table(capsys: pytest.CaptureFixture[str]) -> None:
     kinds = ("none", "shuffled", "pairs")
-    bench_noise.main(Config(kinds=kinds, rates=(0.3,), learned=128, held_out=200, epochs=1))
+    bench_diagnosis.main(Config(kinds=kinds, rates=(0.3,), learned=128, held_out=200, epochs=1))
     lines = capsys.readouterr().out.splitlines()
     rows = [
         [cell.strip() for cell in line.split("|")[1:-1]] for line in lines if line.startswith("|")

@@ -1,21 +1,13 @@
-"""What the benchmarks share: rates of several ways to do the same work, tables, trainings.
+"""What benchmarks of trainings share: pages by Pillow, splits by writer, one training."""
 
-The speed of a shared machine drifts. So every round runs each task once, and results are medians
-over the rounds: of a task's rate, and of its ratio to the baseline in the same round.
-"""
-
-import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from statistics import median
 
 import numpy as np
 import torch
 from PIL import Image
-from rich import box
 from rich.console import Console
-from rich.table import Table
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -27,51 +19,6 @@ from pipeline.evaluation.run_config import TrainingConfig
 from pipeline.evaluation.run_dir import FinishedRun, RunDir
 from pipeline.training.distributed import Processes
 from pipeline.training.runner import run_training, write_config
-
-
-def table(
-    headings: Sequence[str],
-    rows: Iterable[Sequence[str]],
-    align: str,
-    title: str | None = None,
-    style: box.Box = box.HEAVY_HEAD,
-) -> Table:
-    """Return a table; `align` has an "l" or "r" for each column."""
-    made = Table(title=title, title_justify="left", box=style)
-    for heading, side in zip(headings, align, strict=True):
-        made.add_column(heading, justify="right" if side == "r" else "left", overflow="fold")
-    for row in rows:
-        made.add_row(*row)
-    return made
-
-
-def compare_rates(
-    tasks: Mapping[str, Callable[[], int]], rounds: int, baselines: str | Sequence[str], title: str
-) -> Table:
-    """Run every task once per round, in turn, after a warm-up; a task returns its image count.
-
-    Returns a row for each task: median, slowest and fastest round, median ratio to each baseline.
-    """
-    baselines = [baselines] if isinstance(baselines, str) else baselines
-    for task in tasks.values():
-        task()
-    rates: dict[str, list[float]] = {name: [] for name in tasks}
-    for _ in range(rounds):
-        for name, task in tasks.items():
-            start = time.perf_counter()
-            images = task()
-            rates[name].append(images / (time.perf_counter() - start))
-    rows = []
-    for name, own in rates.items():
-        numbers = median(own), min(own), max(own)
-        ratios = [
-            median(rate / base for rate, base in zip(own, rates[baseline], strict=True))
-            for baseline in baselines
-        ]
-        ratio_cells = (f"{ratio:,.2f}" for ratio in ratios)
-        rows.append([name, *(f"{number:,.0f}" for number in numbers), *ratio_cells])
-    headings = ["", "images/s (median)", "slowest", "fastest", *(f"× {name}" for name in baselines)]
-    return table(headings, rows, "l" + "r" * (len(headings) - 1), title)
 
 
 class PillowPages(Dataset[tuple[Tensor, int]]):

@@ -1,0 +1,1 @@
+"""Benchmarks: tasks measured in turns, results as JSON files, tables and pages."""

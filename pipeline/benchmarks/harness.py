@@ -1,0 +1,108 @@
+"""Tasks in turns: rates in rounds, their medians, and their ratios pair by pair.
+
+The speed of a shared machine drifts. So every round runs each task once, and two tasks are compared
+within a round: the ratio of their rates is the geometric mean over the rounds, and its interval is
+the 95 % t interval of the mean of its logarithm. The interval covers the spread of the rounds, not
+what differs between machines.
+"""
+
+import math
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import median
+from typing import TypeVar
+
+from rich import box
+from rich.table import Table
+
+from pipeline.analysis.stats import Interval, estimate
+
+K = TypeVar("K")
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """A ratio of rates with its 95 % interval, None for a single round or rounds that agree."""
+
+    value: float
+    interval: Interval | None
+
+    def __str__(self) -> str:
+        digits = 0 if self.value >= 100 else 2
+        text = f"{self.value:,.{digits}f}"
+        if self.interval is None:
+            return text
+        return f"{text} ({self.interval.low:,.{digits}f} to {self.interval.high:,.{digits}f})"
+
+
+def take_turns(tasks: Mapping[K, Callable[[], T]], rounds: int) -> dict[K, list[T]]:
+    """Run every task once per round, in turn; return its results in the order of the rounds."""
+    results: dict[K, list[T]] = {name: [] for name in tasks}
+    for _ in range(rounds):
+        for name, task in tasks.items():
+            results[name].append(task())
+    return results
+
+
+def ratio(rates: Sequence[float], base: Sequence[float]) -> Ratio:
+    """Return the ratio of two tasks' rates, pair by pair. Raises ValueError for unequal rounds."""
+    return _ratio_of([math.log(own / other) for own, other in zip(rates, base, strict=True)])
+
+
+def _ratio_of(logs: Sequence[float]) -> Ratio:
+    mean = estimate(logs)
+    interval = mean.interval
+    if interval is not None:
+        interval = Interval(math.exp(interval.low), math.exp(interval.high))
+    return Ratio(math.exp(mean.mean), interval)
+
+
+def table(
+    headings: Sequence[str],
+    rows: Iterable[Sequence[str]],
+    align: str,
+    title: str | None = None,
+    style: box.Box = box.HEAVY_HEAD,
+) -> Table:
+    """Return a table; `align` has an "l" or "r" for each column."""
+    made = Table(title=title, title_justify="left", box=style)
+    for heading, side in zip(headings, align, strict=True):
+        made.add_column(heading, justify="right" if side == "r" else "left", overflow="fold")
+    for row in rows:
+        made.add_row(*row)
+    return made
+
+
+def rate_cells(rates: Sequence[float]) -> list[str]:
+    """Return the median rate and its range as cells of a table."""
+    return [f"{median(rates):,.0f}", f"{min(rates):,.0f} to {max(rates):,.0f}"]
+
+
+def compare_rates(
+    tasks: Mapping[str, Callable[[], int]], rounds: int, baselines: str | Sequence[str], title: str
+) -> Table:
+    """Compare tasks, which return their numbers of images, after a warm-up of each.
+
+    Returns a row for each task: the median rate, its range, and the ratio to each baseline.
+    """
+    baselines = [baselines] if isinstance(baselines, str) else baselines
+    for task in tasks.values():
+        task()
+    measured = take_turns({name: _timed(task) for name, task in tasks.items()}, rounds)
+    rows = [
+        [name, *rate_cells(rates), *(str(ratio(rates, measured[base])) for base in baselines)]
+        for name, rates in measured.items()
+    ]
+    headings = ["", "images/s (median)", "range", *(f"× {name}" for name in baselines)]
+    return table(headings, rows, "l" + "r" * (len(headings) - 1), title)
+
+
+def _timed(task: Callable[[], int]) -> Callable[[], float]:
+    def run() -> float:
+        start = time.perf_counter()
+        images = task()
+        return images / (time.perf_counter() - start)
+
+    return run

@@ -1,0 +1,141 @@
+"""Results of benchmarks, as they are written to runs/bench/<time>/ and read back."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+
+from pipeline.benchmarks.harness import Ratio, ratio
+from pipeline.errors import UserError
+from pipeline.evaluation.run_dir import RunDir
+from pipeline.runtime.files import read_as
+from pipeline.runtime.hardware import environment
+
+JOB = "bench"
+RESULTS = "results.json"
+
+
+@dataclass(frozen=True)
+class Config:
+    """The config.json of a benchmark: its options, and the origins of its data."""
+
+    job: str
+    options: dict[str, Any]
+    provenance: tuple[dict[str, str], ...]
+
+
+@dataclass(frozen=True)
+class Figures:
+    """What was measured of one method of loading.
+
+    `rates` are images/s in each round, `reference_rates` those of this project's first method in
+    the same rounds. Times of first batches are in seconds from the start of the
+    process, without and with cached kernels. `cpu_seconds` are per image, of all its processes;
+    `peak_rss` is the largest sum of their resident memory, in bytes, mapped files included.
+    `disk_bytes` are those of the files that it reads, `preparation_seconds` the time to make them.
+    Differences, in grey levels, are those from the exact area average. `cached` is the largest
+    fraction of a cold epoch's files that was still in the page cache. A method that is not `whole`
+    has decoded its pages before.
+    """
+
+    peer: str
+    method: str
+    whole: bool
+    rates: tuple[float, ...]
+    reference_rates: tuple[float, ...]
+    first_batch: float
+    first_batch_uncached: float | None
+    cpu_seconds: float
+    peak_rss: int
+    disk_bytes: int
+    preparation_seconds: float
+    largest_difference: float
+    mean_difference: float
+    cached: float | None = None
+
+    @property
+    def name(self) -> str:
+        """The name in tables: this project's methods say whose they are."""
+        return f"inkrun, {self.method}" if self.peer == "inkrun" else self.method
+
+    @property
+    def rate(self) -> float:
+        """The median of the rates."""
+        return median(self.rates)
+
+    @property
+    def factor(self) -> Ratio:
+        """How many times as fast as this method the reference is, round by round."""
+        return ratio(self.reference_rates, self.rates)
+
+
+@dataclass(frozen=True)
+class WorkloadResult:
+    """All methods on the same images; `images` is the number of images in an epoch."""
+
+    name: str
+    title: str
+    images: int
+    figures: tuple[Figures, ...]
+
+    def find(self, name: str) -> Figures | None:
+        """Return the figures of a method by its name in tables."""
+        return next((one for one in self.figures if one.name == name), None)
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """A peer, or one method on one workload, that could not be measured, and why."""
+
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Throughput:
+    """The results of `bench throughput`. `load` is the machine's load average before and after."""
+
+    rounds: int
+    threads: int
+    load: tuple[float, float]
+    workloads: tuple[WorkloadResult, ...]
+    skipped: tuple[Skipped, ...]
+
+
+@dataclass(frozen=True)
+class Results:
+    """The results.json of a benchmark: its subjects, None for one that was not run."""
+
+    throughput: Throughput | None = None
+
+
+def new_run(runs: Path, options: Mapping[str, Any], provenance: tuple[dict[str, str], ...]) -> Path:
+    """Create runs/bench/<time> with config.json and machine.json; return its path."""
+    run = RunDir.new(runs / JOB)
+    config = Config(JOB, dict(options), provenance)
+    run.write_json("config.json", asdict(config))
+    run.write_json("machine.json", environment(torch.device("cpu"), "no", 1))
+    return run.path
+
+
+def write_results(path: Path, results: Results) -> None:
+    """Write the results, and point the link `latest`, beside their folder, to them."""
+    run = RunDir(path)
+    run.write_json(RESULTS, asdict(results))
+    run.link_latest()
+
+
+def read_results(path: Path) -> Results:
+    """Return the results of a benchmark. Raises UserError for any other folder."""
+    if not (path / RESULTS).exists():
+        raise UserError(f"{path}: it has no {RESULTS}: got no finished benchmark")
+    return read_as(path / RESULTS, Results)
+
+
+def load_average() -> float:
+    """Return the average number of running processes in the last minute."""
+    return os.getloadavg()[0]
