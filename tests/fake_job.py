@@ -23,6 +23,7 @@ ENVIRONMENT = {
 
 def main() -> int:
     """Run the job. Returns the exit status."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     run = Path(sys.argv[sys.argv.index("--resume") + 1])
     config = json.loads((run / "config.json").read_text())
     (stage,), seed = config["recipe"]["stages"], config["recipe"]["seed"]
@@ -38,7 +39,6 @@ def main() -> int:
         print("Traceback\npart1: the disk is full\n", file=sys.stderr)
         return 2
     if rate == 0.25:
-        signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
         while not (run.parent / "go").exists():
             time.sleep(0.01)
     accuracy = 0.9 - 10 * abs(rate - 0.01) + 0.001 * seed

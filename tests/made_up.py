@@ -10,6 +10,7 @@ from pipeline.analysis.pretraining import Start, TrainingCurve
 from pipeline.evaluation.metrics import EpochMetrics
 from pipeline.evaluation.run_config import CheckpointSchedule, RunConfig
 from pipeline.evaluation.run_dir import TrainingResult
+from pipeline.loading.dataset import Provenance
 from pipeline.recipes.recipe import Recipe, Stage
 
 # For what holds of nearly all samples, as statistics do: the same examples in every run.
@@ -39,7 +40,7 @@ def course(
     return TrainingCurve(history, steps, Start(before, dict.fromkeys(GROUPS, moved)))
 
 
-ORIGIN = {"kind": "synthetic", "source": "made up", "digest": "sha256:0"}
+ORIGIN: Provenance = {"kind": "synthetic", "source": "made up", "digest": "sha256:0"}
 
 
 def config(**changed: Any) -> dict[str, Any]:

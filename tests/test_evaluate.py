@@ -31,7 +31,7 @@ from pipeline.evaluation.predict import Predictions
 from pipeline.evaluation.run_config import DatasetRef, TrainingConfig
 from pipeline.evaluation.run_dir import RunDir
 from pipeline.loading.batches import DeviceLoader
-from pipeline.loading.dataset import PixelRules, open_dataset, split_indices
+from pipeline.loading.dataset import PixelRules, Provenance, open_dataset, split_indices
 from pipeline.recipes.recipe import Recipe, Stage
 from pipeline.runtime import launch
 from pipeline.runtime.files import write_tensors
@@ -217,7 +217,7 @@ def test_weights_that_do_not_fit_this_version(run: Path, tmp_path: Path) -> None
 def test_a_run_has_seen_its_auxiliary_dataset_too(trained: TrainedModel, tmp_path: Path) -> None:
     source = write_set(tmp_path / "other.beton", digest="sha256:other")
     assert not evaluate(trained, source, precision="no").seen
-    provenance = {"kind": "synthetic", "source": "x", "digest": "sha256:other"}
+    provenance: Provenance = {"kind": "synthetic", "source": "x", "digest": "sha256:other"}
     auxiliary = DatasetRef("other.beton", "f00", 44, provenance)
     both = replace(trained, config=replace(trained.config, auxiliary=auxiliary))
     assert evaluate(both, source, precision="no").seen

@@ -12,12 +12,13 @@ from test_html import Parsed
 from pipeline.analysis.pretraining import ARMS, Analysis, DatasetUse, PretrainingResult, analyse
 from pipeline.errors import UserError
 from pipeline.evaluation.run_config import ExperimentConfig
+from pipeline.loading.dataset import Provenance
 from pipeline.reporting.html import Table
 from pipeline.reporting.pages.part2 import closing_table, page_of
 
 PRETRAINED = [course([0.96, 0.991], before=0.9), course([0.97, 0.993], before=0.9)]
 SCRATCH = [course([0.91, 0.988]), course([0.93, 0.989], norms=1.25)]
-ORIGINS = {
+ORIGINS: dict[str, Provenance] = {
     "digits": {"kind": "real", "source": "pages <of> ours", "digest": "a"},
     "mnist": {"kind": "synthetic", "source": "drawn & described", "digest": "b"},
 }

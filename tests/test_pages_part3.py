@@ -26,11 +26,12 @@ from pipeline.analysis.noise_robust import (
 )
 from pipeline.errors import UserError
 from pipeline.evaluation.run_config import ExperimentConfig
+from pipeline.loading.dataset import Provenance
 from pipeline.reporting.pages import part3
 
 CLASSES = ("T-shirt/top", "Trouser", "Bag", "Ankle boot")
-PROVENANCE = {"kind": "real", "source": "fashion-mnist", "digest": "sha256:0"}
-SYNTHETIC = {"kind": "synthetic", "source": "inkrun's generator", "digest": "sha256:1"}
+PROVENANCE: Provenance = {"kind": "real", "source": "fashion-mnist", "digest": "sha256:0"}
+SYNTHETIC: Provenance = {"kind": "synthetic", "source": "inkrun's generator", "digest": "sha256:1"}
 ENVIRONMENT = {"processor": "a slide rule", "device": "cpu", "precision": "no"}
 TRAINING = result(epochs=10, accuracy=0.1234, loss=2.1987, samples=1200)
 SHARES = {"naive": 0.0018, "backwards": 0.741, "forward": 0.867, "complementary": 0.85}

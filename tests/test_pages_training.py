@@ -17,6 +17,7 @@ from pipeline.errors import UserError
 from pipeline.evaluation.metrics import EpochMetrics
 from pipeline.evaluation.run_config import DatasetRef
 from pipeline.evaluation.run_dir import RunDir, TestResult, read_run
+from pipeline.loading.dataset import Provenance
 from pipeline.recipes.presets import PART1
 from pipeline.recipes.recipe import Recipe, Stage
 from pipeline.reporting.common import command
@@ -28,7 +29,7 @@ from pipeline.reporting.run_groups import group_runs
 
 CLASSES = ["0", "O", "o", "s"]
 LABELS = [0, 1, 2, 3] * 5
-ORIGIN = {"kind": "real", "source": "hands <of> ours.zip", "digest": "sha256:a"}
+ORIGIN: Provenance = {"kind": "real", "source": "hands <of> ours.zip", "digest": "sha256:a"}
 ENVIRONMENT = {
     "processor": "a slide rule",
     "device": "cpu",
@@ -246,7 +247,7 @@ def test_a_run_given_twice_counts_once(tmp_path: Path) -> None:
 
 def test_runs_with_different_auxiliary_datasets_are_different_groups(tmp_path: Path) -> None:
     def auxiliary_dataset(name: str) -> DatasetRef:
-        origin = {"kind": "synthetic", "source": name}
+        origin: Provenance = {"kind": "synthetic", "source": name}
         return DatasetRef(f"{name}.beton", name, 20, origin)
 
     paths = [run(tmp_path / name, auxiliary=auxiliary_dataset(name)) for name in ("200", "20")]

@@ -36,7 +36,7 @@ def short_cuts() -> list[bool]:
 @pytest.fixture(scope="module", autouse=True)
 def _spy(short_cuts: list[bool]) -> Any:
     decode_with_pillow, decode_plain = (
-        image_decoder._decode_with_pillow,
+        image_decoder.decode_with_pillow,
         decoder.decode_plain_png,
     )
 
@@ -50,7 +50,7 @@ def _spy(short_cuts: list[bool]) -> Any:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(image_decoder, "decode_plain_png", spied_decode_plain)
-        patch.setattr(image_decoder, "_decode_with_pillow", spied_decode)
+        patch.setattr(image_decoder, "decode_with_pillow", spied_decode)
         yield
 
 

@@ -14,7 +14,7 @@ from PIL import Image
 from raw_data import Pixels, chunk, saved
 
 from pipeline.data.base import Decoded, ImageError, in_channels
-from pipeline.data.pixels.image_decoder import _decode_with_pillow, decode
+from pipeline.data.pixels.image_decoder import decode, decode_with_pillow
 from pipeline.data.pixels.measures import measure
 from pipeline.data.pixels.png import rows as png_rows
 from pipeline.data.pixels.png.decoder import decode_plain_png
@@ -108,7 +108,7 @@ def test_every_colour_type_depth_and_filter_has_pillows_pixels(png: Png) -> None
     data = png.file()
     plain = decode_plain_png(data)
     assert plain is not None
-    assert_same(plain, _decode_with_pillow(data, 0))
+    assert_same(plain, decode_with_pillow(data, 0))
 
 
 def with_checksums(data: bytes) -> bytes:
@@ -139,7 +139,7 @@ def test_a_damaged_png_has_pillows_pixels_or_its_refusal(
     data = with_checksums(data) if correct else data
     reason = ""
     try:
-        right = _decode_with_pillow(data, 0)
+        right = decode_with_pillow(data, 0)
     except ImageError as error:
         reason = str(error) if data else "the file is empty"
     if reason:
@@ -227,7 +227,7 @@ def test_an_unusual_palette_is_left_to_pillow(png: Png) -> None:
     data = png.file()
     assert decode_plain_png(data) is None
     try:
-        right = _decode_with_pillow(data, 0)
+        right = decode_with_pillow(data, 0)
     except ImageError:
         with pytest.raises(ImageError):
             decode(data)

@@ -23,13 +23,13 @@ from pipeline.evaluation.metrics import EpochMetrics, score, top_losses
 from pipeline.evaluation.predict import Predictions
 from pipeline.evaluation.run_config import TrainingConfig
 from pipeline.evaluation.run_dir import FinishedRun, RunDir
-from pipeline.loading.dataset import open_dataset
+from pipeline.loading.dataset import Provenance, open_dataset
 from pipeline.recipes.recipe import Recipe, Stage
 from pipeline.reporting import console, plots, run_plots
 from pipeline.training import runner
 from pipeline.training.runner import write_config
 
-ORIGIN = {"kind": "synthetic", "source": "tiny", "digest": "sha256:tiny"}
+ORIGIN: Provenance = {"kind": "synthetic", "source": "tiny", "digest": "sha256:tiny"}
 
 
 def cells_of(table: Table) -> list[list[str]]:
@@ -222,7 +222,7 @@ def test_the_result_table_of_a_run() -> None:
 @pytest.mark.parametrize("digest", ["sha256:tiny", "sha256:other"])
 def test_an_evaluation_on_training_data_has_a_warning(run: FinishedRun, digest: str) -> None:
     assert run.scores is not None
-    learned_from = {**ORIGIN, "digest": digest}
+    learned_from: Provenance = {**ORIGIN, "digest": digest}
     rows = dict(
         cells_of(console.evaluation_table(Evaluation(run.scores, None, ORIGIN, learned_from)))
     )

@@ -180,6 +180,11 @@ SHAPES: dict[tuple[Any, ...], list[Any]] = {
     ("config.json", "recipe", "stages"): [[], {}, [None], 5],
     ("config.json", "recipe", "stages", 0, "size"): [10**400],
     ("config.json", "data"): [5, None, []],
+    ("config.json", "provenance", "kind"): ["real'>", 5],
+    ("config.json", "provenance", "source"): [5, None],
+    ("result.json", "provenance", "source"): [5, []],
+    # Deeper than what copies, compares and prints values can follow.
+    ("config.json", "options", "over"): [json.loads("[" * 300 + "]" * 300)],
     ("view.json", "size"): [-1, 0, 1, 1e9, 10**30, "16", None],
     ("view.json", "canvas"): [[], [0, 0], [16], 16, [10**9, 10**9]],
     ("view.json", "channels"): [0, 2, 7, -1],

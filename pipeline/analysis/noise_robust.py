@@ -6,7 +6,6 @@ All are tested on correct labels. Reads no files.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +16,7 @@ from pipeline.analysis.label_noise import LabelRanks
 from pipeline.analysis.stats import ACCURACY, Comparison, Estimate
 from pipeline.evaluation.predict import Predictions
 from pipeline.evaluation.run_dir import TrainingResult
+from pipeline.loading.dataset import Provenance
 from pipeline.recipes.losses import Loss
 
 METHODS = {
@@ -142,7 +142,7 @@ class LabelledDataset:
 
     file: str
     pictures: int
-    provenance: dict[str, Any]
+    provenance: Provenance
 
 
 @dataclass(frozen=True)
@@ -161,7 +161,7 @@ class LabelNoiseResult:
     reasons; `witness` is the run directory of the reference model, None without one.
     """
 
-    provenance: dict[str, Any]
+    provenance: Provenance
     test: LabelledSplit
     clean: LabelledDataset
     classes: tuple[str, ...]

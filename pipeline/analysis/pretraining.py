@@ -7,7 +7,6 @@ training. If the arms do not differ at all, one in twenty metrics is still shown
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +15,7 @@ from pipeline.analysis import stats
 from pipeline.analysis.stats import ACCURACY, EPOCHS, LOSS, SECONDS, Bands, Interval, Metric
 from pipeline.evaluation.metrics import EpochMetrics
 from pipeline.evaluation.run_dir import TrainingResult
+from pipeline.loading.dataset import Provenance
 
 ARMS = ("pretrained", "scratch")
 NAMES = ("pretrained", "from scratch")
@@ -119,7 +119,7 @@ class DatasetUse:
     """
 
     file: str
-    provenance: dict[str, Any]
+    provenance: Provenance
     learn_from: str
     learned: int
     validate_on: str
@@ -130,7 +130,7 @@ class DatasetUse:
 class PretrainingResult:
     """The result.json of part 2. `trainings` are by the names of their folders."""
 
-    provenance: dict[str, Any]
+    provenance: Provenance
     digits: DatasetUse
     mnist: DatasetUse
     analysis: Analysis

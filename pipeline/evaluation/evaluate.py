@@ -4,7 +4,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -31,7 +30,14 @@ from pipeline.evaluation.run_dir import (
 )
 from pipeline.evaluation.run_files import predictions_of, read_framing, read_view, read_weights
 from pipeline.loading.batches import DeviceLoader
-from pipeline.loading.dataset import PixelRules, View, eval_batch_size, open_dataset, split_indices
+from pipeline.loading.dataset import (
+    PixelRules,
+    Provenance,
+    View,
+    eval_batch_size,
+    open_dataset,
+    split_indices,
+)
 from pipeline.loading.writer_scale import writer_scales, writers_of
 from pipeline.models import networks
 from pipeline.runtime.cgroup import usable_cores
@@ -162,9 +168,9 @@ class Evaluation:
 
     scores: Scores
     unadapted: Scores | None
-    provenance: dict[str, Any]
-    learned_from: dict[str, Any]
-    auxiliary: dict[str, Any] | None = None
+    provenance: Provenance
+    learned_from: Provenance
+    auxiliary: Provenance | None = None
     skipped: Sequence[tuple[str, str]] = ()
     warnings: Sequence[str] = ()
 

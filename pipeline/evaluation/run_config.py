@@ -8,7 +8,7 @@ from typing import Any
 from beton.reader import Reader
 from pipeline.errors import UserError
 from pipeline.loading.batches import Decode
-from pipeline.loading.dataset import PixelRules, open_dataset
+from pipeline.loading.dataset import PixelRules, Provenance, open_dataset
 from pipeline.recipes.recipe import Recipe
 
 
@@ -52,7 +52,7 @@ class DatasetRef:
     data: str
     fingerprint: str
     samples: int
-    provenance: dict[str, Any]
+    provenance: Provenance
 
     @classmethod
     def of(cls, path: Path) -> "DatasetRef":
@@ -82,7 +82,7 @@ class RunConfig:
     data: str
     fingerprint: str
     classes: tuple[str, ...]
-    provenance: dict[str, Any]
+    provenance: Provenance
     auxiliary: DatasetRef | None = None
     pixels: PixelRules = field(default_factory=PixelRules)
     until: float | None = None
@@ -170,7 +170,7 @@ class ExperimentConfig:
     job: str
     options: dict[str, Any]
     classes: tuple[str, ...]
-    provenance: dict[str, Any]
+    provenance: Provenance
     seeds: tuple[int, ...] = ()
     trainings: tuple[str, ...] = ()
     datasets: dict[str, str] = field(default_factory=dict)

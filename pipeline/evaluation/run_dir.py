@@ -17,8 +17,10 @@ from pipeline.evaluation.metrics import EpochMetrics, Scores, score
 from pipeline.evaluation.predict import Predictions
 from pipeline.evaluation.run_config import RunConfig
 from pipeline.evaluation.run_files import check_finite, check_history, predictions_of, read_weights
+from pipeline.loading.dataset import Provenance
 from pipeline.runtime.files import (
     convert,
+    loads,
     read,
     read_as,
     read_json,
@@ -81,7 +83,7 @@ class RunDir:
         """Return metrics.jsonl. Raises UserError if it is missing or damaged."""
         return read(
             self.path / "metrics.jsonl",
-            lambda text: [convert(json.loads(line), EpochMetrics) for line in text.splitlines()],
+            lambda text: [convert(loads(line), EpochMetrics) for line in text.splitlines()],
         )
 
     def finish(self, result: Mapping[str, Any]) -> None:
@@ -148,8 +150,8 @@ class TrainingResult:
     loader_share: float
     seconds_in_all: float
     network: str
-    provenance: dict[str, Any]
-    auxiliary: dict[str, Any] | None = None
+    provenance: Provenance
+    auxiliary: Provenance | None = None
     accuracy: float | None = None
     balanced_accuracy: float | None = None
     accuracy_ignoring_case: float | None = None
@@ -232,7 +234,7 @@ def read_run(path: Path) -> FinishedRun:
         answers = path / "answers.safetensors"
         predictions = predictions_of(read_tensors(answers), answers, config.classes)
         scores = score(predictions.logits, predictions.labels, config.classes)
-    losses = read(path / "losses.json", lambda text: convert(json.loads(text), list[float]))
+    losses = read(path / "losses.json", lambda text: convert(loads(text), list[float]))
     history = run.epochs()
     check_history(path / "metrics.jsonl", history, len(config.recipe.stages))
     check_finite(path / "losses.json", losses)

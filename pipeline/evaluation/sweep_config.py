@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from pipeline.loading.dataset import Provenance
+
 MAX_SLUG = 80  # characters of a setting's name in the name of a folder
 
 
@@ -56,7 +58,7 @@ class SweepConfig:
     options: dict[str, Any]
     groups: tuple[SettingGroup, ...]
     classes: tuple[str, ...]
-    provenance: dict[str, Any]
+    provenance: Provenance
     published: bool = False
 
     @property

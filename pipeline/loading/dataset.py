@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypedDict
 
 import msgspec
 import numpy as np
@@ -239,6 +239,22 @@ def eval_batch_size(view: View) -> int:
     return max(1, min(MAX_EVAL_ROWS, MAX_EVAL_VALUES // math.prod(view.input_shape)))
 
 
+class Provenance(TypedDict, total=False):
+    """Where the images of a dataset come from, as `prep` writes it.
+
+    `kind` is synthetic if any image is. `source` is the name of the archive, `reader` that of the
+    code that read it; `digest` and `bytes` are of its images. `via` says how it was found.
+    Earlier runs may lack some.
+    """
+
+    kind: Literal["real", "synthetic"]
+    source: str
+    digest: str
+    reader: str
+    bytes: int
+    via: str
+
+
 def source_line(provenance: Mapping[str, Any]) -> str:
-    """Return the kind and source of a dataset, in one line; earlier runs may lack them."""
+    """Return the kind and source of a dataset, in one line."""
     return f"{provenance.get('kind', 'unknown')} data: {provenance.get('source', 'unknown')}"

@@ -27,6 +27,21 @@ from pipeline.runtime.storage import Folder, check_links
 T = TypeVar("T")
 DIGESTS = "SHA256SUMS"
 MAX_TEXT = 1 << 28  # bytes of a JSON file
+MAX_DEPTH = 50  # of its objects and arrays
+
+
+def loads(text: str) -> Any:
+    """Return the value of JSON. Raises ValueError for one that is nested more than MAX_DEPTH."""
+    value = json.loads(text)
+    depth, level = 0, [value]
+    while level := [one for one in level if isinstance(one, dict | list)]:
+        depth += 1
+        if depth > MAX_DEPTH:
+            raise ValueError(f"got values nested deeper than {MAX_DEPTH}")
+        level = [
+            inner for one in level for inner in (one.values() if isinstance(one, dict) else one)
+        ]
+    return value
 
 
 def convert(value: object, kind: type[T]) -> T:
@@ -129,7 +144,7 @@ def read(path: Path, parse: Callable[[str], T]) -> T:
 
 def read_as(path: Path, kind: type[T]) -> T:
     """Return a JSON file of a run directory as a dataclass. Raises UserError if it does not fit."""
-    return read(path, lambda text: convert(json.loads(text), kind))
+    return read(path, lambda text: convert(loads(text), kind))
 
 
 def read_json(run: Path, name: str) -> dict[str, Any]:
@@ -138,7 +153,7 @@ def read_json(run: Path, name: str) -> dict[str, Any]:
     Raises UserError for anything else, and for a run directory with links (`check_links`).
     """
     check_links(run)
-    value = read(run / name, json.loads)
+    value = read(run / name, loads)
     if not isinstance(value, dict):
         raise UserError(f"{run / name}: got a {type(value).__name__}, expected an object")
     return value

@@ -30,6 +30,7 @@ from pipeline.runtime.files import (
     convert,
     damaged,
     digests,
+    loads,
     memory,
     read,
     read_bytes,
@@ -209,7 +210,7 @@ def _remove_old(root: Folder, name: str) -> None:
 
 
 def _score(text: str) -> float | None:
-    value = json.loads(text)
+    value = loads(text)
     return None if value is None else float(value)
 
 
@@ -236,7 +237,7 @@ def _load(path: Path, device: torch.device) -> tuple[dict[str, Tensor], dict[str
         state = _read_pickle(path / "state.pt")
     else:
         tensors = read_tensors(path / "state.safetensors")
-        state = read(path / "state.json", lambda text: unpack(json.loads(text), tensors))
+        state = read(path / "state.json", lambda text: unpack(loads(text), tensors))
     try:
         _check_state(state)
     except ValueError as error:

@@ -52,7 +52,7 @@ def decode(data: bytes | bytearray, page: int = 0) -> Decoded:
     if not data:
         raise ImageError("the file is empty")
     plain = decode_plain_png(data)
-    return _decode_with_pillow(data, page) if plain is None else plain
+    return decode_with_pillow(data, page) if plain is None else plain
 
 
 def _what_else(head: bytes) -> str:
@@ -64,7 +64,8 @@ def _what_else(head: bytes) -> str:
     return ""
 
 
-def _decode_with_pillow(data: bytes | bytearray, page: int) -> Decoded:
+def decode_with_pillow(data: bytes | bytearray, page: int = 0) -> Decoded:
+    """Decode as `decode` does, plain PNG files too: the reference of the fast path."""
     kind = sniff(data)
     if kind is None:
         raise ImageError(_what_else(bytes(data[:64])) or f"not recognised as {', '.join(FORMATS)}")

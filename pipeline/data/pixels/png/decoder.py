@@ -96,10 +96,11 @@ def _decode_rows(
         return None
     if len(inflated) != height * stride:
         return None
-    rows = np.frombuffer(inflated, np.uint8).reshape(height, stride)
+    flat = np.frombuffer(inflated, np.uint8)
+    rows = flat.reshape(height, stride)
+    values = flat[: height * (stride - 1)].reshape(height, -1)  # new memory for each image is slow
     if depth == 8 and mode == "RGB":
-        return _decode_colours(rows, width)
-    values = np.empty((height, stride - 1), np.uint8)
+        return _decode_colours(rows, values.reshape(height, width, 3))
     if not unfilter(rows, max(channels * depth // 8, 1), values):
         return None
     if depth < 8:
@@ -125,10 +126,9 @@ def _decode_rows(
     return Decoded(grey, mode, change_of(paper), colour)
 
 
-def _decode_colours(rows: Pixels, width: int) -> Decoded | None:
-    """Decode filtered rows of red, green and blue; return None for an unknown filter."""
-    grey = np.empty((len(rows), width), np.uint8)
-    colour = np.empty((len(rows), width, 3), np.uint8)
+def _decode_colours(rows: Pixels, colour: Pixels) -> Decoded | None:
+    """Decode filtered rows to `colour` (h, w, 3); return None for an unknown filter."""
+    grey = np.empty(colour.shape[:2], np.uint8)
     outcome = unfilter_colours(rows, grey, colour.reshape(len(rows), -1))
     if outcome == DAMAGED:
         return None

@@ -108,7 +108,7 @@ def unfilter(rows: Pixels, step: int, out: Pixels) -> bool:
     """Undo PNG's filters; return False for an unknown one.
 
     `rows` (h, 1 + n) begin with their filter's number; `step` is the bytes a pixel. Writes the
-    rows without filters to `out` (h, n).
+    rows without filters to `out` (h, n), which may be the first bytes of `rows`.
     """
     line = np.zeros(out.shape[1], np.uint8)
     for y in range(len(rows)):
@@ -124,7 +124,8 @@ def unfilter_colours(rows: Pixels, grey: Pixels, colour: Pixels) -> int:
     """Undo the filters of red, green and blue (h, 1 + 3 * w), and write the luma to `grey` (h, w).
 
     Returns DAMAGED for an unknown filter, GREY if the channels are equal everywhere, and
-    otherwise COLOURED, with the colours in `colour` (h, 3 * w).
+    otherwise COLOURED, with the colours in `colour` (h, 3 * w), which may be the first bytes of
+    `rows`.
     """
     line = np.zeros(colour.shape[1], np.uint8)
     outcome = GREY
