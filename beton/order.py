@@ -62,13 +62,13 @@ def _sort_random(keys: NDArray[np.uint64], bits: int, order: Int64Array) -> None
         placed[place] = keys[i]
         order[place] = i
     for i in range(1, keys.size):
-        key, sample, place = placed[i], order[i], i
-        while place > 0 and placed[place - 1] > key:
-            placed[place] = placed[place - 1]
-            order[place] = order[place - 1]
-            place -= 1
-        placed[place] = key
-        order[place] = sample
+        key, sample, at = placed[i], order[i], i
+        while at > 0 and placed[at - 1] > key:
+            placed[at] = placed[at - 1]
+            order[at] = order[at - 1]
+            at -= 1
+        placed[at] = key
+        order[at] = sample
 
 
 def count_batches(n: int, batch_size: int, drop_last: bool) -> int:
