@@ -52,8 +52,8 @@ def _sort_random(keys: NDArray[np.uint64], bits: int, order: Int64Array) -> None
     places = np.zeros((1 << bits) + 1, np.int64)
     for i in range(keys.size):
         places[np.int64(keys[i] >> shift) + 1] += 1
-    for bucket in range(1 << bits):
-        places[bucket + 1] += places[bucket]
+    for number in range(1 << bits):
+        places[number + 1] += places[number]
     placed = np.empty(keys.size, np.uint64)
     for i in range(keys.size):
         bucket = np.int64(keys[i] >> shift)
