@@ -18,6 +18,7 @@ from pipeline.benchmarks.results import (
     WorkloadResult,
     read_results,
 )
+from pipeline.benchmarks.scaling import page as scaling_page
 from pipeline.errors import UserError
 from pipeline.reporting.common import command, distinct, hardware
 from pipeline.reporting.html import Block, Page, Plot, Section, SourceRun, Sources, Table, Warnings
@@ -77,6 +78,15 @@ def content_of(results: Results) -> Content | None:
             device_tables.answer(measured),
             device_page.sections(measured),
             measured.load,
+        )
+    if (scaled := results.scaling) is not None:
+        return Content(
+            "scaling",
+            scaling_page.TITLE,
+            scaling_page.QUESTION,
+            scaling_page.answer(scaled),
+            scaling_page.sections(scaled),
+            scaled.load,
         )
     if (throughput := results.throughput) is not None:
         return Content(

@@ -11,6 +11,7 @@ import torch
 
 from pipeline.benchmarks.device.results import DeviceResult
 from pipeline.benchmarks.harness import Ratio, ratio
+from pipeline.benchmarks.scaling.results import Scaling
 from pipeline.errors import UserError
 from pipeline.evaluation.run_dir import RunDir
 from pipeline.runtime.files import read_as
@@ -113,6 +114,7 @@ class Results:
 
     throughput: Throughput | None = None
     device: DeviceResult | None = None
+    scaling: Scaling | None = None
 
 
 def new_run(
