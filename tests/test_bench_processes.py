@@ -80,5 +80,5 @@ def test_notes_say_what_a_figure_is_not() -> None:
 
 
 def test_a_busy_machine_is_named() -> None:
-    assert busy_line(throughput(load=0.9), 2) == ""
-    assert "a load of 1.5 on 2 cores" in busy_line(throughput(load=1.5), 2)
+    assert busy_line(0.9, 2) == ""
+    assert "a load of 1.5 on 2 cores" in busy_line(1.5, 2)

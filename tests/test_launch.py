@@ -50,7 +50,7 @@ class Checkout:
         for name in ("launch.sh", "pyproject.toml", "jobs/accelerate.yaml"):
             shutil.copy(ROOT / name, self.root / name)
         jobs = ("prep", "synth", "part1", "emnist", "classify", "sweep", "evaluate", "report")
-        for job in (*jobs, "tools/app", "bench/all", "bench/train"):
+        for job in (*jobs, "tools/app", "bench/all", "bench/device"):
             (self.root / "jobs" / f"{job}.py").touch()
 
     def __call__(self, *arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
@@ -224,7 +224,7 @@ def test_without_data_of_another_set_it_says_how_to_get_some(ready: Checkout) ->
         (["report", "runs/x"], "jobs/report.py runs/x"),
         (["bench"], "jobs/bench/all.py"),
         (["bench", "--rounds", "1"], "jobs/bench/all.py --rounds 1"),
-        (["bench", "train", "--rounds", "1"], "jobs/bench/train.py --rounds 1"),
+        (["bench", "device", "--rounds", "1"], "jobs/bench/device.py --rounds 1"),
         (["test", "-k", "ink"], "-m pytest -k ink"),
     ],
 )

@@ -3,7 +3,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from beton.order import Shard, batch_ids, count_batches, epoch_order
+from beton import rng
+from beton.order import Shard, _sort_random, batch_ids, count_batches, epoch_order
 
 
 @given(st.integers(1, 300), st.integers(0, 2**40), st.integers(0, 1000))
@@ -11,6 +12,25 @@ def test_an_epoch_is_a_permutation(n: int, seed: int, epoch: int) -> None:
     order = epoch_order(n, seed, epoch)
     assert order.dtype == np.int64
     assert np.array_equal(np.sort(order), np.arange(n))
+
+
+@given(st.integers(0, 5000), st.integers(0, 2**63 - 1), st.integers(0, 1000))
+def test_an_order_is_that_of_the_sorted_keys(n: int, seed: int, epoch: int) -> None:
+    """The reference is numpy's sort of the same keys."""
+    keys = rng.bits(seed, epoch, np.arange(n), rng.ORDER)[:, 0]
+    assert np.array_equal(epoch_order(n, seed, epoch), np.argsort(keys))
+
+
+def test_an_order_of_a_million_is_that_of_the_sorted_keys() -> None:
+    keys = rng.bits(1, 2, np.arange(1_000_003), rng.ORDER)[:, 0]
+    assert np.array_equal(epoch_order(1_000_003, 1, 2), np.argsort(keys))
+
+
+@given(st.lists(st.integers(0, 2**64 - 1), unique=True), st.integers(1, 12))
+def test_keys_that_are_not_random_are_sorted_too(keys: list[int], bits: int) -> None:
+    array, order = np.array(keys, np.uint64), np.empty(len(keys), np.int64)
+    _sort_random(array, bits, order)
+    assert np.array_equal(order, np.argsort(array))
 
 
 def test_epochs_and_seeds_differ() -> None:

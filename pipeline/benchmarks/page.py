@@ -1,19 +1,24 @@
 """The HTML page of a benchmark, and its plots."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from matplotlib.figure import Figure
 
 from pipeline.benchmarks import tables
+from pipeline.benchmarks.device import page as device_page
+from pipeline.benchmarks.device import tables as device_tables
 from pipeline.benchmarks.harness import Ratio
 from pipeline.benchmarks.results import (
     JOB,
     Config,
+    Results,
     Throughput,
     WorkloadResult,
     read_results,
 )
+from pipeline.benchmarks.scaling import page as scaling_page
 from pipeline.errors import UserError
 from pipeline.reporting.common import command, distinct, hardware
 from pipeline.reporting.html import Block, Page, Plot, Section, SourceRun, Sources, Table, Warnings
@@ -29,33 +34,81 @@ def page_of(paths: Sequence[Path]) -> Page:
     Raises UserError for a folder that is not that of a finished benchmark.
     """
     *earlier, run = distinct(paths)
-    config, throughput = read_as(run / "config.json", Config), read_results(run).throughput
-    if throughput is None:
+    config, results = read_as(run / "config.json", Config), read_results(run)
+    content = content_of(results)
+    if content is None:
         raise UserError(f"{run}: got a benchmark without results")
     machine = read_json(run, "machine.json")
     given = {name: value for name, value in config.options.items() if value != []}
-    source = SourceRun(str(run), command("throughput", given, JOB), machine, "all results")
+    source = SourceRun(str(run), command(content.subject, given, JOB), machine, "all results")
     notes: list[Block] = [f"Not shown: {path}, an earlier benchmark." for path in earlier]
-    bars = list(tables.bar_rows(throughput))
-    busy = busy_line(throughput, int(machine["cores"]))
+    busy = busy_line(content.load[0], int(machine["cores"]))
     return Page(
-        "Loading speed",
-        "How fast does inkrun load images, against other loaders on the same machine?",
-        answer(throughput),
+        content.title,
+        content.question,
+        content.answer,
         config.provenance,
         [
             *([Section("Read first", [Warnings([busy])])] if busy else []),
-            *(workload_section(one) for one in throughput.workloads),
-            *([Section("Aims", [Table("Aims.", tables.BAR, bars, "lrrl")])] if bars else []),
-            Section("How it was measured", [*method_lines(throughput), hardware(machine)]),
-            *(
-                [Section("Not measured", list(tables.skipped_lines(throughput)))]
-                if throughput.skipped
-                else []
-            ),
-            Section("Sources", [*notes, Sources([source])]),
+            *content.sections,
+            Section("Sources", [*notes, hardware(machine), Sources([source])]),
         ],
     )
+
+
+@dataclass(frozen=True)
+class Content:
+    """What the page of one subject shows; `load` is the load average before and after."""
+
+    subject: str
+    title: str
+    question: str
+    answer: str
+    sections: Sequence[Section]
+    load: tuple[float, float]
+
+
+def content_of(results: Results) -> Content | None:
+    """Return what a page shows of a benchmark, None for one without results."""
+    if (measured := results.device) is not None:
+        return Content(
+            "device",
+            device_page.TITLE,
+            device_page.QUESTION,
+            device_tables.answer(measured),
+            device_page.sections(measured),
+            measured.load,
+        )
+    if (scaled := results.scaling) is not None:
+        return Content(
+            "scaling",
+            scaling_page.TITLE,
+            scaling_page.QUESTION,
+            scaling_page.answer(scaled),
+            scaling_page.sections(scaled),
+            scaled.load,
+        )
+    if (throughput := results.throughput) is not None:
+        return Content(
+            "throughput",
+            "Loading speed",
+            "How fast does inkrun load images, against other loaders on the same machine?",
+            answer(throughput),
+            throughput_sections(throughput),
+            throughput.load,
+        )
+    return None
+
+
+def throughput_sections(throughput: Throughput) -> list[Section]:
+    """Return a section for each workload, and how it was measured."""
+    found = [workload_section(one) for one in throughput.workloads]
+    if bars := list(tables.bar_rows(throughput)):
+        found.append(Section("Aims", [Table("Aims.", tables.BAR, bars, "lrrl")]))
+    found.append(Section("How it was measured", method_lines(throughput)))
+    if throughput.skipped:
+        found.append(Section("Not measured", list(tables.skipped_lines(throughput))))
+    return found
 
 
 def answer(result: Throughput) -> str:
@@ -72,12 +125,12 @@ def _times(ratio: Ratio) -> str:
     return f"{ratio.value:,.0f}" if ratio.value >= 10 else f"{ratio.value:.2f}"
 
 
-def busy_line(result: Throughput, cores: int) -> str:
+def busy_line(load: float, cores: int) -> str:
     """Return a warning if other processes ran on the machine before the benchmark."""
-    if result.load[0] < BUSY * cores:
+    if load < BUSY * cores:
         return ""
     return (
-        f"The machine was busy: a load of {result.load[0]:.1f} on {cores} cores before the "
+        f"The machine was busy: a load of {load:.1f} on {cores} cores before the "
         "benchmark. Ratios were measured in turns; rates are lower than those of an idle machine."
     )
 

@@ -9,7 +9,9 @@ from typing import Any
 
 import torch
 
+from pipeline.benchmarks.device.results import DeviceResult
 from pipeline.benchmarks.harness import Ratio, ratio
+from pipeline.benchmarks.scaling.results import Scaling
 from pipeline.errors import UserError
 from pipeline.evaluation.run_dir import RunDir
 from pipeline.runtime.files import read_as
@@ -111,14 +113,25 @@ class Results:
     """The results.json of a benchmark: its subjects, None for one that was not run."""
 
     throughput: Throughput | None = None
+    device: DeviceResult | None = None
+    scaling: Scaling | None = None
 
 
-def new_run(runs: Path, options: Mapping[str, Any], provenance: tuple[dict[str, str], ...]) -> Path:
-    """Create runs/bench/<time> with config.json and machine.json; return its path."""
+def new_run(
+    runs: Path,
+    options: Mapping[str, Any],
+    provenance: tuple[dict[str, str], ...],
+    machine: Mapping[str, Any] | None = None,
+) -> Path:
+    """Create runs/bench/<time> with config.json and machine.json; return its path.
+
+    `machine` describes the hardware, by default that of a benchmark on the CPU.
+    """
     run = RunDir.new(runs / JOB)
     config = Config(JOB, dict(options), provenance)
     run.write_json("config.json", asdict(config))
-    run.write_json("machine.json", environment(torch.device("cpu"), "no", 1))
+    described = machine or environment(torch.device("cpu"), "no", 1)
+    run.write_json("machine.json", dict(described))
     return run.path
 
 

@@ -37,7 +37,8 @@ class Processes:
 
     `rank` is the number of this process, 0 to `count` - 1. It computes on `device`, in `precision`:
     "no", "bf16" or "fp16". The main process, `is_main`, prints and writes files. All processes must
-    call every method except `log` and `start_tracker` alike.
+    call every method except `log` and `start_tracker` alike. `on_parallel` is called with each
+    wrapper that `parallel` makes.
     """
 
     def __init__(self, accelerator: Accelerator, precision: str) -> None:
@@ -46,6 +47,7 @@ class Processes:
         self.count: int = accelerator.num_processes
         self.is_main: bool = accelerator.is_main_process
         self.precision = precision
+        self.on_parallel: Callable[[DistributedDataParallel], None] = lambda _: None
         # Accelerate calls the CPU of several processes "cpu:0", which safetensors refuses. A
         # tensor on that device names it "cpu".
         self.device = torch.empty(0, device=accelerator.device).device
@@ -87,7 +89,9 @@ class Processes:
         known = signature(DistributedDataParallel).parameters
         name = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
         options: dict[str, Any] = {name: False, "init_sync": False}
-        return DistributedDataParallel(network, **options)
+        model = DistributedDataParallel(network, **options)
+        self.on_parallel(model)
+        return model
 
     def no_sync(self, model: nn.Module) -> AbstractContextManager[None]:
         """Return a context in which gradients accumulate in each process alone."""

@@ -1,0 +1,1 @@
+"""Decoding and training on a GPU, or the same code on the CPU where there is none."""
