@@ -232,9 +232,11 @@ train() {
   if [[ ! $job =~ ^($jobs)$ ]]; then # a dataset
     [[ $job =~ ^[A-Za-z0-9_][A-Za-z0-9._-]*$ ]] ||
       die 2 "train: got '$job', expected ${jobs//|/, }, or the name of a dataset"
-    arguments=(--data "$(data_of "$job")")
-    [[ -e $root/data/$job.beton || " $* " == *" --help "* ]] ||
+    if [[ -e $root/data/$job.beton || " $* " == *" --help "* ]]; then
+      arguments=(--data "$(data_of "$job")")
+    elif [[ " $* " != *" --resume"[\ =]* ]]; then # a run knows its dataset
       die 2 "train: data/$job.beton is not there; make it: ./launch.sh prep $job --source ARCHIVE"
+    fi
     job=classify
   fi
   while (($#)); do

@@ -6,6 +6,7 @@ Exit status: 0 success; 1 the file is damaged; 2 the command is invalid. Errors 
 import argparse
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -53,6 +54,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             add("--count", type=int, default=40, help="number of samples (default: %(default)s)")
             add("--field", help="name of the image field (default: the first image field)")
             add("--label", help="name of the int field of labels (default: label, if it exists)")
+    if isinstance(sys.stdout, TextIOWrapper):  # for characters that its encoding lacks
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         options = parser.parse_args(arguments)
         with Reader(options.file) as reader:

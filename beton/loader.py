@@ -213,8 +213,9 @@ class Loader:
         self._require_open()
         try:
             return self._pool.submit(self._make, order, epoch, number)
-        except RuntimeError:  # another thread has just closed the loader
-            raise ValueError(CLOSED) from None
+        except RuntimeError:  # no room for a thread, or another thread has just closed the loader
+            self._require_open()
+            raise
 
     def _result(self, future: Future[Batch]) -> Batch:
         self._require_open()

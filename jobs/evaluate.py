@@ -70,7 +70,7 @@ def score(config: Config) -> None:
         pixels=config.data.pixels(),
     )
     if config.json:
-        print(json.dumps({**asdict(evaluation), "seen": evaluation.seen}, ensure_ascii=False))
+        print(json.dumps({**asdict(evaluation), "seen": evaluation.seen}))
         return
     console = make_console()
     console.print(scores_table(evaluation.scores))

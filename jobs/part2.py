@@ -27,13 +27,12 @@ from tyro import conf
 from pipeline.evaluation.run_config import ExperimentConfig
 from pipeline.experiments import command, part2
 from pipeline.experiments.default_data import default_dataset, prepare_defaults
-from pipeline.experiments.study import Study, seed_range, whole_run
+from pipeline.experiments.study import Study, jobs_of, seed_range, whole_run
 from pipeline.loading.batches import Decode
 from pipeline.recipes import presets
 from pipeline.recipes.presets import as_trial
 from pipeline.runtime.hardware import Precision
 from pipeline.training.distributed import Processes, join_processes
-from pipeline.training.runner import exclusive
 
 SEEDS = 5
 
@@ -70,9 +69,12 @@ class Config:
     """Peak learning rate on MNIST. None: the recipe's."""
     seed: int = 0
     """First seed: of weights, order and augmentation. The others follow it."""
+    jobs: int | None = None
+    """Trainings side by side, each with an equal part of the cores and a GPU of its own.
+    None: as many as GPUs, 1 without a GPU or with several processes."""
     resume: Path | None = None
-    """Run directory to resume. It goes only with --runs, --decode, --precision, --watch, and with
-    --digits and --mnist where these files have moved."""
+    """Run directory to resume. It goes only with --runs, --jobs, --decode, --precision, --watch,
+    and with --digits and --mnist where these files have moved."""
     watch: bool = False
     """Write live.html to the folder of the training that runs, every few seconds. A browser that
     shows it reloads it by itself until the training ends."""
@@ -98,16 +100,17 @@ def train(config: Config) -> None:
         join_processes(config.precision) as processes,
     ):
         data = part2.Datasets(digits, mnist)
+        jobs = jobs_of(config.jobs, processes)
         study = (
-            Study(run, processes, config.decode, config.watch)
+            Study(run, processes, config.decode, jobs, config.watch)
             if run
-            else new_study(config, data, processes)
+            else new_study(config, data, processes, jobs)
         )
-        with exclusive(processes, study.path):
+        with study.exclusive():
             part2.run(study, data)
 
 
-def new_study(config: Config, data: part2.Datasets, processes: Processes) -> Study:
+def new_study(config: Config, data: part2.Datasets, processes: Processes, jobs: int) -> Study:
     """Create the run directory with all its trainings. Raises UserError for impossible options."""
     default = part2.TRIAL_SEEDS if config.trial else SEEDS
     seeds = seed_range(config.seed, default if config.seeds is None else config.seeds)
@@ -140,7 +143,7 @@ def new_study(config: Config, data: part2.Datasets, processes: Processes) -> Stu
         trainings=tuple(planned),
         datasets={"digits": data.digits.fingerprint(), "mnist": data.mnist.fingerprint()},
     )
-    return Study.new(config.runs, processes, config.decode, written, planned, config.watch)
+    return Study.new(config.runs, processes, config.decode, written, planned, jobs, config.watch)
 
 
 def main() -> int:

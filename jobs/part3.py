@@ -28,13 +28,12 @@ from tyro import conf
 from pipeline.evaluation.run_config import CheckpointSchedule, ExperimentConfig, TrainingConfig
 from pipeline.experiments import command, part3
 from pipeline.experiments.default_data import default_dataset, prepare_defaults
-from pipeline.experiments.study import Study, seed_range
+from pipeline.experiments.study import Study, jobs_of, seed_range
 from pipeline.loading.batches import Decode
 from pipeline.recipes.arms import PART3_ARMS
 from pipeline.recipes.presets import Preset, as_trial, override
 from pipeline.runtime.hardware import Precision
 from pipeline.training.distributed import join_processes
-from pipeline.training.runner import exclusive
 
 SEEDS = 3
 
@@ -79,9 +78,12 @@ class Config:
     """Network of trainings from random weights, except the arm resnet18. auto: the recipe's."""
     seed: int = 0
     """First seed: of weights, order and augmentation. The others follow it."""
+    jobs: int | None = None
+    """Trainings side by side, each with an equal part of the cores and a GPU of its own.
+    None: as many as GPUs, 1 without a GPU or with several processes."""
     resume: Path | None = None
-    """Run directory to resume. It goes only with --runs, --decode, --precision, --watch, and with
-    --data, --test and --clean where these files have moved."""
+    """Run directory to resume. It goes only with --runs, --jobs, --decode, --precision, --watch,
+    and with --data, --test and --clean where these files have moved."""
     watch: bool = False
     """Write live.html to the folder of the training that runs, every few seconds. A browser that
     shows it reloads it by itself until the training ends."""
@@ -132,6 +134,7 @@ def train(config: Config) -> None:
         join_processes(config.precision) as processes,
     ):
         data = part3.Datasets(file, test, correct)
+        jobs = jobs_of(config.jobs, processes)
         models = part3.find_models(config.part2, config.witness, data.classes)
         arms = models.arms(config.arms or names)
         part3.check(processes, data, arms, training, config.seed)
@@ -142,10 +145,12 @@ def train(config: Config) -> None:
             written = ExperimentConfig(
                 "part3", options, tuple(data.classes), provenance, datasets=datasets
             )
-            study = Study.new(config.runs, processes, config.decode, written, watch=config.watch)
+            study = Study.new(
+                config.runs, processes, config.decode, written, jobs=jobs, watch=config.watch
+            )
         else:
-            study = Study(run, processes, config.decode, config.watch)
-        with exclusive(processes, study.path):
+            study = Study(run, processes, config.decode, jobs, config.watch)
+        with study.exclusive():
             part3.Experiment(study, data, models, training).run(arms, seeds)
 
 

@@ -61,8 +61,8 @@ class Config:
     runs: Path = Path("runs")
     """Folder for results: they go to sweep/<time> in it."""
     resume: Path | None = None
-    """Run directory to resume. It goes only with --jobs, --decode, --precision, --watch and
-    --track."""
+    """Run directory to resume. It goes only with --jobs, --decode, --precision, --watch, --track,
+    and with --data (and --auxiliary) where the file has moved."""
 
 
 def sweep() -> None:

@@ -26,10 +26,11 @@ def check_range(name: str, value: float, low: float, high: float = inf) -> None:
 
 
 class DivergedError(FloatingPointError):
-    """A non-finite loss, or a non-finite weight after the step.
+    """A non-finite loss, a non-finite weight after the step, or such predictions in an evaluation.
 
     `ids` are the sample numbers of the step's batch, over all processes; `auxiliary_ids` are those
-    in the auxiliary dataset. `checkpoint` is the last one with finite weights, None without any.
+    in the auxiliary dataset. Both are empty for predictions. `checkpoint` is the last one with
+    finite weights, None without any.
     """
 
     def __init__(
@@ -45,8 +46,9 @@ class DivergedError(FloatingPointError):
         numbers = ", ".join(map(str, ids))
         if auxiliary_ids:
             numbers += f"; of the auxiliary dataset: {', '.join(map(str, auxiliary_ids))}"
+        what = "the loss, or a weight after it, is" if ids else "predictions after it are"
+        samples = f" The batch's samples: {numbers}." if ids else ""
         super().__init__(
-            f"training diverged at step {step}, in epoch {epoch + 1}: the loss, or a weight after "
-            f"it, is not finite; lower the learning rate. The batch's samples: {numbers}. The last "
-            f"good checkpoint: {checkpoint or 'none'}"
+            f"training diverged at step {step}, in epoch {epoch + 1}: {what} not finite; lower the "
+            f"learning rate.{samples} The last good checkpoint: {checkpoint or 'none'}"
         )

@@ -53,7 +53,7 @@ def steps(checkpoints: Checkpoints) -> list[int]:
 
 
 def test_a_saved_checkpoint_can_be_loaded(tmp_path: Path) -> None:
-    checkpoints = Checkpoints(tmp_path / "not there yet" / "checkpoints")
+    checkpoints = Checkpoints(tmp_path / "checkpoints")
     assert checkpoints.last(CPU) is None
     assert checkpoints.all() == []
     path = checkpoints.save(7, weights(1.5), STATE)
@@ -212,6 +212,40 @@ def test_a_damaged_step_does_not_outlive_the_steps_before_it(tmp_path: Path) -> 
     found = checkpoints.last(CPU)
     assert found is not None
     assert found[1]["batch"] == 6
+
+
+def test_a_checkpoint_that_cannot_be_removed_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Simulated: NFS, where another program reads the checkpoint, for example to copy the run."""
+    busy, rmdir = [True], os.rmdir
+
+    def refuse(path: str, *, dir_fd: int | None = None) -> None:
+        if busy and path.startswith("step-"):
+            raise OSError(errno.ENOTEMPTY, os.strerror(errno.ENOTEMPTY), path)
+        rmdir(path, dir_fd=dir_fd)
+
+    monkeypatch.setattr(os, "rmdir", refuse)
+    checkpoints = Checkpoints(tmp_path, keep=1)
+    for step in (1, 2):
+        save(checkpoints, step)
+    assert steps(checkpoints) == [1, 2]
+    warning = f"warning: {tmp_path}/step-00000001: cannot be removed: Directory not empty\n"
+    assert capfd.readouterr().err == warning
+    busy.clear()
+    save(checkpoints, 3)
+    assert steps(checkpoints) == [3]
+
+
+def test_a_run_that_was_renamed_gets_no_second_folder(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    checkpoints = Checkpoints(run / "checkpoints")
+    run.mkdir()
+    save(checkpoints, 1)
+    run.rename(tmp_path / "renamed")
+    with pytest.raises(FileNotFoundError, match=str(run)):
+        save(checkpoints, 2)
+    assert [path.name for path in tmp_path.iterdir()] == ["renamed"]
 
 
 def test_no_whole_checkpoint_is_one_line(tmp_path: Path) -> None:

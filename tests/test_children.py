@@ -89,6 +89,15 @@ def test_a_child_has_an_environment_of_its_own(tmp_path: Path) -> None:
     assert one.last_line() == f"0 {'HOME' in os.environ}"
 
 
+def test_paths_of_a_child_start_at_this_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("INKRUN_CALLER", "/elsewhere")
+    one = child(tmp_path, "a", "import os\nprint('INKRUN_CALLER' in os.environ)")
+    run_children([one], 1, lambda _: None, lambda *_: None)
+    assert one.last_line() == "False"
+
+
 def test_processes_share_several_gpus_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)

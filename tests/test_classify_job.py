@@ -2,19 +2,17 @@
 
 import json
 import signal
-import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from subprocess import PIPE
 from typing import Any, get_args, get_type_hints
 
 import forked
 import numpy as np
 import pytest
 import torch
-from job_started import ENVIRONMENT, TWO, lines_of, start
+from job_started import ENVIRONMENT, lines_of
 from PIL import Image
 from safetensors.torch import load_file
 from tiny import write_set
@@ -108,40 +106,28 @@ def test_a_dataset_in_colour_is_trained_on_and_reported(whole: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("launcher", "number", "resumer"),
+    ("processes", "number"),
     [
-        pytest.param([sys.executable], signal.SIGKILL, [sys.executable], id="1 to 1, SIGKILL"),
-        pytest.param(TWO, signal.SIGINT, TWO, id="2 to 2, SIGINT"),
+        pytest.param(1, signal.SIGKILL, id="1 to 1, SIGKILL"),
+        pytest.param(2, signal.SIGINT, id="2 to 2, SIGINT"),
     ],
 )
 def test_a_run_in_colour_in_two_pieces_is_the_run_in_one(
-    launcher: list[str],
-    number: int,
-    resumer: list[str],
-    whole: Path,
-    colours: Path,
-    tmp_path: Path,
+    processes: int, number: int, whole: Path, colours: Path, tmp_path: Path
 ) -> None:
-    words = [*launcher, JOB, "--data", str(colours), *QUICK, "--checkpoint-steps", "1"]
-    with subprocess.Popen(
-        words, cwd=tmp_path, env=ENVIRONMENT, stdout=PIPE, stderr=PIPE, text=True
-    ) as process:
-        assert process.stdout is not None
-        while not process.stdout.readline().startswith("epoch 1 of"):
-            pass
-        process.send_signal(number)
-        _, err = process.communicate()
+    words = [JOB, "--data", str(colours), *QUICK, "--checkpoint-steps", "1"]
+    with forked.started(processes, words, tmp_path, ENVIRONMENT) as training:
+        training.wait_for("epoch 1 of")
+        training.send(number)
+        err = "".join(one.stderr for one in training.wait())
     run = run_in(tmp_path)
     if number == signal.SIGINT and not (run / "result.json").exists():
-        assert "resume: ./launch.sh train classify --resume runs/petals/" in err
-    if resumer is TWO:
-        done = start([*TWO, JOB, "--resume", str(run)], tmp_path)
-    else:
-        done = forked.run([JOB, "--resume", str(run)], tmp_path, ENVIRONMENT)
-    assert done.returncode == 0, done.stderr
+        assert err.count("resume: ./launch.sh train classify --resume runs/petals/") == 1
+    for done in forked.run_together(processes, [JOB, "--resume", run], tmp_path, ENVIRONMENT):
+        assert done.returncode == 0, done.stderr
     epochs, expected = lines_of(run), lines_of(whole)
     assert [one["epoch"] for one in epochs] == [one["epoch"] for one in expected]
-    if launcher is not TWO and resumer is not TWO:
+    if processes == 1:
         ours, others = load_file(run / "model.safetensors"), load_file(whole / "model.safetensors")
         assert all(torch.equal(ours[name], others[name]) for name in others)
 

@@ -1,5 +1,10 @@
-"""Commands whose output goes to a reader that leaves, such as `head`: no word, status 141."""
+"""Outputs of commands that take no words: a reader that leaves, a full disk, an old encoding.
 
+Real: pipes without a reader, the device /dev/full. A reader that leaves, such as `head`, means no
+word and status 141.
+"""
+
+import json
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -9,7 +14,9 @@ from pathlib import Path
 
 import forked
 import pytest
-from trained_runs import ink_run
+import torch
+from tiny import page, write_set
+from trained_runs import NAMES, ink_run
 
 from jobs import evaluate
 from pipeline.errors import UserError
@@ -37,6 +44,27 @@ def print_and_fail() -> None:
     raise UserError("why")
 
 
+def fail_without_memory() -> None:
+    raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.\nSee the manual.")
+
+
+def fail_in_python() -> None:
+    raise MemoryError
+
+
+def fail_without_threads() -> None:
+    raise RuntimeError("can't start new thread")
+
+
+def open_a_file() -> None:
+    raise UserError(f"a file has the number of stdout: {os.open(os.devnull, os.O_RDONLY) == 1}")
+
+
+def print_names() -> None:
+    print("é")
+    make_console().print("é 日")
+
+
 def show_help() -> None:
     command.parse(Config, words=["--help"])
 
@@ -58,17 +86,24 @@ def evaluate_run(words: Sequence[str]) -> int:
 
 
 def call(job: Callable[[], int], output: str, place: Path) -> None:
-    """Run a command whose output is gone ("closed"), there ("open") or no file at all ("none")."""
+    """Run a command whose output is gone ("closed"), there ("open") or no file at all ("none").
+
+    Or a file: with the errors ("ascii", in this encoding), on a full disk ("full"), or on such a
+    disk with the errors ("all full").
+    """
     read, write = os.pipe()
-    os.dup2(write, 1)
+    errors = os.open(place, os.O_WRONLY | os.O_CREAT)
+    if "full" in output:
+        write = os.open("/dev/full", os.O_WRONLY)
+    os.dup2(errors if output == "ascii" else write, 1)
+    os.dup2(write if output == "all full" else errors, 2)
     os.close(write)
     if output == "closed":
         os.close(read)
     elif output == "none":
         os.close(1)
-    sys.stdout = None if output == "none" else open(1, "w", closefd=False)  # noqa: SIM115
-    errors = os.open(place, os.O_WRONLY | os.O_CREAT)
-    os.dup2(errors, 2)
+    encoding = "ascii" if output == "ascii" else "utf-8"
+    sys.stdout = None if output == "none" else open(1, "w", encoding=encoding, closefd=False)  # noqa: SIM115
     sys.exit(job())
 
 
@@ -83,9 +118,24 @@ def call(job: Callable[[], int], output: str, place: Path) -> None:
         (show_help, "closed", 141, ""),
         (show_help, "open", 0, ""),
         (write_elsewhere, "open", 2, "work: [Errno 32] Broken pipe\n"),
+        (print_lines, "full", 2, "work: standard output: No space left on device\n"),
+        (print_rich_lines, "full", 2, "work: standard output: No space left on device\n"),
+        (print_lines, "all full", 2, ""),
+        (print_and_fail, "all full", 2, ""),
+        (open_a_file, "none", 2, "work: a file has the number of stdout: False\n"),
+        (print_names, "ascii", 0, "\\xe9\n\\xe9 \\u65e5\n"),
+        (
+            fail_without_memory,
+            "open",
+            2,
+            "work: memory is full: CUDA out of memory. Tried to allocate 2 GiB.; smaller batches "
+            "or images need less\n",
+        ),
+        (fail_in_python, "open", 2, "work: memory is full; smaller batches or images need less\n"),
+        (fail_without_threads, "open", 2, "work: can't start new thread\n"),
     ],
 )
-def test_only_a_closed_output_is_one(
+def test_an_output_or_a_system_without_room_ends_in_a_line(
     work: Callable[[], None], output: str, status: int, line: str, tmp_path: Path
 ) -> None:
     assert ended(partial(command.call, "work", work), output, tmp_path) == (status, line)
@@ -96,6 +146,18 @@ def test_evaluate_ends_without_a_word(options: list[str], run: Path, tmp_path: P
     words = [str(run), "--source", str(run.parent / "tiny.beton"), *options]
     assert ended(partial(evaluate_run, words), "closed", tmp_path) == (141, "")
     assert ended(partial(evaluate_run, words), "none", tmp_path) == (0, "")
+
+
+def test_json_has_all_characters_in_every_encoding(run: Path, tmp_path: Path) -> None:
+    data = write_set(
+        tmp_path / "named.beton",
+        classes=NAMES,
+        draw=lambda _name, number: page("1", number),
+        info={"provenance": {"kind": "synthetic", "source": "é", "digest": "sha256:é"}},
+    )
+    words = [str(run), "--source", str(data), "--json"]
+    status, printed = ended(partial(evaluate_run, words), "ascii", tmp_path)
+    assert (status, json.loads(printed)["provenance"]["source"]) == (0, "é")
 
 
 def ended(job: Callable[[], int], output: str, folder: Path) -> tuple[int | None, str]:

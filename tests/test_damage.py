@@ -284,17 +284,17 @@ def main() -> None:
 
 
 def test_damaged_files_are_rejected_or_read(tmp_path: Path) -> None:
-    command = [sys.executable, __file__, "--cases", "3000", "--folder", str(tmp_path)]
+    command = [sys.executable, __file__, "--cases", "1500", "--folder", str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=280)
     case = (tmp_path / "case").read_text() if (tmp_path / "case").exists() else "none"
     assert done.returncode == 0, f"case {case}: {done.stderr}"
     outcomes = json.loads(done.stdout)
-    assert sum(outcomes.values()) == 3000
+    assert sum(outcomes.values()) == 1500
     # The cases reach every outcome.
     for kind in (*SEALED, "bare"):
-        assert outcomes[f"{kind}: rejected at open"] > 300
-        assert outcomes[f"{kind}: rejected in a sample"] > 10
-    assert outcomes["bare: read, with other values"] > 10
+        assert outcomes[f"{kind}: rejected at open"] > 150
+        assert outcomes[f"{kind}: rejected in a sample"] > 5
+    assert outcomes["bare: read, with other values"] > 5
 
 
 if __name__ == "__main__":

@@ -1,13 +1,13 @@
 import io
 import json
 import shutil
-import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import forked
 import numpy as np
 import pytest
 import torch
@@ -225,8 +225,8 @@ def test_a_run_has_seen_its_auxiliary_dataset_too(trained: TrainedModel, tmp_pat
 
 def test_the_job_prints_json_for_programs(run: Path, tmp_path: Path) -> None:
     source = make_zip(tmp_path / "test.zip", pages())
-    command = [sys.executable, str(JOB), str(run), "--source", str(source), "--json"]
-    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    done = forked.run([JOB, run, "--source", source, "--json"], tmp_path)
+    assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["scores"]["accuracy"] == 1
     assert done.stderr == ""
 

@@ -2,12 +2,12 @@
 
 import json
 import shutil
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import forked
 import numpy as np
 import pytest
 import torch
@@ -56,12 +56,7 @@ def explain(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
 
 
 def test_the_command_finds_an_incorrect_label(ink: Path, tmp_path: Path) -> None:
-    run = subprocess.run(
-        [sys.executable, JOB, ink, "--out", tmp_path / "out"],
-        check=False,
-        capture_output=True,
-        text=True,
-    )
+    run = forked.run([JOB, ink, "--out", tmp_path / "out"], tmp_path)
     assert (run.returncode, run.stderr) == (0, "")
     found = json.loads((tmp_path / "out" / "explain.json").read_text())
     assert found["samples"] == 16

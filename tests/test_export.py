@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import forked
 import numpy as np
 import pytest
 import torch
@@ -58,12 +59,7 @@ def expectation(trained: TrainedModel) -> Reference:
 
 
 def test_an_onnx_file_computes_the_run_for_any_batch(ink: Path, tmp_path: Path) -> None:
-    run = subprocess.run(
-        [sys.executable, JOB, ink, "--to", "onnx", "--out", tmp_path / "out"],
-        check=False,
-        capture_output=True,
-        text=True,
-    )
+    run = forked.run([JOB, ink, "--to", "onnx", "--out", tmp_path / "out"], tmp_path)
     assert (run.returncode, run.stderr) == (0, "")
     assert "largest difference from the run's logits: " in run.stdout
     assert "on 16 images of its split validation" in run.stdout

@@ -11,6 +11,7 @@ from reference import box_resize
 
 from beton.codec import ink, kernels
 from beton.errors import BetonError
+from beton.transforms import full_geometry
 
 Image = NDArray[np.uint8]
 
@@ -198,6 +199,52 @@ def test_resize_is_the_box_filter(
     kernels.resize(runs, encoded.background, np.array(geometry), 0.5, -3.0, sums, real)
     assert np.abs(real - (expected * 0.5 - 3)).max() <= 1e-4
     assert not sums.any()
+
+
+def whole_and_general(image: Image, height: int, width: int) -> tuple[Image, Image]:
+    """Resize an image by the kernel of whole images, and by that of any window."""
+    encoded = ink.encode(image)
+    data = np.frombuffer(encoded.payload, np.uint8)
+    numbers = (encoded.mode, encoded.background, encoded.ink, encoded.runs)
+    table = np.array([[0, len(data), *numbers, *image.shape]], np.int64)
+    ids, outs = np.zeros(1, np.int64), np.empty((2, 1, height, width), np.uint8)
+    geometry = full_geometry(np.array([image.shape]))
+    assert kernels.resize_whole_batch(data, table, ids, outs[0]) == (0, 0)
+    assert kernels.resize_batch(data, table, ids, geometry, 1.0, 0.5, outs[1]) == (0, 0)
+    return outs[0, 0], outs[1, 0]
+
+
+@given(images(), st.sampled_from((1, 2, 4, 8, 16, 32, 64)), st.sampled_from((1, 2, 8, 32, 64, 3)))
+@settings(max_examples=300, deadline=None)
+def test_whole_images_have_the_bytes_of_the_general_kernel(
+    image: Image, height: int, width: int
+) -> None:
+    ours, general = whole_and_general(image, height, width)
+    assert np.array_equal(ours, general)
+    geometry = (0.0, 0.0, float(image.shape[1]), float(image.shape[0]), 0.0, 0.0)
+    expected = box_resize(image, ink.encode(image).background, geometry, height, width)
+    assert np.abs(ours - expected).max() <= 0.5 + 1e-6
+
+
+def test_exact_sums_are_those_of_odd_parts() -> None:
+    # No mean of the parts of a pixel is halfway between two levels if their number is odd.
+    for size, odd in (((224, 224), True), ((64, 64), True), ((100, 100), False)):
+        assert kernels.parts_of_pixel(900, 1200, *size) % 2 == odd
+    # The most parts, the most levels: a tall image whose sides have no factor in common with 1, 2.
+    image = np.zeros((1023, 4095), np.uint8)
+    image[:, ::2] = 255
+    image[::3] = 254
+    assert 1 << 21 < kernels.parts_of_pixel(1023, 4095, 1, 2) < kernels.EXACT
+    for height, width in ((1, 1), (1, 2), (2, 2), (2, 4)):
+        ours, general = whole_and_general(image, height, width)
+        assert np.array_equal(ours, general)
+
+
+@pytest.mark.parametrize("size", [(224, 224), (64, 64), (28, 28), (48, 64), (1800, 1300)])
+def test_whole_pages_have_the_bytes_of_the_general_kernel(size: tuple[int, int]) -> None:
+    for page in (pages(0), soft(pages(1))):
+        ours, general = whole_and_general(page, *size)
+        assert np.array_equal(ours, general)
 
 
 def test_resize_of_a_page_to_every_scale() -> None:

@@ -214,6 +214,11 @@ def test_without_data_of_another_set_it_says_how_to_get_some(ready: Checkout) ->
             ["train", "my_leaves-2.1", "--processes", "1", "--seed", "1"],
             "jobs/classify.py --data data/my_leaves-2.1.beton --seed 1",
         ),
+        (["train", "gone", "--resume", "run"], "jobs/classify.py --resume run"),
+        (
+            ["train", "gone", "--resume=run", "--data", "new"],
+            "jobs/classify.py --resume=run --data new",
+        ),
         (["sweep", "leaves", "--over", "seed=0,1"], "jobs/sweep.py leaves --over seed=0,1"),
         (["evaluate", "runs/x", "--json"], "jobs/evaluate.py runs/x --json"),
         (["report", "runs/x"], "jobs/report.py runs/x"),

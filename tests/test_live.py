@@ -2,8 +2,6 @@
 
 import re
 import signal
-import subprocess
-import sys
 import time
 from contextlib import nullcontext
 from pathlib import Path
@@ -12,7 +10,7 @@ from typing import Any, cast
 
 import forked
 import pytest
-from job_started import ENVIRONMENT, TWO
+from job_started import ENVIRONMENT
 from rich.console import Console
 from tiny import write_set
 
@@ -69,45 +67,26 @@ def test_the_page_ends_without_refresh_when_the_training_is_finished(
 def test_the_page_of_a_stopped_training_says_so_and_goes_on_when_it_is_resumed(
     processes: int, data: Path, tmp_path: Path
 ) -> None:
-    launcher = TWO if processes == 2 else [sys.executable]
-    words = [*launcher, JOB, "--data", str(data), *QUICK, "--epochs", "300"]
-    with subprocess.Popen(
-        words,
-        cwd=tmp_path,
-        env=ENVIRONMENT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as process:
-        assert process.stdout is not None
-        while not process.stdout.readline().startswith("epoch 1 of"):
-            pass
+    words = [JOB, "--data", str(data), *QUICK, "--epochs", "300"]
+    with forked.started(processes, words, tmp_path, ENVIRONMENT) as training:
+        training.wait_for("epoch 1 of")
         page = (run_in(tmp_path) / "live.html").read_text()
         assert REFRESH in page
-        process.send_signal(signal.SIGTERM)
-        process.communicate()
+        training.send(signal.SIGTERM)
+        training.wait()
     run = run_in(tmp_path)
     page = (run / "live.html").read_text()
     assert "refresh" not in page
     assert answer_of(page).startswith("The training was stopped by SIGTERM after step")
     if processes == 2:
         return
-    resumed = [*launcher, JOB, "--resume", str(run)]  # --watch is the run's own
-    with subprocess.Popen(
-        resumed,
-        cwd=tmp_path,
-        env=ENVIRONMENT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as process:
+    resumed = [JOB, "--resume", str(run)]  # --watch is the run's own
+    with forked.started(1, resumed, tmp_path, ENVIRONMENT):
         for _ in range(600):
             if "of 300, step" in answer_of(page := (run / "live.html").read_text()):
                 break
             time.sleep(0.05)
         assert REFRESH in page
-        process.kill()
-        process.communicate()
 
 
 def stub(tmp_path: Path, data: Path) -> tuple[RunDir, Any]:

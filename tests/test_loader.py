@@ -365,6 +365,20 @@ def test_closing_from_another_thread_stops_the_iteration(path: Path, threads: in
     assert loader_threads() == 0
 
 
+def test_a_limit_on_threads_is_no_closed_loader(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Simulated: a container's limit on processes (pids.max), as Python reports it."""
+
+    def refuse(_thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with Loader(path, 4, FIELDS, threads=2) as loader:
+        monkeypatch.setattr(threading.Thread, "start", refuse)
+        with pytest.raises(RuntimeError, match="can't start new thread"):
+            list(loader)
+
+
 def test_closing_releases_file_and_memory(path: Path) -> None:
     made: list[Any] = []
 

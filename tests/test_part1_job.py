@@ -212,14 +212,11 @@ def test_an_error_of_the_main_process_is_one_line_of_all(data: Path, tmp_path: P
 def test_without_the_given_data_it_prints_once_how_to_make_some(
     processes: int, tmp_path: Path
 ) -> None:
-    given = ["--data", "data/part1.beton"]
-    done = run_job(given, tmp_path) if processes == 1 else start([*TWO, JOB, *given], tmp_path)
-    if processes == 1:  # torch's launcher ends with a status and a page of its own
-        assert done.returncode == 2
-        assert done.stderr.count("\n") == 1
-    assert done.returncode != 0
-    assert done.stderr.count("data/part1.beton is not there; make it: ./launch.sh prep part1") == 1
-    assert done.stdout == ""
+    done = run_together(processes, [JOB, "--data", "data/part1.beton"], tmp_path, ENVIRONMENT)
+    assert [one.returncode for one in done] == [2] * processes
+    (line,) = "".join(one.stderr for one in done).splitlines()
+    assert "data/part1.beton is not there; make it: ./launch.sh prep part1" in line
+    assert [one.stdout for one in done] == [""] * processes
     assert list(tmp_path.iterdir()) == []
 
 

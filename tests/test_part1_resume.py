@@ -1,30 +1,30 @@
-"""Part 1's job, interrupted in several ways and resumed: subprocesses, as its users start it."""
+"""Part 1's job, interrupted in several ways and resumed, in processes of its own."""
 
 import json
 import shutil
 import signal
-import subprocess
 import sys
 from pathlib import Path
-from subprocess import PIPE
+from typing import Any
 
+import forked
 import pytest
 import torch
 from job_started import (
     ENVIRONMENT,
     JOB,
     QUICK,
-    TWO,
     folder_of_the_run,
     lines_of,
     refusal,
     run_job,
-    start,
 )
 from safetensors.torch import load_file
 from tiny import write_set
 
-ONE = [sys.executable]
+from jobs import part1
+from pipeline.experiments import classify
+from pipeline.training.trainer import Trainer
 
 
 @pytest.fixture(scope="module")
@@ -33,46 +33,35 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("launcher", "number", "resumer"),
+    ("processes", "number", "resumers"),
     [
-        pytest.param(ONE, signal.SIGINT, TWO, id="1 to 2, SIGINT"),
-        pytest.param(TWO, signal.SIGTERM, ONE, id="2 to 1, SIGTERM"),
+        pytest.param(1, signal.SIGINT, 2, id="1 to 2, SIGINT"),
+        pytest.param(2, signal.SIGTERM, 1, id="2 to 1, SIGTERM"),
     ],
 )
 def test_a_signal_stops_it_and_any_number_of_processes_resumes_it(
-    launcher: list[str], number: int, resumer: list[str], data: Path, tmp_path: Path
+    processes: int, number: int, resumers: int, data: Path, tmp_path: Path
 ) -> None:
-    options = ["--data", str(data), *QUICK, "--epochs", "400"]
-    with subprocess.Popen(
-        [*launcher, JOB, *options],
-        cwd=tmp_path,
-        env=ENVIRONMENT,
-        stdout=PIPE,
-        stderr=PIPE,
-        text=True,
-    ) as job:
-        assert job.stdout is not None
-        for line in job.stdout:
-            if line.startswith("epoch 3 of 400"):
-                job.send_signal(number)
-                break
-        _, err = job.communicate()
+    words = [JOB, "--data", str(data), *QUICK, "--epochs", "400"]
+    with forked.started(processes, words, tmp_path, ENVIRONMENT) as training:
+        training.wait_for("epoch 3 of 400")
+        training.send(number)
+        stopped = training.wait()
+    err = "".join(one.stderr for one in stopped)
     run = folder_of_the_run(tmp_path)
     relative = run.relative_to(tmp_path)
     assert f"stopped by {signal.Signals(number).name} after step" in err
     assert f"resume: ./launch.sh train part1 --resume {relative}" in err
-    assert err.count("resume: ") == 1
-    if launcher is not TWO:
-        assert job.returncode == 128 + number
-        assert err.count("\n") == 1
+    assert err.count("\n") == 1
+    assert [one.returncode for one in stopped] == [128 + number] * processes
     assert not (run / "result.json").exists()
     assert not (run.parent / "latest").exists()
 
     text = (run / "config.json").read_text()
     (run / "config.json").write_text(text.replace('"epochs": 400', '"epochs": 20'))
-    done = start([*resumer, JOB, "--resume", str(relative)], tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.count("training: resumes after step") == 1
+    resumed = forked.run_together(resumers, [JOB, "--resume", relative], tmp_path, ENVIRONMENT)
+    assert [one.returncode for one in resumed] == [0] * resumers, resumed[0].stderr
+    assert "".join(one.stdout for one in resumed).count("training: resumes after step") == 1
     assert [one["epoch"] for one in lines_of(run)] == list(range(20))
     assert json.loads((run / "result.json").read_text())["images"] == 20 * 32
 
@@ -86,13 +75,46 @@ def whole(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.parametrize(
+    ("owner", "call", "number", "words"),
+    [
+        (Trainer, "_restore", signal.SIGTERM, "stopped by SIGTERM"),
+        (Trainer, "predict_test", signal.SIGUSR1, "stopped by SIGUSR1"),
+        (classify, "plot_run", signal.SIGINT, "interrupted"),
+    ],
+)
+def test_a_signal_before_or_after_the_steps_says_how_to_resume(
+    owner: Any,
+    call: str,
+    number: signal.Signals,
+    words: str,
+    data: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    """While the last checkpoint is loaded, test samples are predicted, or plots are written."""
+    original = getattr(owner, call)
+
+    def interrupted(*arguments: Any) -> Any:
+        signal.raise_signal(number)
+        return original(*arguments)
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(owner, call, interrupted)
+    monkeypatch.setattr(sys, "argv", [JOB, "--data", str(data), *QUICK, "--epochs", "1"])
+    assert part1.main() == 128 + number
+    run = folder_of_the_run(tmp_path).relative_to(tmp_path)
+    hint = f"resume: ./launch.sh train part1 --resume {run}"
+    assert capfd.readouterr().err == f"part1: {words}; {hint}\n"
+
+
 def test_a_run_in_two_pieces_is_the_run_in_one(whole: Path, data: Path, tmp_path: Path) -> None:
-    options = [sys.executable, JOB, "--data", str(data), *QUICK, "--checkpoint-steps", "1"]
-    with subprocess.Popen(options, cwd=tmp_path, env=ENVIRONMENT, stdout=PIPE, text=True) as job:
-        assert job.stdout is not None
-        while not job.stdout.readline().startswith("epoch 2 of"):
-            pass
-        job.kill()
+    words = [JOB, "--data", str(data), *QUICK, "--checkpoint-steps", "1"]
+    with forked.started(1, words, tmp_path, ENVIRONMENT) as training:
+        training.wait_for("epoch 2 of")
+        training.send(signal.SIGKILL)
+        training.wait()
     done = run_job(["--resume", str(folder_of_the_run(tmp_path))], tmp_path)
     assert done.returncode == 0, done.stderr
     (weights, epochs), (others, other_epochs) = (

@@ -130,6 +130,19 @@ def test_sparse_changes_never_share_a_hash() -> None:
     assert len(set(hashes[:, 0].tolist())) == len(set(hashes[:, 1].tolist())) == distinct
 
 
+def test_ink_in_another_place_of_blank_paper_has_another_hash() -> None:
+    """One to three marked words of a blank page, which lie in every place: each half differs."""
+    places = [(a, b, c) for a in range(12) for b in range(a, 12) for c in range(b, 12)]
+    variants = []
+    for marked in places:
+        pixels = np.full((8, 12), 255, np.uint8)
+        pixels.reshape(12, 8)[list(marked)] = 255 - np.arange(8, dtype=np.uint8)
+        variants.append(pixels)
+    hashes = records(variants)["hash"]
+    distinct = len({variant.tobytes() for variant in variants})
+    assert len(set(hashes[:, 0].tolist())) == len(set(hashes[:, 1].tolist())) == distinct
+
+
 def test_a_record_holds_how_the_file_stored_the_image() -> None:
     deep = np.array([[4000, 55000]], np.uint16)
     decoded = Decoded(deep, "I;16B", (TURNED, ON_WHITE, UNREADABLE))

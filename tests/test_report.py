@@ -105,14 +105,14 @@ def test_the_largest_loss_comes_first_with_its_prediction(
     run: FinishedRun, file: Reader, figures: dict[str, Figure]
 ) -> None:
     run_plots.plot_run(run, "part 1", file)
-    shown = [axes for axes in figures["worst.png"].axes if axes.images]
-    assert len(shown) == 8
-    assert shown[0].get_title() == "m→1, 1.00"
+    (axes,) = figures["worst.png"].axes
+    captions = [text.get_text() for text in axes.texts]
+    assert captions[0] == "m→1, 1.00"
     assert run.predictions is not None
     worst = top_losses(run.predictions.logits, run.predictions.labels, CLASSES, 8)
-    for axes, one in zip(shown, worst, strict=True):
-        assert axes.get_title() == f"{one.true}→{one.predicted}, {one.probability:.2f}"
-        ink = 1 - np.asarray(axes.images[0].get_array()).mean(axis=-1)
+    for shown, caption, one in zip(axes.images, captions, worst, strict=True):
+        assert caption == f"{one.true}→{one.predicted}, {one.probability:.2f}"
+        ink = 1 - np.asarray(shown.get_array()).mean(axis=-1)
         height, width = (np.ptp(places) + 1 for places in np.nonzero(ink > 0.5))
         page = file[int(run.predictions.ids[one.row])]["image"]
         rows, columns = (np.ptp(places) + 1 for places in np.nonzero(page < 128))
@@ -120,11 +120,24 @@ def test_the_largest_loss_comes_first_with_its_prediction(
         assert (height, width) == pytest.approx((rows * scale, columns * scale), abs=2)
 
 
-def test_images_keep_their_proportions_in_a_grid(tmp_path: Path) -> None:
+def test_images_keep_their_proportions_in_a_grid(
+    figures: dict[str, Figure], tmp_path: Path
+) -> None:
     images = np.zeros((7, 10, 20), np.float32)
     run_plots.plot_images(images, list("abcdefg"), 3, "title", tmp_path / "grid.png")
     with Image.open(tmp_path / "grid.png") as image:
         assert image.width > 0.8 * image.height  # 3×3 pictures twice as wide as high
+    (axes,) = figures["grid.png"].axes
+    boxes = [image.get_window_extent() for image in axes.images]
+    corners = [(round(box.x0), -round(box.y1)) for box in boxes]
+    assert sorted(corners, key=lambda corner: corner[::-1]) == corners  # row by row
+    assert len({x for x, _ in corners}) == len({y for _, y in corners}) == 3
+    for i, (box, text) in enumerate(zip(boxes, axes.texts, strict=True)):
+        assert box.width == pytest.approx(2 * box.height)
+        assert not any(box.overlaps(other) for other in boxes[:i])
+        caption = text.get_window_extent()
+        assert caption.y0 > box.y1  # above its image, below the one of the row before
+        assert not any(caption.overlaps(other) for other in boxes)
 
 
 def test_a_run_without_validation_has_only_curves(run: FinishedRun, file: Reader) -> None:

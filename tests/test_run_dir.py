@@ -1,6 +1,8 @@
 """Files of a run directory are complete and readable, or reported as damaged in one line."""
 
+import errno
 import json
+import os
 from dataclasses import asdict
 from pathlib import Path
 
@@ -12,6 +14,7 @@ from pipeline.errors import UserError
 from pipeline.evaluation.metrics import EpochMetrics
 from pipeline.evaluation.run_dir import RunDir, read_run
 from pipeline.runtime.files import DIGESTS, read_json, read_tensors, write_tensors
+from pipeline.runtime.storage import Folder
 
 EPOCH = EpochMetrics(0, 0, 1e-3, 1.5, 0.5, 2.0, loss=None, accuracy=None, seconds=3.0)
 
@@ -85,7 +88,9 @@ def test_a_misspelt_field_is_refused(place: tuple[str | int, ...], run: Path) ->
     inner["epohcs"] = 3
     (run / "config.json").write_text(json.dumps(written))
     (run / DIGESTS).unlink()
-    with pytest.raises(UserError, match=r"config\.json: damaged: .*unknown field `epohcs`"):
+    with pytest.raises(
+        UserError, match=r"json: damaged: .*unknown field `epohcs` .* newer version"
+    ):
         RunDir(run).config()
 
 
@@ -96,8 +101,45 @@ def test_a_folder_in_the_place_of_the_latest_link_is_named_before_training(tmp_p
     assert [path.name for path in tmp_path.iterdir()] == ["latest"]
 
 
+@pytest.mark.parametrize("full", [DIGESTS, "result.json"])
+@pytest.mark.parametrize("again", [False, True])
+def test_a_run_is_finished_only_with_its_digests(
+    full: str, again: bool, run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Simulated: a disk that is full at one of the last two files of a run, at first or `again`."""
+    write, finished = Folder.write, RunDir(run)
+
+    def refuse(self: Folder, name: str, content: bytes, sync: bool = False) -> None:
+        if name == full:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), name)
+        write(self, name, content, sync)
+
+    if not again:
+        for name in (DIGESTS, "result.json"):
+            (run / name).unlink()
+    with monkeypatch.context() as patch:
+        patch.setattr(Folder, "write", refuse)
+        with pytest.raises(OSError, match="No space left"):
+            finished.finish(result().as_json())
+    assert not finished.finished
+    finished.write_json("losses.json", [1.5, 0.25])  # by a training that is resumed
+    finished.finish(result().as_json())
+    assert read_run(run).losses == [1.5, 0.25]
+    listed = {line.split("  ")[1] for line in (run / DIGESTS).read_text().splitlines()}
+    assert listed == {"config.json", "losses.json", "metrics.jsonl", "result.json"}
+
+
 @pytest.mark.parametrize(("value", "kind"), [([1], "list"), (None, "NoneType"), ("text", "str")])
 def test_a_json_file_holds_an_object(value: object, kind: str, tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps(value))
     with pytest.raises(UserError, match=f"got a {kind}, expected an object"):
         read_json(tmp_path, "config.json")
+
+
+def test_a_new_run_has_a_path_that_its_user_can_give(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert RunDir.new(Path("runs")).path.parent == Path("runs")
+    monkeypatch.setenv("INKRUN_CALLER", "/elsewhere")
+    assert RunDir.new(Path("runs")).path.parent == tmp_path / "runs"

@@ -180,7 +180,7 @@ SHAPES: dict[tuple[Any, ...], list[Any]] = {
     ("config.json", "recipe", "stages"): [[], {}, [None], 5],
     ("config.json", "recipe", "stages", 0, "size"): [10**400],
     ("config.json", "data"): [5, None, []],
-    ("view.json", "size"): [-1, 0, 1e9, 10**30, "16", None],
+    ("view.json", "size"): [-1, 0, 1, 1e9, 10**30, "16", None],
     ("view.json", "canvas"): [[], [0, 0], [16], 16, [10**9, 10**9]],
     ("view.json", "channels"): [0, 2, 7, -1],
     ("view.json", "normalize"): [{"mean": [], "std": []}, 3],

@@ -294,6 +294,18 @@ def test_what_cannot_be_done_is_one_line_and_leaves_nothing(
     assert list(job.folder.iterdir()) == []
 
 
+def test_trainings_that_are_resumed_get_the_present_dataset(job: Job) -> None:
+    assert job.part1("--over", "learning-rate=0.5") == 2  # the pretended training fails
+    moved = job.data.rename(job.folder / "moved.beton")
+    try:
+        assert job("--resume", str(job.run), "--data", "moved.beton") == 2
+    finally:
+        moved.rename(job.data)
+    (started,) = job.run.glob("*/started")
+    first, second = started.read_text().splitlines()
+    assert ("--data" in first, "'--data=moved.beton'" in second) == (False, True)
+
+
 def test_a_resumed_sweep_has_its_own_options(job: Job, capsys: pytest.CaptureFixture[str]) -> None:
     assert job.part1("--over", "learning-rate=0.01") == 0
     assert job("--resume", str(job.run), "--size", "9") == 2

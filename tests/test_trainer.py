@@ -290,6 +290,28 @@ def test_weights_that_are_not_finite_are_divergence_and_never_saved(
     assert all(w.isfinite().all() for w in load_file(saved / "model.safetensors").values())
 
 
+def test_predictions_that_are_not_finite_are_divergence(file: Reader, tmp_path: Path) -> None:
+    """Finite weights may still overflow; here, the statistics of batches are not finite."""
+
+    def ruin(_images: int) -> None:
+        if training.step == 7:  # in the second of two epochs
+            for name, buffer in network.named_buffers():
+                if name.endswith("running_mean"):
+                    buffer.fill_(math.nan)
+
+    network = networks.build("small", len(CLASSES), 0)
+    with join_processes("no") as processes:
+        checkpoints = Checkpoints(tmp_path)
+        training = Trainer(processes, network, recipe(), file, checkpoints=checkpoints)
+        training.on_step = ruin
+        words = "diverged at step 7, in epoch 2: predictions after it are not finite"
+        with pytest.raises(DivergedError, match=words) as found:
+            training.run()
+    assert found.value.checkpoint == tmp_path / "step-00000004"
+    assert [path.name for path in checkpoints.all()] == ["step-00000004"]
+    assert len(training.history) == 1
+
+
 def test_an_interrupted_epoch_has_the_metrics_of_a_whole_one(file: Reader, tmp_path: Path) -> None:
     def stop(_images: int) -> None:
         if training.step == 5:  # not at the end of an epoch

@@ -39,7 +39,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from beton.arrays import RunArray, Uint8Array
-from beton.codec import kernels
+from beton.codec import kernels, packing
 from beton.errors import FormatError
 
 MODES = ("auto", "runs", "raw")
@@ -97,13 +97,13 @@ def _pack(runs: RunArray, height: int, width: int, background: int, room: int) -
     payload = np.empty(room, np.uint8)
     if len(runs) == 0 or (values == values[0]).all():
         ink = int(values[0]) if len(runs) else 0
-        mode, size = kernels.FLAT, kernels.pack_spans(runs, payload, 0)
+        mode, size = kernels.FLAT, packing.pack_spans(runs, payload, 0)
     else:
         lengths = runs[:, 2].astype(np.int64) - runs[:, 1]
         ink = int(np.bincount(values, weights=lengths).argmax())
-        mode, size = kernels.GREY, kernels.pack_spans(runs, payload, 4)
+        mode, size = kernels.GREY, packing.pack_spans(runs, payload, 4)
         payload[:4] = np.array([max(size, 4) - 4], "<u4").view(np.uint8)
-        size = kernels.pack_values(runs, ink, payload, size) if size >= 0 else size
+        size = packing.pack_values(runs, ink, payload, size) if size >= 0 else size
     if size < 0:
         return None
     return Encoded(mode, background, ink, len(runs), height, width, payload[:size].tobytes())
@@ -133,6 +133,6 @@ def decode(encoded: Encoded) -> Uint8Array:
 def _most_frequent(image: Uint8Array) -> int:
     flat = image.reshape(-1)
     corner = int(flat[0])
-    if 2 * kernels.count_equal(flat, corner) > flat.size:  # most images: no histogram needed
+    if 2 * packing.count_equal(flat, corner) > flat.size:  # most images: no histogram needed
         return corner
-    return int(kernels.histogram(flat).argmax())
+    return int(packing.histogram(flat).argmax())

@@ -1,16 +1,21 @@
-"""The compiled kernels of ink: pixels to runs, runs to bytes, and back; resizing; whole batches.
+"""The compiled kernels of ink: pixels to runs, bytes to runs; resizing; whole batches.
 
 `beton.codec.ink` explains runs and their bytes, and calls these kernels for single images;
-`beton.ops` calls the `*_batch` kernels. Kernels that call each other are in one file, because numba
+`beton.ops` calls the `*_batch` kernels. Positions are unsigned: numba then leaves out the code for
+negative indices. Kernels that call each other are in one file, because numba
 recompiles a cached kernel only if its own file changes.
 """
 
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from beton.arrays import Array, Float64Array, Ids, Int64Array, RunArray, Uint8Array
 from beton.jit import kernel, prefetch
+
+Numbers = NDArray[np.uint64]
+Position = Any  # uint64
 
 RAW, FLAT, GREY = 0, 1, 2
 SOFT = 14  # the most pixels of a soft edge
@@ -18,6 +23,10 @@ PAIRS = 255  # the first byte of a span of (value, length) pairs
 LINE = 64  # bytes of a cache line
 AHEAD = 4  # samples ahead whose payloads are prefetched
 PREFETCHED = 1024  # bytes of a payload; the CPU prefetches the rest of a long one itself
+ONE = np.uint64(1)
+COORDINATE = np.uint64(0xFFFF)
+EXACT = 1 << 22  # the most equal parts of an output pixel that `resize_exactly` divides by
+SHIFT = 54
 
 DAMAGES = {
     -1: "the payload ends early or has extra bytes",
@@ -33,36 +42,24 @@ X0, Y0, WINDOW_WIDTH, WINDOW_HEIGHT, SHEAR, CENTRE = range(6)
 
 
 @kernel
-def _wide(number: Any) -> Any:
-    """Convert a byte or a coordinate to int64, so that differences do not wrap around."""
+def _signed(number: Any) -> Any:
+    """Convert a byte, coordinate or position to int64, so that differences do not wrap around."""
     return np.int64(number)
 
 
 @kernel
-def count_equal(flat: Uint8Array, value: int) -> int:
-    """Return the number of pixels with a value."""
-    count = 0
-    for i in range(flat.size):
-        count += flat[i] == value
-    return count
-
-
-@kernel
-def histogram(flat: Uint8Array) -> Int64Array:
-    """Return the number of pixels with each value: int64 (256,)."""
-    counts = np.zeros(256, np.int64)
-    for i in range(flat.size):
-        counts[flat[i]] += 1
-    return counts
+def _unsigned(number: Any) -> Any:
+    """Convert a number that is not negative to uint64."""
+    return np.uint64(number)
 
 
 @kernel
 def _is_blank(row: Uint8Array, background: int) -> bool:
     # Most rows are blank; without an early exit, the comparison compiles to vector instructions.
-    differing = 0
+    differing = np.uint8(0)
     for x in range(row.size):
-        differing += row[x] != background
-    return differing == 0
+        differing |= row[x] ^ np.uint8(background)
+    return bool(differing == 0)
 
 
 @kernel
@@ -74,18 +71,15 @@ def count_runs(image: Uint8Array, background: int) -> int:
         if _is_blank(row, background):
             continue
         before = background
-        for x in range(row.size):
-            count += (row[x] != before) & (row[x] != background)
-            before = row[x]
+        for start in range(0, row.size, LINE):
+            block = row[start : start + LINE]
+            if _is_blank(block, background):
+                before = background
+                continue
+            for x in range(block.size):
+                count += (block[x] != before) & (block[x] != background)
+                before = block[x]
     return count
-
-
-@kernel
-def _put_run(runs: RunArray, n: int, row: int, start: int, end: int, value: int) -> None:
-    runs[n, 0] = row
-    runs[n, 1] = start
-    runs[n, 2] = end
-    runs[n, 3] = value
 
 
 @kernel
@@ -101,13 +95,16 @@ def find_runs(image: Uint8Array, background: int, runs: RunArray) -> int:
         while x < width:
             value = row[x]
             start = x
-            x += 1
             while x < width and row[x] == value:
-                x += 1
+                blank = value == background and x % LINE == 0
+                if blank and _is_blank(row[x : x + LINE], background):
+                    x = min(x + LINE, width)
+                else:
+                    x += 1
             if value != background:
                 if n == runs.shape[0]:
                     return -3
-                _put_run(runs, n, y, start, x, value)
+                runs[n, 0], runs[n, 1], runs[n, 2], runs[n, 3] = y, start, x, value
                 n += 1
     return n
 
@@ -120,144 +117,27 @@ def paint(runs: RunArray, image: Uint8Array) -> None:
 
 
 @kernel
-def _put_varint(out: Uint8Array, at: int, number: int) -> int:
-    while number >= 128:
-        out[at] = (number & 127) | 128
-        number >>= 7
-        at += 1
-    out[at] = number
-    return at + 1
+def _run(row: int, start: int, end: int, value: int) -> Position:
+    """Return a run as one number: uint16 (4,) in little-endian memory."""
+    low = _unsigned(row) | _unsigned(start) << _unsigned(16)
+    return low | _unsigned(end) << _unsigned(32) | _unsigned(value) << _unsigned(48)
 
 
 @kernel
-def _put_difference(out: Uint8Array, at: int, new: int, old: int) -> int:
-    difference = new - old
-    if -127 <= difference <= 127:
-        out[at] = difference + 128
-        return at + 1
-    out[at] = 0
-    out[at + 1] = new & 255
-    out[at + 2] = new >> 8
-    return at + 3
+def _numbers(runs: RunArray) -> Numbers:
+    """Return runs (n, 4) as numbers of `_run`: uint64 (n,) in the same memory."""
+    return runs.reshape(runs.size).view(np.uint64)
 
 
 @kernel
-def _spans_of_row(runs: RunArray, i: int, spans: Int64Array) -> tuple[int, int]:
-    """Merge adjacent runs of the row of run i to spans; return (spans, first run after the row)."""
-    row = runs[i, 0]
-    n = 0
-    while i < runs.shape[0] and runs[i, 0] == row:
-        if n > 0 and runs[i, 1] == spans[n - 1, 1]:
-            spans[n - 1, 1] = runs[i, 2]
-        else:
-            spans[n, 0] = runs[i, 1]
-            spans[n, 1] = runs[i, 2]
-            n += 1
-        i += 1
-    return n, i
-
-
-@kernel
-def pack_spans(runs: RunArray, out: Uint8Array, at: int) -> int:
-    """Write the span stream to `out` from `at`; return its end, or -1 if `out` is full."""
-    total = runs.shape[0]
-    longest = 0
-    first = 0
-    for i in range(total):
-        if runs[i, 0] != runs[first, 0]:
-            first = i
-        longest = max(longest, i - first + 1)
-    above = np.empty((longest, 2), np.int64)
-    spans = np.empty((longest, 2), np.int64)
-    end_row = 0  # the row after the previous segment
-    i = 0
-    while i < total:
-        top = _wide(runs[i, 0])
-        n, following = _spans_of_row(runs, i, spans)
-        # Count the next rows with as many spans: the segment's height precedes its rows.
-        rows = 1
-        j = following
-        while j < total and runs[j, 0] == top + rows:
-            m, j = _spans_of_row(runs, j, above)
-            if m != n:
-                break
-            rows += 1
-        if at + 15 > out.size:
-            return -1
-        at = _put_varint(out, at, top - end_row)
-        at = _put_varint(out, at, rows)
-        at = _put_varint(out, at, n)
-        end = 0
-        for k in range(n):
-            if at + 15 > out.size:
-                return -1
-            at = _put_varint(out, at, spans[k, 0] - end)
-            at = _put_varint(out, at, spans[k, 1] - spans[k, 0])
-            end = spans[k, 1]
-        i = following
-        for _ in range(1, rows):
-            above[:n] = spans[:n]
-            n, i = _spans_of_row(runs, i, spans)
-            for k in range(n):
-                if at + 15 > out.size:
-                    return -1
-                at = _put_difference(out, at, spans[k, 0], above[k, 0])
-                at = _put_difference(out, at, spans[k, 1], above[k, 1])
-        end_row = top + rows
-    return at
-
-
-@kernel
-def pack_values(runs: RunArray, ink: int, out: Uint8Array, at: int) -> int:
-    """Write the value stream to `out` from `at`; return its end, or -1 if `out` is full."""
-    total = runs.shape[0]
-    first = 0
-    while first < total:
-        stop = first + 1  # the span has the runs first to stop - 1
-        while (
-            stop < total and runs[stop, 0] == runs[first, 0] and runs[stop, 1] == runs[stop - 1, 2]
-        ):
-            stop += 1
-        solid = -1  # the run of ink, if the span has one
-        inks = 0
-        for i in range(first, stop):
-            if runs[i, 3] == ink:
-                solid = i
-                inks += 1
-        if at + 2 * SOFT + 1 > out.size:
-            return -1
-        begin, end = _wide(runs[first, 1]), _wide(runs[stop - 1, 2])
-        left = _wide(runs[solid, 1]) - begin if inks else end - begin
-        right = end - _wide(runs[solid, 2]) if inks else 0
-        if inks <= 1 and left <= SOFT and right <= SOFT:
-            out[at] = left << 4 | right
-            at += 1
-            for i in range(first, stop):
-                if i != solid:
-                    for _ in range(runs[i, 1], runs[i, 2]):
-                        out[at] = runs[i, 3]
-                        at += 1
-        else:
-            out[at] = PAIRS
-            at += 1
-            for i in range(first, stop):
-                if at + 4 > out.size:
-                    return -1
-                out[at] = runs[i, 3]
-                at = _put_varint(out, at + 1, _wide(runs[i, 2]) - _wide(runs[i, 1]))
-        first = stop
-    return at
-
-
-@kernel
-def _get_varint(data: Uint8Array, at: int, stop: int) -> tuple[int, int]:
+def _get_varint(data: Uint8Array, at: Position, stop: Position) -> tuple[int, Position]:
     """Return (number, position after it); the number is -1 if the stream is damaged."""
     number = 0
     for shift in range(0, 21, 7):
         if at >= stop:
             return -1, at
-        byte = _wide(data[at])
-        at += 1
+        byte = _signed(data[at])
+        at += ONE
         number |= (byte & 127) << shift
         if byte < 128:
             return number, at
@@ -265,43 +145,54 @@ def _get_varint(data: Uint8Array, at: int, stop: int) -> tuple[int, int]:
 
 
 @kernel
-def _get_difference(data: Uint8Array, at: int, stop: int, old: int) -> tuple[int, int]:
+def _get_difference(
+    data: Uint8Array, at: Position, stop: Position, old: int
+) -> tuple[int, Position]:
     """Return (new value, position after it); the value is -1 if the stream ends early."""
     if at >= stop:
         return -1, at
-    byte = _wide(data[at])
+    byte = _signed(data[at])
     if byte != 0:
-        return old + byte - 128, at + 1
-    if at + 3 > stop:
+        return old + byte - 128, at + ONE
+    if at + _unsigned(3) > stop:
         return -1, at
-    return _wide(data[at + 1]) | (_wide(data[at + 2]) << 8), at + 3
+    high = _signed(data[at + _unsigned(2)])
+    return _signed(data[at + ONE]) | high << 8, at + _unsigned(3)
 
 
 @kernel
 def _unpack_values(
-    data: Uint8Array, at: int, stop: int, ink: int, runs: RunArray, n: int, row: int, a: int, b: int
-) -> tuple[int, int]:
+    data: Uint8Array,
+    at: Position,
+    stop: Position,
+    ink: int,
+    runs: Numbers,
+    n: int,
+    row: int,
+    a: int,
+    b: int,
+) -> tuple[int, Position]:
     """Read the values of span [a, b) into runs, from number n.
 
     Returns (runs written so far, position), or (a negative key of `DAMAGES`, position).
     """
     if at >= stop:
         return -1, at
-    head = _wide(data[at])
-    at += 1
+    head = _signed(data[at])
+    at += ONE
     left, right = head >> 4, head & 15
     if head != PAIRS and (left > SOFT or right > SOFT or left + right > b - a):
         return -2, at
-    first = n
-    x = a
+    before = -1  # the value of the run before; equal neighbours are one run
+    start = x = a
     while x < b:
         end = x + 1
         value = ink
         if head == PAIRS or x < a + left or x >= b - right:
             if at >= stop:
                 return -1, at
-            value = _wide(data[at])
-            at += 1
+            value = _signed(data[at])
+            at += ONE
             if head == PAIRS:
                 length, at = _get_varint(data, at, stop)
                 end = x + length
@@ -309,13 +200,13 @@ def _unpack_values(
             end = b - right
         if end <= x or end > b:
             return -2, at
-        if n > first and runs[n - 1, 3] == value:  # equal neighbours are one run
-            runs[n - 1, 2] = end
-        else:
-            if n == runs.shape[0]:
+        if value != before:
+            if n == _signed(runs.size):
                 return -3, at
-            _put_run(runs, n, row, x, end, value)
+            start = x
             n += 1
+        runs[_unsigned(n - 1)] = _run(row, start, end, value)
+        before = value
         x = end
     return n, at
 
@@ -338,24 +229,24 @@ def unpack(
     `DAMAGES`.
     """
     total = runs.shape[0]
-    stop = start + size
     if mode == RAW:
-        image = data[start:stop].reshape((height, width))
+        image = data[start : start + size].reshape((height, width))
         return total if find_runs(image, background, runs) == total else -3
-    at = start
-    value_at = stop
-    value_stop = stop
+    at = _unsigned(start)
+    stop = at + _unsigned(size)
+    value_at = value_stop = stop
     if mode == GREY:
         if size < 4:
             return -1
         length = 0
         for k in range(4):
-            length |= _wide(data[start + k]) << (8 * k)
-        at = start + 4
-        if length > stop - at:
+            length |= _signed(data[start + k]) << (8 * k)
+        at += _unsigned(4)
+        if _unsigned(length) > stop - at:
             return -1
-        value_at = at + length
-        stop = value_at
+        value_at = stop = at + _unsigned(length)
+    numbers = _numbers(runs)
+    spans = np.empty(width + 1, np.int64)  # starts and ends of the row above
     n = 0  # runs written
     row = 0
     while at < stop:
@@ -365,14 +256,12 @@ def unpack(
         if skip < 0 or rows < 1 or count < 1:
             return -1
         row += skip
-        if row + rows > height:
+        if row + rows > height or 2 * count > width + 1:
             return -2
-        above = n  # the first run of the row above (FLAT: a run is a span)
         for r in range(rows):
             end = -1  # of the previous span; spans do not touch
-            here = n
-            source = above
-            for _ in range(count):
+            for span in range(count):
+                k = _unsigned(2 * span)
                 if r == 0:
                     gap, at = _get_varint(data, at, stop)
                     length, at = _get_varint(data, at, stop)
@@ -381,36 +270,38 @@ def unpack(
                     a = max(end, 0) + gap
                     b = a + length
                 else:
-                    # The span above: the start of its first run, and the end of its last run.
-                    last = source
-                    while last + 1 < here and runs[last + 1, 1] == runs[last, 2]:
-                        last += 1
-                    a, at = _get_difference(data, at, stop, _wide(runs[source, 1]))
+                    a, at = _get_difference(data, at, stop, spans[k])
                     if a < 0:
                         return -1 if at >= stop else -2
-                    b, at = _get_difference(data, at, stop, _wide(runs[last, 2]))
-                    source = last + 1
+                    b, at = _get_difference(data, at, stop, spans[k + ONE])
                 if a <= end or b <= a or b > width:
                     return -2
-                end = b
+                spans[k] = a
+                spans[k + ONE] = end = b
                 if mode == FLAT:
                     if n == total:
                         return -3
-                    _put_run(runs, n, row + r, a, b, ink)
+                    numbers[_unsigned(n)] = _run(row + r, a, b, ink)
                     n += 1
                 else:
                     n, value_at = _unpack_values(
-                        data, value_at, value_stop, ink, runs, n, row + r, a, b
+                        data, value_at, value_stop, ink, numbers, n, row + r, a, b
                     )
                     if n < 0:
                         return n
-            above = here
         row += rows
     if n != total:
         return -3
     if value_at != value_stop:
         return -1
     return n
+
+
+@kernel
+def _fill(out: Array, value: Any) -> None:
+    flat = out.reshape(out.size)
+    for i in range(flat.size):
+        flat[i] = value
 
 
 @kernel
@@ -439,65 +330,146 @@ def resize(
     x0, y0, window_width, window_height, shear, centre = geometry
     across = width / window_width
     rows = window_height / height  # source rows in an output row
-    blank = out.dtype.type(background * gain + offset)
-    total = runs.shape[0]
-    first = 0
+    ground, right = float(background), float(width)
+    _fill(out, out.dtype.type(background * gain + offset))
+    numbers = _numbers(runs)
+    total = _unsigned(numbers.size)
+    first = _unsigned(0)
     for j in range(height):
         top = y0 + j * rows
         bottom = y0 + (j + 1) * rows
-        while first < total and runs[first, 0] + 1.0 <= top:
-            first += 1
-        low = width + 1
-        high = -1
+        while first < total and float(_signed(numbers[first] & COORDINATE)) + 1.0 <= top:
+            first += ONE
+        low, high = _unsigned(width + 1), _unsigned(0)
         k = first
+        seen = -1.0  # the row that `share` and `shift` are of
+        share = shift = 0.0
         while k < total:
-            row = float(runs[k, 0])
-            if row >= bottom:
-                break
-            weight = (min(row + 1.0, bottom) - max(row, top)) / rows
-            shift = x0 + shear * (row + 0.5 - centre)
-            a = min(max((runs[k, 1] - shift) * across, 0.0), float(width))
-            b = min(max((runs[k, 2] - shift) * across, 0.0), float(width))
+            run = numbers[k]
+            row = float(_signed(run & COORDINATE))
+            if row != seen:
+                if row >= bottom:
+                    break
+                share = (min(row + 1.0, bottom) - max(row, top)) / rows
+                shift = x0 + shear * (row + 0.5 - centre)
+                seen = row
+            start = float(_signed(run >> _unsigned(16) & COORDINATE))
+            end = float(_signed(run >> _unsigned(32) & COORDINATE))
+            a = min(max((start - shift) * across, 0.0), right)
+            b = min(max((end - shift) * across, 0.0), right)
             if b > a:
-                weight *= float(runs[k, 3]) - background
-                ia = int(a)
-                ib = int(b)
-                part = weight * (a - ia)
+                weight = share * (float(_signed(run >> _unsigned(48))) - ground)
+                ia, ib = _unsigned(_signed(a)), _unsigned(_signed(b))
+                part = weight * (a - _signed(a))
                 sums[ia] += weight - part
-                sums[ia + 1] += part
-                part = weight * (b - ib)
+                sums[ia + ONE] += part
+                part = weight * (b - _signed(b))
                 sums[ib] -= weight - part
-                sums[ib + 1] -= part
+                sums[ib + ONE] -= part
                 low = min(low, ia)
-                high = max(high, ib + 1)
-            k += 1
-        out[j, :] = blank
+                high = max(high, ib)
+            k += ONE
         running = 0.0
-        for i in range(low, high + 1):
+        line = out[j]
+        for i in range(low, min(high + _unsigned(2), _unsigned(width))):
             running += sums[i]
             sums[i] = 0.0
-            if i < width:
-                out[j, i] = out.dtype.type(
-                    min(max(background + running, 0.0), 255.0) * gain + offset
-                )
+            line[i] = out.dtype.type(min(max(ground + running, 0.0), 255.0) * gain + offset)
+        sums[width:] = 0.0
 
 
 @kernel
-def gather(data: Array, pointers: Array, ids: Ids, out: Array) -> None:
-    """Copy payloads of out.shape[1] bytes each into rows of `out`."""
-    size = out.shape[1]
-    for i in range(ids.size):
-        start = pointers[ids[i]]
-        out[i] = data[start : start + size]
+def _gcd(a: int, b: int) -> int:
+    while b:
+        a, b = b, a % b
+    return a
 
 
 @kernel
-def gather_padded(data: Array, pointers: Array, sizes: Array, ids: Ids, out: Array) -> None:
-    """Copy payloads of any size into rows of `out`, padded with zeros."""
-    for i in range(ids.size):
-        start, size = pointers[ids[i]], sizes[ids[i]]
-        out[i, :size] = data[start : start + size]
-        out[i, size:] = 0
+def parts_of_pixel(height: int, width: int, out_height: int, out_width: int) -> int:
+    """Return the number of parts in which source pixels divide the area of each output pixel."""
+    return (height // _gcd(height, out_height)) * (width // _gcd(width, out_width))
+
+
+@kernel
+def _set_columns(width: int, out_width: int, columns: Numbers) -> None:
+    """Set columns[x], x from 0 to width, to x in output pixels: whole << 32 | parts of a pixel."""
+    divisor = _gcd(width, out_width)
+    parts, step = width // divisor, out_width // divisor
+    whole = part = 0
+    for x in range(width + 1):
+        columns[x] = _unsigned(whole) << _unsigned(32) | _unsigned(part)
+        part += step
+        whole += part // parts
+        part %= parts
+
+
+@kernel
+def resize_exactly(
+    runs: RunArray,
+    background: int,
+    height: int,
+    width: int,
+    columns: Numbers,
+    sums: Int64Array,
+    out: Uint8Array,
+) -> None:
+    """Do what `resize` does to a whole image of (height, width), in integers: out (H, W) uint8.
+
+    `columns` is that of `_set_columns`, `sums` a scratch array of W + 2 zeros. `parts_of_pixel` is
+    odd and less than `EXACT`. Then no mean is halfway between two levels, so that the float64 of
+    `resize`, whose error is far below the distance to the next half, rounds to the same bytes.
+
+    Sums are twice the mean, in parts of a pixel, so that a half is a whole number too. A division
+    by a constant is a multiplication by its reciprocal (Granlund and Montgomery 1994, "Division by
+    invariant integers using multiplication").
+    """
+    out_height, out_width = out.shape
+    divisor = _gcd(height, out_height)
+    row_parts, row_step = height // divisor, out_height // divisor
+    column_parts = width // _gcd(width, out_width)
+    parts = row_parts * column_parts
+    base = (2 * background + 1) * parts
+    reciprocal = _unsigned((1 << SHIFT) // (2 * parts) + 1)
+    _fill(out, np.uint8(background))
+    numbers = _numbers(runs)
+    total = _unsigned(numbers.size)
+    first = _unsigned(0)
+    for j in range(out_height):
+        top = j * row_parts
+        bottom = top + row_parts
+        while first < total and (_signed(numbers[first] & COORDINATE) + 1) * row_step <= top:
+            first += ONE
+        low, high = _unsigned(out_width + 1), _unsigned(0)
+        k = first
+        while k < total:
+            run = numbers[k]
+            y = _signed(run & COORDINATE) * row_step
+            if y >= bottom:
+                break
+            rows = min(y + row_step, bottom) - max(y, top)
+            weight = 2 * rows * (_signed(run >> _unsigned(48)) - background)
+            a = columns[run >> _unsigned(16) & COORDINATE]
+            b = columns[run >> _unsigned(32) & COORDINATE]
+            ia, ib = a >> _unsigned(32), b >> _unsigned(32)
+            part = weight * _signed(a & _unsigned(0xFFFFFFFF))
+            sums[ia] += weight * column_parts - part
+            sums[ia + ONE] += part
+            part = weight * _signed(b & _unsigned(0xFFFFFFFF))
+            sums[ib] -= weight * column_parts - part
+            sums[ib + ONE] -= part
+            low = min(low, ia)
+            high = max(high, ib)
+            k += ONE
+        running = base
+        line = out[j]
+        i, stop = low, min(high + _unsigned(2), _unsigned(out_width))
+        while i < stop:
+            running += sums[i]
+            sums[i] = 0
+            line[i] = np.uint8(_unsigned(running) * reciprocal >> _unsigned(SHIFT))
+            i += ONE
+        sums[out_width:] = 0
 
 
 @kernel
@@ -555,11 +527,46 @@ def resize_batch(
     sums = np.zeros(out.shape[2] + 2)
     for i in range(ids.size):
         pointer, size, mode, background, value, count, height, width = table[ids[i]]
+        if i + AHEAD < ids.size:
+            _prefetch_payload(data, table[ids[i + AHEAD], POINTER], table[ids[i + AHEAD], SIZE])
         runs = scratch[:count]
         status = unpack(data, pointer, size, mode, background, value, height, width, runs)
         if status < 0:
             return i, status
         resize(runs, background, geometry[i], gain, offset, sums, out[i])
+    return 0, 0
+
+
+@kernel
+def resize_whole_batch(data: Array, table: Array, ids: Ids, out: Array) -> tuple[int, int]:
+    """Do what `resize_batch` does to whole images, rounded: out (b, H, W) uint8."""
+    longest = widest = 0
+    for i in range(ids.size):
+        longest = max(longest, table[ids[i], RUNS])
+        widest = max(widest, table[ids[i], WIDTH])
+    scratch = np.empty((longest, 4), np.uint16)
+    columns = np.empty(widest + 1, np.uint64)
+    out_height, out_width = out.shape[1], out.shape[2]
+    sums, exact_sums = np.zeros(out_width + 2), np.zeros(out_width + 2, np.int64)
+    geometry = np.zeros(6)
+    last = -1  # the width that `columns` is for
+    for i in range(ids.size):
+        pointer, size, mode, background, value, count, height, width = table[ids[i]]
+        if i + AHEAD < ids.size:
+            _prefetch_payload(data, table[ids[i + AHEAD], POINTER], table[ids[i + AHEAD], SIZE])
+        runs = scratch[:count]
+        status = unpack(data, pointer, size, mode, background, value, height, width, runs)
+        if status < 0:
+            return i, status
+        parts = parts_of_pixel(height, width, out_height, out_width)
+        if parts % 2 and parts < EXACT:
+            if width != last:
+                _set_columns(width, out_width, columns)
+                last = width
+            resize_exactly(runs, background, height, width, columns, exact_sums, out[i])
+        else:
+            geometry[WINDOW_WIDTH], geometry[WINDOW_HEIGHT] = width, height
+            resize(runs, background, geometry, 1.0, 0.5, sums, out[i])
     return 0, 0
 
 

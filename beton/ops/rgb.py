@@ -8,7 +8,7 @@ import numpy as np
 
 from beton import fields
 from beton.arrays import Array, Float64Array, Ids, Int64Array, Uint8Array
-from beton.codec import area, jpeg, kernels
+from beton.codec import area, gather, jpeg
 from beton.codec.kernels import WINDOW_HEIGHT, WINDOW_WIDTH
 from beton.crop import Crop
 from beton.errors import located
@@ -36,7 +36,7 @@ class Rgb(Op):
             images = out[""]
             raw = modes[ids] == RAW
             if raw.all():
-                kernels.gather(column.data, column.pointers, ids, images.reshape(rows, -1))
+                gather.gather(column.data, column.pointers, ids, images.reshape(rows, -1))
                 return
             for row, sample in enumerate(ids.tolist()):
                 if raw[row]:

@@ -75,11 +75,17 @@ class Resize(Op):
         require_field(column, self, fields.InkField)
         dtype, scale = _scaling(self.normalize)
         table = ink_table(column)
+        whole = self.jitter is None and self.proportion is None and self.normalize is None
 
         def run(ids: Ids, key: Key, out: Mapping[str, Array]) -> None:
-            sizes = table[ids, kernels.HEIGHT : kernels.WIDTH + 1]
-            windows = _windows(self.jitter, self.proportion, key, ids, sizes)
-            row, status = kernels.resize_batch(column.data, table, ids, windows, *scale, out[""])
+            if whole:
+                row, status = kernels.resize_whole_batch(column.data, table, ids, out[""])
+            else:
+                sizes = table[ids, kernels.HEIGHT : kernels.WIDTH + 1]
+                windows = _windows(self.jitter, self.proportion, key, ids, sizes)
+                row, status = kernels.resize_batch(
+                    column.data, table, ids, windows, *scale, out[""]
+                )
             _raise_if_damaged(column, ids, row, status)
 
         return Step({"": Spec((rows, self.height, self.width), dtype)}, run)

@@ -7,7 +7,7 @@ import numpy as np
 
 from beton import fields
 from beton.arrays import Array, Ids
-from beton.codec import kernels
+from beton.codec import gather
 from beton.ops.step import Op, Spec, Step, require_field
 from beton.reader import Column
 from beton.rng import Key
@@ -40,7 +40,7 @@ class FixedArray(Op):
 
         def run(ids: Ids, _key: Key, out: Mapping[str, Array]) -> None:
             payloads = out[""].reshape(rows, -1).view(np.uint8)
-            kernels.gather(column.data, column.pointers, ids, payloads)
+            gather.gather(column.data, column.pointers, ids, payloads)
 
         return Step({"": Spec((rows, *declared.shape), declared.dtype)}, run)
 
@@ -58,6 +58,6 @@ class Bytes(Op):
 
         def run(ids: Ids, _key: Key, out: Mapping[str, Array]) -> None:
             np.take(column.sizes, ids, out=out["size"][: len(ids)])
-            kernels.gather_padded(column.data, column.pointers, column.sizes, ids, out[""])
+            gather.gather_padded(column.data, column.pointers, column.sizes, ids, out[""])
 
         return Step({"": text, "size": size}, run)

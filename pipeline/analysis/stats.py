@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import scipy  # imports scipy.stats, which is slow, when it is first used
 from numpy.typing import NDArray
-from scipy import optimize, stats
 
 CONFIDENCE = 0.95
 POWER = 0.8  # the customary probability of detecting a real difference
@@ -152,7 +152,7 @@ def compare(first: Sequence[float | None], second: Sequence[float | None]) -> Co
         deviation=deviation,
         interval=interval,
         bootstrap=None if interval is None else _bootstrap_interval(differences),
-        sign_p=float(stats.binomtest(less, less + more).pvalue) if less + more else 1.0,
+        sign_p=float(scipy.stats.binomtest(less, less + more).pvalue) if less + more else 1.0,
         shown=interval is not None and not interval.low <= 0 <= interval.high,
         needed=pairs_needed(mean, deviation) if interval and mean and deviation else None,
     )
@@ -175,18 +175,20 @@ def pairs_needed(difference: float, deviation: float, power: float = POWER) -> i
 
     def missing_power(pairs: float) -> float:
         shift = effect * math.sqrt(pairs)
-        return power - float(stats.nct.sf(t_quantile(pairs - 1), pairs - 1, shift))
+        return power - float(scipy.stats.nct.sf(t_quantile(pairs - 1), pairs - 1, shift))
 
     if missing_power(2) <= 0:
         return 2
     # The number for a known spread; the t interval needs a few more.
-    known = ((stats.norm.ppf((1 + CONFIDENCE) / 2) + stats.norm.ppf(power)) / effect) ** 2
-    return math.ceil(float(optimize.brentq(missing_power, 2, 2 * known + 10)))
+    known = (
+        (scipy.stats.norm.ppf((1 + CONFIDENCE) / 2) + scipy.stats.norm.ppf(power)) / effect
+    ) ** 2
+    return math.ceil(float(scipy.optimize.brentq(missing_power, 2, 2 * known + 10)))
 
 
 def t_quantile(freedom: float) -> float:
     """Return the end of the central 95 % of Student's t with these degrees of freedom."""
-    return float(stats.t.ppf((1 + CONFIDENCE) / 2, freedom))
+    return float(scipy.stats.t.ppf((1 + CONFIDENCE) / 2, freedom))
 
 
 def area_under_curve(x: Sequence[float], y: Sequence[float]) -> float:
@@ -220,7 +222,7 @@ def count_spikes(losses: Sequence[float], beyond: float = 5) -> int:
     steps = np.diff(_check_finite("count_spikes", losses))
     if not len(steps):
         return 0
-    usual = np.median(steps) + beyond * stats.median_abs_deviation(steps, scale="normal")
+    usual = np.median(steps) + beyond * scipy.stats.median_abs_deviation(steps, scale="normal")
     return int(((steps > usual) & (steps > 0)).sum())
 
 
@@ -312,11 +314,11 @@ def _deviation(values: NDArray[np.float64], rounding: float) -> float | None:
 def _t_interval(values: NDArray[np.float64], rounding: float) -> Interval | None:
     if len(values) < 2 or np.ptp(values) <= rounding:
         return None
-    return Interval(*map(float, stats.ttest_1samp(values, 0).confidence_interval(CONFIDENCE)))
+    return Interval(*map(float, scipy.stats.ttest_1samp(values, 0).confidence_interval(CONFIDENCE)))
 
 
 def _bootstrap_interval(values: NDArray[np.float64]) -> Interval:
-    found = stats.bootstrap(
+    found = scipy.stats.bootstrap(
         (values,), np.mean, confidence_level=CONFIDENCE, method="BCa", rng=np.random.default_rng(0)
     )
     return Interval(*map(float, found.confidence_interval))

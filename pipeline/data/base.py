@@ -101,8 +101,9 @@ class Decoded(NamedTuple):
     `mode` is Pillow's mode of the file (L, RGB, RGBA, P, 1, I;16, F …), with ";16" for colours of
     16 bits, which become 8 bits. `changes` are words such as "turned upright" or "composited on
     white paper". `colour`, uint8 (h, w, 3), is the same image of a file with colours, None for grey
-    files. `jpeg` are the bytes of the file where they may be stored as they are: a JPEG of three
-    components that is upright and unchanged.
+    files; where all channels are equal, it may be a view of `grey` by `in_channels`. `jpeg` are the
+    bytes of the file where they may be stored as they are: a JPEG of three components that is
+    upright and unchanged.
     """
 
     grey: Grey
@@ -110,6 +111,16 @@ class Decoded(NamedTuple):
     changes: tuple[str, ...] = ()
     colour: Pixels | None = None
     jpeg: bytes | None = None
+
+    @property
+    def repeats_grey(self) -> bool:
+        """Whether `colour` is a view of `grey`, so that all its channels are equal."""
+        return self.colour is not None and self.colour.strides[2] == 0
+
+
+def in_channels(grey: Pixels) -> Pixels:
+    """Return grey levels (h, w) as colours (h, w, 3): a view without a copy, read-only."""
+    return np.broadcast_to(grey[:, :, None], (*grey.shape, 3))
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,6 @@ from pipeline.evaluation.predict import Predictions
 from pipeline.evaluation.run_config import RunConfig
 from pipeline.evaluation.run_files import check_finite, check_history, predictions_of, read_weights
 from pipeline.runtime.files import (
-    DIGESTS,
     convert,
     read,
     read_as,
@@ -27,6 +26,7 @@ from pipeline.runtime.files import (
     seal,
     write_bytes,
 )
+from pipeline.runtime.launch import caller_folder
 from pipeline.runtime.storage import Folder
 
 R = TypeVar("R")
@@ -43,7 +43,13 @@ class RunDir:
 
     @classmethod
     def new(cls, root: Path) -> "RunDir":
-        """Create the directory `root`/<time> of a new run."""
+        """Create the directory `root`/<time> of a new run.
+
+        Its path is absolute if the user called launch.sh from another folder: it is printed, and
+        goes to commands.
+        """
+        if caller_folder() != Path():
+            root = root.absolute()
         root.mkdir(parents=True, exist_ok=True)
         with Folder(root) as folder:
             folder.pointed("latest")
@@ -56,8 +62,7 @@ class RunDir:
 
     def write_json(self, name: str, value: object, indent: int | None = 2) -> None:
         """Write a JSON file, on one line if `indent` is None."""
-        text = json.dumps(value, indent=indent, ensure_ascii=False)
-        self._write(name, f"{text}\n".encode())
+        self._write(name, _json(value, indent))
 
     def config(self) -> RunConfig:
         """Return config.json. Raises UserError if it is missing or not that of a training."""
@@ -80,11 +85,12 @@ class RunDir:
         )
 
     def finish(self, result: Mapping[str, Any]) -> None:
-        """Write result.json, which marks the run as finished, and last the digests of its files."""
+        """Write the digests of all files, and last result.json, which marks the run as finished."""
+        content = _json(result, indent=2)
         with Folder(self.path) as folder:
-            folder.remove(DIGESTS)  # of an experiment that is concluded again
-            self.write_json("result.json", result)
-            seal(folder)
+            folder.remove("result.json")  # of an experiment that is concluded again
+            seal(folder, {"result.json": content})
+            folder.write("result.json", content, sync=True)
 
     def link_latest(self) -> None:
         """Point the link `latest`, beside the run directory, to it."""
@@ -232,6 +238,10 @@ def read_run(path: Path) -> FinishedRun:
     check_finite(path / "losses.json", losses)
     check_finite(path / "result.json", asdict(result))
     return FinishedRun(path, config, result, history, losses, scores, predictions)
+
+
+def _json(value: object, indent: int | None) -> bytes:
+    return (json.dumps(value, indent=indent, ensure_ascii=False) + "\n").encode()
 
 
 def _line(epoch: EpochMetrics) -> str:

@@ -17,16 +17,21 @@ from pipeline.errors import UserError, check_range
 from pipeline.evaluation.framing import Framing
 from pipeline.evaluation.metrics import EpochMetrics
 from pipeline.evaluation.predict import Predictions
+from pipeline.evaluation.run_config import RunConfig
 from pipeline.loading.dataset import MAX_CANVAS, MAX_PROPORTION, View
+from pipeline.models import networks
 from pipeline.runtime.files import damaged, read_as, read_tensors
 
 MAX_SIZE = 4096  # of a stage's images, in pixels
 
 
 def read_view(run: Path) -> View:
-    """Return the view.json of a run. Raises UserError if it is missing or out of range."""
+    """Return the view.json of a run.
+
+    Raises UserError if it is missing or out of range, or if the run's network cannot compute it.
+    """
     path = run / "view.json"
-    view = read_as(path, View)
+    view, config = read_as(path, View), read_as(run / "config.json", RunConfig)
     try:
         check_range("size", view.size, 1, MAX_SIZE)
         for side in view.canvas:
@@ -40,6 +45,7 @@ def read_view(run: Path) -> View:
             raise UserError("proportion: got none, expected that of the training images")
         if view.normalize is not None and len(view.normalize.mean) != view.channels:
             raise UserError(f"normalize: got {len(view.normalize.mean)} channels")
+        networks.check_shape(config.network, len(config.classes), view.input_shape)
     except UserError as error:
         raise damaged(path, error) from error
     return view

@@ -100,7 +100,7 @@ def run(job: str, options: Options) -> None:
         title = title_of(job, folder.config())
         watch = processes.is_main and (options.watch or bool(saved and saved.options.get("watch")))
         with (
-            exclusive(processes, folder.path),
+            exclusive(processes, job, folder.path),
             live_page(watch, folder, title, file, console) as on_progress,
         ):
             finished = run_training(

@@ -4,7 +4,6 @@ The only module of `pipeline` that reads the command line.
 """
 
 import io
-import os
 import select
 import signal
 import sys
@@ -21,6 +20,7 @@ import tyro
 from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
 from beton.errors import printable
+from beton.format.storage import naming
 from beton.reader import Reader
 from pipeline.data.prepare import BadImagesError
 from pipeline.data.sources import SourceError
@@ -32,7 +32,7 @@ from pipeline.loading.dataset import open_dataset, split_indices
 from pipeline.runtime import launch
 from pipeline.runtime.files import convert, read_as, read_json
 from pipeline.runtime.hardware import Precision
-from pipeline.runtime.signals import Terminated, raising_signals
+from pipeline.runtime.signals import Terminated, drop_output, raising_signals, with_notes
 
 C = TypeVar("C")
 K = TypeVar("K", RunConfig, ExperimentConfig)
@@ -45,6 +45,7 @@ RESUME_OPTIONS = (
     "precision",
     "track",
     "watch",
+    "jobs",
 )  # that go with --resume
 DATASETS = ("digits", "mnist", "data", "test", "clean")  # of the jobs of several trainings
 
@@ -78,17 +79,20 @@ def call(name: str, run: Callable[[], None]) -> int:
                 raise
             raise UserError("lost the connection to another process of the launch") from error
 
+    launch.set_up_streams()
     try:
         return launch.run_job(name, job)
     except Terminated as stop:
-        if launch.is_main():
-            print(f"{name}: {stop}", file=sys.stderr)
+        launch.print_error(with_notes(f"{name}: {stop}", stop))
         return 128 + stop.signal
 
 
 @contextmanager
 def _closed_output_exits() -> Iterator[None]:
-    """Exit without a word if nothing reads the standard output any more, as of `command | head`."""
+    """Exit without a word if nothing reads the standard output any more, as of `command | head`.
+
+    Name the standard output in the error of one that is a file on a full disk.
+    """
     try:
         yield
         print(end="", flush=True)
@@ -96,11 +100,16 @@ def _closed_output_exits() -> Iterator[None]:
         poll = select.poll()
         poll.register(1, 0)
         if any(events & select.POLLERR for _, events in poll.poll(0)):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # Python flushes the output at its exit
+            drop_output(1)  # Python flushes the output at its exit
             succeeded = isinstance(error, SystemExit) and not error.code  # --help
             if succeeded or isinstance(error, BrokenPipeError):
                 sys.exit(CLOSED_OUTPUT)
-        raise
+        with naming("standard output"):  # other files are named where they are written
+            try:
+                print(end="", flush=True)
+            except OSError:
+                drop_output(1)
+            raise
 
 
 def parse(options: type[C], *flags: Any, words: Sequence[str] | None = None) -> C:
@@ -225,8 +234,8 @@ def resumed(config: C, run: Path, job: str) -> C:
     written = saved_config(others, run, job, ExperimentConfig)
     saved = written.options | moved_paths(run, written.options, written.datasets, moved)
     given = {name: value for name, value in options_of(config).items() if name in RESUME_OPTIONS}
-    for name in ("decode", "precision", "watch"):
-        if given[name] in ("auto", False):
+    for name in ("decode", "precision", "watch", "jobs"):
+        if given[name] in ("auto", False, None):
             del given[name]
     try:
         return convert({**saved, **given}, type(config))

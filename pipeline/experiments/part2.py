@@ -4,6 +4,7 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 
 from beton.reader import Reader
@@ -17,7 +18,7 @@ from pipeline.analysis.pretraining import (
 from pipeline.evaluation.run_config import CheckpointSchedule, TrainingConfig
 from pipeline.evaluation.run_dir import FinishedRun
 from pipeline.experiments.command import check_classes, evaluation_split
-from pipeline.experiments.study import Study
+from pipeline.experiments.study import Planned, Study
 from pipeline.loading.batches import Decode
 from pipeline.loading.dataset import source_line, split_indices
 from pipeline.recipes.presets import Trial
@@ -102,11 +103,13 @@ def run(study: Study, data: Datasets) -> None:
     study.console.print(
         f"part2: MNIST: trained on {data.learn_from}, validated on {data.validate_on}; {study.path}"
     )
+    digits, *others = [Planned(name, data.of(name)) for name in study.config.trainings]
     runs = {}
-    for name in study.config.trainings:
-        runs[name] = study.train(name, data.of(name))
+    # The others may start from the weights of the first.
+    for run in chain(study.train_all([digits]), study.train_all(others)):
+        runs[run.path.name] = run
         if study.processes.is_main:  # a finished training is not resumed
-            shutil.rmtree(runs[name].path / "checkpoints", ignore_errors=True)
+            shutil.rmtree(run.path / "checkpoints", ignore_errors=True)
     if study.processes.is_main:
         result = _compare(study, data, runs)
         study.conclude(

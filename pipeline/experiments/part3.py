@@ -21,7 +21,7 @@ from pipeline.evaluation.predict import Predictions
 from pipeline.evaluation.run_config import TrainingConfig
 from pipeline.evaluation.run_dir import FinishedRun, RunDir
 from pipeline.experiments.command import check_classes, evaluation_split
-from pipeline.experiments.study import Study
+from pipeline.experiments.study import Planned, Study
 from pipeline.loading.dataset import source_line, split_indices
 from pipeline.recipes.arms import PART3_ARMS, ArmSpec
 from pipeline.recipes.losses import Loss
@@ -152,34 +152,37 @@ class Experiment:
         study.console.print(f"part3: {len(file):,} images, {provenance}; {study.path}")
         for line in self.models.missing:
             study.console.print(f"left out: {line}")
-        repeated = [self._repeat(arm, seeds[0]) for arm in arms]
+        repeated = list(study.train_all([self._repeat(arm, seeds[0]) for arm in arms]))
         diagnosis = study.processes.from_main(lambda: self._diagnose(repeated[0]))
+        methods = [
+            (method, loss)
+            for method in robust.methods_for(diagnosis.kind)
+            if (loss := robust.loss_of(method, diagnosis.forward)) is not None
+        ]
+        runs = study.train_all([self._recover(*one, seed) for seed in seeds for one in methods])
         recovered: dict[str, list[FinishedRun]] = {}
-        for seed in seeds:
-            for method in robust.methods_for(diagnosis.kind):
-                if (loss := robust.loss_of(method, diagnosis.forward)) is not None:
-                    run = self._recover(method, loss, seed)
-                    recovered.setdefault(method, []).append(run)
+        for run, (method, _) in zip(runs, methods * len(seeds), strict=True):
+            recovered.setdefault(method, []).append(run)
         if study.processes.is_main:
             plot_label_samples(file, study.path / "folders.png")
             result = self._result(repeated, diagnosis, recovered)
             answer = f"{diagnosis.verdict} {diagnosis.assumption}"
             study.conclude(result, page_of, closing_tables, answer)
 
-    def _repeat(self, arm: ArmSpec, seed: int) -> FinishedRun:
+    def _repeat(self, arm: ArmSpec, seed: int) -> Planned:
         training = self.training(arm.preset, seed)
         if arm.start is not None:
             start = self.models.part2[arm.start]
             network = RunDir(start).config().network
             training = replace(training, network=network, start=start)
-        return self.study.train(arm.key, self.data.data, training)
+        return Planned(arm.key, self.data.data, training)
 
-    def _recover(self, method: str, loss: Loss, seed: int) -> FinishedRun:
+    def _recover(self, method: str, loss: Loss, seed: int) -> Planned:
         training = self.training(PART3_RECOVERY, seed)
         (stage,) = training.recipe.stages
         recipe = replace(training.recipe, stages=(replace(stage, loss=loss),))
         file = self.data.clean if method == "ceiling" else self.data.data
-        return self.study.train(f"{method}-{seed}", file, replace(training, recipe=recipe))
+        return Planned(f"{method}-{seed}", file, replace(training, recipe=recipe))
 
     def _diagnose(self, run: FinishedRun) -> Diagnosis:
         """Diagnose the labels of the validation images, which the training `run` did not use."""

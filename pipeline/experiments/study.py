@@ -1,9 +1,11 @@
 """Several trainings in one run directory, each resumable, and the conclusion drawn from them."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+import torch
 from rich.table import Table
 
 from beton.reader import Reader
@@ -15,24 +17,46 @@ from pipeline.evaluation.run_dir import FinishedRun, RunDir
 from pipeline.loading.batches import Decode
 from pipeline.reporting.html import Page
 from pipeline.reporting.live import live_page
+from pipeline.runtime.children import Child, divide_cores, run_children
 from pipeline.runtime.files import read_as
+from pipeline.runtime.hardware import gpu_environment
 from pipeline.runtime.progress import make_console
+from pipeline.runtime.signals import Stopped
 from pipeline.training.distributed import Processes
-from pipeline.training.runner import run_training, write_config
+from pipeline.training.runner import exclusive, run_training, write_config
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A training of a study: its folder's name, its dataset, and what it trains.
+
+    `training` may be None where the folder has a config.json.
+    """
+
+    name: str
+    file: Reader
+    training: TrainingConfig | None = None
 
 
 class Study:
     """The run directory `path` of an experiment; each training has a folder of its name in it.
 
-    All processes must call `train` alike. `decode` is that of all trainings. With `watch`, each has
-    a live page of its own.
+    All processes must call `train` and `train_all` alike. `decode` is that of all trainings. With
+    `watch`, each has a live page of its own. `jobs` trainings run side by side where several are
+    known.
     """
 
     def __init__(
-        self, path: Path, processes: Processes, decode: Decode, watch: bool = False
+        self,
+        path: Path,
+        processes: Processes,
+        decode: Decode,
+        jobs: int = 1,
+        watch: bool = False,
     ) -> None:
-        self.path, self.processes, self.decode = path, processes, decode
+        self.path, self.processes, self.decode, self.jobs = path, processes, decode, jobs
         self._watch = watch and processes.is_main
+        self._held: tuple[int, ...] = ()
         self.config = read_as(path / "config.json", ExperimentConfig)
         self.console = make_console(quiet=not processes.is_main)
 
@@ -44,6 +68,7 @@ class Study:
         decode: Decode,
         config: ExperimentConfig,
         planned: Mapping[str, tuple[TrainingConfig, Reader]] | None = None,
+        jobs: int = 1,
         watch: bool = False,
     ) -> "Study":
         """Create the run directory of an experiment in the folder `runs`.
@@ -60,7 +85,71 @@ class Study:
             run.write_json("config.json", written)
             return run.path
 
-        return cls(processes.from_main(create), processes, decode, watch)
+        return cls(processes.from_main(create), processes, decode, jobs, watch)
+
+    @contextmanager
+    def exclusive(self) -> Iterator[None]:
+        """Hold the lock of the run directory; raises UserError if other processes use it."""
+        with exclusive(self.processes, self.config.job, self.path) as self._held:
+            yield
+
+    def train_all(self, planned: Sequence[Planned]) -> Iterator[FinishedRun]:
+        """Train all, and yield each in their order; finished ones are only read.
+
+        Those side by side are processes of their own, whose output goes to output.txt in their
+        folders, each with an equal part of the cores and, where there are several GPUs, with one of
+        these. Raises UserError if some failed, after the others have ended, and Stopped after a
+        signal.
+        """
+        unfinished = [one for one in planned if not RunDir(self.path / one.name).finished]
+        if self.jobs > 1 and len(unfinished) > 1:
+            self._side_by_side(unfinished)
+        for one in planned:
+            yield self.train(one.name, one.file, one.training)
+
+    def _side_by_side(self, planned: Sequence[Planned]) -> None:
+        for one in planned:
+            self._write_config(one.name, one.file, one.training)
+        failed: list[str] = []
+        done: list[str] = []
+
+        def started(child: Child) -> None:
+            self.console.print(f"{child.name}: starts; output: {child.log}")
+
+        def ended(child: Child, status: int) -> None:
+            outcome = child.reason(status) if status else "done"
+            (failed if status else done).append(f"{child.name}: {outcome}")
+            self.console.print(f"{child.name}: {outcome}")
+
+        number = run_children(
+            [self._child(one) for one in planned],
+            self.jobs,
+            started,
+            ended,
+            keep_open=self._held,
+            environment=gpu_environment,
+        )
+        if number:
+            raise Stopped(number, f"{len(done)} of {len(planned)} trainings", self.path)
+        if failed:
+            raise UserError(
+                f"{len(failed)} of {len(planned)} trainings failed, the last one: "
+                f"{failed[-1]}; resume: ./launch.sh train {self.config.job} --resume {self.path}"
+            )
+
+    def _child(self, one: Planned) -> Child:
+        options = {
+            "job": self.config.job,
+            "study": self.path,
+            "training": one.name,
+            "data": one.file.path,
+            "decode": self.decode,
+            "precision": self.processes.precision,
+        }
+        words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
+        script = ["-m", "pipeline.experiments.one_training", *words]
+        log = self.path / one.name / "output.txt"
+        return Child(one.name, [*script, "--watch"] if self._watch else script, log)
 
     def train(self, name: str, file: Reader, training: TrainingConfig | None = None) -> FinishedRun:
         """Train on a dataset, or resume the training `name`; a finished one is only read.
@@ -68,8 +157,7 @@ class Study:
         `training` matters only where the training has no config.json yet.
         """
         run = RunDir(self.path / name)
-        if training and self.processes.is_main and not (run.path / "config.json").exists():
-            _configure(self.path, name, training, file, self.config)
+        self._write_config(name, file, training)
         self.processes.wait()
         if not run.finished:
             self.console.print(f"{name}:")
@@ -85,6 +173,11 @@ class Study:
                 whole=self.path,
                 on_progress=on_progress,
             )
+
+    def _write_config(self, name: str, file: Reader, training: TrainingConfig | None) -> None:
+        written = (self.path / name / "config.json").exists()
+        if training and self.processes.is_main and not written:
+            _configure(self.path, name, training, file, self.config)
 
     def training(self, name: str) -> TrainingConfig:
         """Return what is trained in the folder `name`."""
@@ -119,6 +212,25 @@ def whole_run(path: Path) -> Path:
     """Return the run directory that `path` is, or that holds the training `path`, without links."""
     path = path.resolve()  # the link `latest` changes
     return path.parent if (path.parent / "config.json").exists() else path
+
+
+def jobs_of(given: int | None, processes: Processes) -> int:
+    """Return how many trainings run side by side: as given, by default one for each GPU.
+
+    Raises UserError for several trainings, each of several processes, and for more of them than
+    cores.
+    """
+    if processes.count > 1:
+        if given not in (None, 1):
+            raise UserError(
+                f"jobs: got {given} and {processes.count} processes, expected one of them"
+            )
+        return 1
+    if given is None:
+        gpus = torch.cuda.device_count() if processes.device.type == "cuda" else 1
+        return min(gpus, len(divide_cores(1)[0]))
+    divide_cores(given)
+    return given
 
 
 def seed_range(first: int, count: int) -> range:

@@ -58,6 +58,19 @@ def check_size(name: str, height: int, width: int) -> None:
         )
 
 
+def check_shape(name: str, classes: int, shape: Shape) -> None:
+    """Raise UserError for images of a shape that a network cannot compute."""
+    with torch.device("meta"), torch.no_grad():  # shapes without values
+        try:
+            build(name, classes, 0, shape).eval()(torch.empty(1, *shape))
+        except RuntimeError as error:
+            got = " × ".join(map(str, shape))
+            raise UserError(
+                f"shape: got {got} (channels × height × width), which the network {name} cannot "
+                "compute"
+            ) from error
+
+
 def check_one_row(name: str, classes: int, shape: Shape) -> None:
     """Raise UserError if a network cannot be trained on one image of a shape at a time.
 

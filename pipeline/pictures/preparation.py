@@ -10,7 +10,7 @@ from PIL import Image, ImageOps
 from scipy import ndimage
 
 from beton.codec import jpeg
-from beton.codec.kernels import histogram
+from beton.codec.packing import histogram
 from beton.errors import SampleError
 from pipeline.data.base import Decoded, ImageError, Pixels
 from pipeline.data.pixels.colour import in_colour

@@ -28,6 +28,7 @@ ACROSS = 12  # samples of each label
 CELL = 32  # side of a sample in pixels
 ACROSS_PAIRS = 4  # pairs of a stored and an augmented image
 CAPTION = 14  # characters that fit above an image
+GAP = 0.1  # inches between images
 
 
 def plot_run(run: FinishedRun, what: str, file: Reader) -> None:
@@ -81,17 +82,26 @@ def plot_images(
     rows = -(-count // columns)
     lines = [line for caption in captions for line in caption.split("\n")]
     font_size = 11 * min(1.0, CAPTION / max(map(len, lines)))
-    space = 0.25 * max(caption.count("\n") + 1 for caption in captions)
-    figure = new_figure(1.3 * columns, rows * (1.3 * height / width + space) + 0.6)
-    grid = list(figure.subplots(rows, columns, squeeze=False).flat)
-    for axes in grid:
-        axes.set_axis_off()
-    for axes, image, caption in zip(grid, images, captions, strict=False):
-        axes.imshow(image)
-        axes.add_patch(
-            Rectangle((0, 0), 1, 1, fill=False, lw=1, ec="0.8", transform=axes.transAxes)
+    side, tall = 1.2, 1.2 * height / width  # inches
+    across, space = side + GAP, 0.25 * max(caption.count("\n") + 1 for caption in captions)
+    down = tall + GAP + space
+    figure = new_figure(across * columns, down * rows + 0.5)
+    axes = figure.subplots()  # one for all images, because axes are slow to draw
+    axes.set_axis_off()
+    for number, (image, caption) in enumerate(zip(images, captions, strict=True)):
+        row, column = divmod(number, columns)
+        left, top = column * across, row * down + space
+        axes.imshow(image, extent=(left, left + side, top + tall, top))
+        axes.add_patch(Rectangle((left, top), side, tall, fill=False, lw=1, ec="0.8"))
+        axes.annotate(
+            caption,
+            (left + side / 2, top),
+            (0, 3),
+            textcoords="offset points",
+            ha="center",
+            fontsize=font_size,
         )
-        axes.set_title(caption, fontsize=font_size, pad=3)
+    axes.set(xlim=(0, across * columns - GAP), ylim=(down * rows - GAP, 0), aspect="equal")
     figure.suptitle(title, fontsize=9)
     save_png(figure, path)
 

@@ -5,6 +5,7 @@ Ctrl-C reaches them once, through this process. Where it is killed, Linux stops 
 """
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -14,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.errors import UserError
-from pipeline.runtime.signals import StopSignals
+from pipeline.runtime.signals import STOP_SIGNALS, StopSignals
 
 POLL = 0.05  # seconds between two checks of the children
 KILLED = 128  # + the signal: the status of a shell for a killed process
@@ -43,6 +44,14 @@ class Child:
         """Return the last line that the command printed, empty if there is none."""
         lines = self.log.read_text(errors="replace").split("\n") if self.log.exists() else []
         return next((line.strip() for line in reversed(lines) if line.strip()), "")
+
+    def reason(self, status: int) -> str:
+        """Return why it ended with an exit status that is not 0."""
+        if status - KILLED in STOP_SIGNALS:
+            return "stopped"
+        if status > KILLED:
+            return f"killed by {signal.Signals(status - KILLED).name}"
+        return f"failed: {self.last_line() or f'status {status}'}"
 
 
 def divide_cores(count: int) -> list[list[int]]:
@@ -105,10 +114,12 @@ def _start(
     child: Child, cores: Sequence[int], keep_open: Sequence[int], environment: Mapping[str, str]
 ) -> subprocess.Popen[bytes]:
     wrapper = [sys.executable, "-S", "-c", WRAPPER, str(os.getpid()), ",".join(map(str, cores))]
+    # Relative paths of children start at this process's folder, not at the user's.
+    inherited = {name: value for name, value in os.environ.items() if name != "INKRUN_CALLER"}
     with child.log.open("ab") as log:
         return subprocess.Popen(
             [*wrapper, sys.executable, *child.command],
-            env={**os.environ, **environment},
+            env={**inherited, **environment},
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,

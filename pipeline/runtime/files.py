@@ -45,7 +45,10 @@ def convert(value: object, kind: type[T]) -> T:
 def _check_fields(value: Any, made: object, where: str) -> None:
     if is_dataclass(made):
         if unknown := value.keys() - {field.name for field in fields(made)}:
-            raise ValueError(f"Object contains unknown field `{min(unknown)}` - at `{where}`")
+            raise ValueError(
+                f"Object contains unknown field `{min(unknown)}` - at `{where}`; it is misspelt "
+                "or of a newer version"
+            )
         for name, one in value.items():
             _check_fields(one, getattr(made, name), f"{where}.{name}")
     elif isinstance(made, str):
@@ -90,10 +93,15 @@ def digests(folder: Folder) -> dict[str, str]:
     return found
 
 
-def seal(folder: Folder) -> None:
-    """Write the digests of all JSON files and tensors in a folder, once they are on disk."""
+def seal(folder: Folder, coming: Mapping[str, bytes] | None = None) -> None:
+    """Write the digests of all JSON files and tensors in a folder, once they are on disk.
+
+    `coming` are the files that the caller writes next, by name.
+    """
     names = [n for n in folder.names() if re.fullmatch(r"[^.].*\.(jsonl?|safetensors)", n)]
-    lines = "".join(f"{folder.digest(name)}  {name}\n" for name in names)
+    found = {name: folder.digest(name) for name in names}
+    found |= {name: hashlib.sha256(content).hexdigest() for name, content in (coming or {}).items()}
+    lines = "".join(f"{found[name]}  {name}\n" for name in sorted(found))
     folder.write(DIGESTS, lines.encode(), sync=True)
 
 

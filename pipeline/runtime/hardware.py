@@ -2,6 +2,7 @@
 
 import os
 import platform
+import re
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
@@ -13,6 +14,10 @@ from pipeline.errors import UserError
 from pipeline.runtime.cgroup import memory_left, usable_cores
 
 Precision = Literal["auto", "no", "bf16", "fp16"]
+FULL_MEMORY = re.compile(
+    "out of memory|can't allocate memory|bad_alloc|ALLOC_FAILED"
+    "|could not (create|execute) a "  # oneDNN, without room for its scratch pad
+)
 PACKAGES = ("inkrun", "torch", "torchvision", "accelerate", "numba", "numpy", "torchmetrics")
 
 
@@ -54,6 +59,11 @@ def free_memory(device: torch.device) -> int:
     free = next(available, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
     limited = memory_left()
     return free if limited is None else min(free, limited)
+
+
+def is_full_memory(error: Exception) -> bool:
+    """Return whether an error means that memory is full, of this machine or of a device."""
+    return isinstance(error, MemoryError) or bool(FULL_MEMORY.search(str(error)))
 
 
 def gpu_environment(number: int) -> dict[str, str]:

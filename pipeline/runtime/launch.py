@@ -4,6 +4,7 @@ The only module, beside `signals`, that reads a launcher's environment variables
 """
 
 import faulthandler
+import io
 import os
 import signal
 import sys
@@ -16,8 +17,10 @@ import torch
 from beton.errors import BetonError, printable
 from pipeline.errors import UserError
 from pipeline.runtime.cgroup import usable_cores
-from pipeline.runtime.signals import Stopped
+from pipeline.runtime.hardware import is_full_memory
+from pipeline.runtime.signals import Stopped, drop_output, with_notes
 
+NO_THREAD = "can't start new thread"  # Python's words where a limit on processes is reached
 LEFT_OUT = {
     "ACCELERATE_DYNAMO_BACKEND": "--dynamo_backend",
     "ACCELERATE_USE_DEEPSPEED": "--use_deepspeed",
@@ -45,6 +48,22 @@ def local_processes() -> int:
 def launch_name() -> str:
     """Return a text that the processes of a launch on this machine share, and no other ones."""
     return f"{os.getppid()} {os.environ.get('MASTER_PORT', '')}"
+
+
+def set_up_streams() -> None:
+    """Open the null device in place of a closed stdin, stdout or stderr; print all characters.
+
+    The next file to be opened would take the number of a closed stream, and get what libraries in C
+    print to it. Characters that the encoding of the output lacks, as ASCII does, are printed as
+    escapes, as they are on stderr anyway.
+    """
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def caller_folder() -> Path:
@@ -95,16 +114,25 @@ def run_job(name: str, job: Callable[[], None]) -> int:
             _wait_for_main()
         raise
     except (UserError, BetonError, OSError, FloatingPointError) as error:
-        _print_error(f"{name}: {_reason(error)}")
+        print_error(f"{name}: {_reason(error)}")
         _wait_for_main()
         return 2
     except Stopped as stop:
         command = name if name == "sweep" else f"train {name}"
-        _print_error(f"{name}: {stop}; resume: ./launch.sh {command} --resume {stop.run}")
+        print_error(f"{name}: {stop}; resume: ./launch.sh {command} --resume {stop.run}")
         return 128 + stop.signal
-    except KeyboardInterrupt:
-        _print_error(f"{name}: interrupted")
+    except KeyboardInterrupt as stop:
+        print_error(with_notes(f"{name}: interrupted", stop))
         return 128 + signal.SIGINT
+    except (MemoryError, RuntimeError) as error:
+        if not (is_full_memory(error) or str(error) == NO_THREAD):
+            raise
+        reason = str(error).partition("\n")[0]
+        if is_full_memory(error):
+            words = f"memory is full: {reason}".removesuffix(": ")
+            reason = f"{words}; smaller batches or images need less"
+        print_error(f"{name}: {reason}", every=True)  # the memory of other processes may not be
+        return 2
     return 0
 
 
@@ -115,9 +143,16 @@ def _reason(error: Exception) -> str:
     return str(error)
 
 
-def _print_error(line: str) -> None:
-    if is_main():
-        print(printable(line), file=sys.stderr)
+def print_error(line: str, every: bool = False) -> None:
+    """Print a line on stderr, in the main process or in `every` one.
+
+    Where stderr is a file on a full disk, only the exit status can report the error.
+    """
+    if is_main() or every:
+        try:
+            print(printable(line), file=sys.stderr, flush=True)
+        except OSError:
+            drop_output(2)
 
 
 def _wait_for_main(seconds: float = 5.0) -> None:

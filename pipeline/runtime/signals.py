@@ -47,6 +47,21 @@ class Stopped(Exception):  # noqa: N818 - a requested stop is not an error
         super().__init__(f"stopped by {name} after {after}")
 
 
+@contextmanager
+def resumable(command: str, run: Path) -> Iterator[None]:
+    """Add to the exceptions of stop signals how `command` resumes a run directory, as a note."""
+    try:
+        yield
+    except (KeyboardInterrupt, Terminated) as stop:
+        stop.add_note(f"resume: ./launch.sh {command} --resume {run}")
+        raise
+
+
+def with_notes(line: str, stop: BaseException) -> str:
+    """Return a line with the notes of an exception."""
+    return "; ".join([line, *getattr(stop, "__notes__", ())])
+
+
 class StopSignals:
     """A context that records the first of `STOP_SIGNALS` in `received`, which is 0 before.
 
@@ -102,9 +117,14 @@ def _leave_closed_terminal() -> None:
         try:
             os.write(descriptor, b"")
         except OSError:
-            nothing = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(nothing, descriptor)
-            os.close(nothing)
+            drop_output(descriptor)
+
+
+def drop_output(descriptor: int) -> None:
+    """Drop what is written to an open descriptor from now on."""
+    nothing = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nothing, descriptor)
+    os.close(nothing)
 
 
 def exit_on_interrupt(module: str) -> None:

@@ -6,7 +6,6 @@ process.
 """
 
 import math
-import re
 import resource
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -26,14 +25,13 @@ from pipeline.loading.dataset import View
 from pipeline.models import networks
 from pipeline.models.blocks import Shape
 from pipeline.recipes.recipe import Recipe, Stage
-from pipeline.runtime.hardware import free_memory
+from pipeline.runtime.hardware import free_memory, is_full_memory
 from pipeline.runtime.launch import use_cores
 from pipeline.training import optim
 from pipeline.training.distributed import Processes
 from pipeline.training.mixed_precision import MixedPrecision
 
 MEMORY_FRACTION = 0.8  # of the free memory of a CPU, for training
-ONEDNN = re.compile("could not (create|execute) a |bad_alloc")  # no room for its scratch pad
 
 
 @dataclass(frozen=True)
@@ -192,7 +190,7 @@ def _memory_errors_for_accelerate() -> Iterator[None]:
     try:
         yield
     except (MemoryError, RuntimeError) as error:
-        if isinstance(error, MemoryError) or ONEDNN.search(str(error)):
+        if is_full_memory(error):
             raise RuntimeError("DefaultCPUAllocator: can't allocate memory") from error
         raise
 

@@ -62,7 +62,7 @@ KINDS: dict[str, Any] = {
 
 @dataclass
 class Checkpoints:
-    """The checkpoints in the folder `root`, which need not exist yet.
+    """The checkpoints in the folder `root`, which need not exist yet, unlike the folder around it.
 
     One is due at the end of each epoch, after every `every_steps` steps (0: never) and after
     `every_minutes` minutes (0: never). The last `keep` and the best are kept. Raises UserError for
@@ -101,10 +101,10 @@ class Checkpoints:
         """Write the checkpoint of a step; `state` is plain data and tensors.
 
         Checkpoints of later steps are of a run that has since resumed from an earlier one, and are
-        removed. Raises OSError with the path and the size of a file that cannot be written; earlier
+        removed. One that cannot be removed stays, with a warning. Raises OSError with the path and
+        the size of a file that cannot be written, and if the run directory is gone; earlier
         checkpoints then stay as they are.
         """
-        self.root.parent.mkdir(parents=True, exist_ok=True)
         name, new = f"step-{step:08d}", ".unfinished"
         with Folder(self.root.parent) as run, run.folder(self.root.name, create=True) as root:
             root.remove(new)  # of a process that was killed
@@ -132,7 +132,7 @@ class Checkpoints:
             kept = {*names[max(end - self.keep, 0) : end], best and best[0]}
             for other in names:
                 if other not in kept:
-                    root.remove(other)
+                    _remove_old(root, other)
         return self.root / name
 
     def all(self) -> list[Path]:
@@ -198,6 +198,14 @@ class Checkpoints:
             _warn(f"{error}; it is not the best checkpoint any more")
             return None
         return None if score is None else (name, score)
+
+
+def _remove_old(root: Folder, name: str) -> None:
+    """Remove a checkpoint, or leave what another program holds open: NFS keeps that as .nfs*."""
+    try:
+        root.remove(name)
+    except OSError as error:
+        _warn(f"{root.path / name}: cannot be removed: {error.strerror}")
 
 
 def _score(text: str) -> float | None:

@@ -40,7 +40,7 @@ from pipeline.runtime.files import write_tensors
 from pipeline.runtime.hardware import environment
 from pipeline.runtime.lock import run_lock
 from pipeline.runtime.progress import progress
-from pipeline.runtime.signals import Stopped
+from pipeline.runtime.signals import Stopped, resumable
 from pipeline.training.checkpoint import Checkpoints
 from pipeline.training.distributed import Processes
 from pipeline.training.trainer import Trainer
@@ -58,18 +58,22 @@ def write_config(
 
 
 @contextmanager
-def exclusive(processes: Processes, run: Path) -> Iterator[None]:
-    """Hold the lock of a run directory for these processes; all of them must call this alike.
+def exclusive(processes: Processes, job: str, run: Path) -> Iterator[tuple[int, ...]]:
+    """Hold the lock of a job's run directory for these processes; all must call this alike.
 
-    Raises UserError in all of them if other processes use the run.
+    Yields the lock's descriptor in the main process, by which children hold it too. Raises
+    UserError in all of them if other processes use the run. The exception of a stop signal
+    gets a note that says how to resume the run.
     """
     with ExitStack() as stack:
+        held: list[int] = []
 
         def acquire() -> None:
-            stack.enter_context(run_lock(run))
+            held.append(stack.enter_context(run_lock(run)))
 
         processes.from_main(acquire)
-        yield
+        stack.enter_context(resumable(f"train {job}", run))
+        yield tuple(held)
 
 
 def initial_network(training: TrainingConfig, file: Reader) -> Network:

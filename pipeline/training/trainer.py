@@ -311,15 +311,18 @@ class Trainer:
         if not diverged:
             return
         epoch, batch = len(self.history), diverged[0]
-        saved = self._checkpoints.all() if self._checkpoints is not None else []
         ids, samples = loader.ids(epoch, batch), len(self._data.file)
         raise DivergedError(
             epoch * self.batches_per_epoch + batch,
             epoch,
             ids[ids < samples].tolist(),
             (ids[ids >= samples] - samples).tolist(),
-            saved[-1] if saved else None,
+            self._last_checkpoint(),
         )
+
+    def _last_checkpoint(self) -> Path | None:
+        saved = self._checkpoints.all() if self._checkpoints is not None else []
+        return saved[-1] if saved else None
 
     def _validate(
         self, loader: DeviceLoader | None, stage: Stage
@@ -362,8 +365,9 @@ class Trainer:
         return float(correct_rows / rows)
 
     def _predict(self, loader: DeviceLoader, stage: Stage) -> Predictions:
+        """Predict the samples of a loader. Raises DivergedError for logits that are not finite."""
         precision = self._processes.precision if stage.mixed_precision else "no"
-        return predict(
+        predictions = predict(
             self.eval_model,
             loader,
             precision,
@@ -371,6 +375,11 @@ class Trainer:
             self.recipe.mirrored,
             gather=self._processes.gather,
         )
+        if not predictions.logits.isfinite().all():  # of large weights, or statistics of batches
+            last = self.step - 1
+            epoch = last // self.batches_per_epoch
+            raise DivergedError(last, epoch, (), (), self._last_checkpoint())
+        return predictions
 
     def _save(self, optimizer: Optimizer, score: float | None = None) -> None:
         """Save a checkpoint, if there are to be any. It changes nothing that is trained.

@@ -20,6 +20,7 @@ from typing import Literal, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from beton.jit import kernel
 from pipeline.data.base import Decoded, Pixels
 from pipeline.data.pixels.measures import PAIRS, Measures
 
@@ -68,9 +69,21 @@ class Colours:
 
 def in_colour(decoded: Decoded, grey: Pixels) -> Pixels:
     """Return the colours (h, w, 3) of an image; its 8-bit `grey` levels (h, w) in each, if grey."""
-    if decoded.colour is not None:
+    if decoded.colour is not None and not decoded.repeats_grey:
         return np.ascontiguousarray(decoded.colour)
-    return np.repeat(grey[:, :, None], 3, axis=2)
+    colour = np.empty((*grey.shape, 3), np.uint8)
+    _fill_channels(np.ascontiguousarray(grey), colour)
+    return colour
+
+
+@kernel
+def _fill_channels(grey: Pixels, colour: Pixels) -> None:
+    """Write grey levels (h, w) to each channel of `colour` (h, w, 3)."""
+    for y in range(grey.shape[0]):
+        row = colour[y].reshape(-1)
+        for x in range(grey.shape[1]):
+            for c in range(3):
+                row[3 * x + c] = grey[y, x]
 
 
 def choose_colour(measures: Measures) -> Colour:

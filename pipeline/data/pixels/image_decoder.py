@@ -20,7 +20,8 @@ from beton.codec import jpeg
 from pipeline.data.base import Decoded, Grey, ImageError, Pixels
 from pipeline.data.pixels.formats import ANIMATED, FORMATS, sniff
 from pipeline.data.pixels.measures import DOUBTFUL, PROFILED, TURNED, UNREADABLE
-from pipeline.data.pixels.png import LONGEST_SIDE, decode_plain_png, without_texts
+from pipeline.data.pixels.png.chunks import without_texts
+from pipeline.data.pixels.png.decoder import LONGEST_SIDE, decode_plain_png
 from pipeline.data.pixels.tiff import is_preview, tiff_pages
 from pipeline.data.pixels.transparency import OPAQUE, blend, change_of, put_on_paper
 

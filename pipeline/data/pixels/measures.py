@@ -73,7 +73,8 @@ def measure(
     pixels = np.ascontiguousarray(pixels)
     *numbers, total, squares = _describe(pixels)
     sums, contrast = (total,) * 3 + (squares,) * 6, numbers[3] - numbers[2]
-    colour = decoded.colour if stored is None else stored
+    coloured = None if decoded.repeats_grey else decoded.colour
+    colour = coloured if stored is None else stored
     if colour is not None:
         colour = np.ascontiguousarray(colour)
         sums = tuple(_colour_sums(colour).tolist())
@@ -139,17 +140,32 @@ def _mix(one: np.uint64, other: np.uint64, word: np.uint64) -> tuple[np.uint64, 
 
 @kernel
 def _hash(flat: Pixels, height: int, width: int) -> tuple[int, int]:
-    """Return both halves of the hash of an image's contiguous values (n,), shape included."""
+    """Return both halves of the hash of an image's contiguous values (n,), shape included.
+
+    Words of 8 bytes that equal the first value's, most of a page, are counted instead of mixed. The
+    first value's word before a number tells a count from a word.
+    """
     if flat.ctypes.data % 8:  # words must be aligned
         flat = flat.copy()
     whole = flat.size // 8
     words = flat[: 8 * whole].view(np.uint64)
+    corner = np.uint64(flat[0]) * _EVERY_BYTE
     one, other = _mix(_FOURTH, _FIRST, (np.uint64(height) << np.uint64(32)) | np.uint64(width))
+    one, other = _mix(one, other, corner)
+    equal = 0
     for i in range(whole):
+        if words[i] == corner:
+            equal += 1
+            continue
+        if equal > 0:
+            one, other = _mix(one, other, corner)
+            one, other = _mix(one, other, np.uint64(equal))
+            equal = 0
         one, other = _mix(one, other, words[i])
     last = np.uint64(0)
     for i in range(8 * whole, flat.size):
         last = (last << np.uint64(8)) | np.uint64(flat[i])
+    one, other = _mix(one, other, np.uint64(equal))
     one, other = _mix(one, other, last)
     one, other = _mix(one, other, np.uint64(flat.size))
     return int(one ^ (one >> np.uint64(32))), int(other ^ (other >> np.uint64(29)))
@@ -256,29 +272,21 @@ def _describe(
     flat = pixels.reshape(-1)
     if flat.ctypes.data % 8:  # words must be aligned
         flat = flat.copy()
+    one, other = _hash(flat, height, width)
     whole = flat.size // 8
     words = flat[: 8 * whole].view(np.uint64)
     corner = np.uint64(flat[0]) * _EVERY_BYTE
     counts = np.zeros((4, 256), np.int64)  # of four tables, neighbours wait less for each other
     equal = 0
-    one, other = _mix(_FOURTH, _FIRST, (np.uint64(height) << np.uint64(32)) | np.uint64(width))
     for i in range(whole):
         word = words[i]
-        one, other = _mix(one, other, word)
         if word == corner:
             equal += 8
         else:
             for k in range(8):
                 counts[k & 3, (word >> np.uint64(8 * k)) & np.uint64(255)] += 1
-    last = np.uint64(0)
     for i in range(8 * whole, flat.size):
-        last = (last << np.uint64(8)) | np.uint64(flat[i])
         counts[0, flat[i]] += 1
-    one, other = _mix(one, other, last)
-    one, other = _mix(one, other, np.uint64(flat.size))
-    one ^= one >> np.uint64(32)
-    other ^= other >> np.uint64(29)
-
     counts[0, flat[0]] += equal
     histogram = counts[0] + counts[1] + counts[2] + counts[3]
     darkest = 0
@@ -323,8 +331,8 @@ def _describe(
     if inset == 0 and min(height, width) > 2:
         inset = 1
     return (
-        int(one),
-        int(other),
+        one,
+        other,
         darkest,
         lightest,
         dark_level,

@@ -33,7 +33,7 @@ from pipeline.data.layout.folders import vocabulary
 from pipeline.data.layout.folders.split_level import predefined
 from pipeline.data.layout.options import LayoutOptions
 from pipeline.data.pixels.luma import luma
-from pipeline.data.pixels.png import LONGEST_SIDE
+from pipeline.data.pixels.png.decoder import LONGEST_SIDE
 from pipeline.data.sources.array_labels import Labelled
 from pipeline.data.sources.stored_bytes import BLOCK, Bytes
 

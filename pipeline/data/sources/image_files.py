@@ -33,7 +33,7 @@ from pipeline.data.layout.options import LayoutOptions
 from pipeline.data.layout.suggestions import infer_layout
 from pipeline.data.pixels.formats import SNIFFED, sniff
 from pipeline.data.pixels.image_decoder import decode, pages
-from pipeline.data.pixels.png import is_marked_synthetic
+from pipeline.data.pixels.png.chunks import is_marked_synthetic
 
 _TIFF = (".tif", ".tiff")
 # Files that are certainly no images, so that their contents need no inspection.

@@ -12,7 +12,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from beton.format.storage import naming, temporary_folder
 from pipeline.data.base import Source, SourceError
-from pipeline.data.pixels.png import SYNTHETIC_MARK
+from pipeline.data.pixels.png.chunks import SYNTHETIC_MARK
 
 
 def save_pages(source: Source, out: Path, progress: Callable[[int], None]) -> None:

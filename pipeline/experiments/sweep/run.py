@@ -23,10 +23,12 @@ from pipeline.reporting.pages.sweep import sweep_page
 from pipeline.reporting.pages.sweep_tables import results_table
 from pipeline.runtime.children import divide_cores
 from pipeline.runtime.files import convert, read_as, read_json
+from pipeline.runtime.signals import resumable
 from pipeline.training.distributed import join_processes
 
 # Options of the job that may differ when it resumes.
 PASSED_ON = ("decode", "precision", "track", "watch")
+DATASETS = ("data", "auxiliary")  # may have moved
 TERMINAL = 4  # columns of a table that are printed, from the first one
 
 
@@ -91,7 +93,8 @@ def start(
             request.published,
         )
         sweep = Sweep.new(runs, config, planned, file)
-    _run(sweep, options, Runner(script, _flags(options), at_once))
+    with resumable("sweep", sweep.path):
+        _run(sweep, options, Runner(script, _flags(options), at_once))
 
 
 def plan(
@@ -134,12 +137,13 @@ def resume(path: Path, options: Options, script: Path, at_once: int) -> None:
     divide_cores(at_once)
     sweep = Sweep(path)
     given, defaults = command.options_of(options), command.options_of(type(options)())
-    for name, value in given.items():
-        if value != defaults[name] and name not in PASSED_ON:
-            raise UserError(f"{name}: a resumed sweep has its own options; leave it out")
-    changed = {name: given[name] for name in PASSED_ON if given[name] != defaults[name]}
+    changed = {name: value for name, value in given.items() if value != defaults[name]}
+    if others := sorted(changed.keys() - {*PASSED_ON, *DATASETS}):
+        raise UserError(f"{others[0]}: a resumed sweep has its own options; leave it out")
     used = convert({**sweep.config.options, **changed}, type(options))
-    _run(sweep, used, Runner(script, _flags(used), at_once))
+    moved = [f"--{name}={changed[name]}" for name in DATASETS if name in changed]
+    with resumable("sweep", sweep.path):
+        _run(sweep, used, Runner(script, [*_flags(used), *moved], at_once))
 
 
 def job_of(path: Path) -> str:

@@ -4,7 +4,6 @@ All trainings of a group are checked and configured before the first one starts.
 run directory, which the job resumes, so a sweep is resumed by running its unfinished trainings.
 """
 
-import signal
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -19,12 +18,12 @@ from pipeline.evaluation.run_config import TrainingConfig
 from pipeline.evaluation.run_dir import DIVERGED, Divergence, RunDir, TrainingResult
 from pipeline.evaluation.sweep_config import SettingGroup, SweepConfig
 from pipeline.reporting.common import counted
-from pipeline.runtime.children import KILLED, Child, run_children
+from pipeline.runtime.children import Child, run_children
 from pipeline.runtime.files import read_as
 from pipeline.runtime.hardware import gpu_environment
 from pipeline.runtime.lock import run_lock
 from pipeline.runtime.progress import make_console
-from pipeline.runtime.signals import STOP_SIGNALS, Stopped
+from pipeline.runtime.signals import Stopped
 from pipeline.training.runner import write_config
 
 
@@ -161,7 +160,7 @@ class _Progress:
     def end(self, child: Child, status: int) -> None:
         label, outcome = self._labels[child.name], self._outcome(child.name)
         if outcome is None:
-            reason = _reason(child, status)
+            reason = child.reason(status)
             self.failed.append(f"{label}: {reason}")
             self._console.print(f"{label}: {reason}")
             return
@@ -185,11 +184,3 @@ def write_configs(
                 recipe = replace(one.training.recipe, seed=seed)
                 training = replace(one.training, recipe=recipe)
                 write_config(run, job, training, file, {**one.options, "seed": seed})
-
-
-def _reason(child: Child, status: int) -> str:
-    if status - KILLED in STOP_SIGNALS:
-        return "stopped"
-    if status > KILLED:
-        return f"killed by {signal.Signals(status - KILLED).name}"
-    return f"failed: {child.last_line() or f'status {status}'}"
