@@ -6,6 +6,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from pipeline.benchmarks import tables
+from pipeline.benchmarks.convergence import page as convergence
 from pipeline.benchmarks.harness import Ratio
 from pipeline.benchmarks.results import (
     JOB,
@@ -29,13 +30,16 @@ def page_of(paths: Sequence[Path]) -> Page:
     Raises UserError for a folder that is not that of a finished benchmark.
     """
     *earlier, run = distinct(paths)
-    config, throughput = read_as(run / "config.json", Config), read_results(run).throughput
-    if throughput is None:
-        raise UserError(f"{run}: got a benchmark without results")
+    config, results = read_as(run / "config.json", Config), read_results(run)
+    throughput, subject = results.throughput, "convergence" if results.convergence else "throughput"
     machine = read_json(run, "machine.json")
     given = {name: value for name, value in config.options.items() if value != []}
-    source = SourceRun(str(run), command("throughput", given, JOB), machine, "all results")
+    source = SourceRun(str(run), command(subject, given, JOB), machine, "all results")
     notes: list[Block] = [f"Not shown: {path}, an earlier benchmark." for path in earlier]
+    if results.convergence is not None:
+        return convergence.page(results.convergence, config.provenance, machine, source, notes)
+    if throughput is None:
+        raise UserError(f"{run}: got a benchmark without results")
     busy = busy_line(throughput, int(machine["cores"]))
     return Page(
         "Loading speed",

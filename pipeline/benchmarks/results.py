@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from pipeline.benchmarks.convergence.outcome import Convergence
 from pipeline.benchmarks.harness import Ratio, ratio
 from pipeline.errors import UserError
 from pipeline.evaluation.run_dir import RunDir
@@ -111,6 +112,7 @@ class Results:
     """The results.json of a benchmark: its subjects, None for one that was not run."""
 
     throughput: Throughput | None = None
+    convergence: Convergence | None = None
 
 
 def new_run(runs: Path, options: Mapping[str, Any], provenance: tuple[dict[str, str], ...]) -> Path:
