@@ -30,7 +30,9 @@ from pipeline.runtime.cgroup import usable_cores
 
 DATA, CLEAN, PAGES = "data", "clean", "pages"  # files and a folder of a part's data
 BLOCK = 64  # pages that are in memory at a time
-QUICK_WRITERS, QUICK_IMAGES = 4, (4_000, 1_000)  # the latter: to train on, to validate on
+FEW = 1_000  # images that one process prepares sooner than several
+QUICK_IMAGES = 4_000, 1_000  # to train on, to validate on
+QUICK_WRITERS, QUICK_AUXILIARY = 3, 1
 
 
 @dataclass(frozen=True)
@@ -92,9 +94,9 @@ def prepare_part(
         ids = split_indices(file, part.learn_from)
         written += write_pages(file, ids, folder / PAGES / DATA, part.colour)
         validated = len(split_indices(file, part.validate_on))
-        provenance = file.info["provenance"]
+        provenance = {name: file.info["provenance"][name] for name in ("kind", "source")}
     if part.ours.recipe.auxiliary:
-        writers = 2 * QUICK_WRITERS if quick else SyntheticData.auxiliary_writers
+        writers = QUICK_AUXILIARY if quick else SyntheticData.auxiliary_writers
         auxiliary = SyntheticData(auxiliary_writers=writers).source(AUXILIARY)
         _prepare(auxiliary, folder / f"{AUXILIARY}.beton", Split(), found_by)
         with open_dataset(folder / f"{AUXILIARY}.beton") as file:
@@ -104,8 +106,9 @@ def prepare_part(
 
 
 def _prepare(source: Source, out: Path, split: Split, found_by: str) -> None:
+    workers = 1 if len(source) < FEW else usable_cores()
     pixels = PixelOptions(colour="grey")
-    prepare(source, out, split=split, pixels=pixels, found_by=found_by, workers=usable_cores())
+    prepare(source, out, split=split, pixels=pixels, found_by=found_by, workers=workers)
 
 
 def check_writers(file: Reader, part: Part) -> None:

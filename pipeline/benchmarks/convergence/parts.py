@@ -13,10 +13,11 @@ from pipeline.recipes.presets import (
     PART2_PUBLISHED,
     PART3_RECOVERY,
     Preset,
+    as_trial,
+    override,
 )
 from pipeline.recipes.recipe import Recipe
 
-QUICK_EPOCHS = 3
 ARMS = tuple(
     Arm(recipe, loader) for recipe in ("inkrun", "published") for loader in ("inkrun", "pillow")
 )
@@ -58,11 +59,10 @@ class Part:
     def recipe(self, arm: Arm, pages: int, seed: int, quick: bool) -> Recipe:
         """Return the recipe of an arm for a number of training pages."""
         preset = self.preset(arm)
-        recipe = replace(preset.recipe, seed=seed)
         if quick:
-            stages = (replace(stage, epochs=QUICK_EPOCHS) for stage in recipe.stages)
-            return replace(recipe, stages=tuple(stages))
-        return recipe.scaled(preset.scale(pages))
+            small = override(preset.recipe, batch_size=preset.trial.batch_size, seed=seed)
+            return as_trial(small, preset.trial)
+        return replace(preset.recipe, seed=seed).scaled(preset.scale(pages))
 
 
 def _with_loss(recipe: Recipe, loss: Loss) -> Recipe:
