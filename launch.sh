@@ -274,6 +274,7 @@ train() {
 check() {
   set_up test
   cd "$root"
+  unset PYTHONDONTWRITEBYTECODE # or hundreds of processes compile the same files
   if (($# == 0)); then
     "$python" -m ruff check
     "$python" -m ruff format --check

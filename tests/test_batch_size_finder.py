@@ -8,6 +8,7 @@ from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
+import forked
 import pytest
 import torch
 from tiny import CLASSES, write_set
@@ -192,7 +193,8 @@ def deadly(most: int, network: str = "small") -> Deadly:
     return Deadly(network, most, stage, (1, 16, 16), (16, 16), 8, 0, "no", "cpu", 1)
 
 
-def test_a_size_that_ends_the_child_does_not_fit() -> None:
+def test_a_size_that_ends_the_child_does_not_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batch_size_finder, "get_context", lambda _: forked.CONTEXT)
     assert in_children(deadly(2), [8, 2, 0]) == 2
     with pytest.raises(UserError, match="network: unknown"):
         in_children(deadly(9, "unknown"), [8, 0])

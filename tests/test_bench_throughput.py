@@ -142,7 +142,8 @@ def test_a_peer_s_environment_is_made_once(tmp_path: Path) -> None:
 
 def test_the_reason_is_pips_last_error() -> None:
     assert last_line("a\nERROR: first\nERROR: second\nhint: b\n\n") == "ERROR: second"
-    assert last_line("Traceback\nValueError: x\n") == "ValueError: x"
+    assert last_line("Traceback\na.b.ValueError: x\nwarning: y\n") == "a.b.ValueError: x"
+    assert len(last_line("ERROR: " + 1000 * "x")) == 301
     assert last_line("") == "no reason given"
 
 

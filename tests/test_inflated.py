@@ -12,6 +12,7 @@ from collections.abc import Callable
 from multiprocessing.connection import Connection
 from pathlib import Path
 
+import forked
 import pytest
 from raw_data import digits, idx_pair, make_tree
 
@@ -96,10 +97,9 @@ sys.exit(prep.main())
 
 
 def test_a_full_disk_is_one_line_with_the_folder(tmp_path: Path, packed: Path) -> None:
-    command = [sys.executable, "-c", LIMITED, "tiny", "--source", str(packed)]
-    done = subprocess.run(
-        command, cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True, check=False
-    )
+    script = tmp_path / "limited.py"
+    script.write_text(LIMITED)
+    done = forked.run([script, "tiny", "--source", packed], tmp_path, ENVIRONMENT)
     assert done.returncode == 2
     (line,) = [line for line in done.stderr.splitlines() if line.startswith("prep: ")]
     assert line == "prep: data: File too large"
@@ -169,8 +169,8 @@ def test_a_stopped_preparation_leaves_nothing(tmp_path: Path, number: int, check
     left = [path.name for path in (tmp_path / "data").iterdir()]
     if number == signal.SIGKILL:
         assert len(left) == check
-        words = ["tiny", "--source", "raw"]
-        subprocess.run([sys.executable, str(JOB), *words], cwd=tmp_path, check=True)
+        again = forked.run([JOB, "tiny", "--source", "raw"], tmp_path)
+        assert again.returncode == 0, again.stderr
         left = [path.name for path in (tmp_path / "data").iterdir()]
         assert sorted(left) == ["tiny.beton", "tiny.html"]
     else:

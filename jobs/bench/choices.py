@@ -24,12 +24,14 @@ from rich.console import Console
 from rich.table import Table
 
 from pipeline.analysis.stats import Comparison, compare
+from pipeline.benchmarks import trainings
+from pipeline.benchmarks.harness import table
 from pipeline.data.catalog import AUXILIARY, SyntheticData
 from pipeline.data.prepare import prepare
 from pipeline.errors import UserError
 from pipeline.evaluation.evaluate import evaluate, load_model
 from pipeline.evaluation.run_config import TrainingConfig
-from pipeline.experiments import benchmark, command
+from pipeline.experiments import command
 from pipeline.loading.augment import Augmentation
 from pipeline.loading.dataset import open_dataset, source_line, split_indices
 from pipeline.recipes.losses import Loss
@@ -106,7 +108,7 @@ def train(
         training = TrainingConfig(
             network, recipe, auxiliary=auxiliary if recipe.auxiliary else None
         )
-        run = benchmark.train(processes, folder, training, file)
+        run = trainings.train(processes, folder, training, file)
     evaluation = evaluate(load_model(run.path), data, split="validation")
     return evaluation.scores.accuracy, run.result.seconds_training
 
@@ -141,7 +143,7 @@ def main(config: Config) -> None:
         prepare(SyntheticData().source(AUXILIARY), auxiliary, workers=workers)
         for draw in range(config.draws):
             data = folder / f"{draw}.beton"
-            prepare(benchmark.split_writers(config.source, config.writers, draw), data)
+            prepare(trainings.split_writers(config.source, config.writers, draw), data)
             with open_dataset(data) as file:
                 pages, provenance = len(split_indices(file, "train")), file.info["provenance"]
             scale = preset.scale(pages) * epochs / preset.recipe.epochs
@@ -172,7 +174,7 @@ def closing_table(
         0, ["fast", "", f"{100 * mean:.1f} %", "", "", f"{sum(seconds['']) / len(seconds['']):.0f}"]
     )
     headings = ["chosen", "instead", "gain (points)", "95 % interval", "", "training time (s)"]
-    return benchmark.table(headings, rows, "llrrlr", title)
+    return table(headings, rows, "llrrlr", title)
 
 
 if __name__ == "__main__":

@@ -30,6 +30,8 @@ from rich.table import Table
 from pipeline.analysis.diagnosis import CLASS_DEPENDENT, Diagnosis
 from pipeline.analysis.label_noise import diagnose
 from pipeline.analysis.noise_robust import probabilities_of
+from pipeline.benchmarks import trainings
+from pipeline.benchmarks.harness import table
 from pipeline.data.base import TEST, TRAIN, VALIDATION, DerivedSource, Ints, Pixels
 from pipeline.data.prepare import prepare
 from pipeline.data.sources import Source, SourceError, open_source
@@ -42,7 +44,7 @@ from pipeline.data.synth.mislabel import (
 )
 from pipeline.evaluation.run_config import TrainingConfig
 from pipeline.evaluation.run_dir import FinishedRun
-from pipeline.experiments import benchmark, command
+from pipeline.experiments import command
 from pipeline.loading.dataset import open_dataset, source_line
 from pipeline.recipes.arms import PART3_ARMS
 from pipeline.recipes.presets import override
@@ -126,7 +128,7 @@ def train(
     recipe = override(preset.recipe, epochs=config.epochs, seed=config.seed)
     with open_dataset(path) as file:
         training = TrainingConfig(preset.network, recipe)
-        return benchmark.train(processes, folder / name, training, file)
+        return trainings.train(processes, folder / name, training, file)
 
 
 @dataclass(frozen=True)
@@ -180,7 +182,7 @@ def closing_table(outcomes: Sequence[Outcome]) -> Table:
         for diagnosis in (outcome.alone, outcome.referenced):
             correct = "yes" if outcome.is_correct(diagnosis) else "no"
             rows[-1] += [diagnosis.kind, estimated(diagnosis), correct]
-    return benchmark.table(headings, rows, "lrlrllrl", style=box.MARKDOWN)
+    return table(headings, rows, "lrlrllrl", style=box.MARKDOWN)
 
 
 def conclusion(outcomes: Sequence[Outcome]) -> str:

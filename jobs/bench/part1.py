@@ -22,11 +22,13 @@ from typing import Literal
 
 from rich.console import Console
 
+from pipeline.benchmarks import trainings
+from pipeline.benchmarks.harness import table
 from pipeline.data.catalog import AUXILIARY, SyntheticData
 from pipeline.data.prepare import prepare
 from pipeline.evaluation.evaluate import evaluate, load_model
 from pipeline.evaluation.run_config import TrainingConfig
-from pipeline.experiments import benchmark, command
+from pipeline.experiments import command
 from pipeline.loading.dataset import open_dataset, source_line, split_indices
 from pipeline.recipes.presets import PART1
 from pipeline.runtime.hardware import machine
@@ -63,14 +65,14 @@ def main(config: Config) -> None:
         prepare(SyntheticData().source(AUXILIARY), auxiliary, workers=workers)
         for seed in range(config.draws):
             path = folder / f"{seed}.beton"
-            source = benchmark.split_writers(config.source, config.writers, seed, config.learned)
+            source = trainings.split_writers(config.source, config.writers, seed, config.learned)
             prepare(source, path)
             with open_dataset(path) as file:
                 pages = len(split_indices(file, "train"))
                 scale = preset.scale(pages) * epochs / preset.recipe.epochs
                 recipe = replace(preset.recipe.scaled(scale), seed=seed)
                 training = TrainingConfig(preset.network, recipe, auxiliary=auxiliary)
-                run = benchmark.train(processes, folder / f"run-{seed}", training, file)
+                run = trainings.train(processes, folder / f"run-{seed}", training, file)
             evaluation = evaluate(load_model(run.path), path, split="validation")
             scores = evaluation.scores
             unadapted, ignoring_case = evaluation.unadapted or scores, scores.accuracy_ignoring_case
@@ -84,7 +86,7 @@ def main(config: Config) -> None:
     headings = ["draw", "accuracy", "adapted", "case ignored", "training time"]
     means = [mean(column) for column in zip(*rows, strict=True)]
     shown = [(str(label), *formatted(row)) for label, row in [*enumerate(rows), ("mean", means)]]
-    console.print(benchmark.table(headings, shown, "rrrrr", title))
+    console.print(table(headings, shown, "rrrrr", title))
 
 
 def formatted(row: Sequence[float]) -> list[str]:

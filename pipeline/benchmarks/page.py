@@ -40,6 +40,7 @@ def page_of(paths: Sequence[Path]) -> Page:
         return convergence.page(results.convergence, config.provenance, machine, source, notes)
     if throughput is None:
         raise UserError(f"{run}: got a benchmark without results")
+    bars = list(tables.bar_rows(throughput))
     busy = busy_line(throughput, int(machine["cores"]))
     return Page(
         "Loading speed",
@@ -49,6 +50,7 @@ def page_of(paths: Sequence[Path]) -> Page:
         [
             *([Section("Read first", [Warnings([busy])])] if busy else []),
             *(workload_section(one) for one in throughput.workloads),
+            *([Section("Aims", [Table("Aims.", tables.BAR, bars, "lrrl")])] if bars else []),
             Section("How it was measured", [*method_lines(throughput), hardware(machine)]),
             *(
                 [Section("Not measured", list(tables.skipped_lines(throughput)))]

@@ -1,6 +1,7 @@
 """Results of `bench throughput` as rows: for the terminal and for the page."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 from pipeline.benchmarks.results import Figures, Throughput, WorkloadResult
 
@@ -14,7 +15,48 @@ COSTS = [
     "disk (MB)",
     "preparation (s)",
 ]
+BAR = ["bar", "at least", "measured", ""]
 CACHED = 0.02  # of a cold epoch's files in the page cache: more, and it was not cold
+
+
+@dataclass(frozen=True)
+class Bar:
+    """An aim: how many times as fast as the fastest of some methods inkrun is on a workload.
+
+    `of` starts the methods' names; `whole` says whether they decode whole pages in each epoch.
+    """
+
+    workload: str
+    of: str
+    least: float
+    whole: bool = True
+
+
+BARS = (
+    Bar("pages-224", "Pillow, box", 400),
+    Bar("pages-224", "FFCV", 150),
+    Bar("pages-224", "FFCV", 6, whole=False),
+    Bar("grey-224", "Pillow, box", 40),
+    Bar("digits", "FFCV", 3),
+    Bar("digits", "DataLoader over tensors", 3),
+    Bar("digits", "index_select", 2),
+)
+
+
+def bar_rows(result: Throughput) -> Iterator[Sequence[str]]:
+    """Return a row for each aim that was measured, with the columns BAR."""
+    figures = {one.name: one.figures for one in result.workloads}
+    for bar in BARS:
+        peers = [
+            one
+            for one in figures.get(bar.workload, ())
+            if one.name.startswith(bar.of) and one.whole == bar.whole
+        ]
+        if peers:
+            fastest = max(peers, key=lambda one: one.rate)
+            met = "met" if fastest.factor.value >= bar.least else "not met"
+            name = f"{bar.workload}: × {fastest.name}"
+            yield [name, f"{bar.least:g}", str(fastest.factor), met]
 
 
 def rate_rows(result: WorkloadResult) -> Iterator[Sequence[str]]:

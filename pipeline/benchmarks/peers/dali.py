@@ -17,8 +17,8 @@ def grey_pages(files: list[str], size: int, device: str) -> Any:
     encoded, numbers = fn.readers.file(
         files=files,
         labels=list(range(len(files))),
-        random_shuffle=True,
-        initial_fill=len(files),
+        shuffle_after_epoch=True,  # its random_shuffle mixes the samples of two epochs
+        pad_last_batch=True,  # otherwise it is filled with samples that the next epoch then lacks
         name="reader",
     )
     images = fn.decoders.image(

@@ -52,8 +52,8 @@ PEERS = {
                 MethodEntry("ink, 1 thread", PAGES, "ink"),
                 MethodEntry("ink, torch tensors", PAGES, "ink", quick=False),
                 MethodEntry("ink, decoded by torch", PAGES, "ink", quick=False),
+                MethodEntry("raw, 1 thread", DIGITS, "raw"),  # threads do not speed this up
                 MethodEntry("raw, all threads", DIGITS, "raw"),
-                MethodEntry("raw, 1 thread", DIGITS, "raw"),
                 MethodEntry("raw pages, all threads", PAGES, "raw", quick=False),
                 MethodEntry("raw, torch tensors", DIGITS, "raw", quick=False),
                 MethodEntry("jpg, all threads", PHOTOS, "jpg"),

@@ -125,5 +125,7 @@ def print_tables(result: Throughput, console: Console) -> None:
         title = f"{one.title}: {one.images:,} images"
         console.print(table(tables.RATES, tables.rate_rows(one), "lrrrrr", title))
         console.print(table(tables.COSTS, tables.cost_rows(one), "lrrrrrr"))
+    if bars := list(tables.bar_rows(result)):
+        console.print(table(tables.BAR, bars, "lrrl", "Aims, measured in this run"))
     for line in tables.skipped_lines(result):
         console.print(line, markup=False)

@@ -4,6 +4,7 @@ They see the main packages, so that torch is not installed again. Versions that 
 are installed into the peer's environment and hide them; the main environment stays as it is.
 """
 
+import re
 import shutil
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from pipeline.benchmarks.throughput.catalog import Peer
 from pipeline.errors import UserError
 from pipeline.runtime.overlay import create
 
+LONGEST = 300  # characters of a reason
 STAMP = ".inkrun-requirements"  # written last: what is installed, and for which Python
 
 
@@ -52,7 +54,8 @@ def python_of(peer: Peer, folder: Path, report: Callable[[str], None]) -> Path:
 
 
 def last_line(text: str) -> str:
-    """Return the last line with an error, or else the last line that is not empty."""
+    """Return the last line that names an error, or else the last line that is not empty."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    errors = [line for line in lines if line.lower().startswith("error")]
-    return (errors or lines or ["no reason given"])[-1]
+    errors = [line for line in lines if re.match(r"(ERROR|[\w.]+(Error|Exception))\b", line)]
+    last = (errors or lines or ["no reason given"])[-1]
+    return last if len(last) <= LONGEST else f"{last[:LONGEST]}…"

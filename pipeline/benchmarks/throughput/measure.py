@@ -125,7 +125,8 @@ class WorkloadBench:
         for number, one in enumerate(started):
             own = rounds[number]
             if one in others and (own_rates := _rates(own)) is not None:
-                found.append(_figures(one, own_rates, rates, [r for r in own if r]))
+                whole = one.entry.whole or self._workload.kind != "pages"
+                found.append(_figures(one, whole, own_rates, rates, [r for r in own if r]))
                 self._report(f"{self._workload.name}: {found[-1].name}: {found[-1].rate:,.0f}/s")
         return found
 
@@ -207,13 +208,17 @@ def _rates(rounds: Sequence[Round | None]) -> tuple[float, ...] | None:
 
 
 def _figures(
-    one: Started, rates: tuple[float, ...], reference: tuple[float, ...], rounds: Sequence[Round]
+    one: Started,
+    whole: bool,
+    rates: tuple[float, ...],
+    reference: tuple[float, ...],
+    rounds: Sequence[Round],
 ) -> Figures:
     cached = [r.cached for r in rounds if r.cached is not None]
     return Figures(
         one.peer.name,
         one.entry.name,
-        one.entry.whole,
+        whole,
         rates,
         reference,
         one.first_batch,
