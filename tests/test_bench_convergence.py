@@ -175,7 +175,7 @@ def test_only_what_was_not_measured_is_extrapolated(
 
 
 def part_of(*arms: ArmResult, below_ceiling: float | None = None) -> PartResult:
-    return PartResult("1", "a part", {}, 100, 10, 1.0, 1.0, (0.8,), below_ceiling, arms)
+    return PartResult("1", "a part", {}, 100, 10, 1.0, 1.0, 0.0, 0.0, (0.8,), below_ceiling, arms)
 
 
 def test_arms_are_compared_seed_by_seed() -> None:

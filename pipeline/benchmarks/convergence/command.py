@@ -8,6 +8,7 @@ from typing import Literal
 from rich.console import Console
 
 from pipeline.benchmarks.convergence import tables
+from pipeline.benchmarks.convergence.data import DataPlan
 from pipeline.benchmarks.convergence.outcome import Convergence
 from pipeline.benchmarks.convergence.page import plot_part
 from pipeline.benchmarks.convergence.parts import PARTS
@@ -34,12 +35,17 @@ class Options:
     seeds: int | None = None
     """Trainings of each arm, each from other random weights. Default: 3; 1 with --quick."""
     limit: float | None = None
-    """Time limit of the whole benchmark, in seconds. Trainings that would take longer than an equal
-    part of what is left of it are cut short, and extrapolated. Default: 10,800; 90 with --quick."""
+    """Time limit of the whole benchmark, in seconds. Trainings that would take longer than their
+    part of what is left of it are cut short, and extrapolated.
+    Default: 10,800; 90 with --quick."""
     quick: bool = False
     """Few synthetic images and epochs, under two minutes: it shows that all runs, no accuracy."""
     source: Path | None = None
     """Data of the part: a zip archive or folder. Default: data/raw, or else synthetic data."""
+    writers: int = 40
+    """Writers of synthetic pages of part 1."""
+    auxiliary_writers: int = 200
+    """Writers of the auxiliary synthetic pages of part 1, for inkrun's recipe."""
     held_out: int = 4
     """Writers of part 1 to validate on."""
 
@@ -49,7 +55,8 @@ def plan_of(options: Options) -> Plan:
     parts: tuple[str, ...] = options.part or (("1",) if options.quick else tuple(PARTS))
     seeds = (1 if options.quick else 3) if options.seeds is None else options.seeds
     limit = (QUICK_LIMIT if options.quick else LIMIT) if options.limit is None else options.limit
-    for name, value in {"seeds": seeds, "held_out": options.held_out}.items():
+    counts = {name: getattr(options, name) for name in ("writers", "auxiliary_writers", "held_out")}
+    for name, value in {"seeds": seeds, **counts}.items():
         if value < 1:
             raise UserError(f"{name}: got {value}, expected 1 or more")
     if not limit > 0:
@@ -57,7 +64,7 @@ def plan_of(options: Options) -> Plan:
     parts = tuple(dict.fromkeys(parts))
     if options.source is not None and len(parts) > 1:
         raise UserError(f"source: got {len(parts)} parts, expected one: --part 1")
-    return Plan(parts, seeds, limit, options.source, options.held_out, options.quick)
+    return Plan(parts, seeds, limit, DataPlan(options.source, **counts, quick=options.quick))
 
 
 def run(options: Options, runs: Path) -> Path:

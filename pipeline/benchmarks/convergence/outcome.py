@@ -85,7 +85,8 @@ class PartResult:
     """All arms of a part.
 
     `prepared` is the time in seconds to make the .beton file from its source, `written` that to
-    write the PNG files of the other loader. `targets` are accuracies from 0 to 1; `below_ceiling`
+    write the PNG files of the other loader. Differences are those of both loaders' canvases, in
+    grey levels. `targets` are accuracies from 0 to 1; `below_ceiling`
     is one more target, at this distance below the final accuracy of the arm "ceiling".
     """
 
@@ -96,6 +97,8 @@ class PartResult:
     validated: int
     prepared: float
     written: float
+    largest_difference: float
+    mean_difference: float
     targets: tuple[float, ...]
     below_ceiling: float | None
     arms: tuple[ArmResult, ...]

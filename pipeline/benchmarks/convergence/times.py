@@ -3,7 +3,7 @@
 A training reaches a target at the end of the first evaluated epoch whose accuracy is at or above
 it; nothing is interpolated between epochs. A training that was cut short before is extrapolated:
 
-1. Both loaders of a recipe give the same samples, with canvases equal within one grey level. So
+1. Both loaders of a recipe give the same samples, with canvases equal but for Pillow's filter. So
    it needs as many epochs as the training of the same recipe and seed on the other loader, if that
    one reached the target.
 2. If neither did, and the accuracy reported for the end of the schedule is at or above the target,
