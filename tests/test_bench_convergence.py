@@ -17,7 +17,7 @@ from tiny import write_set
 
 from beton.reader import Reader
 from pipeline.benchmarks.convergence.command import Options, plan_of
-from pipeline.benchmarks.convergence.data import check_writers, write_pages
+from pipeline.benchmarks.convergence.data import canvas_difference, check_writers, write_pages
 from pipeline.benchmarks.convergence.outcome import (
     Arm,
     ArmResult,
@@ -104,6 +104,20 @@ def test_pages_of_their_own_size_are_equal(
     with data.train_loader(stage) as ours, other.train_loader(stage) as pillow:
         ((a,), (b,)) = (next(loader.batches(0)) for loader in (ours, pillow))
         assert bool((a.images == b.images).all())
+
+
+@pytest.mark.parametrize(("size", "exact"), [(20, True), (17, False)])
+def test_the_difference_of_canvases_is_measured(
+    file: Reader, tmp_path: Path, size: int, exact: bool
+) -> None:
+    ids = split_indices(file, "train")
+    write_pages(file, ids, tmp_path / "pages", colour=True)
+    stage = Stage(size, 1, 1e-3)
+    preset = replace(PARTS["1"].ours, recipe=Recipe((stage,), window=2 / 3))
+    part = replace(PARTS["1"], ours=preset)
+    largest, mean = canvas_difference(file, ids, part, tmp_path / "pages")
+    assert mean <= largest
+    assert (largest <= 1) == exact
 
 
 def test_pages_of_several_sizes_are_refused(tmp_path: Path) -> None:

@@ -94,7 +94,8 @@ def method_lines(result: Convergence) -> list[Block]:
         "inkrun's loader has three times the part of the others.",
         "Both loaders feed the same trainer with the same samples in the same order and with the "
         "same augmentations. Pillow's is a DataLoader with a worker for each core, which decodes "
-        "PNG files and resizes them with a box filter. Validation, by inkrun's loader in all arms, is no part of the times.",
+        "PNG files and resizes them with a box filter. Validation, by inkrun's loader in all arms, "
+        "is no part of the times.",
         "Start-up is the time from the start of the process, imports included, that is neither "
         "training nor validation. Intervals are 95 % t intervals of the mean over the seeds.",
     ]

@@ -91,9 +91,15 @@ def train(config: Config) -> Training:
 def _measure(trainer: Trainer, config: Config) -> Training:
     points: list[Point] = []
     start_up: float | None = None
+    stepped = 0.0
 
     def check(_images: int) -> None:
-        if trainer.step > STEPS and seconds_since_start() > config.limit:
+        nonlocal start_up, stepped
+        now = seconds_since_start()
+        if trainer.step == STEPS and start_up is None:
+            start_up = others() - (now - stepped)  # this step is not on the clock yet
+        stepped = now
+        if trainer.step > STEPS and now > config.limit:
             raise _OutOfTimeError
 
     def others() -> float:
@@ -113,10 +119,11 @@ def _measure(trainer: Trainer, config: Config) -> Training:
             points.append(Point(epoch.seconds, images, epoch.accuracy))
     except _OutOfTimeError:
         images = trainer.images - trainer.recipe.batch_size  # the last step is not on the clock
+    assert start_up is not None  # an epoch has ended, or the limit came after some steps
     performance = trainer.performance()
     return Training(
         config.seed,
-        others() if start_up is None else start_up,
+        start_up,
         performance["seconds_training"],
         performance["loader_share"],
         images,
