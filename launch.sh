@@ -23,9 +23,9 @@ Usage: ./launch.sh [COMMAND] [ARGUMENTS]
   sweep NAME      train NAME with several options or seeds    (jobs/sweep.py)
   evaluate RUN    score a trained network on labelled images  (jobs/evaluate.py)
   report [RUN…]   write one HTML page for each job or dataset (jobs/report.py)
-  bench [WHAT]    run a benchmark: throughput, scaling, device, choices, diagnosis, part1, predict,
-                  prep, reach or synth; all (default): those with a page of results, so far
-                  throughput                                  (jobs/bench/WHAT.py)
+  bench [WHAT]    run a benchmark: throughput, convergence, scaling, device, choices, diagnosis,
+                  part1, predict, prep or synth; all (default): those with a page of results, so
+                  far throughput                              (jobs/bench/WHAT.py)
   test            run ruff, mypy and the tests; with arguments: only pytest, with these arguments
   --help          print this page; after a command: its options
 

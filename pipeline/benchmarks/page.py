@@ -7,6 +7,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from pipeline.benchmarks import tables
+from pipeline.benchmarks.convergence import page as convergence
 from pipeline.benchmarks.device import page as device_page
 from pipeline.benchmarks.device import tables as device_tables
 from pipeline.benchmarks.harness import Ratio
@@ -36,12 +37,16 @@ def page_of(paths: Sequence[Path]) -> Page:
     *earlier, run = distinct(paths)
     config, results = read_as(run / "config.json", Config), read_results(run)
     content = content_of(results)
-    if content is None:
+    if content is None and results.convergence is None:
         raise UserError(f"{run}: got a benchmark without results")
+    subject = content.subject if content else "convergence"
     machine = read_json(run, "machine.json")
     given = {name: value for name, value in config.options.items() if value != []}
-    source = SourceRun(str(run), command(content.subject, given, JOB), machine, "all results")
+    source = SourceRun(str(run), command(subject, given, JOB), machine, "all results")
     notes: list[Block] = [f"Not shown: {path}, an earlier benchmark." for path in earlier]
+    if content is None:
+        assert results.convergence is not None
+        return convergence.page(results.convergence, config.provenance, machine, source, notes)
     busy = busy_line(content.load[0], int(machine["cores"]))
     return Page(
         content.title,

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from pipeline.benchmarks.convergence.outcome import Convergence
 from pipeline.benchmarks.device.results import DeviceResult
 from pipeline.benchmarks.harness import Ratio, ratio
 from pipeline.benchmarks.scaling.results import Scaling
@@ -115,6 +116,7 @@ class Results:
     throughput: Throughput | None = None
     device: DeviceResult | None = None
     scaling: Scaling | None = None
+    convergence: Convergence | None = None
 
 
 def new_run(

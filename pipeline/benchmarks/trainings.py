@@ -1,15 +1,10 @@
-"""What benchmarks of trainings share: pages by Pillow, splits by writer, one training."""
+"""What benchmarks of trainings share: splits by writer, one training."""
 
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import torch
-from PIL import Image
 from rich.console import Console
-from torch import Tensor
-from torch.utils.data import Dataset
 
 from beton.reader import Reader
 from pipeline.data.base import TEST, TRAIN
@@ -19,28 +14,6 @@ from pipeline.evaluation.run_config import TrainingConfig
 from pipeline.evaluation.run_dir import FinishedRun, RunDir
 from pipeline.training.distributed import Processes
 from pipeline.training.runner import run_training, write_config
-
-
-class PillowPages(Dataset[tuple[Tensor, int]]):
-    """Images of PNG files, uint8 (height, width), and their numbers, decoded by Pillow.
-
-    They are resized to `canvas`, (height, width). A box filter averages areas, as the engine does,
-    except at pixels that straddle an edge.
-    """
-
-    def __init__(
-        self, files: Sequence[Path], canvas: tuple[int, int], resampling: Image.Resampling
-    ) -> None:
-        self._files, self._canvas, self._resampling = files, canvas, resampling
-
-    def __len__(self) -> int:
-        return len(self._files)
-
-    def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        height, width = self._canvas
-        with Image.open(self._files[index]) as image:
-            page = image.convert("L").resize((width, height), self._resampling)
-        return torch.from_numpy(np.array(page)), index
 
 
 def split_writers(path: Path, held_out: int, seed: int, learned: int | None = None) -> Source:

@@ -3,6 +3,7 @@
 The global batch is fixed: any number of processes see the same samples.
 """
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
@@ -25,6 +26,7 @@ from pipeline.recipes.recipe import Recipe, Stage
 from pipeline.training.distributed import Processes
 
 TrainLoader = DeviceLoader | CombinedLoader
+MakeLoader = Callable[..., DeviceLoader]  # with the parameters of DeviceLoader
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,8 @@ class DataModule:
 
     Training uses the samples of `file` in the splits `learn_from` and, if the recipe uses an
     auxiliary dataset, all samples of `auxiliary`. Validation uses the split `validate_on` of
-    `file`. Raises UserError for a recipe that does not suit the files or the number of processes.
+    `file`. `make_loader` makes the loaders of training batches, None for those of the recipe.
+    Raises UserError for a recipe that does not suit the files or the number of processes.
     """
 
     processes: Processes
@@ -43,6 +46,7 @@ class DataModule:
     validate_on: str = "validation"
     auxiliary: Reader | None = None
     decode: Decode = "auto"
+    make_loader: MakeLoader | None = None
 
     def __post_init__(self) -> None:
         recipe, classes = self.recipe, self.file.info["classes"]
@@ -179,8 +183,10 @@ class DataModule:
         image_augmentation: ImageAugmentation | None = None,
         balanced: bool = False,
     ) -> DeviceLoader:
-        kind = ResidentLoader if self.recipe.resident else DeviceLoader
-        return kind(
+        make: MakeLoader = ResidentLoader if self.recipe.resident else DeviceLoader
+        if augmentation is not None and self.make_loader is not None:
+            make = self.make_loader
+        return make(
             file,
             indices,
             view,

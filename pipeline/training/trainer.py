@@ -37,7 +37,7 @@ from pipeline.runtime.signals import Stopped, StopSignals
 from pipeline.training import optim
 from pipeline.training.checkpoint import Checkpoints, errors_of_restoring
 from pipeline.training.clock import Clock
-from pipeline.training.datamodule import DataModule, TrainLoader
+from pipeline.training.datamodule import DataModule, MakeLoader, TrainLoader
 from pipeline.training.distributed import LocalTensors, Processes
 from pipeline.training.ema import MovingAverage
 from pipeline.training.mixed_precision import MixedPrecision
@@ -58,6 +58,7 @@ class Trainer:
     that of the last stage trained. `on_step` is called after each step with its number of images,
     `on_first_batch` before the first one with the mixed images of its first micro-batch. Training
     ends after the first epoch whose validation accuracy is at least `until`, unless that is None.
+    `make_loader` replaces the loaders of training batches, as in `DataModule`.
 
     Raises UserError for a recipe that does not suit the network, the files or the processes.
     Iterating raises DivergedError, and Stopped after a stop signal and a checkpoint.
@@ -76,8 +77,10 @@ class Trainer:
         decode: Decode = "auto",
         checkpoints: Checkpoints | None = None,
         until: float | None = None,
+        make_loader: MakeLoader | None = None,
     ) -> None:
-        self._data = DataModule(processes, recipe, file, learn_from, validate_on, auxiliary, decode)
+        splits = learn_from, validate_on
+        self._data = DataModule(processes, recipe, file, *splits, auxiliary, decode, make_loader)
         self._data.check_until(until)
         self.network, self.recipe = network, recipe
         self.batches_per_epoch = self._data.batches_per_epoch

@@ -1,0 +1,161 @@
+"""The HTML page of `bench convergence`, and its plots."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from pipeline.benchmarks.convergence import tables
+from pipeline.benchmarks.convergence.outcome import ArmResult, Convergence, PartResult
+from pipeline.benchmarks.convergence.times import reached
+from pipeline.benchmarks.harness import Ratio
+from pipeline.reporting.common import hardware
+from pipeline.reporting.html import Block, Page, Plot, Section, SourceRun, Sources, Table, Warnings
+from pipeline.reporting.plots import COLOURS, new_figure, styled
+
+BUSY = 0.5  # processes that run already, for each core: from there on, times are too long
+
+
+def page(
+    result: Convergence,
+    provenance: Sequence[Mapping[str, Any]],
+    machine: Mapping[str, Any],
+    source: SourceRun,
+    notes: Sequence[Block],
+) -> Page:
+    """Return the page of a benchmark's results."""
+    busy = busy_line(result, int(machine["cores"]))
+    return Page(
+        "Time to accuracy",
+        "How long does a training take to an accuracy, by inkrun's recipes and published ones, on "
+        "inkrun's loader and on a DataLoader with Pillow?",
+        answer(result),
+        provenance,
+        [
+            *([Section("Read first", [Warnings([busy])])] if busy else []),
+            *(part_section(result, part) for part in result.parts),
+            Section("How it was measured", [*method_lines(result), hardware(machine)]),
+            Section("Sources", [*notes, Sources([source])]),
+        ],
+    )
+
+
+def busy_line(result: Convergence, cores: int) -> str:
+    """Return a warning if other processes ran on the machine before the benchmark."""
+    if result.load[0] < BUSY * cores:
+        return ""
+    return (
+        f"The machine was busy: a load of {result.load[0]:.1f} on {cores} cores before the "
+        "benchmark. Times are longer than those of an idle machine; the arms took turns."
+    )
+
+
+def answer(result: Convergence) -> str:
+    """Return for each part how many times as long the other arms take to a target."""
+    if result.quick:
+        return "A quick run: it shows that everything runs, and no accuracy."
+    return " ".join(_part_answer(part) for part in result.parts)
+
+
+def _part_answer(part: PartResult) -> str:
+    """Return the answer for the highest target that our recipe reaches on our loader."""
+    ours = part.find("inkrun", "inkrun")
+    found = [one for one in reached(part, ours) if one.known] if ours else []
+    if not found:
+        return f"{part.title}: inkrun's recipe reached no target."
+    target = found[-1]
+    mean = target.estimate(start_up=False)
+    assert mean is not None
+    others = []
+    for result in part.arms:
+        if result is ours or result.arm.recipe == "ceiling":
+            continue
+        for one in reached(part, result):
+            if one.target == target.target:
+                others.append(f"{result.arm.name}: {_times(one.factor, one.extrapolated)}")
+    rest = f" ({'; '.join(others)})" if others else ""
+    return f"{part.title}: {target.target} after {mean.mean:,.1f} s of training{rest}."
+
+
+def _times(factor: Ratio | None, extrapolated: bool) -> str:
+    if factor is None:
+        return "not reached"
+    digits = 0 if factor.value >= 10 else 1
+    return f"{factor.value:,.{digits}f} times as long" + " (extrapolated)" * extrapolated
+
+
+def method_lines(result: Convergence) -> list[Block]:
+    """Return what a reader must know about the figures."""
+    return [
+        f"Each training runs in a process of its own. The arms take turns, seed by seed "
+        f"({result.seeds}). The whole benchmark is limited to {result.limit:,.0f} s: a training "
+        "that would take longer than its part of what is left is cut short; inkrun's recipe on "
+        "inkrun's loader has three times the part of the others.",
+        "Both loaders feed the same trainer with the same samples in the same order and with the "
+        "same augmentations. Pillow's is a DataLoader with a worker for each core, which decodes "
+        "PNG files and resizes them with a box filter. Validation, by inkrun's loader in all arms, "
+        "is no part of the times.",
+        "Start-up is the time from the start of the process, imports included, that is neither "
+        "training nor validation. Intervals are 95 % t intervals of the mean over the seeds.",
+    ]
+
+
+def part_section(result: Convergence, part: PartResult) -> Section:
+    """Return the tables and the plot of a part."""
+    align = "lll" + "r" * (len(tables.TIMES) - 3)
+    rows, trainings = [*tables.time_rows(part)], [*tables.training_rows(part)]
+    return Section(
+        part.title,
+        [
+            *tables.notes(result, part),
+            Plot(
+                plot_part(part),
+                f"Accuracy over seconds of training and over images: {part.title}",
+                "A line is a training, a dot an evaluated epoch. Open triangles are extrapolated.",
+            ),
+            Table("Time to accuracy.", tables.TIMES, rows, align, wide=True),
+            Table("Trainings.", tables.TRAININGS, trainings, wide=True),
+        ],
+    )
+
+
+@styled
+def plot_part(part: PartResult) -> Figure:
+    """Plot the accuracy of all trainings over seconds of training and over images."""
+    figure = new_figure(9, 4)
+    seconds, images = figure.subplots(1, 2, sharey=True)
+    results = [one for one in part.arms if one.arm.recipe != "ceiling"]
+    for number, result in enumerate(results):
+        colour = COLOURS[number]
+        _draw(seconds, result, colour, [[p.seconds for p in t.points] for t in result.trainings])
+        _draw(images, result, colour, [[p.images for p in t.points] for t in result.trainings])
+        for axes, start_up in ((seconds, True), (images, False)):
+            _draw_extrapolated(axes, part, result, colour, start_up)
+    for target in part.targets:
+        for axes in (seconds, images):
+            axes.axhline(100 * target, color="black", linewidth=0.6, linestyle=":")
+    seconds.set(xscale="log", xlabel="seconds of training", ylabel="accuracy (%)")
+    images.set(xscale="log", xlabel="images trained on")
+    figure.legend(*seconds.get_legend_handles_labels(), loc="outside lower center", ncols=2)
+    return figure
+
+
+def _draw(axes: Axes, result: ArmResult, colour: str, places: Sequence[Sequence[float]]) -> None:
+    label: str | None = result.arm.name
+    for training, x in zip(result.trainings, places, strict=True):
+        y = [100 * point.accuracy for point in training.points]
+        axes.plot(x, y, "o-", color=colour, markersize=3, linewidth=1.2, label=label)
+        label = None
+
+
+def _draw_extrapolated(
+    axes: Axes, part: PartResult, result: ArmResult, colour: str, over_seconds: bool
+) -> None:
+    targets = iter(part.targets)
+    for one, target in zip(reached(part, result), targets, strict=False):
+        for time in one.times:
+            if time.state == "extrapolated":
+                x = time.seconds if over_seconds else time.images
+                assert x is not None
+                axes.plot([x], [100 * target], "^", color=colour, markerfacecolor="none")
