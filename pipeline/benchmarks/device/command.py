@@ -38,8 +38,8 @@ class Options:
     batch_size: int = 64
     """Images in a batch that is decoded."""
     recipes: tuple[str, ...] = ()
-    """Recipes to train: those of part 1, and fashion. Default: all on a GPU; on a CPU those that
-    take seconds; with --quick only fast."""
+    """Recipes to train: those of part 1, and fashion. Default: all on a GPU; on a CPU fast,
+    accurate and fashion; with --quick only fast."""
     steps: int | None = None
     """Steps of each training. Default: 40; 2 with --quick."""
     precision: Precision = "auto"
@@ -60,7 +60,7 @@ def check(options: Options) -> None:
 
 
 def recipes_of(options: Options, device: torch.device, skipped: list[str]) -> list[str]:
-    """Return the recipes to train; those that a CPU is too slow for go to `skipped`."""
+    """Return the recipes to train; a line about each one left out goes to `skipped`."""
     if options.recipes:
         return [*options.recipes]
     if options.quick:

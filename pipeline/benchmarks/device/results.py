@@ -13,7 +13,7 @@ class DecodingFigures:
     `rates` are images/s in each round, on all of the way from the file to images on the device.
     `reference_rates` are those of the loader's kernels in the same rounds. `decode_seconds` and
     `augment_seconds` are the time for an image on the device alone: by events on a GPU, by the
-    host's clock on a CPU. `bytes_moved` are those that go to the device for an image, on average.
+    host's clock on a CPU. `bytes_moved` go to the device for an image, on average.
     `peak_memory` are the most bytes of the device in use, None on a CPU.
     """
 

@@ -48,11 +48,12 @@ class DataWorker:
 
     def __init__(self, task: Task) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, "-m", MODULE, json.dumps(asdict(task))],
+            [sys.executable, "-m", MODULE],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
         )
+        self._write(asdict(task))
 
     def __enter__(self) -> Self:
         return self
@@ -68,10 +69,13 @@ class DataWorker:
 
     def load(self, seconds: float) -> Turn:
         """Load whole epochs for at least this time."""
-        assert self._process.stdin is not None
-        self._process.stdin.write(f"{seconds}\n")
-        self._process.stdin.flush()
+        self._write(seconds)
         return Turn(**json.loads(self._line()))
+
+    def _write(self, value: object) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.write(f"{json.dumps(value)}\n")
+        self._process.stdin.flush()
 
     def _line(self) -> str:
         assert self._process.stdout is not None

@@ -1,8 +1,8 @@
 """A process that loads one file, as the benchmark of scaling asks it to.
 
-It imports nothing but `beton`, so its memory is that of a loader. The arguments are a `Task` as
-JSON. It prints the time to open the file. For each line of its input, a number of seconds, it loads
-whole epochs for at least that time and prints a `Turn`. All lines are JSON.
+It imports nothing but `beton`, so its memory is that of a loader. The first line of
+its input is a `Task`, and it prints the time to open the file. For each further line, a number of
+seconds, it loads whole epochs for at least that time and prints a `Turn`. All lines are JSON.
 """
 
 import json
@@ -48,8 +48,8 @@ def anonymous_memory() -> int:
 
 
 def main() -> None:
-    """Load what the arguments say."""
-    task = Task(**json.loads(sys.argv[1]))
+    """Load what the input says."""
+    task = Task(**json.loads(sys.stdin.readline()))
     start = time.perf_counter()
     op: Op = Resize(task.size, task.size) if task.size else Pixels(Normalize(MEAN, STD))
     fields = {"image": op, "label": Scalar()}

@@ -5,7 +5,6 @@ Accelerate's launcher starts it, as it does for `./launch.sh train --processes N
 """
 
 import json
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
@@ -20,6 +19,7 @@ from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from beton.reader import Reader
+from pipeline.experiments.command import arguments
 from pipeline.loading.dataset import open_dataset
 from pipeline.models import networks
 from pipeline.recipes.presets import PART1
@@ -99,7 +99,7 @@ class Exchange:
 
 def main() -> None:
     """Train at each number of rows, and measure all-reduces."""
-    task = convert(json.loads(sys.argv[1]), Task)
+    task = convert(json.loads(arguments()[0]), Task)
     with open_dataset(Path(task.data)) as file, join_processes("no") as processes:
         train(processes, file, task.rows[0], 2)  # a warm-up
         steps = tuple(train(processes, file, rows, task.steps) for rows in task.rows)
