@@ -63,9 +63,10 @@ def test_changes_are_told_from_noise() -> None:
 
 def test_rates_are_compared_in_a_table() -> None:
     shown = io.StringIO()
-    table = compare_rates({"fast": lambda: 10**9, "slow": lambda: 1}, 2, "slow", "A title")
+    table = compare_rates({"fast[ids]": lambda: 10**9, "slow": lambda: 1}, 2, "slow", "A title")
     Console(width=100, file=shown).print(table)
     text = shown.getvalue()
     assert "A title" in text
     assert "× slow" in text
+    assert "fast[ids]" in text
     assert "1.00" in text

@@ -14,6 +14,7 @@ from statistics import median
 from typing import TypeVar
 
 from rich import box
+from rich.markup import escape
 from rich.table import Table
 
 from pipeline.analysis.stats import Interval, estimate
@@ -71,7 +72,7 @@ def table(
     for heading, side in zip(headings, align, strict=True):
         made.add_column(heading, justify="right" if side == "r" else "left", overflow="fold")
     for row in rows:
-        made.add_row(*row)
+        made.add_row(*map(escape, row))
     return made
 
 

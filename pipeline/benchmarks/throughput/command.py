@@ -97,7 +97,7 @@ def workload_kind(workload: Workload) -> str:
 def run(options: Options, runs: Path) -> Path:
     """Run the benchmark, print its tables, and write its run directory; return its path."""
     plan = plan_of(options)
-    console = Console(highlight=False, soft_wrap=True)
+    console = Console(highlight=False, soft_wrap=True, markup=False)
     console.print(f"{machine()}; {plan.pace.rounds} rounds, {plan.pace.threads} threads")
     FOLDER.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="images-", dir=FOLDER) as scratch:
