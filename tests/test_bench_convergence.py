@@ -16,8 +16,16 @@ from hypothesis import strategies as st
 from tiny import write_set
 
 from beton.reader import Reader
+from pipeline.benchmarks.convergence import command, parts
 from pipeline.benchmarks.convergence.command import Options, plan_of
-from pipeline.benchmarks.convergence.data import canvas_difference, check_writers, write_pages
+from pipeline.benchmarks.convergence.data import (
+    DataPlan,
+    Prepared,
+    canvas_difference,
+    check_writers,
+    prepare_part,
+    write_pages,
+)
 from pipeline.benchmarks.convergence.outcome import (
     Arm,
     ArmResult,
@@ -27,7 +35,10 @@ from pipeline.benchmarks.convergence.outcome import (
 )
 from pipeline.benchmarks.convergence.parts import PARTS
 from pipeline.benchmarks.convergence.pillow import PillowLoader
+from pipeline.benchmarks.convergence.run import Bench
+from pipeline.benchmarks.convergence.tables import time_rows
 from pipeline.benchmarks.convergence.times import epochs_to, reached, time_to
+from pipeline.benchmarks.convergence.worker import Config, train
 from pipeline.benchmarks.results import read_results
 from pipeline.errors import UserError
 from pipeline.loading.dataset import open_dataset, split_indices
@@ -262,35 +273,72 @@ def test_all_parts_have_recipes_that_can_run() -> None:
     assert PARTS["1"].recipe(Arm("inkrun", "pillow"), 1_116, 0, quick=False).epochs == 12
 
 
-def test_the_command_trains_all_arms(tmp_path: Path) -> None:
-    command: list[str | Path] = ["jobs/bench/convergence.py", "--quick", "--limit", "240"]
-    done = forked.run([*command, "--runs", tmp_path], ROOT)
-    assert done.returncode == 0, done.stderr
-    run = tmp_path / "bench" / "latest"
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("data") / "1"
+    lines: list[str] = []
+    data = prepare_part(PARTS["1"], DataPlan(None, 40, 200, 4, quick=True), folder, lines.append)
+    assert lines == ["part 1: synthetic data: synthetic: 186 images, 62 classes, 3 writers"]
+    assert (data.trained, data.validated) == (124, 62)
+    assert data.provenance["kind"] == "synthetic"
+    assert data.largest_difference > 0 < data.mean_difference < 1
+    return folder
+
+
+@pytest.mark.parametrize("loader", ["inkrun", "pillow"])
+def test_a_worker_trains_to_the_end(prepared: Path, loader: str) -> None:
+    one = train(Config("1", "inkrun", loader, 5, prepared, limit=1e9, quick=True))
+    assert (one.seed, one.whole, len(one.points), one.epochs) == (5, True, 2, 2)
+    assert [point.images for point in one.points] == [192, 384]
+    assert (one.images, one.epoch_images) == (384, 192)
+    assert 0 < one.points[0].seconds < one.points[1].seconds <= one.seconds
+    assert 0 < one.loader_share < 1
+
+
+def test_a_worker_out_of_time_has_a_speed(prepared: Path) -> None:
+    one = train(Config("1", "published", "pillow", 0, prepared, limit=0, quick=True))
+    assert (one.points, one.whole) == ((), False)
+    assert (one.images, one.epoch_images) == (24, 32)  # the fourth step ended after the limit
+    assert one.seconds_per_epoch == pytest.approx(one.seconds * 32 / 24)
+    assert one.start_up > 0
+
+
+def test_the_command_writes_results_and_a_page(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(parts, "ARMS", parts.ARMS[:1])  # the others take too long for a test
+    run = command.run(Options(quick=True, limit=1e4), tmp_path)
     result = read_results(run).convergence
     assert result is not None
-    assert result.quick
+    assert (result.seeds, result.quick) == (1, True)
     (part,) = result.parts
-    assert part.provenance["kind"] == "synthetic"
-    assert (part.trained, part.validated) == (124, 62)
-    assert len(part.arms) == 4
-    for arm in part.arms:
-        (one,) = arm.trainings
-        assert one.whole
-        assert one.images == one.epochs * one.epoch_images > 0
-        assert 0 < one.start_up < 200
-        assert 0 < (one.seconds_per_epoch or 0) < 200
-    for recipe in ("inkrun", "published"):
-        ours, pillow = (part.find(recipe, loader) for loader in ("inkrun", "pillow"))
-        assert ours is not None
-        assert pillow is not None
-        seen = [[p.images for p in arm.trainings[0].points] for arm in (ours, pillow)]
-        assert seen[0] == seen[1]
-    assert "A quick run" in done.stdout
+    ((one,),) = (arm.trainings for arm in part.arms)
+    assert one.whole
+    assert 0 < one.start_up < 1e3
+    assert "A quick run" in capsys.readouterr().out
     assert (run / "convergence-1.png").stat().st_size > 1_000
     done = forked.run(["jobs/report.py", run, "--out", tmp_path], ROOT)
     assert done.returncode == 0, done.stderr
     text = (tmp_path / "bench.html").read_text()
-    for words in ("Time to accuracy", "published recipe, Pillow", "synthetic data", "A quick run"):
+    for words in ("Time to accuracy", "inkrun&#x27;s recipe", "synthetic data", "A quick run"):
         assert words in text
     assert "./launch.sh bench convergence " in text
+
+
+def test_a_mistake_is_one_line() -> None:
+    done = forked.run(["jobs/bench/convergence.py", "--seeds", "0"], ROOT)
+    assert done.returncode == 2
+    assert done.stderr == "bench convergence: seeds: got 0, expected 1 or more\n"
+
+
+def test_a_limit_leaves_out_what_does_not_fit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines: list[str] = []
+    nothing = Prepared({}, 124, 62, 1.0, 1.0, 0.0, 0.0)
+    monkeypatch.setattr("pipeline.benchmarks.convergence.run.prepare_part", lambda *_: nothing)
+    plan = plan_of(Options(quick=True, limit=1e-9))
+    result = Bench(plan, tmp_path, lines.append).run()
+    assert [arm.trainings for arm in result.parts[0].arms] == [()] * 4
+    assert sum("left out: the time limit has passed" in line for line in lines) == 4
+    assert [*time_rows(result.parts[0])] == []
