@@ -2,9 +2,9 @@
 
     ./launch.sh bench prep [--source hand-sample.zip]
 
-Preparation starts processes, reads and hashes an archive, decodes, encodes and writes. Three
-datasets are prepared: RGB pages of 1200×900, of the generator or of the source; digits of 28×28;
-and the pages as JPEG files. All tasks of a dataset run in turn, with a warm page cache:
+Preparation reads and hashes an archive, decodes, encodes and writes. Three datasets are prepared:
+RGB pages of 1200×900, of the generator or of the source; digits of 28×28; and the pages as JPEG
+files. All tasks of a dataset run in turn, with a warm page cache:
 
 - Pillow decodes the unpacked files to grey levels and drops them.
 - Pillow's decoder replaces the decoder of PNG files in the same preparation.
@@ -73,10 +73,12 @@ class Config:
     """Copies of each page."""
     digits: int = 20_000
     """Number of 28×28 digits."""
-    processes: int = 2
-    """Processes of each task."""
+    processes: int = 1
+    """Processes of each task; each one that starts imports torch, which takes seconds of a core."""
     rounds: int = 5
     """Rounds of each comparison."""
+    without_ffcv: bool = False
+    """Leave FFCV out, even if it is installed."""
 
 
 @dataclass(frozen=True)
@@ -209,7 +211,8 @@ def compare(
         name = f"FFCV writes {mode}"
         outs[name] = folder / f"{mode}.beton"
         tasks[name] = partial(run_ffcv, mode, peers, outs[name], processes)
-    title = f"{len(files):,} {dataset.title}, at most {processes} processes"
+    noun = "process" if processes == 1 else "processes"
+    title = f"{len(files):,} {dataset.title}, at most {processes} {noun}"
     console.print(compare_rates(tasks, config.rounds, [alone, replaced], title))
     if outs[replaced].read_bytes() != outs[ours].read_bytes():
         raise UserError(f"{dataset.title}: got other bytes than with Pillow's decoder")
@@ -271,7 +274,7 @@ def main(config: Config) -> None:
             "digits of 28×28 in PNG files": generated(digits, config.digits, "L"),
             "RGB pages in JPEG files": as_jpeg(iter(pages)),
         }
-        with_ffcv = importlib.util.find_spec("ffcv") is not None
+        with_ffcv = not config.without_ffcv and importlib.util.find_spec("ffcv") is not None
         for i, (title, images) in enumerate(kinds.items()):
             dataset = Dataset.write(title, folder / str(i), images)
             peers = dataset.files[:: config.copies] if with_ffcv and i == 0 else []
