@@ -3,6 +3,7 @@
 import importlib
 import mmap
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -88,6 +89,38 @@ def test_differences_are_those_of_the_same_samples(scripted: Worker, tmp_path: P
     Scripted.epochs = [BACKWARD]
     reply = scripted.start(str(tmp_path / "exact"))
     assert (reply["largest"], reply["mean"]) == (3, 3 / 8)
+
+
+class OnGpu:
+    """Simulated: a tensor of a GPU, which numpy cannot read."""
+
+    def __init__(self, values: Any) -> None:
+        self._values = values
+
+    def cpu(self) -> Any:
+        return self._values
+
+    def __array__(self) -> Any:
+        raise TypeError("can't convert cuda:0 device type tensor to numpy")
+
+
+def test_batches_of_a_gpu_are_compared_and_waited_for(
+    scripted: Worker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    on_host = Scripted.batches
+    monkeypatch.setattr(
+        Scripted, "batches", lambda self: ((OnGpu(one), ids) for one, ids in on_host(self))
+    )
+    waits = []
+    cuda = SimpleNamespace(is_initialized=lambda: True, synchronize=lambda: waits.append(1))
+    monkeypatch.setitem(sys.modules, "torch", SimpleNamespace(cuda=cuda))
+    Scripted.epochs = [FORWARD, BACKWARD]
+    reference = tmp_path / "exact"
+    np.save(f"{reference}-ids.npy", np.array([3]))
+    np.save(f"{reference}.npy", np.full((1, 2, 2), 4.0))
+    assert scripted.start(str(reference))["largest"] == 1
+    assert scripted.load()["images"] == COUNT
+    assert waits == [1]
 
 
 def test_mapped_pages_leave_the_page_cache(tmp_path: Path) -> None:

@@ -74,6 +74,7 @@ class Worker:
         seconds, start = 0.0, time.perf_counter()
         while not loaded or seconds < least:
             loaded.append([np.array(ids) for _, ids in self._method.batches()])
+            wait_for_gpu()
             seconds = time.perf_counter() - start
         return {"images": sum(map(self._check, loaded)), "seconds": seconds}
 
@@ -108,7 +109,8 @@ class Worker:
 
     def _levels(self, images: Any) -> NDArray[np.float64]:
         """Return images as grey levels, float64 (b, h, w) or in colour (b, h, w, 3)."""
-        levels = np.asarray(images).astype(np.float64)
+        on_host = images.cpu() if hasattr(images, "cpu") else images  # a tensor may be on a GPU
+        levels = np.asarray(on_host).astype(np.float64)
         if levels.ndim == 4 and levels.shape[1] in (1, 3):
             levels = np.moveaxis(levels, 1, 3)
         if self._request.mean:
@@ -116,6 +118,13 @@ class Worker:
         if levels.ndim == 4 and self._request.kind != "photos":
             levels = levels[..., 0]  # grey pages, as colours or with a channel
         return levels
+
+
+def wait_for_gpu() -> None:
+    """Wait until a GPU has done what a method asked for, if the method uses torch and a GPU."""
+    torch = sys.modules.get("torch")  # most methods do without it
+    if torch is not None and torch.cuda.is_initialized():
+        torch.cuda.synchronize()
 
 
 def _files(folder: str) -> list[str]:
