@@ -174,8 +174,8 @@ def stop(number, frame):
     global stopped
     if stopped:
         if number == signal.SIGINT and time.monotonic() - stopped > 1:
-            for process in processes():
-                os.kill(process, number)
+            for process in processes():  # which ignore it: one of them may be saving
+                os.kill(process, signal.SIGKILL)
         return
     stopped = time.monotonic()
     if not processes():

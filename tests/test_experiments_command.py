@@ -103,12 +103,13 @@ PATHS = {  # by command: all options that are paths
     "report": ["folders", "runs", "out"],
     "synth": ["out", "table", "compare", "grid"],
     "bench.all": ["source", "runs", "compare"],
+    "bench.convergence": ["source", "runs"],
+    "bench.device": ["data", "runs"],
     "bench.diagnosis": ["source"],
     "bench.part1": ["source"],
     "bench.prep": ["source"],
-    "bench.reach": ["source"],
+    "bench.scaling": ["runs"],
     "bench.throughput": ["source", "runs"],
-    "bench.train": ["data"],
 }
 
 

@@ -103,7 +103,8 @@ def test_every_part_has_a_page(
     status, output, _ = run_report(capsys, monkeypatch, "--runs", tmp_path / "runs", "--out", out)
     assert status == 0
     pages = {part: out / f"{part if part != 'classify' else 'leaves'}.html" for part in given}
-    parts = ["cifar10", "emnist", "fashion", "classify", "part1", "part2", "part3", "sweep"]
+    parts = ["bench", "cifar10", "emnist", "fashion", "classify"]
+    parts += ["part1", "part2", "part3", "sweep"]
     assert [*pages] == parts
     assert all(page.read_text() == part for part, page in pages.items())
     assert given == {part: [tmp_path / "runs" / part / "latest"] for part in given}

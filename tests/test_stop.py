@@ -73,6 +73,43 @@ def test_signals_of_a_whole_job_wait_for_a_slow_checkpoint(tmp_path: Path) -> No
     assert not (run / ".lock").exists()
 
 
+IGNORING = """
+import os, signal, time
+from pathlib import Path
+
+signal.signal(signal.SIGINT, signal.SIG_IGN)
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+Path(f"started-{os.environ['RANK']}").touch()
+time.sleep(100)
+"""
+
+
+def test_a_second_ctrl_c_ends_processes_that_do_not(tmp_path: Path) -> None:
+    """Simulated: trainings that save for longer than the user wants to wait."""
+    script = tmp_path / "ignoring.py"
+    script.write_text(IGNORING)
+    *command, _, _ = killer.launcher(2)
+    with subprocess.Popen(
+        [*command, str(script)],
+        cwd=tmp_path,
+        env=ENVIRONMENT,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    ) as job:
+        for rank in (0, 1):
+            wait_for(tmp_path / f"started-{rank}", job)
+        started = time.monotonic()
+        os.killpg(job.pid, signal.SIGINT)
+        time.sleep(1.2)
+        assert job.poll() is None
+        os.killpg(job.pid, signal.SIGINT)
+        _, err = job.communicate()
+    assert job.returncode == 130
+    assert time.monotonic() - started < 15  # the launcher alone would wait for 30 s
+    assert "Traceback" not in err
+
+
 CLOSED = """
 import os, sys
 from pipeline.runtime.progress import make_console, progress
