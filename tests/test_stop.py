@@ -13,6 +13,7 @@ import time
 from functools import partial
 from pathlib import Path
 
+import forked
 import killer
 import pytest
 from job_started import ENVIRONMENT, JOB, QUICK, folder_of_the_run
@@ -161,6 +162,41 @@ def test_trainings_that_are_killed_at_any_moment_are_those_that_are_not(tmp_path
     report = killer.kill_many(tmp_path, 3, [1], epochs=6)
     assert report.wrong == []
     assert report.kills.total() >= 3
+
+
+ENDING = """
+import sys
+from pathlib import Path
+from pipeline.experiments import command
+from pipeline.runtime.signals import Stopped
+from pipeline.training.distributed import join_processes
+
+def job():
+    with join_processes("no") as processes:
+        processes.wait()
+        if sys.argv[1] == "stop":
+            raise Stopped(2, "step 7", Path("runs/x"))
+        if sys.argv[1] == "leave":
+            sys.exit(141)
+
+try:
+    status = command.call("part1", job)
+finally:
+    print("returned")
+sys.exit(status)
+"""
+
+
+@pytest.mark.parametrize(("how", "status"), [("stop", 130), ("leave", 141), ("end", 0)])
+def test_processes_that_leave_their_group_undestroyed_end_at_once(
+    how: str, status: int, tmp_path: Path
+) -> None:
+    """Python's own exit aborts where gloo's threads outlive the group, once in some dozens."""
+    script = tmp_path / "ending.py"
+    script.write_text(ENDING)
+    for done in forked.run_together(2, [script, how], tmp_path, ENVIRONMENT):
+        assert done.returncode == status, done.stderr
+        assert ("returned" in done.stdout) == (how == "end")
 
 
 def test_a_lost_process_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:

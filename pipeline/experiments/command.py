@@ -81,10 +81,15 @@ def call(name: str, run: Callable[[], None]) -> int:
 
     launch.set_up_streams()
     try:
-        return launch.run_job(name, job)
+        status = launch.run_job(name, job)
     except Terminated as stop:
         launch.print_error(with_notes(f"{name}: {stop}", stop))
-        return 128 + stop.signal
+        status = 128 + stop.signal
+    except SystemExit as done:
+        launch.leave_group(done.code if isinstance(done.code, int) else 1)
+        raise
+    launch.leave_group(status)
+    return status
 
 
 @contextmanager
