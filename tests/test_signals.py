@@ -165,6 +165,23 @@ def test_an_error_that_c_code_drops_is_raised_later(
     assert capfd.readouterr().err == ""
 
 
+@pytest.mark.usefixtures("received")
+def test_a_second_interrupt_within_the_first_one_is_one_too(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A terminal and a launcher both send it: the second arrives while the first is handled."""
+    start = threading.Timer.start
+
+    def interrupted(timer: threading.Timer) -> None:
+        start(timer)
+        signal.raise_signal(signal.SIGINT)
+
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    monkeypatch.setattr(threading.Timer, "start", interrupted)
+    with pytest.raises(KeyboardInterrupt), raising_signals():
+        signal.raise_signal(signal.SIGINT)
+
+
 def test_without_a_signal_all_is_as_before(received: list[int]) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     before = [signal.getsignal(number) for number in STOP_SIGNALS]

@@ -183,10 +183,10 @@ def raising_signals() -> Iterator[None]:
         for one in REQUESTS:  # a second one must not interrupt the cleaning
             signal.signal(one, signal.SIG_IGN)
         error = KeyboardInterrupt() if number == signal.SIGINT else Terminated(number)
-        if not raised:
+        raised.append(error)
+        if len(raised) == 1:  # a second Ctrl-C may interrupt this call
             limit.args = (number, f"{error}\n" if str(error) else INTERRUPTED)
             limit.start()
-        raised.append(error)
         raise error
 
     def report(dropped: "sys.UnraisableHookArgs") -> None:
