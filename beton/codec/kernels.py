@@ -473,10 +473,12 @@ def resize_exactly(
 
 
 @kernel
-def _prefetch_payload(data: Array, start: int, size: int) -> None:
-    """Start to load a payload into the CPU's caches: samples are at random positions."""
-    for offset in range(0, min(size, PREFETCHED), LINE):
-        prefetch(data, start + offset)
+def _prefetch_ahead(data: Array, table: Array, ids: Ids, i: int) -> None:
+    """Start to load a later sample's payload into the CPU's caches: they are at random places."""
+    if i + AHEAD < ids.size:
+        start, size = table[ids[i + AHEAD], POINTER], table[ids[i + AHEAD], SIZE]
+        for offset in range(0, min(size, PREFETCHED), LINE):
+            prefetch(data, start + offset)
 
 
 @kernel
@@ -499,8 +501,7 @@ def pixels_batch(
     scratch = np.empty((longest, 4), np.uint16)
     for i in range(ids.size):
         pointer, size, mode, background, value, count, _, _ = table[ids[i]]
-        if i + AHEAD < ids.size:
-            _prefetch_payload(data, table[ids[i + AHEAD], POINTER], table[ids[i + AHEAD], SIZE])
+        _prefetch_ahead(data, table, ids, i)
         if mode == RAW:
             _scale(data[pointer : pointer + size], gain, offset, flat[i])
             continue
@@ -527,8 +528,7 @@ def resize_batch(
     sums = np.zeros(out.shape[2] + 2)
     for i in range(ids.size):
         pointer, size, mode, background, value, count, height, width = table[ids[i]]
-        if i + AHEAD < ids.size:
-            _prefetch_payload(data, table[ids[i + AHEAD], POINTER], table[ids[i + AHEAD], SIZE])
+        _prefetch_ahead(data, table, ids, i)
         runs = scratch[:count]
         status = unpack(data, pointer, size, mode, background, value, height, width, runs)
         if status < 0:
@@ -552,8 +552,7 @@ def resize_whole_batch(data: Array, table: Array, ids: Ids, out: Array) -> tuple
     last = -1  # the width that `columns` is for
     for i in range(ids.size):
         pointer, size, mode, background, value, count, height, width = table[ids[i]]
-        if i + AHEAD < ids.size:
-            _prefetch_payload(data, table[ids[i + AHEAD], POINTER], table[ids[i + AHEAD], SIZE])
+        _prefetch_ahead(data, table, ids, i)
         runs = scratch[:count]
         status = unpack(data, pointer, size, mode, background, value, height, width, runs)
         if status < 0:

@@ -38,6 +38,23 @@ class Ratio:
         return f"{text} ({self.interval.low:,.{digits}f} to {self.interval.high:,.{digits}f})"
 
 
+class Rates:
+    """A result's rates, images/s in each round, and those of its reference in the same rounds."""
+
+    rates: tuple[float, ...]
+    reference_rates: tuple[float, ...]
+
+    @property
+    def rate(self) -> float:
+        """The median of the rates."""
+        return median(self.rates)
+
+    @property
+    def factor(self) -> Ratio:
+        """How many times as fast as its reference it is, round by round."""
+        return ratio(self.rates, self.reference_rates)
+
+
 def take_turns(tasks: Mapping[K, Callable[[], T]], rounds: int) -> dict[K, list[T]]:
     """Run every task once per round, in turn; return its results in the order of the rounds."""
     results: dict[K, list[T]] = {name: [] for name in tasks}

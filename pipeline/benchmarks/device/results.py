@@ -1,13 +1,12 @@
 """Results of `bench device`, as they are written to results.json and read back."""
 
 from dataclasses import dataclass
-from statistics import median
 
-from pipeline.benchmarks.harness import Ratio, ratio
+from pipeline.benchmarks.harness import Rates
 
 
 @dataclass(frozen=True)
-class DecodingFigures:
+class DecodingFigures(Rates):
     """One method to make augmented images of `size` pixels a side, and what was measured of it.
 
     `rates` are images/s in each round, on all of the way from the file to images on the device.
@@ -26,19 +25,9 @@ class DecodingFigures:
     bytes_moved: float
     peak_memory: int | None
 
-    @property
-    def rate(self) -> float:
-        """The median of the rates."""
-        return median(self.rates)
-
-    @property
-    def factor(self) -> Ratio:
-        """How many times as fast as the loader's kernels this method is, round by round."""
-        return ratio(self.rates, self.reference_rates)
-
 
 @dataclass(frozen=True)
-class TrainingFigures:
+class TrainingFigures(Rates):
     """The first stage of a recipe, trained for some steps by one method.
 
     `method` is the decode, "loader" or "device", or "bare loop": images in memory, without the
@@ -54,16 +43,6 @@ class TrainingFigures:
     reference_rates: tuple[float, ...]
     loader_share: float | None
     peak_memory: int | None
-
-    @property
-    def rate(self) -> float:
-        """The median of the rates."""
-        return median(self.rates)
-
-    @property
-    def factor(self) -> Ratio:
-        """How many times as fast as decode "loader" this method is, round by round."""
-        return ratio(self.rates, self.reference_rates)
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Time and memory on a device, which works while the host goes on."""
+"""Time and memory on a device, which computes while the host does other work."""
 
 import time
 from collections.abc import Callable

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from statistics import median
 
-from pipeline.benchmarks.harness import Ratio, ratio
+from pipeline.benchmarks.harness import Rates, Ratio, ratio
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ class Prediction:
 
 
 @dataclass(frozen=True)
-class DataFigures:
+class DataFigures(Rates):
     """Loading a file of many samples, in a process of its own.
 
     `kind` is "pages", "digits, runs" or "digits, raw", as they are stored. `opened` is the median
@@ -112,16 +112,6 @@ class DataFigures:
     order_seconds: float
     anonymous: int
     reference_anonymous: int
-
-    @property
-    def rate(self) -> float:
-        """The median of the rates."""
-        return median(self.rates)
-
-    @property
-    def factor(self) -> Ratio:
-        """The ratio to the smallest file, round by round."""
-        return ratio(self.rates, self.reference_rates)
 
     @property
     def order_share(self) -> float:
