@@ -144,3 +144,21 @@ def _prefetch(context: Any, data: Any, index: Any) -> Any:  # noqa: ARG001
 # prefetch(data, index) starts to load data[index] of uint8 (n,) into the CPU's caches and does not
 # wait, so that a kernel that reads random positions can load the next one while it works.
 prefetch = cast(Callable[[Any, int], None], _prefetch)
+
+
+@intrinsic
+def _load_bits(context: Any, data: Any, index: Any) -> Any:  # noqa: ARG001
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        view: Any = make_array  # numba has no types for it
+        array = view(signature.args[0])(context, builder, arguments[0])
+        word = ir.IntType(64)
+        address = builder.gep(array.data, [arguments[1]])
+        number = builder.load(builder.bitcast(address, word.as_pointer()), align=1)
+        return builder.bswap(number)
+
+    return types.uint64(data, types.uint64), generate
+
+
+# load_bits(data, index) returns data[index : index + 8] of uint8 (n,), contiguous, as a big-endian
+# uint64. It checks no bounds.
+load_bits = cast(Callable[[Any, Any], Any], _load_bits)

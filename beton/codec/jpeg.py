@@ -4,10 +4,13 @@ The codec is simplejpeg (libjpeg-turbo), which releases the interpreter lock. De
 inverse DCT that FFCV uses, so pixels at full scale equal FFCV's bit for bit.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 import simplejpeg
 
 from beton.arrays import Uint8Array
+from beton.codec import scaled_jpeg
 from beton.errors import FormatError, SampleError
 
 SIDE_LIMIT = 65500  # pixels, in libjpeg-turbo
@@ -48,6 +51,26 @@ def decode(
     except ValueError as error:
         raise FormatError(f"JPEG cannot be decoded: {error}") from error
     raise FormatError("JPEG of another size", got=found, expected=size)
+
+
+def decode_window(
+    data: Uint8Array,
+    size: tuple[int, int],
+    reduction: int,
+    window: Sequence[float],
+    buffer: Uint8Array,
+) -> None:
+    """Do what `decode` does, but for a window only: other pixels of `buffer` may have any values.
+
+    `window` is (left, top, width, height), in pixels of the reduced image. The pixels are those of
+    `decode`, bit for bit. The file is read to its end, so damage outside the window is found too.
+    """
+    if reduction > 1:
+        height, width = (reduced(side, reduction) for side in size)
+        image = buffer[: 3 * height * width].reshape(height, width, 3)
+        if scaled_jpeg.decode(data, size, reduction, window, image):
+            return
+    decode(data, size, reduction, buffer)
 
 
 def read_size(data: bytes | bytearray) -> tuple[int, int]:

@@ -1,6 +1,7 @@
 """Ops for colour images: as they are stored, or a window resized to one size."""
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -42,7 +43,8 @@ class Rgb(Op):
                 if raw[row]:
                     images[row] = column.payload(sample).reshape(*size, 3)
                 else:
-                    _decode(column, sample, size, 1, images[row])
+                    with _located(column, sample):
+                        jpeg.decode(column.payload(sample), size, buffer=images[row])
 
         return Step({"": Spec(shape, np.dtype(np.uint8))}, run)
 
@@ -112,7 +114,10 @@ class RgbResize(Op):
             start = np.zeros(1, np.int64)
             for k, row in enumerate(places.tolist()):
                 size = int(sizes[row, 0]), int(sizes[row, 1])
-                _decode(column, int(ids[row]), size, int(reductions[k]), buffer)
+                window = windows[row].tolist()
+                with _located(column, int(ids[row])):
+                    data = column.payload(int(ids[row]))
+                    jpeg.decode_window(data, size, int(reductions[k]), window, buffer)
                 one = slice(row, row + 1)
                 area.resize(
                     pixels,
@@ -154,8 +159,5 @@ class RgbResize(Op):
         return result
 
 
-def _decode(
-    column: Column, sample: int, size: tuple[int, int], reduction: int, buffer: Uint8Array
-) -> None:
-    with located(file=column.file, field=column.name, sample=sample):
-        jpeg.decode(column.payload(sample), size, reduction, buffer)
+def _located(column: Column, sample: int) -> AbstractContextManager[None]:
+    return located(file=column.file, field=column.name, sample=sample)
