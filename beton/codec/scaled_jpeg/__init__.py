@@ -8,16 +8,18 @@ damaged in any way are left to libjpeg-turbo.
 
 import threading
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
 from beton.arrays import Array, Uint8Array
 from beton.codec.scaled_jpeg import colour, entropy, idct
 from beton.codec.scaled_jpeg.headers import Header, read_header
-from beton.codec.scaled_jpeg.huffman import make_tables
+from beton.codec.scaled_jpeg.huffman import Huffman, make_tables
 
-REDUCTIONS = (2, 4, 8)
-LARGEST = 1 << 25  # pixels of an image, so that scratch memory stays small
+CACHED = 32  # plans
+LARGEST = 1 << 24  # pixels of an image, so that scratch memory stays small
 ZIGZAG = sorted(
     range(64), key=lambda at: (at // 8 + at % 8, (at if (at // 8 + at % 8) % 2 else at % 8))
 )
@@ -41,6 +43,31 @@ class _Memory(threading.local):
         return array[:size]
 
 
+@dataclass(frozen=True)
+class _Component:
+    """How the coefficients of a component become its plane."""
+
+    across: int  # blocks of an MCU
+    down: int
+    first: int  # number of its first block in an MCU
+    side: int  # pixels of a block
+    factors: Array  # int32 (frequencies,)
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """What is the same for all images of one kind at one scale."""
+
+    rows: int  # of MCUs
+    columns: int
+    blocks: int  # of an MCU
+    interval: int  # MCUs between restart markers
+    side: int  # pixels of a block of luma
+    tables: Huffman
+    pairs: Array  # of `entropy.decode`
+    components: tuple[_Component, ...]
+
+
 _memory = _Memory()
 
 
@@ -53,76 +80,91 @@ def decode(
 ) -> bool:
     """Decode the window of a JPEG file at the scale 1 / reduction; return whether it is handled.
 
-    `size` is (height, width) of the image, `window` (left, top, width, height) is in pixels of the
-    reduced image. Pixels outside it and its neighbours are not written to `out`, uint8 (h, w, 3). If
-    the file is not handled, some pixels may be written.
+    `size` is (height, width) of the image; `window` is (left, top, width, height), in pixels of the
+    reduced image. Its pixels and their neighbours are written to `out`, uint8 (h, w, 3), of the
+    whole reduced image. If the file is not handled, some pixels may be written too.
     """
     found = read_header(data)
     if found is None or size != (found[0].height, found[0].width) or size[0] * size[1] > LARGEST:
         return False
     header, start = found
-    tables = make_tables(header.huffman, header.selectors)
-    if tables is None:
+    plan = _plan(header, reduction)
+    if plan is None:
         return False
-    across, down = header.sampling
-    side = 8 // reduction
-    chroma_side = 2 * side if across == down == 2 else side
-    rows, columns = -(-size[0] // (8 * down)), -(-size[1] // (8 * across))
-    is_wide = across > down
+    luma = plan.components[0]
+    is_wide = luma.across > luma.down
     left, top, width, height = window
-    unit_down, unit_across = side * down, side * across
-    first_row, end_row = _units(top, height, unit_down, rows)
-    first_column, end_column = (
-        (0, columns) if is_wide else _units(left, width, unit_across, columns)
-    )
-    mcus = np.array([rows, columns, first_row, end_row, first_column, end_column])
-    blocks = across * down + 2
-    components = np.array([[across * down, tables.pairs[0]], [1, tables.pairs[1]], [1, tables.pairs[2]]])
-    window_rows, window_columns = end_row - first_row, end_column - first_column
-    count = 1 + 64 * blocks * window_rows * window_columns + entropy.MARGIN
+    high, wide = plan.side * luma.down, plan.side * luma.across  # pixels of an MCU
+    first_row, end_row = _units(top, height, high, plan.rows)
+    first_column, end_column = 0, plan.columns
+    if not is_wide:  # pixels do not depend on neighbours
+        first_column, end_column = _units(left, width, wide, plan.columns)
+    rows, columns = end_row - first_row, end_column - first_column
+    count = 1 + 64 * plan.blocks * rows * columns + entropy.MARGIN
     coefficients = _memory.get("coefficients", count, np.int16)
-    clean = _memory.get("bytes", data.size + entropy.PADDING, np.uint8)
     if not entropy.decode(
         data,
         start,
-        header.restart_interval or rows * columns,
-        mcus,
-        components,
-        tables.entries,
-        tables.skips,
-        tables.codes,
-        clean,
+        plan.interval,
+        (plan.rows, plan.columns),
+        (first_row, end_row, first_column, end_column),
+        plan.pairs,
+        plan.tables.entries,
+        plan.tables.skips,
+        plan.tables.codes,
+        _memory.get("bytes", data.size + entropy.PADDING, np.uint8),
         coefficients,
     ):
         return False
     planes = []
-    for c in range(3):
-        one = (down, across) if c == 0 else (1, 1)
-        first = 0 if c == 0 else across * down + c - 1
-        pixels = side if c == 0 else chroma_side
-        shape = np.array([window_rows, window_columns, blocks, first, *one])
-        padded = -(-window_columns * one[1] // idct.LANES) * idct.LANES * pixels
-        high = window_rows * one[0] * pixels
-        plane = _memory.get(f"plane {c}", high * padded, np.uint8).reshape(high, padded)
-        places = PLACES[pixels]
-        factors = header.quantisation[c, places]
-        if pixels == 8:
-            factors = (factors * idct.PRESCALE + 2048) >> 12
-        if not idct.transform(coefficients, shape, places, factors, pixels, plane):
+    for number, one in enumerate(plan.components):
+        padded = -(-columns * one.across // idct.LANES) * idct.LANES * one.side
+        shape = rows * one.down * one.side, padded
+        plane = _memory.get(f"plane {number}", shape[0] * shape[1], np.uint8).reshape(shape)
+        if not idct.transform(
+            coefficients,
+            (rows, columns),
+            plan.blocks,
+            (one.first, one.across, one.down),
+            PLACES[one.side],
+            one.factors,
+            one.side,
+            plane,
+        ):
             return False
         planes.append(plane)
-    small_height, small_width = out.shape[:2]
-    y0, x0 = first_row * unit_down, first_column * unit_across
-    area = np.array(
-        [
-            y0,
-            x0,
-            min(end_row * unit_down, small_height) - y0,
-            min(end_column * unit_across, small_width) - x0,
-        ]
-    )
-    colour.convert(*planes, is_wide, reduction < 8, -(-small_width // 2), area, out)
+    y, x = first_row * high, first_column * wide
+    pixels = min(end_row * high, out.shape[0]) - y, min(end_column * wide, out.shape[1]) - x
+    half = -(-out.shape[1] // 2) if is_wide else 0
+    colour.convert(*planes, half, reduction < 8, (y, x), pixels, out)
     return True
+
+
+@lru_cache(CACHED)
+def _plan(header: Header, reduction: int) -> _Plan | None:
+    """Return the plan for images with a header; None if their tables are not valid."""
+    tables = make_tables(header.huffman, header.selectors)
+    if tables is None:
+        return None
+    across, down = header.sampling
+    side = 8 // reduction
+    chroma_side = 2 * side if across == down == 2 else side
+    components = []
+    first = 0
+    for number in range(3):
+        shape = (across, down) if number == 0 else (1, 1)
+        pixels = side if number == 0 else chroma_side
+        factors = header.quantisation[number, PLACES[pixels]]
+        if pixels == 8:
+            factors = (factors * idct.PRESCALE + 2048) >> 12
+        components.append(_Component(*shape, first, pixels, factors))
+        first += shape[0] * shape[1]
+    rows, columns = -(-header.height // (8 * down)), -(-header.width // (8 * across))
+    interval = header.restart_interval or rows * columns
+    pairs = [(one.across * one.down, tables.pairs[k]) for k, one in enumerate(components)]
+    return _Plan(
+        rows, columns, first, interval, side, tables, np.array(pairs), tuple(components)
+    )
 
 
 def _units(start: float, length: float, unit: int, units: int) -> tuple[int, int]:

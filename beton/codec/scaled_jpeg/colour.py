@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from beton.arrays import Int64Array, Uint8Array
+from beton.arrays import Uint8Array
 from beton.jit import kernel
 
 
@@ -26,8 +26,12 @@ def _convert(y: Uint8Array, cb: Uint8Array, cr: Uint8Array, out: Uint8Array) -> 
 
 
 @kernel
-def _widen(row: Uint8Array, width: int, wide: Uint8Array) -> None:
-    """Double the first `width` samples of a row, at least 3; a neighbour counts a third."""
+def _widen(row: Uint8Array, width: int, is_smooth: bool, wide: Uint8Array) -> None:
+    """Double the first `width` samples of a row, by interpolation if it `is_smooth`."""
+    if not is_smooth or width < 3:
+        for x in range(2 * width):
+            wide[x] = row[x // 2]
+        return
     for x in range(1, width - 1):
         near = 3 * np.int32(row[x])
         wide[2 * x] = np.uint8((near + row[x - 1] + 1) >> 2)
@@ -44,31 +48,29 @@ def convert(
     y: Uint8Array,
     cb: Uint8Array,
     cr: Uint8Array,
-    is_wide: bool,
+    half: int,
     is_smooth: bool,
-    width: int,
-    window: Int64Array,
+    corner: tuple[int, int],
+    size: tuple[int, int],
     out: Uint8Array,
 ) -> None:
     """Write the pixels of planes to a window of an image, out (h, w, 3).
 
-    `window` is (top, left, height, width) in the image; the planes begin there. If luma `is_wide`,
-    cb and cr have `width` samples in a row, which are doubled, smoothly or not.
+    The window has its upper left pixel at `corner` and is of a `size`, both as (y, x); the planes
+    begin there. Unless `half` is 0, it is the number of samples in a row of cb and cr, which are
+    doubled, by interpolation if it `is_smooth`.
     """
-    top, left, rows, columns = window
-    wide_blue = np.empty(2 * width if is_wide else 0, np.uint8)
-    wide_red = np.empty(wide_blue.size, np.uint8)
+    top, left = corner
+    rows, columns = size
+    wide_blue = np.empty(2 * half, np.uint8)
+    wide_red = np.empty(2 * half, np.uint8)
     stride = 3 * out.shape[1]
     flat = out.reshape(out.size)
     for row in range(rows):
         blue, red = cb[row], cr[row]
-        if is_wide:
-            if is_smooth and width > 2:
-                _widen(blue, width, wide_blue)
-                _widen(red, width, wide_red)
-            else:
-                for x in range(2 * width):
-                    wide_blue[x], wide_red[x] = blue[x // 2], red[x // 2]
+        if half:
+            _widen(blue, half, is_smooth, wide_blue)
+            _widen(red, half, is_smooth, wide_red)
             blue, red = wide_blue, wide_red
         start = (top + row) * stride + 3 * left
         line = flat[start : start + 3 * columns]

@@ -19,7 +19,7 @@ Unsigned = Any  # uint64
 PADDING = 512  # bytes after the data: a block has at most 63 * 26 + 27 bits
 EOI, RST = 0xD9, 0xD0
 LARGEST = 2048  # a DC coefficient of 8 bits is smaller
-LOOKUPS = 4  # between refills: each takes at most SKIP_WINDOW bits of 56
+READS, SKIPS = 5, 4  # lookups between refills to 56 bits: they take WINDOW or SKIP_WINDOW each
 MARGIN = 256  # numbers that may be written after the last block
 
 ONE, THREE, SIX, EIGHT, FULL, LAST, BYTE = (np.uint64(number) for number in (1, 3, 6, 8, 56, 63, 255))
@@ -148,7 +148,7 @@ def _read(
                 table = start
                 while k < _unsigned(BLOCK_END):
                     at, bits, count = _refill(data, at, bits, count)
-                    for _ in range(LOOKUPS):
+                    for _ in range(READS):
                         entry = entries[table + (bits >> UNUSED)]
                         table = rest
                         one = base + k + (entry >> EIGHT & BYTE)
@@ -214,7 +214,7 @@ def _skip(
                 count -= length
                 while k < _unsigned(BLOCK_END):
                     at, bits, count = _refill(data, at, bits, count)
-                    for _ in range(LOOKUPS):
+                    for _ in range(SKIPS):
                         skip = _unsigned(skips[table + (bits >> SKIP_UNUSED)])
                         length = skip & LAST
                         after = k + (skip >> SIX)
@@ -243,7 +243,8 @@ def decode(
     data: Uint8Array,
     start: int,
     interval: int,
-    mcus: Int64Array,
+    shape: tuple[int, int],
+    window: tuple[int, int, int, int],
     components: Int64Array,
     entries: Array,
     skips: Array,
@@ -253,15 +254,16 @@ def decode(
 ) -> bool:
     """Write the coefficients of a window of MCUs; return whether all of the data is regular.
 
-    There is a restart marker after each `interval` MCUs. `mcus` are the rows and columns of MCUs of
-    the image, then first and end of the window's rows and columns. `components` (3, 2) has the
-    blocks of each component in an MCU, and its pair of tables; the tables are those of `Huffman`,
-    flat. `clean` is memory, uint8 (bytes of data + PADDING,). After its first number, `out`, int16
+    There is a restart marker after each `interval` MCUs. `shape` are the rows and columns of MCUs
+    of the image, `window` first and end of the window's rows, then of its columns. `components`
+    (3, 2) has the blocks of each component in an MCU, and its pair of tables; the tables are those
+    of `Huffman`. `clean` is memory, uint8 (bytes of data + PADDING,). After its first number, `out`, int16
     (1 + 64 * blocks + MARGIN,), gets the 64 coefficients of each block of the window in zigzag
     order, the blocks in the order of the file.
     """
     out[:] = 0
-    rows, columns, top, bottom, left, right = mcus
+    rows, columns = shape
+    top, bottom, left, right = window
     parts = (rows * columns + interval - 1) // interval
     starts = np.empty(parts + 1, np.int64)
     if not _unstuff(data, start, starts, clean):

@@ -41,12 +41,13 @@ def read_header(data: Uint8Array) -> tuple[Header, int] | None:
 
     None if a segment is damaged, or unusual in any way.
     """
+    view = memoryview(data)  # its items are found faster than those of an array
     at = 2
-    while at + 4 <= min(data.size, LONGEST) and data[at] == 0xFF:
-        marker, high, low = data[at + 1 : at + 4].tolist()
-        at += 2 + (high << 8 | low)
-        if marker == SOS and at <= data.size:
-            header = _parse(data[:at].tobytes())
+    while at + 4 <= min(len(view), LONGEST) and view[at] == 0xFF:
+        marker = view[at + 1]
+        at += 2 + (view[at + 2] << 8 | view[at + 3])
+        if marker == SOS and at <= len(view):
+            header = _parse(bytes(view[:at]))
             return None if header is None else (header, at)
     return None
 

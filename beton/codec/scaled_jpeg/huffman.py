@@ -28,7 +28,7 @@ from beton.arrays import Array
 from beton.jit import kernel
 
 WINDOW = 10  # bits: with more, tables do not fit into the CPU's first cache
-SKIP_WINDOW = 12  # bits
+SKIP_WINDOW = 13  # bits
 BLOCK_END = 64  # steps
 END = 128  # steps
 LARGEST_DC, LARGEST_AC = 11, 10  # additional bits of a symbol, in images of 8 bits

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from beton.arrays import Array, Int64Array, Uint8Array
+from beton.arrays import Array, Uint8Array
 from beton.jit import kernel
 
 LANES = 16  # blocks
@@ -251,7 +251,8 @@ def _gather(
     """Copy a chunk of blocks of a row to x (frequencies * LANES,)."""
     for lane in range(LANES):
         column = min(chunk * LANES + lane, columns - 1)
-        at = np.uint64(first + 64 * (column // across * mcu + column % across))
+        inner = across - 1  # across is 1 or 2
+        at = np.uint64(first + 64 * ((column >> inner) * mcu + (column & inner)))
         for slot in range(order.size):
             x[slot * LANES + lane] = coefficients[at + order[slot]]
 
@@ -259,22 +260,24 @@ def _gather(
 @kernel
 def transform(
     coefficients: Array,
-    shape: Int64Array,
-    order: Array,
-    quantisation: Array,
+    mcus: tuple[int, int],
+    blocks: int,
+    component: tuple[int, int, int],
+    places: Array,
+    factors: Array,
     side: int,
     plane: Uint8Array,
 ) -> bool:
     """Fill a plane from a component's coefficients; return whether all blocks can be transformed.
 
-    `coefficients` are those of `entropy.decode`. `shape` has the rows and columns of MCUs, the
-    blocks of an MCU of all components, the number of the component's first one, and its blocks
-    down and across an MCU. `order`, uint64 (n,), are the places of the frequencies in a block, and
-    `quantisation`, int32 (n,), are the factors. The plane is uint8 (rows of blocks * side, at least
-    columns of blocks * side, rounded up to multiples of 16 blocks).
+    `coefficients` are those of `entropy.decode`, of rows and columns of `mcus` with `blocks` each.
+    `component` are the number of the component's first block, and its blocks across and down an
+    MCU. places, uint64, and factors, int32 (n,), are those of the frequencies in a block. The plane
+    is uint8 (rows of blocks * side, columns of blocks, rounded up to multiples of LANES, * side).
     """
-    rows, columns, blocks, first, down, across = shape
-    chunks = (columns * across + LANES - 1) // LANES
+    rows, columns = mcus
+    first, across, down = component
+    chunks = plane.shape[1] // (LANES * side)
     stride = plane.shape[1]
     out = plane.reshape(plane.size)
     work = np.empty(64 * LANES, np.int32)
@@ -283,16 +286,14 @@ def transform(
     for row in range(rows * down):
         start = 1 + 64 * (row // down * columns * blocks + first + row % down * across)
         for chunk in range(chunks):
-            _gather(
-                coefficients, order, start, blocks, across, columns * across, chunk, x
-            )
+            _gather(coefficients, places, start, blocks, across, columns * across, chunk, x)
             pixels = out[row * side * stride + chunk * LANES * side :]
             if side == 8:
-                excess |= _transform_8(x, quantisation, work, pixels, stride)
+                excess |= _transform_8(x, factors, work, pixels, stride)
             elif side == 4:
-                excess |= _transform_4(x, quantisation, work, pixels, stride)
+                excess |= _transform_4(x, factors, work, pixels, stride)
             elif side == 2:
-                excess |= _transform_2(x, quantisation, work, pixels, stride)
+                excess |= _transform_2(x, factors, work, pixels, stride)
             else:
-                excess |= _transform_1(x, quantisation, pixels)
+                excess |= _transform_1(x, factors, pixels)
     return bool(excess == 0)
