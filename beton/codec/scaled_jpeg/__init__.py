@@ -10,6 +10,7 @@ import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from math import ceil, floor
 
 import numpy as np
 
@@ -19,6 +20,7 @@ from beton.codec.scaled_jpeg.headers import Header, read_header
 from beton.codec.scaled_jpeg.huffman import Huffman, make_tables
 
 CACHED = 32  # plans
+ROUNDING = 1e-6  # pixels: a window's pixels are found with rounded numbers
 LARGEST = 1 << 24  # pixels of an image, so that scratch memory stays small
 ZIGZAG = sorted(
     range(64), key=lambda at: (at // 8 + at % 8, (at if (at // 8 + at % 8) % 2 else at % 8))
@@ -81,7 +83,7 @@ def decode(
     """Decode the window of a JPEG file at the scale 1 / reduction; return whether it is handled.
 
     `size` is (height, width) of the image; `window` is (left, top, width, height), in pixels of the
-    reduced image. Its pixels and their neighbours are written to `out`, uint8 (h, w, 3), of the
+    reduced image. Its pixels, and perhaps others, are written to `out`, uint8 (h, w, 3), of the
     whole reduced image. If the file is not handled, some pixels may be written too.
     """
     found = read_header(data)
@@ -168,5 +170,6 @@ def _plan(header: Header, reduction: int) -> _Plan | None:
 
 
 def _units(start: float, length: float, unit: int, units: int) -> tuple[int, int]:
-    """Return the first and the end of the units that pixels and their neighbours are in."""
-    return max(int(start - 1) // unit, 0), min(int(start + length + 1) // unit + 1, units)
+    """Return the first and the end of the units that pixels of a window are in."""
+    first, end = floor(start - ROUNDING), ceil(start + length + ROUNDING)
+    return max(first // unit, 0), min(-(-end // unit), units)

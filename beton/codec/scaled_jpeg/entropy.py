@@ -22,7 +22,8 @@ LARGEST = 2048  # a DC coefficient of 8 bits is smaller
 READS, SKIPS = 5, 4  # lookups between refills to 56 bits: they take WINDOW or SKIP_WINDOW each
 MARGIN = 256  # numbers that may be written after the last block
 
-ONE, THREE, SIX, EIGHT, FULL, LAST, BYTE = (np.uint64(number) for number in (1, 3, 6, 8, 56, 63, 255))
+ONE, TWO, THREE, SIX, EIGHT = (np.uint64(number) for number in (1, 2, 3, 6, 8))
+FULL, LAST, BYTE = (np.uint64(number) for number in (56, 63, 255))
 SIZE, STEP = np.uint64(1 << WINDOW), np.uint64(WINDOW + 1)
 ONES, HIGHEST = np.uint64(0x0101010101010101), np.uint64(0x8080808080808080)
 UNUSED, SKIP_UNUSED = np.uint64(64 - WINDOW), np.uint64(64 - SKIP_WINDOW)
@@ -31,6 +32,13 @@ UNUSED, SKIP_UNUSED = np.uint64(64 - WINDOW), np.uint64(64 - SKIP_WINDOW)
 @kernel
 def _unsigned(number: Any) -> Unsigned:
     return np.uint64(number)
+
+
+@kernel
+def _has_255(word: Unsigned) -> bool:
+    """Return whether one of the eight bytes of a word is 255."""
+    inverted = ~word
+    return bool((inverted - ONES) & ~inverted & HIGHEST)
 
 
 @kernel
@@ -44,37 +52,30 @@ def _unstuff(data: Uint8Array, start: int, starts: Int64Array, out: Uint8Array) 
     parts = 1
     starts[0] = 0
     while at < stop:
-        while at + EIGHT <= stop:
-            inverted = ~load_bits(data, at)
-            if (inverted - ONES) & ~inverted & HIGHEST:  # one of the bytes is 255
-                break
+        while at + EIGHT <= stop and not _has_255(load_bits(data, at)):
             for k in range(8):
                 out[to + _unsigned(k)] = data[at + _unsigned(k)]
             at += EIGHT
             to += EIGHT
-        end = min(at + EIGHT, stop)
-        while at < end:
-            byte = data[at]
+        while at < stop and data[at] != 255:
+            out[to] = data[at]
             at += ONE
-            if byte != 255:
-                out[to] = byte
-                to += ONE
-                continue
-            if at == stop:
-                return False
-            following = data[at]
-            at += ONE
-            if following == 0:
-                out[to] = byte
-                to += ONE
-                continue
-            starts[parts] = to
-            if parts == starts.size - 1:
-                out[to : to + _unsigned(PADDING)] = 0
-                return bool(following == EOI)
-            if following != RST + ((parts - 1) & 7):
-                return False
-            parts += 1
+            to += ONE
+        if at + ONE >= stop:
+            return False
+        following = data[at + ONE]
+        at += TWO
+        if following == 0:
+            out[to] = 255
+            to += ONE
+            continue
+        starts[parts] = to
+        if parts == starts.size - 1:
+            out[to : to + _unsigned(PADDING)] = 0
+            return bool(following == EOI)
+        if following != RST + ((parts - 1) & 7):
+            return False
+        parts += 1
     return False
 
 
