@@ -36,7 +36,8 @@ class Column:
 
     `metadata` (samples,) are the field's records and `data` uint8 (n,) is the whole file.
     `pointers` and `sizes`, int64 (samples,), are the checked positions of payloads in `data`; both
-    are empty for a field without payloads. An empty payload has pointer 0.
+    are empty for a field without payloads. An empty payload has pointer 0. Payloads of a file that
+    `is_verified` have checksums, and were complete when they were written.
     """
 
     file: str
@@ -46,6 +47,7 @@ class Column:
     data: Uint8Array
     pointers: Ids
     sizes: Ids
+    is_verified: bool
 
     def payload(self, sample: int) -> Uint8Array:
         """Return a view of one sample's payload; empty for a field without payloads."""
@@ -103,7 +105,15 @@ class Reader:
         self._columns = {}
         for name, field in self.fields.items():
             payloads[name].setflags(write=False)
-            column = Column(str(self.path), name, field, parts.column(name), data, *payloads[name])
+            column = Column(
+                str(self.path),
+                name,
+                field,
+                parts.column(name),
+                data,
+                *payloads[name],
+                is_verified=self.manifest is not None,
+            )
             self._columns[name] = column
 
     def __len__(self) -> int:

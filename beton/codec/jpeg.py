@@ -58,17 +58,19 @@ def decode_window(
     size: tuple[int, int],
     reduction: int,
     window: Sequence[float],
+    is_intact: bool,
     buffer: Uint8Array,
 ) -> None:
     """Do what `decode` does, but for a window only: other pixels of `buffer` may have any values.
 
     `window` is (left, top, width, height), in pixels of the reduced image. The pixels are those of
-    `decode`, bit for bit. The file is read to its end, so damage outside the window is found too.
+    `decode`, bit for bit. Unless the file is known to be intact, it is read to its end, so damage
+    after the window is found too.
     """
     if reduction > 1:
         height, width = (reduced(side, reduction) for side in size)
         image = buffer[: 3 * height * width].reshape(height, width, 3)
-        if scaled_jpeg.decode(data, size, reduction, window, image):
+        if scaled_jpeg.decode(data, size, reduction, window, is_intact, image):
             return
     decode(data, size, reduction, buffer)
 

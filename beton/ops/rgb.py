@@ -117,7 +117,9 @@ class RgbResize(Op):
                 window = windows[row].tolist()
                 with _located(column, int(ids[row])):
                     data = column.payload(int(ids[row]))
-                    jpeg.decode_window(data, size, int(reductions[k]), window, buffer)
+                    jpeg.decode_window(
+                        data, size, int(reductions[k]), window, column.is_verified, buffer
+                    )
                 one = slice(row, row + 1)
                 area.resize(
                     pixels,

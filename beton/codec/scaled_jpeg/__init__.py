@@ -78,13 +78,14 @@ def decode(
     size: tuple[int, int],
     reduction: int,
     window: Sequence[float],
+    is_intact: bool,
     out: Uint8Array,
 ) -> bool:
     """Decode the window of a JPEG file at the scale 1 / reduction; return whether it is handled.
 
     `size` is (height, width) of the image; `window` is (left, top, width, height), in pixels of the
     reduced image. Its pixels, and perhaps others, are written to `out`, uint8 (h, w, 3), of the
-    whole reduced image. If the file is not handled, some pixels may be written too.
+    whole reduced image. Of a file that `is_intact`, what follows the window is not read. If the file is not handled, some pixels may be written too.
     """
     found = read_header(data)
     if found is None or size != (found[0].height, found[0].width) or size[0] * size[1] > LARGEST:
@@ -110,6 +111,7 @@ def decode(
         plan.interval,
         (plan.rows, plan.columns),
         (first_row, end_row, first_column, end_column),
+        is_intact,
         plan.pairs,
         plan.tables.entries,
         plan.tables.skips,

@@ -246,6 +246,7 @@ def decode(
     interval: int,
     shape: tuple[int, int],
     window: tuple[int, int, int, int],
+    is_intact: bool,
     components: Int64Array,
     entries: Array,
     skips: Array,
@@ -256,7 +257,8 @@ def decode(
     """Write the coefficients of a window of MCUs; return whether all of the data is regular.
 
     There is a restart marker after each `interval` MCUs. `shape` are the rows and columns of MCUs
-    of the image, `window` first and end of the window's rows, then of its columns. `components`
+    of the image, `window` first and end of the window's rows, then of its columns. Data that
+    `is_intact` is not decoded after the window. `components`
     (3, 2) has the blocks of each component in an MCU, and its pair of tables; the tables are those
     of `Huffman`. `clean` is memory, uint8 (bytes of data + PADDING,). After its first number, `out`, int16
     (1 + 64 * blocks + MARGIN,), gets the 64 coefficients of each block of the window in zigzag
@@ -318,6 +320,8 @@ def decode(
             if not is_valid:
                 return False
             mcu += length
+            if is_intact and (bottom - 1) * columns + right <= mcu < rows * columns:
+                return True
         if end - (reader[0] * EIGHT - reader[2]) >= EIGHT:
             return False
     return True

@@ -1,0 +1,175 @@
+"""The project's decoder of JPEG files at reduced scale, compared with libjpeg-turbo bit by bit."""
+
+import io
+import random
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import event, given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from PIL import Image
+
+from beton.codec import jpeg, scaled_jpeg
+from beton.errors import FormatError
+
+Image8 = NDArray[np.uint8]
+SCALES = st.sampled_from((2, 4, 8))
+
+
+def picture(seed: int, height: int, width: int, noise: float) -> Image8:
+    """Smooth colours, and noise of a standard deviation in grey levels."""
+    generator = np.random.default_rng(seed)
+    y, x = np.mgrid[:height, :width]
+    phases = generator.uniform(0, 6, 3)
+    slopes = generator.uniform(-0.2, 0.2, (2, 3))
+    waves = 127.5 + 110 * np.sin(y[..., None] * slopes[0] + x[..., None] * slopes[1] + phases)
+    waves += generator.normal(0, 1, (height, width, 3)) * noise
+    result: Image8 = waves.clip(0, 255).astype(np.uint8)
+    return result
+
+
+def encode(image: Image8, **options: Any) -> Image8:
+    file = io.BytesIO()
+    Image.fromarray(image).save(file, "JPEG", **options)
+    return np.frombuffer(file.getvalue(), np.uint8)
+
+
+@st.composite
+def files(draw: st.DrawFn) -> tuple[Image8, tuple[int, int], float]:
+    """A JPEG file, its (height, width), and the noise in it."""
+    size = draw(st.tuples(st.integers(8, 90), st.integers(8, 150)))
+    noise = draw(st.sampled_from((0, 5, 30, 300)))
+    options: dict[str, Any] = {
+        "quality": draw(st.integers(1, 100)),
+        "subsampling": draw(st.integers(0, 2)),
+        "optimize": draw(st.booleans()),
+        "restart_marker_blocks": draw(st.sampled_from((0, 0, 1, 3, 11))),
+    }
+    return encode(picture(draw(st.integers(0, 999)), *size, noise), **options), size, noise
+
+
+def attempt(
+    data: Image8, size: tuple[int, int], reduction: int, window: Any = None, intact: bool = False
+) -> Image8 | None:
+    """Return the reduced image, where pixels outside the window are not defined."""
+    height, width = (jpeg.reduced(side, reduction) for side in size)
+    out = np.full((height, width, 3), 77, np.uint8)
+    window = (0, 0, width, height) if window is None else window
+    return out if scaled_jpeg.decode(data, size, reduction, window, intact, out) else None
+
+
+@given(files(), SCALES)
+@settings(max_examples=300, deadline=None)
+def test_pixels_are_those_of_libjpeg_turbo(
+    file: tuple[Image8, tuple[int, int], float], reduction: int
+) -> None:
+    data, size, noise = file
+    found = attempt(data, size, reduction)
+    event(f"handled: {found is not None}, noise {noise}")
+    if found is not None:
+        assert np.array_equal(found, jpeg.decode(data, size, reduction))
+    else:
+        assert noise == 300  # some numbers need more than 16 bits
+
+
+@given(files(), SCALES, st.tuples(*[st.floats(0, 1)] * 4), st.booleans())
+@settings(max_examples=150, deadline=None)
+def test_any_window_has_the_same_pixels(
+    file: tuple[Image8, tuple[int, int], float],
+    reduction: int,
+    part: tuple[float, float, float, float],
+    intact: bool,
+) -> None:
+    data, size, _ = file
+    expected = jpeg.decode(data, size, reduction)
+    height, width = (side / reduction for side in size)
+    left, top = part[0] * width, part[1] * height
+    window = left, top, max(part[2] * (width - left), 0.01), max(part[3] * (height - top), 0.01)
+    found = attempt(data, size, reduction, window, intact)
+    if found is not None:
+        rows = slice(int(top), int(np.ceil(top + window[3])))
+        columns = slice(int(left), int(np.ceil(left + window[2])))
+        assert np.array_equal(found[rows, columns], expected[rows, columns])
+
+
+def same_as_libjpeg(data: Image8, size: tuple[int, int], reduction: int) -> None:
+    """Compare pixels or errors of `decode_window` with those of `decode`."""
+    try:
+        expected = jpeg.decode(data, size, reduction)
+    except FormatError as error:
+        assert attempt(data, size, reduction) is None, error
+        return
+    buffer = np.empty(expected.size, np.uint8)
+    window = (0, 0, expected.shape[1], expected.shape[0])
+    jpeg.decode_window(data, size, reduction, window, False, buffer)
+    assert np.array_equal(buffer.reshape(expected.shape), expected)
+
+
+@given(files(), SCALES, st.integers(0, 2**32), st.integers(1, 4))
+@settings(max_examples=300, deadline=None)
+def test_changed_and_shortened_files_are_left_to_libjpeg_turbo(
+    file: tuple[Image8, tuple[int, int], float], reduction: int, seed: int, changes: int
+) -> None:
+    data, size, _ = file
+    generator = random.Random(seed)
+    bytes_ = bytearray(data.tobytes())
+    for _ in range(changes):
+        at = generator.randrange(len(bytes_))
+        kind = generator.randrange(4)
+        if kind == 0:
+            bytes_[at] = generator.choice((0, 1, 255, generator.randrange(256)))
+        elif kind == 1:
+            bytes_[at] ^= 1 << generator.randrange(8)
+        elif kind == 2:
+            del bytes_[at : at + generator.randrange(1, 20)]
+        else:
+            bytes_[at:at] = generator.randbytes(generator.randrange(1, 5))
+        if not bytes_:
+            return
+    same_as_libjpeg(np.frombuffer(bytes(bytes_), np.uint8), size, reduction)
+
+
+def test_every_shortened_file_is_left_to_libjpeg_turbo() -> None:
+    data = encode(picture(1, 24, 40, 20), quality=80, restart_marker_blocks=2)
+    for end in range(len(data)):
+        same_as_libjpeg(data[:end], (24, 40), 4)
+
+
+@pytest.mark.parametrize(
+    ("mode", "options"),
+    [
+        ("RGB", {"progressive": True}),
+        ("L", {}),
+        ("CMYK", {}),
+        ("RGB", {"keep_rgb": True}),
+        ("RGB", {"qtables": [[300] * 64] * 2}),
+    ],
+)
+def test_unusual_files_are_not_handled(mode: str, options: dict[str, Any]) -> None:
+    file = io.BytesIO()
+    Image.fromarray(picture(2, 40, 50, 5)).convert(mode).save(file, "JPEG", **options)
+    data = np.frombuffer(file.getvalue(), np.uint8)
+    assert attempt(data, (40, 50), 4) is None
+    if mode == "RGB":
+        same_as_libjpeg(data, (40, 50), 4)
+
+
+def test_another_size_is_not_handled() -> None:
+    data = encode(picture(3, 40, 50, 5))
+    assert attempt(data, (40, 50), 4) is not None
+    assert attempt(data, (40, 51), 4) is None
+
+
+def test_only_an_intact_file_is_not_read_after_the_window() -> None:
+    data = encode(picture(4, 80, 80, 10)).copy()
+    data[-40:-2] = 0  # in the last rows
+    window = (0, 0, 20, 4)
+    assert attempt(data, (80, 80), 4, window) is None
+    with pytest.raises(FormatError, match="cannot be decoded"):
+        jpeg.decode_window(data, (80, 80), 4, window, False, np.empty(1200, np.uint8))
+    found = attempt(data, (80, 80), 4, window, intact=True)
+    expected = jpeg.decode(encode(picture(4, 80, 80, 10)), (80, 80), 4)
+    assert found is not None
+    assert np.array_equal(found[:4], expected[:4])
