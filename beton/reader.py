@@ -105,14 +105,11 @@ class Reader:
         self._columns = {}
         for name, field in self.fields.items():
             payloads[name].setflags(write=False)
+            pointers, sizes = payloads[name]
+            has_checksums = self.manifest is not None
+            records = parts.column(name)
             column = Column(
-                str(self.path),
-                name,
-                field,
-                parts.column(name),
-                data,
-                *payloads[name],
-                is_verified=self.manifest is not None,
+                str(self.path), name, field, records, data, pointers, sizes, has_checksums
             )
             self._columns[name] = column
 

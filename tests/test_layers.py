@@ -397,7 +397,7 @@ def foreign_calls(tree: ast.Module) -> Iterator[str]:
         if isinstance(node, ast.ImportFrom)
         and (node.module or "").split(".")[0] in ("beton", "pipeline")
         for name in node.names
-    } - {"kernel", "prefetch"}
+    } - {"kernel", "load_bits", "prefetch"}
     for function in kernels_of(tree):
         body = ast.Module(function.body, [])
         yield from (name for name in used(body) if name.split(".")[0] in foreign)

@@ -96,10 +96,13 @@ def test_any_window_has_the_same_pixels(
 
 def same_as_libjpeg(data: Image8, size: tuple[int, int], reduction: int) -> None:
     """Compare pixels or errors of `decode_window` with those of `decode`."""
+    found = attempt(data, size, reduction)
     try:
         expected = jpeg.decode(data, size, reduction)
-    except FormatError as error:
-        assert attempt(data, size, reduction) is None, error
+    except FormatError:
+        expected = np.zeros(0, np.uint8)
+    if not expected.size:
+        assert found is None
         return
     buffer = np.empty(expected.size, np.uint8)
     window = (0, 0, expected.shape[1], expected.shape[0])

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import numpy as np
 
 from beton import fields
-from beton.arrays import Array, Float64Array, Ids, Int64Array, Uint8Array
+from beton.arrays import Array, Float64Array, Ids, Int64Array
 from beton.codec import area, gather, jpeg
 from beton.codec.kernels import WINDOW_HEIGHT, WINDOW_WIDTH
 from beton.crop import Crop

@@ -85,7 +85,8 @@ def decode(
 
     `size` is (height, width) of the image; `window` is (left, top, width, height), in pixels of the
     reduced image. Its pixels, and perhaps others, are written to `out`, uint8 (h, w, 3), of the
-    whole reduced image. Of a file that `is_intact`, what follows the window is not read. If the file is not handled, some pixels may be written too.
+    whole reduced image; so may some be if the file is not handled. Of a file that `is_intact`, what
+    follows the window is not read.
     """
     found = read_header(data)
     if found is None or size != (found[0].height, found[0].width) or size[0] * size[1] > LARGEST:
@@ -140,7 +141,8 @@ def decode(
     y, x = first_row * high, first_column * wide
     pixels = min(end_row * high, out.shape[0]) - y, min(end_column * wide, out.shape[1]) - x
     half = -(-out.shape[1] // 2) if is_wide else 0
-    colour.convert(*planes, half, reduction < 8, (y, x), pixels, out)
+    luma_plane, blue, red = planes
+    colour.convert(luma_plane, blue, red, half, reduction < 8, (y, x), pixels, out)
     return True
 
 
@@ -166,9 +168,7 @@ def _plan(header: Header, reduction: int) -> _Plan | None:
     rows, columns = -(-header.height // (8 * down)), -(-header.width // (8 * across))
     interval = header.restart_interval or rows * columns
     pairs = [(one.across * one.down, tables.pairs[k]) for k, one in enumerate(components)]
-    return _Plan(
-        rows, columns, first, interval, side, tables, np.array(pairs), tuple(components)
-    )
+    return _Plan(rows, columns, first, interval, side, tables, np.array(pairs), tuple(components))
 
 
 def _units(start: float, length: float, unit: int, units: int) -> tuple[int, int]:

@@ -11,12 +11,14 @@ from typing import Any
 import numpy as np
 
 from beton.arrays import Array, Int64Array, Uint8Array
-from beton.codec.scaled_jpeg.huffman import BLOCK_END, LARGEST_AC, LARGEST_DC, SKIP_WINDOW, WINDOW
 from beton.jit import kernel, load_bits
 
 Unsigned = Any  # uint64
 
 PADDING = 512  # bytes after the data: a block has at most 63 * 26 + 27 bits
+WINDOW = 10  # bits: with more, the tables do not fit into the CPU's first cache
+SKIP_WINDOW = 13  # bits
+BLOCK_END = 64  # steps
 EOI, RST = 0xD9, 0xD0
 LARGEST = 2048  # a DC coefficient of 8 bits is smaller
 READS, SKIPS = 5, 4  # lookups between refills to 56 bits: they take WINDOW or SKIP_WINDOW each
@@ -32,6 +34,11 @@ UNUSED, SKIP_UNUSED = np.uint64(64 - WINDOW), np.uint64(64 - SKIP_WINDOW)
 @kernel
 def _unsigned(number: Any) -> Unsigned:
     return np.uint64(number)
+
+
+@kernel
+def _signed(number: Any) -> Any:
+    return np.int64(number)
 
 
 @kernel
@@ -92,29 +99,31 @@ def _refill(
 
 
 @kernel
-def _symbol(bits: Unsigned, k: Unsigned, pair: Unsigned, codes: Array) -> tuple[Unsigned, int, Unsigned]:
+def _symbol(
+    bits: Unsigned, k: Unsigned, pair: Unsigned, codes: Array
+) -> tuple[Unsigned, int, Unsigned]:
     """Return place, value and length of the next symbol; length 0 if it is not valid there.
 
     The place is the number of coefficients of the block up to the symbol's, or BLOCK_END.
     """
     none = _unsigned(0)
     table = pair << ONE | (ONE if k else none)
-    code = np.int64(codes[table << _unsigned(16) | bits >> _unsigned(48)])
+    code = _signed(codes[table << _unsigned(16) | bits >> _unsigned(48)])
     symbol = code >> 8
     size = symbol & 15
     length = code & 255
-    place = k + ONE
-    if code == 0 or (size > LARGEST_AC if k else symbol > LARGEST_DC):
+    if code == 0:
         return k, 0, none
+    place = k + ONE
     if k:
         place += _unsigned(symbol >> 4)
         if symbol == 0:
             place = _unsigned(BLOCK_END)
-        elif (size == 0 and symbol != 0xF0) or place > _unsigned(BLOCK_END):
+        elif place > _unsigned(BLOCK_END):
             return k, 0, none
     if size == 0:
         return place, 0, _unsigned(length)
-    value = np.int64(bits << _unsigned(length) >> _unsigned(64 - size))
+    value = _signed(bits << _unsigned(length) >> _unsigned(64 - size))
     if value < 1 << (size - 1):
         value -= (1 << size) - 1
     return place, value, _unsigned(length + size)
@@ -206,7 +215,7 @@ def _skip(
                 entry = entries[start + (bits >> UNUSED)]
                 length = entry & BYTE
                 k = entry >> _unsigned(16) & BYTE
-                difference = np.int64(np.int16(entry >> _unsigned(32)))
+                difference = _signed(np.int16(entry >> _unsigned(32)))
                 if k & _unsigned(BLOCK_END):
                     k, difference, length = _symbol(bits, _unsigned(0), pair, codes)
                     if length == 0:
@@ -258,9 +267,9 @@ def decode(
 
     There is a restart marker after each `interval` MCUs. `shape` are the rows and columns of MCUs
     of the image, `window` first and end of the window's rows, then of its columns. Data that
-    `is_intact` is not decoded after the window. `components`
-    (3, 2) has the blocks of each component in an MCU, and its pair of tables; the tables are those
-    of `Huffman`. `clean` is memory, uint8 (bytes of data + PADDING,). After its first number, `out`, int16
+    `is_intact` is not decoded after the window. `components` (3, 2) has the blocks of each
+    component in an MCU, and its pair of tables; the tables are those of `Huffman`. `clean` is
+    memory, uint8 (bytes of data + PADDING,). After its first number, `out`, int16
     (1 + 64 * blocks + MARGIN,), gets the 64 coefficients of each block of the window in zigzag
     order, the blocks in the order of the file.
     """

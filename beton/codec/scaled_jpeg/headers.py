@@ -12,6 +12,7 @@ SOI, SOF0, DHT, SOS, DQT, DRI, APP0, APP14, COM = (
     *(0xE0, 0xEE, 0xFE),
 )
 APPLICATION = range(APP0, 0xF0)
+KNOWN = {SOF0, DHT, SOS, DQT, DRI, COM, *APPLICATION}
 LUMA_SAMPLINGS = ((2, 2), (2, 1), (1, 1))  # horizontal and vertical; those of chroma are (1, 1)
 LONGEST = 1 << 18  # bytes of all segments; some files have thumbnails in them
 CACHED = 32  # headers
@@ -41,7 +42,7 @@ def read_header(data: Uint8Array) -> tuple[Header, int] | None:
 
     None if a segment is damaged, or unusual in any way.
     """
-    view = memoryview(data)  # its items are found faster than those of an array
+    view = data.data  # its items are found faster than those of an array
     at = 2
     while at + 4 <= min(len(view), LONGEST) and view[at] == 0xFF:
         marker = view[at + 1]
@@ -58,10 +59,10 @@ def _parse(start: bytes) -> Header | None:
     segments = _split(start)
     if segments is None:
         return None
-    contents = {marker: content for marker, content in segments}
+    contents = dict(segments)
     frame, scan = contents.get(SOF0, b""), contents[SOS]
-    known = {SOF0, DHT, SOS, DQT, DRI, COM, *APPLICATION}
-    if not known.issuperset(contents) or [m for m, _ in segments].count(SOF0) != 1:
+    markers = [marker for marker, _ in segments]
+    if not KNOWN.issuperset(markers) or markers.count(SOF0) != 1 or markers.count(DRI) > 1:
         return None
     if len(frame) != 15 or frame[0] != 8 or frame[5] != 3:
         return None

@@ -1,7 +1,7 @@
 """Huffman codes (ITU-T T.81, annexes C and F) as tables that are looked up with bits of the data.
 
 An entry of a table describes the symbols that the next bits hold completely, with their additional
-bits. Blocks that are decoded have two tables, looked up with `WINDOW` bits: for the start of a
+bits. Blocks that are decoded have two tables, looked up with WINDOW bits: for the start of a
 block (a DC symbol, perhaps an AC symbol) and for the rest of it (one or two AC symbols). An entry:
 
     bits 0-7    length of the symbols
@@ -12,7 +12,7 @@ block (a DC symbol, perhaps an AC symbol) and for the rest of it (one or two AC 
 
 The coefficient of a DC symbol is the first of the block, and its value is the difference.
 
-Blocks that are skipped have a table for any number of AC symbols, looked up with `SKIP_WINDOW`
+Blocks that are skipped have a table for any number of AC symbols, looked up with SKIP_WINDOW
 bits. Its entry has the length in bits 0-5 and the steps above. In all tables, the steps of bits
 without a valid symbol are BLOCK_END, which are too many for every symbol.
 
@@ -21,19 +21,20 @@ without a valid symbol are BLOCK_END, which are too many for every symbol.
 
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 
 from beton.arrays import Array
+from beton.codec.scaled_jpeg.entropy import SKIP_WINDOW, WINDOW
 from beton.jit import kernel
 
-WINDOW = 10  # bits: with more, tables do not fit into the CPU's first cache
-SKIP_WINDOW = 13  # bits
 BLOCK_END = 64  # steps
 END = 128  # steps
 LARGEST_DC, LARGEST_AC = 11, 10  # additional bits of a symbol, in images of 8 bits
 CACHED = 8  # sets of tables, each of about half a megabyte
 START, REST = 0, 1
+NUMBERS = (*range(4), *range(16, 20))  # of tables: DC, AC
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,7 +63,8 @@ def make_tables(content: bytes, selectors: tuple[tuple[int, int], ...]) -> Huffm
     while at + 17 <= len(content):
         counts = np.frombuffer(content, np.uint8, 16, at + 1).astype(np.int64)
         symbols = np.frombuffer(content[at + 17 : at + 17 + int(counts.sum())], np.uint8)
-        if symbols.size != counts.sum() or symbols.size > 256:
+        is_valid = content[at] in NUMBERS and symbols.size == counts.sum() <= 256
+        if not is_valid or (content[at] < 16 and symbols.max(initial=0) > 15):
             return None
         found[content[at]] = counts, symbols
         at += 17 + symbols.size
@@ -72,28 +74,39 @@ def make_tables(content: bytes, selectors: tuple[tuple[int, int], ...]) -> Huffm
         return None
     codes = np.zeros((len(different), 2, 1 << 16), np.uint16)
     for row, number in zip(codes.reshape(len(numbers), -1), numbers, strict=True):
-        if not _fill_codes(*found[number], row):
+        if not _fill_codes(*found[number], number < 16, row):
             return None
     entries = np.zeros((len(different), 2, 1 << WINDOW), np.uint64)
     skips = np.zeros((len(different), 1 << SKIP_WINDOW), np.uint16)
     for pair in range(len(different)):
-        _fill_entries(codes[pair], entries[pair])
-        _fill_skips(codes[pair, REST], skips[pair])
+        _fill_entries(codes[pair], WINDOW, entries[pair])
+        _fill_skips(codes[pair, REST], SKIP_WINDOW, skips[pair])
     pairs = tuple(different.index(pair) for pair in selectors)
     return Huffman(entries.ravel(), skips.ravel(), codes.ravel(), pairs)
 
 
 @kernel
-def _fill_codes(counts: Array, symbols: Array, codes: Array) -> bool:
+def _is_valid(symbol: int, is_dc: bool) -> bool:
+    """Return whether a symbol occurs in images of 8 bits."""
+    if is_dc:
+        return symbol <= LARGEST_DC
+    size = symbol & 15
+    return size <= LARGEST_AC and (size > 0 or symbol in (0, 0xF0))
+
+
+@kernel
+def _fill_codes(counts: Array, symbols: Array, is_dc: bool, codes: Array) -> bool:
     """Fill a row of codes; return whether they are a prefix code."""
     code = 0
     k = 0
     for length in range(1, 17):
         for _ in range(counts[length - 1]):
-            if code >= 1 << length:
+            if code >= (1 << length) - 1:  # the code of ones only is reserved
                 return False
-            first = code << (16 - length)
-            codes[first : first + (1 << (16 - length))] = np.int64(symbols[k]) << 8 | length
+            symbol = int(symbols[k])
+            if _is_valid(symbol, is_dc):
+                first = code << (16 - length)
+                codes[first : first + (1 << (16 - length))] = symbol << 8 | length
             code += 1
             k += 1
         code <<= 1
@@ -106,52 +119,48 @@ def _symbol(bits: int, left: int, is_dc: bool, codes: Array) -> tuple[int, int, 
 
     The length is 0 if the symbol is longer, or not valid.
     """
-    code = np.int64(codes[bits])
+    code: Any = np.int64(codes[bits])
     symbol = code >> 8
-    run, size = (0, symbol) if is_dc else (symbol >> 4, symbol & 15)
+    size = symbol & 15
     length = (code & 255) + size
-    if code == 0 or length > left or size > (LARGEST_DC if is_dc else LARGEST_AC):
+    if code == 0 or length > left:
         return 0, 0, 0
+    steps = 1 if is_dc else (symbol >> 4) + 1
     if size == 0:
-        steps = run + 1
-        if not is_dc and run == 0:
-            steps = END
-        elif run not in (0, 15):
-            length = 0
-        return steps, 0, length
+        return (END if symbol == 0 and not is_dc else steps), 0, length
     value = (bits >> (16 - length)) & ((1 << size) - 1)
     if value < 1 << (size - 1):
         value -= (1 << size) - 1
-    return run + 1, value, length
+    return steps, value, length
 
 
 @kernel
-def _fill_entries(codes: Array, entries: Array) -> None:
-    """Fill entries (2, 2 ** WINDOW) from codes (2, 2 ** 16)."""
+def _fill_entries(codes: Array, window: int, entries: Array) -> None:
+    """Fill entries (2, 2 ** window) from codes (2, 2 ** 16)."""
     for table in range(2):
-        for window in range(1 << WINDOW):
-            bits = window << (16 - WINDOW)
-            steps, value, length = _symbol(bits, WINDOW, table == START, codes[table])
+        for index in range(1 << window):
+            bits = index << (16 - window)
+            steps, value, length = _symbol(bits, window, table == START, codes[table])
             more, other, longer = 0, value, 0
             if length == 0:
                 steps = BLOCK_END
             elif steps < END:
                 bits = bits << length & 0xFFFF
-                more, other, longer = _symbol(bits, WINDOW - length, False, codes[REST])
+                more, other, longer = _symbol(bits, window - length, False, codes[REST])
                 if longer == 0:
                     more, other = 0, value
             entry = (length + longer) | steps << 8 | (steps + more) << 16
             entry |= (value & 0xFFFF) << 32 | (other & 0xFFFF) << 48
-            entries[table, window] = np.uint64(entry)
+            entries[table, index] = np.uint64(entry)
 
 
 @kernel
-def _fill_skips(codes: Array, skips: Array) -> None:
-    """Fill skips (2 ** SKIP_WINDOW,) from the codes of AC symbols."""
-    for window in range(1 << SKIP_WINDOW):
-        bits = window << (16 - SKIP_WINDOW)
+def _fill_skips(codes: Array, window: int, skips: Array) -> None:
+    """Fill skips (2 ** window,) from the codes of AC symbols."""
+    for index in range(1 << window):
+        bits = index << (16 - window)
         total = 0
-        left = SKIP_WINDOW
+        left = window
         while total < BLOCK_END:
             steps, _, length = _symbol(bits, left, False, codes)
             if length == 0 or (steps < END and total + steps >= BLOCK_END):
@@ -159,4 +168,4 @@ def _fill_skips(codes: Array, skips: Array) -> None:
             total += steps
             left -= length
             bits = bits << length & 0xFFFF
-        skips[window] = SKIP_WINDOW - left | (total or BLOCK_END) << 6
+        skips[index] = window - left | (total or BLOCK_END) << 6

@@ -4,8 +4,8 @@ A block of 8×8 coefficients becomes 8, 4, 2 or 1 pixels a side. The 8×8 transf
 Agui and Nakajima, which libjpeg calls fast; the others are libjpeg's reduced transforms. They use
 only some frequencies, and their sums are rounded after the columns and again after the rows.
 
-16 blocks at a time are transformed, in vector instructions. Implementations of libjpeg differ in how numbers overflow, so a block with numbers that 16 bits
-may not hold is not decoded here.
+16 blocks at a time are transformed, in vector instructions. Implementations of libjpeg differ in
+how numbers overflow, so a block with numbers that 16 bits may not hold is not decoded here.
 """
 
 from typing import Any
