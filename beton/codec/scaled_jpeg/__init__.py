@@ -21,7 +21,7 @@ from beton.codec.scaled_jpeg.huffman import Huffman, make_tables
 
 CACHED = 32  # plans
 ROUNDING = 1e-6  # pixels: a window's pixels are found with rounded numbers
-LARGEST = 1 << 24  # pixels of an image, so that scratch memory stays small
+LARGEST = 1 << 22  # pixels of an image: scratch memory is up to 30 MB a thread
 ZIGZAG = sorted(
     range(64), key=lambda at: (at // 8 + at % 8, (at if (at // 8 + at % 8) % 2 else at % 8))
 )
