@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import simplejpeg
-from every_field import smooth
+from every_field import smooth, without_manifest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -237,6 +237,33 @@ def test_a_damaged_jpeg_is_named(tmp_path: Path) -> None:
             with pytest.raises(BetonError, match="field 'image', sample 1: JPEG cannot") as caught:
                 next(loader.batches(0))
             assert "sample 1 of" in caught.value.__notes__[0]
+
+
+class Corner:
+    """The upper left quarter of a quarter of an image."""
+
+    def windows(self, _key: Key, ids: Any, sizes: Any, _proportion: float) -> Any:
+        return np.array([[0.0, 0, width // 4, height // 4] for height, width in sizes[: len(ids)]])
+
+
+@pytest.mark.parametrize("has_checksums", [True, False])
+def test_damage_after_the_window_is_found(tmp_path: Path, has_checksums: bool) -> None:
+    """The JPEG is decoded to its end if it has no checksum, which would show the damage."""
+    path = tmp_path / "image.beton"
+    write(path, {"image": RGBImageField("jpg")}, [(photo(1, 160, 160),)])
+    with Reader(path) as reader:
+        end = int(reader.column("image").pointers[0] + reader.column("image").sizes[0])
+    data = path.read_bytes()
+    data = data if has_checksums else without_manifest(data)
+    op = RgbResize(10, 10, Corner())
+    for damage, message in ((b"", ""), (bytes(30), "has changed" if has_checksums else "decoded")):
+        path.write_bytes(data[: end - 2 - len(damage)] + damage + data[end - 2 :])
+        with Reader(path) as reader, Loader(reader, 1, {"image": op}) as loader:
+            if damage:
+                with pytest.raises(BetonError, match=message):
+                    next(loader.batches(0))
+            else:
+                assert next(loader.batches(0))["image"].std() > 0
 
 
 def test_a_jpeg_of_another_size_is_rejected_at_any_scale() -> None:
