@@ -38,6 +38,19 @@ class Ratio:
         return f"{text} ({self.interval.low:,.{digits}f} to {self.interval.high:,.{digits}f})"
 
 
+@dataclass(frozen=True)
+class Series:
+    """What was measured of one method in each round, or with each seed, in `unit`.
+
+    `factors` are its ratios to a reference that took turns with it, empty where there is none.
+    """
+
+    name: str
+    unit: str
+    values: tuple[float, ...]
+    factors: tuple[float, ...] = ()
+
+
 class Rates:
     """A result's rates, images/s in each round, and those of its reference in the same rounds."""
 
@@ -53,6 +66,16 @@ class Rates:
     def factor(self) -> Ratio:
         """How many times as fast as its reference it is, round by round."""
         return ratio(self.rates, self.reference_rates)
+
+    def series(self, name: str) -> Series:
+        """Return the rates of all rounds, and their ratios to the reference, under a name."""
+        return rate_series(name, self.rates, self.reference_rates)
+
+
+def rate_series(name: str, rates: Sequence[float], reference: Sequence[float]) -> Series:
+    """Return rates, and their ratios to a reference in the same rounds if there is one."""
+    factors = (own / base for own, base in zip(rates, reference, strict=True)) if reference else ()
+    return Series(name, "images/s", tuple(rates), tuple(factors))
 
 
 def take_turns(tasks: Mapping[K, Callable[[], T]], rounds: int) -> dict[K, list[T]]:
