@@ -7,7 +7,6 @@ what differs between machines.
 """
 
 import math
-import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
@@ -119,31 +118,3 @@ def table(
 def rate_cells(rates: Sequence[float]) -> list[str]:
     """Return the median rate and its range as cells of a table."""
     return [f"{median(rates):,.0f}", f"{min(rates):,.0f} to {max(rates):,.0f}"]
-
-
-def compare_rates(
-    tasks: Mapping[str, Callable[[], int]], rounds: int, baselines: str | Sequence[str], title: str
-) -> Table:
-    """Compare tasks, which return their numbers of images, after a warm-up of each.
-
-    Returns a row for each task: the median rate, its range, and the ratio to each baseline.
-    """
-    baselines = [baselines] if isinstance(baselines, str) else baselines
-    for task in tasks.values():
-        task()
-    measured = take_turns({name: _timed(task) for name, task in tasks.items()}, rounds)
-    rows = [
-        [name, *rate_cells(rates), *(str(ratio(rates, measured[base])) for base in baselines)]
-        for name, rates in measured.items()
-    ]
-    headings = ["", "images/s (median)", "range", *(f"× {name}" for name in baselines)]
-    return table(headings, rows, "l" + "r" * (len(headings) - 1), title)
-
-
-def _timed(task: Callable[[], int]) -> Callable[[], float]:
-    def run() -> float:
-        start = time.perf_counter()
-        images = task()
-        return images / (time.perf_counter() - start)
-
-    return run

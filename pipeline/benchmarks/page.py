@@ -12,6 +12,8 @@ from pipeline.benchmarks.device import page as device_page
 from pipeline.benchmarks.device import tables as device_tables
 from pipeline.benchmarks.harness import Ratio
 from pipeline.benchmarks.plots import RateBar, plot_rates
+from pipeline.benchmarks.prep import page as prep_page
+from pipeline.benchmarks.prep import tables as prep_tables
 from pipeline.benchmarks.results import (
     JOB,
     Config,
@@ -92,6 +94,15 @@ def content_of(results: Results) -> Content | None:
             scaling_page.answer(scaled),
             scaling_page.sections(scaled),
             scaled.load,
+        )
+    if (prepared := results.prep) is not None:
+        return Content(
+            "prep",
+            prep_page.TITLE,
+            prep_page.QUESTION,
+            prep_tables.answer(prepared),
+            prep_page.sections(prepared),
+            prepared.load,
         )
     if (throughput := results.throughput) is not None:
         return Content(
