@@ -145,8 +145,8 @@ def test_two_subjects_are_not_compared(tmp_path: Path) -> None:
 
 def test_machines_options_and_data_that_differ_are_one_line_each(tmp_path: Path) -> None:
     """The second machine is simulated: its description has more cores and another numpy."""
-    first = written(tmp_path, prep(1.0), rounds=3, peers=[], runs="a", data={"size": 1})
-    second = written(tmp_path, prep(1.0), rounds=5, runs="b", data={"size": 2})
+    first = written(tmp_path, prep(1.0), rounds=3, peers=["a"], runs="a", data={"size": 1})
+    second = written(tmp_path, prep(1.0), rounds=5, peers=[], runs="b", data={"size": 2})
     machine = json.loads((second / "machine.json").read_text())
     cores, numpy = machine["cores"], machine["packages"]["numpy"]
     machine["cores"], machine["packages"]["numpy"] = 999, "0.1"
@@ -157,7 +157,7 @@ def test_machines_options_and_data_that_differ_are_one_line_each(tmp_path: Path)
     lines = [line for line in printed(first, second).splitlines() if "different" in line]
     assert lines == [
         f"different machines: cores: {cores}, then 999; packages.numpy: {numpy}, then 0.1",
-        "different options: data.size: 1, then 2; rounds: 3, then 5",
+        "different options: data.size: 1, then 2; peers: ['a'], then not given; rounds: 3, then 5",
         "different data: origin: [{'kind': 'synthetic'}], then [{'kind': 'real'}]",
     ]
 

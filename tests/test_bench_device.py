@@ -26,7 +26,10 @@ CPU, GPU = torch.device("cpu"), torch.device("cuda", 0)
 
 @pytest.fixture(scope="module")
 def pages(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_set(tmp_path_factory.mktemp("device") / "pages.beton", train=20)
+    # As prep describes them: not all values are texts.
+    provenance = {"kind": "synthetic", "source": "tiny", "digest": "sha256:tiny", "bytes": 0}
+    path = tmp_path_factory.mktemp("device") / "pages.beton"
+    return write_set(path, train=20, info={"provenance": provenance})
 
 
 @pytest.fixture(scope="module")

@@ -23,6 +23,7 @@ from pipeline.benchmarks.results import Config, Results, read_results
 from pipeline.errors import UserError
 from pipeline.runtime.files import read_as, read_json
 
+ABSENT = "not given"
 PLACES = ("runs", "compare")  # options that change nothing of what is measured
 
 
@@ -137,7 +138,7 @@ def differences(first: Path, second: Path) -> Iterator[str]:
     for name, pair in (("machines", machines), ("options", options), ("data", data)):
         old, new = (flat(one) for one in pair)
         parts = [
-            f"{key}: {old.get(key)}, then {new.get(key)}"
+            f"{key}: {old.get(key, ABSENT)}, then {new.get(key, ABSENT)}"
             for key in sorted(old.keys() | new.keys())
             if old.get(key) != new.get(key)
         ]

@@ -29,7 +29,7 @@ class Config:
 
     job: str
     options: dict[str, Any]
-    provenance: tuple[dict[str, str], ...]
+    provenance: tuple[dict[str, Any], ...]
 
 
 @dataclass(frozen=True)
@@ -155,7 +155,7 @@ class Results:
 def new_run(
     runs: Path,
     options: Mapping[str, Any],
-    provenance: tuple[dict[str, str], ...],
+    provenance: tuple[dict[str, Any], ...],
     machine: Mapping[str, Any] | None = None,
 ) -> Path:
     """Create runs/bench/<time> with config.json and machine.json; return its path.
