@@ -22,7 +22,7 @@ from pipeline.errors import UserError
 from pipeline.runtime.cgroup import usable_cores
 
 ROOT = Path(__file__).resolve().parents[1]
-SMALL = ["--peers", "--copies", "2", "--digits", "60", "--rounds", "2"]
+SMALL = ["--peers", "none", "--copies", "2", "--digits", "60", "--rounds", "2"]
 MEMORY = WriterEntry("a writer", "memory", "DataLoader over tensors")  # it needs no installation
 # Simulated: its package exists nowhere.
 MISSING = Peer("missing", "files", (), ("no-such-package-of-inkrun",), ("--no-index",))
@@ -67,7 +67,13 @@ def test_the_command_writes_results_a_plot_and_a_page(run: Path) -> None:
         assert 100 < (ours or 0) < 100_000
     assert (run / "prep-rates.png").stat().st_size > 1_000
     html = page_of([run]).html()
-    for part in ("Preparation", "digits of 28×28 in PNG files", "bench prep", "in all"):
+    for part in (
+        "Preparation",
+        "digits of 28×28 in PNG files",
+        "bench prep --pages 2 --copies 2",
+        "--peers none",
+        "in all",
+    ):
         assert part in html
 
 
@@ -169,6 +175,7 @@ def test_every_part_of_the_profile_takes_time(tmp_path: Path) -> None:
         (command.Options(rounds=0), "rounds: got 0"),
         (command.Options(processes=-1), "processes: got -1"),
         (command.Options(peers=("fcvf",)), "peers: got fcvf, expected some of ffcv, litdata"),
+        (command.Options(peers=("ffcv", "none")), "peers: got none, expected some of ffcv"),
     ],
 )
 def test_options_that_do_not_fit_are_refused(options: command.Options, message: str) -> None:

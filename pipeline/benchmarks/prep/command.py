@@ -44,6 +44,7 @@ from pipeline.experiments.command import options_of
 from pipeline.runtime.hardware import machine
 
 FOLDER = Path(".bench")  # in the checkout: environments of peers, and images while it runs
+NO_PEERS = "none"
 Started = list[tuple[WriterEntry, PeerWriter]]
 
 
@@ -64,8 +65,8 @@ class Options:
     seconds of a core."""
     rounds: int = 5
     """Rounds of each comparison."""
-    peers: tuple[str, ...] = PEERS_OF_WRITERS
-    """Other writers of the pages; none without a name after the option."""
+    peers: tuple[str, ...] = ()
+    """Other writers of the pages: ffcv, litdata, mosaic, or none. Default: all."""
 
 
 def check(options: Options) -> None:
@@ -73,9 +74,10 @@ def check(options: Options) -> None:
     for name in ("pages", "copies", "digits", "processes", "rounds"):
         if (value := getattr(options, name)) < 1:
             raise UserError(f"{name}: got {value}, expected 1 or more")
-    if unknown := [name for name in options.peers if name not in PEERS_OF_WRITERS]:
-        expected = ", ".join(PEERS_OF_WRITERS)
-        raise UserError(f"peers: got {unknown[0]}, expected some of {expected}")
+    unknown = [name for name in options.peers if name not in PEERS_OF_WRITERS]
+    if unknown and options.peers != (NO_PEERS,):
+        expected = f"some of {', '.join(PEERS_OF_WRITERS)}, or {NO_PEERS} alone"
+        raise UserError(f"peers: got {unknown[0]}, expected {expected}")
 
 
 def run(options: Options, runs: Path) -> Path:
@@ -139,10 +141,11 @@ def start(
     report: Callable[[str], None],
 ) -> Iterator[tuple[WriterEntry, PeerWriter]]:
     """Yield the other writers after a first turn; the reason of each other goes to `skipped`."""
-    if not options.peers:
+    entries = [one for one in WRITERS if one.peer in (options.peers or PEERS_OF_WRITERS)]
+    if not entries:
         return
     count = dataset.link(folder / "source", options.copies)
-    for entry in (one for one in WRITERS if one.peer in options.peers):
+    for entry in entries:
         peer = PEERS[entry.peer]
         try:
             python = python_of(peer, FOLDER.resolve(), report)
