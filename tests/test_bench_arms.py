@@ -21,7 +21,7 @@ from pipeline.benchmarks.convergence import run
 from pipeline.benchmarks.convergence.command import Options, plan_of
 from pipeline.benchmarks.convergence.data import Prepared
 from pipeline.benchmarks.convergence.outcome import Arm, Convergence, Training
-from pipeline.benchmarks.convergence.page import answer
+from pipeline.benchmarks.convergence.page import answer, left_out_sections
 from pipeline.benchmarks.convergence.parts import ARMS, PARTS, Part
 from pipeline.benchmarks.convergence.run import Bench
 from pipeline.benchmarks.convergence.tables import time_rows
@@ -104,6 +104,8 @@ def test_a_part_without_time_is_left_out() -> None:
     assert [*time_rows(part)] == []
     assert result.left_out == (PARTS["fashion"].title,)
     assert "reached no target" in answer(result)
+    (section,) = left_out_sections(result)
+    assert section.blocks == [f"{PARTS['fashion'].title}: the time limit had passed."]
 
 
 @pytest.fixture(scope="module")

@@ -165,6 +165,10 @@ def test_never_is_for_trainings_that_ran_to_their_end(
     (found,) = part.arms[0].reached
     assert convert(msgspec.to_builtins(found), Reached) == found
     text = " ".join(notes(Convergence(2, 1.0, False, (0, 0), (part,), ()), part))
+    fewer = any(0 < len(one.known) < 2 for arm in part.arms for one in arm.reached)
+    assert ("means and ratios are those of the others" in text) == fewer
+    no_time = "There was no time for all 2 seeds: published recipe, inkrun's loader: 0."
+    assert (no_time in text) == (not twin)
     others = {time.state for one in part.arms[1].reached for time in one.times}
     states = [time.state for time in found.times]
     assert ("≈ never: " in text) == ("inferred not reached" in {*states, *others})

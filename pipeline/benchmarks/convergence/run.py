@@ -40,7 +40,7 @@ class Plan:
 class Bench:
     """Runs a plan in the folder `scratch`; `report` gets a line about each training.
 
-    Nothing starts after the time limit. What has started then ends soon: the preparation of a
+    Nothing starts after the time limit, but for the first part's data. What has started then ends soon: the preparation of a
     part's data at its end, a training after `worker.STEPS` steps and a validation at the latest.
     """
 
@@ -57,7 +57,7 @@ class Bench:
         parts: list[PartResult] = []
         left_out: list[str] = []
         for part in (PARTS[name] for name in plan.parts):
-            if self._seconds_left() > 0:
+            if not parts or self._seconds_left() > 0:
                 parts.append(self._run_part(part))
             else:  # its data would take time too
                 self._report(f"part {part.name}: {LEFT_OUT}")

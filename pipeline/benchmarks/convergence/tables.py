@@ -138,7 +138,14 @@ def notes(result: Convergence, part: PartResult) -> list[str]:
     ]
     if result.quick:
         lines.insert(0, "A quick run: few images and epochs. It shows no accuracy.")
-    states = {time.state for arm in part.arms for one in arm.reached for time in one.times}
+    fewer = [arm for arm in part.arms if len(arm.trainings) < result.seeds]
+    if fewer:
+        counts = "; ".join(f"{arm.arm.name}: {len(arm.trainings)}" for arm in fewer)
+        lines.append(f"There was no time for all {result.seeds} seeds: {counts}.")
+    found = [one for arm in part.arms for one in arm.reached]
+    if any(0 < len(one.known) < len(one.times) for one in found):
+        lines.append("Where some seeds have no time, means and ratios are those of the others.")
+    states = {time.state for one in found for time in one.times}
     if "extrapolated" in states:
         lines.append(
             "≈ is extrapolated: a training that was cut short needs as many epochs as the same "
