@@ -40,8 +40,9 @@ class Plan:
 class Bench:
     """Runs a plan in the folder `scratch`; `report` gets a line about each training.
 
-    Nothing starts after the time limit, but for the first part's data. What has started then ends soon: the preparation of a
-    part's data at its end, a training after `worker.STEPS` steps and a validation at the latest.
+    Nothing starts after the time limit, but for the first part's data. What has started then ends
+    soon: the preparation of a part's data at its end, a training after `worker.STEPS` steps and a
+    validation at the latest.
     """
 
     def __init__(self, plan: Plan, scratch: Path, report: Callable[[str], None]) -> None:
