@@ -225,8 +225,7 @@ def test_a_damaged_jpeg_is_named(tmp_path: Path) -> None:
     path = tmp_path / "images.beton"
     write(path, {"image": RGBImageField("jpg")}, [(photo(i, 40, 50),) for i in range(3)])
     with Reader(path) as reader:
-        start = int(reader.column("image").pointers[1])
-        size = int(reader.column("image").sizes[1])
+        start, size = (int(part[1]) for part in reader.column("image").regions())
     data = bytearray(path.read_bytes())
     middle = start + size // 2
     data[middle : start + size] = bytes(start + size - middle)
@@ -252,7 +251,7 @@ def test_damage_after_the_window_is_found(tmp_path: Path, has_checksums: bool) -
     path = tmp_path / "image.beton"
     write(path, {"image": RGBImageField("jpg")}, [(photo(1, 160, 160),)])
     with Reader(path) as reader:
-        end = int(reader.column("image").pointers[0] + reader.column("image").sizes[0])
+        end = sum(int(numbers[0]) for numbers in reader.column("image").regions())
     data = path.read_bytes()
     data = data if has_checksums else without_manifest(data)
     op = RgbResize(10, 10, Corner())
