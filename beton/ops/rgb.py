@@ -112,11 +112,13 @@ class RgbResize(Op):
             pixels = buffer.view()
             pixels.setflags(write=False)  # like the file's, so that one compiled kernel does both
             start = np.zeros(1, np.int64)
+            starts, lengths = column.regions(ids[places])
+            ends = starts + lengths
             for k, row in enumerate(places.tolist()):
                 size = int(sizes[row, 0]), int(sizes[row, 1])
                 window = windows[row].tolist()
                 with _located(column, int(ids[row])):
-                    data = column.payload(int(ids[row]))
+                    data = column.data[starts[k] : ends[k]]
                     jpeg.decode_window(
                         data, size, int(reductions[k]), window, column.is_verified, buffer
                     )
