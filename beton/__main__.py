@@ -86,7 +86,7 @@ def inspect(reader: Reader) -> None:
         fields.add_column(title, justify="right", no_wrap=True)
     for name in reader.fields:
         column = reader.column(name)
-        stored = int(column.sizes.sum())
+        stored = int(column.regions()[1].sum())
         pixels = raw_bytes(column)
         fields.add_row(
             name,
@@ -128,7 +128,7 @@ def describe(column: Column) -> str:
         case NDArrayField() as field:
             return f"{field.dtype} {field.shape}"
         case _:
-            return f"{span(column.sizes)} bytes"
+            return f"{span(column.regions()[1])} bytes"
 
 
 def span(numbers: Array) -> str:

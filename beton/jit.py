@@ -120,7 +120,19 @@ def kernel(function: Callable[P, R]) -> Callable[P, R]:
     written again, with a warning. A kernel must call only kernels of its own file, because the
     cache depends on that file alone.
     """
-    compiled: Any = numba.njit(nogil=True)(function)
+    return _compiled(function)
+
+
+def inlined(function: Callable[P, R]) -> Callable[P, R]:
+    """Compile a small `kernel` into the kernels that call it.
+
+    A call passes each array as seven numbers or more, which takes longer than a few lines of code.
+    """
+    return _compiled(function, forceinline=True)
+
+
+def _compiled(function: Callable[P, R], **options: Any) -> Callable[P, R]:
+    compiled: Any = numba.njit(nogil=True, **options)(function)
     with suppress(RuntimeError):  # no cache folder is writable
         compiled._cache = _Cache(function)
     return cast(Callable[P, R], compiled)
@@ -131,16 +143,18 @@ def _prefetch(context: Any, data: Any, index: Any) -> Any:  # noqa: ARG001
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         view: Any = make_array  # numba has no types for it
         array = view(signature.args[0])(context, builder, arguments[0])
-        address = builder.gep(array.data, [arguments[1]])
+        start = builder.bitcast(array.data, ir.IntType(8).as_pointer())
+        address = builder.gep(start, [arguments[1]])
         flag = ir.IntType(32)
         kind = ir.FunctionType(ir.VoidType(), [address.type, flag, flag, flag])
         function = builder.module.declare_intrinsic("llvm.prefetch", [address.type], kind)
-        builder.call(function, [address, flag(0), flag(3), flag(1)])  # read, all caches, data
+        builder.call(function, [address, flag(0), flag(2), flag(1)])  # read, from level 2 on, data
         return context.get_dummy_value()
 
     return types.void(data, types.intp), generate
 
 
-# prefetch(data, index) starts to load data[index] of uint8 (n,) into the CPU's caches and does not
-# wait, so that a kernel that reads random positions can load the next one while it works.
+# prefetch(array, offset) starts to load the byte at this distance from an array's first byte into
+# the CPU's caches and does not wait, so that a kernel that reads random positions can load the next
+# one while it works. Level 2 waits for more loads at once than level 1 does.
 prefetch = cast(Callable[[Any, int], None], _prefetch)

@@ -13,10 +13,12 @@ import zlib
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from threading import Lock
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, TypeVar
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -27,9 +29,11 @@ from beton.order import Shard, as_indices, batch_ids, count_batches, epoch_order
 from beton.reader import Reader
 from beton.rng import Key
 
+T = TypeVar("T")
 Allocate = Callable[[tuple[int, ...], DTypeLike], Array]
 
 CLOSED = "the loader is closed"
+LONG_ORDER = 1 << 16  # samples from which on the next epoch's order is computed during an epoch
 
 
 @dataclass(frozen=True, eq=False)
@@ -139,19 +143,21 @@ class Loader:
         self._seed, self._order, self._drop_last = operator.index(seed), order, drop_last
         self._owned = not isinstance(file, Reader)
         self._reader = file if isinstance(file, Reader) else Reader(Path(file))
-        self._indices = as_indices(indices, len(self._reader))
+        count = len(self._reader)
+        self._selection = None if indices is None else as_indices(indices, count)
+        self._samples = count if self._selection is None else len(self._selection)
         if len(self) == 0:
             raise ValueError(
                 f"batch_size: got {batch_size} with drop_last, "
-                f"expected at most {len(self._indices)}, the number of samples"
+                f"expected at most {self._samples}, the number of samples"
             )
         columns = {name: self._reader.column(name) for name in fields or self._reader.fields}
         self._ops = fields or {name: default(column) for name, column in columns.items()}
-        rows = batch_size // self.shard.count
+        rows, ids = batch_size // self.shard.count, self._indices()
         self._steps: dict[str, Step] = {}
         self._specs: dict[str, Spec] = {}
         for field, column in columns.items():
-            step = self._steps[field] = self._ops[field].bind(column, self._indices, rows)
+            step = self._steps[field] = self._ops[field].bind(column, ids, rows)
             for suffix, spec in step.outputs.items():
                 name = _array_name(field, suffix)
                 if name in self._specs:
@@ -167,10 +173,16 @@ class Loader:
         # The prefetched batches, one per thread, the consumer's, and one between them.
         self._slots = Slots(self._specs, self._allocate, self.prefetch + self.threads + 2)
         self._pool = ThreadPoolExecutor(max(self.threads, 1), "beton-loader")
+        self._order_pool = ThreadPoolExecutor(1, "beton-order")
+        self._next_order: tuple[int, Future[Ids]] | None = None  # epoch and order
         self._process = os.getpid()
 
     def __len__(self) -> int:
-        return count_batches(len(self._indices), self.batch_size, self._drop_last)
+        return count_batches(self._samples, self.batch_size, self._drop_last)
+
+    def _indices(self) -> Ids:
+        # Those of a whole file are not stored, which would be 8 bytes for each sample.
+        return np.arange(self._samples) if self._selection is None else self._selection
 
     def specs(self) -> Mapping[str, Spec]:
         """Return the shape and dtype of every array of a batch."""
@@ -182,10 +194,21 @@ class Loader:
         if self._process != os.getpid():  # a fork copies no threads
             self._start_threads()
         self._reader.check_unchanged()
-        order = self._indices
-        if self._order == "shuffled":
-            order = order[epoch_order(len(order), self._seed, epoch)]
+        order = self._shuffled(epoch) if self._order == "shuffled" else self._indices()
         return self._run(order, epoch, start)
+
+    def _shuffled(self, epoch: int) -> Ids:
+        """Return the order of an epoch. A thread computes the next one's if that takes long."""
+        ahead, self._next_order = self._next_order, None
+        if ahead is not None and ahead[0] == epoch:
+            order = self._result(ahead[1])
+        else:
+            order = epoch_order(self._samples, self._seed, epoch)
+        if self.threads and self._samples >= LONG_ORDER:
+            task = partial(epoch_order, self._samples, self._seed, epoch + 1)
+            with suppress(RuntimeError):  # no room for a thread: the next epoch computes it
+                self._next_order = epoch + 1, self._order_pool.submit(task)
+        return order if self._selection is None else self._selection[order]
 
     def _run(self, order: Ids, epoch: int, start: int) -> Generator[Batch, None, None]:
         if self.threads == 0:
@@ -217,7 +240,7 @@ class Loader:
             self._require_open()
             raise
 
-    def _result(self, future: Future[Batch]) -> Batch:
+    def _result(self, future: Future[T]) -> T:
         self._require_open()
         try:
             return future.result()
@@ -304,8 +327,8 @@ class Loader:
             "order": self._order,
             "batch_size": self.batch_size,
             "drop_last": self._drop_last,
-            "samples": len(self._indices),
-            "indices": f"{zlib.crc32(self._indices.tobytes()):08x}",
+            "samples": self._samples,
+            "indices": f"{zlib.crc32(self._indices().tobytes()):08x}",
             "file": self._reader.fingerprint(),
         }
 
@@ -317,6 +340,7 @@ class Loader:
         self._closed = True
         if self._process == os.getpid():  # a forked child has no threads to wait for
             self._pool.shutdown(cancel_futures=True)
+            self._order_pool.shutdown(cancel_futures=True)
         self._steps = {}
         self._slots.clear()
         if self._owned:

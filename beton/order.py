@@ -89,10 +89,8 @@ def batch_ids(order: Ids, batch: int, batch_size: int, shard: Shard) -> Ids:
     return ids
 
 
-def as_indices(indices: Sequence[int] | NDArray[np.integer[Any]] | None, n: int) -> Ids:
-    """Return a selection of n samples as int64 (m,); None selects all. Raises ValueError."""
-    if indices is None:
-        return np.arange(n, dtype=np.int64)
+def as_indices(indices: Sequence[int] | NDArray[np.integer[Any]], n: int) -> Ids:
+    """Return a selection of n samples as int64 (m,). Raises ValueError."""
     array = np.asarray(indices)
     if array.ndim != 1 or array.size == 0 or array.dtype.kind not in "iu":
         raise ValueError(

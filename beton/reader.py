@@ -21,22 +21,22 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from beton.arrays import Array, Ids, Uint8Array
+from beton.arrays import Array, Ids, Int64Array, Uint8Array
 from beton.errors import BetonError, ChecksumError, FormatError, located
 from beton.fields.base import Field
 from beton.format import layout
 from beton.format.manifest import Manifest
 
 NO_CHECKSUMS = "no checksums: written by another program"  # about a file without a manifest
+EVERY = slice(None)
 
 
 @dataclass(frozen=True)
 class Column:
     """One field of a file, as read-only arrays for kernels.
 
-    `metadata` (samples,) are the field's records and `data` uint8 (n,) is the whole file.
-    `pointers` and `sizes`, int64 (samples,), are the checked positions of payloads in `data`; both
-    are empty for a field without payloads. An empty payload has pointer 0.
+    `metadata` (samples,) are the field's checked records and `data` uint8 (n,) is the whole file.
+    `stored_sizes`, int64 (samples,), are those of payloads whose records do not have them.
     """
 
     file: str
@@ -44,15 +44,26 @@ class Column:
     field: Field
     metadata: Array
     data: Uint8Array
-    pointers: Ids
-    sizes: Ids
+    stored_sizes: Int64Array | None = None
+
+    def regions(self, ids: Ids | slice = EVERY) -> tuple[Int64Array, Int64Array]:
+        """Return the positions of payloads in `data`, and their sizes in bytes, int64 (n,) each.
+
+        An empty payload has the position 0. A field without payloads has none.
+        """
+        found = self.field.regions(self.metadata[ids])
+        if found is None:
+            return np.empty(0, np.int64), np.empty(0, np.int64)
+        pointers, sizes = found
+        if self.stored_sizes is not None:
+            sizes = self.stored_sizes[ids]
+        return np.where(sizes > 0, pointers, 0).astype(np.int64), sizes
 
     def payload(self, sample: int) -> Uint8Array:
         """Return a view of one sample's payload; empty for a field without payloads."""
-        if not len(self.pointers):
-            return self.data[:0]
-        start = int(self.pointers[sample])
-        return self.data[start : start + int(self.sizes[sample])]
+        for start, size in zip(*self.regions(np.array([sample])), strict=True):
+            return self.data[start : start + size]
+        return self.data[:0]
 
     def decode(self, sample: int) -> Any:
         """Return the value of one sample. Raises BetonError if its payload is damaged."""
@@ -94,17 +105,17 @@ class Reader:
                 if zlib.crc32(part.data) != expected:
                     raise ChecksumError(f"{what} has changed since it was written")
             self._unverified = np.ones(pages, np.bool_)
-        payloads = layout.validate(parts)
-        self._parts = parts
+        sizes = layout.validate(parts)
+        self._pages_start, self._pages_end = parts.data_start, parts.data_end
         self.fields = parts.fields
         self.metadata = parts.metadata
         self.page_size = parts.page_size
         self.info: dict[str, Any] = dict(self.manifest.info) if self.manifest else {}
         self._columns = {}
         for name, field in self.fields.items():
-            payloads[name].setflags(write=False)
-            column = Column(str(self.path), name, field, parts.column(name), data, *payloads[name])
-            self._columns[name] = column
+            self._columns[name] = Column(
+                str(self.path), name, field, parts.column(name), data, sizes.get(name)
+            )
 
     def __len__(self) -> int:
         return len(self.metadata)
@@ -152,10 +163,9 @@ class Reader:
             return
         wanted = np.zeros_like(self._unverified)
         for name, column in self._columns.items():
-            if len(column.pointers) and (names is None or name in names):
-                present = ids[column.sizes[ids] > 0]
-                offsets = column.pointers[present] - self._parts.data_start
-                wanted[offsets // self.page_size] = True
+            if names is None or name in names:
+                pointers, sizes = column.regions(ids)
+                wanted[(pointers[sizes > 0] - self._pages_start) // self.page_size] = True
         self._verify_pages(np.flatnonzero(wanted & self._unverified))
 
     def check_unchanged(self) -> None:
@@ -197,8 +207,8 @@ class Reader:
         data = self._data  # a reference: another thread may close the reader meanwhile
         self._require_open()
         for page in pages:
-            start = self._parts.data_start + int(page) * self.page_size
-            end = min(start + self.page_size, self._parts.data_end)
+            start = self._pages_start + int(page) * self.page_size
+            end = min(start + self.page_size, self._pages_end)
             if zlib.crc32(data[start:end].data) != self.manifest.pages[page]:
                 what = f"page {page} (bytes {start} to {end})"
                 raise ChecksumError(f"{what} has changed since it was written", file=self.path)

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import IO
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given, reject, settings
 from hypothesis import strategies as st
 from raw_data import make_tree, make_zip
 
@@ -522,7 +522,10 @@ def tars(draw: st.DrawFn) -> tuple[bytes, dict[str, bytes]]:
             member.size, member.mtime = len(data), draw(st.sampled_from((0, 1.5)))
             if form == tarfile.PAX_FORMAT:
                 member.pax_headers = draw(st.sampled_from(({}, {"SCHILY.xattr.a": "b=\nc"})))
-            archive.addfile(member, io.BytesIO(data))
+            try:
+                archive.addfile(member, io.BytesIO(data))
+            except ValueError:  # USTAR has no room for the name
+                reject()
             files[name] = data
     return file.getvalue(), files
 
@@ -694,3 +697,19 @@ def test_attributes_of_members_stay_out(tmp_path: Path) -> None:
         member.mode = stat.S_IRUSR
         archive.addfile(member)
     assert open_archive(path).names == ["a.png"]
+
+
+def test_folders_without_files_are_named(tmp_path: Path) -> None:
+    """A class whose images are missing is no silent gap."""
+    root = tmp_path / "root"
+    for folder in ("a/x", "b", "c/d", ".hidden"):
+        (root / folder).mkdir(parents=True)
+    (root / "a/x/1.png").write_bytes(b"1")
+    with zipfile.ZipFile(tmp_path / "root.zip", "w") as archive:
+        for path in sorted(root.rglob("*")):
+            archive.write(path, path.relative_to(tmp_path))
+    with zipfile.ZipFile(tmp_path / "full.zip", "w") as archive:
+        archive.writestr("a/x/1.png", b"1")
+    assert open_archive(root).notes == ("folders without files: b, c/d",)
+    assert open_archive(tmp_path / "full.zip").notes == ()
+    assert open_archive(tmp_path / "root.zip").notes == ("folders without files: root/b, root/c/d",)

@@ -1,4 +1,4 @@
-"""The benchmark of times to accuracy: equal samples, extrapolation, and the command itself.
+"""The benchmark of times to accuracy: equal samples, its worker, and the command itself.
 
 All data are synthetic or drawn here, so no accuracy means anything.
 """
@@ -11,8 +11,6 @@ from pathlib import Path
 import forked
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from tiny import write_set
 
 from beton.reader import Reader
@@ -20,24 +18,14 @@ from pipeline.benchmarks.convergence import command, parts
 from pipeline.benchmarks.convergence.command import Options, plan_of
 from pipeline.benchmarks.convergence.data import (
     DataPlan,
-    Prepared,
     canvas_difference,
     check_writers,
     prepare_part,
     write_pages,
 )
-from pipeline.benchmarks.convergence.outcome import (
-    Arm,
-    ArmResult,
-    PartResult,
-    Point,
-    Training,
-)
+from pipeline.benchmarks.convergence.outcome import Arm
 from pipeline.benchmarks.convergence.parts import PARTS
 from pipeline.benchmarks.convergence.pillow import PillowLoader
-from pipeline.benchmarks.convergence.run import Bench
-from pipeline.benchmarks.convergence.tables import time_rows
-from pipeline.benchmarks.convergence.times import epochs_to, reached, time_to
 from pipeline.benchmarks.convergence.worker import Config, train
 from pipeline.benchmarks.results import read_results
 from pipeline.errors import UserError
@@ -152,101 +140,6 @@ def test_a_writer_of_training_and_validation_is_an_error(tmp_path: Path) -> None
         check_writers(file, PARTS["1"])
 
 
-def training(accuracies: list[float], epochs: int, seed: int = 0, pace: float = 2.0) -> Training:
-    """Return a training whose epochs take `pace` seconds, cut short after half an epoch more."""
-    points = tuple(Point(pace * n, 100 * n, a) for n, a in enumerate(accuracies, 1))
-    rest = 0.5 if len(points) < epochs else 0.0
-    done = len(points) + rest
-    return Training(seed, 3.0, pace * done, 0.1, round(100 * done), 100, epochs, points)
-
-
-ACCURACIES = st.lists(st.floats(0, 1), max_size=6)
-
-
-@given(ACCURACIES, st.floats(0.01, 1))
-def test_a_target_is_reached_by_the_first_epoch_at_or_above_it(
-    accuracies: list[float], target: float
-) -> None:
-    epochs = epochs_to(training(accuracies, 9), target)
-    if epochs is None:
-        assert all(accuracy < target for accuracy in accuracies)
-    else:
-        assert accuracies[epochs - 1] >= target
-        assert all(accuracy < target for accuracy in accuracies[: epochs - 1])
-
-
-@given(ACCURACIES, ACCURACIES, st.floats(0.01, 1), st.none() | st.floats(0, 1))
-def test_only_what_was_not_measured_is_extrapolated(
-    own: list[float], other: list[float], target: float, published: float | None
-) -> None:
-    short, twin = training(own, 6), training(other, 6, pace=7)
-    time = time_to(short, twin, target, published)
-    if any(accuracy >= target for accuracy in own):
-        assert time.state == "measured"
-        assert time.images in [point.images for point in short.points]
-    elif short.whole:
-        assert time.state == "not reached"
-    elif (epochs := epochs_to(twin, target)) is not None:
-        assert time.state == "extrapolated"
-        assert time.seconds == pytest.approx(2.0 * epochs)
-        assert time.images == 100 * epochs
-    elif twin.whole or (published is not None and published < target):
-        assert time.state == "not reached"
-    else:
-        assert time.state == ("unknown" if published is None else "extrapolated")
-        assert published is None or time.seconds == pytest.approx(2.0 * 6)
-    assert (time.seconds is None) == (time.state in ("not reached", "unknown"))
-    assert time.seconds is None or time.in_all == time.seconds + 3.0
-
-
-def part_of(*arms: ArmResult, below_ceiling: float | None = None) -> PartResult:
-    return PartResult("1", "a part", {}, 100, 10, 1.0, 1.0, 0.0, 0.0, (0.8,), below_ceiling, arms)
-
-
-def test_arms_are_compared_seed_by_seed() -> None:
-    ours = ArmResult(
-        Arm("inkrun", "inkrun"),
-        "small",
-        48,
-        None,
-        (training([0.5, 0.9], 2), training([0.8, 0.9], 2, seed=1)),
-    )
-    slow = tuple(training([], 2, seed=one, pace=20.0) for one in (0, 1))
-    pillow = ArmResult(Arm("inkrun", "pillow"), "small", 48, None, slow)
-    part = part_of(ours, pillow)
-    (own,), (other,) = reached(part, ours), reached(part, pillow)
-    assert [time.seconds for time in own.times] == [4.0, 2.0]
-    assert (own.factor, own.extrapolated) == (None, False)
-    assert [time.seconds for time in other.times] == [40.0, 20.0]
-    assert other.extrapolated
-    assert other.factor is not None
-    assert other.factor.value == pytest.approx(10)
-    mean = own.estimate(start_up=True)
-    assert mean is not None
-    assert mean.mean == pytest.approx(6.0)
-
-
-def test_the_ceiling_is_that_of_each_seed() -> None:
-    ceiling = ArmResult(
-        Arm("ceiling", "inkrun"),
-        "plain",
-        28,
-        None,
-        (training([0.98], 1), training([0.9], 1, seed=1)),
-    )
-    ours = ArmResult(
-        Arm("inkrun", "inkrun"),
-        "plain",
-        28,
-        None,
-        (training([0.96], 1), training([0.89], 1, seed=1)),
-    )
-    one, below = reached(part_of(ceiling, ours, below_ceiling=0.015), ours)
-    assert one.target == "80 %"
-    assert below.target == "1.5 points below the ceiling"
-    assert [time.state for time in below.times] == ["not reached", "measured"]
-
-
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
@@ -329,16 +222,3 @@ def test_a_mistake_is_one_line() -> None:
     done = forked.run(["jobs/bench/convergence.py", "--seeds", "0"], ROOT)
     assert done.returncode == 2
     assert done.stderr == "bench convergence: seeds: got 0, expected 1 or more\n"
-
-
-def test_a_limit_leaves_out_what_does_not_fit(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    lines: list[str] = []
-    nothing = Prepared({}, 124, 62, 1.0, 1.0, 0.0, 0.0)
-    monkeypatch.setattr("pipeline.benchmarks.convergence.run.prepare_part", lambda *_: nothing)
-    plan = plan_of(Options(quick=True, limit=1e-9))
-    result = Bench(plan, tmp_path, lines.append).run()
-    assert [arm.trainings for arm in result.parts[0].arms] == [()] * 4
-    assert sum("left out: the time limit has passed" in line for line in lines) == 4
-    assert [*time_rows(result.parts[0])] == []

@@ -7,11 +7,13 @@ import forked
 import numpy as np
 import pytest
 import torch
+from matplotlib.patches import Rectangle
 from tiny import write_set
 
 from beton.reader import Reader
 from pipeline.benchmarks.device import command, decoding, tables, timing, training
-from pipeline.benchmarks.device.results import DecodingFigures, DeviceResult
+from pipeline.benchmarks.device.page import plots
+from pipeline.benchmarks.device.results import DecodingFigures, DeviceResult, TrainingFigures
 from pipeline.benchmarks.page import page_of
 from pipeline.benchmarks.results import read_results
 from pipeline.errors import UserError
@@ -24,7 +26,10 @@ CPU, GPU = torch.device("cpu"), torch.device("cuda", 0)
 
 @pytest.fixture(scope="module")
 def pages(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_set(tmp_path_factory.mktemp("device") / "pages.beton", train=20)
+    # As prep describes them: not all values are texts.
+    provenance = {"kind": "synthetic", "source": "tiny", "digest": "sha256:tiny", "bytes": 0}
+    path = tmp_path_factory.mktemp("device") / "pages.beton"
+    return write_set(path, train=20, info={"provenance": provenance})
 
 
 @pytest.fixture(scope="module")
@@ -56,6 +61,30 @@ def test_the_page_says_where_it_was_measured(run: Path) -> None:
     html = page_of([run]).html()
     for part in ("Decoding on the device", "no GPU: the same code", "bench device", "bare loop"):
         assert part in html
+    assert html.count("<svg") == 2  # decoding and training
+    for name in ("decoding", "training"):
+        assert (run / f"device-{name}.png").stat().st_size > 1_000
+
+
+def test_each_size_and_recipe_has_a_panel_of_bars() -> None:
+    """The figures are made up; bars are medians, lines the range of the rounds."""
+    rounds = {("a", 28): (1.0, 2.0, 4.0), ("JPEG, b", 28): (0.5,) * 3, ("a", 64): (8.0, 7.0, 9.0)}
+    decoding = [
+        DecodingFigures(name, size, rates, rates, 1e-6, 1e-6, 1.0, None)
+        for (name, size), rates in rounds.items()
+    ]
+    made = TrainingFigures("fast", "small", 48, "loader", (3.0,), (3.0,), 0.1, None)
+    result = DeviceResult("cpu", "", "no", 3, 1, 4, (0, 0), tuple(decoding), (made,), ())
+    first, second = plots(result)["device-decoding"].axes
+    assert [axes.get_title(loc="left") for axes in (first, second)] == ["28×28", "64×64"]
+    bars = [patch for patch in first.patches if isinstance(patch, Rectangle)]
+    assert [label.get_text() for label in first.get_yticklabels()] == ["a", "JPEG, b"]
+    assert [bar.get_bbox().width for bar in bars] == [2.0, 0.5]
+    assert bars[0].get_facecolor() != bars[1].get_facecolor()
+    (line,) = second.lines
+    assert np.asarray(line.get_xdata()).tolist() == [7.0, 9.0]
+    (axes,) = plots(result)["device-training"].axes
+    assert axes.get_title(loc="left") == "fast, 48×48"
 
 
 class FakeEvent:

@@ -1,6 +1,5 @@
 """Turns, ratios pair by pair, and changes between two benchmarks."""
 
-import io
 import math
 from functools import partial
 
@@ -8,10 +7,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from rich.console import Console
 
 from pipeline.benchmarks.changes import change, verdict
-from pipeline.benchmarks.harness import compare_rates, ratio, take_turns
+from pipeline.benchmarks.harness import ratio, take_turns
 
 rates = st.lists(st.floats(0.1, 1e6), min_size=2, max_size=8)
 
@@ -59,14 +57,3 @@ def test_changes_are_told_from_noise() -> None:
     assert verdict(change(noisy[0], [rate / 2 for rate in noisy[1]])) == "less"
     assert verdict(change([1.0], [2.0])) == "one round: unknown"
     assert math.isclose(change([1.0, 4.0], [2.0, 8.0]).value, 2)
-
-
-def test_rates_are_compared_in_a_table() -> None:
-    shown = io.StringIO()
-    table = compare_rates({"fast[ids]": lambda: 10**9, "slow": lambda: 1}, 2, "slow", "A title")
-    Console(width=100, file=shown).print(table)
-    text = shown.getvalue()
-    assert "A title" in text
-    assert "× slow" in text
-    assert "fast[ids]" in text
-    assert "1.00" in text

@@ -21,6 +21,7 @@ from pipeline.benchmarks.page import page_of
 from pipeline.benchmarks.results import read_results
 from pipeline.benchmarks.scaling import command, data, model, processes, tables
 from pipeline.benchmarks.scaling.data_worker import Task, anonymous_memory
+from pipeline.benchmarks.scaling.page import plot_data, plot_efficiency
 from pipeline.benchmarks.scaling.process_worker import SIZES, Outcome, Steps, split
 from pipeline.benchmarks.scaling.repeated import write_repeated
 from pipeline.benchmarks.scaling.results import DataFigures, Model, Scaling, StepFigures
@@ -130,7 +131,7 @@ def test_a_file_repeats_its_images(mode: str, tmp_path: Path) -> None:
         for number in range(50):
             assert (batch["image"][number] == images[number % 3]).all()
             assert batch["label"][number] == [3, 1, 2][number % 3]
-        assert len({*file.column("image").pointers.tolist()}) == 50  # each at its own place
+        assert len({*file.column("image").regions()[0].tolist()}) == 50  # each at its own place
 
 
 def test_anonymous_memory_grows_with_arrays_and_not_with_mapped_files(tmp_path: Path) -> None:
@@ -170,7 +171,16 @@ def test_files_of_all_sizes_are_measured(run: Path) -> None:
         assert 0 < one.opened < 60
         assert 1e6 < one.anonymous < 1e9
         assert 0 < one.order_share < 1
-    assert "of a step" not in page_of([run]).html()  # nothing of processes
+    html = page_of([run]).html()
+    assert "of a step" not in html  # nothing of processes
+    assert html.count("<svg") == 1
+    assert (run / "scaling-data.png").stat().st_size > 1_000
+    assert not (run / "scaling-efficiency.png").exists()
+    axes = plot_data(result).axes[0]
+    lines = [line for line in axes.lines if line.get_linestyle() == "-"]
+    for line, (_, found) in zip(lines, kinds, strict=True):
+        points = [[one.samples, one.rate] for one in found]
+        assert np.asarray(line.get_xydata()).tolist() == points
 
 
 def test_the_page_calls_a_prediction_one(run: Path, tmp_path: Path) -> None:
@@ -194,6 +204,23 @@ def test_the_page_calls_a_prediction_one(run: Path, tmp_path: Path) -> None:
     )
     html = page_of([folder]).html()
     assert "Predicted, not measured" in html
+    assert html.count("<svg") == 1
+    axes = plot_efficiency(result, MODEL).axes[0]
+    lines = {str(line.get_label()): line for line in axes.lines}
+    two = [one for one in result.training if one.processes == 2]
+    for one in two:
+        drawn = lines[f"measured: {one.rows} rows each"]
+        ((count, efficiency),) = np.asarray(drawn.get_xydata()).tolist()
+        assert (count, efficiency) == (2, pytest.approx(100 * one.efficiency))
+        assert one.efficiency == pytest.approx(1 - one.share("all_reduce") - one.share("stalls"))
+    predicted = [line for label, line in lines.items() if label.startswith("predicted: ")]
+    assert len(predicted) == len(lines) - len(two) == 2
+    for line, kind in zip(predicted, ("weak", "strong"), strict=True):
+        assert line.get_linestyle() == "--"
+        assert line.get_markerfacecolor() == "white"
+        expected = [one.efficiency for one in result.predictions if one.kind == kind]
+        drawn_ones = np.asarray(line.get_ydata())[1:].tolist()
+        assert drawn_ones == pytest.approx([100 * each for each in expected])
     assert "not met: two processes over one with the same cores: got 0.75" in html
     assert "The machine was busy" not in html
 

@@ -123,6 +123,25 @@ def test_batches_of_a_gpu_are_compared_and_waited_for(
     assert waits == [1]
 
 
+@pytest.mark.parametrize("method", ["Pillow", "torchvision"])
+def test_digits_come_from_png_files_too(tmp_path: Path, method: str) -> None:
+    """Every file is decoded to the same pixels, normalised, and has its number."""
+    source, folder = tmp_path / "source", tmp_path / "folder"
+    source.mkdir()
+    folder.mkdir()
+    digits = np.random.default_rng(0).integers(0, 256, (COUNT, 28, 28), dtype=np.uint8)
+    np.save(source / "digits.npy", digits)
+    np.save(tmp_path / "exact.npy", digits.astype(np.float64))
+    np.save(tmp_path / "exact-ids.npy", np.arange(COUNT))
+    places = str(source), str(folder)
+    request = Request("files", method, "digits", *places, 28, 5, 1, (33.3,), (78.6,))
+    Worker(request).prepare()
+    assert len([*folder.iterdir()]) == COUNT
+    loads = Worker(request)
+    assert loads.start(str(tmp_path / "exact"))["largest"] < 1e-3
+    assert loads.load()["images"] == COUNT
+
+
 def test_mapped_pages_leave_the_page_cache(tmp_path: Path) -> None:
     """On a file system without a page cache of its own, such as tmpfs, nothing can be dropped."""
     file = tmp_path / "file"

@@ -11,6 +11,7 @@ from reference import box_resize
 
 from beton.codec import ink, kernels
 from beton.errors import BetonError
+from beton.fields import InkField
 from beton.transforms import full_geometry
 
 Image = NDArray[np.uint8]
@@ -205,12 +206,14 @@ def whole_and_general(image: Image, height: int, width: int) -> tuple[Image, Ima
     """Resize an image by the kernel of whole images, and by that of any window."""
     encoded = ink.encode(image)
     data = np.frombuffer(encoded.payload, np.uint8)
-    numbers = (encoded.mode, encoded.background, encoded.ink, encoded.runs)
-    table = np.array([[0, len(data), *numbers, *image.shape]], np.int64)
+    records = np.zeros(1, InkField.metadata_dtype)
+    for name in ("mode", "background", "ink", "runs", "height", "width"):
+        records[name] = getattr(encoded, name)
+    records["size"] = len(data)
     ids, outs = np.zeros(1, np.int64), np.empty((2, 1, height, width), np.uint8)
     geometry = full_geometry(np.array([image.shape]))
-    assert kernels.resize_whole_batch(data, table, ids, outs[0]) == (0, 0)
-    assert kernels.resize_batch(data, table, ids, geometry, 1.0, 0.5, outs[1]) == (0, 0)
+    assert kernels.resize_whole_batch(data, records, ids, outs[0]) == (0, 0)
+    assert kernels.resize_batch(data, records, ids, geometry, 1.0, 0.5, outs[1]) == (0, 0)
     return outs[0, 0], outs[1, 0]
 
 

@@ -27,7 +27,7 @@ from beton.fields import (
     RGBImageField,
 )
 from beton.loader import Batch, Loader
-from beton.order import Shard
+from beton.order import Shard, epoch_order
 from beton.reader import Reader
 from beton.writer import write
 
@@ -241,6 +241,32 @@ def test_a_state_of_other_batches_is_rejected(path: Path) -> None:
         pytest.raises(ValueError, match="seed: got 1, expected 2"),
     ):
         loader.load_state_dict(state)
+
+
+@pytest.mark.parametrize("threads", [0, 2])
+def test_the_next_order_is_computed_during_an_epoch(
+    path: Path, monkeypatch: pytest.MonkeyPatch, threads: int
+) -> None:
+    """The order of a large file is made ahead, by another thread, and is the same."""
+    made: list[tuple[int, str]] = []
+
+    def noted(n: int, seed: int, epoch: int) -> NDArray[np.int64]:
+        made.append((epoch, threading.current_thread().name))
+        return epoch_order(n, seed, epoch)
+
+    monkeypatch.setattr("beton.loader.LONG_ORDER", 1)
+    monkeypatch.setattr("beton.loader.epoch_order", noted)
+    for indices in (None, np.arange(3, 20)):
+        made.clear()
+        with Loader(path, 4, {"label": ops.Scalar()}, threads=threads, indices=indices) as loader:
+            for epoch in (0, 1, 2, 5):
+                ids = np.concatenate([batch.ids[batch.valid] for batch in loader.batches(epoch)])
+                chosen = np.arange(SAMPLES) if indices is None else indices
+                assert np.array_equal(ids, chosen[epoch_order(len(chosen), 0, epoch)])
+        ahead = {epoch for epoch, thread in made if thread.startswith("beton-order")}
+        own = [epoch for epoch, thread in made if not thread.startswith("beton-order")]
+        assert own == ([0, 5] if threads else [0, 1, 2, 5])
+        assert {1, 2} <= ahead <= {1, 2, 3, 6} if threads else not ahead
 
 
 def test_padding_is_marked_and_zero(path: Path) -> None:
@@ -467,7 +493,7 @@ def test_an_exception_in_an_op_reaches_the_consumer(path: Path, threads: int) ->
 
 def test_a_checksum_error_reaches_the_consumer(path: Path, tmp_path: Path) -> None:
     with Reader(path) as reader:
-        start = int(reader.column("page").pointers[20])
+        start = int(reader.column("page").regions()[0][20])
     data = bytearray(path.read_bytes())
     data[start] ^= 1
     damaged = tmp_path / "damaged.beton"
@@ -486,7 +512,8 @@ def test_a_damaged_run_stream_names_the_sample(path: Path) -> None:
         changed = column.data.copy()
         mode = column.metadata["mode"]
         bad = int(np.flatnonzero(mode == kernels.FLAT)[0]) if (mode == kernels.FLAT).any() else 20
-        changed[column.pointers[bad] : column.pointers[bad] + column.sizes[bad]] = 255
+        start, size = (int(part[bad]) for part in column.regions())
+        changed[start : start + size] = 255
         step = ops.Resize(8, 8).bind(
             type(column)(**{**vars(column), "data": changed}), np.arange(SAMPLES), 4
         )

@@ -51,13 +51,16 @@ def test_columns_are_arrays_for_kernels(path: Path) -> None:
         assert (column.file, column.name, column.field) == (str(path), name, file.fields[name])
         assert column.metadata.dtype == FIELDS[name].metadata_dtype
         assert column.data.tobytes() == path.read_bytes()
-        for numbers in (column.pointers, column.sizes):
+        pointers, sizes = column.regions()
+        for numbers in (pointers, sizes):
             assert numbers.dtype == np.int64
-            assert numbers.flags.c_contiguous
             assert len(numbers) == (0 if name in ("float", "int") else SAMPLES)
-        for array in (column.metadata, column.data, column.pointers, column.sizes):
+        for array in (column.metadata, column.data):
             assert not array.flags.writeable
-        assert len(column.payload(2)) == (column.sizes[2] if len(column.sizes) else 0)
+        assert len(column.payload(2)) == (sizes[2] if len(sizes) else 0)
+        some = column.regions(np.array([2, 0]))
+        for numbers, part in zip((pointers, sizes), some, strict=True):
+            assert np.array_equal(numbers[[2, 0]] if len(numbers) else numbers, part)
 
 
 def test_a_field_that_is_not_there(path: Path) -> None:

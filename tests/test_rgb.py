@@ -225,8 +225,7 @@ def test_a_damaged_jpeg_is_named(tmp_path: Path) -> None:
     path = tmp_path / "images.beton"
     write(path, {"image": RGBImageField("jpg")}, [(photo(i, 40, 50),) for i in range(3)])
     with Reader(path) as reader:
-        start = int(reader.column("image").pointers[1])
-        size = int(reader.column("image").sizes[1])
+        start, size = (int(part[1]) for part in reader.column("image").regions())
     data = bytearray(path.read_bytes())
     middle = start + size // 2
     data[middle : start + size] = bytes(start + size - middle)

@@ -28,6 +28,7 @@ class Field(ABC):
 
     type_id: ClassVar[int]
     metadata_dtype: ClassVar[np.dtype[Any]]
+    sizes_in_records: ClassVar[bool] = True  # or only the allocation table gives sizes of payloads
 
     def arguments(self) -> bytes:
         """Return the settings that a reader needs, at most 1024 bytes."""

@@ -40,6 +40,7 @@ class RGBImageField(Field):
     metadata_dtype = np.dtype(
         [("mode", "<u1"), ("width", "<u2"), ("height", "<u2"), ("data_ptr", "<u8")]
     )
+    sizes_in_records = False
     JPG: ClassVar[int] = 0
     RAW: ClassVar[int] = 1
 

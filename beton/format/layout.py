@@ -4,14 +4,15 @@ FORMAT.md has the tables. Compiled kernels rely on the checks of `parse` and `va
 decodes no payload and computes no checksum. (`paging` decides where a writer puts the payloads.)
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from beton.arrays import Array, BoolArray, Int64Array, Uint8Array
-from beton.errors import FormatError, located
+from beton.errors import BetonError, FormatError, located
 from beton.fields import field_from
 from beton.fields.base import ARGUMENTS_SIZE, UNKNOWN, Field, first_true
 
@@ -21,6 +22,7 @@ MIN_PAGE_SIZE, MAX_PAGE_SIZE = 1 << 12, 1 << 31
 PAGE_SIZES = f"a power of 2, {MIN_PAGE_SIZE} to {MAX_PAGE_SIZE}"
 MANIFEST_ID = 2**64 - 1
 MANIFEST_ALIGNMENT = 8
+BLOCK = 1 << 16  # records that are checked at a time: what that needs stays in the CPU's caches
 
 HEADER = np.dtype(
     [
@@ -127,8 +129,11 @@ def parse(data: Uint8Array) -> Layout:
         # FFCV writes whole pages, so there was a manifest, and its row is lost.
         expected = f"{data_start} and whole pages of {page_size}, or a manifest"
         raise FormatError("position of the allocation table", got=table_start, expected=expected)
-    regions = table[table["size"] > 0]  # FFCV's pointer to an empty region means nothing
-    regions = regions[np.argsort(regions["ptr"], kind="stable")]
+    if not table["size"].all():  # FFCV's pointer to an empty region means nothing
+        table = table[table["size"] > 0]
+    regions = table
+    if (table["ptr"][1:] < table["ptr"][:-1]).any():
+        regions = table[np.argsort(table["ptr"], kind="stable")]
     limit = manifest[0] if manifest else table_start
     data_end = _validate_table(regions, samples, page_size, data_start, limit)
     if manifest and limit != align(data_end, MANIFEST_ALIGNMENT):
@@ -160,36 +165,60 @@ def _validate_table(table: Array, samples: int, page_size: int, start: int, limi
             got = f"{row['size']} bytes at {row['ptr']}"
             raise FormatError(reason, sample=int(row["sample_id"]), got=got, expected=expected)
 
-    pointers, sizes = table["ptr"], table["size"]
+    pointers, sizes = (np.ascontiguousarray(table[name]) for name in ("ptr", "size"))
     unknown = table["sample_id"] >= samples
     reject("region of a sample that does not exist", unknown, f"below {samples}")
     # The subtraction wraps around only in rows that the comparison before it rejects.
     outside = (pointers < start) | (pointers > limit) | (sizes > limit - pointers)
     reject("region outside the data", outside, f"{start} to {limit}")
-    crosses = (pointers - start) // page_size != (pointers + sizes - 1 - start) // page_size
+    crosses = ((pointers - start) & (page_size - 1)) + sizes > page_size
     reject("region crosses a page boundary", crosses, f"pages of {page_size} bytes")
     reject("regions overlap", pointers[1:] < pointers[:-1] + sizes[:-1])
     return int(pointers[-1] + sizes[-1]) if len(table) else start
 
 
 def validate(layout: Layout) -> dict[str, Int64Array]:
-    """Check all records; return each field's payload pointers and sizes, int64 (2, samples).
+    """Check all records; return the sizes of payloads, int64 (samples,), that records do not have.
 
-    A payload must be a region of the same sample and of the size in its record. An empty payload
-    has pointer 0 in the result. A field without payloads has (2, 0). Raises FormatError.
+    They are those of the fields without `sizes_in_records`. A payload must be a region of the same
+    sample and of the size in its record. Raises FormatError.
     """
-    payloads = {}
+    starts = np.ascontiguousarray(layout.regions["ptr"])
+    sizes = {}
     for name, field in layout.fields.items():
-        with located(field=name):
-            payloads[name] = _validate_column(field, layout.column(name), layout.regions)
-    return payloads
+        column, parts = layout.column(name), []
+        for first in range(0, len(column), BLOCK):
+            block = column[first : first + BLOCK]
+            with located(field=name), _counted_from(first):
+                parts.append(_validate_block(field, block, first, layout.regions, starts))
+        if not field.sizes_in_records:
+            sizes[name] = np.concatenate(parts)
+    return sizes
 
 
-def _validate_column(field: Field, column: Array, regions: Array) -> Int64Array:
+@contextmanager
+def _counted_from(first: int) -> Iterator[None]:
+    """Add `first` to the sample of a BetonError: the block's records are counted from there."""
+    try:
+        yield
+    except BetonError as error:
+        if error.sample is not None:
+            error.sample += first
+        raise
+
+
+def _validate_block(
+    field: Field, column: Array, first: int, regions: Array, starts: Array
+) -> Int64Array:
+    """Check the records of a field from the sample `first` on; return their payloads' sizes.
+
+    `starts` are the pointers of `regions`, ascending and distinct.
+    """
     field.validate(column)
     found = field.regions(column)
+    result = np.zeros(len(column), np.int64)
     if found is None:
-        return np.empty((2, 0), np.int64)
+        return result
     samples = np.flatnonzero(found[1])
     pointers, sizes = (part[samples] for part in found)
 
@@ -198,12 +227,12 @@ def _validate_column(field: Field, column: Array, regions: Array) -> Int64Array:
             wanted = None if expected is None else int(expected[i])
             raise FormatError(reason, sample=int(samples[i]), got=int(got[i]), expected=wanted)
 
-    at, after = (np.searchsorted(regions["ptr"], pointers, side) for side in ("left", "right"))
-    reject("pointer to no region", at == after, pointers)
+    at = np.searchsorted(starts, pointers)
+    reject("pointer to no region", at == len(starts), pointers)
+    reject("pointer to no region", starts[at] != pointers, pointers)
     owners, stored = regions["sample_id"][at], regions["size"][at]
-    reject("region belongs to another sample", owners != samples, owners)
+    reject("region belongs to another sample", owners != samples + first, owners)
     different = (sizes != UNKNOWN) & (sizes != stored)
     reject("size of a region differs from its record", different, stored, sizes)
-    result = np.zeros((2, len(column)), np.int64)
-    result[:, samples] = pointers, stored
+    result[samples] = stored
     return result

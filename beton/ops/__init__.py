@@ -7,7 +7,7 @@ payloads from a `Column`, whatever the file's layout.
 from beton import fields
 from beton.crop import CentreCrop, RandomResizedCrop
 from beton.ops.rgb import Rgb, RgbResize
-from beton.ops.runs import Pixels, Resize, Runs, ink_table
+from beton.ops.runs import Pixels, Resize, Runs
 from beton.ops.step import Op, Spec, Step
 from beton.ops.values import Bytes, FixedArray, Scalar
 from beton.reader import Column
@@ -31,7 +31,6 @@ __all__ = [
     "Spec",
     "Step",
     "default",
-    "ink_table",
 ]
 
 

@@ -36,7 +36,7 @@ class Rgb(Op):
             images = out[""]
             raw = modes[ids] == RAW
             if raw.all():
-                gather.gather(column.data, column.pointers, ids, images.reshape(rows, -1))
+                gather.gather(column.data, column.regions(ids)[0], images.reshape(rows, -1))
                 return
             for row, sample in enumerate(ids.tolist()):
                 if raw[row]:
@@ -92,7 +92,7 @@ class RgbResize(Op):
             places = np.flatnonzero(raw)
             area.resize(
                 column.data,
-                column.pointers[ids[places]],
+                column.regions(ids[places])[0],
                 sizes[places],
                 windows[places],
                 places,

@@ -39,10 +39,10 @@ class Pixels(Op):
         shape = (rows, *common_size(column, ids))
         dtype, (gain, offset) = _scaling(self.normalize)
         scale = np.float32(gain), np.float32(offset)
-        table = ink_table(column)
+        records = column.metadata
 
         def run(ids: Ids, _key: Key, out: Mapping[str, Array]) -> None:
-            row, status = kernels.pixels_batch(column.data, table, ids, *scale, out[""])
+            row, status = kernels.pixels_batch(column.data, records, ids, *scale, out[""])
             _raise_if_damaged(column, ids, row, status)
 
         return Step({"": Spec(shape, dtype)}, run)
@@ -74,17 +74,17 @@ class Resize(Op):
         """Bind to an ink field."""
         require_field(column, self, fields.InkField)
         dtype, scale = _scaling(self.normalize)
-        table = ink_table(column)
+        records = column.metadata
         whole = self.jitter is None and self.proportion is None and self.normalize is None
 
         def run(ids: Ids, key: Key, out: Mapping[str, Array]) -> None:
             if whole:
-                row, status = kernels.resize_whole_batch(column.data, table, ids, out[""])
+                row, status = kernels.resize_whole_batch(column.data, records, ids, out[""])
             else:
-                sizes = table[ids, kernels.HEIGHT : kernels.WIDTH + 1]
+                sizes = _sizes(records[ids])
                 windows = _windows(self.jitter, self.proportion, key, ids, sizes)
                 row, status = kernels.resize_batch(
-                    column.data, table, ids, windows, *scale, out[""]
+                    column.data, records, ids, windows, *scale, out[""]
                 )
             _raise_if_damaged(column, ids, row, status)
 
@@ -111,8 +111,8 @@ class Runs(Op):
     def bind(self, column: Column, ids: Ids, rows: int) -> Step:
         """Bind to an ink field."""
         require_field(column, self, fields.InkField)
-        table = ink_table(column)
-        capacity = int(np.sort(table[ids, kernels.RUNS])[-rows:].sum())
+        records = column.metadata
+        capacity = int(np.sort(records["runs"][ids])[-rows:].sum(dtype=np.int64))
         outputs = {
             "": Spec((capacity, 4), np.dtype(np.uint16)),
             "offsets": Spec((rows + 1,), np.dtype(np.int64)),
@@ -122,26 +122,24 @@ class Runs(Op):
         }
 
         def run(ids: Ids, key: Key, out: Mapping[str, Array]) -> None:
-            n = len(ids)
-            sizes = table[ids, kernels.HEIGHT : kernels.WIDTH + 1]
+            n, chosen = len(ids), records[ids]
+            sizes = _sizes(chosen)
             offsets = out["offsets"]
             offsets[0] = 0
-            np.cumsum(table[ids, kernels.RUNS], out=offsets[1 : n + 1])
+            np.cumsum(chosen["runs"], dtype=np.int64, out=offsets[1 : n + 1])
             offsets[n + 1 :] = offsets[n]
             out["size"][:n] = sizes
-            out["background"][:n] = table[ids, kernels.BACKGROUND]
+            out["background"][:n] = chosen["background"]
             out["geometry"][:n] = _windows(self.jitter, self.proportion, key, ids, sizes)
-            row, status = kernels.runs_batch(column.data, table, ids, offsets, out[""])
+            row, status = kernels.runs_batch(column.data, records, ids, offsets, out[""])
             _raise_if_damaged(column, ids, row, status)
 
         return Step(outputs, run)
 
 
-def ink_table(column: Column) -> Int64Array:
-    """Return an ink column's metadata as int64 (N, 8), with the columns that `kernels` names."""
-    names = ("mode", "background", "ink", "runs", "height", "width")
-    parts = [column.pointers, column.sizes, *(column.metadata[name] for name in names)]
-    return np.stack(parts, axis=1, dtype=np.int64)
+def _sizes(records: Array) -> Int64Array:
+    """Return (height, width) of images, int64 (n, 2)."""
+    return np.stack([records["height"], records["width"]], axis=1, dtype=np.int64)
 
 
 def _check_window(jitter: Jitter | None, proportion: float | None) -> None:

@@ -20,10 +20,10 @@ class Scalar(Op):
     def bind(self, column: Column, _ids: Ids, rows: int) -> Step:
         """Bind to an int or float field."""
         require_field(column, self, fields.IntField, fields.FloatField)
-        values = np.ascontiguousarray(column.metadata)
+        values = column.metadata
 
         def run(ids: Ids, _key: Key, out: Mapping[str, Array]) -> None:
-            np.take(values, ids, out=out[""][: len(ids)])
+            out[""][: len(ids)] = values[ids]
 
         return Step({"": Spec((rows,), values.dtype)}, run)
 
@@ -40,7 +40,7 @@ class FixedArray(Op):
 
         def run(ids: Ids, _key: Key, out: Mapping[str, Array]) -> None:
             payloads = out[""].reshape(rows, -1).view(np.uint8)
-            gather.gather(column.data, column.pointers, ids, payloads)
+            gather.gather(column.data, column.regions(ids)[0], payloads)
 
         return Step({"": Spec((rows, *declared.shape), declared.dtype)}, run)
 
@@ -52,12 +52,13 @@ class Bytes(Op):
     def bind(self, column: Column, ids: Ids, rows: int) -> Step:
         """Bind to a bytes or JSON field."""
         require_field(column, self, fields.BytesField)
-        longest = int(column.sizes[ids].max())
+        longest = int(column.regions(ids)[1].max())
         text = Spec((rows, longest), np.dtype(np.uint8))
         size = Spec((rows,), np.dtype(np.int64))
 
         def run(ids: Ids, _key: Key, out: Mapping[str, Array]) -> None:
-            np.take(column.sizes, ids, out=out["size"][: len(ids)])
-            gather.gather_padded(column.data, column.pointers, column.sizes, ids, out[""])
+            pointers, sizes = column.regions(ids)
+            out["size"][: len(ids)] = sizes
+            gather.gather_padded(column.data, pointers, sizes, out[""])
 
         return Step({"": text, "size": size}, run)

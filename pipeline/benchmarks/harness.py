@@ -7,7 +7,6 @@ what differs between machines.
 """
 
 import math
-import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
@@ -38,6 +37,19 @@ class Ratio:
         return f"{text} ({self.interval.low:,.{digits}f} to {self.interval.high:,.{digits}f})"
 
 
+@dataclass(frozen=True)
+class Series:
+    """What was measured of one method in each round, or with each seed, in `unit`.
+
+    `factors` are its ratios to a reference that took turns with it, empty where there is none.
+    """
+
+    name: str
+    unit: str
+    values: tuple[float, ...]
+    factors: tuple[float, ...] = ()
+
+
 class Rates:
     """A result's rates, images/s in each round, and those of its reference in the same rounds."""
 
@@ -53,6 +65,16 @@ class Rates:
     def factor(self) -> Ratio:
         """How many times as fast as its reference it is, round by round."""
         return ratio(self.rates, self.reference_rates)
+
+    def series(self, name: str) -> Series:
+        """Return the rates of all rounds, and their ratios to the reference, under a name."""
+        return rate_series(name, self.rates, self.reference_rates)
+
+
+def rate_series(name: str, rates: Sequence[float], reference: Sequence[float]) -> Series:
+    """Return rates, and their ratios to a reference in the same rounds if there is one."""
+    factors = (own / base for own, base in zip(rates, reference, strict=True)) if reference else ()
+    return Series(name, "images/s", tuple(rates), tuple(factors))
 
 
 def take_turns(tasks: Mapping[K, Callable[[], T]], rounds: int) -> dict[K, list[T]]:
@@ -96,31 +118,3 @@ def table(
 def rate_cells(rates: Sequence[float]) -> list[str]:
     """Return the median rate and its range as cells of a table."""
     return [f"{median(rates):,.0f}", f"{min(rates):,.0f} to {max(rates):,.0f}"]
-
-
-def compare_rates(
-    tasks: Mapping[str, Callable[[], int]], rounds: int, baselines: str | Sequence[str], title: str
-) -> Table:
-    """Compare tasks, which return their numbers of images, after a warm-up of each.
-
-    Returns a row for each task: the median rate, its range, and the ratio to each baseline.
-    """
-    baselines = [baselines] if isinstance(baselines, str) else baselines
-    for task in tasks.values():
-        task()
-    measured = take_turns({name: _timed(task) for name, task in tasks.items()}, rounds)
-    rows = [
-        [name, *rate_cells(rates), *(str(ratio(rates, measured[base])) for base in baselines)]
-        for name, rates in measured.items()
-    ]
-    headings = ["", "images/s (median)", "range", *(f"× {name}" for name in baselines)]
-    return table(headings, rows, "l" + "r" * (len(headings) - 1), title)
-
-
-def _timed(task: Callable[[], int]) -> Callable[[], float]:
-    def run() -> float:
-        start = time.perf_counter()
-        images = task()
-        return images / (time.perf_counter() - start)
-
-    return run

@@ -11,6 +11,9 @@ from pipeline.benchmarks.convergence import page as convergence
 from pipeline.benchmarks.device import page as device_page
 from pipeline.benchmarks.device import tables as device_tables
 from pipeline.benchmarks.harness import Ratio
+from pipeline.benchmarks.plots import RateBar, plot_rates
+from pipeline.benchmarks.prep import page as prep_page
+from pipeline.benchmarks.prep import tables as prep_tables
 from pipeline.benchmarks.results import (
     JOB,
     Config,
@@ -23,7 +26,6 @@ from pipeline.benchmarks.scaling import page as scaling_page
 from pipeline.errors import UserError
 from pipeline.reporting.common import command, distinct, hardware
 from pipeline.reporting.html import Block, Page, Plot, Section, SourceRun, Sources, Table, Warnings
-from pipeline.reporting.plots import COLOURS, new_figure, styled
 from pipeline.runtime.files import read_as, read_json
 
 BUSY = 0.5  # processes that run already, for each core: from there on, rates are too low
@@ -93,6 +95,15 @@ def content_of(results: Results) -> Content | None:
             scaling_page.sections(scaled),
             scaled.load,
         )
+    if (prepared := results.prep) is not None:
+        return Content(
+            "prep",
+            prep_page.TITLE,
+            prep_page.QUESTION,
+            prep_tables.answer(prepared),
+            prep_page.sections(prepared),
+            prepared.load,
+        )
     if (throughput := results.throughput) is not None:
         return Content(
             "throughput",
@@ -160,24 +171,16 @@ def workload_section(result: WorkloadResult) -> Section:
     return Section(
         result.title,
         [
-            Plot(plot_rates(result), f"Images per second of each method: {result.title}", caption),
+            Plot(
+                plot_workload(result), f"Images per second of each method: {result.title}", caption
+            ),
             Table("Speed and exactness.", tables.RATES, [*tables.rate_rows(result)], wide=True),
             Table("What it costs.", tables.COSTS, [*tables.cost_rows(result)], wide=True),
         ],
     )
 
 
-@styled
-def plot_rates(result: WorkloadResult) -> Figure:
-    """Plot the median rate of each method as a bar, with its range, on a logarithmic axis."""
-    figure = new_figure(6.4, 0.32 * len(result.figures) + 0.9)
-    axes = figure.subplots()
-    for row, one in enumerate(result.figures):
-        colour = COLOURS[0] if one.peer == "inkrun" else COLOURS[4]
-        axes.barh(row, one.rate, color=colour, height=0.7)
-        axes.plot([min(one.rates), max(one.rates)], [row, row], color="black", linewidth=1)
-    axes.set_yticks(range(len(result.figures)), [one.name for one in result.figures], fontsize=9)
-    axes.invert_yaxis()
-    axes.set_xscale("log")
-    axes.set(xlabel="images/s")
-    return figure
+def plot_workload(result: WorkloadResult) -> Figure:
+    """Plot the rates of all methods on a workload."""
+    bars = [RateBar(one.name, one.rates, one.peer == "inkrun") for one in result.figures]
+    return plot_rates({"": bars})

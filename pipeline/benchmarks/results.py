@@ -1,17 +1,18 @@
 """Results of benchmarks, as they are written to runs/bench/<time>/ and read back."""
 
 import os
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
 from pipeline.benchmarks.convergence.outcome import Convergence
 from pipeline.benchmarks.device.results import DeviceResult
-from pipeline.benchmarks.harness import Ratio, ratio
+from pipeline.benchmarks.harness import Ratio, Series, ratio
+from pipeline.benchmarks.prep.results import PrepResult
 from pipeline.benchmarks.scaling.results import Scaling
 from pipeline.errors import UserError
 from pipeline.evaluation.run_dir import RunDir
@@ -28,7 +29,7 @@ class Config:
 
     job: str
     options: dict[str, Any]
-    provenance: tuple[dict[str, str], ...]
+    provenance: tuple[dict[str, Any], ...]
 
 
 @dataclass(frozen=True)
@@ -102,11 +103,21 @@ class Skipped:
 class Throughput:
     """The results of `bench throughput`. `load` is the machine's load average before and after."""
 
+    REFERENCE: ClassVar[str] = "inkrun's lead"
+
     rounds: int
     threads: int
     load: tuple[float, float]
     workloads: tuple[WorkloadResult, ...]
     skipped: tuple[Skipped, ...]
+
+    def series(self) -> Iterator[Series]:
+        """Yield the rates of each method on each workload, and inkrun's lead over it."""
+        for workload in self.workloads:
+            for one in workload.figures:
+                pairs = zip(one.reference_rates, one.rates, strict=True)
+                leads = tuple(ours / own for ours, own in pairs)
+                yield Series(f"{workload.name}: {one.name}", "images/s", one.rates, leads)
 
 
 @dataclass(frozen=True)
@@ -117,12 +128,34 @@ class Results:
     device: DeviceResult | None = None
     scaling: Scaling | None = None
     convergence: Convergence | None = None
+    prep: PrepResult | None = None
+
+    @property
+    def subject(self) -> str | None:
+        """The name of the subject that was run, None if there is none."""
+        names = (field.name for field in fields(self))
+        return next((name for name in names if getattr(self, name) is not None), None)
+
+    @property
+    def reference(self) -> str:
+        """What the ratios of `series` are to."""
+        return "" if (found := self._found) is None else found.REFERENCE
+
+    def series(self) -> Iterator[Series]:
+        """Yield what was measured in each round of each method."""
+        if (found := self._found) is not None:
+            yield from found.series()
+
+    @property
+    def _found(self) -> Throughput | DeviceResult | Scaling | Convergence | PrepResult | None:
+        subject = self.subject
+        return None if subject is None else getattr(self, subject)
 
 
 def new_run(
     runs: Path,
     options: Mapping[str, Any],
-    provenance: tuple[dict[str, str], ...],
+    provenance: tuple[dict[str, Any], ...],
     machine: Mapping[str, Any] | None = None,
 ) -> Path:
     """Create runs/bench/<time> with config.json and machine.json; return its path.

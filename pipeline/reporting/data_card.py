@@ -255,7 +255,7 @@ class _Card:
             return {}
         wanted = {name.encode(): name for name in names}
         column = self.file.column("name")
-        candidates = np.flatnonzero(np.isin(column.sizes, [len(name) for name in wanted]))
+        candidates = np.flatnonzero(np.isin(column.regions()[1], [len(name) for name in wanted]))
         self.file.check(candidates, {"name"})
         found = ((column.payload(row).tobytes(), row) for row in candidates.tolist())
         return {wanted[name]: row for name, row in found if name in wanted}

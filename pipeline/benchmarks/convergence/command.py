@@ -14,11 +14,11 @@ from pipeline.benchmarks.convergence.page import plot_part
 from pipeline.benchmarks.convergence.parts import PARTS
 from pipeline.benchmarks.convergence.run import Bench, Plan
 from pipeline.benchmarks.harness import table
+from pipeline.benchmarks.plots import save_plots
 from pipeline.benchmarks.results import Results, new_run, write_results
 from pipeline.errors import UserError
 from pipeline.experiments.command import options_of
 from pipeline.loading.dataset import source_line
-from pipeline.reporting.plots import save_png
 from pipeline.runtime.hardware import machine
 
 FOLDER = Path(".bench")  # in the checkout: data while it runs
@@ -77,8 +77,7 @@ def run(options: Options, runs: Path) -> Path:
         result = Bench(plan, Path(scratch).resolve(), console.print).run()
     provenance = tuple(dict.fromkeys(tuple(part.provenance.items()) for part in result.parts))
     path = new_run(runs, options_of(options), tuple(dict(items) for items in provenance))
-    for part in result.parts:
-        save_png(plot_part(part), path / f"convergence-{part.name}.png")
+    save_plots(path, {f"convergence-{part.name}": plot_part(part) for part in result.parts})
     write_results(path, Results(convergence=result))
     print_tables(result, Console(width=150, highlight=False, markup=False))
     console.print(f"results: {path}")

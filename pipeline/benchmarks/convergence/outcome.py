@@ -1,8 +1,17 @@
-"""Results of `bench convergence`: the trainings of each arm, as they are written to JSON."""
+"""Results of `bench convergence`: trainings and times of each arm, as they are written to JSON."""
 
+import math
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from pipeline.analysis.stats import Estimate, Interval, estimate
+from pipeline.benchmarks.harness import Ratio, Series
 
 RESULT = "training.json"  # of one training, while the benchmark runs
+POSITIVE = Interval(0, math.inf)  # of times
+
+State = Literal["measured", "extrapolated", "not reached", "inferred not reached", "unknown"]
 
 
 @dataclass(frozen=True)
@@ -66,11 +75,88 @@ class Training:
 
 
 @dataclass(frozen=True)
+class Time:
+    """The time of a training to the accuracy `target`, from 0 to 1, and how it is known.
+
+    `seconds` of training and `images` until then are None where the target is not reached, or where
+    that is unknown. A target is "not reached" by a training that ran to its end, and "inferred not
+    reached" by one that was cut short; see `times.py`.
+    """
+
+    seed: int
+    target: float
+    state: State
+    start_up: float
+    seconds: float | None = None
+    images: int | None = None
+
+    @property
+    def in_all(self) -> float | None:
+        """The seconds since the start of the process, without validation."""
+        return None if self.seconds is None else self.start_up + self.seconds
+
+
+@dataclass(frozen=True)
+class Factor:
+    """How many times as long as inkrun's recipe on inkrun's loader, over the seeds of both.
+
+    It is "extrapolated" if a time of either is.
+    """
+
+    ratio: Ratio
+    state: Literal["measured", "extrapolated"]
+
+
+@dataclass(frozen=True)
+class Reached:
+    """The times of an arm to the target of this name, one for each seed.
+
+    `factor` compares them, seed by seed. It is None for inkrun's recipe on inkrun's loader, and
+    where no seed of both has a time.
+    """
+
+    target: str
+    times: tuple[Time, ...]
+    factor: Factor | None
+
+    @property
+    def known(self) -> tuple[Time, ...]:
+        """The times of the seeds that reach the target."""
+        return tuple(time for time in self.times if time.seconds is not None)
+
+    @property
+    def measured(self) -> dict[int, float]:
+        """The measured seconds of training by seed."""
+        return {
+            time.seed: time.seconds
+            for time in self.times
+            if time.state == "measured" and time.seconds is not None
+        }
+
+    @property
+    def extrapolated(self) -> bool:
+        """Whether a time is extrapolated."""
+        return any(time.state == "extrapolated" for time in self.times)
+
+    @property
+    def fastest(self) -> Time | None:
+        """The shortest time of training, None if no seed has one."""
+        return min(self.known, key=lambda time: time.seconds or 0.0, default=None)
+
+    def estimate(self, start_up: bool) -> Estimate | None:
+        """Return the mean time, with the start-up or without, None if no seed has one."""
+        values = [time.in_all if start_up else time.seconds for time in self.known]
+        found = [value for value in values if value is not None]
+        return estimate(found, POSITIVE) if found else None
+
+
+@dataclass(frozen=True)
 class ArmResult:
     """The trainings of an arm, one for each seed that there was time for.
 
     `size` is the side of its images, in pixels. `published` is the accuracy that others reported
-    for the end of its schedule, None if there is no such figure.
+    for the end of its schedule, None if there is no such figure. `reached` has its times to each
+    target, none for the arm "ceiling".
     """
 
     arm: Arm
@@ -78,6 +164,7 @@ class ArmResult:
     size: int
     published: float | None
     trainings: tuple[Training, ...]
+    reached: tuple[Reached, ...]
 
 
 @dataclass(frozen=True)
@@ -113,10 +200,29 @@ class Convergence:
     """The results of `bench convergence`. `load` is the load average before and after it.
 
     `limit` is its time limit in seconds. A `quick` one shows that everything runs, no accuracy.
+    `left_out` has the titles of the parts that there was no time for.
     """
+
+    REFERENCE: ClassVar[str] = "× inkrun on inkrun's loader"
 
     seeds: int
     limit: float
     quick: bool
     load: tuple[float, float]
     parts: tuple[PartResult, ...]
+    left_out: tuple[str, ...]
+
+    def series(self) -> Iterator[Series]:
+        """Yield the measured times of each arm to each target, and their ratios to our arm's."""
+        for part in self.parts:
+            ours = part.find("inkrun", "inkrun")
+            base = {one.target: one for one in ours.reached} if ours else {}
+            for arm in part.arms:
+                for one in arm.reached:
+                    own = one.measured
+                    other = None if arm is ours else base.get(one.target)
+                    others = other.measured if other else {}
+                    factors = (own[seed] / others[seed] for seed in own if seed in others)
+                    if own:
+                        name = f"part {part.name}, {one.target}: {arm.arm.name}"
+                        yield Series(name, "s", tuple(own.values()), tuple(factors))

@@ -5,16 +5,28 @@ from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from pipeline.benchmarks.convergence import tables
-from pipeline.benchmarks.convergence.outcome import ArmResult, Convergence, PartResult
-from pipeline.benchmarks.convergence.times import reached
-from pipeline.benchmarks.harness import Ratio
+from pipeline.benchmarks.convergence.outcome import (
+    ArmResult,
+    Convergence,
+    PartResult,
+    Reached,
+    State,
+)
 from pipeline.reporting.common import hardware
 from pipeline.reporting.html import Block, Page, Plot, Section, SourceRun, Sources, Table, Warnings
 from pipeline.reporting.plots import COLOURS, new_figure, styled
 
 BUSY = 0.5  # processes that run already, for each core: from there on, times are too long
+# The marker of a training that has no time to a target, whether it is filled, and what it means.
+UNREACHED: dict[State, tuple[str, bool, str]] = {
+    "not reached": ("X", True, "never reached, trained to its end"),
+    "inferred not reached": ("X", False, "≈ never reached, inferred"),
+    "unknown": ("D", False, "unknown, cut short"),
+}
+EDGE, STEP = 1.03, 0.035  # places of these markers right of the axes, as fractions of their width
 
 
 def page(
@@ -35,6 +47,7 @@ def page(
         [
             *([Section("Read first", [Warnings([busy])])] if busy else []),
             *(part_section(result, part) for part in result.parts),
+            *left_out_sections(result),
             Section("How it was measured", [*method_lines(result), hardware(machine)]),
             Section("Sources", [*notes, Sources([source])]),
         ],
@@ -55,34 +68,36 @@ def answer(result: Convergence) -> str:
     """Return for each part how many times as long the other arms take to a target."""
     if result.quick:
         return "A quick run: it shows that everything runs, and no accuracy."
-    return " ".join(_part_answer(part) for part in result.parts)
+    return " ".join(map(_part_answer, result.parts))
 
 
 def _part_answer(part: PartResult) -> str:
     """Return the answer for the highest target that our recipe reaches on our loader."""
     ours = part.find("inkrun", "inkrun")
-    found = [one for one in reached(part, ours) if one.known] if ours else []
+    found = [one for one in ours.reached if one.known] if ours else []
     if not found:
         return f"{part.title}: inkrun's recipe reached no target."
     target = found[-1]
     mean = target.estimate(start_up=False)
     assert mean is not None
-    others = []
-    for result in part.arms:
-        if result is ours or result.arm.recipe == "ceiling":
-            continue
-        for one in reached(part, result):
-            if one.target == target.target:
-                others.append(f"{result.arm.name}: {_times(one.factor, one.extrapolated)}")
+    others = [
+        f"{result.arm.name}: {_times(one)}"
+        for result in part.arms
+        if result is not ours
+        for one in result.reached
+        if one.target == target.target
+    ]
     rest = f" ({'; '.join(others)})" if others else ""
-    return f"{part.title}: {target.target} after {mean.mean:,.1f} s of training{rest}."
+    seconds = f"{mean.mean:,.1f} s of training" + " (extrapolated)" * target.extrapolated
+    return f"{part.title}: {target.target} after {seconds}{rest}."
 
 
-def _times(factor: Ratio | None, extrapolated: bool) -> str:
-    if factor is None:
-        return "not reached"
-    digits = 0 if factor.value >= 10 else 1
-    return f"{factor.value:,.{digits}f} times as long" + " (extrapolated)" * extrapolated
+def _times(one: Reached) -> str:
+    if one.factor is None:
+        return tables.state_words(one)
+    ratio = one.factor.ratio.value
+    extrapolated = one.factor.state == "extrapolated"
+    return f"{ratio:,.{0 if ratio >= 10 else 1}f} times as long" + " (extrapolated)" * extrapolated
 
 
 def method_lines(result: Convergence) -> list[Block]:
@@ -101,6 +116,12 @@ def method_lines(result: Convergence) -> list[Block]:
     ]
 
 
+def left_out_sections(result: Convergence) -> list[Section]:
+    """Return a section with the parts that there was no time for, none if there are none."""
+    lines: list[Block] = [f"{title}: the time limit had passed." for title in result.left_out]
+    return [Section("Not measured", lines)] if lines else []
+
+
 def part_section(result: Convergence, part: PartResult) -> Section:
     """Return the tables and the plot of a part."""
     align = "lll" + "r" * (len(tables.TIMES) - 3)
@@ -112,7 +133,9 @@ def part_section(result: Convergence, part: PartResult) -> Section:
             Plot(
                 plot_part(part),
                 f"Accuracy over seconds of training and over images: {part.title}",
-                "A line is a training, a dot an evaluated epoch. Open triangles are extrapolated.",
+                "A line is a training, a dot an evaluated epoch. An open triangle is an "
+                "extrapolated time. Markers right of the axes are trainings that do not reach a "
+                "target, or of which that is unknown.",
             ),
             Table("Time to accuracy.", tables.TIMES, rows, align, wide=True),
             Table("Trainings.", tables.TRAININGS, trainings, wide=True),
@@ -123,22 +146,46 @@ def part_section(result: Convergence, part: PartResult) -> Section:
 @styled
 def plot_part(part: PartResult) -> Figure:
     """Plot the accuracy of all trainings over seconds of training and over images."""
-    figure = new_figure(9, 4)
+    figure = new_figure(9, 4.6)
     seconds, images = figure.subplots(1, 2, sharey=True)
     results = [one for one in part.arms if one.arm.recipe != "ceiling"]
     for number, result in enumerate(results):
         colour = COLOURS[number]
         _draw(seconds, result, colour, [[p.seconds for p in t.points] for t in result.trainings])
         _draw(images, result, colour, [[p.images for p in t.points] for t in result.trainings])
-        for axes, start_up in ((seconds, True), (images, False)):
-            _draw_extrapolated(axes, part, result, colour, start_up)
-    for target in part.targets:
+        for axes, over_seconds in ((seconds, True), (images, False)):
+            _draw_extrapolated(axes, result, colour, over_seconds)
+            _draw_unreached(axes, result, colour, EDGE + STEP * number)
+    for target in {time.target for one in results for r in one.reached for time in r.times}:
         for axes in (seconds, images):
             axes.axhline(100 * target, color="black", linewidth=0.6, linestyle=":")
-    seconds.set(xscale="log", xlabel="seconds of training", ylabel="accuracy (%)")
-    images.set(xscale="log", xlabel="images trained on")
-    figure.legend(*seconds.get_legend_handles_labels(), loc="outside lower center", ncols=2)
+    if any(training.points for one in results for training in one.trainings):  # else no axis
+        images.set(xscale="log")
+        seconds.set(xscale="log")
+    seconds.set(xlabel="seconds of training", ylabel="accuracy (%)")
+    images.set(xlabel="images trained on")
+    legend(figure, seconds, results)
     return figure
+
+
+def legend(figure: Figure, axes: Axes, results: Sequence[ArmResult]) -> None:
+    """Add a legend of the arms, and of the markers that the plot has."""
+    handles, labels = axes.get_legend_handles_labels()
+    states = {time.state for one in results for r in one.reached for time in r.times}
+    markers: dict[State, tuple[str, bool, str]] = {
+        "extrapolated": ("^", False, "≈ extrapolated"),
+        **UNREACHED,
+    }
+    for state, (marker, filled, label) in markers.items():
+        if state in states:
+            handles.append(_marker(marker, filled))
+            labels.append(label)
+    figure.legend(handles, labels, loc="outside lower center", ncols=2)
+
+
+def _marker(marker: str, filled: bool) -> Line2D:
+    face = "grey" if filled else "none"
+    return Line2D([], [], linestyle="", marker=marker, color="grey", markerfacecolor=face)
 
 
 def _draw(axes: Axes, result: ArmResult, colour: str, places: Sequence[Sequence[float]]) -> None:
@@ -149,13 +196,25 @@ def _draw(axes: Axes, result: ArmResult, colour: str, places: Sequence[Sequence[
         label = None
 
 
-def _draw_extrapolated(
-    axes: Axes, part: PartResult, result: ArmResult, colour: str, over_seconds: bool
-) -> None:
-    targets = iter(part.targets)
-    for one, target in zip(reached(part, result), targets, strict=False):
-        for time in one.times:
-            if time.state == "extrapolated":
-                x = time.seconds if over_seconds else time.images
-                assert x is not None
-                axes.plot([x], [100 * target], "^", color=colour, markerfacecolor="none")
+def _draw_extrapolated(axes: Axes, result: ArmResult, colour: str, over_seconds: bool) -> None:
+    for time in (time for one in result.reached for time in one.times):
+        if time.state == "extrapolated":
+            x = time.seconds if over_seconds else time.images
+            assert x is not None
+            axes.plot([x], [100 * time.target], "^", color=colour, markerfacecolor="none")
+
+
+def _draw_unreached(axes: Axes, result: ArmResult, colour: str, place: float) -> None:
+    """Draw a marker at `place` for each target that a training of the arm has no time to."""
+    for time in (time for one in result.reached for time in one.times):
+        if time.state in UNREACHED:
+            marker, filled, _ = UNREACHED[time.state]
+            axes.plot(
+                [place],
+                [100 * time.target],
+                marker,
+                color=colour,
+                markerfacecolor=colour if filled else "none",
+                transform=axes.get_yaxis_transform(),
+                clip_on=False,
+            )

@@ -1,11 +1,17 @@
 """Results of `bench convergence` as rows: for the terminal and for the page."""
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from statistics import mean
 
 from pipeline.analysis.stats import UNIT_INTERVAL, Estimate, estimate
-from pipeline.benchmarks.convergence.outcome import ArmResult, Convergence, PartResult
-from pipeline.benchmarks.convergence.times import Reached, reached
+from pipeline.benchmarks.convergence.outcome import (
+    ArmResult,
+    Convergence,
+    PartResult,
+    Reached,
+    State,
+)
 from pipeline.reporting.common import percent, with_interval
 
 TIMES = [
@@ -30,34 +36,50 @@ TRAININGS = [
     "lowest",
 ]
 NONE = "–"
+WORDS: dict[State, str] = {
+    "measured": "measured",
+    "extrapolated": "extrapolated",
+    "not reached": "never",
+    "inferred not reached": "≈ never",
+    "unknown": "unknown: cut short",
+}
 
 
 def time_rows(part: PartResult) -> Iterator[Sequence[str]]:
     """Return a row for each arm and target with the columns TIMES."""
     for result in part.arms:
-        if result.arm.recipe == "ceiling":
-            continue
-        for one in reached(part, result):
+        for one in result.reached:
             yield [result.arm.name, one.target, *_time_cells(one)]
 
 
+def state_words(one: Reached) -> str:
+    """Return how many seeds reach a target, and how that is known."""
+    counts = Counter(time.state for time in one.times)
+    if not one.known and len(counts) == 1:
+        return WORDS[one.times[0].state]
+    text = f"{len(one.known)} of {len(one.times)}"
+    if {*counts} == {"measured"}:
+        return text
+    if {*counts} == {"extrapolated"}:
+        return f"{text} (extrapolated)"
+    parts = (f"{counts[state]} {word}" for state, word in WORDS.items() if state in counts)
+    return f"{text} ({', '.join(parts)})"
+
+
 def _time_cells(one: Reached) -> list[str]:
-    states = [time.state for time in one.times]
-    count = f"{len(one.known)} of {len(states)}"
-    if not one.known:
-        unknown = "unknown" in states
-        return ["unknown: cut short" if unknown else "never", *[NONE] * 5]
-    if one.extrapolated:
-        count += " (extrapolated)"
-    fastest = min(time.seconds for time in one.known if time.seconds is not None)
+    fastest = one.fastest
+    if fastest is None:
+        return [state_words(one), *[NONE] * 5]
     images = mean(time.images for time in one.known if time.images is not None)
     return [
-        count,
+        state_words(one),
         _marked(_seconds(one.estimate(start_up=False)), one.extrapolated),
-        _marked(f"{fastest:,.1f}", one.extrapolated),
+        _marked(f"{fastest.seconds:,.1f}", fastest.state == "extrapolated"),
         _marked(_seconds(one.estimate(start_up=True)), one.extrapolated),
         _marked(f"{images:,.0f}", one.extrapolated),
-        NONE if one.factor is None else _marked(str(one.factor), one.extrapolated),
+        NONE
+        if one.factor is None
+        else _marked(str(one.factor.ratio), one.factor.state == "extrapolated"),
     ]
 
 
@@ -116,10 +138,31 @@ def notes(result: Convergence, part: PartResult) -> list[str]:
     ]
     if result.quick:
         lines.insert(0, "A quick run: few images and epochs. It shows no accuracy.")
-    if any(not one.whole for arm in part.arms for one in arm.trainings):
+    fewer = [arm for arm in part.arms if len(arm.trainings) < result.seeds]
+    if fewer:
+        counts = "; ".join(f"{arm.arm.name}: {len(arm.trainings)}" for arm in fewer)
+        lines.append(f"There was no time for all {result.seeds} seeds: {counts}.")
+    found = [one for arm in part.arms for one in arm.reached]
+    if any(0 < len(one.known) < len(one.times) for one in found):
+        lines.append("Where some seeds have no time, means and ratios are those of the others.")
+    states = {time.state for one in found for time in one.times}
+    if "extrapolated" in states:
         lines.append(
             "≈ is extrapolated: a training that was cut short needs as many epochs as the same "
             "recipe and seed on the other loader, which shows it the same images; else its whole "
             "schedule, if the accuracy reported for its end is at or above the target."
+        )
+    if "not reached" in states:
+        lines.append("never: the training ran to the end of its schedule below the target.")
+    if "inferred not reached" in states:
+        lines.append(
+            "≈ never: the training was cut short. The same recipe and seed on the other loader ran "
+            "to its end below the target, or else the accuracy reported for the end of the "
+            "schedule is below it."
+        )
+    if "unknown" in states:
+        lines.append(
+            "unknown: the training was cut short below the target, and nothing says what it would "
+            "have reached."
         )
     return lines

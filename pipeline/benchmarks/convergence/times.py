@@ -9,65 +9,25 @@ it; nothing is interpolated between epochs. A training that was cut short before
 2. If neither did, and the accuracy reported for the end of the schedule is at or above the target,
    it needs the whole schedule. If that accuracy is below the target, it does not reach it.
 
-Its time is this number of epochs times the mean time of its own epochs.
+Its time is this number of epochs, at least one more than it has trained for, times the mean time of
+its own epochs. A target counts as "not
+reached" only for a training that has run to the end of its schedule, and as "inferred not reached"
+for one that was cut short: by 1, if the other training ran to its end below the target, or by 2.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import replace
 
-from pipeline.analysis.stats import Estimate, estimate
-from pipeline.benchmarks.convergence.outcome import ArmResult, PartResult, Training
-from pipeline.benchmarks.harness import Ratio, ratio
-
-State = Literal["measured", "extrapolated", "not reached", "unknown"]
-
-
-@dataclass(frozen=True)
-class Time:
-    """The time of a training to a target, in seconds of training, and the images until then.
-
-    They are None where the target is not reached, or where that is unknown.
-    """
-
-    seed: int
-    state: State
-    start_up: float
-    seconds: float | None = None
-    images: int | None = None
-
-    @property
-    def in_all(self) -> float | None:
-        """The seconds since the start of the process, without validation."""
-        return None if self.seconds is None else self.start_up + self.seconds
-
-
-@dataclass(frozen=True)
-class Reached:
-    """The times of an arm to a target, one for each seed. `factor` compares them with ours.
-
-    It is how many times as long as our recipe on our loader the arm takes, seed by seed.
-    """
-
-    target: str
-    times: tuple[Time, ...]
-    factor: Ratio | None
-
-    @property
-    def known(self) -> tuple[Time, ...]:
-        """The times of the seeds that reach the target."""
-        return tuple(time for time in self.times if time.seconds is not None)
-
-    @property
-    def extrapolated(self) -> bool:
-        """Whether a time is extrapolated."""
-        return any(time.state == "extrapolated" for time in self.times)
-
-    def estimate(self, start_up: bool) -> Estimate | None:
-        """Return the mean time, with the start-up or without, None if no seed has one."""
-        values = [time.in_all if start_up else time.seconds for time in self.known]
-        found = [value for value in values if value is not None]
-        return estimate(found) if found else None
+from pipeline.benchmarks.convergence.outcome import (
+    ArmResult,
+    Factor,
+    PartResult,
+    Reached,
+    State,
+    Time,
+    Training,
+)
+from pipeline.benchmarks.harness import ratio
 
 
 def epochs_to(training: Training, target: float) -> int | None:
@@ -86,7 +46,7 @@ def time_to(
     """
 
     def time(state: State, seconds: float | None = None, images: int | None = None) -> Time:
-        return Time(training.seed, state, training.start_up, seconds, images)
+        return Time(training.seed, target, state, training.start_up, seconds, images)
 
     epochs = epochs_to(training, target)
     if epochs is not None:
@@ -97,11 +57,13 @@ def time_to(
     if twin is not None:
         epochs = epochs_to(twin, target)
         if epochs is None and twin.whole:
-            return time("not reached")
+            return time("inferred not reached")
     if epochs is None and published is not None:
         if published < target:
-            return time("not reached")
+            return time("inferred not reached")
         epochs = training.epochs
+    if epochs is not None:
+        epochs = max(epochs, len(training.points) + 1)  # its own epochs so far are below the target
     if epochs is None or training.seconds_per_epoch is None:
         return time("unknown")
     seconds = epochs * training.seconds_per_epoch
@@ -120,15 +82,20 @@ def targets_of(part: PartResult, seed: int) -> dict[str, float]:
     return targets
 
 
-def reached(part: PartResult, result: ArmResult) -> list[Reached]:
-    """Return the times of an arm to all targets."""
-    own = _times(part, result)
+def with_times(part: PartResult) -> PartResult:
+    """Return a part's result with the times of all arms to all targets."""
+    return replace(part, arms=tuple(replace(arm, reached=_reached(part, arm)) for arm in part.arms))
+
+
+def _reached(part: PartResult, result: ArmResult) -> tuple[Reached, ...]:
+    if result.arm.recipe == "ceiling":  # it trains on other labels
+        return ()
     ours = part.find("inkrun", "inkrun")
     base = _times(part, ours) if ours else {}
-    return [
+    return tuple(
         Reached(name, times, None if result is ours else _factor(times, base.get(name, ())))
-        for name, times in own.items()
-    ]
+        for name, times in _times(part, result).items()
+    )
 
 
 def _times(part: PartResult, result: ArmResult) -> dict[str, tuple[Time, ...]]:
@@ -143,11 +110,15 @@ def _times(part: PartResult, result: ArmResult) -> dict[str, tuple[Time, ...]]:
     return found
 
 
-def _factor(times: Sequence[Time], base: Sequence[Time]) -> Ratio | None:
-    ours = {time.seed: time.seconds for time in base if time.seconds is not None}
+def _factor(times: Sequence[Time], base: Sequence[Time]) -> Factor | None:
+    ours = {time.seed: time for time in base}
     pairs = [
-        (time.seconds, ours[time.seed])
+        (time, other)
         for time in times
-        if time.seconds is not None and time.seed in ours
+        if (other := ours.get(time.seed)) and time.seconds is not None and other.seconds is not None
     ]
-    return ratio(*zip(*pairs, strict=True)) if pairs else None
+    if not pairs:
+        return None
+    measured = all(one.state == "measured" for pair in pairs for one in pair)
+    own, others = ([time.seconds or 0.0 for time in column] for column in zip(*pairs, strict=True))
+    return Factor(ratio(own, others), "measured" if measured else "extrapolated")

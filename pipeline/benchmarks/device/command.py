@@ -9,8 +9,10 @@ import torch
 from rich.console import Console
 
 from pipeline.benchmarks.device import decoding, tables, training
+from pipeline.benchmarks.device.page import plots
 from pipeline.benchmarks.device.results import DecodingFigures, DeviceResult
 from pipeline.benchmarks.harness import table
+from pipeline.benchmarks.plots import save_plots
 from pipeline.benchmarks.results import Results, load_average, new_run, write_results
 from pipeline.data.prepare import prepare
 from pipeline.data.synth.handwriting import SyntheticPages
@@ -94,6 +96,7 @@ def run(options: Options, runs: Path) -> Path:
         result = measure(options, processes, data, Path(name), console.print)
         described = environment(processes.device, processes.precision, 1)
     path = new_run(runs, options_of(options), (provenance,), described)
+    save_plots(path, plots(result))
     write_results(path, Results(device=result))
     print_tables(result, Console(width=150, highlight=False))
     console.print(f"results: {path}")

@@ -17,7 +17,7 @@ from beton import ops
 from beton.loader import Loader
 from beton.order import epoch_order
 from beton.reader import Reader
-from pipeline.benchmarks.device.results import DecodingFigures
+from pipeline.benchmarks.device.results import JPEG, DecodingFigures
 from pipeline.benchmarks.device.timing import Timer, peak_memory, reset_peak_memory, synchronize
 from pipeline.benchmarks.harness import take_turns
 from pipeline.loading.augment import Transforms, transform_images
@@ -200,7 +200,8 @@ def methods(
         InkMethod("loader's kernels", "loader", file, size, batch_size, device),
         InkMethod("decode on the device", "device", file, size, batch_size, device),
     ]
-    name = "JPEG, nvJPEG" if device.type == "cuda" else "JPEG, torchvision on the CPU"
+    decoder = "nvJPEG" if device.type == "cuda" else "torchvision on the CPU"
+    name = f"{JPEG}, {decoder}"
     try:
         found.append(JpegMethod(name, file, size, batch_size, device))
     except RuntimeError as error:  # torchvision without nvJPEG, or without libjpeg

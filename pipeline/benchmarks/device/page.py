@@ -1,29 +1,43 @@
 """The content of the page of `bench device`."""
 
+from matplotlib.figure import Figure
+
 from pipeline.benchmarks.device import tables
-from pipeline.benchmarks.device.results import DeviceResult
-from pipeline.reporting.html import Block, Section, Table
+from pipeline.benchmarks.device.results import BARE, JPEG, DeviceResult
+from pipeline.benchmarks.plots import RateBar, plot_rates
+from pipeline.reporting.html import Block, Plot, Section, Table
 
 TITLE = "Decoding on the device"
+RANGES = "A bar is the median of the rounds, a line their range"
 QUESTION = "What does it gain to decode and augment images on the device that trains?"
 
 
 def sections(result: DeviceResult) -> list[Section]:
     """Return the tables of the page, and how they were measured."""
+    place = tables.place(result)
+    decoding, training = plots(result).values()
     found = [
         Section(
             "Decode, resize and augmentation",
-            [Table(f"{tables.place(result)}.", tables.DECODING, [*tables.decoding_rows(result)])],
+            [
+                Plot(decoding, f"Images per second of each method and size; {place}", f"{RANGES}."),
+                Table(f"{place}.", tables.DECODING, [*tables.decoding_rows(result)]),
+            ],
         ),
         Section(
             "Training",
             [
+                Plot(
+                    training,
+                    f"Images per second of trainings with each decode; {place}",
+                    f"The first stage of each recipe. {RANGES}.",
+                ),
                 Table(
-                    f"The first stage of each recipe; {tables.place(result)}.",
+                    f"The first stage of each recipe; {place}.",
                     tables.TRAINING,
                     [*tables.training_rows(result)],
                     "llrlrrrrr",
-                )
+                ),
             ],
         ),
         Section("How it was measured", list(method_lines(result))),
@@ -31,6 +45,21 @@ def sections(result: DeviceResult) -> list[Section]:
     if result.skipped:
         found.append(Section("Not measured", list(result.skipped)))
     return found
+
+
+def plots(result: DeviceResult) -> dict[str, Figure]:
+    """Return the plots of decoding and of training by name, with a panel for each size, recipe."""
+    decoding: dict[str, list[RateBar]] = {}
+    for one in result.decoding:
+        bar = RateBar(one.method, one.rates, not one.method.startswith(JPEG))
+        decoding.setdefault(f"{one.size}×{one.size}", []).append(bar)
+    training: dict[str, list[RateBar]] = {}
+    for made in result.training:
+        name = BARE if made.method == BARE else f"decode: {made.method}"
+        bar = RateBar(name, made.rates, made.method != BARE)
+        title = f"{made.recipe}, {made.size}×{made.size}"
+        training.setdefault(title, []).append(bar)
+    return {"device-decoding": plot_rates(decoding), "device-training": plot_rates(training)}
 
 
 def method_lines(result: DeviceResult) -> list[Block]:

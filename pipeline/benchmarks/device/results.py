@@ -1,8 +1,13 @@
 """Results of `bench device`, as they are written to results.json and read back."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import ClassVar
 
-from pipeline.benchmarks.harness import Rates
+from pipeline.benchmarks.harness import Rates, Series
+
+BARE = "bare loop"  # a method of training
+JPEG = "JPEG"  # starts the names of methods that decode JPEGs
 
 
 @dataclass(frozen=True)
@@ -52,6 +57,8 @@ class DeviceResult:
     `threads` are those of the host. `load` is the machine's load average before and after.
     """
 
+    REFERENCE: ClassVar[str] = "× decode by the loader"
+
     device: str
     name: str
     precision: str
@@ -67,3 +74,10 @@ class DeviceResult:
     def on_gpu(self) -> bool:
         """Whether a GPU was measured."""
         return self.device != "cpu"
+
+    def series(self) -> Iterator[Series]:
+        """Yield the rates of decoding and of training, and their ratios to the loader's decode."""
+        for one in self.decoding:
+            yield one.series(f"decoding at {one.size}×{one.size}: {one.method}")
+        for made in self.training:
+            yield made.series(f"training, {made.recipe} at {made.size}×{made.size}: {made.method}")

@@ -1,10 +1,9 @@
 """Results of `bench device` as rows: for the terminal and for the page."""
 
 from collections.abc import Iterator, Sequence
-from statistics import median
 
 from pipeline.benchmarks.device.results import DeviceResult
-from pipeline.benchmarks.harness import Ratio
+from pipeline.benchmarks.harness import Ratio, rate_cells
 
 DECODING = [
     "",
@@ -43,7 +42,7 @@ def decoding_rows(result: DeviceResult) -> Iterator[Sequence[str]]:
         yield [
             one.method,
             f"{one.size}×{one.size}",
-            *_rates(one.rates),
+            *rate_cells(one.rates),
             str(one.factor),
             f"{1e6 * one.decode_seconds:,.1f}",
             f"{1e6 * one.augment_seconds:,.1f}",
@@ -61,7 +60,7 @@ def training_rows(result: DeviceResult) -> Iterator[Sequence[str]]:
             one.network,
             f"{one.size}×{one.size}",
             one.method,
-            *_rates(one.rates),
+            *rate_cells(one.rates),
             str(one.factor),
             "–" if share is None else f"{share:.1%}",
             _megabytes(one.peak_memory),
@@ -81,10 +80,6 @@ def answer(result: DeviceResult) -> str:
 
 def _times(ratio: Ratio) -> str:
     return f"{ratio.value:.2f}"
-
-
-def _rates(rates: Sequence[float]) -> list[str]:
-    return [f"{median(rates):,.0f}", f"{min(rates):,.0f} to {max(rates):,.0f}"]
 
 
 def _megabytes(size: int | None) -> str:

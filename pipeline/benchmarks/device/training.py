@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from beton.reader import Reader
-from pipeline.benchmarks.device.results import TrainingFigures
+from pipeline.benchmarks.device.results import BARE, TrainingFigures
 from pipeline.benchmarks.device.timing import peak_memory, reset_peak_memory, synchronize
 from pipeline.benchmarks.harness import take_turns
 from pipeline.data.prepare import prepare
@@ -32,7 +32,6 @@ from pipeline.training.trainer import Trainer
 
 PRESETS = {**PART1, "fashion": FASHION["fast"]}
 ON_A_CPU = ("fast", "accurate", "fashion")  # a step of the others takes a minute there
-BARE = "bare loop"
 VALIDATED = 32  # images; the validation is not part of the time
 
 

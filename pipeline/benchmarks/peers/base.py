@@ -29,8 +29,21 @@ class Method:
         """Return the digits: uint8 (n, 28, 28)."""
         return np.load(Path(self.request.source) / "digits.npy", mmap_mode="r")
 
+    def files(self) -> list[Path]:
+        """Return the image files in the order of their numbers; digits need `prepare` before."""
+        if self.request.kind == "digits":
+            return sorted(self.folder.glob("*.png"))
+        return self.request.files()
+
     def prepare(self) -> None:
-        """Make the files that `batches` reads; by default it reads the source itself."""
+        """Make the files that `batches` reads; by default, digits as PNG files, written by Pillow.
+
+        Pages and photos are files already.
+        """
+        from PIL import Image
+
+        for number, digit in enumerate(self.digits()):
+            Image.fromarray(digit).save(self.folder / f"{number:06}.png")
 
     def batches(self) -> Iterator[tuple[Any, Any]]:
         """Yield the images and the numbers of each batch of the next epoch."""

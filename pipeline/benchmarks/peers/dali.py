@@ -37,7 +37,7 @@ class Dali(Method):
         if self._iterator is None:
             on_gpu = torch.cuda.is_available()
             pipeline = grey_pages(
-                files=[str(file) for file in self.request.files()],
+                files=[str(file) for file in self.files()],
                 size=self.request.size,
                 device="gpu" if on_gpu else "cpu",
                 batch_size=self.request.batch_size,
@@ -52,7 +52,7 @@ class Dali(Method):
                 auto_reset=True,
             )
         for (batch,) in self._iterator:
-            yield batch["image"][..., 0], batch["id"][:, 0]
+            yield self.normalized(batch["image"][..., 0]), batch["id"][:, 0]
 
 
 METHODS = {"DALI": Dali}

@@ -33,13 +33,19 @@ class Files(Dataset[tuple[Any, int]]):
 class FileLoader(Method):
     """A DataLoader over image files; `decode` returns the function that decodes one."""
 
+    _loader: Any = None
+
     def __init__(self, request: Request, decode: Callable[[Request], Decode]) -> None:
         super().__init__(request)
-        self._loader = workers(Files(request.files(), decode(request)), request)
+        self._decode = decode(request)
 
     def batches(self) -> Iterator[tuple[Any, Any]]:
         """Yield the images and the numbers of each batch of the next epoch."""
-        yield from self._loader
+        if self._loader is None:
+            self._loader = workers(Files(self.files(), self._decode), self.request)
+        normalized = self.request.kind == "photos"  # by the transform of each image
+        for images, ids in self._loader:
+            yield images if normalized else self.normalized(images), ids
 
 
 def workers(dataset: Any, request: Request, **options: Any) -> DataLoader[Any]:
@@ -59,8 +65,10 @@ def _pillow(file: Path, size: tuple[int, int], resampling: Image.Resampling) -> 
     return torch.from_numpy(np.array(page))
 
 
-def pillow_photos(request: Request) -> Decode:
-    """Decode photos by Pillow; torchvision crops and resizes them."""
+def pillow_by_kind(request: Request) -> Decode:
+    """Decode digits and photos by Pillow; torchvision crops and resizes photos."""
+    if request.kind == "digits":
+        return pillow(request, Image.Resampling.BOX)
     return partial(_photo, transform=_transform(request, pillow_image=True))
 
 
@@ -124,7 +132,7 @@ METHODS = {
     "Pillow, bilinear": partial(
         FileLoader, decode=partial(pillow, resampling=Image.Resampling.BILINEAR)
     ),
-    "Pillow": partial(FileLoader, decode=pillow_photos),
+    "Pillow": partial(FileLoader, decode=pillow_by_kind),
     "torchvision": partial(FileLoader, decode=torchvision),
     "OpenCV, area": partial(FileLoader, decode=opencv),
 }

@@ -20,7 +20,7 @@ class Spdl(Method):
     def batches(self) -> Iterator[tuple[Any, Any]]:
         """Yield the images and the numbers of each batch of the next epoch."""
         spdl.io.utils.get_ffmpeg_versions()  # raises the reason if FFmpeg's libraries are missing
-        files = [str(file) for file in self.request.files()]
+        files = [str(file) for file in self.files()]
         order = random.sample(range(len(files)), len(files))
         step = self.request.batch_size
         parts = [order[start : start + step] for start in range(0, len(order), step)]
@@ -35,7 +35,8 @@ class Spdl(Method):
             .build(num_threads=self.request.threads)
         )
         with pipeline.auto_stop():
-            yield from pipeline
+            for images, ids in pipeline:
+                yield self.normalized(images), ids
 
 
 def loaded(numbers: list[int], files: list[str], size: int) -> tuple[Any, Any]:

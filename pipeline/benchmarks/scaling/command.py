@@ -8,8 +8,10 @@ from pathlib import Path
 from rich.console import Console
 
 from pipeline.benchmarks.harness import table
+from pipeline.benchmarks.plots import save_plots
 from pipeline.benchmarks.results import Results, load_average, new_run, write_results
 from pipeline.benchmarks.scaling import data, model, processes, tables
+from pipeline.benchmarks.scaling.page import plots
 from pipeline.benchmarks.scaling.repeated import VALIDATED, write_repeated
 from pipeline.benchmarks.scaling.results import DataFigures, Scaling
 from pipeline.data.synth.handwriting import SyntheticPages
@@ -63,6 +65,7 @@ def run(options: Options, runs: Path) -> Path:
     with tempfile.TemporaryDirectory(prefix="scaling-", dir=FOLDER) as name:
         result = measure(options, Path(name).resolve(), console.print)
     path = new_run(runs, options_of(options), (PROVENANCE,))
+    save_plots(path, plots(result))
     write_results(path, Results(scaling=result))
     print_tables(result, Console(width=150, highlight=False))
     console.print(f"results: {path}")

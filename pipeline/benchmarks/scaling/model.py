@@ -14,6 +14,7 @@ from pipeline.benchmarks.scaling.results import Check, Model, Prediction, StepFi
 
 WEAK_ROWS, STRONG_ROWS = 64, 4096  # of a process; of all
 MANY = (8, 64, 512)  # processes
+KINDS = ("weak", "strong")
 
 
 def expected_maximum(count: int) -> float:
@@ -76,8 +77,15 @@ def checks(model: Model, figures: Sequence[StepFigures]) -> Iterator[Check]:
 def predictions(model: Model) -> Iterator[Prediction]:
     """Predict the rates of many processes: weak and strong scaling."""
     for processes in MANY:
-        for kind, rows in (("weak", WEAK_ROWS), ("strong", STRONG_ROWS // processes)):
-            rate = processes * rows / step_seconds(model, processes, rows)
-            alone_rows = WEAK_ROWS if kind == "weak" else STRONG_ROWS
-            alone = alone_rows / step_seconds(model, 1, alone_rows)
-            yield Prediction(processes, rows, kind, rate, rate / (processes * alone))
+        for kind in KINDS:
+            yield predict(model, processes, kind)
+
+
+def predict(model: Model, processes: int, kind: str) -> Prediction:
+    """Predict the rate of processes with WEAK_ROWS each, or with STRONG_ROWS in all."""
+    weak = kind == "weak"
+    rows = WEAK_ROWS if weak else STRONG_ROWS // processes
+    alone_rows = WEAK_ROWS if weak else STRONG_ROWS
+    rate = processes * rows / step_seconds(model, processes, rows)
+    alone = alone_rows / step_seconds(model, 1, alone_rows)
+    return Prediction(processes, rows, kind, rate, rate / (processes * alone))

@@ -1,10 +1,17 @@
 """The content of the page of `bench scaling`."""
 
+from matplotlib.figure import Figure
+from matplotlib.ticker import NullLocator
+
 from pipeline.benchmarks.scaling import tables
-from pipeline.benchmarks.scaling.results import Scaling
-from pipeline.reporting.html import Block, Section, Table
+from pipeline.benchmarks.scaling.model import KINDS, MANY, STRONG_ROWS, WEAK_ROWS, predict
+from pipeline.benchmarks.scaling.results import Model, Scaling
+from pipeline.reporting.html import Block, Plot, Section, Table
+from pipeline.reporting.plots import COLOURS, new_figure, styled
 
 TITLE = "Scaling"
+EFFICIENCY, DATA = "scaling-efficiency", "scaling-data"  # names of plots
+MARKERS = "osD^"
 QUESTION = "What do more processes and more data cost?"
 
 
@@ -16,6 +23,7 @@ def answer(result: Scaling) -> str:
 def sections(result: Scaling) -> list[Section]:
     """Return the tables of the page, and how they were measured."""
     found = []
+    drawn = plots(result)
     if result.training:
         caption = f"Training on {result.cores} cores in all; fractions of the time of a step."
         rows = [*tables.training_rows(result)]
@@ -23,13 +31,95 @@ def sections(result: Scaling) -> list[Section]:
             Section("Processes", [Table(caption, tables.TRAINING, rows, "r" * 10, wide=True)])
         )
     if result.model is not None:
-        found.append(Section("Prediction", prediction_blocks(result)))
+        plot = Plot(
+            drawn[EFFICIENCY],
+            "Efficiency of processes, measured and predicted",
+            "Efficiency is the rate over that of as many processes that never wait for each other. "
+            "Filled markers are measured, open ones on dashed lines are predicted by the model.",
+        )
+        found.append(Section("Prediction", [plot, *prediction_blocks(result)]))
     if result.data:
         rows = [*tables.data_rows(result)]
+        plot = Plot(
+            drawn[DATA],
+            "Images per second of files with few and many samples",
+            "Whole epochs. A dot is the median of the rounds, a line their range, a number the "
+            "rate over that of the smallest file.",
+        )
         found.append(
-            Section("Data", [Table("Loading whole epochs.", tables.DATA, rows, wide=True)])
+            Section("Data", [plot, Table("Loading whole epochs.", tables.DATA, rows, wide=True)])
         )
     return [*found, Section("How it was measured", method_lines(result))]
+
+
+def plots(result: Scaling) -> dict[str, Figure]:
+    """Return the plots by name: one of processes and one of data, where they were measured."""
+    found = {}
+    if result.model is not None:
+        found[EFFICIENCY] = plot_efficiency(result, result.model)
+    if result.data:
+        found[DATA] = plot_data(result)
+    return found
+
+
+@styled
+def plot_efficiency(result: Scaling, model: Model) -> Figure:
+    """Plot the efficiency of two processes, measured, and of more, as the model predicts it."""
+    figure = new_figure(6.4, 4.4)
+    axes = figure.subplots()
+    counts = (2, *MANY)
+    rows = f"{WEAK_ROWS} rows each", f"{STRONG_ROWS:,} rows in all"
+    for kind, label, colour in zip(KINDS, rows, COLOURS, strict=False):
+        y = [100 * predict(model, count, kind).efficiency for count in counts]
+        label = f"predicted: {label}"
+        axes.plot(counts, y, "o--", color=colour, markerfacecolor="white", label=label)
+    measured = [one for one in result.training if one.processes > 1]
+    for one, colour, marker in zip(measured, COLOURS[2:], MARKERS, strict=False):
+        label = f"measured: {one.rows} rows each"
+        axes.plot([one.processes], [100 * one.efficiency], marker, color=colour, label=label)
+    axes.set_xscale("log", base=2)
+    axes.set_xticks(counts, [f"{count}" for count in counts])
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.set(xlabel="processes", ylabel="efficiency (%)", ylim=(0, 103))
+    figure.legend(loc="outside lower center", ncols=2)
+    return figure
+
+
+@styled
+def plot_data(result: Scaling) -> Figure:
+    """Plot the median rate of each file over its number of samples, with its range.
+
+    A number at a dot is the rate in multiples of that of the smallest file of its kind.
+    """
+    figure = new_figure(6.4, 4)
+    axes = figure.subplots()
+    for number, kind in enumerate(dict.fromkeys(one.kind for one in result.data)):
+        files = [one for one in result.data if one.kind == kind]
+        rates = [one.rate for one in files]
+        below = [one.rate - min(one.rates) for one in files]
+        above = [max(one.rates) - one.rate for one in files]
+        axes.errorbar(
+            [one.samples for one in files],
+            rates,
+            (below, above),
+            color=COLOURS[number],
+            marker=MARKERS[number],
+            capsize=3,
+            label=kind,
+        )
+        for one in files[1:]:
+            axes.annotate(
+                f"{one.factor.value:.2f} ×",
+                (one.samples, one.rate),
+                (0, 7),
+                textcoords="offset points",
+                ha="center",
+                fontsize=9,
+            )
+    axes.margins(x=0.08, y=0.1)
+    axes.set(xscale="log", yscale="log", xlabel="samples", ylabel="images/s")
+    figure.legend(loc="outside lower center", ncols=3)
+    return figure
 
 
 def prediction_blocks(result: Scaling) -> list[Block]:

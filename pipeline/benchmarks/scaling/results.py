@@ -1,9 +1,11 @@
 """Results of `bench scaling`, as they are written to results.json and read back."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from statistics import median
+from typing import ClassVar
 
-from pipeline.benchmarks.harness import Rates, Ratio, ratio
+from pipeline.benchmarks.harness import Rates, Ratio, Series, rate_series, ratio
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,11 @@ class StepFigures:
     def seconds(self) -> float:
         """The seconds of a step."""
         return self.compute + self.all_reduce + self.loader + self.stalls
+
+    @property
+    def efficiency(self) -> float:
+        """The fraction of the time that is no exchange and no wait for another process."""
+        return (self.compute + self.loader) / self.seconds
 
     def share(self, part: str) -> float:
         """Return the fraction of the time that a part takes, by its name."""
@@ -123,6 +130,8 @@ class DataFigures(Rates):
 class Scaling:
     """The results of `bench scaling`. `cores` are those of all processes together."""
 
+    REFERENCE: ClassVar[str] = "× one process, × smallest file"
+
     rounds: int
     cores: int
     steps: int
@@ -132,3 +141,14 @@ class Scaling:
     checks: tuple[Check, ...]
     predictions: tuple[Prediction, ...]
     data: tuple[DataFigures, ...]
+
+    def series(self) -> Iterator[Series]:
+        """Yield the rates of training and of loading.
+
+        Their ratios are to one process with the same rows in all, and to the smallest file.
+        """
+        for one in self.training:
+            name = f"{one.processes} processes, {one.rows} rows each"
+            yield rate_series(name, one.rates, one.strong)
+        for made in self.data:
+            yield made.series(f"{made.kind}, {made.samples:,} samples")

@@ -66,13 +66,21 @@ PEERS = {
                 MethodEntry(BASELINE, PAGES),
                 MethodEntry("Pillow, bilinear", PAGES, quick=False),
                 MethodEntry("Pillow", PHOTOS),
+                MethodEntry("Pillow", DIGITS, "png", quick=False),
             ),
         ),
-        Peer("torchvision", "files", (MethodEntry("torchvision", (*PAGES, *PHOTOS)),)),
+        Peer(
+            "torchvision",
+            "files",
+            (
+                MethodEntry("torchvision", (*PAGES, *PHOTOS)),
+                MethodEntry("torchvision", DIGITS, "png"),
+            ),
+        ),
         Peer(
             "opencv",
             "files",
-            (MethodEntry("OpenCV, area", PAGES),),
+            (MethodEntry("OpenCV, area", PAGES), MethodEntry("OpenCV, area", DIGITS, "png")),
             ("opencv-python-headless",),
         ),
         Peer(
@@ -140,14 +148,14 @@ PEERS = {
         Peer(
             "spdl",
             "spdl",
-            (MethodEntry("SPDL", PAGES),),
+            (MethodEntry("SPDL", PAGES), MethodEntry("SPDL", DIGITS, "png")),
             ("spdl",),
             system="FFmpeg's libraries",
         ),
         Peer(
             "dali",
             "dali",
-            (MethodEntry("DALI", PAGES),),
+            (MethodEntry("DALI", PAGES), MethodEntry("DALI", DIGITS, "png")),
             ("nvidia-dali-cuda130",),
         ),
     )

@@ -9,7 +9,8 @@ from rich.console import Console
 
 from pipeline.benchmarks import tables
 from pipeline.benchmarks.harness import table
-from pipeline.benchmarks.page import plot_rates
+from pipeline.benchmarks.page import plot_workload
+from pipeline.benchmarks.plots import save_plots
 from pipeline.benchmarks.results import Results, Throughput, new_run, write_results
 from pipeline.benchmarks.throughput.catalog import OURS, PEERS
 from pipeline.benchmarks.throughput.measure import Pace
@@ -17,7 +18,6 @@ from pipeline.benchmarks.throughput.run import Bench, Plan
 from pipeline.benchmarks.throughput.workloads import Workload, workloads
 from pipeline.errors import UserError
 from pipeline.experiments.command import options_of
-from pipeline.reporting.plots import save_png
 from pipeline.runtime.cgroup import usable_cores
 from pipeline.runtime.hardware import machine
 
@@ -103,8 +103,7 @@ def run(options: Options, runs: Path) -> Path:
     with tempfile.TemporaryDirectory(prefix="images-", dir=FOLDER) as scratch:
         result = Bench(plan, Path(scratch).resolve(), FOLDER.resolve(), console.print).run()
     path = new_run(runs, options_of(options), provenance(options))
-    for one in result.workloads:
-        save_png(plot_rates(one), path / f"throughput-{one.name}.png")
+    save_plots(path, {f"throughput-{one.name}": plot_workload(one) for one in result.workloads})
     write_results(path, Results(throughput=result))
     print_tables(result, Console(width=130, highlight=False))
     console.print(f"results: {path}")

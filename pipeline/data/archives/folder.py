@@ -12,7 +12,7 @@ from typing import IO
 import numpy as np
 
 from pipeline.data.archives.base import Archive
-from pipeline.data.archives.names import arrange, junk_kind
+from pipeline.data.archives.names import arrange, empty_folders, junk_kind
 
 _BLOCK = 1 << 20  # bytes
 
@@ -24,11 +24,12 @@ class Folder(Archive):
     """
 
     def __init__(self, path: Path, *, nested: bool = True) -> None:
-        files, sizes = _walk(path) if nested else _list(path)
+        files, sizes, empty = _walk(path) if nested else (*_list(path), [])
         names, rows, left_out = arrange(files)
         members = np.array(rows, np.int64)
         super().__init__(path, names, members, [sizes[row] for row in rows], left_out)
         self._files = files
+        self.notes = empty_folders(empty)
 
     def read(self, index: int) -> bytes:
         """Return a file's content."""
@@ -85,13 +86,15 @@ def _list(path: Path) -> tuple[list[str], list[int]]:
     return [name for name, _ in files], [size for _, size in files]
 
 
-def _walk(root: Path) -> tuple[list[str], list[int]]:
+def _walk(root: Path) -> tuple[list[str], list[int], list[str]]:
     """Return the relative names and the sizes of all files below a folder, in no order.
+
+    The last list has the names of the folders that have no entries.
 
     Files that `arrange` leaves out are listed too; their sizes are 0, and errors that concern them
     are ignored. So are broken links: they raise when they are read.
     """
-    names, sizes = [], []
+    names, sizes, empty = [], [], []
     folders = [("", False)]
     while folders:
         folder, junk = folders.pop()
@@ -101,6 +104,8 @@ def _walk(root: Path) -> tuple[list[str], list[int]]:
             if not junk:
                 raise
             continue
+        if not entries and folder:
+            empty.append(folder.rstrip("/"))
         for entry in entries:
             name = folder + entry.name
             if junk or junk_kind(entry.name):
@@ -115,7 +120,7 @@ def _walk(root: Path) -> tuple[list[str], list[int]]:
             elif stat.S_ISREG((status := _status(entry)).st_mode):
                 names.append(name)
                 sizes.append(status.st_size)
-    return names, sizes
+    return names, sizes, empty
 
 
 def _status(entry: os.DirEntry[str]) -> os.stat_result:

@@ -16,7 +16,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.data.archives.base import LARGEST_FILE, ArchiveFile, damaged
-from pipeline.data.archives.names import arrange, refuse_unsafe_names, refused, with_slashes
+from pipeline.data.archives.names import (
+    arrange,
+    empty_folders,
+    refuse_unsafe_names,
+    refused,
+    with_slashes,
+    without_entries,
+)
 from pipeline.data.archives.streams import MemberStream, StoredStream
 from pipeline.data.archives.zip_directory import (
     DamagedDirectoryError,
@@ -50,6 +57,7 @@ class ZipArchive(ArchiveFile):
             finally:
                 self._file = None
         files = [row for row, name in enumerate(directory.names) if not name.endswith(("/", "\\"))]
+        folders = [name for name in directory.names if name.endswith(("/", "\\"))]
         names = with_slashes([directory.names[row] for row in files])
         columns = directory.columns[files]
         _refuse_unsafe(path, names, columns, length)
@@ -57,8 +65,10 @@ class ZipArchive(ArchiveFile):
         columns = columns[arranged.rows]
         members = np.stack([columns[field] for field in _MEMBER], 1)
         super().__init__(path, arranged.names, members, columns["size"].tolist(), arranged.left_out)
+        folders = [name.rstrip("/") for name in with_slashes(folders)]
+        self.notes = empty_folders(without_entries(folders, names))
         if directory.guessed:
-            self.notes = (
+            self.notes += (
                 f"{directory.guessed:,} names are not in UTF-8 and were read as code page 437",
             )
 

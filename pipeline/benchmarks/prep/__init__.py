@@ -1,0 +1,1 @@
+"""Preparation speed: this project's preparation, Pillow's decoder, and writers of other formats."""
