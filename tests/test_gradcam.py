@@ -59,7 +59,7 @@ def test_a_class_that_nothing_speaks_for_has_no_heat() -> None:
     )
 
 
-@pytest.mark.parametrize("name", ["small", "emnist-first", "resnet9-narrow"])
+@pytest.mark.parametrize("name", ["small", "compact", "emnist-first", "resnet9-narrow"])
 def test_heat_depends_on_the_image_and_its_class_alone(name: str) -> None:
     made, images, classes = network(name, (1, 32, 40)), torch.rand(5, 1, 32, 40), torch.arange(5)
     heat = grad_cam(made, images, classes)

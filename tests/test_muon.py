@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
+from pipeline.training.optim import muon
 from pipeline.training.optim.muon import Muon, orthogonal
 
 sides = st.integers(2, 40)
@@ -28,6 +29,28 @@ def test_it_approximates_the_nearest_semi_orthogonal_matrix(
     inside = left.mT @ found @ right.mT
     assert torch.allclose(inside, torch.diag(inside.diagonal()), atol=1e-3)
     assert 0.6 < float(inside.diagonal().min()) <= float(inside.diagonal().max()) < 1.3
+
+
+@given(rows=sides, columns=sides, seed=st.integers(0, 2**31), decay=st.sampled_from([0, 0.1, 0.5]))
+def test_products_of_polynomials_equal_the_published_iteration(
+    rows: int, columns: int, seed: int, decay: float
+) -> None:
+    # Singular values that decay: to 1e-8 of the largest, as those of gradients may.
+    generator = torch.Generator().manual_seed(seed)
+    left, _, right = torch.linalg.svd(torch.randn(rows, columns, generator=generator), False)
+    matrix = (left * torch.exp(-decay * torch.arange(float(min(rows, columns))))) @ right
+    wide = matrix.mT if rows > columns else matrix
+    expected = muon._by_steps(wide.double() / wide.double().norm())
+    found = orthogonal(matrix)
+    assert torch.allclose((found.mT if rows > columns else found).double(), expected, atol=5e-4)
+
+
+def test_in_low_precision_it_is_the_published_iteration() -> None:
+    matrix = torch.randn(8, 20, generator=torch.Generator().manual_seed(0))
+    with torch.autocast("cpu", torch.bfloat16):
+        found = orthogonal(matrix)
+        expected = muon._by_steps(matrix / (matrix.norm() + 1e-7))
+    assert torch.equal(found, expected.float())
 
 
 def test_zero_stays_zero() -> None:

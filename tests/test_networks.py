@@ -141,9 +141,22 @@ def test_the_baseline_is_the_published_one(baseline: Network) -> None:
 
 def test_the_small_networks_are_small_and_the_other_is_resnet18() -> None:
     assert 200_000 < parameters(networks.build("small", 62, seed=0)) < 700_000
+    assert 150_000 < parameters(networks.build("compact", 62, seed=0)) < 250_000
     assert 50_000 < parameters(networks.build("plain", 62, seed=0)) < 100_000
     grey = 7 * 7 * 64 * 2  # two input channels fewer than torchvision's
     assert parameters(networks.build("resnet18", 1000, seed=0)) == 11_689_512 - grey
+
+
+@pytest.mark.parametrize(("name", "differ"), [("small", False), ("compact", True)])
+@pytest.mark.parametrize("side", [2, 5, 6, 8])
+def test_cells_tell_in_which_part_of_an_image_a_feature_is(
+    name: str, differ: bool, side: int
+) -> None:
+    head = networks.build(name, 10, seed=0).head
+    features = torch.zeros(2, 160, side, side)
+    features[0, :, 0, 0] = features[1, :, -1, -1] = 8.0
+    one, other = head(features)
+    assert torch.allclose(one, other) != differ
 
 
 @pytest.mark.parametrize("name", QUICK)
@@ -176,9 +189,8 @@ def test_stem_body_and_head_are_the_whole_network(name: str) -> None:
 
 
 def test_an_unknown_network() -> None:
-    with pytest.raises(
-        UserError, match="'vgg', expected one of small, medium, plain, resnet18, baseline, emnist"
-    ):
+    known = "small, medium, compact, plain, resnet18, baseline, emnist"
+    with pytest.raises(UserError, match=f"'vgg', expected one of {known}"):
         networks.build("vgg", 10, seed=0)
 
 

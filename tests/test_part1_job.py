@@ -104,7 +104,7 @@ def test_it_trains_and_leaves_a_run(
     environment = json.loads((latest / "environment.json").read_text())
     assert environment["precision"] == precision  # the launcher's words count
     config = json.loads((latest / "config.json").read_text())
-    assert config["network"] == "small"
+    assert config["network"] == "compact"
     assert config["classes"] == list(CLASSES)
     assert config["recipe"]["batch_size"] == 8
     facts = json.loads((latest / "environment.json").read_text())

@@ -273,7 +273,7 @@ def test_side_by_side_killed_and_resumed_gives_what_one_by_one_gives(
         (["part1", "--over", "learning-rate=find"], "learning-rate: got find, expected numbers"),
         (["part1", "--over", "epochs=1,-1"], "epochs -1: epochs: got -1"),
         (["part1", "--over", "optimizer=AdamW,Magic"], "optimizer Magic: optimizer: got 'Magic'"),
-        (["part1", "--over", "network=auto,small"], "network small: is the same training as"),
+        (["part1", "--over", "network=auto,compact"], "network compact: is the same training as"),
         (["part1", "--published"], "published: expected ./launch.sh sweep emnist --published"),
         (["emnist", "--published"], "size: the published trainings have their own; with --pub"),
         (["part1", "--list", "nowhere.json"], "nowhere.json"),

@@ -65,7 +65,7 @@ class Choice:
     chosen: str
     instead: str
     variant: Callable[[Recipe], Recipe]
-    network: str = "small"
+    network: str = PART1["fast"].network
 
 
 def _stages(**values: Any) -> Callable[[Recipe], Recipe]:
@@ -85,7 +85,7 @@ CHOICES = {
     "muon": Choice(
         "Muon",
         "AdamW, 5e-3",
-        _stages(optimizer="AdamW", weight_decay=0.05),
+        _stages(optimizer="AdamW", learning_rate=5e-3, weight_decay=0.05),
     ),
     "ema": Choice("moving average of the weights", "last weights", _recipe(average=0.0)),
     "augmentation": Choice(
@@ -96,7 +96,8 @@ CHOICES = {
     "schedule": Choice("one-cycle", "constant rate", _stages(schedule="constant", warm_up=0.0)),
     "size-32": Choice("48 pixels", "32 pixels", _stages(size=32)),
     "size-64": Choice("48 pixels", "64 pixels", _stages(size=64)),
-    "plain": Choice("network small", "network plain", lambda recipe: recipe, "plain"),
+    "small": Choice("network compact", "network small", lambda recipe: recipe, "small"),
+    "plain": Choice("network compact", "network plain", lambda recipe: recipe, "plain"),
 }
 
 

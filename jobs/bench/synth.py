@@ -80,9 +80,9 @@ def real_digits(folder: Path) -> Source:
 
 
 def train(data: Path, recipe: Recipe, start: Mapping[str, Tensor] | None = None) -> Trainer:
-    """Train the small network on a file, from the weights `start` or from random ones."""
+    """Train the network of part 1's `fast`, from the weights `start` or from random ones."""
     with open_dataset(data) as file, join_processes() as processes:
-        network = networks.build("small", len(file.info["classes"]), recipe.seed)
+        network = networks.build(PART1["fast"].network, len(file.info["classes"]), recipe.seed)
         if start is not None:
             network.load_state_dict(start)
         trainer = Trainer(processes, network, recipe, file)

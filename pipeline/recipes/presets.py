@@ -92,18 +92,18 @@ def _progressive() -> Recipe:
     )
 
 
-def _writer_scaled(size: int, epochs: int, average: float) -> Recipe:
+def _writer_scaled(size: int, epochs: int, learning_rate: float, average: float) -> Recipe:
     """Return a recipe with pages at their writer's scale and half of each batch auxiliary."""
-    stage = Stage(size, epochs, 5e-3, augmentation=HANDWRITING, **MUON)
+    stage = Stage(size, epochs, learning_rate, augmentation=HANDWRITING, **MUON)
     return Recipe((stage,), window=2 / 3, average=average, hand=0.45, auxiliary=0.5)
 
 
 PAGES_OF_40_WRITERS = 40 * 62 * 9 // 10  # for training, with a tenth held out
 PART1 = {
     "fast": Preset(
-        "small", _writer_scaled(48, 6, 0.995), pages=PAGES_OF_40_WRITERS, trial=Trial(2)
+        "compact", _writer_scaled(48, 5, 2e-2, 0.995), pages=PAGES_OF_40_WRITERS, trial=Trial(2)
     ),
-    "accurate": Preset("medium", _writer_scaled(64, 12, 0.998), pages=PAGES_OF_40_WRITERS),
+    "accurate": Preset("medium", _writer_scaled(64, 12, 5e-3, 0.998), pages=PAGES_OF_40_WRITERS),
     # Large images: a trial of these two shows that they run, and no accuracy.
     "progressive": Preset("resnet18", _progressive(), trial=Trial(1, 32, 32, batch_size=8)),
     # The first published notebook, which ran out of memory at batch size 64.

@@ -126,7 +126,8 @@ def recipe_of(batch_size: int, steps: int) -> Recipe:
 
 def train(processes: Processes, file: Reader, rows: int, steps: int) -> Steps:
     """Train with `rows` rows in each process, and divide the time of a step into its parts."""
-    exchange, network = Exchange(), networks.build("small", len(file.info["classes"]), 0)
+    exchange = Exchange()
+    network = networks.build(PART1["fast"].network, len(file.info["classes"]), 0)
     processes.on_parallel = exchange.attach
     recipe = recipe_of(rows * processes.count, steps)
     trainer = Trainer(processes, network, recipe, file)

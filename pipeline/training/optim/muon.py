@@ -143,8 +143,31 @@ def orthogonal(matrix: Tensor) -> Tensor:
     tall = matrix.shape[0] > matrix.shape[1]
     wide = matrix.mT if tall else matrix
     wide = wide / (wide.norm() + 1e-7)
+    square = wide @ wide.mT
+    # Products of the polynomials are small matrices, but have entries too large for low precision.
+    wide = _by_products(wide, square) if square.dtype == torch.float32 else _by_steps(wide)
+    result: Tensor = wide.mT if tall else wide
+    return result.to(matrix.dtype)
+
+
+def _by_steps(wide: Tensor) -> Tensor:
+    """Iterate on the matrix itself."""
     for _ in range(STEPS):
         square = wide @ wide.mT
         wide = LINEAR * wide + (CUBIC * square + QUINTIC * square @ square) @ wide
-    result: Tensor = wide.mT if tall else wide
-    return result.to(matrix.dtype)
+    return wide
+
+
+def _by_products(wide: Tensor, square: Tensor) -> Tensor:
+    """Return the same as `_by_steps`, given `square` = wide wideᵀ: half the time in float32.
+
+    A step multiplies by a polynomial p of the square, which becomes p square p.
+    """
+    product = None
+    for _ in range(STEPS):
+        polynomial = CUBIC * square + QUINTIC * square @ square
+        polynomial.diagonal().add_(LINEAR)
+        product = polynomial if product is None else polynomial @ product
+        square = polynomial @ square @ polynomial
+    assert product is not None
+    return product @ wide
