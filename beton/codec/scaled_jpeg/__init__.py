@@ -46,17 +46,6 @@ class _Memory(threading.local):
 
 
 @dataclass(frozen=True)
-class _Component:
-    """How the coefficients of a component become its plane."""
-
-    across: int  # blocks of an MCU
-    down: int
-    first: int  # number of its first block in an MCU
-    side: int  # pixels of a block
-    factors: Array  # int32 (frequencies,)
-
-
-@dataclass(frozen=True)
 class _Plan:
     """What is the same for all images of one kind at one scale."""
 
@@ -64,10 +53,12 @@ class _Plan:
     columns: int
     blocks: int  # of an MCU
     interval: int  # MCUs between restart markers
-    side: int  # pixels of a block of luma
     tables: Huffman
-    pairs: Array  # of `entropy.decode`
-    components: tuple[_Component, ...]
+    counts: Array  # the components of `entropy.decode`
+    components: Array  # those of `idct.transform`, with their places and factors
+    places: tuple[Array, ...]
+    factors: tuple[Array, ...]
+    sides: tuple[tuple[int, int, int], ...]  # blocks across and down an MCU, pixels of a block
 
 
 _memory = _Memory()
@@ -95,10 +86,10 @@ def decode(
     plan = _plan(header, reduction)
     if plan is None:
         return False
-    luma = plan.components[0]
-    is_wide = luma.across > luma.down
+    across, down, side = plan.sides[0]  # of luma
+    is_wide = across > down
     left, top, width, height = window
-    high, wide = plan.side * luma.down, plan.side * luma.across  # pixels of an MCU
+    high, wide = side * down, side * across  # pixels of an MCU
     first_row, end_row = _units(top, height, high, plan.rows)
     first_column, end_column = 0, plan.columns
     if not is_wide:  # pixels do not depend on neighbours
@@ -113,7 +104,7 @@ def decode(
         (plan.rows, plan.columns),
         (first_row, end_row, first_column, end_column),
         is_intact,
-        plan.pairs,
+        plan.counts,
         plan.tables.entries,
         plan.tables.skips,
         plan.tables.codes,
@@ -122,27 +113,25 @@ def decode(
     ):
         return False
     planes = []
-    for number, one in enumerate(plan.components):
-        padded = -(-columns * one.across // idct.LANES) * idct.LANES * one.side
-        shape = rows * one.down * one.side, padded
-        plane = _memory.get(f"plane {number}", shape[0] * shape[1], np.uint8).reshape(shape)
-        if not idct.transform(
-            coefficients,
-            (rows, columns),
-            plan.blocks,
-            (one.first, one.across, one.down),
-            PLACES[one.side],
-            one.factors,
-            one.side,
-            plane,
-        ):
-            return False
-        planes.append(plane)
+    for number, (across, down, side) in enumerate(plan.sides):
+        padded = -(-columns * across // idct.LANES) * idct.LANES * side
+        shape = rows * down * side, padded
+        planes.append(_memory.get(f"plane {number}", shape[0] * shape[1], np.uint8).reshape(shape))
+    luma, blue, red = planes
+    if not idct.transform(
+        coefficients,
+        (rows, columns),
+        plan.blocks,
+        plan.components,
+        plan.places,
+        plan.factors,
+        (luma, blue, red),
+    ):
+        return False
     y, x = first_row * high, first_column * wide
     pixels = min(end_row * high, out.shape[0]) - y, min(end_column * wide, out.shape[1]) - x
     half = -(-out.shape[1] // 2) if is_wide else 0
-    luma_plane, blue, red = planes
-    colour.convert(luma_plane, blue, red, half, reduction < 8, (y, x), pixels, out)
+    colour.convert(luma, blue, red, half, reduction < 8, (y, x), pixels, out)
     return True
 
 
@@ -155,20 +144,31 @@ def _plan(header: Header, reduction: int) -> _Plan | None:
     across, down = header.sampling
     side = 8 // reduction
     chroma_side = 2 * side if across == down == 2 else side
-    components = []
+    components, factors, sides = [], [], []
     first = 0
     for number in range(3):
-        shape = (across, down) if number == 0 else (1, 1)
+        blocks = (across, down) if number == 0 else (1, 1)
         pixels = side if number == 0 else chroma_side
-        factors = header.quantisation[number, PLACES[pixels]]
-        if pixels == 8:
-            factors = (factors * idct.PRESCALE + 2048) >> 12
-        components.append(_Component(*shape, first, pixels, factors))
-        first += shape[0] * shape[1]
+        scaled = header.quantisation[number, PLACES[pixels]]
+        factors.append((scaled * idct.PRESCALE + 2048) >> 12 if pixels == 8 else scaled)
+        components.append((first, *blocks, pixels))
+        sides.append((*blocks, pixels))
+        first += blocks[0] * blocks[1]
     rows, columns = -(-header.height // (8 * down)), -(-header.width // (8 * across))
     interval = header.restart_interval or rows * columns
-    pairs = [(one.across * one.down, tables.pairs[k]) for k, one in enumerate(components)]
-    return _Plan(rows, columns, first, interval, side, tables, np.array(pairs), tuple(components))
+    counts = [(a * d, pair) for (a, d, _), pair in zip(sides, tables.pairs, strict=True)]
+    return _Plan(
+        rows,
+        columns,
+        first,
+        interval,
+        tables,
+        np.array(counts),
+        np.array(components),
+        tuple(PLACES[pixels] for _, _, pixels in sides),
+        tuple(factors),
+        tuple(sides),
+    )
 
 
 def _units(start: float, length: float, unit: int, units: int) -> tuple[int, int]:

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from beton.arrays import Array, Uint8Array
+from beton.arrays import Array, Int64Array, Uint8Array
 from beton.jit import kernel
 
 LANES = 16  # blocks
@@ -258,25 +258,17 @@ def _gather(
 
 
 @kernel
-def transform(
+def _fill_plane(
     coefficients: Array,
     mcus: tuple[int, int],
     blocks: int,
-    component: tuple[int, int, int],
+    component: Array,
     places: Array,
     factors: Array,
-    side: int,
     plane: Uint8Array,
 ) -> bool:
-    """Fill a plane from a component's coefficients; return whether all blocks can be transformed.
-
-    `coefficients` are those of `entropy.decode`, of rows and columns of `mcus` with `blocks` each.
-    `component` are the number of the component's first block, and its blocks across and down an
-    MCU. places, uint64, and factors, int32 (n,), are those of the frequencies in a block. The plane
-    is uint8 (rows of blocks * side, columns of blocks, rounded up to multiples of LANES, * side).
-    """
     rows, columns = mcus
-    first, across, down = component
+    first, across, down, side = component
     chunks = plane.shape[1] // (LANES * side)
     stride = plane.shape[1]
     out = plane.reshape(plane.size)
@@ -297,3 +289,36 @@ def transform(
             else:
                 excess |= _transform_1(x, factors, pixels)
     return bool(excess == 0)
+
+
+@kernel
+def transform(
+    coefficients: Array,
+    mcus: tuple[int, int],
+    blocks: int,
+    components: Int64Array,
+    places: tuple[Array, ...],
+    factors: tuple[Array, ...],
+    planes: tuple[Uint8Array, ...],
+) -> bool:
+    """Fill the planes of three components; return whether all blocks can be transformed.
+
+    `coefficients` are those of `entropy.decode`, of rows and columns of `mcus` with `blocks` each.
+    `components` (3, 4) has the number of each component's first block, its blocks across and down
+    an MCU, and the pixels a side of a block. places, uint64, and factors, int32 (n,), are those of
+    the frequencies in a block. A plane is uint8 (rows of blocks * side, columns of blocks, rounded
+    up to multiples of LANES, * side).
+    """
+    for number in range(3):
+        component = components[number]
+        if not _fill_plane(
+            coefficients,
+            mcus,
+            blocks,
+            component,
+            places[number],
+            factors[number],
+            planes[number],
+        ):
+            return False
+    return True
