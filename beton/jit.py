@@ -75,11 +75,14 @@ class _CodeFiles:
             raise
 
     def _dependencies(self, key: tuple[Any, ...]) -> bytes:
-        return _digest(repr((numba.__version__, self._stamp, key)).encode())
+        return _digest(repr((numba.__version__, _OWN, self._stamp, key)).encode())
 
 
 def _digest(data: bytes) -> bytes:
     return hashlib.sha256(data).digest()
+
+
+_OWN = _digest(Path(__file__).read_bytes())  # kernels contain the code of `prefetch`, for example
 
 
 class _Cache(_FunctionCache):  # type: ignore[misc]
@@ -118,7 +121,7 @@ def kernel(function: Callable[P, R]) -> Callable[P, R]:
 
     If no cache folder is writable, every process compiles the kernel. Damaged cache files are
     written again, with a warning. A kernel must call only kernels of its own file, because the
-    cache depends on that file alone.
+    cache depends on that file and this one alone.
     """
     return _compiled(function)
 

@@ -13,27 +13,23 @@ import zlib
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from threading import Lock
-from typing import Any, Literal, Self, TypeVar
+from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from beton.arrays import Array, BoolArray, Ids
 from beton.ops import Op, Spec, Step, default
-from beton.order import Shard, as_indices, batch_ids, count_batches, epoch_order
+from beton.order import Orders, Shard, as_indices, batch_ids, count_batches
 from beton.reader import Reader
 from beton.rng import Key
 
-T = TypeVar("T")
 Allocate = Callable[[tuple[int, ...], DTypeLike], Array]
 
 CLOSED = "the loader is closed"
-LONG_ORDER = 1 << 16  # samples from which on the next epoch's order is computed during an epoch
 
 
 @dataclass(frozen=True, eq=False)
@@ -173,8 +169,7 @@ class Loader:
         # The prefetched batches, one per thread, the consumer's, and one between them.
         self._slots = Slots(self._specs, self._allocate, self.prefetch + self.threads + 2)
         self._pool = ThreadPoolExecutor(max(self.threads, 1), "beton-loader")
-        self._order_pool = ThreadPoolExecutor(1, "beton-order")
-        self._next_order: tuple[int, Future[Ids]] | None = None  # epoch and order
+        self._orders = Orders(self._samples, self._seed, ahead=self.threads > 0)
         self._process = os.getpid()
 
     def __len__(self) -> int:
@@ -198,16 +193,10 @@ class Loader:
         return self._run(order, epoch, start)
 
     def _shuffled(self, epoch: int) -> Ids:
-        """Return the order of an epoch. A thread computes the next one's if that takes long."""
-        ahead, self._next_order = self._next_order, None
-        if ahead is not None and ahead[0] == epoch:
-            order = self._result(ahead[1])
-        else:
-            order = epoch_order(self._samples, self._seed, epoch)
-        if self.threads and self._samples >= LONG_ORDER:
-            task = partial(epoch_order, self._samples, self._seed, epoch + 1)
-            with suppress(RuntimeError):  # no room for a thread: the next epoch computes it
-                self._next_order = epoch + 1, self._order_pool.submit(task)
+        try:
+            order = self._orders.get(epoch)
+        except CancelledError:
+            raise ValueError(CLOSED) from None
         return order if self._selection is None else self._selection[order]
 
     def _run(self, order: Ids, epoch: int, start: int) -> Generator[Batch, None, None]:
@@ -240,7 +229,7 @@ class Loader:
             self._require_open()
             raise
 
-    def _result(self, future: Future[T]) -> T:
+    def _result(self, future: Future[Batch]) -> Batch:
         self._require_open()
         try:
             return future.result()
@@ -340,7 +329,7 @@ class Loader:
         self._closed = True
         if self._process == os.getpid():  # a forked child has no threads to wait for
             self._pool.shutdown(cancel_futures=True)
-            self._order_pool.shutdown(cancel_futures=True)
+            self._orders.close()
         self._steps = {}
         self._slots.clear()
         if self._owned:

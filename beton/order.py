@@ -5,7 +5,10 @@ step's samples do not depend on the number of ranks.
 """
 
 from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -69,6 +72,40 @@ def _sort_random(keys: NDArray[np.uint64], bits: int, order: Int64Array) -> None
             at -= 1
         placed[at] = key
         order[at] = sample
+
+
+class Orders:
+    """The orders of the epochs of n samples.
+
+    `ahead`, a thread computes the order of the next epoch if there are LONG samples or more, which
+    takes 8 bytes of memory for each. Its tasks hold no reference to this object.
+    """
+
+    LONG = 1 << 16
+
+    def __init__(self, n: int, seed: int, ahead: bool) -> None:
+        self._n, self._seed, self._ahead = n, seed, ahead
+        self._pool = ThreadPoolExecutor(1, "beton-order")
+        self._next: tuple[int, Future[Ids]] | None = None  # epoch and order
+
+    def get(self, epoch: int) -> Ids:
+        """Return the order of an epoch. Raises CancelledError if another thread calls `close`."""
+        following, self._next = self._next, None
+        if following is not None and following[0] == epoch:
+            order = following[1].result()
+        else:
+            if following is not None:
+                following[1].cancel()
+            order = epoch_order(self._n, self._seed, epoch)
+        if self._ahead and self._n >= self.LONG:
+            task = partial(epoch_order, self._n, self._seed, epoch + 1)
+            with suppress(RuntimeError):  # no room for a thread: the next epoch computes its order
+                self._next = epoch + 1, self._pool.submit(task)
+        return order
+
+    def close(self) -> None:
+        """Wait for the thread."""
+        self._pool.shutdown(cancel_futures=True)
 
 
 def count_batches(n: int, batch_size: int, drop_last: bool) -> int:

@@ -37,7 +37,8 @@ class Column:
 
     `metadata` (samples,) are the field's checked records and `data` uint8 (n,) is the whole file.
     `stored_sizes`, int64 (samples,), are those of payloads whose records do not have them.
-    Payloads of a file that `is_verified` have checksums, and were complete when they were written.
+    A file that `has_checksums` is of this package's writer, which accepts complete JPEGs alone
+    (`RGBImageField.encode`); they have not changed since.
     """
 
     file: str
@@ -46,7 +47,7 @@ class Column:
     metadata: Array
     data: Uint8Array
     stored_sizes: Int64Array | None = None
-    is_verified: bool = False
+    has_checksums: bool = False
 
     def regions(self, ids: Ids | slice = EVERY) -> tuple[Int64Array, Int64Array]:
         """Return the positions of payloads in `data`, and their sizes in bytes, int64 (n,) each.
@@ -63,9 +64,8 @@ class Column:
 
     def payload(self, sample: int) -> Uint8Array:
         """Return a view of one sample's payload; empty for a field without payloads."""
-        for start, size in zip(*self.regions(np.array([sample])), strict=True):
-            return self.data[start : start + size]
-        return self.data[:0]
+        starts, sizes = self.regions(np.array([sample]))
+        return self.data[starts[0] : starts[0] + sizes[0]] if len(starts) else self.data[:0]
 
     def decode(self, sample: int) -> Any:
         """Return the value of one sample. Raises BetonError if its payload is damaged."""

@@ -702,14 +702,17 @@ def test_attributes_of_members_stay_out(tmp_path: Path) -> None:
 def test_folders_without_files_are_named(tmp_path: Path) -> None:
     """A class whose images are missing is no silent gap."""
     root = tmp_path / "root"
-    for folder in ("a/x", "b", "c/d", ".hidden"):
+    for folder in ("a/x", "b", "c/d", "e", ".hidden"):
         (root / folder).mkdir(parents=True)
     (root / "a/x/1.png").write_bytes(b"1")
+    (root / "e/Thumbs.db").write_bytes(b"1")
     with zipfile.ZipFile(tmp_path / "root.zip", "w") as archive:
         for path in sorted(root.rglob("*")):
             archive.write(path, path.relative_to(tmp_path))
     with zipfile.ZipFile(tmp_path / "full.zip", "w") as archive:
+        archive.writestr("a/", b"")
         archive.writestr("a/x/1.png", b"1")
-    assert open_archive(root).notes == ("folders without files: b, c/d",)
+    assert open_archive(root).notes == ("folders without files: b, c/d, e",)
     assert open_archive(tmp_path / "full.zip").notes == ()
-    assert open_archive(tmp_path / "root.zip").notes == ("folders without files: root/b, root/c/d",)
+    [note] = open_archive(tmp_path / "root.zip").notes
+    assert note == "folders without files: root/b, root/c/d, root/e"

@@ -103,7 +103,7 @@ def test_a_part_without_time_is_left_out() -> None:
     assert [arm.trainings for arm in part.arms] == [()] * 4
     assert [*time_rows(part)] == []
     assert result.left_out == (PARTS["fashion"].title,)
-    assert "reached no target" in answer(result)
+    assert "no time for a training" in answer(result)
     (section,) = left_out_sections(result)
     assert section.blocks == [f"{PARTS['fashion'].title}: the time limit had passed."]
 

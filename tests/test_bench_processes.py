@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.benchmarks.page import answer, busy_line
+from pipeline.benchmarks.harness import busy_line
+from pipeline.benchmarks.page import answer
 from pipeline.benchmarks.results import Figures, Skipped, Throughput, WorkloadResult
 from pipeline.benchmarks.tables import bar_rows, label, skipped_lines
 from pipeline.benchmarks.throughput.processes import WorkerProcess

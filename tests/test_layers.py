@@ -385,7 +385,7 @@ def kernels_of(tree: ast.Module) -> list[ast.FunctionDef]:
         node
         for node in tree.body
         if isinstance(node, ast.FunctionDef)
-        and any(ast.unparse(decorator) == "kernel" for decorator in node.decorator_list)
+        and any(ast.unparse(one) in ("kernel", "inlined") for one in node.decorator_list)
     ]
 
 
@@ -397,7 +397,7 @@ def foreign_calls(tree: ast.Module) -> Iterator[str]:
         if isinstance(node, ast.ImportFrom)
         and (node.module or "").split(".")[0] in ("beton", "pipeline")
         for name in node.names
-    } - {"kernel", "load_bits", "prefetch"}
+    } - {"inlined", "kernel", "load_bits", "prefetch"}
     for function in kernels_of(tree):
         body = ast.Module(function.body, [])
         yield from (name for name in used(body) if name.split(".")[0] in foreign)

@@ -254,8 +254,8 @@ def test_the_next_order_is_computed_during_an_epoch(
         made.append((epoch, threading.current_thread().name))
         return epoch_order(n, seed, epoch)
 
-    monkeypatch.setattr("beton.loader.LONG_ORDER", 1)
-    monkeypatch.setattr("beton.loader.epoch_order", noted)
+    monkeypatch.setattr("beton.order.Orders.LONG", 1)
+    monkeypatch.setattr("beton.order.epoch_order", noted)
     for indices in (None, np.arange(3, 20)):
         made.clear()
         with Loader(path, 4, {"label": ops.Scalar()}, threads=threads, indices=indices) as loader:

@@ -190,7 +190,9 @@ def validate(layout: Layout) -> dict[str, Int64Array]:
         for first in range(0, len(column), BLOCK):
             block = column[first : first + BLOCK]
             with located(field=name), _counted_from(first):
-                parts.append(_validate_block(field, block, first, layout.regions, starts))
+                found = _validate_block(field, block, first, layout.regions, starts)
+            if not field.sizes_in_records:
+                parts.append(found)
         if not field.sizes_in_records:
             sizes[name] = np.concatenate(parts)
     return sizes
@@ -221,6 +223,7 @@ def _validate_block(
         return result
     samples = np.flatnonzero(found[1])
     pointers, sizes = (part[samples] for part in found)
+    assert not field.sizes_in_records or (sizes != UNKNOWN).all()
 
     def reject(reason: str, wrong: BoolArray, got: Array, expected: Array | None = None) -> None:
         if (i := first_true(wrong)) is not None:

@@ -120,7 +120,7 @@ class RgbResize(Op):
                 with _located(column, int(ids[row])):
                     data = column.data[starts[k] : ends[k]]
                     jpeg.decode_window(
-                        data, size, int(reductions[k]), window, column.is_verified, buffer
+                        data, size, int(reductions[k]), window, column.has_checksums, buffer
                     )
                 one = slice(row, row + 1)
                 area.resize(

@@ -118,3 +118,16 @@ def table(
 def rate_cells(rates: Sequence[float]) -> list[str]:
     """Return the median rate and its range as cells of a table."""
     return [f"{median(rates):,.0f}", f"{min(rates):,.0f} to {max(rates):,.0f}"]
+
+
+BUSY = 0.5  # processes that run already, for each core: from there on, times are too long
+
+
+def busy_line(load: float, cores: int) -> str:
+    """Return a warning if other processes ran on the machine before the benchmark."""
+    if load < BUSY * cores:
+        return ""
+    return (
+        f"The machine was busy: a load of {load:.1f} on {cores} cores before the benchmark. Tasks "
+        "took turns, so ratios mean something; times are longer than those of an idle machine."
+    )

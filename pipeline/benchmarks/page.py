@@ -10,7 +10,7 @@ from pipeline.benchmarks import tables
 from pipeline.benchmarks.convergence import page as convergence
 from pipeline.benchmarks.device import page as device_page
 from pipeline.benchmarks.device import tables as device_tables
-from pipeline.benchmarks.harness import Ratio
+from pipeline.benchmarks.harness import Ratio, busy_line
 from pipeline.benchmarks.plots import RateBar, plot_rates
 from pipeline.benchmarks.prep import page as prep_page
 from pipeline.benchmarks.prep import tables as prep_tables
@@ -27,8 +27,6 @@ from pipeline.errors import UserError
 from pipeline.reporting.common import command, distinct, hardware
 from pipeline.reporting.html import Block, Page, Plot, Section, SourceRun, Sources, Table, Warnings
 from pipeline.runtime.files import read_as, read_json
-
-BUSY = 0.5  # processes that run already, for each core: from there on, rates are too low
 
 
 def page_of(paths: Sequence[Path]) -> Page:
@@ -139,16 +137,6 @@ def answer(result: Throughput) -> str:
 
 def _times(ratio: Ratio) -> str:
     return f"{ratio.value:,.0f}" if ratio.value >= 10 else f"{ratio.value:.2f}"
-
-
-def busy_line(load: float, cores: int) -> str:
-    """Return a warning if other processes ran on the machine before the benchmark."""
-    if load < BUSY * cores:
-        return ""
-    return (
-        f"The machine was busy: a load of {load:.1f} on {cores} cores before the "
-        "benchmark. Ratios were measured in turns; rates are lower than those of an idle machine."
-    )
 
 
 def method_lines(result: Throughput) -> list[Block]:

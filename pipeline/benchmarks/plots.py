@@ -11,6 +11,7 @@ from matplotlib.ticker import MaxNLocator
 from pipeline.reporting.plots import COLOURS, new_figure, save_png, styled
 
 WIDE = 10
+RANGES = "A bar is the median of the rounds, a line their range."
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,9 @@ from pipeline.benchmarks.device.results import DeviceResult
 from pipeline.benchmarks.harness import Ratio, Series, ratio
 from pipeline.benchmarks.prep.results import PrepResult
 from pipeline.benchmarks.scaling.results import Scaling
+from pipeline.data.archives.open import open_archive
+from pipeline.data.base import IMAGE_SUFFIXES
+from pipeline.data.pixels.png.chunks import is_marked_synthetic
 from pipeline.errors import UserError
 from pipeline.evaluation.run_dir import RunDir
 from pipeline.runtime.files import read_as
@@ -150,6 +153,21 @@ class Results:
     def _found(self) -> Throughput | DeviceResult | Scaling | Convergence | PrepResult | None:
         subject = self.subject
         return None if subject is None else getattr(self, subject)
+
+
+def origins(source: Path | None, generated: str) -> tuple[dict[str, str], ...]:
+    """Return the provenance of images of an archive, if there is one, and of generated ones.
+
+    Files that this project generated are marked: they are called synthetic.
+    """
+    synthetic = {"kind": "synthetic", "source": generated}
+    if source is None:
+        return (synthetic,)
+    archive = open_archive(source)
+    images = (n for n, name in enumerate(archive.names) if name.lower().endswith(IMAGE_SUFFIXES))
+    first = next(images, None)
+    is_marked = first is not None and is_marked_synthetic(archive.read(first))
+    return {"kind": "synthetic" if is_marked else "real", "source": source.name}, synthetic
 
 
 def new_run(

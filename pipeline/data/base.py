@@ -118,6 +118,15 @@ class Decoded(NamedTuple):
         return self.colour is not None and self.colour.strides[2] == 0
 
 
+def has_same_writers(info: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Return whether two datasets are synthetic pages of the same writers, from their info.
+
+    Writers are numbered from 0 for each seed, so the strokes of their characters are the same.
+    """
+    one, two = (each.get("generator") or {} for each in (info, other))
+    return one.get("set") == two.get("set") == "pages" and one["seed"] == two["seed"]
+
+
 def in_channels(grey: Pixels) -> Pixels:
     """Return grey levels (h, w) as colours (h, w, 3): a view without a copy, read-only."""
     return np.broadcast_to(grey[:, :, None], (*grey.shape, 3))

@@ -386,7 +386,7 @@ def _info(
         "prepare": {"version": VERSION, "split": str(split), "seed": seed, **pixels.settings()},
     }
     if source.generator is not None:
-        info["generator"] = dict(source.generator)  # for people: no analysis may use it
+        info["generator"] = dict(source.generator)  # no analysis may use it, see `has_same_writers`
     return info
 
 

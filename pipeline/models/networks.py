@@ -127,8 +127,8 @@ def small(
 
     The first layers are the slowest on a CPU, since they process the most pixels. So the first
     convolution has a stride and few channels, and pooling comes before normalisation. The last
-    layer averages over the positions in each of `cells` × `cells` parts of the image: with more
-    than one, it knows in which part a feature is. Images need at least 16 pixels a side.
+    layer averages over the positions in each of `cells` × `cells` parts of the image, so that with
+    more than one, the head has the features of each part. Images need at least 16 pixels a side.
     """
     first, second, third, last = widths
     return Network(

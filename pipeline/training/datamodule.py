@@ -13,6 +13,7 @@ from torch import Tensor
 
 from beton.order import Shard
 from beton.reader import Reader
+from pipeline.data.base import has_same_writers
 from pipeline.errors import UserError, check_range
 from pipeline.loading.augment import Augmentation
 from pipeline.loading.batches import CombinedLoader, Decode, DeviceLoader
@@ -68,6 +69,11 @@ class DataModule:
             raise UserError(
                 f"auxiliary: {self.auxiliary.path} has the classes {', '.join(others)}; expected "
                 f"those of {self.file.path}: {', '.join(classes)}"
+            )
+        if has_same_writers(self.auxiliary.info, self.file.info):
+            raise UserError(
+                f"auxiliary: {self.auxiliary.path} has the synthetic writers of {self.file.path}, "
+                "those of its validation images included; expected pages of another seed"
             )
         self._check_batch_size(self.auxiliary, "all", 1)
 

@@ -21,7 +21,7 @@ from beton.codec.scaled_jpeg.huffman import Huffman, make_tables
 
 CACHED = 32  # plans
 ROUNDING = 1e-6  # pixels: a window's pixels are found with rounded numbers
-LARGEST = 1 << 22  # pixels of an image: scratch memory is up to 30 MB a thread
+MAX_PIXELS = 1 << 22  # of an image: scratch memory is up to 30 MB a thread
 ZIGZAG = sorted(
     range(64), key=lambda at: (at // 8 + at % 8, (at if (at // 8 + at % 8) % 2 else at % 8))
 )
@@ -80,7 +80,7 @@ def decode(
     follows the window is not read.
     """
     found = read_header(data)
-    if found is None or size != (found[0].height, found[0].width) or size[0] * size[1] > LARGEST:
+    if found is None or size != (found[0].height, found[0].width) or size[0] * size[1] > MAX_PIXELS:
         return False
     header, start = found
     plan = _plan(header, reduction)

@@ -20,7 +20,7 @@ WINDOW = 10  # bits: with more, the tables do not fit into the CPU's first cache
 SKIP_WINDOW = 13  # bits
 BLOCK_END = 64  # steps
 EOI, RST = 0xD9, 0xD0
-LARGEST = 2048  # a DC coefficient of 8 bits is smaller
+DC_LIMIT = 2048  # a DC coefficient of 8 bits is smaller
 READS, SKIPS = 5, 4  # lookups between refills to 56 bits: they take WINDOW or SKIP_WINDOW each
 MARGIN = 256  # numbers that may be written after the last block
 
@@ -183,7 +183,7 @@ def _read(
                         count -= length
                         k = after
                 dc = predicted[c] + out[base + ONE]
-                if at > limit or abs(dc) >= LARGEST:
+                if at > limit or abs(dc) >= DC_LIMIT:
                     return False, (at, bits, count)
                 predicted[c] = dc
                 out[base + ONE] = np.int16(dc)
@@ -242,7 +242,7 @@ def _skip(
                         count -= length
                         k = after
                 dc = predicted[c] + difference
-                if at > limit or abs(dc) >= LARGEST:
+                if at > limit or abs(dc) >= DC_LIMIT:
                     return False, (at, bits, count)
                 predicted[c] = dc
     return True, (at, bits, count)

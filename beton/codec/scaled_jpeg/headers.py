@@ -33,7 +33,7 @@ class Header:
     sampling: tuple[int, int]  # of luma
     restart_interval: int  # MCUs; 0: no restart markers
     quantisation: Array
-    huffman: bytes
+    huffman: tuple[bytes, ...]
     selectors: tuple[tuple[int, int], ...]
 
 
@@ -85,7 +85,7 @@ def _parse(start: bytes) -> Header | None:
         luma,
         int.from_bytes(interval, "big"),
         np.array([list(quantisation[number]) for number in tables], np.int32),
-        b"".join(content for marker, content in segments if marker == DHT),
+        tuple(content for marker, content in segments if marker == DHT),
         tuple((byte >> 4, byte & 15) for byte in scan[2:7:2]),
     )
 

@@ -53,24 +53,29 @@ class Huffman:
 
 
 @lru_cache(CACHED)
-def make_tables(content: bytes, selectors: tuple[tuple[int, int], ...]) -> Huffman | None:
-    """Return the tables of the contents of all DHT segments; None if one is not valid or missing.
+def make_tables(
+    segments: tuple[bytes, ...], selectors: tuple[tuple[int, int], ...]
+) -> Huffman | None:
+    """Return the tables of the contents of DHT segments; None if one is not valid or missing.
 
     `selectors` has the numbers of the DC and the AC table of each component.
     """
     found: dict[int, tuple[Array, Array]] = {}
-    at = 0
-    while at + 17 <= len(content):
-        counts = np.frombuffer(content, np.uint8, 16, at + 1).astype(np.int64)
-        symbols = np.frombuffer(content[at + 17 : at + 17 + int(counts.sum())], np.uint8)
-        is_valid = content[at] in NUMBERS and symbols.size == counts.sum() <= 256
-        if not is_valid or (content[at] < 16 and symbols.max(initial=0) > 15):
+    for content in segments:
+        at = 0
+        while at + 17 <= len(content):
+            counts = np.frombuffer(content, np.uint8, 16, at + 1).astype(np.int64)
+            symbols = np.frombuffer(content[at + 17 : at + 17 + int(counts.sum())], np.uint8)
+            is_valid = content[at] in NUMBERS and symbols.size == counts.sum() <= 256
+            if not is_valid or (content[at] < 16 and symbols.max(initial=0) > 15):
+                return None
+            found[content[at]] = counts, symbols
+            at += 17 + symbols.size
+        if at != len(content):
             return None
-        found[content[at]] = counts, symbols
-        at += 17 + symbols.size
     different = list(dict.fromkeys(selectors))
     numbers = [16 * kind + pair[kind] for pair in different for kind in (START, REST)]
-    if at != len(content) or not found.keys() >= set(numbers):
+    if not found.keys() >= set(numbers):
         return None
     codes = np.zeros((len(different), 2, 1 << 16), np.uint16)
     for row, number in zip(codes.reshape(len(numbers), -1), numbers, strict=True):

@@ -29,13 +29,8 @@ I32 = Any
 
 
 @kernel
-def _fixed(number: Any) -> I32:
-    return np.int32(number)
-
-
-@kernel
 def _excess(number: I32, bits: int) -> I32:
-    """Return 0 if a number is a signed one of that many bits, else another number."""
+    """Return 0 if a number is a signed one of that many bits, nonzero otherwise."""
     return np.int32((number + (1 << (bits - 1))) >> bits)
 
 
@@ -113,8 +108,9 @@ def _transform_1(x: Array, q: Array, out: Uint8Array) -> I32:
     excess = np.int32(0)
     for i in range(LANES):
         dc = np.int32(x[i] * q[0])
-        excess |= _excess(dc, 13)
-        out[i] = _pixel(np.int32((dc + 4) >> 3))
+        value = np.int32((dc + 4) >> 3)
+        excess |= _excess(dc, 13) | _excess(value, 10)
+        out[i] = _pixel(value)
     return excess
 
 
@@ -230,9 +226,9 @@ def _transform_8(x: Array, q: Array, work: Array, out: Uint8Array, stride: int) 
                 w[i + 6 * LANES],
                 w[i + 7 * LANES],
             )
-            for k, value in enumerate((a, b, c, d, e, f, g, h)):
+            for pixel, value in enumerate((a, b, c, d, e, f, g, h)):
                 excess |= _excess(value, 15)
-                row[8 * i + k] = _pixel(np.int32(value >> 5))
+                row[8 * i + pixel] = _pixel(np.int32(value >> 5))
             excess |= more
     return excess
 

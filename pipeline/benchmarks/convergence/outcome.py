@@ -213,7 +213,10 @@ class Convergence:
     left_out: tuple[str, ...]
 
     def series(self) -> Iterator[Series]:
-        """Yield the measured times of each arm to each target, and their ratios to our arm's."""
+        """Yield the measured times of each arm to each target, and their ratios to our arm's.
+
+        The name has the seeds if some have no measured time, so that only equal ones are compared.
+        """
         for part in self.parts:
             ours = part.find("inkrun", "inkrun")
             base = {one.target: one for one in ours.reached} if ours else {}
@@ -225,4 +228,6 @@ class Convergence:
                     factors = (own[seed] / others[seed] for seed in own if seed in others)
                     if own:
                         name = f"part {part.name}, {one.target}: {arm.arm.name}"
+                        if len(own) < len(one.times):
+                            name += f", seeds {', '.join(map(str, own))} alone"
                         yield Series(name, "s", tuple(own.values()), tuple(factors))

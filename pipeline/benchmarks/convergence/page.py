@@ -15,11 +15,11 @@ from pipeline.benchmarks.convergence.outcome import (
     Reached,
     State,
 )
+from pipeline.benchmarks.harness import busy_line
 from pipeline.reporting.common import hardware
 from pipeline.reporting.html import Block, Page, Plot, Section, SourceRun, Sources, Table, Warnings
 from pipeline.reporting.plots import COLOURS, new_figure, styled
 
-BUSY = 0.5  # processes that run already, for each core: from there on, times are too long
 # The marker of a training that has no time to a target, whether it is filled, and what it means.
 UNREACHED: dict[State, tuple[str, bool, str]] = {
     "not reached": ("X", True, "never reached, trained to its end"),
@@ -37,7 +37,7 @@ def page(
     notes: Sequence[Block],
 ) -> Page:
     """Return the page of a benchmark's results."""
-    busy = busy_line(result, int(machine["cores"]))
+    busy = busy_line(result.load[0], int(machine["cores"]))
     return Page(
         "Time to accuracy",
         "How long does a training take to an accuracy, by inkrun's recipes and published ones, on "
@@ -54,16 +54,6 @@ def page(
     )
 
 
-def busy_line(result: Convergence, cores: int) -> str:
-    """Return a warning if other processes ran on the machine before the benchmark."""
-    if result.load[0] < BUSY * cores:
-        return ""
-    return (
-        f"The machine was busy: a load of {result.load[0]:.1f} on {cores} cores before the "
-        "benchmark. Times are longer than those of an idle machine; the arms took turns."
-    )
-
-
 def answer(result: Convergence) -> str:
     """Return for each part how many times as long the other arms take to a target."""
     if result.quick:
@@ -74,9 +64,12 @@ def answer(result: Convergence) -> str:
 def _part_answer(part: PartResult) -> str:
     """Return the answer for the highest target that our recipe reaches on our loader."""
     ours = part.find("inkrun", "inkrun")
-    found = [one for one in ours.reached if one.known] if ours else []
+    if ours is None or not ours.trainings:
+        return f"{part.title}: there was no time for a training of inkrun's recipe."
+    found = [one for one in ours.reached if one.known]
     if not found:
-        return f"{part.title}: inkrun's recipe reached no target."
+        lowest = ours.reached[0]
+        return f"{part.title}: {lowest.target}, inkrun's recipe: {tables.state_words(lowest)}."
     target = found[-1]
     mean = target.estimate(start_up=False)
     assert mean is not None

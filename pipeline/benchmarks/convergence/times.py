@@ -10,9 +10,9 @@ it; nothing is interpolated between epochs. A training that was cut short before
    it needs the whole schedule. If that accuracy is below the target, it does not reach it.
 
 Its time is this number of epochs, at least one more than it has trained for, times the mean time of
-its own epochs. A target counts as "not
-reached" only for a training that has run to the end of its schedule, and as "inferred not reached"
-for one that was cut short: by 1, if the other training ran to its end below the target, or by 2.
+its own epochs. A target counts as "not reached" only for a training that has run to the end of its
+schedule, and as "inferred not reached" for one that was cut short: by 1, if the other training ran
+to its end below the target, or by 2.
 """
 
 from collections.abc import Sequence

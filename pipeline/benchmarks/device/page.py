@@ -4,11 +4,10 @@ from matplotlib.figure import Figure
 
 from pipeline.benchmarks.device import tables
 from pipeline.benchmarks.device.results import BARE, JPEG, DeviceResult
-from pipeline.benchmarks.plots import RateBar, plot_rates
+from pipeline.benchmarks.plots import RANGES, RateBar, plot_rates
 from pipeline.reporting.html import Block, Plot, Section, Table
 
 TITLE = "Decoding on the device"
-RANGES = "A bar is the median of the rounds, a line their range"
 QUESTION = "What does it gain to decode and augment images on the device that trains?"
 
 
@@ -20,7 +19,7 @@ def sections(result: DeviceResult) -> list[Section]:
         Section(
             "Decode, resize and augmentation",
             [
-                Plot(decoding, f"Images per second of each method and size; {place}", f"{RANGES}."),
+                Plot(decoding, f"Images per second of each method and size; {place}", RANGES),
                 Table(f"{place}.", tables.DECODING, [*tables.decoding_rows(result)]),
             ],
         ),
@@ -30,7 +29,7 @@ def sections(result: DeviceResult) -> list[Section]:
                 Plot(
                     training,
                     f"Images per second of trainings with each decode; {place}",
-                    f"The first stage of each recipe. {RANGES}.",
+                    f"The first stage of each recipe. {RANGES}",
                 ),
                 Table(
                     f"The first stage of each recipe; {place}.",

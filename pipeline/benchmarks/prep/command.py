@@ -34,7 +34,13 @@ from pipeline.benchmarks.prep.writers import (
     run_prep,
     timed,
 )
-from pipeline.benchmarks.results import Results, load_average, new_run, write_results
+from pipeline.benchmarks.results import (
+    Results,
+    load_average,
+    new_run,
+    origins,
+    write_results,
+)
 from pipeline.benchmarks.throughput.catalog import PEERS
 from pipeline.benchmarks.throughput.environments import python_of
 from pipeline.data.sources.image_files import ImageFiles
@@ -91,20 +97,12 @@ def run(options: Options, runs: Path) -> Path:
         on_cores(options.processes),
     ):
         result = measure(options, Path(name).resolve(), console.print)
-    path = new_run(runs, options_of(options), provenance(options))
+    path = new_run(runs, options_of(options), origins(options.source, "generated pages and digits"))
     save_plots(path, plots(result))
     write_results(path, Results(prep=result))
     print_tables(result, Console(width=130, highlight=False))
     console.print(f"results: {path}")
     return path
-
-
-def provenance(options: Options) -> tuple[dict[str, str], ...]:
-    """Return the origins of the images."""
-    synthetic = {"kind": "synthetic", "source": "generated pages and digits"}
-    if options.source is None:
-        return (synthetic,)
-    return {"kind": "real", "source": options.source.name}, synthetic
 
 
 def measure(options: Options, folder: Path, report: Callable[[str], None]) -> PrepResult:

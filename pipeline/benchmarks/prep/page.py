@@ -2,7 +2,7 @@
 
 from matplotlib.figure import Figure
 
-from pipeline.benchmarks.plots import RateBar, plot_rates
+from pipeline.benchmarks.plots import RANGES, RateBar, plot_rates
 from pipeline.benchmarks.prep import tables
 from pipeline.benchmarks.prep.results import OURS, PrepResult
 from pipeline.reporting.html import Block, Plot, Section, Table
@@ -23,8 +23,7 @@ def plots(result: PrepResult) -> dict[str, Figure]:
 def sections(result: PrepResult) -> list[Section]:
     """Return the plot and the tables of the page, and how they were measured."""
     (plot,) = plots(result).values()
-    caption = "A bar is the median of the rounds, a line their range."
-    found = [Section("Rates", [Plot(plot, "Images per second of each task", caption)])]
+    found = [Section("Rates", [Plot(plot, "Images per second of each task", RANGES)])]
     for one in result.datasets:
         rates, parts = [*tables.rate_rows(one)], [*tables.profile_rows(one)]
         found.append(

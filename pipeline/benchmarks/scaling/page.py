@@ -4,7 +4,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
 from pipeline.benchmarks.scaling import tables
-from pipeline.benchmarks.scaling.model import KINDS, MANY, STRONG_ROWS, WEAK_ROWS, predict
+from pipeline.benchmarks.scaling.model import MANY, WEAK_ROWS, predict
 from pipeline.benchmarks.scaling.results import Model, Scaling
 from pipeline.reporting.html import Block, Plot, Section, Table
 from pipeline.reporting.plots import COLOURS, new_figure, styled
@@ -68,13 +68,11 @@ def plot_efficiency(result: Scaling, model: Model) -> Figure:
     figure = new_figure(6.4, 4.4)
     axes = figure.subplots()
     counts = (2, *MANY)
-    rows = f"{WEAK_ROWS} rows each", f"{STRONG_ROWS:,} rows in all"
-    for kind, label, colour in zip(KINDS, rows, COLOURS, strict=False):
-        y = [100 * predict(model, count, kind).efficiency for count in counts]
-        label = f"predicted: {label}"
-        axes.plot(counts, y, "o--", color=colour, markerfacecolor="white", label=label)
+    y = [100 * predict(model, count, "weak").efficiency for count in counts]
+    label = f"predicted: {WEAK_ROWS} rows each"
+    axes.plot(counts, y, "o--", color=COLOURS[0], markerfacecolor="white", label=label)
     measured = [one for one in result.training if one.processes > 1]
-    for one, colour, marker in zip(measured, COLOURS[2:], MARKERS, strict=False):
+    for one, colour, marker in zip(measured, COLOURS[1:], MARKERS, strict=False):
         label = f"measured: {one.rows} rows each"
         axes.plot([one.processes], [100 * one.efficiency], marker, color=colour, label=label)
     axes.set_xscale("log", base=2)

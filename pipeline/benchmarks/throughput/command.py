@@ -11,7 +11,7 @@ from pipeline.benchmarks import tables
 from pipeline.benchmarks.harness import table
 from pipeline.benchmarks.page import plot_workload
 from pipeline.benchmarks.plots import save_plots
-from pipeline.benchmarks.results import Results, Throughput, new_run, write_results
+from pipeline.benchmarks.results import Results, Throughput, new_run, origins, write_results
 from pipeline.benchmarks.throughput.catalog import OURS, PEERS
 from pipeline.benchmarks.throughput.measure import Pace
 from pipeline.benchmarks.throughput.run import Bench, Plan
@@ -102,20 +102,16 @@ def run(options: Options, runs: Path) -> Path:
     FOLDER.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="images-", dir=FOLDER) as scratch:
         result = Bench(plan, Path(scratch).resolve(), FOLDER.resolve(), console.print).run()
-    path = new_run(runs, options_of(options), provenance(options))
+    path = new_run(
+        runs,
+        options_of(options),
+        origins(options.source, "generated pages, digits of noise, photos"),
+    )
     save_plots(path, {f"throughput-{one.name}": plot_workload(one) for one in result.workloads})
     write_results(path, Results(throughput=result))
     print_tables(result, Console(width=130, highlight=False))
     console.print(f"results: {path}")
     return path
-
-
-def provenance(options: Options) -> tuple[dict[str, str], ...]:
-    """Return the origins of the images."""
-    synthetic = {"kind": "synthetic", "source": "generated pages, digits of noise, photos"}
-    if options.source is None:
-        return (synthetic,)
-    return {"kind": "real", "source": options.source.name}, synthetic
 
 
 def print_tables(result: Throughput, console: Console) -> None:

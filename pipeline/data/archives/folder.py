@@ -24,12 +24,12 @@ class Folder(Archive):
     """
 
     def __init__(self, path: Path, *, nested: bool = True) -> None:
-        files, sizes, empty = _walk(path) if nested else (*_list(path), [])
+        files, sizes, folders = _walk(path) if nested else (*_list(path), [])
         names, rows, left_out = arrange(files)
         members = np.array(rows, np.int64)
         super().__init__(path, names, members, [sizes[row] for row in rows], left_out)
         self._files = files
-        self.notes = empty_folders(empty)
+        self.notes = empty_folders(folders, names)
 
     def read(self, index: int) -> bytes:
         """Return a file's content."""
@@ -89,12 +89,12 @@ def _list(path: Path) -> tuple[list[str], list[int]]:
 def _walk(root: Path) -> tuple[list[str], list[int], list[str]]:
     """Return the relative names and the sizes of all files below a folder, in no order.
 
-    The last list has the names of the folders that have no entries.
+    The last list has the names of the folders.
 
     Files that `arrange` leaves out are listed too; their sizes are 0, and errors that concern them
     are ignored. So are broken links: they raise when they are read.
     """
-    names, sizes, empty = [], [], []
+    names, sizes, found = [], [], []
     folders = [("", False)]
     while folders:
         folder, junk = folders.pop()
@@ -104,8 +104,8 @@ def _walk(root: Path) -> tuple[list[str], list[int], list[str]]:
             if not junk:
                 raise
             continue
-        if not entries and folder:
-            empty.append(folder.rstrip("/"))
+        if folder and not junk:
+            found.append(folder.rstrip("/"))
         for entry in entries:
             name = folder + entry.name
             if junk or junk_kind(entry.name):
@@ -120,7 +120,7 @@ def _walk(root: Path) -> tuple[list[str], list[int], list[str]]:
             elif stat.S_ISREG((status := _status(entry)).st_mode):
                 names.append(name)
                 sizes.append(status.st_size)
-    return names, sizes, empty
+    return names, sizes, found
 
 
 def _status(entry: os.DirEntry[str]) -> os.stat_result:

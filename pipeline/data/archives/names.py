@@ -75,19 +75,22 @@ def arrange(names: Sequence[str]) -> Arranged:
     return Arranged(kept, rows, dict(sorted(left_out.items())))
 
 
-def empty_folders(folders: Sequence[str], limit: int = 4) -> tuple[str, ...]:
-    """Return a sentence about folders without files, if there are any: a class may be missing."""
-    found = sorted(one for one in folders if not any(map(junk_kind, one.split("/"))))
+def empty_folders(folders: Sequence[str], names: Sequence[str], limit: int = 4) -> tuple[str, ...]:
+    """Return a sentence about folders without files, if there are any: a class may be missing.
+
+    `names` are those that `arrange` leaves. Of nested folders without files, the innermost counts.
+    """
+    full = set()
+    for name in (*names, *folders):
+        while (name := name.rpartition("/")[0]) and name not in full:
+            full.add(name)
+    found = sorted(
+        one for one in folders if one not in full and not any(map(junk_kind, one.split("/")))
+    )
     if not found:
         return ()
     more = f" and {len(found) - limit:,} more" if len(found) > limit else ""
     return (f"folders without files: {', '.join(found[:limit])}{more}",)
-
-
-def without_entries(folders: Sequence[str], names: Sequence[str]) -> list[str]:
-    """Return those of an archive's folders that have neither files nor folders in them."""
-    full = {name.rpartition("/")[0] for name in (*names, *folders)} if folders else set()
-    return [one for one in folders if one not in full]
 
 
 def with_slashes(names: list[str]) -> list[str]:

@@ -22,7 +22,6 @@ from pipeline.data.archives.names import (
     refuse_unsafe_names,
     refused,
     with_slashes,
-    without_entries,
 )
 from pipeline.data.archives.streams import MemberStream, StoredStream
 from pipeline.data.archives.zip_directory import (
@@ -66,7 +65,7 @@ class ZipArchive(ArchiveFile):
         members = np.stack([columns[field] for field in _MEMBER], 1)
         super().__init__(path, arranged.names, members, columns["size"].tolist(), arranged.left_out)
         folders = [name.rstrip("/") for name in with_slashes(folders)]
-        self.notes = empty_folders(without_entries(folders, names))
+        self.notes = empty_folders(folders, self.names)
         if directory.guessed:
             self.notes += (
                 f"{directory.guessed:,} names are not in UTF-8 and were read as code page 437",

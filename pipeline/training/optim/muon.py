@@ -145,29 +145,35 @@ def orthogonal(matrix: Tensor) -> Tensor:
     wide = wide / (wide.norm() + 1e-7)
     square = wide @ wide.mT
     # Products of the polynomials are small matrices, but have entries too large for low precision.
-    wide = _by_products(wide, square) if square.dtype == torch.float32 else _by_steps(wide)
+    iterate = _by_products if square.dtype == torch.float32 else _by_steps
+    wide = iterate(wide, square)
     result: Tensor = wide.mT if tall else wide
     return result.to(matrix.dtype)
 
 
-def _by_steps(wide: Tensor) -> Tensor:
-    """Iterate on the matrix itself."""
-    for _ in range(STEPS):
-        square = wide @ wide.mT
+def _by_steps(wide: Tensor, square: Tensor) -> Tensor:
+    """Iterate on the matrix itself; `square` is wide wideᵀ."""
+    for step in range(STEPS):
+        if step:
+            square = wide @ wide.mT
         wide = LINEAR * wide + (CUBIC * square + QUINTIC * square @ square) @ wide
     return wide
 
 
 def _by_products(wide: Tensor, square: Tensor) -> Tensor:
-    """Return the same as `_by_steps`, given `square` = wide wideᵀ: half the time in float32.
+    """Do what `_by_steps` does with products of small matrices: faster if `wide` is wide.
 
     A step multiplies by a polynomial p of the square, which becomes p square p.
     """
-    product = None
-    for _ in range(STEPS):
-        polynomial = CUBIC * square + QUINTIC * square @ square
-        polynomial.diagonal().add_(LINEAR)
-        product = polynomial if product is None else polynomial @ product
+    product = polynomial = _polynomial(square)
+    for _ in range(STEPS - 1):
         square = polynomial @ square @ polynomial
-    assert product is not None
+        polynomial = _polynomial(square)
+        product = polynomial @ product
     return product @ wide
+
+
+def _polynomial(square: Tensor) -> Tensor:
+    polynomial = CUBIC * square + QUINTIC * square @ square
+    polynomial.diagonal().add_(LINEAR)
+    return polynomial
