@@ -81,7 +81,7 @@ class Orders:
     takes 8 bytes of memory for each. Its tasks hold no reference to this object.
     """
 
-    LONG = 1 << 16
+    LONG = 1 << 18
 
     def __init__(self, n: int, seed: int, ahead: bool) -> None:
         self._n, self._seed, self._ahead = n, seed, ahead

@@ -5,13 +5,25 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from pipeline.reporting.plots import COLOURS, new_figure, save_png, styled
 
 WIDE = 10
 RANGES = "A bar is the median of the rounds, a line their range."
+
+
+def label_plainly(axis: Axis) -> None:
+    """Label a logarithmic axis with numbers instead of powers, once its data are drawn.
+
+    They are at 1, 2 and 5 of each decade, or at 1 if there are two decades or more.
+    """
+    low, high = axis.get_view_interval()
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 100 * low else (1,)))
+    axis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:,.0f}" if x >= 1 else f"{x:g}"))
+    axis.set_minor_formatter(NullFormatter())
 
 
 @dataclass(frozen=True)

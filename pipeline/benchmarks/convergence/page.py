@@ -16,6 +16,7 @@ from pipeline.benchmarks.convergence.outcome import (
     State,
 )
 from pipeline.benchmarks.harness import busy_line
+from pipeline.benchmarks.plots import label_plainly
 from pipeline.reporting.common import hardware
 from pipeline.reporting.html import Block, Page, Plot, Section, SourceRun, Sources, Table, Warnings
 from pipeline.reporting.plots import COLOURS, new_figure, styled
@@ -155,6 +156,8 @@ def plot_part(part: PartResult) -> Figure:
     if any(training.points for one in results for training in one.trainings):  # else no axis
         images.set(xscale="log")
         seconds.set(xscale="log")
+        label_plainly(images.xaxis)
+        label_plainly(seconds.xaxis)
     seconds.set(xlabel="seconds of training", ylabel="accuracy (%)")
     images.set(xlabel="images trained on")
     legend(figure, seconds, results)

@@ -3,6 +3,7 @@
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
+from pipeline.benchmarks.plots import label_plainly
 from pipeline.benchmarks.scaling import tables
 from pipeline.benchmarks.scaling.model import MANY, WEAK_ROWS, predict
 from pipeline.benchmarks.scaling.results import Model, Scaling
@@ -116,6 +117,8 @@ def plot_data(result: Scaling) -> Figure:
             )
     axes.margins(x=0.08, y=0.1)
     axes.set(xscale="log", yscale="log", xlabel="samples", ylabel="images/s")
+    label_plainly(axes.xaxis)
+    label_plainly(axes.yaxis)
     figure.legend(loc="outside lower center", ncols=3)
     return figure
 
