@@ -1,11 +1,14 @@
 """The benchmark of preparation: its tasks, its profile, and other writers in their processes."""
 
+import io
 import sys
 from contextlib import ExitStack
 from pathlib import Path
 
 import forked
 import pytest
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 from raw_data import folders, make_tree, make_zip
 
 from beton.reader import Reader
@@ -15,8 +18,9 @@ from pipeline.benchmarks.prep.images import Dataset, read_pages
 from pipeline.benchmarks.prep.profile import profile
 from pipeline.benchmarks.prep.results import DECODES, OURS, REPLACED, PrepResult
 from pipeline.benchmarks.prep.writers import WRITERS, PeerWriter, PillowFiles, WriterEntry, on_cores
-from pipeline.benchmarks.results import read_results
+from pipeline.benchmarks.results import origins, read_results
 from pipeline.benchmarks.throughput.catalog import PEERS, Peer
+from pipeline.data.pixels.png.chunks import SYNTHETIC_MARK
 from pipeline.data.sources.image_files import ImageFiles
 from pipeline.errors import UserError
 from pipeline.runtime.cgroup import usable_cores
@@ -26,6 +30,19 @@ SMALL = ["--peers", "none", "--copies", "2", "--digits", "60", "--rounds", "2"]
 MEMORY = WriterEntry("a writer", "memory", "DataLoader over tensors")  # it needs no installation
 # Simulated: its package exists nowhere.
 MISSING = Peer("missing", "files", (), ("no-such-package-of-inkrun",), ("--no-index",))
+
+
+def test_pages_that_this_project_generated_are_synthetic_in_a_zip_too(tmp_path: Path) -> None:
+    file = io.BytesIO()
+    metadata = PngInfo()
+    metadata.add_text("Source", SYNTHETIC_MARK)
+    Image.new("L", (4, 4)).save(file, "PNG", pnginfo=metadata)
+    ours = make_zip(tmp_path / "ours.zip", {"readme": b"", "0/1.png": file.getvalue()})
+    others = make_zip(tmp_path / "others.zip", folders())
+    for path, kind in ((ours, "synthetic"), (others, "real")):
+        found, generated = origins(path, "pages")
+        assert found == {"kind": kind, "source": path.name}
+        assert generated == {"kind": "synthetic", "source": "pages"}
 
 
 @pytest.fixture(scope="module")

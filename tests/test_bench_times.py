@@ -110,6 +110,19 @@ def test_only_seeds_of_both_arms_are_compared() -> None:
     assert one.factor.state == "measured"
 
 
+def test_times_of_some_seeds_are_compared_with_those_of_the_same_seeds() -> None:
+    """The mean of the seeds that reach a target says little about the others."""
+    names = []
+    for last in (0.9, 0.1):
+        ours = arm_of("inkrun", "inkrun", training([0.9], 1), training([last], 1, seed=1))
+        result = Convergence(2, 1.0, False, (0, 0), (part_of(ours),), ())
+        names.append({one.name for one in result.series()})
+    assert names[0]
+    assert names[1]
+    assert not names[0] & names[1]
+    assert all(name.endswith(", seeds 0 alone") for name in names[1])
+
+
 def test_a_factor_is_extrapolated_if_our_own_time_is() -> None:
     ours = arm_of("inkrun", "inkrun", training([], 2))
     pillow = arm_of("inkrun", "pillow", training([0.9, 0.9], 2, pace=20.0))

@@ -255,6 +255,11 @@ def test_part_1_trains_on_synthetic_pages_too(
     same = ["--data", "main.beton", "--auxiliary", "main.beton"]
     message = "main.beton has the same images as main.beton"
     assert message in refusal(same, monkeypatch, capsys)
+    # The pages of another number of writers have other digests, and the writers of the same seed.
+    prepare(SyntheticPages(4, 0), tmp_path / "more.beton")
+    message = "more.beton has the synthetic writers of main.beton, those of its validation"
+    same[-1] = "more.beton"
+    assert message in refusal(same, monkeypatch, capsys)
     # Whoever goes on with a run gets the set that it began with, or hears of it.
     (latest / "result.json").unlink()
     for harm, message in (

@@ -2,6 +2,7 @@
 
 import io
 import random
+import re
 from typing import Any
 
 import numpy as np
@@ -176,3 +177,30 @@ def test_only_an_intact_file_is_not_read_after_the_window() -> None:
     expected = jpeg.decode(encode(picture(4, 80, 80, 10)), (80, 80), 4)
     assert found is not None
     assert np.array_equal(found[:4], expected[:4])
+
+
+def test_a_table_cut_across_two_segments_is_left_to_libjpeg_turbo() -> None:
+    data = encode(picture(5, 40, 50, 5)).tobytes()
+    start = data.index(b"\xff\xc4")
+    content = data[start + 4 : start + 2 + int.from_bytes(data[start + 2 : start + 4], "big")]
+    for cut in (1, 17, len(content) - 1):
+        parts = (content[:cut], content[cut:])
+        segments = [b"\xff\xc4" + (len(p) + 2).to_bytes(2, "big") + p for p in parts]
+        changed = data[:start] + b"".join(segments) + data[start + 4 + len(content) :]
+        array = np.frombuffer(changed, np.uint8)
+        assert attempt(array, (40, 50), 4) is None
+        same_as_libjpeg(array, (40, 50), 4)
+
+
+@pytest.mark.parametrize("reduction", [2, 4, 8])
+def test_values_far_outside_of_pixels_are_those_of_libjpeg_turbo(reduction: int) -> None:
+    """Quantisation tables whose numbers are too large for the coefficients."""
+    image = np.repeat(np.arange(0, 256, 5, dtype=np.uint8), 24)[None, :, None].repeat(16, 0)
+    data = encode(np.broadcast_to(image, (*image.shape[:2], 3)), quality=100)
+    starts = [m.end() for m in re.finditer(rb"\xff\xdb\x00\x43.", data.tobytes(), re.DOTALL)]
+    assert starts
+    for factor in (*range(1, 9), 31, 255):
+        changed = data.copy()
+        for start in starts:
+            changed[start : start + 64] = factor
+        same_as_libjpeg(changed, (16, image.shape[1]), reduction)
