@@ -38,7 +38,7 @@ def test_its_network_has_an_optimizer_for_every_stage(preset: presets.Preset) ->
         assert optim.build(network, stage).param_groups
 
 
-@pytest.mark.parametrize(("pages", "epochs"), [(2232, 5), (558, 20), (9000, 5), (0, 11160)])
+@pytest.mark.parametrize(("pages", "epochs"), [(2232, 8), (558, 32), (9000, 8), (0, 17856)])
 def test_a_small_dataset_gets_more_epochs(pages: int, epochs: int) -> None:
     preset = PART1["fast"]
     assert preset.recipe.scaled(preset.scale(pages)).epochs == epochs

@@ -101,7 +101,7 @@ def _writer_scaled(size: int, epochs: int, learning_rate: float, average: float)
 PAGES_OF_40_WRITERS = 40 * 62 * 9 // 10  # for training, with a tenth held out
 PART1 = {
     "fast": Preset(
-        "compact", _writer_scaled(48, 5, 2e-2, 0.995), pages=PAGES_OF_40_WRITERS, trial=Trial(2)
+        "compact", _writer_scaled(48, 8, 2e-2, 0.995), pages=PAGES_OF_40_WRITERS, trial=Trial(2)
     ),
     "accurate": Preset("medium", _writer_scaled(64, 12, 5e-3, 0.998), pages=PAGES_OF_40_WRITERS),
     # Large images: a trial of these two shows that they run, and no accuracy.
