@@ -122,7 +122,7 @@ class DataFigures(Rates):
 
     @property
     def order_share(self) -> float:
-        """The fraction of an epoch that its order takes."""
+        """The fraction of an epoch that its order takes; of a large file, during the one before."""
         return self.order_seconds * self.rate / self.samples
 
 
