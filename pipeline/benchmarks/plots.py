@@ -57,6 +57,7 @@ def plot_rates(panels: Mapping[str, Sequence[RateBar]]) -> Figure:
     medians = [median(bar.rates) for bars in panels.values() for bar in bars]
     if max(medians) >= WIDE * min(medians):
         columns[-1].set_xscale("log")
+        label_plainly(columns[-1].xaxis)
     else:
         columns[-1].xaxis.set_major_locator(MaxNLocator(5))
         columns[-1].xaxis.set_major_formatter("{x:,.0f}")
