@@ -107,7 +107,7 @@ PATHS = {  # by command: all options that are paths
     "bench.device": ["data", "runs"],
     "bench.diagnosis": ["source"],
     "bench.part1": ["source"],
-    "bench.prep": ["source"],
+    "bench.prep": ["source", "runs"],
     "bench.scaling": ["runs"],
     "bench.throughput": ["source", "runs"],
 }

@@ -78,7 +78,7 @@ def arrange(names: Sequence[str]) -> Arranged:
 def empty_folders(folders: Sequence[str], names: Sequence[str], limit: int = 4) -> tuple[str, ...]:
     """Return a sentence about folders without files, if there are any: a class may be missing.
 
-    `names` are those that `arrange` leaves. Of nested folders without files, the innermost counts.
+    `names` are the result of `arrange`. Of nested folders without files, the innermost counts.
     """
     full = set()
     for name in (*names, *folders):
