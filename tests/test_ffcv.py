@@ -11,6 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import numba
 import numpy as np
 import pytest
 import torch
@@ -35,10 +36,14 @@ pytestmark = [
 def collect() -> Iterator[None]:
     """Collect FFCV's compiled functions here: numba may fail on them in a later test.
 
-    FFCV's parallel kernels set OpenMP's number of threads, which torch shares.
+    FFCV's parallel kernels set OpenMP's number of threads, which torch shares. FFCV also makes
+    numba's types read-only, which all functions share that are compiled later.
     """
     threads = torch.get_num_threads()
+    shared = [numba.uint8[::1], numba.uint8[:, ::1], numba.uint32[::1], numba.uint64[::1]]
     yield
+    for one in shared:
+        vars(one).pop("mutable", None)
     torch.set_num_threads(threads)
     gc.collect()
 
