@@ -42,10 +42,10 @@ def collect() -> Iterator[None]:
     threads = torch.get_num_threads()
     shared = [numba.uint8[::1], numba.uint8[:, ::1], numba.uint32[::1], numba.uint64[::1]]
     yield
+    torch.set_num_threads(threads)
+    gc.collect()  # with the types that the functions were compiled for
     for one in shared:
         vars(one).pop("mutable", None)
-    torch.set_num_threads(threads)
-    gc.collect()
 
 
 Sample = dict[str, Any]
