@@ -13,7 +13,7 @@ import os
 import stat
 import weakref
 import zlib
-from collections.abc import Container
+from collections.abc import Container, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -64,8 +64,13 @@ class Column:
 
     def payload(self, sample: int) -> Uint8Array:
         """Return a view of one sample's payload; empty for a field without payloads."""
-        starts, sizes = self.regions(np.array([sample]))
-        return self.data[starts[0] : starts[0] + sizes[0]] if len(starts) else self.data[:0]
+        return next(self.payloads(np.array([sample])), self.data[:0])
+
+    def payloads(self, ids: Ids) -> Iterator[Uint8Array]:
+        """Yield views of the payloads of samples, which are found faster than one by one."""
+        starts, sizes = self.regions(ids)
+        for start, size in zip(starts.tolist(), sizes.tolist(), strict=True):
+            yield self.data[start : start + size]
 
     def decode(self, sample: int) -> Any:
         """Return the value of one sample. Raises BetonError if its payload is damaged."""

@@ -58,6 +58,9 @@ def test_columns_are_arrays_for_kernels(path: Path) -> None:
         for array in (column.metadata, column.data):
             assert not array.flags.writeable
         assert len(column.payload(2)) == (sizes[2] if len(sizes) else 0)
+        payloads = [*column.payloads(np.arange(SAMPLES))]
+        assert [len(data) for data in payloads] == sizes.tolist()
+        assert all(np.array_equal(data, column.payload(n)) for n, data in enumerate(payloads))
         some = column.regions(np.array([2, 0]))
         for numbers, part in zip((pointers, sizes), some, strict=True):
             assert np.array_equal(numbers[[2, 0]] if len(numbers) else numbers, part)

@@ -39,12 +39,12 @@ class Rgb(Op):
             if raw.all():
                 gather.gather(column.data, column.regions(ids)[0], images.reshape(rows, -1))
                 return
-            for row, sample in enumerate(ids.tolist()):
+            for row, data in enumerate(column.payloads(ids)):
                 if raw[row]:
-                    images[row] = column.payload(sample).reshape(*size, 3)
+                    images[row] = data.reshape(*size, 3)
                 else:
-                    with _located(column, sample):
-                        jpeg.decode(column.payload(sample), size, buffer=images[row])
+                    with _located(column, int(ids[row])):
+                        jpeg.decode(data, size, buffer=images[row])
 
         return Step({"": Spec(shape, np.dtype(np.uint8))}, run)
 
@@ -112,15 +112,18 @@ class RgbResize(Op):
             pixels = buffer.view()
             pixels.setflags(write=False)  # like the file's, so that one compiled kernel does both
             start = np.zeros(1, np.int64)
-            starts, lengths = column.regions(ids[places])
-            ends = starts + lengths
-            for k, row in enumerate(places.tolist()):
+            payloads = column.payloads(ids[places])
+            for k, (row, data) in enumerate(zip(places.tolist(), payloads, strict=True)):
                 size = int(sizes[row, 0]), int(sizes[row, 1])
                 window = windows[row].tolist()
                 with _located(column, int(ids[row])):
-                    data = column.data[starts[k] : ends[k]]
                     jpeg.decode_window(
-                        data, size, int(reductions[k]), window, column.has_checksums, buffer
+                        data,
+                        size,
+                        int(reductions[k]),
+                        window,
+                        column.has_checksums,
+                        buffer,
                     )
                 one = slice(row, row + 1)
                 area.resize(

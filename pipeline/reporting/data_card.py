@@ -257,7 +257,8 @@ class _Card:
         column = self.file.column("name")
         candidates = np.flatnonzero(np.isin(column.regions()[1], [len(name) for name in wanted]))
         self.file.check(candidates, {"name"})
-        found = ((column.payload(row).tobytes(), row) for row in candidates.tolist())
+        texts = (data.tobytes() for data in column.payloads(candidates))
+        found = zip(texts, candidates.tolist(), strict=True)
         return {wanted[name]: row for name, row in found if name in wanted}
 
 

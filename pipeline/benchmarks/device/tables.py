@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 from pipeline.benchmarks.device.results import DeviceResult
-from pipeline.benchmarks.harness import Ratio, rate_cells
+from pipeline.benchmarks.harness import rate_cells
 
 DECODING = [
     "",
@@ -70,16 +70,12 @@ def training_rows(result: DeviceResult) -> Iterator[Sequence[str]]:
 def answer(result: DeviceResult) -> str:
     """Return how fast decoding on the device is, in one line."""
     parts = [
-        f"{one.size}×{one.size}: {one.rate:,.0f} images/s ({_times(one.factor)} × the loader's "
+        f"{one.size}×{one.size}: {one.rate:,.0f} images/s ({one.factor.value:.2f} × the loader's "
         "kernels)"
         for one in result.decoding
         if one.method == "decode on the device"
     ]
     return f"Decoded on the device ({place(result)}): {'; '.join(parts)}"
-
-
-def _times(ratio: Ratio) -> str:
-    return f"{ratio.value:.2f}"
 
 
 def _megabytes(size: int | None) -> str:
