@@ -15,9 +15,12 @@ from pathlib import Path
 from typing import Any, ParamSpec, TypeVar, cast
 
 import numba
+import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.core.caching import FunctionCache
+from numba.core.dispatcher import Dispatcher
+from numba.core.extending import _Intrinsic
 from numba.core.serialize import dumps
 from numba.extending import intrinsic
 from numba.np.arrayobj import make_array
@@ -39,12 +42,12 @@ class _CodeFiles:
     """The machine code of one function, a file for each signature and processor.
 
     A file holds the digest of the rest, the digest of all that the code depends on, and a pickle.
-    Numba's own files have no digests, and two processes that write its index at once may assign the
-    code of one signature to another.
+    Numba's own files have no digests, two processes that write its index at once may assign the
+    code of one signature to another, and a change in another file than the function's is not seen.
     """
 
-    def __init__(self, folder: Path, name: str, stamp: bytes) -> None:
-        self._folder, self._name, self._stamp = folder, name, stamp
+    def __init__(self, folder: Path, name: str, function: Callable[..., Any]) -> None:
+        self._folder, self._name, self._function = folder, name, function
 
     def path(self, key: tuple[Any, ...]) -> Path:
         """Return the file of a key: the signature, the processor, and digests of the code."""
@@ -75,14 +78,32 @@ class _CodeFiles:
             raise
 
     def _dependencies(self, key: tuple[Any, ...]) -> bytes:
-        return _digest(repr((numba.__version__, _OWN, self._stamp, key)).encode())
+        sources: dict[str, bytes] = {}
+        _add_sources(self._function, sources)
+        return _digest(repr((numba.__version__, sorted(sources.items()), key)).encode())
 
 
 def _digest(data: bytes) -> bytes:
     return hashlib.sha256(data).digest()
 
 
-_OWN = _digest(Path(__file__).read_bytes())  # kernels contain the code of `prefetch`, for example
+def _add_sources(function: Callable[..., Any], sources: dict[str, bytes]) -> None:
+    """Add the files that the machine code of a function depends on, and digests of them.
+
+    They are its own, and those of the kernels and intrinsics that it may call. The numbers that a
+    file imports are in its digest.
+    """
+    file = function.__code__.co_filename
+    if file in sources:
+        return
+    names = [*function.__globals__.values()]
+    numbers = repr([one for one in names if isinstance(one, int | float | np.generic)])
+    sources[file] = _digest(Path(file).read_bytes() + numbers.encode())
+    for one in names:
+        if isinstance(one, Dispatcher):
+            _add_sources(one.py_func, sources)
+        elif isinstance(one, _Intrinsic):
+            _add_sources(one._defn, sources)
 
 
 class _Cache(_FunctionCache):  # type: ignore[misc]
@@ -90,8 +111,7 @@ class _Cache(_FunctionCache):  # type: ignore[misc]
 
     def __init__(self, function: Callable[..., Any]) -> None:
         super().__init__(function)
-        name, stamp = self._impl.filename_base, self._impl.locator.get_source_stamp()
-        self._cache_file = _CodeFiles(Path(self.cache_path), name, stamp)
+        self._cache_file = _CodeFiles(Path(self.cache_path), self._impl.filename_base, function)
 
     def load_overload(self, signature: Any, target: Any) -> Any:
         """Return the cached code of a signature; None, with a warning, if it cannot be loaded."""
@@ -120,8 +140,8 @@ def kernel(function: Callable[P, R]) -> Callable[P, R]:
     """Compile `function` on its first call, without the interpreter lock, cached on disk.
 
     If no cache folder is writable, every process compiles the kernel. Damaged cache files are
-    written again, with a warning. A kernel must call only kernels of its own file, because the
-    cache depends on that file and this one alone.
+    written again, with a warning. A change in the file of the kernel, or of one that it calls,
+    compiles it anew; it must call kernels by their own names, not as a module's.
     """
     return _compiled(function)
 

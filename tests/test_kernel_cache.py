@@ -103,6 +103,51 @@ def test_changed_code_is_compiled_anew(checkout: Checkout) -> None:
     assert checkout.start() == (3, "")
 
 
+CALLED = """
+from beton.jit import kernel
+
+@kernel
+def first(values):
+    return values[0] * 0
+"""
+
+
+@pytest.mark.parametrize(
+    ("old", "new"), [("return values", "return 1 + values"), ("values[0] * 0", "values[0] - 0")]
+)
+def test_a_change_in_the_file_of_a_called_kernel_compiles_anew(
+    checkout: Checkout, old: str, new: str
+) -> None:
+    called = checkout.script.with_name("called.py")
+    called.write_text(CALLED)
+    source = KERNELS.replace("import kernel", "import kernel\nfrom called import first")
+    checkout.script.write_text(source.replace("result = values[0] * 0", "result = first(values)"))
+    assert checkout.start() == (0, "")
+    assert checkout.start() == (3, "")
+    called.write_text(CALLED.replace(old, new))
+    process = checkout.begin()
+    output, errors = process.communicate(timeout=120)
+    assert (process.returncode, errors) == (0, "")
+    assert output.split() == [
+        *(["[46,", "46,", "46]"] if "1 +" in new else ["[45,", "45,", "45]"]),
+        "0",
+    ]
+
+
+def test_a_change_of_an_imported_number_compiles_anew(checkout: Checkout) -> None:
+    numbers = checkout.script.with_name("numbers_.py")
+    numbers.write_text("ZERO = 0")
+    source = KERNELS.replace("import kernel", "import kernel\nfrom numbers_ import ZERO")
+    checkout.script.write_text(source.replace("values[0] * 0", "values[0] * ZERO"))
+    assert checkout.start() == (0, "")
+    assert checkout.start() == (3, "")
+    numbers.write_text("ZERO = 0 * 7")
+    assert checkout.start() == (3, "")
+    numbers.write_text("ZERO = 2 - 1")
+    output, _ = checkout.begin().communicate(timeout=120)
+    assert output.split() == ["[45,", "45,", "45]", "0"]
+
+
 def test_a_file_of_another_signature_is_not_used(checkout: Checkout) -> None:
     checkout.start()
     first, second, _ = checkout.files()

@@ -16,7 +16,7 @@ from beton.codec import jpeg, scaled_jpeg
 from beton.errors import FormatError
 
 Image8 = NDArray[np.uint8]
-SCALES = st.sampled_from((2, 4, 8))
+SCALES = st.sampled_from((1, 2, 4, 8))
 
 
 def picture(seed: int, height: int, width: int, noise: float) -> Image8:
@@ -93,6 +93,17 @@ def test_any_window_has_the_same_pixels(
         rows = slice(int(top), int(np.ceil(top + window[3])))
         columns = slice(int(left), int(np.ceil(left + window[2])))
         assert np.array_equal(found[rows, columns], expected[rows, columns])
+
+
+@pytest.mark.parametrize("subsampling", [0, 1, 2])
+@pytest.mark.parametrize("height", [1, 2, 3, 7, 8, 9, 15, 16, 17, 33])
+def test_small_images_at_full_scale(height: int, subsampling: int) -> None:
+    for width in range(1, 35):
+        image = picture(height * width, height, width, 20)
+        data = encode(image, quality=90, subsampling=subsampling)
+        found = attempt(data, (height, width), 1)
+        assert found is not None
+        assert np.array_equal(found, jpeg.decode(data, (height, width)))
 
 
 def same_as_libjpeg(data: Image8, size: tuple[int, int], reduction: int) -> None:
@@ -192,7 +203,7 @@ def test_a_table_cut_across_two_segments_is_left_to_libjpeg_turbo() -> None:
         same_as_libjpeg(array, (40, 50), 4)
 
 
-@pytest.mark.parametrize("reduction", [2, 4, 8])
+@pytest.mark.parametrize("reduction", [1, 2, 4, 8])
 def test_values_far_outside_of_pixels_are_those_of_libjpeg_turbo(reduction: int) -> None:
     """Quantisation tables whose numbers are too large for the coefficients."""
     image = np.repeat(np.arange(0, 256, 5, dtype=np.uint8), 24)[None, :, None].repeat(16, 0)

@@ -67,12 +67,10 @@ def decode_window(
     `decode`, bit for bit. Unless the file is known to be intact, it is read to its end, so damage
     after the window is found too.
     """
-    if reduction > 1:
-        height, width = (reduced(side, reduction) for side in size)
-        image = buffer[: 3 * height * width].reshape(height, width, 3)
-        if scaled_jpeg.decode(data, size, reduction, window, is_intact, image):
-            return
-    decode(data, size, reduction, buffer)
+    height, width = (reduced(side, reduction) for side in size)
+    image = buffer[: 3 * height * width].reshape(height, width, 3)
+    if not scaled_jpeg.decode(data, size, reduction, window, is_intact, image):
+        decode(data, size, reduction, buffer)
 
 
 def read_size(data: bytes | bytearray) -> tuple[int, int]:

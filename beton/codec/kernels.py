@@ -2,8 +2,7 @@
 
 `beton.codec.ink` explains runs and their bytes, and calls these kernels for single images;
 `beton.ops` calls the `*_batch` kernels. Positions are unsigned: numba then leaves out the code for
-negative indices. Kernels that call each other are in one file, because numba
-recompiles a cached kernel only if its own file changes.
+negative indices.
 """
 
 from typing import Any

@@ -12,7 +12,7 @@ from beton.arrays import Array, Float64Array, Ids, Int64Array
 from beton.codec import area, gather, jpeg
 from beton.codec.kernels import WINDOW_HEIGHT, WINDOW_WIDTH
 from beton.crop import Crop
-from beton.errors import located
+from beton.errors import BetonError, located
 from beton.ops.step import Op, Spec, Step, common_size, require_field
 from beton.reader import Column
 from beton.rng import Key
@@ -44,7 +44,9 @@ class Rgb(Op):
                     images[row] = data.reshape(*size, 3)
                 else:
                     with _located(column, int(ids[row])):
-                        jpeg.decode(data, size, buffer=images[row])
+                        whole = (0, 0, size[1], size[0])
+                        intact = column.has_checksums
+                        jpeg.decode_window(data, size, 1, whole, intact, images[row].reshape(-1))
 
         return Step({"": Spec(shape, np.dtype(np.uint8))}, run)
 
@@ -114,17 +116,19 @@ class RgbResize(Op):
             start = np.zeros(1, np.int64)
             payloads = column.payloads(ids[places])
             for k, (row, data) in enumerate(zip(places.tolist(), payloads, strict=True)):
-                size = int(sizes[row, 0]), int(sizes[row, 1])
-                window = windows[row].tolist()
-                with _located(column, int(ids[row])):
+                height, width = sizes[row].tolist()
+                try:
                     jpeg.decode_window(
                         data,
-                        size,
+                        (height, width),
                         int(reductions[k]),
-                        window,
+                        windows[row].tolist(),
                         column.has_checksums,
                         buffer,
                     )
+                except BetonError as error:
+                    error.at(file=column.file, field=column.name, sample=int(ids[row]))
+                    raise
                 one = slice(row, row + 1)
                 area.resize(
                     pixels,

@@ -1,4 +1,4 @@
-"""The kernel of entropy decoding (ITU-T T.81, annex F): bytes to coefficients.
+"""The kernels of entropy decoding (ITU-T T.81, annex F): bytes to coefficients.
 
 The time goes to a chain of dependent steps: bits, entry of a table, length, next bits. So an entry
 has several symbols, and the symbols' coefficients are stored without a branch. The stuffed zeros
@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from beton.arrays import Array, Int64Array, Uint8Array
+from beton.codec.vectors import COPIED, LANES, copy_bytes
 from beton.jit import kernel, load_bits
 
 Unsigned = Any  # uint64
@@ -22,12 +23,14 @@ BLOCK_END = 64  # steps
 EOI, RST = 0xD9, 0xD0
 DC_LIMIT = 2048  # a DC coefficient of 8 bits is smaller
 READS, SKIPS = 5, 4  # lookups between refills to 56 bits: they take WINDOW or SKIP_WINDOW each
-MARGIN = 256  # numbers that may be written after the last block
+BLOCK_NUMBERS = 64 * LANES
 
 ONE, TWO, THREE, SIX, EIGHT = (np.uint64(number) for number in (1, 2, 3, 6, 8))
+WIDTH = np.uint64(COPIED)
 FULL, LAST, BYTE = (np.uint64(number) for number in (56, 63, 255))
 SIZE, STEP = np.uint64(1 << WINDOW), np.uint64(WINDOW + 1)
-ONES, HIGHEST = np.uint64(0x0101010101010101), np.uint64(0x8080808080808080)
+# Steps in a block, counted in numbers.
+END, STEPS, INSIDE = (np.uint64(steps * LANES) for steps in (64, 255, 127))
 UNUSED, SKIP_UNUSED = np.uint64(64 - WINDOW), np.uint64(64 - SKIP_WINDOW)
 
 
@@ -42,14 +45,7 @@ def _signed(number: Any) -> Any:
 
 
 @kernel
-def _has_255(word: Unsigned) -> bool:
-    """Return whether one of the eight bytes of a word is 255."""
-    inverted = ~word
-    return bool((inverted - ONES) & ~inverted & HIGHEST)
-
-
-@kernel
-def _unstuff(data: Uint8Array, start: int, starts: Int64Array, out: Uint8Array) -> bool:
+def unstuff(data: Uint8Array, start: int, starts: Int64Array, out: Uint8Array) -> bool:
     """Copy entropy-coded data from `start` on without stuffed zeros and restart markers.
 
     starts (n + 1,) are filled with the start of each of n parts, and the end. Returns False if
@@ -59,11 +55,11 @@ def _unstuff(data: Uint8Array, start: int, starts: Int64Array, out: Uint8Array) 
     parts = 1
     starts[0] = 0
     while at < stop:
-        while at + EIGHT <= stop and not _has_255(load_bits(data, at)):
-            for k in range(8):
-                out[to + _unsigned(k)] = data[at + _unsigned(k)]
-            at += EIGHT
-            to += EIGHT
+        found = WIDTH
+        while found == WIDTH and at + WIDTH <= stop:
+            found = copy_bytes(data, at, out, to)  # what follows a byte 255 is written over later
+            at += found
+            to += found
         while at < stop and data[at] != 255:
             out[to] = data[at]
             at += ONE
@@ -130,50 +126,59 @@ def _symbol(
 
 
 @kernel
-def _read(
+def read(
     mcus: int,
+    column: int,
     reader: tuple[Unsigned, Unsigned, Unsigned],
     limit: Unsigned,
     data: Uint8Array,
     components: Int64Array,
+    regions: Int64Array,
     predicted: Int64Array,
     entries: Array,
     codes: Array,
     out: Array,
-    base: Unsigned,
 ) -> tuple[bool, tuple[Unsigned, Unsigned, Unsigned]]:
-    """Write the coefficients of MCUs after out[base]; return whether all symbols are valid.
+    """Write the coefficients of MCUs from a `column` on; return whether all symbols are valid.
 
-    The reader (position, bits and count) after them is returned too. Numbers that are written
-    behind a block are zero in the end, and the next block is written later.
+    The reader (position, bits and count) after them is returned too. Steps in a block are counted
+    in units of LANES here, the distance of its coefficients in `out`. What is written behind a
+    block, for symbols that are not valid there, is zero in the end.
     """
     at, bits, count = reader
-    for _ in range(mcus):
+    for mcu in range(column, column + mcus):
         for c in range(3):
-            pair = _unsigned(components[c, 1])
-            start = pair << STEP
+            across, down, pair, _ = components[c]
+            inner = across - 1  # across is 1 or 2
+            start = _unsigned(pair) << STEP
             rest = start + SIZE
-            for _ in range(components[c, 0]):
+            for block in range(across * down):
+                place = (mcu << inner) + (block & inner)
+                row = regions[c, 0] + (block >> inner) * regions[c, 1]
+                base = _unsigned(row + (place >> 4) * BLOCK_NUMBERS + (place & (LANES - 1)))
                 k = _unsigned(0)
                 table = start
-                while k < _unsigned(BLOCK_END):
+                while k < END:
                     at, bits, count = _refill(data, at, bits, count)
                     for _ in range(READS):
                         entry = entries[table + (bits >> UNUSED)]
                         table = rest
-                        one = base + k + (entry >> EIGHT & BYTE)
-                        out[one] = np.int16(entry >> _unsigned(32))
-                        after = k + (entry >> _unsigned(16) & BYTE)
-                        out[base + after] = np.int16(entry >> _unsigned(48))
+                        after = k + (entry >> _unsigned(12) & STEPS)
+                        first = base + k + (entry >> _unsigned(4) & STEPS)
+                        second = base + (after & INSIDE)
+                        out[first] = np.int16(entry >> _unsigned(32))
+                        out[second] = np.int16(entry >> _unsigned(48))
                         length = entry & BYTE
-                        if after >= _unsigned(BLOCK_END):
-                            if after & _unsigned(BLOCK_END):
-                                out[one] = 0
-                                out[base + after] = 0
+                        if after >= END:
+                            if after & END:
+                                out[first] = 0
+                                out[second] = 0
                                 at, bits, count = _refill(data, at, bits, count)
-                                after, value, length = _symbol(bits, k, pair, codes)
+                                steps = k >> _unsigned(4)
+                                steps, value, length = _symbol(bits, steps, _unsigned(pair), codes)
                                 if length == 0:
                                     return False, (at, bits, count)
+                                after = steps << _unsigned(4)
                                 out[base + after] = np.int16(value)
                             bits <<= length & LAST
                             count -= length
@@ -182,17 +187,16 @@ def _read(
                         bits <<= length & LAST
                         count -= length
                         k = after
-                dc = predicted[c] + out[base + ONE]
+                dc = predicted[c] + out[base + _unsigned(LANES)]
                 if at > limit or abs(dc) >= DC_LIMIT:
                     return False, (at, bits, count)
                 predicted[c] = dc
-                out[base + ONE] = np.int16(dc)
-                base += _unsigned(64)
+                out[base + _unsigned(LANES)] = np.int16(dc)
     return True, (at, bits, count)
 
 
 @kernel
-def _skip(
+def skip(
     mcus: int,
     reader: tuple[Unsigned, Unsigned, Unsigned],
     limit: Unsigned,
@@ -203,14 +207,15 @@ def _skip(
     skips: Array,
     codes: Array,
 ) -> tuple[bool, tuple[Unsigned, Unsigned, Unsigned]]:
-    """Do what `_read` does, but write no coefficients."""
+    """Do what `read` does, but write no coefficients."""
     at, bits, count = reader
     for _ in range(mcus):
         for c in range(3):
-            pair = _unsigned(components[c, 1])
+            across, down, number, _ = components[c]
+            pair = _unsigned(number)
             start = pair << STEP
             table = pair << _unsigned(SKIP_WINDOW)
-            for _ in range(components[c, 0]):
+            for _ in range(across * down):
                 at, bits, count = _refill(data, at, bits, count)
                 entry = entries[start + (bits >> UNUSED)]
                 length = entry & BYTE
@@ -225,9 +230,9 @@ def _skip(
                 while k < _unsigned(BLOCK_END):
                     at, bits, count = _refill(data, at, bits, count)
                     for _ in range(SKIPS):
-                        skip = _unsigned(skips[table + (bits >> SKIP_UNUSED)])
-                        length = skip & LAST
-                        after = k + (skip >> SIX)
+                        entry = _unsigned(skips[table + (bits >> SKIP_UNUSED)])
+                        length = entry & LAST
+                        after = k + (entry >> SIX)
                         if after >= _unsigned(BLOCK_END):
                             if after & _unsigned(BLOCK_END):
                                 at, bits, count = _refill(data, at, bits, count)
@@ -246,91 +251,3 @@ def _skip(
                     return False, (at, bits, count)
                 predicted[c] = dc
     return True, (at, bits, count)
-
-
-@kernel
-def decode(
-    data: Uint8Array,
-    start: int,
-    interval: int,
-    shape: tuple[int, int],
-    window: tuple[int, int, int, int],
-    is_intact: bool,
-    components: Int64Array,
-    entries: Array,
-    skips: Array,
-    codes: Array,
-    clean: Uint8Array,
-    out: Array,
-) -> bool:
-    """Write the coefficients of a window of MCUs; return whether all of the data is regular.
-
-    There is a restart marker after each `interval` MCUs. `shape` are the rows and columns of MCUs
-    of the image, `window` first and end of the window's rows, then of its columns. Data that
-    `is_intact` is not decoded after the window. `components` (3, 2) has the blocks of each
-    component in an MCU, and its pair of tables; the tables are those of `Huffman`. `clean` is
-    memory, uint8 (bytes of data + PADDING,). After its first number, `out`, int16
-    (1 + 64 * blocks + MARGIN,), gets the 64 coefficients of each block of the window in zigzag
-    order, the blocks in the order of the file.
-    """
-    out[:] = 0
-    rows, columns = shape
-    top, bottom, left, right = window
-    parts = (rows * columns + interval - 1) // interval
-    starts = np.empty(parts + 1, np.int64)
-    if not _unstuff(data, start, starts, clean):
-        return False
-    predicted = np.zeros(3, np.int64)
-    reader = _unsigned(0), _unsigned(0), _unsigned(0)
-    base = _unsigned(0)
-    size = _unsigned(64 * components[:, 0].sum())
-    mcu = 0
-    for part in range(parts):
-        reader = _unsigned(starts[part]), _unsigned(0), _unsigned(0)
-        end = _unsigned(starts[part + 1]) * EIGHT
-        limit = _unsigned(starts[part + 1]) + EIGHT
-        predicted[:] = 0
-        last = min((part + 1) * interval, rows * columns)
-        while mcu < last:
-            y, x = mcu // columns, mcu % columns
-            is_inside = top <= y < bottom and left <= x < right
-            until = columns
-            if is_inside:
-                until = right
-            elif top <= y < bottom and x < left:
-                until = left
-            length = min(until - x, last - mcu)
-            if is_inside:
-                is_valid, reader = _read(
-                    length,
-                    reader,
-                    limit,
-                    clean,
-                    components,
-                    predicted,
-                    entries,
-                    codes,
-                    out,
-                    base,
-                )
-                base += _unsigned(length) * size
-            else:
-                is_valid, reader = _skip(
-                    length,
-                    reader,
-                    limit,
-                    clean,
-                    components,
-                    predicted,
-                    entries,
-                    skips,
-                    codes,
-                )
-            if not is_valid:
-                return False
-            mcu += length
-            if is_intact and (bottom - 1) * columns + right <= mcu < rows * columns:
-                return True
-        if end - (reader[0] * EIGHT - reader[2]) >= EIGHT:
-            return False
-    return True

@@ -8,9 +8,11 @@ block (a DC symbol, perhaps an AC symbol) and for the rest of it (one or two AC 
     bits 8-15   steps to the first symbol's coefficient
     bits 16-23  steps that all symbols advance in the block; from END on, to its end
     bits 32-47  value of the first coefficient, signed
-    bits 48-63  value of the second one; without a second symbol, that of the first
+    bits 48-63  value of the second one, which is as many steps from the start, modulo END
 
-The coefficient of a DC symbol is the first of the block, and its value is the difference.
+The coefficient of a DC symbol is the first of the block, and its value is the difference. Without a
+second coefficient, it is the first one again. An entry that only ends a block has the value 0 for
+the next coefficient, which is 0 anyway.
 
 Blocks that are skipped have a table for any number of AC symbols, looked up with SKIP_WINDOW
 bits. Its entry has the length in bits 0-5 and the steps above. In all tables, the steps of bits
@@ -146,15 +148,19 @@ def _fill_entries(codes: Array, window: int, entries: Array) -> None:
         for index in range(1 << window):
             bits = index << (16 - window)
             steps, value, length = _symbol(bits, window, table == START, codes[table])
+            first, total = steps, steps
             more, other, longer = 0, value, 0
             if length == 0:
-                steps = BLOCK_END
-            elif steps < END:
+                first, total = BLOCK_END, BLOCK_END
+            elif steps == END:
+                first, total = 1, END + 1
+            else:
                 bits = bits << length & 0xFFFF
                 more, other, longer = _symbol(bits, window - length, False, codes[REST])
-                if longer == 0:
-                    more, other = 0, value
-            entry = (length + longer) | steps << 8 | (steps + more) << 16
+                if longer == 0 or more == END:
+                    other = value
+                total += more
+            entry = (length + longer) | first << 8 | total << 16
             entry |= (value & 0xFFFF) << 32 | (other & 0xFFFF) << 48
             entries[table, index] = np.uint64(entry)
 
