@@ -40,6 +40,7 @@ from pipeline.data.prepare import PrepareResult
 from pipeline.data.sources import SourceError
 from pipeline.data.splits import Split
 from pipeline.data.synth.mislabel import LabelNoise
+from pipeline.errors import UserError
 from pipeline.experiments import command
 from pipeline.experiments.data_options import DataOptions, default_colour
 from pipeline.experiments.preparation import prepare_dataset
@@ -107,7 +108,9 @@ class Config:
 
 
 def prepare_datasets(config: Config) -> None:
-    """Prepare the datasets. Raises SourceError, BetonError or OSError."""
+    """Prepare the datasets. Raises UserError, SourceError, BetonError or OSError."""
+    if config.out.suffix == ".beton" and not config.out.is_dir():
+        raise UserError(f"--out: got {config.out}, expected a folder for files of the datasets")
     with inflating_into(config.out):
         _prepare(config)
 

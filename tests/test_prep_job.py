@@ -299,6 +299,7 @@ def test_control_characters_in_names_do_not_reach_the_terminal(
         (["--source", "good", "--workers", "0"], "workers"),
         (["--source", "good", "--seed", "-1"], "seed -1"),
         (["--source", "good", "--out", "words.zip"], "words.zip"),
+        (["--source", "good", "--out", "new.beton"], "--out: got new.beton, expected a folder"),
         (["a/b", "--source", "good"], "name 'a/b': expected letters, digits"),
         (["part1", "--synthetic", "--source", "good"], "--synthetic excludes --source"),
         (["part1", "--synthetic", "--download"], "--synthetic excludes --source"),
