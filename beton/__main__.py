@@ -86,7 +86,7 @@ def inspect(reader: Reader) -> None:
         fields.add_column(title, justify="right", no_wrap=True)
     for name in reader.fields:
         column = reader.column(name)
-        stored = int(column.regions()[1].sum())
+        stored = int(column.take().sizes.sum())
         pixels = raw_bytes(column)
         fields.add_row(
             name,
@@ -128,7 +128,7 @@ def describe(column: Column) -> str:
         case NDArrayField() as field:
             return f"{field.dtype} {field.shape}"
         case _:
-            return f"{span(column.regions()[1])} bytes"
+            return f"{span(column.take().sizes)} bytes"
 
 
 def span(numbers: Array) -> str:

@@ -317,7 +317,7 @@ class Loader:
             "batch_size": self.batch_size,
             "drop_last": self._drop_last,
             "samples": self._samples,
-            "indices": f"{zlib.crc32(self._indices().tobytes()):08x}",
+            "indices": f"{zlib.crc32(self._indices().data):08x}",
             "file": self._reader.fingerprint(),
         }
 

@@ -1,10 +1,15 @@
 """Read a .beton file through a memory map.
 
-Opening a file checks every number that kernels rely on (`layout.validate`). If the file has a
-manifest, opening also verifies all checksums except those of pages; a page is verified on first
-use. The metadata is copied at open, so that checked numbers cannot change. The memory map remains
-valid if the file is deleted or replaced by a rename, but not if it is truncated in place: reading
-beyond its new end kills the process (SIGBUS). `check_unchanged` finds it before that.
+Opening a file checks every number in it (`layout.validate`). If the file has a manifest, opening
+also verifies all checksums except those of pages; a page is verified on first use.
+
+Records stay in the memory map, so that a file of any length takes little memory. Somebody may
+change the file in place after it was checked, and kernels still never read or write out of bounds:
+those of ink check every record that they read, and others get what `Column.take` has copied and
+checked. `check_unchanged` finds changes at the start of an epoch.
+
+The memory map remains valid if the file is deleted or replaced by a rename, but not if it is
+truncated in place: reading beyond its new end kills the process (SIGBUS).
 """
 
 import errno
@@ -16,29 +21,50 @@ import zlib
 from collections.abc import Container, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from beton.arrays import Array, Ids, Int64Array, Uint8Array
 from beton.errors import BetonError, ChecksumError, FormatError, located
-from beton.fields.base import Field
+from beton.fields.base import UNKNOWN, Field, first_true
 from beton.format import layout
 from beton.format.manifest import Manifest
 
 NO_CHECKSUMS = "no checksums: written by another program"  # about a file without a manifest
-EVERY = slice(None)
+CHANGED = "was changed in place while it was open; replace it by a rename instead"
+
+
+class Taken(NamedTuple):
+    """Samples of a column: copies of their records, and the places of their payloads in `data`.
+
+    All numbers are checked: payloads are inside the file. `starts` and `sizes`, int64 (n,) each,
+    are their positions in `data`, uint8 (bytes,), and their sizes in bytes. An empty payload has
+    the position 0. A field without payloads has neither: both are (0,).
+    """
+
+    records: Array
+    starts: Int64Array
+    sizes: Int64Array
+    data: Uint8Array
+
+    def payloads(self) -> Iterator[Uint8Array]:
+        """Yield views of the payloads."""
+        for start, size in zip(self.starts.tolist(), self.sizes.tolist(), strict=True):
+            yield self.data[start : start + size]
 
 
 @dataclass(frozen=True)
 class Column:
-    """One field of a file, as read-only arrays for kernels.
+    """One field of a file, as read-only arrays.
 
-    `metadata` (samples,) are the field's checked records and `data` uint8 (n,) is the whole file.
-    `stored_sizes`, int64 (samples,), are those of payloads whose records do not have them.
-    A file that `has_checksums` is of this package's writer, which accepts complete JPEGs alone
-    (`RGBImageField.encode`); they have not changed since.
+    `metadata` (samples,) are the field's records and `data` uint8 (n,) is the whole file. Both are
+    views of the file, which somebody may change: `records` and `take` return copies of some, which
+    are checked. `pages` are the start and end of all payloads in `data`. `stored_sizes`, int64
+    (samples,), are those of payloads whose records do not have them. A file that `has_checksums` is
+    of this package's writer, which accepts complete JPEGs alone (`RGBImageField.encode`); they have
+    not changed since.
     """
 
     file: str
@@ -46,36 +72,69 @@ class Column:
     field: Field
     metadata: Array
     data: Uint8Array
+    pages: tuple[int, int]
     stored_sizes: Int64Array | None = None
     has_checksums: bool = False
 
-    def regions(self, ids: Ids | slice = EVERY) -> tuple[Int64Array, Int64Array]:
-        """Return the positions of payloads in `data`, and their sizes in bytes, int64 (n,) each.
+    def records(self, ids: Ids) -> Array:
+        """Return a copy of the records of samples `ids` (n,), which is checked as at open.
 
-        An empty payload has the position 0. A field without payloads has none.
+        Raises FormatError if they have become invalid.
         """
-        found = self.field.regions(self.metadata[ids])
+        # As plain bytes, since numpy copies structures member by member.
+        raw = self.metadata.view(f"V{self.metadata.itemsize}")[ids]
+        records: Array = raw.view(self.metadata.dtype)
+        try:
+            self.field.validate(records)
+        except FormatError as error:
+            sample = None if error.sample is None else int(ids[error.sample])
+            raise self.changed(error.reason, sample, error.got, error.expected) from error
+        return records
+
+    def take(self, ids: Ids | None = None) -> Taken:
+        """Return the samples `ids` (n,), or all. Raises FormatError if they have become invalid."""
+        if ids is None:
+            ids = np.arange(len(self.metadata))
+        records = self.records(ids)
+        found = self.field.regions(records)
         if found is None:
-            return np.empty(0, np.int64), np.empty(0, np.int64)
+            return Taken(records, np.empty(0, np.int64), np.empty(0, np.int64), self.data)
         pointers, sizes = found
         if self.stored_sizes is not None:
-            sizes = self.stored_sizes[ids]
-        return np.where(sizes > 0, pointers, 0).astype(np.int64), sizes
+            declared, sizes = sizes, self.stored_sizes[ids]
+            if (row := first_true((declared != UNKNOWN) & (declared != sizes))) is not None:
+                numbers = int(declared[row]), int(sizes[row])
+                raise self.changed("size of a payload", int(ids[row]), *numbers)
+        starts = np.where(sizes > 0, pointers, 0).astype(np.int64)
+        low, high = self.pages
+        outside = (sizes > 0) & ((starts < low) | (sizes > high - starts))
+        if (row := first_true(outside)) is not None:
+            got, expected = f"{sizes[row]} bytes at {pointers[row]}", f"{low} to {high}"
+            raise self.changed("payload outside the data", int(ids[row]), got, expected)
+        return Taken(records, starts, sizes, self.data)
 
     def payload(self, sample: int) -> Uint8Array:
         """Return a view of one sample's payload; empty for a field without payloads."""
-        return next(self.payloads(np.array([sample])), self.data[:0])
-
-    def payloads(self, ids: Ids) -> Iterator[Uint8Array]:
-        """Yield views of the payloads of samples, which are found faster than one by one."""
-        starts, sizes = self.regions(ids)
-        for start, size in zip(starts.tolist(), sizes.tolist(), strict=True):
-            yield self.data[start : start + size]
+        return next(self.take(np.array([sample])).payloads(), self.data[:0])
 
     def decode(self, sample: int) -> Any:
         """Return the value of one sample. Raises BetonError if its payload is damaged."""
         with located(file=self.file, field=self.name, sample=sample):
-            return self.field.decode(self.metadata[sample], self.payload(sample))
+            taken = self.take(np.array([sample]))
+            return self.field.decode(taken.records[0], next(taken.payloads(), self.data[:0]))
+
+    def changed(
+        self, what: str, sample: int | None = None, got: object = None, expected: object = None
+    ) -> FormatError:
+        """Return the error for what is no longer as it was when the file was opened."""
+        return FormatError(
+            f"{CHANGED}: {what}",
+            file=self.file,
+            field=self.name,
+            sample=sample,
+            got=got,
+            expected=expected,
+        )
 
 
 class Reader:
@@ -99,6 +158,7 @@ class Reader:
         parts = layout.parse(data)
         self.manifest: Manifest | None = None
         self._unverified = np.zeros(0, np.bool_)
+        self._head, self._head_crc = parts.metadata.view(np.uint8), 0
         if parts.manifest is not None:
             start, end = parts.manifest
             self.manifest = Manifest.unpack(data[start:end].tobytes())
@@ -112,10 +172,13 @@ class Reader:
                 if zlib.crc32(part.data) != expected:
                     raise ChecksumError(f"{what} has changed since it was written")
             self._unverified = np.ones(pages, np.bool_)
+            self._head, self._head_crc = data[: parts.data_start], self.manifest.head
+        else:
+            self._head_crc = zlib.crc32(self._head.data)
         sizes = layout.validate(parts)
         self._pages_start, self._pages_end = parts.data_start, parts.data_end
         self.fields = parts.fields
-        self.metadata = parts.metadata
+        self._metadata, self._samples = parts.metadata, len(parts.metadata)
         self.page_size = parts.page_size
         self.info: dict[str, Any] = dict(self.manifest.info) if self.manifest else {}
         self._columns = {}
@@ -126,12 +189,19 @@ class Reader:
                 field,
                 parts.column(name),
                 data,
+                (parts.data_start, parts.data_end),
                 sizes.get(name),
                 self.manifest is not None,
             )
 
     def __len__(self) -> int:
-        return len(self.metadata)
+        return self._samples
+
+    @property
+    def metadata(self) -> Array:
+        """All records (samples,): a view of the file, like those of columns."""
+        self._require_open()
+        return self._metadata
 
     def __enter__(self) -> Self:
         return self
@@ -142,7 +212,9 @@ class Reader:
     def close(self) -> None:
         """Close the file. Its memory map is released with the last column."""
         self._columns = {}
-        self._data = self._data[:0].copy()
+        self._data, self._metadata, self._head = (
+            part[:0].copy() for part in (self._data, self._metadata, self._head)
+        )
         self._close_descriptor()
 
     def column(self, name: str) -> Column:
@@ -177,26 +249,30 @@ class Reader:
         wanted = np.zeros_like(self._unverified)
         for name, column in self._columns.items():
             if names is None or name in names:
-                pointers, sizes = column.regions(ids)
-                wanted[(pointers[sizes > 0] - self._pages_start) // self.page_size] = True
+                taken = column.take(ids)
+                starts = taken.starts[taken.sizes > 0]
+                wanted[(starts - self._pages_start) // self.page_size] = True
         self._verify_pages(np.flatnonzero(wanted & self._unverified))
 
     def check_unchanged(self) -> None:
-        """Raise FormatError if the open file has another size than when it was opened.
+        """Raise BetonError if the open file has another size than when it was opened.
 
-        A new date of modification makes all pages unverified, so that each is verified again on its
-        next use. A loader calls this method at the start of each epoch.
+        After a new date of modification, everything before the pages is verified again, without
+        checksums as it was when the file was opened. All pages become unverified, so that each is
+        verified again on its next use. A loader calls this method at the start of each epoch.
         """
         self._require_open()
         status = os.fstat(self._descriptor)
         if status.st_size != len(self._data):
             raise FormatError(
-                "was changed in place while it was open; replace it by a rename instead",
+                CHANGED,
                 file=self.path,
                 got=f"{status.st_size} bytes",
                 expected=f"{len(self._data)} bytes",
             )
         if status.st_mtime_ns != self._modified:
+            if zlib.crc32(self._head.data) != self._head_crc:
+                raise ChecksumError(CHANGED, file=self.path)
             self._modified = status.st_mtime_ns
             self._unverified[:] = True
 
@@ -206,7 +282,7 @@ class Reader:
         Without a manifest, they are the CRC-32 of the metadata.
         """
         if self.manifest is None:
-            return f"{zlib.crc32(self.metadata.tobytes()):08x}"
+            return f"{self._head_crc:08x}"
         return f"{zlib.crc32(self.manifest.pages.tobytes(), self.manifest.head):08x}"
 
     def verify(self) -> None:

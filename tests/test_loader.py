@@ -493,7 +493,7 @@ def test_an_exception_in_an_op_reaches_the_consumer(path: Path, threads: int) ->
 
 def test_a_checksum_error_reaches_the_consumer(path: Path, tmp_path: Path) -> None:
     with Reader(path) as reader:
-        start = int(reader.column("page").regions()[0][20])
+        start = int(reader.column("page").take().starts[20])
     data = bytearray(path.read_bytes())
     data[start] ^= 1
     damaged = tmp_path / "damaged.beton"
@@ -512,7 +512,8 @@ def test_a_damaged_run_stream_names_the_sample(path: Path) -> None:
         changed = column.data.copy()
         mode = column.metadata["mode"]
         bad = int(np.flatnonzero(mode == kernels.FLAT)[0]) if (mode == kernels.FLAT).any() else 20
-        start, size = (int(part[bad]) for part in column.regions())
+        taken = column.take()
+        start, size = int(taken.starts[bad]), int(taken.sizes[bad])
         changed[start : start + size] = 255
         step = ops.Resize(8, 8).bind(
             type(column)(**{**vars(column), "data": changed}), np.arange(SAMPLES), 4

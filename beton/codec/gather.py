@@ -1,7 +1,14 @@
-"""The compiled kernels that copy stored bytes into batches."""
+"""The compiled kernels that copy numbers and stored bytes into batches."""
 
-from beton.arrays import Array, Int64Array
+from beton.arrays import Array, Ids, Int64Array
 from beton.jit import kernel
+
+
+@kernel
+def gather_numbers(numbers: Array, ids: Ids, out: Array) -> None:
+    """Copy numbers[ids] to the first rows of `out`; NumPy is slow where a file's are unaligned."""
+    for i in range(ids.size):
+        out[i] = numbers[ids[i]]
 
 
 @kernel

@@ -3,6 +3,9 @@
 `beton.codec.ink` explains runs and their bytes, and calls these kernels for single images;
 `beton.ops` calls the `*_batch` kernels. Positions are unsigned: numba then leaves out the code for
 negative indices.
+
+The records that `*_batch` kernels get are views of a file, which another program may change at any
+time. So a kernel reads each number of a record once, and checks it (`_read`).
 """
 
 from typing import Any
@@ -31,6 +34,7 @@ DAMAGES = {
     -1: "the payload ends early or has extra bytes",
     -2: "a run is outside the image or out of order",
     -3: "the number of runs differs from the metadata",
+    -4: "the record was changed in place while the file was open",
 }
 
 # Columns of `geometry`: the window of the source that `resize` maps to the output.
@@ -469,18 +473,20 @@ def resize_exactly(
 
 
 @inlined
-def _numbers_of(record: Any) -> tuple[int, int, int, int, int, int, int, int]:
-    """Return pointer, size, mode, background, ink, runs, height and width, all int64."""
-    return (
-        _signed(record["ptr"]),
-        _signed(record["size"]),
-        _signed(record["mode"]),
-        _signed(record["background"]),
-        _signed(record["ink"]),
-        _signed(record["runs"]),
-        _signed(record["height"]),
-        _signed(record["width"]),
-    )
+def _read(data: Array, record: Any) -> tuple[bool, int, int, int, int, int, int, int, int]:
+    """Return whether kernels can rely on a record, and its numbers, all int64.
+
+    They are pointer, size, mode, background, ink, runs, height and width. The payload must be in
+    the file. What else `InkField` requires is checked only if memory depends on it.
+    """
+    pointer, size = _signed(record["ptr"]), _signed(record["size"])
+    mode, runs = _signed(record["mode"]), _signed(record["runs"])
+    background, ink = _signed(record["background"]), _signed(record["ink"])
+    height, width = _signed(record["height"]), _signed(record["width"])
+    valid = height > 0 and width > 0 and runs <= size and mode <= GREY
+    valid &= (size == 0 and mode != RAW) or 0 <= pointer <= data.size - size
+    valid &= mode != RAW or size == height * width
+    return valid, pointer, size, mode, background, ink, runs, height, width
 
 
 @inlined
@@ -495,8 +501,10 @@ def _prefetch_ahead(data: Array, records: Array, ids: Ids, i: int) -> None:
 
     A payload's position is in its record, so the records are loaded twice as far ahead.
     """
-    if i + 2 * AHEAD < ids.size:
-        prefetch(records, ids[i + 2 * AHEAD] * records.strides[0])
+    if i + 2 * AHEAD < ids.size:  # a record may be on two cache lines
+        at = ids[i + 2 * AHEAD] * records.strides[0]
+        prefetch(records, at)
+        prefetch(records, at + records.itemsize - 1)
     if i + AHEAD < ids.size:
         record = records[ids[i + AHEAD]]
         start, size = _signed(record["ptr"]), _signed(record["size"])
@@ -510,15 +518,18 @@ def _scale_raw(
 ) -> int:
     """Fill rows of out (b, n) with those images that are stored as pixels; return their number.
 
-    No slice is made here: each would count a reference, which waits for what is being prefetched.
+    Returns -1 - row for an image of another size. No slice is made here: each would count a
+    reference, which waits for what is being prefetched.
     """
     done = 0
     for i in range(ids.size):
         _prefetch_ahead(data, records, ids, i)
-        record = records[ids[i]]
-        if record["mode"] == RAW:
-            first, row = _unsigned(record["ptr"]), _unsigned(i)
-            for k in range(_unsigned(record["size"])):
+        valid, pointer, size, mode, _, _, _, _, _ = _read(data, records[ids[i]])
+        if mode == RAW:
+            if not valid or size != out.shape[1]:
+                return -1 - i
+            first, row = _unsigned(pointer), _unsigned(i)
+            for k in range(_unsigned(size)):
                 out[row, k] = out.dtype.type(np.float32(data[first + k]) * gain + offset)
             done += 1
     return done
@@ -531,13 +542,20 @@ def pixels_batch(
     """Fill out (b, h, w) with images as stored. Return (row, status); a status < 0 is damage."""
     height, width = out.shape[1], out.shape[2]
     flat = out.reshape((out.shape[0], height * width))
-    if _scale_raw(data, records, ids, gain, offset, flat) == ids.size:
+    done = _scale_raw(data, records, ids, gain, offset, flat)
+    if done < 0:
+        return -1 - done, -4
+    if done == ids.size:
         return 0, 0
     scratch = np.empty((0, 4), np.uint16)
     for i in range(ids.size):
-        pointer, size, mode, background, value, count, _, _ = _numbers_of(records[ids[i]])
+        valid, pointer, size, mode, background, value, count, own_height, own_width = _read(
+            data, records[ids[i]]
+        )
         if mode == RAW:
             continue
+        if not valid or own_height != height or own_width != width:
+            return i, -4
         scratch = _room(scratch, count)
         runs = scratch[:count]
         status = unpack(data, pointer, size, mode, background, value, height, width, runs)
@@ -558,8 +576,12 @@ def resize_batch(
     scratch = np.empty((0, 4), np.uint16)
     sums = np.zeros(out.shape[2] + 2)
     for i in range(ids.size):
-        pointer, size, mode, background, value, count, height, width = _numbers_of(records[ids[i]])
+        valid, pointer, size, mode, background, value, count, height, width = _read(
+            data, records[ids[i]]
+        )
         _prefetch_ahead(data, records, ids, i)
+        if not valid:
+            return i, -4
         scratch = _room(scratch, count)
         runs = scratch[:count]
         status = unpack(data, pointer, size, mode, background, value, height, width, runs)
@@ -579,8 +601,12 @@ def resize_whole_batch(data: Array, records: Array, ids: Ids, out: Array) -> tup
     geometry = np.zeros(6)
     last = -1  # the width that `columns` is for
     for i in range(ids.size):
-        pointer, size, mode, background, value, count, height, width = _numbers_of(records[ids[i]])
+        valid, pointer, size, mode, background, value, count, height, width = _read(
+            data, records[ids[i]]
+        )
         _prefetch_ahead(data, records, ids, i)
+        if not valid:
+            return i, -4
         scratch = _room(scratch, count)
         runs = scratch[:count]
         status = unpack(data, pointer, size, mode, background, value, height, width, runs)
@@ -604,7 +630,11 @@ def resize_whole_batch(data: Array, records: Array, ids: Ids, out: Array) -> tup
 def runs_batch(data: Array, records: Array, ids: Ids, offsets: Ids, out: Array) -> tuple[int, int]:
     """Fill out (capacity, 4) with the samples' runs. Return (row, status) like `pixels_batch`."""
     for i in range(ids.size):
-        pointer, size, mode, background, value, _, height, width = _numbers_of(records[ids[i]])
+        valid, pointer, size, mode, background, value, _, height, width = _read(
+            data, records[ids[i]]
+        )
+        if not valid:
+            return i, -4
         runs = out[offsets[i] : offsets[i + 1]]
         status = unpack(data, pointer, size, mode, background, value, height, width, runs)
         if status < 0:

@@ -1,7 +1,7 @@
 """The parts of a file: their dtypes and constants, and the checks of every number in them.
 
-FORMAT.md has the tables. Compiled kernels rely on the checks of `parse` and `validate`. This module
-decodes no payload and computes no checksum. (`paging` decides where a writer puts the payloads.)
+FORMAT.md has the tables. This module decodes no payload and computes no checksum, and needs little
+memory for each sample. (`paging` decides where a writer puts the payloads.)
 """
 
 from collections.abc import Iterable, Iterator
@@ -22,7 +22,7 @@ MIN_PAGE_SIZE, MAX_PAGE_SIZE = 1 << 12, 1 << 31
 PAGE_SIZES = f"a power of 2, {MIN_PAGE_SIZE} to {MAX_PAGE_SIZE}"
 MANIFEST_ID = 2**64 - 1
 MANIFEST_ALIGNMENT = 8
-BLOCK = 1 << 16  # records that are checked at a time: what that needs stays in the CPU's caches
+BLOCK = 1 << 16  # rows that are copied and checked at a time: they stay in the CPU's caches
 
 HEADER = np.dtype(
     [
@@ -68,7 +68,7 @@ def check_name(name: str) -> None:
 
 @dataclass(frozen=True)
 class Layout:
-    """The parts of a file. `metadata` and `regions` are copies, so the file cannot change them."""
+    """The parts of a file. `metadata` and `regions` are views of its bytes where possible."""
 
     page_size: int
     fields: dict[str, Field]
@@ -110,10 +110,10 @@ def parse(data: Uint8Array) -> Layout:
     if not metadata_end <= table_start <= total or (total - table_start) % ALLOCATION.itemsize:
         expected = f"{metadata_end} to {total}, whole rows of {ALLOCATION.itemsize} bytes"
         raise FormatError("position of the allocation table", got=table_start, expected=expected)
-    metadata = data[start:metadata_end].view(dtype).copy()
+    metadata = data[start:metadata_end].view(dtype)
     metadata.setflags(write=False)
     data_start = align(metadata_end, page_size)
-    table = data[table_start:].view(ALLOCATION).copy()
+    table = data[table_start:].view(ALLOCATION)
     if len(table) == 0 and table_start > data_start:
         raise FormatError(
             "data without an allocation table", got=table_start, expected=metadata_end
@@ -158,6 +158,17 @@ def _parse_fields(descriptors: Array) -> dict[str, Field]:
 
 def _validate_table(table: Array, samples: int, page_size: int, start: int, limit: int) -> int:
     """Check that regions are inside the data and do not overlap; return the end of the last one."""
+    end = start
+    for first in range(0, len(table), BLOCK):
+        block = table[first : first + BLOCK].copy()
+        end = _validate_regions(block, samples, page_size, start, limit, end)
+    return end
+
+
+def _validate_regions(
+    table: Array, samples: int, page_size: int, start: int, limit: int, end: int
+) -> int:
+    """Do what `_validate_table` does for rows that follow a region with this end."""
 
     def reject(reason: str, wrong: BoolArray, expected: str | None = None) -> None:
         if (i := first_true(wrong)) is not None:
@@ -173,8 +184,9 @@ def _validate_table(table: Array, samples: int, page_size: int, start: int, limi
     reject("region outside the data", outside, f"{start} to {limit}")
     crosses = ((pointers - start) & (page_size - 1)) + sizes > page_size
     reject("region crosses a page boundary", crosses, f"pages of {page_size} bytes")
-    reject("regions overlap", pointers[1:] < pointers[:-1] + sizes[:-1])
-    return int(pointers[-1] + sizes[-1]) if len(table) else start
+    ends = pointers + sizes
+    reject("regions overlap", pointers < np.append(np.uint64(end), ends[:-1]))
+    return int(ends[-1])
 
 
 def validate(layout: Layout) -> dict[str, Int64Array]:
@@ -188,7 +200,7 @@ def validate(layout: Layout) -> dict[str, Int64Array]:
     for name, field in layout.fields.items():
         column, parts = layout.column(name), []
         for first in range(0, len(column), BLOCK):
-            block = column[first : first + BLOCK]
+            block = column[first : first + BLOCK].copy()
             with located(field=name), _counted_from(first):
                 found = _validate_block(field, block, first, layout.regions, starts)
             if not field.sizes_in_records:

@@ -13,7 +13,8 @@ from beton.codec import area, gather, jpeg
 from beton.codec.kernels import WINDOW_HEIGHT, WINDOW_WIDTH
 from beton.crop import Crop
 from beton.errors import BetonError, located
-from beton.ops.step import Op, Spec, Step, common_size, require_field
+from beton.fields.base import first_true
+from beton.ops.step import Op, Spec, Step, common_size, image_sizes, require_field
 from beton.reader import Column
 from beton.rng import Key
 from beton.transforms import RgbNormalize
@@ -31,15 +32,18 @@ class Rgb(Op):
         require_field(column, self, fields.RGBImageField)
         size = common_size(column, ids)
         shape = (rows, *size, 3)
-        modes = np.ascontiguousarray(column.metadata["mode"])
 
         def run(ids: Ids, _key: Key, out: Mapping[str, Array]) -> None:
-            images = out[""]
-            raw = modes[ids] == RAW
+            images, taken = out[""], column.take(ids)
+            records = taken.records
+            different = (records["height"] != size[0]) | (records["width"] != size[1])
+            if (changed := first_true(different)) is not None:
+                raise column.changed("size of an image", int(ids[changed]), expected=size)
+            raw = records["mode"] == RAW
             if raw.all():
-                gather.gather(column.data, column.regions(ids)[0], images.reshape(rows, -1))
+                gather.gather(column.data, taken.starts, images.reshape(rows, -1))
                 return
-            for row, data in enumerate(column.payloads(ids)):
+            for row, data in enumerate(taken.payloads()):
                 if raw[row]:
                     images[row] = data.reshape(*size, 3)
                 else:
@@ -81,22 +85,20 @@ class RgbResize(Op):
     def bind(self, column: Column, _ids: Ids, rows: int) -> Step:
         """Bind to an RGB image field."""
         require_field(column, self, fields.RGBImageField)
-        table = np.stack([column.metadata[side] for side in ("height", "width")], axis=1)
-        table = table.astype(np.int64)
-        modes = np.ascontiguousarray(column.metadata["mode"])
         dtype, gain, offset = self._scaling()
         planar = self.layout == "NCHW"
         image = (3, self.height, self.width) if planar else (self.height, self.width, 3)
 
         def run(ids: Ids, key: Key, out: Mapping[str, Array]) -> None:
             images = out[""].transpose(0, 2, 3, 1) if planar else out[""]
-            sizes = table[ids]
+            taken = column.take(ids)
+            sizes = image_sizes(taken.records)
             windows = self._windows(key, ids, sizes)
-            raw = modes[ids] == RAW
+            raw = taken.records["mode"] == RAW
             places = np.flatnonzero(raw)
             area.resize(
                 column.data,
-                column.regions(ids[places])[0],
+                taken.starts[places],
                 sizes[places],
                 windows[places],
                 places,
@@ -114,12 +116,12 @@ class RgbResize(Op):
             pixels = buffer.view()
             pixels.setflags(write=False)  # like the file's, so that one compiled kernel does both
             start = np.zeros(1, np.int64)
-            payloads = column.payloads(ids[places])
-            for k, (row, data) in enumerate(zip(places.tolist(), payloads, strict=True)):
+            payloads = [*taken.payloads()]
+            for k, row in enumerate(places.tolist()):
                 height, width = sizes[row].tolist()
                 try:
                     jpeg.decode_window(
-                        data,
+                        payloads[row],
                         (height, width),
                         int(reductions[k]),
                         windows[row].tolist(),

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 
 from beton import fields
-from beton.arrays import Array, Ids, Int64Array
+from beton.arrays import Array, Ids
 from beton.codec import ink, kernels
 from beton.errors import FormatError
-from beton.ops.step import Op, Spec, Step, common_size, require_field
+from beton.ops.step import Op, Spec, Step, common_size, image_sizes, require_field
 from beton.reader import Column
 from beton.rng import Key
 from beton.transforms import Jitter, Normalize, full_geometry
@@ -39,6 +39,7 @@ class Pixels(Op):
         shape = (rows, *common_size(column, ids))
         dtype, (gain, offset) = _scaling(self.normalize)
         scale = np.float32(gain), np.float32(offset)
+
         records = column.metadata
 
         def run(ids: Ids, _key: Key, out: Mapping[str, Array]) -> None:
@@ -81,7 +82,7 @@ class Resize(Op):
             if whole:
                 row, status = kernels.resize_whole_batch(column.data, records, ids, out[""])
             else:
-                sizes = _sizes(records[ids])
+                sizes = image_sizes(column.records(ids))
                 windows = _windows(self.jitter, self.proportion, key, ids, sizes)
                 row, status = kernels.resize_batch(
                     column.data, records, ids, windows, *scale, out[""]
@@ -122,12 +123,14 @@ class Runs(Op):
         }
 
         def run(ids: Ids, key: Key, out: Mapping[str, Array]) -> None:
-            n, chosen = len(ids), records[ids]
-            sizes = _sizes(chosen)
+            n, chosen = len(ids), column.records(ids)
+            sizes = image_sizes(chosen)
             offsets = out["offsets"]
             offsets[0] = 0
             np.cumsum(chosen["runs"], dtype=np.int64, out=offsets[1 : n + 1])
             offsets[n + 1 :] = offsets[n]
+            if (got := int(offsets[n])) > capacity:
+                raise column.changed("runs of a batch", got=got, expected=f"at most {capacity}")
             out["size"][:n] = sizes
             out["background"][:n] = chosen["background"]
             out["geometry"][:n] = _windows(self.jitter, self.proportion, key, ids, sizes)
@@ -135,11 +138,6 @@ class Runs(Op):
             _raise_if_damaged(column, ids, row, status)
 
         return Step(outputs, run)
-
-
-def _sizes(records: Array) -> Int64Array:
-    """Return (height, width) of images, int64 (n, 2)."""
-    return np.stack([records["height"], records["width"]], axis=1, dtype=np.int64)
 
 
 def _check_window(jitter: Jitter | None, proportion: float | None) -> None:

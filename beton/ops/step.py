@@ -11,8 +11,9 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from beton import fields
-from beton.arrays import Array, Ids
+from beton.arrays import Array, Ids, Int64Array
 from beton.errors import BetonError
+from beton.fields.base import first_true
 from beton.reader import Column
 from beton.rng import Key
 
@@ -60,17 +61,23 @@ def require_field(column: Column, op: Op, *kinds: type[fields.Field]) -> None:
         )
 
 
+def image_sizes(records: Array) -> Int64Array:
+    """Return (height, width) of the images of records (n,): int64 (n, 2)."""
+    return np.stack([records["height"], records["width"]], axis=1, dtype=np.int64)
+
+
 def common_size(column: Column, ids: Ids) -> tuple[int, int]:
     """Return (height, width) of the images `ids`. Raises BetonError if their sizes differ."""
-    sizes = np.stack([column.metadata[side][ids] for side in ("height", "width")], axis=1)
-    different = np.flatnonzero((sizes != sizes[0]).any(axis=1))
-    if len(different):
+    heights, widths = (column.metadata[side][ids] for side in ("height", "width"))
+    size = int(heights[0]), int(widths[0])
+    row = first_true((heights != size[0]) | (widths != size[1]))
+    if row is not None:
         raise BetonError(
             "images of different sizes do not fit in one array; use Resize",
             file=column.file,
             field=column.name,
-            sample=int(ids[different[0]]),
-            got=tuple(sizes[different[0]].tolist()),
-            expected=tuple(sizes[0].tolist()),
+            sample=int(ids[row]),
+            got=(int(heights[row]), int(widths[row])),
+            expected=size,
         )
-    return int(sizes[0, 0]), int(sizes[0, 1])
+    return size

@@ -8,6 +8,7 @@ import numpy as np
 from beton import fields
 from beton.arrays import Array, Ids
 from beton.codec import gather
+from beton.fields.base import first_true
 from beton.ops.step import Op, Spec, Step, require_field
 from beton.reader import Column
 from beton.rng import Key
@@ -23,7 +24,7 @@ class Scalar(Op):
         values = column.metadata
 
         def run(ids: Ids, _key: Key, out: Mapping[str, Array]) -> None:
-            out[""][: len(ids)] = values[ids]
+            gather.gather_numbers(values, ids, out[""])
 
         return Step({"": Spec((rows,), values.dtype)}, run)
 
@@ -40,7 +41,7 @@ class FixedArray(Op):
 
         def run(ids: Ids, _key: Key, out: Mapping[str, Array]) -> None:
             payloads = out[""].reshape(rows, -1).view(np.uint8)
-            gather.gather(column.data, column.regions(ids)[0], payloads)
+            gather.gather(column.data, column.take(ids).starts, payloads)
 
         return Step({"": Spec((rows, *declared.shape), declared.dtype)}, run)
 
@@ -52,13 +53,16 @@ class Bytes(Op):
     def bind(self, column: Column, ids: Ids, rows: int) -> Step:
         """Bind to a bytes or JSON field."""
         require_field(column, self, fields.BytesField)
-        longest = int(column.regions(ids)[1].max())
+        longest = int(column.metadata["size"][ids].max())
         text = Spec((rows, longest), np.dtype(np.uint8))
         size = Spec((rows,), np.dtype(np.int64))
 
         def run(ids: Ids, _key: Key, out: Mapping[str, Array]) -> None:
-            pointers, sizes = column.regions(ids)
-            out["size"][: len(ids)] = sizes
-            gather.gather_padded(column.data, pointers, sizes, out[""])
+            taken = column.take(ids)
+            if (row := first_true(taken.sizes > longest)) is not None:
+                got, expected = int(taken.sizes[row]), f"at most {longest}"
+                raise column.changed("bytes of a sample", int(ids[row]), got, expected)
+            out["size"][: len(ids)] = taken.sizes
+            gather.gather_padded(column.data, taken.starts, taken.sizes, out[""])
 
         return Step({"": text, "size": size}, run)

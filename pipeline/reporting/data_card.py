@@ -255,9 +255,9 @@ class _Card:
             return {}
         wanted = {name.encode(): name for name in names}
         column = self.file.column("name")
-        candidates = np.flatnonzero(np.isin(column.regions()[1], [len(name) for name in wanted]))
+        candidates = np.flatnonzero(np.isin(column.take().sizes, [len(name) for name in wanted]))
         self.file.check(candidates, {"name"})
-        texts = (data.tobytes() for data in column.payloads(candidates))
+        texts = (data.tobytes() for data in column.take(candidates).payloads())
         found = zip(texts, candidates.tolist(), strict=True)
         return {wanted[name]: row for name, row in found if name in wanted}
 
