@@ -3,10 +3,10 @@
 Opening a file checks every number in it (`layout.validate`). If the file has a manifest, opening
 also verifies all checksums except those of pages; a page is verified on first use.
 
-Records stay in the memory map, so that a file of any length takes little memory. Somebody may
-change the file in place after it was checked, and kernels still never read or write out of bounds:
-those of ink check every record that they read, and others get what `Column.take` has copied and
-checked. `check_unchanged` finds changes at the start of an epoch.
+Records stay in the memory map, so that a file of any length takes little memory. Another program
+may change the file in place after it was checked, and kernels still never read or write out of
+bounds: those of ink check every record that they read, and others get what `Column.take` has copied
+and checked. `check_unchanged` finds changes at the start of an epoch.
 
 The memory map remains valid if the file is deleted or replaced by a rename, but not if it is
 truncated in place: reading beyond its new end kills the process (SIGBUS).
@@ -60,11 +60,11 @@ class Column:
     """One field of a file, as read-only arrays.
 
     `metadata` (samples,) are the field's records and `data` uint8 (n,) is the whole file. Both are
-    views of the file, which somebody may change: `records` and `take` return copies of some, which
-    are checked. `pages` are the start and end of all payloads in `data`. `stored_sizes`, int64
-    (samples,), are those of payloads whose records do not have them. A file that `has_checksums` is
-    of this package's writer, which accepts complete JPEGs alone (`RGBImageField.encode`); they have
-    not changed since.
+    views of the file, which another program may change: `records` and `take` return copies of some,
+    which are checked. `pages` are the start and end of all payloads in `data`. `stored_sizes`,
+    int64 (samples,), are those of payloads whose records do not have them. A file that
+    `has_checksums` is of this package's writer, which accepts complete JPEGs alone
+    (`RGBImageField.encode`); they have not changed since.
     """
 
     file: str
