@@ -39,7 +39,6 @@ class Pixels(Op):
         shape = (rows, *common_size(column, ids))
         dtype, (gain, offset) = _scaling(self.normalize)
         scale = np.float32(gain), np.float32(offset)
-
         records = column.metadata
 
         def run(ids: Ids, _key: Key, out: Mapping[str, Array]) -> None:
