@@ -92,16 +92,22 @@ def _progressive() -> Recipe:
     )
 
 
-def _writer_scaled(size: int, epochs: int, learning_rate: float, average: float) -> Recipe:
+def _writer_scaled(
+    size: int, epochs: int, learning_rate: float, average: float, elastic: float = 0.0
+) -> Recipe:
     """Return a recipe with pages at their writer's scale and half of each batch auxiliary."""
-    stage = Stage(size, epochs, learning_rate, augmentation=HANDWRITING, **MUON)
+    augmentation = replace(HANDWRITING, elastic=elastic)
+    stage = Stage(size, epochs, learning_rate, augmentation=augmentation, **MUON)
     return Recipe((stage,), window=2 / 3, average=average, hand=0.45, auxiliary=0.5)
 
 
 PAGES_OF_40_WRITERS = 40 * 62 * 9 // 10  # for training, with a tenth held out
 PART1 = {
     "fast": Preset(
-        "compact", _writer_scaled(48, 8, 2e-2, 0.995), pages=PAGES_OF_40_WRITERS, trial=Trial(2)
+        "compact",
+        _writer_scaled(48, 8, 2e-2, 0.995, elastic=0.02),
+        pages=PAGES_OF_40_WRITERS,
+        trial=Trial(2),
     ),
     "accurate": Preset("medium", _writer_scaled(64, 12, 5e-3, 0.998), pages=PAGES_OF_40_WRITERS),
     # Large images: a trial of these two shows that they run, and no accuracy.
