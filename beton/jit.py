@@ -11,6 +11,7 @@ import secrets
 import warnings
 from collections.abc import Callable
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar, cast
 
@@ -48,6 +49,7 @@ class _CodeFiles:
 
     def __init__(self, folder: Path, name: str, function: Callable[..., Any]) -> None:
         self._folder, self._name, self._function = folder, name, function
+        _sources(function)  # files are read when they are imported: later they may be others
 
     def path(self, key: tuple[Any, ...]) -> Path:
         """Return the file of a key: the signature, the processor, and digests of the code."""
@@ -78,27 +80,37 @@ class _CodeFiles:
             raise
 
     def _dependencies(self, key: tuple[Any, ...]) -> bytes:
-        sources: dict[str, bytes] = {}
-        _add_sources(self._function, sources)
-        return _digest(repr((numba.__version__, sorted(sources.items()), key)).encode())
+        sources = sorted(_sources(self._function).items())
+        return _digest(repr((numba.__version__, sources, key)).encode())
 
 
 def _digest(data: bytes) -> bytes:
     return hashlib.sha256(data).digest()
 
 
-def _add_sources(function: Callable[..., Any], sources: dict[str, bytes]) -> None:
-    """Add the files that the machine code of a function depends on, and digests of them.
+@cache
+def _file_digest(file: str) -> bytes:
+    return _digest(Path(file).read_bytes())
 
-    They are its own, and those of the kernels and intrinsics that it may call. The numbers that a
-    file imports are in its digest.
+
+def _sources(function: Callable[..., Any]) -> dict[str, bytes]:
+    """Return the files that the machine code of a function depends on, and digests of them.
+
+    They are its own, this one, and those of the kernels and intrinsics that it may call. The
+    numbers that a file imports are in its digest. Raises OSError.
     """
+    sources = {__file__: _file_digest(__file__)}
+    _add_sources(function, sources)
+    return sources
+
+
+def _add_sources(function: Callable[..., Any], sources: dict[str, bytes]) -> None:
     file = function.__code__.co_filename
     if file in sources:
         return
     names = [*function.__globals__.values()]
     numbers = repr([one for one in names if isinstance(one, int | float | np.generic)])
-    sources[file] = _digest(Path(file).read_bytes() + numbers.encode())
+    sources[file] = _digest(_file_digest(file) + numbers.encode())
     for one in names:
         if isinstance(one, Dispatcher):
             _add_sources(one.py_func, sources)
@@ -156,7 +168,7 @@ def inlined(function: Callable[P, R]) -> Callable[P, R]:
 
 def _compiled(function: Callable[P, R], **options: Any) -> Callable[P, R]:
     compiled: Any = numba.njit(nogil=True, **options)(function)
-    with suppress(RuntimeError):  # no cache folder is writable
+    with suppress(RuntimeError, OSError):  # no cache folder is writable; the code is in no file
         compiled._cache = _Cache(function)
     return cast(Callable[P, R], compiled)
 

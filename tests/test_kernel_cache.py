@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from beton import jit
+
 KERNELS = """
 import resource, sys
 import numpy as np
@@ -132,6 +134,30 @@ def test_a_change_in_the_file_of_a_called_kernel_compiles_anew(
         *(["[46,", "46,", "46]"] if "1 +" in new else ["[45,", "45,", "45]"]),
         "0",
     ]
+
+
+def test_machine_code_is_that_of_the_file_that_was_imported(checkout: Checkout) -> None:
+    """A file changes after a process has imported it and before it compiles its kernel."""
+    called = checkout.script.with_name("called.py")
+    changed = CALLED.replace("return values", "return 1 + values")
+    change = f"from pathlib import Path\nPath(__file__).write_text({changed!r})\n"
+    called.write_text(CALLED + change)
+    source = KERNELS.replace("import kernel", "import kernel\nfrom called import first")
+    checkout.script.write_text(source.replace("result = values[0] * 0", "result = first(values)"))
+    assert checkout.start() == (0, "")
+    output, errors = checkout.begin().communicate(timeout=120)
+    assert (output.split(), errors) == (["[46,", "46,", "46]", "0"], "")
+
+
+def test_a_change_of_the_decorator_compiles_anew(checkout: Checkout) -> None:
+    decorator = checkout.script.with_name("decorator.py")
+    text = Path(jit.__file__).read_text()
+    decorator.write_text(text)
+    checkout.script.write_text(KERNELS.replace("beton.jit", "decorator"))
+    assert checkout.start() == (0, "")
+    assert checkout.start() == (3, "")
+    decorator.write_text(text.replace("nogil=True", "nogil=True, fastmath=True"))
+    assert checkout.start() == (0, "")
 
 
 def test_a_change_of_an_imported_number_compiles_anew(checkout: Checkout) -> None:
