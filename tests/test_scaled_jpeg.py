@@ -1,4 +1,4 @@
-"""The project's decoder of JPEG files at reduced scale, compared with libjpeg-turbo bit by bit."""
+"""The project's decoder of JPEG files, compared with libjpeg-turbo bit by bit."""
 
 import io
 import random
@@ -175,6 +175,17 @@ def test_another_size_is_not_handled() -> None:
     data = encode(picture(3, 40, 50, 5))
     assert attempt(data, (40, 50), 4) is not None
     assert attempt(data, (40, 51), 4) is None
+
+
+@pytest.mark.parametrize("interval", [0, 2])
+@pytest.mark.parametrize("size", [(0, 50), (40, 0)])
+def test_a_file_without_pixels_is_not_handled(size: tuple[int, int], interval: int) -> None:
+    data = encode(picture(6, 40, 50, 5), restart_marker_blocks=interval).copy()
+    start = data.tobytes().index(b"\xff\xc0") + 5
+    data[start : start + 4] = [*size[0].to_bytes(2, "big"), *size[1].to_bytes(2, "big")]
+    assert attempt(data, size, 1) is None
+    with pytest.raises(FormatError, match="cannot be decoded"):
+        jpeg.decode_window(data, size, 1, (0, 0, *size), False, np.empty(0, np.uint8))
 
 
 def test_only_an_intact_file_is_not_read_after_the_window() -> None:

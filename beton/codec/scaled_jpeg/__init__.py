@@ -52,7 +52,9 @@ def decode(
     follows the part is not read.
     """
     found = read_header(data)
-    if found is None or size != (found[0].height, found[0].width) or size[0] * size[1] > MAX_PIXELS:
+    if found is None or size != (found[0].height, found[0].width):
+        return False
+    if not 1 <= size[0] * size[1] <= MAX_PIXELS:
         return False
     header, start = found
     plan = _plan(header, reduction)
