@@ -15,7 +15,8 @@ from numba.core.typing.templates import ConcreteTemplate, infer_global, signatur
 from numba.extending import intrinsic, lower_builtin, models, register_model
 from numba.np.arrayobj import make_array
 
-LANES = 16
+LANE_BITS = 4
+LANES = 1 << LANE_BITS
 COPIED = 32
 Vector = Any
 
@@ -85,6 +86,7 @@ for _operation, _method in (
 
 def _address(context: Any, builder: Any, kind: Any, content: Any, array: Any, index: Any) -> Any:
     """Return the address of array[index], of the type `kind`, for a vector of type `content`."""
+    assert kind.layout == "C", "the numbers of a vector lie side by side"
     view: Any = make_array  # numba has no types for it
     data = view(kind)(context, builder, array).data
     return builder.bitcast(builder.gep(data, [index]), content.as_pointer())

@@ -128,7 +128,7 @@ class RgbResize(Op):
                         column.has_checksums,
                         buffer,
                     )
-                except BetonError as error:
+                except BetonError as error:  # `_located` takes longer
                     error.at(file=column.file, field=column.name, sample=int(ids[row]))
                     raise
                 one = slice(row, row + 1)

@@ -2,8 +2,8 @@
 
 Entropy decoding takes most of the time of a decoder. This one is faster than libjpeg-turbo's, and
 only decodes the pixels of a window. It follows the standard (ITU-T T.81); what libjpeg computes at
-each scale is described in `idct` and `colour`. Files that are unusual or
-damaged in any way are left to libjpeg-turbo.
+each scale is described in `idct` and `colour`. Files that are unusual or damaged in any way are
+left to libjpeg-turbo.
 """
 
 from collections.abc import Sequence

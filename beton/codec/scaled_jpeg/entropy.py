@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from beton.arrays import Array, Int64Array, Uint8Array
-from beton.codec.vectors import COPIED, LANES, copy_bytes
+from beton.codec.vectors import COPIED, LANE_BITS, LANES, copy_bytes
 from beton.jit import kernel, load_bits
 
 Unsigned = Any  # uint64
@@ -30,7 +30,8 @@ WIDTH = np.uint64(COPIED)
 FULL, LAST, BYTE = (np.uint64(number) for number in (56, 63, 255))
 SIZE, STEP = np.uint64(1 << WINDOW), np.uint64(WINDOW + 1)
 # Steps in a block, counted in numbers.
-END, STEPS, INSIDE = (np.uint64(steps * LANES) for steps in (64, 255, 127))
+WHOLE, STEPS, INSIDE = (np.uint64(steps * LANES) for steps in (64, 255, 127))
+UNIT, FIRST, AFTER = (np.uint64(bits) for bits in (LANE_BITS, 8 - LANE_BITS, 16 - LANE_BITS))
 UNUSED, SKIP_UNUSED = np.uint64(64 - WINDOW), np.uint64(64 - SKIP_WINDOW)
 
 
@@ -155,30 +156,30 @@ def read(
             for block in range(across * down):
                 place = (mcu << inner) + (block & inner)
                 row = regions[c, 0] + (block >> inner) * regions[c, 1]
-                base = _unsigned(row + (place >> 4) * BLOCK_NUMBERS + (place & (LANES - 1)))
+                base = _unsigned(row + (place >> LANE_BITS) * BLOCK_NUMBERS + (place & (LANES - 1)))
                 k = _unsigned(0)
                 table = start
-                while k < END:
+                while k < WHOLE:
                     at, bits, count = _refill(data, at, bits, count)
                     for _ in range(READS):
                         entry = entries[table + (bits >> UNUSED)]
                         table = rest
-                        after = k + (entry >> _unsigned(12) & STEPS)
-                        first = base + k + (entry >> _unsigned(4) & STEPS)
+                        after = k + (entry >> AFTER & STEPS)
+                        first = base + k + (entry >> FIRST & STEPS)
                         second = base + (after & INSIDE)
                         out[first] = np.int16(entry >> _unsigned(32))
                         out[second] = np.int16(entry >> _unsigned(48))
                         length = entry & BYTE
-                        if after >= END:
-                            if after & END:
+                        if after >= WHOLE:
+                            if after & WHOLE:
                                 out[first] = 0
                                 out[second] = 0
                                 at, bits, count = _refill(data, at, bits, count)
-                                steps = k >> _unsigned(4)
+                                steps = k >> UNIT
                                 steps, value, length = _symbol(bits, steps, _unsigned(pair), codes)
                                 if length == 0:
                                     return False, (at, bits, count)
-                                after = steps << _unsigned(4)
+                                after = steps << UNIT
                                 out[base + after] = np.int16(value)
                             bits <<= length & LAST
                             count -= length

@@ -28,10 +28,9 @@ from typing import Any
 import numpy as np
 
 from beton.arrays import Array
-from beton.codec.scaled_jpeg.entropy import SKIP_WINDOW, WINDOW
+from beton.codec.scaled_jpeg.entropy import BLOCK_END, SKIP_WINDOW, WINDOW
 from beton.jit import kernel
 
-BLOCK_END = 64  # steps
 END = 128  # steps
 LARGEST_DC, LARGEST_AC = 11, 10  # additional bits of a symbol, in images of 8 bits
 CACHED = 8  # sets of tables, each of about half a megabyte
