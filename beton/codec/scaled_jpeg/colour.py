@@ -96,7 +96,7 @@ def convert(
         if is_wide:
             _double(blue, blues[other], half, is_smooth, is_tall, sums, wide[0])
             _double(red, reds[other], half, is_smooth, is_tall, sums, wide[1])
-            blue, red = wide
+            blue, red = wide[0], wide[1]
         start = (top + row) * stride + 3 * left
         line = flat[start : start + 3 * columns]
         _convert(luma[row, :columns], blue[:columns], red[:columns], line)
