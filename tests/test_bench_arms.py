@@ -112,7 +112,7 @@ def test_a_part_without_time_is_left_out() -> None:
 def clothes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return an archive like Fashion-MNIST's, whose ten classes are a block at ten places."""
     files: dict[str, bytes] = {}
-    for name, count in (("train", 1_600), ("t10k", 10)):
+    for name, count in (("train", 3_200), ("t10k", 10)):
         labels = np.arange(count) % 10
         images = np.zeros((count, 28, 28), np.uint8)
         for image, label in zip(images, labels.tolist(), strict=True):
