@@ -339,13 +339,16 @@ def test_a_damaged_zip_is_refused_or_read_as_zipfile_reads_it(
         expected = {}
     for i, name in enumerate(archive.names):
         assert len(archive.head(i, 10)) <= 10
+        read = streamed = None
         with suppress(ImageError):
             read = bytes(archive.read(i))
-            assert expected.get(name, read) == read == by_stream(archive, i)
+            assert expected.get(name, read) == read
             assert read[:10] == archive.head(i, 10)
         with suppress(ImageError, zipfile.BadZipFile):
             streamed = by_stream(archive, i)
             assert expected.get(name, streamed) == streamed
+        # A stream reads on to the end of the compressed data, and finds damage after the last byte.
+        assert read is None or streamed is None or read == streamed
 
 
 def patched_end(path: Path, field: int, value: int, code: str = "<H") -> Path:
