@@ -4,8 +4,7 @@
 """
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 
 StrPath = str | os.PathLike[str]
 
@@ -75,13 +74,23 @@ class SampleError(BetonError):
     """A value that cannot be stored, or an invalid argument of a field or of `write`."""
 
 
-@contextmanager
+class _Located:
+    """A context manager as a class: it enters and leaves a block faster than a generator."""
+
+    def __init__(self, file: StrPath | None, field: str | None, sample: int | None) -> None:
+        self._place = file, field, sample
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, _kind: object, error: BaseException | None, _traceback: object) -> None:
+        if isinstance(error, BetonError):
+            file, field, sample = self._place
+            error.at(file=file, field=field, sample=sample)
+
+
 def located(
     *, file: StrPath | None = None, field: str | None = None, sample: int | None = None
-) -> Iterator[None]:
+) -> AbstractContextManager[None]:
     """Add the location to every BetonError of the block."""
-    try:
-        yield
-    except BetonError as error:
-        error.at(file=file, field=field, sample=sample)
-        raise
+    return _Located(file, field, sample)

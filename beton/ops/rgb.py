@@ -12,7 +12,7 @@ from beton.arrays import Array, Float64Array, Ids, Int64Array
 from beton.codec import area, gather, jpeg
 from beton.codec.kernels import WINDOW_HEIGHT, WINDOW_WIDTH
 from beton.crop import Crop
-from beton.errors import BetonError, located
+from beton.errors import located
 from beton.fields.base import first_true
 from beton.ops.step import Op, Spec, Step, common_size, image_sizes, require_field
 from beton.reader import Column
@@ -119,7 +119,7 @@ class RgbResize(Op):
             payloads = [*taken.payloads()]
             for k, row in enumerate(places.tolist()):
                 height, width = sizes[row].tolist()
-                try:
+                with _located(column, int(ids[row])):
                     jpeg.decode_window(
                         payloads[row],
                         (height, width),
@@ -128,9 +128,6 @@ class RgbResize(Op):
                         column.has_checksums,
                         buffer,
                     )
-                except BetonError as error:  # `_located` takes longer
-                    error.at(file=column.file, field=column.name, sample=int(ids[row]))
-                    raise
                 one = slice(row, row + 1)
                 area.resize(
                     pixels,

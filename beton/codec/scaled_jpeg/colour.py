@@ -45,8 +45,8 @@ def _double(
     """Write two samples for each of the first `width` samples of a row `near`.
 
     If it `is_smooth`, they are interpolated: from a sample and its neighbour at 3 : 1, and if the
-    rows are doubled too (`is_tall`), from the rows `near` and `other` at 3 : 1. sums, int16, and
-    wide, uint8, are longer than 2 * width by 2 * LANES, at least.
+    rows are doubled too (`is_tall`), from the rows `near` and `other` at 3 : 1. `sums` is memory,
+    int16 (width + 3 * LANES,), and `wide`, uint8 (2 * width + 2 * LANES,), has room for vectors.
     """
     if not is_smooth:
         for x in range(width):

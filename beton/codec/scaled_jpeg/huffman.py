@@ -8,7 +8,7 @@ block (a DC symbol, perhaps an AC symbol) and for the rest of it (one or two AC 
     bits 8-15   steps to the first symbol's coefficient
     bits 16-23  steps that all symbols advance in the block; from END on, to its end
     bits 32-47  value of the first coefficient, signed
-    bits 48-63  value of the second one, which is as many steps from the start, modulo END
+    bits 48-63  value of the second one, whose steps are bits 16-23, modulo END
 
 The coefficient of a DC symbol is the first of the block, and its value is the difference. Without a
 second coefficient, it is the first one again. An entry that only ends a block has the value 0 for

@@ -138,7 +138,7 @@ def _transform_2(x: Array, factors: Array, work: Array, out: Uint8Array, stride:
     for k in range(2):
         row = 5 * LANES * k
         v0 = load(work, row)
-        v1 = load(work, row + 1 * LANES)
+        v1 = load(work, row + LANES)
         v2 = load(work, row + 2 * LANES)
         v3 = load(work, row + 3 * LANES)
         v4 = load(work, row + 4 * LANES)
@@ -171,7 +171,7 @@ def _transform_4(x: Array, factors: Array, work: Array, out: Uint8Array, stride:
     for k in range(4):
         row = 7 * LANES * k
         v0 = load(work, row)
-        v1 = load(work, row + 1 * LANES)
+        v1 = load(work, row + LANES)
         v2 = load(work, row + 2 * LANES)
         v3 = load(work, row + 3 * LANES)
         v4 = load(work, row + 4 * LANES)
@@ -204,7 +204,7 @@ def _transform_8(x: Array, factors: Array, work: Array, out: Uint8Array, stride:
     for k in range(8):
         row = 8 * LANES * k
         v0 = load(work, row)
-        v1 = load(work, row + 1 * LANES)
+        v1 = load(work, row + LANES)
         v2 = load(work, row + 2 * LANES)
         v3 = load(work, row + 3 * LANES)
         v4 = load(work, row + 4 * LANES)
