@@ -3,6 +3,7 @@
 import itertools
 import json
 import math
+import mmap
 from dataclasses import replace
 from pathlib import Path
 
@@ -141,9 +142,11 @@ def test_anonymous_memory_grows_with_arrays_and_not_with_mapped_files(tmp_path: 
     mapped = np.memmap(tmp_path / "a", np.uint8, "r")
     assert mapped.sum() == 0
     assert anonymous_memory() - before < size / 2
-    array = np.ones(size, np.uint8)
-    assert anonymous_memory() - before > size / 2
-    assert array[0] == 1
+    # New memory of the kernel's: an array could have a place that an earlier test's left free.
+    with mmap.mmap(-1, size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as fresh:
+        for start in range(0, size, mmap.PAGESIZE):
+            fresh[start] = 1
+        assert anonymous_memory() - before > size / 2
 
 
 @pytest.fixture(scope="module")
