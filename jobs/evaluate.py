@@ -5,8 +5,9 @@
 
 The source is anything that prep reads (a zip, a folder per class, IDX files), or a .beton file. Its
 classes are some or all of the network's. Its pixels become ink by the rules of the training
-dataset: scale, polarity, fit. Exit status: 0 success, 2 failure, with the reason in one line, 141
-if the reader of the output went away.
+dataset: scale, polarity, fit. --equal-counts is for pages of which each writer wrote each character
+equally often: it adds the accuracy that the network has with this knowledge. Exit status: 0
+success, 2 failure, with the reason in one line, 141 if the reader of the output went away.
 """
 
 from pipeline.runtime import signals
@@ -43,6 +44,8 @@ class Config:
     """Images to score: a zip, a folder with a folder per class, IDX files, or a .beton file."""
     split: Literal["all", "train", "validation", "test"] = "all"
     """Split of the source to score."""
+    equal_counts: bool = False
+    """Score them also as of writers who wrote each class equally often, as on a form."""
     json: bool = False
     """Print everything as JSON, for other programs."""
     skip_bad: bool = False
@@ -68,6 +71,7 @@ def score(config: Config) -> None:
         skip_bad=config.skip_bad,
         layout=config.data.layout(),
         pixels=config.data.pixels(),
+        equal_counts=config.equal_counts,
     )
     if config.json:
         print(json.dumps({**asdict(evaluation), "seen": evaluation.seen}))

@@ -17,6 +17,7 @@ from pipeline.data.pixels.options import PixelOptions
 from pipeline.data.prepare import prepare
 from pipeline.data.sources import open_source
 from pipeline.errors import UserError
+from pipeline.evaluation.equal_counts import uneven_writers, with_equal_counts
 from pipeline.evaluation.framing import Framing
 from pipeline.evaluation.metrics import Scores, score
 from pipeline.evaluation.predict import Predictions, load_weights, predict_by_writer, predict_split
@@ -171,6 +172,7 @@ class Evaluation:
     provenance: Provenance
     learned_from: Provenance
     auxiliary: Provenance | None = None
+    equal_counts: Scores | None = None
     skipped: Sequence[tuple[str, str]] = ()
     warnings: Sequence[str] = ()
 
@@ -222,31 +224,50 @@ def evaluate(
     skip_bad: bool = False,
     layout: LayoutOptions | None = None,
     pixels: PixelOptions | None = None,
+    equal_counts: bool = False,
 ) -> Evaluation:
     """Score a network on the images at `source`: a .beton file, or a source that can be prepared.
 
     `split` is "train", "validation", "test" or "all". A source is prepared by the options `layout`
-    and `pixels`, with the colour, scale and polarity of the training dataset. Raises ValueError, in
-    one line, for a source that cannot be read, contradicts the training or has classes that the
-    network was not trained on.
+    and `pixels`, with the colour, scale and polarity of the training dataset. With `equal_counts`,
+    it is also scored on the assumption that each writer wrote each class equally often. Raises
+    ValueError, in one line, for a source that cannot be read, contradicts the training, has classes
+    that the network was not trained on, or names no writers although `equal_counts` needs them.
     """
     device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
     with open_images(
         trained, source, split=split, skip_bad=skip_bad, layout=layout, pixels=pixels
     ) as file:
+        if equal_counts and (writers_of(file)[split_indices(file, split)] < 0).all():
+            raise UserError(f"{source}: it names no writers, which equal counts are for")
         both = trained.predict(file, split, device, precision_for(device, precision), adapt=True)
-        return evaluation_of(trained, file, *both)
+        return evaluation_of(trained, file, *both, equal_counts=equal_counts)
 
 
 def evaluation_of(
-    trained: TrainedModel, file: Reader, predictions: Predictions, adapted: Predictions | None
+    trained: TrainedModel,
+    file: Reader,
+    predictions: Predictions,
+    adapted: Predictions | None,
+    *,
+    equal_counts: bool = False,
 ) -> Evaluation:
-    """Score the predictions that `TrainedModel.predict` makes of a file."""
-    class_ids = trained.class_ids(file)
+    """Score the predictions that `TrainedModel.predict` makes of a file; see `evaluate`."""
+    class_ids, warnings, counted = trained.class_ids(file), _warnings(file), None
     alone = score(predictions.logits, class_ids[predictions.labels], trained.classes)
     scores = alone
     if adapted is not None:
         scores = score(adapted.logits, class_ids[adapted.labels], trained.classes)
+    if equal_counts:
+        writers, best = writers_of(file), adapted or predictions
+        changed = with_equal_counts(best, writers, class_ids)
+        counted = score(changed.logits, class_ids[changed.labels], trained.classes)
+        uneven, even = uneven_writers(best, writers, len(class_ids))
+        if uneven:
+            warnings.append(
+                f"{uneven} of {uneven + even} writers did not write each of the "
+                f"{len(class_ids)} classes equally often, as equal counts assume"
+            )
     auxiliary = trained.config.auxiliary
     return Evaluation(
         scores=scores,
@@ -254,8 +275,9 @@ def evaluation_of(
         provenance=file.info["provenance"],
         learned_from=trained.config.provenance,
         auxiliary=auxiliary.provenance if auxiliary else None,
+        equal_counts=counted,
         skipped=file.info.get("prepare", {}).get("skipped", ()),
-        warnings=_warnings(file),
+        warnings=warnings,
     )
 
 

@@ -38,6 +38,11 @@ def evaluation_table(evaluation: Evaluation) -> Table:
         table.add_row(
             "accuracy without adapting to writers", f"{evaluation.unadapted.accuracy:.2%}"
         )
+    if (counted := evaluation.equal_counts) is not None:
+        text = f"{counted.accuracy:.2%}"
+        if counted.accuracy_ignoring_case is not None:
+            text += f", ignoring case {counted.accuracy_ignoring_case:.2%}"
+        table.add_row("accuracy if each writer wrote each class equally often", text)
     sources = [source_line(one) for one in (evaluation.learned_from, evaluation.auxiliary) if one]
     table.add_row("trained on", " and ".join(sources))
     confusions = evaluation.scores.confusions[:MAX_NAMES]

@@ -1,0 +1,105 @@
+"""Predictions for writers who wrote each class equally often, against what defines them."""
+
+import json
+import math
+from pathlib import Path
+
+import forked
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from test_evaluate import JOB
+from test_evaluate import run as run
+from test_evaluate import trained as trained
+from tiny import CLASSES, write_set
+
+from pipeline.errors import UserError
+from pipeline.evaluation.equal_counts import uneven_writers, with_equal_counts
+from pipeline.evaluation.evaluate import TrainedModel, evaluate
+from pipeline.evaluation.predict import Predictions
+from pipeline.reporting.console import evaluation_table
+
+
+def predictions(logits: torch.Tensor, labels: torch.Tensor | None = None) -> Predictions:
+    none = torch.zeros(len(logits), dtype=torch.int64)
+    return Predictions(torch.arange(len(logits)), none if labels is None else labels, logits)
+
+
+@given(st.integers(1, 40), st.integers(1, 9), st.floats(0.1, 30), st.integers(0, 2**32 - 1))
+def test_rows_and_columns_of_each_writer(n: int, c: int, spread: float, seed: int) -> None:
+    random = np.random.default_rng(seed)
+    logits = torch.from_numpy(random.normal(0, spread, (n, 12))).float()
+    columns = torch.from_numpy(random.permutation(12)[:c])
+    writers = random.integers(-1, 3, n)
+    changed = with_equal_counts(predictions(logits), writers, columns).logits
+    assert torch.equal(changed[writers < 0], logits[writers < 0])
+    for writer in {*writers[writers >= 0].tolist()}:
+        rows = torch.from_numpy(writers == writer)
+        probabilities = changed[rows].double().exp()
+        torch.testing.assert_close(probabilities.sum(1), torch.ones(int(rows.sum())).double())
+        expected = torch.full((c,), int(rows.sum()) / c).double()
+        torch.testing.assert_close(probabilities[:, columns].sum(0), expected, rtol=1e-4, atol=1e-5)
+        # Nearest by relative entropy: a factor for each page times a factor for each class.
+        factors = (changed - logits)[rows][:, columns].double()
+        factors = factors - factors[:, :1] - factors[:1] + factors[0, 0]
+        torch.testing.assert_close(factors, torch.zeros_like(factors), rtol=0, atol=1e-3)
+
+
+def test_the_last_free_class_is_found() -> None:
+    """Two pages look like a small o; the one that does so less is the digit 0."""
+    logits = torch.tensor([[2.0, 3.0, -5.0], [1.0, 3.0, -5.0], [-5.0, -5.0, 9.0]])
+    changed = with_equal_counts(predictions(logits), np.zeros(3, np.int64), torch.arange(3))
+    assert logits.argmax(1).tolist() == [1, 1, 2]
+    assert changed.logits.argmax(1).tolist() == [0, 1, 2]
+
+
+def test_even_predictions_stay_as_they_are() -> None:
+    logits = torch.tensor([[4.0, 0.0], [0.0, 4.0]])
+    changed = with_equal_counts(predictions(logits), np.zeros(2, np.int64), torch.arange(2))
+    torch.testing.assert_close(changed.logits, logits.log_softmax(1))
+
+
+def test_classes_that_were_not_written_are_excluded() -> None:
+    logits = torch.tensor([[9.0, 1.0, 0.0], [9.0, 0.0, 1.0]])
+    changed = with_equal_counts(predictions(logits), np.zeros(2, np.int64), torch.tensor([1, 2]))
+    assert changed.logits.argmax(1).tolist() == [1, 2]
+    assert changed.logits[:, 0].tolist() == [-math.inf, -math.inf]
+
+
+def test_writers_are_counted_by_their_labels() -> None:
+    labels = torch.tensor([0, 1, 0, 0, 1, 1, 0])
+    writers = np.array([0, 0, 1, 1, 1, 1, -1])
+    assert uneven_writers(predictions(torch.zeros(7, 2), labels), writers, 2) == (0, 2)
+    writers[5] = 0
+    assert uneven_writers(predictions(torch.zeros(7, 2), labels), writers, 2) == (2, 0)
+    assert uneven_writers(predictions(torch.zeros(7, 2), labels), writers, 3) == (2, 0)
+
+
+def test_the_job_adds_what_equal_counts_give(run: Path, tmp_path: Path) -> None:
+    source = write_set(tmp_path / "tiny.beton", writer=lambda _name, number: number)
+    done = forked.run([JOB, run, "--source", source, "--equal-counts", "--json"], tmp_path)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["equal_counts"]["accuracy"] == 1
+    assert found["equal_counts"]["samples"] == 11 * len(CLASSES)
+    assert found["warnings"] == []
+
+
+def test_a_false_assumption_is_said(trained: TrainedModel, tmp_path: Path) -> None:
+    one_each = write_set(tmp_path / "one.beton", writer=lambda name, _number: CLASSES.index(name))
+    found = evaluate(trained, one_each, equal_counts=True, precision="no")
+    assert found.equal_counts is not None
+    assert found.equal_counts.accuracy < found.scores.accuracy == 1
+    (warning,) = found.warnings
+    assert warning.startswith("4 of 4 writers did not write each of the 4 classes equally often")
+    cells = [*evaluation_table(found).columns[0].cells]
+    assert "accuracy if each writer wrote each class equally often" in cells
+    assert evaluate(trained, one_each, precision="no").equal_counts is None
+
+
+def test_pages_without_writers_have_no_equal_counts(trained: TrainedModel, tmp_path: Path) -> None:
+    source = write_set(tmp_path / "tiny.beton")
+    with pytest.raises(UserError, match=r"tiny\.beton: it names no writers"):
+        evaluate(trained, source, equal_counts=True)
