@@ -152,7 +152,7 @@ def test_anonymous_memory_grows_with_arrays_and_not_with_mapped_files(tmp_path: 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("a folder")
-    options = ["--no-processes", "--rounds", "1", "--pages", "3", "--samples", "600", "--quick"]
+    options = ["--only", "data", "--rounds", "1", "--pages", "3", "--samples", "600", "--quick"]
     done = forked.run(["jobs/bench/scaling.py", *options, "--runs", str(folder)], ROOT)
     assert done.returncode == 0, done.stderr
     assert "seconds to open 600 digits, raw" in done.stdout
@@ -175,6 +175,7 @@ def test_files_of_all_sizes_are_measured(run: Path) -> None:
         assert 1e6 < one.anonymous < 1e9
         assert 0 < one.order_share < 1
     html = page_of([run]).html()
+    assert "./launch.sh bench scaling --quick --only data --rounds 1 --pages 3" in html
     assert "of a step" not in html  # nothing of processes
     assert html.count("<svg") == 1
     assert (run / "scaling-data.png").stat().st_size > 1_000
@@ -251,7 +252,6 @@ def test_an_impossible_gain_says_nothing() -> None:
     [
         (command.Options(rounds=0), "rounds: got 0"),
         (command.Options(samples=-1), "samples: got -1"),
-        (command.Options(processes=False, data=False), "got neither"),
     ],
 )
 def test_options_that_do_not_fit_are_refused(options: command.Options, message: str) -> None:

@@ -2,7 +2,7 @@
 
     ./launch.sh bench scaling                        about fifteen minutes on two cores
     ./launch.sh bench scaling --quick                under two minutes
-    ./launch.sh bench scaling --no-data              one and two processes alone
+    ./launch.sh bench scaling --only processes       one and two processes alone
 
 Trains on one and two processes with the same cores, predicts more of them, and loads files of 1, 10
 and 100 times the pages and of a million small samples (less than 1 GB of disk). Prints tables, and

@@ -4,6 +4,7 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from rich.console import Console
 
@@ -31,10 +32,8 @@ class Options:
 
     quick: bool = False
     """Fewer pages, samples, steps and rounds: under two minutes on two cores."""
-    processes: bool = True
-    """Measure one and two processes."""
-    data: bool = True
-    """Measure large files."""
+    only: Literal["processes", "data"] | None = None
+    """Measure one and two processes alone, or large files alone. Default: both."""
     rounds: int | None = None
     """Rounds of each comparison. Default: 5; 2 with --quick."""
     steps: int | None = None
@@ -52,8 +51,6 @@ def check(options: Options) -> None:
         value = getattr(options, name)
         if value is not None and value < least:
             raise UserError(f"{name}: got {value}, expected {least} or more")
-    if not (options.processes or options.data):
-        raise UserError("processes, data: got neither, expected at least one of them")
 
 
 def run(options: Options, runs: Path) -> Path:
@@ -79,7 +76,7 @@ def measure(options: Options, folder: Path, report: Callable[[str], None]) -> Sc
     steps = options.steps or (4 if quick else 20)
     rows = (16, 32, 64) if quick else (16, 32, 64, 128)
     measured = processes.Measured((), (), 0)
-    if options.processes:
+    if options.only != "data":
         pages = write_pages(folder / "train.beton", steps * 2 * max(rows))
         plan = processes.Plan(pages, rows, steps, rounds, cores)
         measured = processes.measure(plan, folder, report)
@@ -90,7 +87,7 @@ def measure(options: Options, folder: Path, report: Callable[[str], None]) -> Sc
         fitting = [one for one in two if one.rows in FITTED]
         fitted = model.fit(fitting, measured.reduced, measured.gradient_bytes)
     files: list[DataFigures] = []
-    if options.data:
+    if options.only != "processes":
         sizes = options.pages or (248 if quick else 2_480), options.samples
         samples = sizes[1] or (100_000 if quick else 1_000_000)
         pace = (rounds, 0.3, cores, 1) if quick else (rounds, 1.0, cores, 3)
