@@ -11,7 +11,7 @@ import numpy as np
 
 from beton import rng
 from beton.arrays import Array, Float64Array, Ids, Int64Array
-from beton.codec.kernels import WINDOW_HEIGHT, WINDOW_WIDTH, X0, Y0
+from beton.codec.resizing import WINDOW_HEIGHT, WINDOW_WIDTH, X0, Y0
 from beton.jit import kernel
 
 TRIES = 10  # windows that RandomResizedCrop draws before it takes a centred one

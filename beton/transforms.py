@@ -10,7 +10,7 @@ import numpy as np
 
 from beton import rng
 from beton.arrays import Array, Float64Array, Ids
-from beton.codec.kernels import CENTRE, SHEAR, WINDOW_HEIGHT, WINDOW_WIDTH, X0, Y0
+from beton.codec.resizing import CENTRE, SHEAR, WINDOW_HEIGHT, WINDOW_WIDTH, X0, Y0
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Jitter:
     def geometry(self, key: rng.Key, ids: Ids, sizes: Array) -> Float64Array:
         """Return random windows (n, 6) for samples `ids` (n,) of `sizes` (n, 2) = (height, width).
 
-        The columns are X0, Y0, WINDOW_WIDTH, WINDOW_HEIGHT, SHEAR and CENTRE of `kernels.resize`.
+        The columns are X0, Y0, WINDOW_WIDTH, WINDOW_HEIGHT, SHEAR and CENTRE of `resizing.resize`.
         """
         zoom, stretch, right, down, lean = rng.uniform(*key, ids, rng.JITTER, 5).T
         scale = self.scale[0] + zoom * (self.scale[1] - self.scale[0])

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from beton import ops
-from beton.codec import kernels
+from beton.codec import batches
 from beton.crop import RandomResizedCrop
 from beton.errors import BetonError, ChecksumError, FormatError
 from beton.fields import InkField
@@ -167,18 +167,18 @@ def test_kernels_of_ink_reject_what_is_invalid(numbers: dict[str, int], payload:
     sides = int(record["height"][0]), int(record["width"][0])
     geometry = np.array([[0, 0, max(sides[1], 1), max(sides[0], 1), 0, 0]], np.float64)
     statuses = [
-        kernels.resize_whole_batch(content, record, ids, np.empty((1, 5, 4), np.uint8)),
-        kernels.resize_batch(
+        batches.resize_whole_batch(content, record, ids, np.empty((1, 5, 4), np.uint8)),
+        batches.resize_batch(
             content, record, ids, geometry, 1.0, 0.5, np.empty((1, 5, 4), np.uint8)
         ),
-        kernels.runs_batch(content, record, ids, np.array([0, 3]), np.empty((3, 4), np.uint16)),
+        batches.runs_batch(content, record, ids, np.array([0, 3]), np.empty((3, 4), np.uint16)),
     ]
     if 0 < sides[0] * sides[1] <= 1 << 16:
         out = np.empty((1, *sides), np.float32)
         scale = np.float32(1), np.float32(0)
-        statuses.append(kernels.pixels_batch(content, record, ids, *scale, out))
+        statuses.append(batches.pixels_batch(content, record, ids, *scale, out))
         out = np.empty((1, sides[0] + 1, sides[1]), np.float32)
-        assert kernels.pixels_batch(content, record, ids, *scale, out) == (0, -4)
+        assert batches.pixels_batch(content, record, ids, *scale, out) == (0, -4)
     if not valid and sides[0] * sides[1] <= MAX_PIXELS:
         assert all(status < 0 for _, status in statuses)
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from PIL import ImageDraw
 from reference import box_resize
 
-from beton.codec import ink, kernels
+from beton.codec import batches, ink, resizing, unpacking
 from beton.errors import BetonError
 from beton.fields import InkField
 from beton.transforms import full_geometry
@@ -114,7 +114,7 @@ def test_one_pixel_on_a_page() -> None:
     page[899, 1199] = 254
     encoded = ink.encode(page)
     assert (encoded.mode, encoded.background, encoded.ink, encoded.runs) == (
-        kernels.FLAT,
+        unpacking.FLAT,
         255,
         254,
         1,
@@ -159,7 +159,7 @@ def test_a_damaged_payload_is_an_error_or_an_image(image: Image, data: st.DataOb
         payload[: data.draw(st.integers(0, len(payload)))] if data.draw(st.booleans()) else payload
     )
     # Opening a file checks the size of raw pixels.
-    damaged = bytes(payload if encoded.mode == kernels.RAW else cut)
+    damaged = bytes(payload if encoded.mode == unpacking.RAW else cut)
     fields = {**vars(encoded), "payload": damaged}
     try:
         decoded = ink.decode(ink.Encoded(**fields))
@@ -167,7 +167,7 @@ def test_a_damaged_payload_is_an_error_or_an_image(image: Image, data: st.DataOb
         reason = str(error)
     else:
         reason = "" if decoded.shape == image.shape else "another shape"
-    assert reason in {"", *kernels.DAMAGES.values()}
+    assert reason in {"", *unpacking.DAMAGES.values()}
 
 
 sides = st.integers(1, 50)
@@ -194,10 +194,10 @@ def test_resize_is_the_box_filter(
     sums = np.zeros(width + 2)
     grey = np.empty((height, width), np.uint8)
     runs = ink.read_runs(encoded)
-    kernels.resize(runs, encoded.background, np.array(geometry), 1.0, 0.5, sums, grey)
+    resizing.resize(runs, encoded.background, np.array(geometry), 1.0, 0.5, sums, grey)
     assert np.abs(grey - expected).max() <= 0.5 + 1e-6
     real = np.empty((height, width), np.float32)
-    kernels.resize(runs, encoded.background, np.array(geometry), 0.5, -3.0, sums, real)
+    resizing.resize(runs, encoded.background, np.array(geometry), 0.5, -3.0, sums, real)
     assert np.abs(real - (expected * 0.5 - 3)).max() <= 1e-4
     assert not sums.any()
 
@@ -212,8 +212,8 @@ def whole_and_general(image: Image, height: int, width: int) -> tuple[Image, Ima
     records["size"] = len(data)
     ids, outs = np.zeros(1, np.int64), np.empty((2, 1, height, width), np.uint8)
     geometry = full_geometry(np.array([image.shape]))
-    assert kernels.resize_whole_batch(data, records, ids, outs[0]) == (0, 0)
-    assert kernels.resize_batch(data, records, ids, geometry, 1.0, 0.5, outs[1]) == (0, 0)
+    assert batches.resize_whole_batch(data, records, ids, outs[0]) == (0, 0)
+    assert batches.resize_batch(data, records, ids, geometry, 1.0, 0.5, outs[1]) == (0, 0)
     return outs[0, 0], outs[1, 0]
 
 
@@ -232,12 +232,12 @@ def test_whole_images_have_the_bytes_of_the_general_kernel(
 def test_exact_sums_are_those_of_odd_parts() -> None:
     # No mean of the parts of a pixel is halfway between two levels if their number is odd.
     for size, odd in (((224, 224), True), ((64, 64), True), ((100, 100), False)):
-        assert kernels.parts_of_pixel(900, 1200, *size) % 2 == odd
+        assert resizing.parts_of_pixel(900, 1200, *size) % 2 == odd
     # The most parts, the most levels: a tall image whose sides have no factor in common with 1, 2.
     image = np.zeros((1023, 4095), np.uint8)
     image[:, ::2] = 255
     image[::3] = 254
-    assert 1 << 21 < kernels.parts_of_pixel(1023, 4095, 1, 2) < kernels.EXACT
+    assert 1 << 21 < resizing.parts_of_pixel(1023, 4095, 1, 2) < resizing.EXACT
     for height, width in ((1, 1), (1, 2), (2, 2), (2, 4)):
         ours, general = whole_and_general(image, height, width)
         assert np.array_equal(ours, general)
@@ -256,7 +256,7 @@ def test_resize_of_a_page_to_every_scale() -> None:
     geometry = (0.0, 0.0, 1200.0, 900.0, 0.0, 450.0)
     for height, width in [(1, 1), (28, 28), (224, 224), (899, 1201), (1800, 1300)]:
         out = np.empty((height, width), np.uint8)
-        kernels.resize(
+        resizing.resize(
             ink.read_runs(encoded), 255, np.array(geometry), 1, 0.5, np.zeros(width + 2), out
         )
         assert np.abs(out - box_resize(page, 255, geometry, height, width)).max() <= 0.5 + 1e-6

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from reference import box_resize
 
 from beton import ops, rng, transforms
-from beton.codec import kernels
+from beton.codec.unpacking import FLAT
 from beton.errors import BetonError, ChecksumError
 from beton.fields import (
     BytesField,
@@ -511,7 +511,8 @@ def test_a_damaged_run_stream_names_the_sample(path: Path) -> None:
         column = reader.column("page")
         changed = column.data.copy()
         mode = column.metadata["mode"]
-        bad = int(np.flatnonzero(mode == kernels.FLAT)[0]) if (mode == kernels.FLAT).any() else 20
+        flat = np.flatnonzero(mode == FLAT)
+        bad = int(flat[0]) if len(flat) else 20
         taken = column.take()
         start, size = int(taken.starts[bad]), int(taken.sizes[bad])
         changed[start : start + size] = 255

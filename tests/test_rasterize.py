@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from reference import box_resize
 
-from beton.codec import kernels
+from beton.codec import resizing
 from pipeline.loading.rasterize import rasterize
 
 Floats = NDArray[np.float64]
@@ -86,7 +86,7 @@ def test_it_agrees_with_the_loaders_kernel_within_a_grey_level(
     image, background = batch
     expected = np.empty((height, width), np.uint8)
     runs = runs_of(image[0], background)
-    kernels.resize(runs, background, image[1], 1.0, 0.5, np.zeros(width + 2), expected)
+    resizing.resize(runs, background, image[1], 1.0, 0.5, np.zeros(width + 2), expected)
     got = render([image], [background], height, width)[0, 0]
     assert np.abs(got - expected).max() <= 0.501
 

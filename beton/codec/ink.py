@@ -39,7 +39,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from beton.arrays import RunArray, Uint8Array
-from beton.codec import kernels, packing
+from beton.codec import packing
+from beton.codec.pixels import count_runs, find_runs, paint
+from beton.codec.unpacking import DAMAGES, FLAT, GREY, RAW, unpack
 from beton.errors import FormatError
 
 MODES = ("auto", "runs", "raw")
@@ -76,11 +78,11 @@ def encode(image: Uint8Array, mode: str = "auto") -> Encoded:
     image = np.ascontiguousarray(image)
     height, width = image.shape
     background = _most_frequent(image)
-    count = kernels.count_runs(image, background)
+    count = count_runs(image, background)
     # A run takes at least one byte, so images of noise are not packed at all.
     if mode == "runs" or (mode == "auto" and count < image.size):
         runs = np.empty((count, 4), np.uint16)
-        kernels.find_runs(image, background, runs)
+        find_runs(image, background, runs)
         room = SLACK + LONGEST_RUN * count
         if mode == "auto":
             room = min(room, SLACK + image.size)
@@ -88,7 +90,7 @@ def encode(image: Uint8Array, mode: str = "auto") -> Encoded:
         if encoded is not None and (mode == "runs" or len(encoded.payload) < image.size):
             return encoded
     assert mode != "runs"
-    return Encoded(kernels.RAW, background, 0, count, height, width, image.tobytes())
+    return Encoded(RAW, background, 0, count, height, width, image.tobytes())
 
 
 def _pack(runs: RunArray, height: int, width: int, background: int, room: int) -> Encoded | None:
@@ -97,11 +99,11 @@ def _pack(runs: RunArray, height: int, width: int, background: int, room: int) -
     payload = np.empty(room, np.uint8)
     if len(runs) == 0 or (values == values[0]).all():
         ink = int(values[0]) if len(runs) else 0
-        mode, size = kernels.FLAT, packing.pack_spans(runs, payload, 0)
+        mode, size = FLAT, packing.pack_spans(runs, payload, 0)
     else:
         lengths = runs[:, 2].astype(np.int64) - runs[:, 1]
         ink = int(np.bincount(values, weights=lengths).argmax())
-        mode, size = kernels.GREY, packing.pack_spans(runs, payload, 4)
+        mode, size = GREY, packing.pack_spans(runs, payload, 4)
         payload[:4] = np.array([max(size, 4) - 4], "<u4").view(np.uint8)
         size = packing.pack_values(runs, ink, payload, size) if size >= 0 else size
     if size < 0:
@@ -114,19 +116,19 @@ def read_runs(encoded: Encoded) -> RunArray:
     data = np.frombuffer(encoded.payload, np.uint8)
     runs = np.empty((encoded.runs, 4), np.uint16)
     numbers = encoded.mode, encoded.background, encoded.ink, encoded.height, encoded.width
-    status = kernels.unpack(data, 0, len(data), *numbers, runs)
+    status = unpack(data, 0, len(data), *numbers, runs)
     if status < 0:
-        raise FormatError(kernels.DAMAGES[status])
+        raise FormatError(DAMAGES[status])
     return runs
 
 
 def decode(encoded: Encoded) -> Uint8Array:
     """Return the uint8 (h, w) image. Raises FormatError if its payload is damaged."""
-    if encoded.mode == kernels.RAW:
+    if encoded.mode == RAW:
         pixels = np.frombuffer(encoded.payload, np.uint8)
         return pixels.reshape(encoded.height, encoded.width).copy()
     image = np.full((encoded.height, encoded.width), encoded.background, np.uint8)
-    kernels.paint(read_runs(encoded), image)
+    paint(read_runs(encoded), image)
     return image
 
 

@@ -9,7 +9,8 @@ import simplejpeg
 
 from beton import rng
 from beton.arrays import Array, Int64Array, Uint8Array
-from beton.codec import ink, jpeg, kernels
+from beton.codec import ink, jpeg
+from beton.codec.unpacking import GREY, RAW
 from beton.errors import FormatError, SampleError
 from beton.fields.base import UNKNOWN, Field, Payload, first_true
 
@@ -202,8 +203,8 @@ class InkField(Field):
         _validate_sides(column)
         size, runs, mode = (column[name].astype(np.int64) for name in ("size", "runs", "mode"))
         pixels = column["width"].astype(np.int64) * column["height"]
-        raw = mode == kernels.RAW
-        unknown = (mode > kernels.GREY) | (column["reserved"] != 0)
+        raw = mode == RAW
+        unknown = (mode > GREY) | (column["reserved"] != 0)
         for reason, wrong in (
             ("unknown mode or nonzero reserved byte", unknown),
             ("incorrect size of a raw image", raw & (size != pixels)),

@@ -10,7 +10,7 @@ import numpy as np
 from beton import fields
 from beton.arrays import Array, Float64Array, Ids, Int64Array
 from beton.codec import area, gather, jpeg
-from beton.codec.kernels import WINDOW_HEIGHT, WINDOW_WIDTH
+from beton.codec.resizing import WINDOW_HEIGHT, WINDOW_WIDTH
 from beton.crop import Crop
 from beton.errors import located
 from beton.fields.base import first_true

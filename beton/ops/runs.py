@@ -9,7 +9,8 @@ import numpy as np
 
 from beton import fields
 from beton.arrays import Array, Ids
-from beton.codec import ink, kernels
+from beton.codec import batches, ink
+from beton.codec.unpacking import DAMAGES
 from beton.errors import FormatError
 from beton.ops.step import Op, Spec, Step, common_size, image_sizes, require_field
 from beton.reader import Column
@@ -42,7 +43,7 @@ class Pixels(Op):
         records = column.metadata
 
         def run(ids: Ids, _key: Key, out: Mapping[str, Array]) -> None:
-            row, status = kernels.pixels_batch(column.data, records, ids, *scale, out[""])
+            row, status = batches.pixels_batch(column.data, records, ids, *scale, out[""])
             _raise_if_damaged(column, ids, row, status)
 
         return Step({"": Spec(shape, dtype)}, run)
@@ -79,11 +80,11 @@ class Resize(Op):
 
         def run(ids: Ids, key: Key, out: Mapping[str, Array]) -> None:
             if whole:
-                row, status = kernels.resize_whole_batch(column.data, records, ids, out[""])
+                row, status = batches.resize_whole_batch(column.data, records, ids, out[""])
             else:
                 sizes = image_sizes(column.records(ids))
                 windows = _windows(self.jitter, self.proportion, key, ids, sizes)
-                row, status = kernels.resize_batch(
+                row, status = batches.resize_batch(
                     column.data, records, ids, windows, *scale, out[""]
                 )
             _raise_if_damaged(column, ids, row, status)
@@ -133,7 +134,7 @@ class Runs(Op):
             out["size"][:n] = sizes
             out["background"][:n] = chosen["background"]
             out["geometry"][:n] = _windows(self.jitter, self.proportion, key, ids, sizes)
-            row, status = kernels.runs_batch(column.data, records, ids, offsets, out[""])
+            row, status = batches.runs_batch(column.data, records, ids, offsets, out[""])
             _raise_if_damaged(column, ids, row, status)
 
         return Step(outputs, run)
@@ -157,5 +158,5 @@ def _windows(
 def _raise_if_damaged(column: Column, ids: Ids, row: int, status: int) -> None:
     if status < 0:
         raise FormatError(
-            kernels.DAMAGES[status], file=column.file, field=column.name, sample=int(ids[row])
+            DAMAGES[status], file=column.file, field=column.name, sample=int(ids[row])
         )

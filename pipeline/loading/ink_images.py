@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from beton import ops
-from beton.codec.kernels import WINDOW_HEIGHT, WINDOW_WIDTH
+from beton.codec.resizing import WINDOW_HEIGHT, WINDOW_WIDTH
 from beton.reader import Reader
 from beton.transforms import coverage, full_geometry
 from pipeline.loading.augment import Augmentation, Transforms, transform_images

@@ -17,7 +17,7 @@ order in which a GPU adds them changes at most the last bit of the float32 resul
 import torch
 from torch import Tensor
 
-from beton.codec.kernels import CENTRE, SHEAR, WINDOW_HEIGHT, WINDOW_WIDTH, X0, Y0
+from beton.codec.resizing import CENTRE, SHEAR, WINDOW_HEIGHT, WINDOW_WIDTH, X0, Y0
 
 
 def rasterize(

@@ -10,7 +10,7 @@ et al. 2020, "Improving robustness against common corruptions by covariate shift
 import numpy as np
 from numpy.typing import NDArray
 
-from beton.codec.kernels import WINDOW_HEIGHT
+from beton.codec.resizing import WINDOW_HEIGHT
 from beton.loader import Loader
 from beton.ops import Resize
 from beton.reader import Reader
