@@ -11,8 +11,8 @@ from pipeline.errors import UserError
 from pipeline.evaluation.predict import Predictions
 
 TOLERANCE = 1e-6  # of a class's expected number of pages, relative
-LEAST = -40.0  # log probability that any class keeps; a network may be surer than numbers can say
-MOST_STEPS = 100
+LEAST = -200.0  # log probability that any class keeps, so that numbers stay in range
+MOST_STEPS = 500
 
 
 def with_equal_counts(
@@ -62,7 +62,7 @@ def _balanced(logits: Tensor) -> Tensor:
     """Return log probabilities (n, c), float64, with columns that sum to n / c.
 
     They are those of `logits` with a number added for each class: the minimum of a convex function
-    whose gradient is the excess of the columns. Newton's method finds it in at most 20 steps, with
+    whose gradient is the excess of the columns. Newton's method finds it in tens of steps, with
     the damping of Levenberg (1944); alternate scaling of rows and columns may take a million.
     """
     log = logits.double().log_softmax(dim=1).clamp(min=LEAST)
