@@ -5,7 +5,7 @@
 
 The source is anything that prep reads (a zip, a folder per class, IDX files), or a .beton file. Its
 classes are some or all of the network's. Its pixels become ink by the rules of the training
-dataset: scale, polarity, fit. --equal-counts is for pages of which each writer wrote each character
+dataset: scale, polarity, fit. --equal-counts is for pages of which each writer wrote each class
 equally often: it adds the accuracy that the network has with this knowledge. Exit status: 0
 success, 2 failure, with the reason in one line, 141 if the reader of the output went away.
 """
@@ -45,7 +45,8 @@ class Config:
     split: Literal["all", "train", "validation", "test"] = "all"
     """Split of the source to score."""
     equal_counts: bool = False
-    """Score them also as of writers who wrote each class equally often, as on a form."""
+    """Also score under the assumption that each writer wrote each class of the source equally
+    often, as on a form."""
     json: bool = False
     """Print everything as JSON, for other programs."""
     skip_bad: bool = False

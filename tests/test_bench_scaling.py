@@ -6,6 +6,7 @@ import math
 import mmap
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import forked
 import msgspec
@@ -257,6 +258,27 @@ def test_an_impossible_gain_says_nothing() -> None:
 def test_options_that_do_not_fit_are_refused(options: command.Options, message: str) -> None:
     with pytest.raises(UserError, match=message):
         command.check(options)
+
+
+@pytest.mark.parametrize("only", [None, "data", "processes"])
+def test_one_half_can_be_measured_alone(
+    only: Literal["data", "processes"] | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measured: list[str] = []
+
+    def measure_processes(*_: object) -> processes.Measured:
+        measured.append("processes")
+        return processes.Measured((), (), 0)
+
+    def measure_data(*_: object) -> list[DataFigures]:
+        measured.append("data")
+        return []
+
+    monkeypatch.setattr(processes, "measure", measure_processes)
+    monkeypatch.setattr(data, "measure", measure_data)
+    monkeypatch.setattr(command, "write_pages", lambda path, _count: path.write_bytes(b"") or path)
+    command.measure(command.Options(quick=True, only=only), tmp_path, print)
+    assert measured == ([only] if only else ["processes", "data"])
 
 
 def test_two_real_processes_train(tmp_path: Path) -> None:

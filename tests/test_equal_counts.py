@@ -3,6 +3,7 @@
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 import forked
 import numpy as np
@@ -15,6 +16,7 @@ from test_evaluate import run as run
 from test_evaluate import trained as trained
 from tiny import CLASSES, write_set
 
+from beton.reader import Reader
 from pipeline.errors import UserError
 from pipeline.evaluation.equal_counts import uneven_writers, with_equal_counts
 from pipeline.evaluation.evaluate import TrainedModel, evaluate
@@ -52,7 +54,7 @@ def test_rows_and_columns_of_each_writer(n: int, c: int, spread: float, seed: in
 @given(
     st.integers(1, 80), st.integers(1, 70), st.sampled_from(["same", "one", "even", "some"]), seeds
 )
-def test_a_network_may_be_as_sure_as_it_likes(n: int, c: int, kind: str, seed: int) -> None:
+def test_a_network_may_be_confident(n: int, c: int, kind: str, seed: int) -> None:
     """Where it contradicts equal counts, alternate scaling would take millions of rounds."""
     random = np.random.default_rng(seed)
     logits = np.zeros((n, c), np.float32)
@@ -73,10 +75,31 @@ def test_a_network_may_be_as_sure_as_it_likes(n: int, c: int, kind: str, seed: i
         assert torch.equal(changed.argmax(1), sure.logits.argmax(1))
 
 
-def test_predictions_that_are_not_finite_are_refused() -> None:
-    logits = torch.tensor([[0.0, math.nan]])
-    with pytest.raises(UserError, match="not finite"):
-        with_equal_counts(predictions(logits), np.zeros(1, np.int64), torch.arange(2))
+@pytest.mark.parametrize("row", [[0.0, math.nan], [0.0, math.inf], [-math.inf, -math.inf]])
+def test_predictions_that_are_no_probabilities_are_refused(row: list[float]) -> None:
+    with pytest.raises(UserError, match="NaN or infinity"):
+        with_equal_counts(predictions(torch.tensor([row])), np.zeros(1, np.int64), torch.arange(2))
+
+
+def test_a_mean_over_views_may_have_probabilities_of_0() -> None:
+    logits = torch.tensor([[0.0, -math.inf], [0.0, -math.inf]])
+    changed = with_equal_counts(predictions(logits), np.zeros(2, np.int64), torch.arange(2))
+    torch.testing.assert_close(changed.logits, torch.full((2, 2), math.log(0.5)))
+
+
+def test_writers_belong_to_samples_and_not_to_rows() -> None:
+    random = np.random.default_rng(0)
+    writers = np.array([0, 1, 0, 1, 1, 0, 0, 1])
+    given_ids = torch.tensor([1, 2, 4, 5, 6, 7])
+    logits = torch.from_numpy(random.normal(0, 2, (6, 3))).float()
+    some = predictions(logits)._replace(ids=given_ids)
+    changed = with_equal_counts(some, writers, torch.arange(3)).logits
+    for writer in (0, 1):
+        rows = torch.from_numpy(writers[given_ids] == writer)
+        alone = with_equal_counts(predictions(logits[rows]), np.zeros(8, np.int64), torch.arange(3))
+        torch.testing.assert_close(changed[rows], alone.logits)
+    labels = torch.tensor([0, 0, 1, 1, 2, 2])  # of the writers 1, 0, 1, 0, 0, 1
+    assert uneven_writers(some._replace(labels=labels), writers, 3) == (0, 2)
 
 
 def test_the_last_free_class_is_found() -> None:
@@ -119,7 +142,7 @@ def test_the_job_adds_what_equal_counts_give(run: Path, tmp_path: Path) -> None:
     assert found["warnings"] == []
 
 
-def test_a_false_assumption_is_said(trained: TrainedModel, tmp_path: Path) -> None:
+def test_a_false_assumption_is_reported(trained: TrainedModel, tmp_path: Path) -> None:
     one_each = write_set(tmp_path / "one.beton", writer=lambda name, _number: CLASSES.index(name))
     found = evaluate(trained, one_each, equal_counts=True, precision="no")
     assert found.equal_counts is not None
@@ -133,5 +156,37 @@ def test_a_false_assumption_is_said(trained: TrainedModel, tmp_path: Path) -> No
 
 def test_pages_without_writers_have_no_equal_counts(trained: TrainedModel, tmp_path: Path) -> None:
     source = write_set(tmp_path / "tiny.beton")
-    with pytest.raises(UserError, match=r"tiny\.beton: it names no writers"):
+    with pytest.raises(UserError, match=r"tiny\.beton: got no writers, expected some"):
         evaluate(trained, source, equal_counts=True)
+
+
+def test_images_without_a_writer_are_counted(trained: TrainedModel, tmp_path: Path) -> None:
+    some = write_set(tmp_path / "some.beton", writer=lambda _, number: number if number else -1)
+    found = evaluate(trained, some, equal_counts=True, precision="no")
+    (warning,) = found.warnings
+    assert warning.startswith("4 of 44 images have no writer")
+    none = write_set(tmp_path / "none.beton", writer=lambda _, number: 0 if number < 8 else -1)
+    with pytest.raises(UserError, match="got no writers"):
+        evaluate(trained, none, split="validation", equal_counts=True)
+
+
+def test_only_the_classes_of_the_source_were_written(
+    trained: TrainedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its classes are m and 1; the network, which says A and a to all, knows four."""
+
+    def predict(_self: TrainedModel, file: Reader, *_: Any, **__: Any) -> Any:
+        labels = torch.from_numpy(file.column("label").metadata.astype(np.int64))
+        logits = torch.zeros(len(labels), 4)
+        logits[:, 1:3] = 9.0
+        logits[:, 3] = (labels == 0).float()
+        alone = Predictions(torch.arange(len(labels)), labels, logits)
+        return alone._replace(logits=-logits), alone
+
+    monkeypatch.setattr(TrainedModel, "predict", predict)
+    source = write_set(
+        tmp_path / "some.beton", classes=("m", "1"), writer=lambda _name, number: number
+    )
+    found = evaluate(trained, source, equal_counts=True, precision="no")
+    assert found.equal_counts is not None
+    assert (found.scores.accuracy, found.equal_counts.accuracy) == (0, 1)

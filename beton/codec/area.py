@@ -110,7 +110,7 @@ def resize(
     """Area-average windows of images into rows of out (b, H, W, 3), uint8 or float32.
 
     Image i has sizes[i] = (height, width) and its pixels at data[pointers[i]:]; windows (n, 4) are
-    (X0, Y0, WINDOW_WIDTH, WINDOW_HEIGHT), as in `codec.kernels`, inside the image. The result is
+    (X0, Y0, WINDOW_WIDTH, WINDOW_HEIGHT), as in `codec.resizing`, inside the image. The result is
     out[rows[i]]. A value of channel c is stored as value * gain[c] + offset[c], float32, cast to
     the dtype of `out`: (1, 0.5) rounds to uint8.
     """

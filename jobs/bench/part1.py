@@ -4,7 +4,7 @@
 
 Each draw holds out a few writers at random, trains on the others and on synthetic pages, and tests
 on the held-out writers. The number of training pages is that of 40 writers. "Equal counts" is the
-accuracy of a network that knows that each writer wrote each character equally often.
+accuracy under the assumption that each writer wrote each class equally often.
 """
 
 from pipeline.runtime import signals
@@ -82,7 +82,7 @@ def main(config: Config) -> None:
             rows.append((unadapted.accuracy, *both[0], *both[1], run.result.seconds_training))
             console.print(f"draw {seed}: {', '.join(formatted(rows[-1]))}")
             for warning in evaluation.warnings:
-                console.print(f"draw {seed}: warning: {warning}")
+                console.print(f"draw {seed}: warning: {warning}", markup=False)
     title = (
         f"{machine()}; {source_line(run.config.provenance)}; {config.writers} writers held out, "
         f"{config.learned or 'all'} others for training"

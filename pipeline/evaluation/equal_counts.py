@@ -11,7 +11,7 @@ from pipeline.errors import UserError
 from pipeline.evaluation.predict import Predictions
 
 TOLERANCE = 1e-6  # of a class's expected number of pages, relative
-LEAST = -200.0  # log probability that any class keeps, so that numbers stay in range
+LEAST = -200.0  # the least log probability of a class, so that numbers stay in range
 MOST_STEPS = 500
 
 
@@ -26,11 +26,11 @@ def with_equal_counts(
 
     Of all probabilities whose rows sum to 1 and whose columns have equal sums, these are nearest to
     the network's, by relative entropy (Sinkhorn 1967, "Diagonal equivalence to matrices with
-    prescribed row and column sums"). Raises UserError if a prediction is not finite.
+    prescribed row and column sums"). Raises UserError for predictions that are no probabilities.
     """
     logits = predictions.logits.clone()
-    if not bool(logits.isfinite().all()):
-        raise UserError("equal counts: got predictions that are not finite")
+    if not bool(logits.logsumexp(dim=1).isfinite().all()):
+        raise UserError("equal counts: got logits of NaN or infinity")
     own = writers[predictions.ids.numpy()]
     for writer in np.unique(own):
         if writer >= 0:
@@ -46,7 +46,7 @@ def uneven_writers(
 ) -> tuple[int, int]:
     """Return how many writers did not write each class equally often, by label, and how many did.
 
-    Labels are from 0 to `classes`; pages of unknown writers do not count.
+    Labels are below `classes`; pages of unknown writers do not count.
     """
     own = writers[predictions.ids.numpy()]
     counts = [
@@ -61,9 +61,9 @@ def uneven_writers(
 def _balanced(logits: Tensor) -> Tensor:
     """Return log probabilities (n, c), float64, with columns that sum to n / c.
 
-    They are those of `logits` with a number added for each class: the minimum of a convex function
-    whose gradient is the excess of the columns. Newton's method finds it in tens of steps, with
-    the damping of Levenberg (1944); alternate scaling of rows and columns may take a million.
+    A number is added to the logits of each class. These numbers minimise a convex function, whose
+    gradient is the excess of the columns. Newton's method finds them in tens of steps, with the
+    damping of Levenberg (1944); alternate scaling of rows and columns may take a million.
     """
     log = logits.double().log_softmax(dim=1).clamp(min=LEAST)
     expected = len(log) / log.shape[1]

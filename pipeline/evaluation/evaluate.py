@@ -163,8 +163,10 @@ class Evaluation:
     `learned_from` is the provenance of the training dataset, `auxiliary` that of the auxiliary
     dataset, if any. If writers are known and the recipe scales pages by writer, `scores` are of the
     network adapted to all pages of each writer, without labels, and `unadapted` of the network as
-    trained. `skipped` lists the names of omitted images with reasons, `warnings` what preparation
-    doubts about the source.
+    trained. `equal_counts`, if asked for, are those of `scores` under the assumption that each
+    writer wrote each of the dataset's classes equally often, and no other. `skipped` lists the
+    names of omitted images with reasons, `warnings` what preparation doubts about the source, and
+    what contradicts the assumption.
     """
 
     scores: Scores
@@ -239,7 +241,7 @@ def evaluate(
         trained, source, split=split, skip_bad=skip_bad, layout=layout, pixels=pixels
     ) as file:
         if equal_counts and (writers_of(file)[split_indices(file, split)] < 0).all():
-            raise UserError(f"{source}: it names no writers, which equal counts are for")
+            raise UserError(f"{source}: got no writers, expected some for equal counts")
         both = trained.predict(file, split, device, precision_for(device, precision), adapt=True)
         return evaluation_of(trained, file, *both, equal_counts=equal_counts)
 
@@ -263,6 +265,11 @@ def evaluation_of(
         changed = with_equal_counts(best, writers, class_ids)
         counted = score(changed.logits, class_ids[changed.labels], trained.classes)
         uneven, even = uneven_writers(best, writers, len(class_ids))
+        if unknown := int((writers[best.ids.numpy()] < 0).sum()):
+            warnings.append(
+                f"{unknown} of {len(best.ids)} images have no writer; equal counts leave their "
+                "predictions unchanged"
+            )
         if uneven:
             warnings.append(
                 f"{uneven} of {uneven + even} writers did not write each of the "
