@@ -173,6 +173,18 @@ def _compiled(function: Callable[P, R], **options: Any) -> Callable[P, R]:
     return cast(Callable[P, R], compiled)
 
 
+@inlined
+def signed(number: Any) -> Any:
+    """Convert a byte, coordinate or position to int64, so that differences do not wrap around."""
+    return np.int64(number)
+
+
+@inlined
+def unsigned(number: Any) -> Any:
+    """Convert a number that is not negative to uint64."""
+    return np.uint64(number)
+
+
 @intrinsic
 def _prefetch(context: Any, data: Any, index: Any) -> Any:  # noqa: ARG001
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:

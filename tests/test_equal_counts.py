@@ -18,12 +18,13 @@ from tiny import CLASSES, write_set
 
 from beton.reader import Reader
 from pipeline.errors import UserError
-from pipeline.evaluation.equal_counts import uneven_writers, with_equal_counts
+from pipeline.evaluation.equal_counts import contradictions, with_equal_counts
 from pipeline.evaluation.evaluate import TrainedModel, evaluate
 from pipeline.evaluation.predict import Predictions
 from pipeline.reporting.console import evaluation_table
 
 seeds = st.integers(0, 2**32 - 1)
+UNKNOWN = "1 of 7 images have no writer; equal counts leave their predictions unchanged"
 
 
 def predictions(logits: torch.Tensor, labels: torch.Tensor | None = None) -> Predictions:
@@ -99,7 +100,7 @@ def test_writers_belong_to_samples_and_not_to_rows() -> None:
         alone = with_equal_counts(predictions(logits[rows]), np.zeros(8, np.int64), torch.arange(3))
         torch.testing.assert_close(changed[rows], alone.logits)
     labels = torch.tensor([0, 0, 1, 1, 2, 2])  # of the writers 1, 0, 1, 0, 0, 1
-    assert uneven_writers(some._replace(labels=labels), writers, 3) == (0, 2)
+    assert contradictions(some._replace(labels=labels), writers, 3) == []
 
 
 def test_the_last_free_class_is_found() -> None:
@@ -126,10 +127,13 @@ def test_classes_that_were_not_written_are_excluded() -> None:
 def test_writers_are_counted_by_their_labels() -> None:
     labels = torch.tensor([0, 1, 0, 0, 1, 1, 0])
     writers = np.array([0, 0, 1, 1, 1, 1, -1])
-    assert uneven_writers(predictions(torch.zeros(7, 2), labels), writers, 2) == (0, 2)
+    found = predictions(torch.zeros(7, 2), labels)
+    assert contradictions(found, writers, 2) == [UNKNOWN]
     writers[5] = 0
-    assert uneven_writers(predictions(torch.zeros(7, 2), labels), writers, 2) == (2, 0)
-    assert uneven_writers(predictions(torch.zeros(7, 2), labels), writers, 3) == (2, 0)
+    for classes in (2, 3):
+        unknown, uneven = contradictions(found, writers, classes)
+        assert unknown == UNKNOWN
+        assert uneven.startswith(f"2 of 2 writers did not write each of the {classes} classes")
 
 
 def test_the_job_adds_what_equal_counts_give(run: Path, tmp_path: Path) -> None:

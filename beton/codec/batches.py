@@ -18,8 +18,8 @@ from beton.codec.resizing import (
     resize_exactly,
     set_columns,
 )
-from beton.codec.unpacking import GREY, RAW, signed, unpack, unsigned
-from beton.jit import inlined, kernel, prefetch
+from beton.codec.unpacking import GREY, RAW, unpack
+from beton.jit import inlined, kernel, prefetch, signed, unsigned
 
 LINE = 64  # bytes of a cache line
 AHEAD = 4  # samples ahead whose payloads are prefetched

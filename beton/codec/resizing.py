@@ -5,8 +5,8 @@ from typing import Any
 import numpy as np
 
 from beton.arrays import Array, Float64Array, Int64Array, RunArray, Uint8Array
-from beton.codec.unpacking import COORDINATE, ONE, Numbers, numbers_of, signed, unsigned
-from beton.jit import kernel
+from beton.codec.unpacking import COORDINATE, ONE, Numbers, numbers_of
+from beton.jit import kernel, signed, unsigned
 
 EXACT = 1 << 22  # the most equal parts of an output pixel that `resize_exactly` divides by
 SHIFT = 54

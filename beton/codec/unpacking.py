@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from beton.arrays import RunArray, Uint8Array
 from beton.codec.pixels import find_runs
-from beton.jit import inlined, kernel
+from beton.jit import inlined, kernel, signed, unsigned
 
 Numbers = NDArray[np.uint64]
 Position = Any  # uint64
@@ -27,18 +27,6 @@ DAMAGES = {
     -3: "the number of runs differs from the metadata",
     -4: "the record was changed in place while the file was open",
 }
-
-
-@inlined
-def signed(number: Any) -> Any:
-    """Convert a byte, coordinate or position to int64, so that differences do not wrap around."""
-    return np.int64(number)
-
-
-@inlined
-def unsigned(number: Any) -> Any:
-    """Convert a number that is not negative to uint64."""
-    return np.uint64(number)
 
 
 @inlined

@@ -1,4 +1,4 @@
-"""Predictions for writers who wrote each character equally often, as on a form."""
+"""Predictions for writers who wrote each class equally often, as on a form."""
 
 import math
 
@@ -41,21 +41,27 @@ def with_equal_counts(
     return predictions._replace(logits=logits)
 
 
-def uneven_writers(
-    predictions: Predictions, writers: NDArray[np.int64], classes: int
-) -> tuple[int, int]:
-    """Return how many writers did not write each class equally often, by label, and how many did.
+def contradictions(predictions: Predictions, writers: NDArray[np.int64], classes: int) -> list[str]:
+    """Return what contradicts equal counts: images without a writer, and other counts of labels.
 
-    Labels are below `classes`; pages of unknown writers do not count.
+    Labels are below `classes`; `writers` is as in `with_equal_counts`.
     """
-    own = writers[predictions.ids.numpy()]
-    counts = [
-        np.bincount(predictions.labels.numpy()[own == writer], minlength=classes)
-        for writer in np.unique(own)
-        if writer >= 0
-    ]
-    uneven = sum(bool(np.ptp(count)) for count in counts)
-    return uneven, len(counts) - uneven
+    own, labels = writers[predictions.ids.numpy()], predictions.labels.numpy()
+    known = np.unique(own[own >= 0])
+    counts = [np.bincount(labels[own == writer], minlength=classes) for writer in known]
+    uneven, unknown = sum(bool(np.ptp(count)) for count in counts), int((own < 0).sum())
+    found = []
+    if unknown:
+        found.append(
+            f"{unknown} of {len(own)} images have no writer; equal counts leave their predictions "
+            "unchanged"
+        )
+    if uneven:
+        found.append(
+            f"{uneven} of {len(known)} writers did not write each of the {classes} classes equally "
+            "often, as equal counts assume"
+        )
+    return found
 
 
 def _balanced(logits: Tensor) -> Tensor:
@@ -81,10 +87,11 @@ def _balanced(logits: Tensor) -> Tensor:
         if float(excess.abs().max()) < TOLERANCE * expected:
             break
         curvature = sums.diag() - probabilities.T @ probabilities
-        changed = added - torch.linalg.solve(curvature + damping * unit, excess)
-        while value(changed) > value(added):
-            damping *= 4
+        while True:
             changed = added - torch.linalg.solve(curvature + damping * unit, excess)
+            if value(changed) <= value(added):
+                break
+            damping *= 4
         added, damping = changed, max(damping / 8, 1e-13)
     else:
         raise AssertionError("equal counts: Newton's method has not converged")

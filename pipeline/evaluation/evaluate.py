@@ -17,7 +17,7 @@ from pipeline.data.pixels.options import PixelOptions
 from pipeline.data.prepare import prepare
 from pipeline.data.sources import open_source
 from pipeline.errors import UserError
-from pipeline.evaluation.equal_counts import uneven_writers, with_equal_counts
+from pipeline.evaluation.equal_counts import contradictions, with_equal_counts
 from pipeline.evaluation.framing import Framing
 from pipeline.evaluation.metrics import Scores, score
 from pipeline.evaluation.predict import Predictions, load_weights, predict_by_writer, predict_split
@@ -264,17 +264,7 @@ def evaluation_of(
         writers, best = writers_of(file), adapted or predictions
         changed = with_equal_counts(best, writers, class_ids)
         counted = score(changed.logits, class_ids[changed.labels], trained.classes)
-        uneven, even = uneven_writers(best, writers, len(class_ids))
-        if unknown := int((writers[best.ids.numpy()] < 0).sum()):
-            warnings.append(
-                f"{unknown} of {len(best.ids)} images have no writer; equal counts leave their "
-                "predictions unchanged"
-            )
-        if uneven:
-            warnings.append(
-                f"{uneven} of {uneven + even} writers did not write each of the "
-                f"{len(class_ids)} classes equally often, as equal counts assume"
-            )
+        warnings += contradictions(best, writers, len(class_ids))
     auxiliary = trained.config.auxiliary
     return Evaluation(
         scores=scores,

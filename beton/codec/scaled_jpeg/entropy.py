@@ -12,7 +12,7 @@ import numpy as np
 
 from beton.arrays import Array, Int64Array, Uint8Array
 from beton.codec.vectors import COPIED, LANE_BITS, LANES, copy_bytes
-from beton.jit import kernel, load_bits
+from beton.jit import kernel, load_bits, signed, unsigned
 
 Unsigned = Any  # uint64
 
@@ -36,23 +36,13 @@ UNUSED, SKIP_UNUSED = np.uint64(64 - WINDOW), np.uint64(64 - SKIP_WINDOW)
 
 
 @kernel
-def _unsigned(number: Any) -> Unsigned:
-    return np.uint64(number)
-
-
-@kernel
-def _signed(number: Any) -> Any:
-    return np.int64(number)
-
-
-@kernel
 def unstuff(data: Uint8Array, start: int, starts: Int64Array, out: Uint8Array) -> bool:
     """Copy entropy-coded data from `start` on without stuffed zeros and restart markers.
 
     starts (n + 1,) are filled with the start of each of n parts, and the end. Returns False if
     there is another number of parts, another marker, or no EOI after them.
     """
-    at, to, stop = _unsigned(start), _unsigned(0), _unsigned(data.size)
+    at, to, stop = unsigned(start), unsigned(0), unsigned(data.size)
     parts = 1
     starts[0] = 0
     while at < stop:
@@ -75,7 +65,7 @@ def unstuff(data: Uint8Array, start: int, starts: Int64Array, out: Uint8Array) -
             continue
         starts[parts] = to
         if parts == starts.size - 1:
-            out[to : to + _unsigned(PADDING)] = 0
+            out[to : to + unsigned(PADDING)] = 0
             return bool(following == EOI)
         if following != RST + ((parts - 1) & 7):
             return False
@@ -103,9 +93,9 @@ def _symbol(
 
     The place is the number of coefficients of the block up to the symbol's, or BLOCK_END.
     """
-    none = _unsigned(0)
+    none = unsigned(0)
     table = pair << ONE | (ONE if k else none)
-    code = _signed(codes[table << _unsigned(16) | bits >> _unsigned(48)])
+    code = signed(codes[table << unsigned(16) | bits >> unsigned(48)])
     symbol = code >> 8
     size = symbol & 15
     length = code & 255
@@ -113,17 +103,17 @@ def _symbol(
         return k, 0, none
     place = k + ONE
     if k:
-        place += _unsigned(symbol >> 4)
+        place += unsigned(symbol >> 4)
         if symbol == 0:
-            place = _unsigned(BLOCK_END)
-        elif place > _unsigned(BLOCK_END):
+            place = unsigned(BLOCK_END)
+        elif place > unsigned(BLOCK_END):
             return k, 0, none
     if size == 0:
-        return place, 0, _unsigned(length)
-    value = _signed(bits << _unsigned(length) >> _unsigned(64 - size))
+        return place, 0, unsigned(length)
+    value = signed(bits << unsigned(length) >> unsigned(64 - size))
     if value < 1 << (size - 1):
         value -= (1 << size) - 1
-    return place, value, _unsigned(length + size)
+    return place, value, unsigned(length + size)
 
 
 @kernel
@@ -151,13 +141,13 @@ def read(
         for c in range(3):
             across, down, pair, _ = components[c]
             inner = across - 1  # across is 1 or 2
-            start = _unsigned(pair) << STEP
+            start = unsigned(pair) << STEP
             rest = start + SIZE
             for block in range(across * down):
                 place = (mcu << inner) + (block & inner)
                 row = regions[c, 0] + (block >> inner) * regions[c, 1]
-                base = _unsigned(row + (place >> LANE_BITS) * BLOCK_NUMBERS + (place & (LANES - 1)))
-                k = _unsigned(0)
+                base = unsigned(row + (place >> LANE_BITS) * BLOCK_NUMBERS + (place & (LANES - 1)))
+                k = unsigned(0)
                 table = start
                 while k < WHOLE:
                     at, bits, count = _refill(data, at, bits, count)
@@ -167,8 +157,8 @@ def read(
                         after = k + (entry >> AFTER & STEPS)
                         first = base + k + (entry >> FIRST & STEPS)
                         second = base + (after & INSIDE)
-                        out[first] = np.int16(entry >> _unsigned(32))
-                        out[second] = np.int16(entry >> _unsigned(48))
+                        out[first] = np.int16(entry >> unsigned(32))
+                        out[second] = np.int16(entry >> unsigned(48))
                         length = entry & BYTE
                         if after >= WHOLE:
                             if after & WHOLE:
@@ -176,7 +166,7 @@ def read(
                                 out[second] = 0
                                 at, bits, count = _refill(data, at, bits, count)
                                 steps = k >> UNIT
-                                steps, value, length = _symbol(bits, steps, _unsigned(pair), codes)
+                                steps, value, length = _symbol(bits, steps, unsigned(pair), codes)
                                 if length == 0:
                                     return False, (at, bits, count)
                                 after = steps << UNIT
@@ -188,11 +178,11 @@ def read(
                         bits <<= length & LAST
                         count -= length
                         k = after
-                dc = predicted[c] + out[base + _unsigned(LANES)]
+                dc = predicted[c] + out[base + unsigned(LANES)]
                 if at > limit or abs(dc) >= DC_LIMIT:
                     return False, (at, bits, count)
                 predicted[c] = dc
-                out[base + _unsigned(LANES)] = np.int16(dc)
+                out[base + unsigned(LANES)] = np.int16(dc)
     return True, (at, bits, count)
 
 
@@ -213,29 +203,29 @@ def skip(
     for _ in range(mcus):
         for c in range(3):
             across, down, number, _ = components[c]
-            pair = _unsigned(number)
+            pair = unsigned(number)
             start = pair << STEP
-            table = pair << _unsigned(SKIP_WINDOW)
+            table = pair << unsigned(SKIP_WINDOW)
             for _ in range(across * down):
                 at, bits, count = _refill(data, at, bits, count)
                 entry = entries[start + (bits >> UNUSED)]
                 length = entry & BYTE
-                k = entry >> _unsigned(16) & BYTE
-                difference = _signed(np.int16(entry >> _unsigned(32)))
-                if k & _unsigned(BLOCK_END):
-                    k, difference, length = _symbol(bits, _unsigned(0), pair, codes)
+                k = entry >> unsigned(16) & BYTE
+                difference = signed(np.int16(entry >> unsigned(32)))
+                if k & unsigned(BLOCK_END):
+                    k, difference, length = _symbol(bits, unsigned(0), pair, codes)
                     if length == 0:
                         return False, (at, bits, count)
                 bits <<= length & LAST
                 count -= length
-                while k < _unsigned(BLOCK_END):
+                while k < unsigned(BLOCK_END):
                     at, bits, count = _refill(data, at, bits, count)
                     for _ in range(SKIPS):
-                        entry = _unsigned(skips[table + (bits >> SKIP_UNUSED)])
+                        entry = unsigned(skips[table + (bits >> SKIP_UNUSED)])
                         length = entry & LAST
                         after = k + (entry >> SIX)
-                        if after >= _unsigned(BLOCK_END):
-                            if after & _unsigned(BLOCK_END):
+                        if after >= unsigned(BLOCK_END):
+                            if after & unsigned(BLOCK_END):
                                 at, bits, count = _refill(data, at, bits, count)
                                 after, _, length = _symbol(bits, k, pair, codes)
                                 if length == 0:
